@@ -1,0 +1,57 @@
+"""The runtime: everything that ships to a device. Needs numpy, onnxruntime, safetensors and pillow; never torch.
+
+    from isoform.runtime import Runtime
+
+    rt = Runtime.open("bundle")
+    logits = rt.predict(x, rt.signature("plain"))
+
+Names are imported when first used, so that importing the package costs nothing. Start reading at ``runtime.py``, then ``fold.py``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from isoform.runtime.bundle import Bundle
+    from isoform.runtime.errors import (
+        BundleError,
+        EngineError,
+        InputError,
+        IsoformError,
+        MissingExtraError,
+        SignatureError,
+        SpecError,
+        UsageError,
+    )
+    from isoform.runtime.runtime import Runtime
+    from isoform.runtime.signature import Signature
+    from isoform.runtime.spec import NetworkSpec
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "EngineError",
+    "InputError",
+    "IsoformError",
+    "MissingExtraError",
+    "NetworkSpec",
+    "Runtime",
+    "Signature",
+    "SignatureError",
+    "SpecError",
+    "UsageError",
+]
+
+_HOMES = {"Bundle": "bundle", "NetworkSpec": "spec", "Runtime": "runtime", "Signature": "signature"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'isoform.runtime' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"isoform.runtime.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

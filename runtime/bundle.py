@@ -1,0 +1,266 @@
+"""Bundles: the directory that ``train`` writes and ``compile`` completes.
+
+    bundle.json                     format, kind, network sizes, tasks with labels, digests, how it was trained
+    templates.safetensors           K template blocks, adapters, embedding, shared BN affine
+    signatures/<task>.safetensors   base signatures as they were trained
+    compiled/                       written by ``isoform compile``:
+      manifest.json                 digests of everything compiled; a function of the bundle alone
+      report.json                   what was measured while compiling
+      signatures/<task>.safetensors base signatures with near-one-hot layers snapped: what runs
+      portable.onnx                 the network without weights, for any signature
+      fast/<task>.onnx, small/<task>.onnx      one file per task, complete
+
+Reading checks every digest before anything is used. Must never import torch or onnx.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from isoform.runtime import files, tensors
+from isoform.runtime.errors import BundleError, IsoformError, SignatureError, SpecError
+from isoform.runtime.fold import mix, template_matrix
+from isoform.runtime.signature import Signature, check_name, softmax
+from isoform.runtime.spec import Array, NetworkSpec, template_digest
+
+__all__ = ["Bundle", "Compiled"]
+
+FORMAT = 1
+JSON_LIMIT = 16 << 20
+TEMPLATES_LIMIT = 4 << 30
+GRAPH_LIMIT = 2 << 30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """What ``compiled/manifest.json`` says, and the signatures that run."""
+
+    path: Path
+    """The ``compiled`` directory."""
+    manifest: Mapping[str, Any]
+    signatures: Mapping[str, Signature]
+    """Task → base signature, near-one-hot layers snapped."""
+
+    def read(self, name: str) -> bytes:
+        """Read a compiled file that the manifest names, such as ``portable.onnx``, and check its sha256.
+
+        Raises:
+            BundleError: If it is not in the manifest, missing, or not the file that was compiled.
+        """
+        entry = self.manifest["files"].get(name)
+        if entry is None:
+            raise BundleError(f"{self.path} has no {name}; it has {', '.join(sorted(self.manifest['files']))}")
+        data = files.read_bytes(self.path / name, limit=GRAPH_LIMIT, error=BundleError, what="compiled file")
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise BundleError(f"{self.path / name} is not the file that was compiled; run 'isoform compile {self.path.parent}' again")
+        return data
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """Templates, base signatures and everything needed to run them. Immutable."""
+
+    path: Path
+    spec: NetworkSpec
+    tensors: Mapping[str, Array]
+    """``templates.safetensors``: ``spec.template_shapes``' names → float32 arrays, read-only."""
+    digest: str
+    """The template digest, 64 hex digits; every signature names it."""
+    signatures: Mapping[str, Signature]
+    """Task → base signature as it was trained, complete."""
+    training: Mapping[str, Any]
+    """How it was trained: the resolved recipe, data digest, seeds, final figures. For people; nothing reads it back to run."""
+    compiled: Compiled | None = None
+    """None until ``isoform compile`` has run."""
+
+    @classmethod
+    def create(cls, *, spec: NetworkSpec, tensors: Mapping[str, Array], signatures: Mapping[str, Signature], training: Mapping[str, Any]) -> Bundle:
+        """A bundle that is not on disk yet.
+
+        Raises:
+            BundleError: If a tensor is missing, of the wrong shape, or not finite; or there is no task.
+            SignatureError: If a signature does not fit or is not complete.
+        """
+        arrays = _checked_tensors(spec, tensors, where="templates")
+        digest = template_digest(spec, arrays)
+        bundle = cls(
+            path=Path(), spec=spec, tensors=MappingProxyType(arrays), digest=digest, signatures=MappingProxyType(dict(signatures)), training=training
+        )
+        bundle._check_signatures()
+        return bundle
+
+    def _check_signatures(self) -> None:
+        if not self.signatures:
+            raise BundleError("a bundle has no task, but one base signature at least was expected")
+        for task, signature in self.signatures.items():
+            signature.check_fits(self.spec, self.digest, name=task)
+            missing = {"mixture", "bn.statistics", "logits.weight"} | ({"bn.affine"} if self.spec.affine == "task" else set())
+            missing -= set(signature.parts)
+            if missing or signature.task != task or signature.labels is None:
+                raise SignatureError(f"the base signature of task {task!r} lacks {sorted(missing) or 'its own name or labels'}; a base signature is complete")
+
+    def write(self, directory: Path) -> None:
+        """Write everything but ``compiled/`` into an empty directory. The same bundle gives the same bytes."""
+        (directory / "signatures").mkdir()
+        (directory / "templates.safetensors").write_bytes(tensors.encode(self.tensors, {"template": self.digest}))
+        tasks = {}
+        for task, signature in self.signatures.items():
+            (directory / "signatures" / f"{task}.safetensors").write_bytes(signature.encode())
+            tasks[task] = {"labels": list(signature.labels or ()), "signature": signature.digest}
+        content = {
+            "format": FORMAT, "kind": self.spec.kind, "network": self.spec.to_json(), "template": self.digest,
+            "tasks": tasks, "training": dict(self.training),
+        }  # fmt: skip
+        (directory / "bundle.json").write_bytes(files.canonical_json(content))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Bundle:
+        """Read a bundle and check every digest in it.
+
+        Raises:
+            BundleError: If a file is missing, malformed or not the one that ``bundle.json`` names.
+            SignatureError: If a base signature is damaged or does not fit.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise BundleError(f"bundle {path} is not a directory; 'isoform train RECIPE.toml -o {path}' makes one")
+        content = _object(path / "bundle.json", "bundle.json")
+        if content.get("format") != FORMAT:
+            raise BundleError(f"{path / 'bundle.json'} is of format {content.get('format')!r}, but this version reads format {FORMAT}; use a matching isoform")
+        try:
+            spec = NetworkSpec.from_json(content.get("network"))
+            names = [check_name(name) for name in _mapping(content, "tasks", path)]
+        except (SpecError, SignatureError) as problem:
+            raise BundleError(f"{path / 'bundle.json'}: {problem}") from None
+        file = path / "templates.safetensors"
+        data = files.read_bytes(file, limit=TEMPLATES_LIMIT, error=BundleError, what="templates")
+        arrays, _ = tensors.decode(data, error=BundleError, what=str(file))
+        arrays = _checked_tensors(spec, arrays, where=str(file))
+        digest = template_digest(spec, arrays)
+        if digest != content.get("template"):
+            raise BundleError(
+                f"{file} has digest {digest[:8]}, but bundle.json names {str(content.get('template'))[:8]}; the files are of two bundles, copy them again"
+            )
+        signatures = {name: _base(path / "signatures", name, content["tasks"][name]) for name in names}
+        bundle = cls(
+            path=path, spec=spec, tensors=MappingProxyType(arrays), digest=digest, signatures=MappingProxyType(signatures),
+            training=_mapping(content, "training", path),
+        )  # fmt: skip
+        bundle._check_signatures()
+        return dataclasses.replace(bundle, compiled=_load_compiled(bundle))
+
+    def base(self, task: str) -> Signature:
+        """The base signature that runs: the compiled one, or before compiling the trained one.
+
+        Raises:
+            BundleError: If there is no such task.
+        """
+        if task not in self.signatures:
+            raise BundleError(f"there is no task {task!r} in {self.path}; it has {', '.join(self.signatures)}")
+        return (self.compiled.signatures if self.compiled else self.signatures)[task]
+
+    def labels(self, signature: Signature) -> tuple[str, ...]:
+        """The names of a signature's classes: its own, or those of the base that it inherits from."""
+        return signature.labels or self._inherited(signature).labels or ()
+
+    def resolve(self, signature: Signature) -> dict[str, Array]:
+        """Complete a signature: absent parts come from its base, shared BN affine from the templates.
+
+        Returns:
+            All five parts (see ``isoform.runtime.signature``), float32, read-only.
+
+        Raises:
+            SignatureError: If it was made for other templates, does not fit, or inherits from a base that is not here.
+        """
+        signature.check_fits(self.spec, self.digest)
+        parts = dict(signature.parts)
+        if not {"mixture", "bn.statistics", "logits.weight"} <= set(parts) or ("bn.affine" not in parts and self.spec.affine == "task"):
+            parts = {**self._inherited(signature).parts, **parts}
+        if "bn.affine" not in parts:
+            affine = np.array(self.tensors["bn.affine"])
+            if self.spec.affine == "mixed":
+                rows = mix(self.spec, template_matrix(self.spec, self.tensors), softmax(parts["mixture"]))["bn.affine"]
+                affine[:, self.spec.channels : -self.spec.head_channels] = rows.transpose(1, 0, 2).reshape(2, -1)
+            parts["bn.affine"] = affine
+        return parts
+
+    def _inherited(self, signature: Signature) -> Signature:
+        candidates = [self.signatures, *([self.compiled.signatures] if self.compiled else [])]
+        for signatures in candidates:
+            base = signatures.get(signature.task)
+            if base is not None and base.digest == signature.base:
+                return base
+        if signature.task not in self.signatures:
+            raise SignatureError(f"signature {signature.digest[:8]} is of task {signature.task!r}, but {self.path} has {', '.join(self.signatures)}")
+        raise SignatureError(
+            f"signature {signature.digest[:8]} inherits parts from base {(signature.base or 'none')[:8]} of task {signature.task!r}, but "
+            f"{' and '.join(s[signature.task].digest[:8] for s in candidates)} are here; make the signature again from this bundle's base"
+        )
+
+
+def _checked_tensors(spec: NetworkSpec, arrays: Mapping[str, Array], *, where: str) -> dict[str, Array]:
+    if set(arrays) != set(spec.template_shapes):
+        raise BundleError(f"{where} holds other tensors than the network needs: {sorted(set(arrays) ^ set(spec.template_shapes))} differ")
+    checked = {}
+    for name, shape in spec.template_shapes.items():
+        array = np.array(arrays[name], order="C")
+        if array.shape != shape or array.dtype != np.float32:
+            raise BundleError(f"{where} holds {name} as {array.dtype} of shape {array.shape}, but float32 of shape {shape} was expected")
+        if not np.isfinite(array).all():
+            raise BundleError(f"{where} holds a number that is not finite in {name}; train again")
+        array.flags.writeable = False
+        checked[name] = array
+    return checked
+
+
+def _object(path: Path, what: str) -> dict[str, Any]:
+    value = files.read_json(path, limit=JSON_LIMIT, error=BundleError, what=what)
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} holds a {type(value).__name__}, but an object was expected")
+    return value
+
+
+def _mapping(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    value = content.get(name)
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} has no object $.{name}; it was not written by isoform, or was changed")
+    return value
+
+
+def _base(directory: Path, task: str, entry: object) -> Signature:
+    signature = Signature.load(directory / f"{task}.safetensors")
+    named = entry.get("signature") if isinstance(entry, dict) else None
+    if signature.digest != named:
+        raise BundleError(f"{directory / task}.safetensors has digest {signature.digest[:8]}, but the bundle names {str(named)[:8]}; copy the bundle again")
+    return signature
+
+
+def _load_compiled(bundle: Bundle) -> Compiled | None:
+    path = bundle.path / "compiled"
+    if not path.is_dir():
+        return None
+    manifest = _object(path / "manifest.json", "manifest.json")
+    again = f"run 'isoform compile {bundle.path}' again"
+    if manifest.get("format") != FORMAT:
+        raise BundleError(f"{path / 'manifest.json'} is of format {manifest.get('format')!r}, but this version reads format {FORMAT}; {again}")
+    if manifest.get("template") != bundle.digest:
+        raise BundleError(f"{path} was compiled for templates {str(manifest.get('template'))[:8]}, but {bundle.digest[:8]} are here; {again}")
+    tasks, _ = _mapping(manifest, "tasks", path), _mapping(manifest, "files", path)
+    if set(tasks) != set(bundle.signatures):
+        raise BundleError(f"{path} was compiled for tasks {sorted(tasks)}, but the bundle has {sorted(bundle.signatures)}; {again}")
+    signatures = {}
+    for task in bundle.signatures:
+        try:
+            signature = _base(path / "signatures", task, tasks[task])
+            signature.check_fits(bundle.spec, bundle.digest, name=task)
+        except IsoformError as problem:
+            raise BundleError(f"{problem}; {again}") from None
+        signatures[task] = signature
+    return Compiled(path=path, manifest=MappingProxyType(manifest), signatures=MappingProxyType(signatures))

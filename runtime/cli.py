@@ -1,0 +1,100 @@
+"""The command ``isoform``: parse, import the one stage that the verb needs, run, and turn every error into one line.
+
+Stages above the runtime are looked up by name at run time, so that ``isoform --help`` is instant and works without torch.
+JSON goes to stdout, words for people to stderr. Exit codes: 0 done, 2 misuse or bad input, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import NoReturn
+
+from isoform.runtime.errors import IsoformError, MissingExtraError
+
+__all__ = ["main"]
+
+VERBS = {
+    "train": ("isoform.train.cli", "train", "learn shared templates and one signature per task"),
+    "compile": ("isoform.compile.cli", "train", "fold signatures, export ONNX, verify, report"),
+    "predict": ("isoform.runtime.commands", "", "predict on image files with any signature"),
+    "inspect": ("isoform.runtime.commands", "", "say what a bundle, signature or compiled file holds"),
+    "figure": ("isoform.runtime.figure", "figure", "draw a bundle's signatures side by side"),
+    "serve": ("isoform.server.cli", "server", "answer predictions over HTTP"),
+    "data": ("isoform.train.data.cli", "train", "list and download data sets"),
+}
+"""Verb → module with ``add_arguments_<verb>(parser)`` and ``run_<verb>(arguments)``, the extra that it needs, one line of help."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with 2."""
+        print(f"{self.prog}: {message}; see '{self.prog} --help'", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: The words after ``isoform``; None for the process's own.
+
+    Returns:
+        The exit code.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    width = max(map(len, VERBS))
+    parser = Parser(
+        prog="isoform",
+        description="One set of shared template blocks; a signature of a few hundred bytes for every user, task and domain.",
+        epilog="verbs:\n" + "\n".join(f"  {verb:{width}}  {text}" for verb, (_, _, text) in VERBS.items())
+        + "\n\nexample:\n  isoform train digits -o bundle/ && isoform compile bundle/ && isoform inspect bundle/",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of those below; 'isoform VERB --help' explains it")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help=argparse.SUPPRESS)
+    chosen = parser.parse_args(words)
+    try:
+        return _run(chosen.verb, chosen.rest)
+    except IsoformError as problem:
+        print(f"isoform {chosen.verb}: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"isoform {chosen.verb}: stopped by Ctrl-C", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _run(verb: str, words: list[str]) -> int:
+    module_name, extra, text = VERBS[verb]
+    try:
+        module = importlib.import_module(module_name)
+        parser = Parser(prog=f"isoform {verb}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        getattr(module, f"add_arguments_{verb}")(parser)
+        arguments = parser.parse_args(words)
+        result = getattr(module, f"run_{verb}")(arguments)
+    except ModuleNotFoundError as problem:
+        if not extra or (problem.name or "").startswith("isoform"):
+            raise
+        raise MissingExtraError(f"'isoform {verb}' needs the package {problem.name}; pip install 'isoform[{extra}]'") from None
+    return int(result or 0)
+
+
+class _Version(argparse.Action):
+    """Print the installed version, looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import importlib.metadata
+
+        print(f"isoform {importlib.metadata.version('isoform')}")
+        parser.exit()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

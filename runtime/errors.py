@@ -1,0 +1,82 @@
+"""Every error that isoform raises on purpose: one tree, one root.
+
+    IsoformError
+    ├── UsageError          a flag or an argument that makes no sense
+    ├── MissingExtraError   a stage's packages are not installed
+    ├── SpecError           a network description that no network can have
+    ├── SignatureError      a signature file or object that cannot be used
+    ├── BundleError         a bundle directory that cannot be used
+    ├── InputError          samples or an image of the wrong form
+    ├── DataError           a data set on disk that cannot be read
+    ├── RecipeError         a training recipe that cannot be run
+    ├── CheckpointError     a training checkpoint that cannot be continued
+    ├── CompileError        compiling failed, or its result disagrees with torch
+    └── EngineError         ONNX Runtime refused the graph
+
+A message says what was expected, what came, where, and what to do. The command line prints
+it on one line and exits with 2; the server answers with a 4xx and the same text.
+This module imports nothing.
+"""
+
+__all__ = [
+    "BundleError",
+    "CheckpointError",
+    "CompileError",
+    "DataError",
+    "EngineError",
+    "InputError",
+    "IsoformError",
+    "MissingExtraError",
+    "RecipeError",
+    "SignatureError",
+    "SpecError",
+    "UsageError",
+]
+
+
+class IsoformError(Exception):
+    """The root: catch this to catch everything isoform raises on purpose."""
+
+
+class UsageError(IsoformError):
+    """A command-line flag or a function argument that makes no sense."""
+
+
+class MissingExtraError(IsoformError):
+    """A stage's packages are not installed; the message has the pip command."""
+
+
+class SpecError(IsoformError):
+    """A network description that no network can have: a size out of range, a kind unknown."""
+
+
+class SignatureError(IsoformError):
+    """A signature that is damaged, malformed, not finite, or made for other templates."""
+
+
+class BundleError(IsoformError):
+    """A bundle directory that is incomplete, damaged, or not compiled."""
+
+
+class InputError(IsoformError):
+    """Samples of the wrong shape, type or range, or an image file that is not one."""
+
+
+class DataError(IsoformError):
+    """A data set on disk, or a download, that is missing, damaged or of another format."""
+
+
+class RecipeError(IsoformError):
+    """A training recipe with an unknown field, or a value out of its range."""
+
+
+class CheckpointError(IsoformError):
+    """A checkpoint that belongs to another recipe, or is damaged."""
+
+
+class CompileError(IsoformError):
+    """Compiling failed, or the compiled graph disagrees with the trained network."""
+
+
+class EngineError(IsoformError):
+    """ONNX Runtime refused the graph or the session options."""

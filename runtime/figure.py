@@ -1,0 +1,92 @@
+"""``isoform figure``: signatures as heat maps, side by side, so that one sees where tasks share and where they part.
+
+One panel per signature: rows are templates, columns layers, the shade is ξ. A layer whose strongest template is the same in
+every panel is marked below as shared. Needs matplotlib: ``pip install 'isoform[figure]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isoform.runtime import files
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.errors import UsageError
+from isoform.runtime.signature import Signature
+
+__all__ = ["add_arguments_figure", "draw_signatures", "run_figure", "save_figure"]
+
+
+def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
+    """Declare ``isoform figure``'s arguments."""
+    parser.add_argument("bundle", type=Path, help="a bundle")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the picture to write: .png, .svg or .pdf")
+    parser.add_argument("--signature", type=Path, action="append", default=[], metavar="FILE", help="a signature file to draw beside the bundle's own; may be repeated")
+    parser.add_argument("--trained", action="store_true", help="draw the signatures as trained, even if compiled (snapped) ones are there")
+    parser.epilog = "example:\n  isoform figure bundle/ -o signatures.png"
+
+
+def run_figure(arguments: argparse.Namespace) -> None:
+    """Draw and write one picture."""
+    bundle = Bundle.load(arguments.bundle)
+    chosen = {task: bundle.signatures[task] if arguments.trained else bundle.base(task) for task in bundle.signatures}
+    for path in arguments.signature:
+        signature = Signature.load(path)
+        signature.check_fits(bundle.spec, bundle.digest, name=str(path))
+        chosen[path.stem] = signature
+    xis = {name: signature.xi if "mixture" in signature.parts else bundle.base(signature.task).xi for name, signature in chosen.items()}
+    save_figure(draw_signatures(xis), arguments.output)
+
+
+def draw_signatures(xis: Mapping[str, Any]) -> Any:
+    """Draw mixture weights side by side.
+
+    Args:
+        xis: Name → ξ, shape (L, K), rows sum to 1; all of one shape.
+
+    Returns:
+        A matplotlib ``Figure``, not yet saved.
+    """
+    from matplotlib.figure import Figure
+
+    layers, templates = next(iter(xis.values())).shape
+    # The picture shows templates in the order in which the first signature meets them: numbers are arbitrary, order is not.
+    order = list(dict.fromkeys(int(k) for xi in xis.values() for k in xi.argmax(axis=1)))
+    order += [k for k in range(templates) if k not in order]
+    best = np.array([xi.argmax(axis=1) for xi in xis.values()])
+    shared = (best == best[0]).all(axis=0)
+    figure = Figure(figsize=(1.2 + len(xis) * (0.8 + 0.28 * layers), 1.9 + 0.3 * templates), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(xis), sharey=True))
+    for axis, (name, xi) in zip(axes, xis.items(), strict=True):
+        image = axis.imshow(xi[:, order].T, vmin=0, vmax=1, cmap="magma_r", aspect="equal")
+        axis.set_title(name)
+        axis.set_xlabel("layer")
+        axis.set_xticks(range(layers), [str(i + 1) for i in range(layers)], fontsize=8)
+        axis.set_yticks(range(templates), [str(k) for k in order], fontsize=8)
+        for column in np.flatnonzero(shared) if len(xis) > 1 else ():
+            axis.plot([column - 0.4, column + 0.4], [templates - 0.42, templates - 0.42], color="tab:green", linewidth=3, clip_on=False)
+    axes[0].set_ylabel("template")
+    figure.colorbar(image, ax=list(axes), label="ξ", shrink=0.8)
+    if len(xis) > 1:
+        figure.suptitle(f"{int(shared.sum())} of {layers} layers use the same template in every signature (green)", fontsize=10)
+    return figure
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure whole or not at all, without a date in it.
+
+    Raises:
+        UsageError: If the file name's ending is not .png, .svg or .pdf.
+    """
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise UsageError(f"the picture {path} ends in {path.suffix!r}, but .png, .svg or .pdf was expected")
+    buffer = io.BytesIO()
+    dates = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    figure.savefig(buffer, format=kind, dpi=150, metadata=dates[kind])
+    files.write_bytes(path, buffer.getvalue())

@@ -1,0 +1,121 @@
+"""``Runtime``: open a bundle, pick a signature, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.engine import OnnxEngine
+from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.reference import reference_logits
+from isoform.runtime.signature import Signature
+from isoform.runtime.spec import Array
+
+__all__ = ["Runtime"]
+
+
+class Runtime:
+    """A bundle, ready to predict with any signature made for it. Safe to use from several threads.
+
+    Made by ``Runtime.open``; a context manager that lets go of its sessions at the end.
+
+    Example:
+        >>> rt = Runtime.open("bundle")                    # doctest: +SKIP
+        >>> logits = rt.predict(x, rt.signature("plain"))  # doctest: +SKIP
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int, cache_bytes: int, engine: Literal["onnx", "numpy"]) -> None:
+        if not isinstance(threads, int) or threads < 0:
+            raise UsageError(f"threads is {threads!r}, but a whole number from 0 (let ONNX Runtime choose) was expected")
+        if not isinstance(cache_bytes, int) or cache_bytes < 0:
+            raise UsageError(f"cache_bytes is {cache_bytes!r}, but a whole number of bytes from 0 was expected")
+        if engine not in ("onnx", "numpy"):
+            raise UsageError(f"engine is {engine!r}, but 'onnx' or 'numpy' was expected")
+        self.bundle = bundle
+        self._engine = OnnxEngine(bundle, threads=threads, cache_bytes=cache_bytes) if engine == "onnx" else None
+
+    @classmethod
+    def open(cls, path: str | Path, *, threads: int = 1, cache_bytes: int = 256 << 20, engine: Literal["onnx", "numpy"] = "onnx") -> Self:
+        """Open a bundle directory.
+
+        Args:
+            path: The bundle that ``isoform train`` wrote and ``isoform compile`` completed.
+            threads: Threads that one prediction may use, 0 to let ONNX Runtime choose.
+            cache_bytes: How many bytes of folded weights may stay in memory.
+            engine: ``onnx`` runs ONNX Runtime; ``numpy`` the slow reference, which needs no compiled bundle.
+
+        Raises:
+            BundleError: If the bundle is missing, damaged or not compiled.
+            SignatureError: If one of its base signatures is damaged.
+            UsageError: If an argument is out of range.
+        """
+        return cls(Bundle.load(path), threads=threads, cache_bytes=cache_bytes, engine=engine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every session. Predicting afterwards builds them anew."""
+        if self._engine is not None:
+            self._engine.clear()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The bundle's tasks, each with a base signature."""
+        return tuple(self.bundle.signatures)
+
+    def signature(self, task: str) -> Signature:
+        """The base signature of a task. Raises ``BundleError`` if there is no such task."""
+        return self.bundle.base(task)
+
+    def labels(self, signature: Signature) -> tuple[str, ...]:
+        """Names of the classes that ``predict``'s columns stand for. Raises ``SignatureError`` if it is not of this bundle."""
+        return self.bundle.labels(signature)
+
+    def predict(self, x: Array, signature: Signature) -> Array:
+        """Logits of a batch.
+
+        Args:
+            x: Samples, shape (n, channels, height, width) as the bundle's ``spec.input_shape``, in the unit of its training
+                data (images: 0 to 1), not normalised. float32; other numbers are converted. n may be 0.
+            signature: Whose network to run; must be made for this bundle.
+
+        Returns:
+            Shape (n, classes), float32. A fresh array.
+
+        Raises:
+            InputError: If the samples have another shape, are no numbers, or hold one that is not finite.
+            SignatureError: If the signature was made for other templates, or inherits from a base that is not here.
+            EngineError: If ONNX Runtime fails.
+        """
+        x = self.checked(x)
+        if len(x) == 0:
+            return np.zeros((0, len(self.bundle.labels(signature))), dtype=np.float32)
+        if self._engine is None:
+            return reference_logits(self.bundle.spec, self.bundle.tensors, self.bundle.resolve(signature), x)
+        return self._engine.logits(x, signature)
+
+    def checked(self, x: Array) -> Array:
+        """Samples as ``predict`` needs them: float32, C-contiguous; ``InputError`` as described there."""
+        try:
+            array = np.asarray(x)
+        except ValueError:
+            raise InputError("the samples are a ragged list, but numbers of one shape were expected") from None
+        expected = self.bundle.spec.input_shape
+        if array.ndim != 4 or array.shape[1:] != expected:
+            raise InputError(f"the samples have shape {array.shape}, but (n, {', '.join(map(str, expected))}) was expected: n samples of channels, height, width")
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"the samples are {array.dtype}, but float32 was expected")
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, dtype=np.float32)
+        finite = np.isfinite(array).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise InputError(f"sample {int(np.argmin(finite))} holds a number that is not finite in float32; remove it or repair it")
+        return array

@@ -1,0 +1,231 @@
+"""The isometric network's sizes, and the names and shapes of everything that has parameters.
+
+One block (MobileNetV3's inverted residual, stride 1), with E = expansion · C and R = round(se_ratio · E):
+
+    1×1 expand C→E · BN · h-swish → k×k depthwise · BN · h-swish → squeeze E→R · ReLU · excite R→E · hard-sigmoid · scale
+    → 1×1 project E→C · BN → add the input
+
+All BN channels of a network are one vector of N = C + L·(2E + C) + H numbers, in the order in which a sample meets them:
+input adapter, then per layer (expand, depthwise, project), then output adapter.
+
+Source: Compositional Models, section 4.1; MobileNetV3 for the block. Must never import torch, onnx or onnxruntime.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from isoform.runtime.errors import SpecError
+
+__all__ = ["Array", "NetworkSpec", "digest_of", "template_digest"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Affine = Literal["layer", "task", "mixed"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """The sizes of one isometric network of kind ``mixture``. Raises ``SpecError`` on a size out of range."""
+
+    input_shape: tuple[int, int, int]
+    """Channels, height, width of one sample."""
+    adapter_kernel: tuple[int, int]
+    """Kernel and stride of the input adapter, height and width; they divide the input's."""
+    layers: int
+    """L, the number of blocks, 1 to 256."""
+    templates: int
+    """K, the number of shared template blocks, 1 to 256."""
+    channels: int = 24
+    """C, the width of the residual stream."""
+    expansion: int = 3
+    """E / C."""
+    kernel: int = 3
+    """Side of the depthwise kernel; odd."""
+    se_ratio: float = 0.25
+    """R / E, the squeeze-excite bottleneck."""
+    head_channels: int = 72
+    """H, the width of the output adapter."""
+    embedding: int = 256
+    """Width of the embedding that a task's logits layer reads."""
+    mean: tuple[float, ...] = (0.0,)
+    """Per input channel, subtracted; in the unit of the samples."""
+    std: tuple[float, ...] = (1.0,)
+    """Per input channel, divided by; above 0."""
+    bn_eps: float = 1e-3
+    """Added to BN's variance."""
+    affine: Affine = "layer"
+    """Where γ and β live: per layer and shared, per layer and task, or mixed from the templates by ξ (adapters: shared)."""
+    kind: str = "mixture"
+    """How layers are made from templates; ``mixture`` is the only one that this version reads."""
+
+    def __post_init__(self) -> None:
+        """Check every field, and say which one is out of range."""
+        if self.kind != "mixture":
+            raise SpecError(f"kind is {self.kind!r}, but this version reads 'mixture'; use a newer isoform for other kinds")
+        for name, length in (("input_shape", 3), ("adapter_kernel", 2)):
+            value = getattr(self, name)
+            if len(value) != length or not all(isinstance(v, int) and 1 <= v <= 65536 for v in value):
+                raise SpecError(f"{name} is {list(value)}, but {length} positive whole numbers were expected")
+        limits = {"layers": 256, "templates": 256, "channels": 4096, "expansion": 16, "kernel": 15, "head_channels": 65536, "embedding": 65536}
+        for name, high in limits.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= high:
+                raise SpecError(f"{name} is {value!r}, but a whole number from 1 to {high} was expected")
+        if self.kernel % 2 == 0:
+            raise SpecError(f"kernel is {self.kernel}, but the depthwise kernel must be odd, so that a block keeps its input's size")
+        if not (0 < self.se_ratio <= 1):
+            raise SpecError(f"se_ratio is {self.se_ratio!r}, but a number above 0 and up to 1 was expected")
+        if not (0 < self.bn_eps < 1):
+            raise SpecError(f"bn_eps is {self.bn_eps!r}, but a number between 0 and 1 was expected")
+        if self.affine not in ("layer", "task", "mixed"):
+            raise SpecError(f"affine is {self.affine!r}, but 'layer', 'task' or 'mixed' was expected")
+        _, height, width = self.input_shape
+        if height % self.adapter_kernel[0] or width % self.adapter_kernel[1]:
+            raise SpecError(
+                f"adapter_kernel {list(self.adapter_kernel)} does not divide the input's {height}×{width} pixels; "
+                "choose a kernel that does, or pad the samples"
+            )
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if len(value) != self.input_shape[0] or not all(math.isfinite(v) for v in value):
+                raise SpecError(f"{name} is {list(value)}, but one finite number per input channel ({self.input_shape[0]}) was expected")
+        if min(self.std) <= 0:
+            raise SpecError(f"std is {list(self.std)}, but every entry must be above 0")
+
+    @property
+    def expanded(self) -> int:
+        """E, the block's inner width."""
+        return self.expansion * self.channels
+
+    @property
+    def squeezed(self) -> int:
+        """R, the squeeze-excite bottleneck's width, at least 1."""
+        return max(1, round(self.se_ratio * self.expanded))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the residual stream."""
+        return self.input_shape[1] // self.adapter_kernel[0], self.input_shape[2] // self.adapter_kernel[1]
+
+    @property
+    def block_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name → shape of every mixed tensor of one block, in canonical order."""
+        c, e, r, k = self.channels, self.expanded, self.squeezed, self.kernel
+        shapes: dict[str, tuple[int, ...]] = {
+            "expand.weight": (e, c, 1, 1),
+            "depthwise.weight": (e, 1, k, k),
+            "squeeze.weight": (r, e, 1, 1),
+            "squeeze.bias": (r,),
+            "excite.weight": (e, r, 1, 1),
+            "excite.bias": (e,),
+            "project.weight": (c, e, 1, 1),
+        }
+        if self.affine == "mixed":
+            shapes["bn.affine"] = (2, 2 * e + c)
+        return shapes
+
+    @property
+    def block_size(self) -> int:
+        """P, how many numbers one template has."""
+        return sum(math.prod(shape) for shape in self.block_shapes.values())
+
+    @property
+    def shared_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name → shape of every tensor that all tasks and layers share: adapters, embedding, and shared BN affine."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "input_adapter.weight": (self.channels, self.input_shape[0], *self.adapter_kernel),
+            "output_adapter.weight": (self.head_channels, self.channels, 1, 1),
+            "embedding.weight": (self.embedding, self.head_channels),
+            "embedding.bias": (self.embedding,),
+        }
+        if self.affine != "task":
+            shapes["bn.affine"] = (2, self.bn_channels)
+        return shapes
+
+    @property
+    def template_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name → shape of everything in ``templates.safetensors``: block tensors with a leading K, then the shared ones."""
+        blocks = {f"template.{name}": (self.templates, *shape) for name, shape in self.block_shapes.items()}
+        return {**blocks, **self.shared_shapes}
+
+    @property
+    def block_bn_channels(self) -> int:
+        """B = 2E + C, BN channels of one block."""
+        return 2 * self.expanded + self.channels
+
+    @property
+    def bn_channels(self) -> int:
+        """N, BN channels of the whole network, the adapters' included."""
+        return self.channels + self.layers * self.block_bn_channels + self.head_channels
+
+    @property
+    def bn_slices(self) -> dict[str, slice]:
+        """Name of each BN → its place in the vector of N channels; layers are ``layer00.expand`` and so on."""
+        widths = [("input_adapter", self.channels)]
+        for layer in range(self.layers):
+            e, c = self.expanded, self.channels
+            widths += [(f"layer{layer:02d}.{part}", width) for part, width in (("expand", e), ("depthwise", e), ("project", c))]
+        widths.append(("output_adapter", self.head_channels))
+        slices, start = {}, 0
+        for name, width in widths:
+            slices[name] = slice(start, start + width)
+            start += width
+        return slices
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON types; ``from_json`` reads them back."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, value: object) -> NetworkSpec:
+        """Read ``to_json``'s mapping.
+
+        Raises:
+            SpecError: If it is not a mapping, a field is unknown or missing, or a value has the wrong type or range.
+        """
+        if not isinstance(value, Mapping):
+            raise SpecError(f"the network's description is a {type(value).__name__}, but an object was expected")
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(value) - set(fields))
+        missing = sorted(name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in value)
+        if unknown or missing:
+            raise SpecError(f"the network's description has unknown fields {unknown} and lacks {missing}")
+        plain = {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()}
+        try:
+            return cls(**plain)
+        except TypeError as error:
+            raise SpecError(f"the network's description has a field of the wrong type: {error}") from None
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """sha256 over the parts, each preceded by its length as 8 little-endian bytes; 64 hex digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def template_digest(spec: NetworkSpec, tensors: Mapping[str, Array]) -> str:
+    """The name of a set of templates: sha256 over the spec's canonical JSON and every tensor's name, shape and float32 bytes.
+
+    Args:
+        spec: The network's sizes.
+        tensors: ``spec.template_shapes``' names → float32 arrays of those shapes.
+    """
+
+    def parts() -> Iterable[bytes]:
+        yield json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":")).encode()
+        for name in sorted(tensors):
+            yield name.encode()
+            yield json.dumps(list(tensors[name].shape)).encode()
+            yield np.ascontiguousarray(tensors[name], dtype="<f4").tobytes()
+
+    return digest_of(parts())

@@ -1,0 +1,93 @@
+"""Tensor files: safetensors, written in one canonical form, so that the same content is the same bytes.
+
+    u64 little-endian   n, the header's length (a multiple of 8)
+    n bytes             JSON without spaces, keys sorted ("__metadata__" first), then spaces up to n
+    the rest            the tensors in the order of their names, row-major, little-endian, without gaps
+
+safetensors' own writer orders metadata by a random hash seed, so this module writes; it reads with safetensors' parser, which
+checks lengths, types, overlaps and gaps, and then demands the canonical form itself. There is no pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors
+
+from isoform.runtime.errors import IsoformError
+from isoform.runtime.spec import Array
+
+__all__ = ["decode", "encode"]
+
+HEADER_LIMIT = 1 << 16
+"""Longest header that is read, in bytes; the largest one that isoform writes is about 5,000."""
+
+_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_NAMES = {value: key for key, value in _DTYPES.items()}
+
+
+def encode(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+    """Write a tensor file.
+
+    Args:
+        tensors: Name → array, float32 or float16.
+        metadata: Text that travels in the header.
+
+    Returns:
+        The whole file; a function of the content alone.
+    """
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    payload = bytearray()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        start = len(payload)
+        payload += array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        dtype = _NAMES[array.dtype.newbyteorder("<")]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, len(payload)]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + bytes(payload)
+
+
+def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """Read a tensor file, trusting nothing in it.
+
+    Args:
+        data: The whole file.
+        error: The class of error to raise.
+        what: What the file is, for messages.
+
+    Returns:
+        Name → array (a fresh, writable copy of its bytes), and the metadata.
+
+    Raises:
+        IsoformError: Of the class ``error``, if the bytes are not a canonical tensor file of float32 or float16 arrays.
+    """
+    if len(data) < 8:
+        raise error(f"{what} is {len(data)} bytes long, but a tensor file starts with 8 bytes of header length; it was cut short, or is something else")
+    length = int.from_bytes(data[:8], "little")
+    if length > HEADER_LIMIT:
+        raise error(f"{what} claims a header of {length:,} bytes, but at most {HEADER_LIMIT:,} are read; it is not a tensor file")
+    if len(data) < 8 + length:
+        raise error(f"{what} is cut short: its header should be {length} bytes long, but {len(data) - 8} follow")
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except (ValueError, RecursionError):
+        raise error(f"{what} has a header that is not JSON; it is not a tensor file") from None
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise error(f"{what} has no metadata of text in its header, so it was not written by isoform")
+    try:
+        entries = safetensors.deserialize(data)
+    except safetensors.SafetensorError as problem:
+        raise error(f"{what} is not a whole tensor file: {problem}") from None
+    tensors: dict[str, Array] = {}
+    for name, entry in entries:
+        if entry["dtype"] not in _DTYPES:
+            raise error(f"{what} stores {name!r} as {entry['dtype']}, but F32 or F16 was expected")
+        tensors[name] = np.frombuffer(entry["data"], dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    if encode(tensors, metadata) != data:
+        raise error(f"{what} is not in canonical form, so it was changed after isoform wrote it")
+    return tensors, metadata

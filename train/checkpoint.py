@@ -1,0 +1,76 @@
+"""Checkpoints: everything that the next step depends on, in one tensor file, written whole or not at all.
+
+Batches are a function of (seed, step), so no random state is stored: weights, buffers, Adam's moments, the step and the history
+so far are all there is. A checkpoint names the recipe and the data that it belongs to, and is refused for any other.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from isoform.runtime import files, tensors
+from isoform.runtime.errors import CheckpointError
+
+__all__ = ["checkpoint_path", "load_checkpoint", "save_checkpoint"]
+
+
+def checkpoint_path(bundle: Path) -> Path:
+    """Where the checkpoints of a bundle lie: ``<bundle>.checkpoint`` beside it."""
+    return bundle.absolute().with_name(f"{bundle.absolute().name}.checkpoint")
+
+
+def save_checkpoint(path: Path, *, identity: str, step: int, history: list[dict[str, float]], network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write a checkpoint.
+
+    Args:
+        path: The file.
+        identity: Digest of everything that decides the run (recipe and data).
+        step: Steps done.
+        history: One entry per report so far.
+        network: Its ``state_dict`` is stored.
+        optimizer: Its state per parameter is stored; its hyper-parameters come from the recipe.
+    """
+    arrays = {f"network.{name}": value.detach().numpy() for name, value in network.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        arrays.update({f"optimizer.{index}.{name}": value.numpy() for name, value in state.items()})
+    metadata = {"identity": identity, "step": str(step), "history": json.dumps(history, separators=(",", ":"))}
+    files.write_bytes(path, tensors.encode(arrays, metadata))
+
+
+def load_checkpoint(path: Path, *, identity: str, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, float]]]:
+    """Continue from a checkpoint, if there is one.
+
+    Args:
+        path: The file; absent means start at step 0.
+        identity: As in ``save_checkpoint``.
+        network: Gets the stored weights and buffers.
+        optimizer: Gets the stored moments.
+
+    Returns:
+        Steps done, and the history so far.
+
+    Raises:
+        CheckpointError: If it is damaged, or of another recipe or data.
+    """
+    if not path.exists():
+        return 0, []
+    data = files.read_bytes(path, limit=8 << 30, error=CheckpointError, what="checkpoint")
+    arrays, metadata = tensors.decode(data, error=CheckpointError, what=f"checkpoint {path}")
+    if metadata.get("identity") != identity:
+        raise CheckpointError(f"{path} is a checkpoint of another recipe or of other data; finish that run first, or pass --fresh to discard it")
+    try:
+        network.load_state_dict({name.removeprefix("network."): torch.from_numpy(value) for name, value in arrays.items() if name.startswith("network.")})
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in arrays.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = torch.from_numpy(value)
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        return int(metadata["step"]), json.loads(metadata["history"])
+    except (KeyError, ValueError, RuntimeError) as problem:
+        raise CheckpointError(f"{path} does not fit the network: {str(problem).splitlines()[0]}; pass --fresh to discard it") from None

@@ -1,0 +1,97 @@
+"""``isoform train``: a recipe in, a bundle out, with a progress bar in between."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from isoform.runtime import files
+from isoform.runtime.errors import UsageError
+from isoform.train.recipe import override_fields, read_recipe, recipe_names
+
+if TYPE_CHECKING:
+    from isoform.train.loop import Report
+
+__all__ = ["add_arguments_train", "run_train"]
+
+
+def add_arguments_train(parser: argparse.ArgumentParser) -> None:
+    """Declare ``isoform train``'s arguments: one flag for every field of a recipe."""
+    parser.add_argument("recipe", help=f"a TOML file, or one of the shipped recipes: {', '.join(recipe_names())}")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write; an older bundle there is replaced at the end")
+    parser.add_argument("--data", type=Path, help="folder of the data sets that the recipe names")
+    parser.add_argument("--fresh", action="store_true", help="discard a checkpoint of an earlier run instead of continuing it")
+    parser.add_argument("--checkpoint-seconds", type=float, default=10.0, help="how often the state is saved (default: 10)")
+    fields = parser.add_argument_group("fields of the recipe, each overrides the file")
+    for field in override_fields():
+        fields.add_argument(f"--{field}", dest=f"field:{field}", metavar="VALUE")
+    parser.epilog = "example:\n  isoform train digits -o bundle/ --seed 1 --network.layers 12"
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    """Train and write the bundle; a summary as JSON on stdout."""
+    overrides = {name.removeprefix("field:"): value for name, value in vars(arguments).items() if name.startswith("field:") and value is not None}
+    recipe = read_recipe(arguments.recipe, overrides)
+    output = arguments.output.absolute()
+    if output.exists() and not (output / "bundle.json").exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{arguments.output} exists and is not a bundle; choose another name, so that nothing of yours is replaced")
+    if not output.parent.is_dir():
+        raise UsageError(f"{output.parent} is not a folder; make it first, or choose another --output")
+    from isoform.train.checkpoint import checkpoint_path
+    from isoform.train.data.dataset import load_task
+    from isoform.train.loop import train
+
+    folder = checkpoint_path(output)
+    if arguments.fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    datasets = {name: load_task(task, recipe.data, root=arguments.data) for name, task in recipe.tasks.items()}
+    counts = ", ".join(f"{name} {len(dataset.train.labels):,}" for name, dataset in datasets.items())
+    print(f"training {len(datasets)} tasks ({counts} samples) for {recipe.steps} steps; Ctrl-C is safe, the same command goes on", file=sys.stderr)
+    folder.mkdir(exist_ok=True)
+    started = time.monotonic()
+    with Progress(recipe.steps) as progress:
+        bundle = train(recipe, datasets, checkpoint=folder / "state.safetensors", checkpoint_seconds=arguments.checkpoint_seconds, progress=progress)
+    with files.replace_directory(output) as directory:
+        bundle.write(directory)
+    shutil.rmtree(folder, ignore_errors=True)
+    summary = {
+        "bundle": str(arguments.output), "template": bundle.digest, "test_accuracy": bundle.training["test_accuracy"],
+        "mean_max_xi": bundle.training["mean_max_xi"], "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+    print(json.dumps(summary))
+
+
+class Progress:
+    """A progress bar with loss, accuracy and mean max ξ; plain lines where stderr is no terminal."""
+
+    def __init__(self, steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        console = Console(stderr=True)
+        self._steps = steps
+        self._bar = Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) if console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task("training", total=self._steps)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, report: Report) -> None:
+        """Show a step's report."""
+        text = f"loss {report.loss:.3f}  accuracy {report.accuracy:6.1%}  max ξ {report.mean_max_xi:.3f}"
+        if self._bar:
+            self._bar.update(self._task, completed=report.step, description=text)
+        elif report.step * 10 // report.steps > (report.step - 1) * 10 // report.steps:
+            print(f"step {report.step:5d} of {report.steps}  {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,151 @@
+"""Data sets in memory: read by name, split, resized and limited, always the same way for the same recipe.
+
+    digits   embedded (``digits.py``)
+    idx      MNIST, Fashion-MNIST, KMNIST, EMNIST (``idx.py``)
+    usps     USPS in its three published forms (``usps.py``)
+    folder   a folder of images per class (``folder.py``)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from isoform.runtime.errors import DataError
+from isoform.runtime.spec import Array, digest_of
+from isoform.train.data.domains import transform
+from isoform.train.recipe import DataRecipe, TaskRecipe
+
+__all__ = ["Dataset", "Split", "load_task"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """Images and labels of one half of a data set."""
+
+    images: Array
+    """Shape (n, channels, height, width), float32 in [0, 1]."""
+    labels: Array
+    """Shape (n,), int64, indices into the data set's ``classes``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One data set, split. ``test`` may be None before ``load_task`` has split it."""
+
+    train: Split
+    test: Split | None
+    classes: tuple[str, ...]
+    """Names of the labels."""
+
+    def digest(self) -> str:
+        """sha256 over every pixel and label, 64 hex digits: the same digest means the same data."""
+        halves = [half for half in (self.train, self.test) if half is not None]
+        return digest_of([part.tobytes() for half in halves for part in (half.images, half.labels)])
+
+
+def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dataset:
+    """Read one task's data and see it through the task's domain.
+
+    Args:
+        task: Which data set and domain.
+        recipe: Shape, split, seeds.
+        root: The ``--data`` folder; only ``digits`` does without.
+
+    Returns:
+        A data set with both halves, images of ``recipe.input_shape``.
+
+    Raises:
+        DataError: If files are missing, damaged or of another format, or a class has too few samples to split.
+    """
+    whole = _read(task, root)
+    if whole.test is None:
+        whole = _split(whole, recipe)
+    if task.limit:
+        whole = dataclasses.replace(whole, train=_limited(whole.train, task.limit, recipe.split_seed))
+    halves = []
+    for half in (whole.train, whole.test):
+        assert half is not None
+        images = transform(_resized(half.images, recipe.input_shape), domain=task.domain)
+        halves.append(Split(images=images, labels=half.labels))
+    return Dataset(train=halves[0], test=halves[1], classes=whole.classes)
+
+
+def _read(task: TaskRecipe, root: Path | None) -> Dataset:
+    if task.data == "digits":
+        from isoform.train.data.digits import digits
+
+        images, labels = digits()
+        return Dataset(train=Split(images=images, labels=labels), test=None, classes=tuple("0123456789"))
+    if root is None:
+        raise DataError(f"the recipe reads data of format {task.data!r}; say where its files are with --data DIR")
+    folder = root / task.path
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; --data and the task's path should lead to the {task.data} files")
+    if task.data == "idx":
+        from isoform.train.data.idx import read_idx_folder
+
+        return read_idx_folder(folder)
+    if task.data == "usps":
+        from isoform.train.data.usps import read_usps_folder
+
+        return read_usps_folder(folder)
+    from isoform.train.data.folder import read_image_folder
+
+    return read_image_folder(folder)
+
+
+def _split(whole: Dataset, recipe: DataRecipe) -> Dataset:
+    """Hold back a share of every class, the same samples for the same seed."""
+    rng = np.random.default_rng(recipe.split_seed)
+    test: list[int] = []
+    for label, name in enumerate(whole.classes):
+        members = rng.permutation(np.flatnonzero(whole.train.labels == label))
+        count = round(recipe.test_fraction * len(members))
+        if not 0 < count < len(members):
+            raise DataError(f"class {name!r} has {len(members)} samples, too few to hold back {recipe.test_fraction:.0%} for testing and train on the rest")
+        test.extend(members[:count])
+    held = np.zeros(len(whole.train.labels), dtype=bool)
+    held[test] = True
+    return Dataset(train=_rows(whole.train, ~held), test=_rows(whole.train, held), classes=whole.classes)
+
+
+def _limited(half: Split, limit: int, seed: int) -> Split:
+    """At most ``limit`` samples, as even over the classes as they allow, in the original order."""
+    rng = np.random.default_rng([seed, 1])
+    order = rng.permutation(len(half.labels))
+    rank = np.zeros(len(order), dtype=np.int64)
+    seen: dict[int, int] = {}
+    for index in order:
+        label = int(half.labels[index])
+        rank[index] = seen[label] = seen.get(label, -1) + 1
+    kept = np.zeros(len(order), dtype=bool)
+    kept[order[np.argsort(rank[order], kind="stable")][:limit]] = True
+    return _rows(half, kept)
+
+
+def _rows(half: Split, mask: Array) -> Split:
+    return Split(images=np.ascontiguousarray(half.images[mask]), labels=half.labels[mask])
+
+
+def _resized(images: Array, shape: tuple[int, int, int]) -> Array:
+    """Images of another size or number of channels, made into ``shape``: bilinear, grey by luma, colour by repetition."""
+    channels, height, width = shape
+    found = images.shape[1]
+    if found != channels:
+        if (found, channels) == (3, 1):
+            images = np.einsum("c,nchw->nhw", np.array([0.299, 0.587, 0.114], dtype=np.float32), images)[:, None]
+        elif (found, channels) == (1, 3):
+            images = np.repeat(images, 3, axis=1)
+        else:
+            raise DataError(f"the images have {found} channels, but data.input_shape asks for {channels}")
+    if images.shape[2:] == (height, width):
+        return images
+    result = np.empty((len(images), *shape), dtype=np.float32)
+    for target, image in zip(result, images, strict=True):
+        for plane, source in zip(target, image, strict=True):
+            plane[:] = np.asarray(Image.fromarray(source).resize((width, height), Image.Resampling.BILINEAR))
+    return result

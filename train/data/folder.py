@@ -1,0 +1,49 @@
+"""A folder of images, one folder per class: ``<class>/*.png``, or the same below ``train/`` and ``test/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from isoform.runtime.errors import DataError, InputError
+from isoform.runtime.images import load_image
+from isoform.train.data.dataset import Dataset, Split
+
+__all__ = ["read_image_folder"]
+
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp", ".gif", ".tif", ".tiff"}
+
+
+def read_image_folder(folder: Path) -> Dataset:
+    """Read every image. All are made to the first one's size; grey if the first is.
+
+    Raises:
+        DataError: If there are fewer than two classes, a class has no image, or a file is not an image.
+    """
+    parts = [folder / "train", folder / "test"]
+    roots = parts if all(part.is_dir() for part in parts) else [folder]
+    classes = sorted(entry.name for entry in roots[0].iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if len(classes) < 2:
+        raise DataError(f"{roots[0]} has {len(classes)} folders, but one per class, two at least, was expected")
+    files = {root: [(path, label) for label, name in enumerate(classes) for path in _images(root / name)] for root in roots}
+    first = files[roots[0]][0][0]
+    try:
+        with Image.open(first) as image:
+            grey, (width, height) = image.mode in ("1", "L", "LA", "I", "I;16", "F"), image.size
+        shape = (1 if grey else 3, height, width)
+        halves = [
+            Split(images=np.stack([load_image(path, shape=shape) for path, _ in found]), labels=np.array([label for _, label in found]))
+            for found in files.values()
+        ]
+    except (InputError, OSError) as problem:
+        raise DataError(f"{problem}; remove it from {folder}") from None
+    return Dataset(train=halves[0], test=halves[1] if len(halves) == 2 else None, classes=tuple(classes))
+
+
+def _images(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
+    if not found:
+        raise DataError(f"{folder} has no images; files ending in {', '.join(sorted(ENDINGS))} were expected")
+    return found

@@ -1,0 +1,74 @@
+"""USPS, 16×16 scans of zip-code digits, in its three published forms.
+
+    usps.h5                    groups train and test, each data (n, 256) in [0, 1] and target (n,)
+    zip.train.gz, zip.test.gz  text: a label and 256 values in [-1, 1] per line
+    usps.bz2, usps.t.bz2       LIBSVM text: label 1 to 10 and index:value pairs, values in [-1, 1]
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from isoform.runtime.errors import DataError
+from isoform.runtime.spec import Array
+from isoform.train.data.dataset import Dataset, Split
+
+__all__ = ["read_usps_folder"]
+
+
+def read_usps_folder(folder: Path) -> Dataset:
+    """Read whichever form the folder has, the first of those above.
+
+    Raises:
+        DataError: If none is there, or the one that is there is damaged.
+    """
+    if (folder / "usps.h5").is_file():
+        return _from_h5(folder / "usps.h5")
+    forms = [("zip.train.gz", "zip.test.gz", gzip.decompress, _from_text), ("usps.bz2", "usps.t.bz2", bz2.decompress, _from_libsvm)]
+    for train, test, unpack, read in forms:
+        present = [folder / name for name in (train, test) if (folder / name).is_file()]
+        if present:
+            halves = []
+            for path in present:
+                try:
+                    halves.append(_half(*read(unpack(path.read_bytes()).decode("ascii")), path))
+                except (OSError, EOFError, zlib.error, ValueError, IndexError) as problem:
+                    raise DataError(f"{path} is not the USPS file of that name: {problem}") from None
+            return Dataset(train=halves[0], test=halves[1] if len(halves) == 2 else None, classes=tuple("0123456789"))
+    raise DataError(f"{folder} has no USPS files; usps.h5, zip.train.gz or usps.bz2 were expected")
+
+
+def _from_h5(path: Path) -> Dataset:
+    import h5py
+
+    halves = []
+    try:
+        with h5py.File(path, "r") as file:
+            for group in ("train", "test"):
+                halves.append(_half(file[group]["data"][:], file[group]["target"][:], path))
+    except (OSError, KeyError) as problem:
+        raise DataError(f"{path} is not an HDF5 file with groups train and test: {problem}") from None
+    return Dataset(train=halves[0], test=halves[1], classes=tuple("0123456789"))
+
+
+def _from_text(text: str) -> tuple[Array, Array]:
+    rows = np.array([line.split() for line in text.splitlines() if line.strip()], dtype=np.float64)
+    return (rows[:, 1:] + 1) / 2, rows[:, 0]
+
+
+def _from_libsvm(text: str) -> tuple[Array, Array]:
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    values = np.array([[pair.split(":")[1] for pair in words[1:]] for words in lines], dtype=np.float64)
+    return (values + 1) / 2, np.array([float(words[0]) for words in lines]) - 1
+
+
+def _half(data: Array, target: Array, path: Path) -> Split:
+    labels = np.asarray(target).astype(np.int64)
+    if data.ndim != 2 or data.shape[1] != 256 or labels.shape != data.shape[:1] or not np.isin(labels, range(10)).all():
+        raise DataError(f"{path} holds values of shape {data.shape} and labels of shape {labels.shape}, but (n, 256) and n digits were expected")
+    return Split(images=np.clip(data, 0, 1).astype(np.float32).reshape(-1, 1, 16, 16), labels=labels)

@@ -1,0 +1,51 @@
+"""Objectives: what is minimised.
+
+    L = mean over tasks of cross-entropy  +  λ(s) · R
+
+    R = mean over tasks and layers of H(ξ_tℓ) / log K,   H(ξ) = -Σ_k ξ_k log ξ_k        entropy regulariser, 0 iff one-hot
+    λ(s) = λ · clip((s/S - start) / (end - start), 0, 1)                                its ramp over the steps s of S
+
+Source: Compositional Models, Appendix A (a), whose formula is not published; this one satisfies its sentence. The ramp leaves
+the first steps free to choose, and the last half to train layers that are nearly discrete already.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from isoform.train.recipe import MixtureRecipe, OptimizerRecipe
+
+__all__ = ["entropy_regulariser", "entropy_weight", "learning_rate"]
+
+
+def entropy_regulariser(xi: Tensor) -> Tensor:
+    """R.
+
+    Args:
+        xi: Mixture weights, shape (..., K), rows sum to 1.
+
+    Returns:
+        A number from 0 (all one-hot) to 1 (all uniform); 0 for K = 1.
+    """
+    templates = xi.shape[-1]
+    if templates == 1:
+        return xi.sum() * 0
+    return torch.special.entr(xi).sum(-1).mean() / math.log(templates)
+
+
+def entropy_weight(step: int, steps: int, recipe: MixtureRecipe) -> float:
+    """λ(s) for step ``step`` of ``steps``; 0 for hand-designed signatures."""
+    if recipe.signature != "learned":
+        return 0.0
+    width = max(recipe.entropy_end - recipe.entropy_start, 1e-9)
+    return recipe.entropy * min(1.0, max(0.0, (step / steps - recipe.entropy_start) / width))
+
+
+def learning_rate(step: int, steps: int, recipe: OptimizerRecipe) -> tuple[float, float]:
+    """Learning rates at a step: of weights (warm-up, half cosine), and of ξ's logits (warm-up, then constant)."""
+    warm = min(1.0, (step + 1) / recipe.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return recipe.lr * warm * cosine, recipe.lr * recipe.mixture_lr_ratio * warm

@@ -1,0 +1,42 @@
+"""Hand-designed discrete signatures: which template each layer uses, decided before training.
+
+With L layers and K templates, template indices from 0 (Compositional Models, section 4.1, compares the first three):
+
+    sequential    every template for L/K layers in a row:                   0 0 1 1 2 2 3 3
+    cyclic        all templates in turn, again and again:                   0 1 2 3 0 1 2 3
+    random        independent uniform draws from a seed
+    progressive   contiguous repeats that grow towards the end, 1 : 2 : 3 …:  0 1 2 2 2 3 3 3   (the paper's example is 1 2 2 3 3 3 3 4 4 4 4)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+__all__ = ["PATTERNS", "cyclic", "progressive", "random", "sequential"]
+
+
+def sequential(layers: int, templates: int, *, seed: int = 0) -> tuple[int, ...]:
+    """Layer ℓ uses template ⌊ℓ K / L⌋; ``seed`` is not used."""
+    return tuple(layer * templates // layers for layer in range(layers))
+
+
+def cyclic(layers: int, templates: int, *, seed: int = 0) -> tuple[int, ...]:
+    """Layer ℓ uses template ℓ mod K; ``seed`` is not used."""
+    return tuple(layer % templates for layer in range(layers))
+
+
+def random(layers: int, templates: int, *, seed: int = 0) -> tuple[int, ...]:
+    """Uniform draws; the same seed gives the same layers."""
+    return tuple(int(k) for k in np.random.default_rng(seed).integers(0, templates, layers))
+
+
+def progressive(layers: int, templates: int, *, seed: int = 0) -> tuple[int, ...]:
+    """Template k ends at layer L · (k+1)(k+2) / K(K+1), rounded, so that its run is about k+1 times the first; ``seed`` is not used."""
+    ends = [round(layers * (k + 1) * (k + 2) / (templates * (templates + 1))) for k in range(templates)]
+    return tuple(next(k for k, end in enumerate(ends) if layer < end) for layer in range(layers))
+
+
+PATTERNS: dict[str, Callable[..., tuple[int, ...]]] = {f.__name__: f for f in (sequential, cyclic, random, progressive)}
+"""Name → function of (layers, templates, *, seed)."""
