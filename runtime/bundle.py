@@ -59,7 +59,9 @@ class Compiled:
             raise BundleError(f"{self.path} has no {name}; it has {', '.join(sorted(self.manifest['files']))}")
         data = files.read_bytes(self.path / name, limit=GRAPH_LIMIT, error=BundleError, what="compiled file")
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise BundleError(f"{self.path / name} is not the file that was compiled; run 'isoform compile {self.path.parent}' again")
+            raise BundleError(
+                f"{self.path / name} is not the file that was compiled; run 'isoform compile {self.path.parent}' again"
+            )
         return data
 
 
@@ -81,7 +83,14 @@ class Bundle:
     """None until ``isoform compile`` has run."""
 
     @classmethod
-    def create(cls, *, spec: NetworkSpec, tensors: Mapping[str, Array], signatures: Mapping[str, Signature], training: Mapping[str, Any]) -> Bundle:
+    def create(
+        cls,
+        *,
+        spec: NetworkSpec,
+        tensors: Mapping[str, Array],
+        signatures: Mapping[str, Signature],
+        training: Mapping[str, Any],
+    ) -> Bundle:
         """A bundle that is not on disk yet.
 
         Raises:
@@ -91,7 +100,12 @@ class Bundle:
         arrays = _checked_tensors(spec, tensors, where="templates")
         digest = template_digest(spec, arrays)
         bundle = cls(
-            path=Path(), spec=spec, tensors=MappingProxyType(arrays), digest=digest, signatures=MappingProxyType(dict(signatures)), training=training
+            path=Path(),
+            spec=spec,
+            tensors=MappingProxyType(arrays),
+            digest=digest,
+            signatures=MappingProxyType(dict(signatures)),
+            training=training,
         )
         bundle._check_signatures()
         return bundle
@@ -101,10 +115,14 @@ class Bundle:
             raise BundleError("a bundle has no task, but one base signature at least was expected")
         for task, signature in self.signatures.items():
             signature.check_fits(self.spec, self.digest, name=task)
-            missing = {"mixture", "bn.statistics", "logits.weight"} | ({"bn.affine"} if self.spec.affine == "task" else set())
+            missing = {"mixture", "bn.statistics", "logits.weight"} | (
+                {"bn.affine"} if self.spec.affine == "task" else set()
+            )
             missing -= set(signature.parts)
             if missing or signature.task != task or signature.labels is None:
-                raise SignatureError(f"the base signature of task {task!r} lacks {sorted(missing) or 'its own name or labels'}; a base signature is complete")
+                raise SignatureError(
+                    f"the base signature of task {task!r} lacks {sorted(missing) or 'its own name or labels'}; a base signature is complete"
+                )
 
     def write(self, directory: Path) -> None:
         """Write everything but ``compiled/`` into an empty directory. The same bundle gives the same bytes."""
@@ -121,8 +139,12 @@ class Bundle:
         (directory / "bundle.json").write_bytes(files.canonical_json(content))
 
     @classmethod
-    def load(cls, path: str | Path) -> Bundle:
+    def load(cls, path: str | Path, *, with_compiled: bool = True) -> Bundle:
         """Read a bundle and check every digest in it.
+
+        Args:
+            path: The directory.
+            with_compiled: False to leave ``compiled/`` alone, whatever state it is in.
 
         Raises:
             BundleError: If a file is missing, malformed or not the one that ``bundle.json`` names.
@@ -133,7 +155,9 @@ class Bundle:
             raise BundleError(f"bundle {path} is not a directory; 'isoform train RECIPE.toml -o {path}' makes one")
         content = _object(path / "bundle.json", "bundle.json")
         if content.get("format") != FORMAT:
-            raise BundleError(f"{path / 'bundle.json'} is of format {content.get('format')!r}, but this version reads format {FORMAT}; use a matching isoform")
+            raise BundleError(
+                f"{path / 'bundle.json'} is of format {content.get('format')!r}, but this version reads format {FORMAT}; use a matching isoform"
+            )
         try:
             spec = NetworkSpec.from_json(content.get("network"))
             names = [check_name(name) for name in _mapping(content, "tasks", path)]
@@ -154,7 +178,7 @@ class Bundle:
             training=_mapping(content, "training", path),
         )  # fmt: skip
         bundle._check_signatures()
-        return dataclasses.replace(bundle, compiled=_load_compiled(bundle))
+        return dataclasses.replace(bundle, compiled=_load_compiled(bundle) if with_compiled else None)
 
     def base(self, task: str) -> Signature:
         """The base signature that runs: the compiled one, or before compiling the trained one.
@@ -181,7 +205,9 @@ class Bundle:
         """
         signature.check_fits(self.spec, self.digest)
         parts = dict(signature.parts)
-        if not {"mixture", "bn.statistics", "logits.weight"} <= set(parts) or ("bn.affine" not in parts and self.spec.affine == "task"):
+        if not {"mixture", "bn.statistics", "logits.weight"} <= set(parts) or (
+            "bn.affine" not in parts and self.spec.affine == "task"
+        ):
             parts = {**self._inherited(signature).parts, **parts}
         if "bn.affine" not in parts:
             affine = np.array(self.tensors["bn.affine"])
@@ -198,7 +224,9 @@ class Bundle:
             if base is not None and base.digest == signature.base:
                 return base
         if signature.task not in self.signatures:
-            raise SignatureError(f"signature {signature.digest[:8]} is of task {signature.task!r}, but {self.path} has {', '.join(self.signatures)}")
+            raise SignatureError(
+                f"signature {signature.digest[:8]} is of task {signature.task!r}, but {self.path} has {', '.join(self.signatures)}"
+            )
         raise SignatureError(
             f"signature {signature.digest[:8]} inherits parts from base {(signature.base or 'none')[:8]} of task {signature.task!r}, but "
             f"{' and '.join(s[signature.task].digest[:8] for s in candidates)} are here; make the signature again from this bundle's base"
@@ -207,12 +235,16 @@ class Bundle:
 
 def _checked_tensors(spec: NetworkSpec, arrays: Mapping[str, Array], *, where: str) -> dict[str, Array]:
     if set(arrays) != set(spec.template_shapes):
-        raise BundleError(f"{where} holds other tensors than the network needs: {sorted(set(arrays) ^ set(spec.template_shapes))} differ")
+        raise BundleError(
+            f"{where} holds other tensors than the network needs: {sorted(set(arrays) ^ set(spec.template_shapes))} differ"
+        )
     checked = {}
     for name, shape in spec.template_shapes.items():
         array = np.array(arrays[name], order="C")
         if array.shape != shape or array.dtype != np.float32:
-            raise BundleError(f"{where} holds {name} as {array.dtype} of shape {array.shape}, but float32 of shape {shape} was expected")
+            raise BundleError(
+                f"{where} holds {name} as {array.dtype} of shape {array.shape}, but float32 of shape {shape} was expected"
+            )
         if not np.isfinite(array).all():
             raise BundleError(f"{where} holds a number that is not finite in {name}; train again")
         array.flags.writeable = False
@@ -238,7 +270,9 @@ def _base(directory: Path, task: str, entry: object) -> Signature:
     signature = Signature.load(directory / f"{task}.safetensors")
     named = entry.get("signature") if isinstance(entry, dict) else None
     if signature.digest != named:
-        raise BundleError(f"{directory / task}.safetensors has digest {signature.digest[:8]}, but the bundle names {str(named)[:8]}; copy the bundle again")
+        raise BundleError(
+            f"{directory / task}.safetensors has digest {signature.digest[:8]}, but the bundle names {str(named)[:8]}; copy the bundle again"
+        )
     return signature
 
 
@@ -249,12 +283,18 @@ def _load_compiled(bundle: Bundle) -> Compiled | None:
     manifest = _object(path / "manifest.json", "manifest.json")
     again = f"run 'isoform compile {bundle.path}' again"
     if manifest.get("format") != FORMAT:
-        raise BundleError(f"{path / 'manifest.json'} is of format {manifest.get('format')!r}, but this version reads format {FORMAT}; {again}")
+        raise BundleError(
+            f"{path / 'manifest.json'} is of format {manifest.get('format')!r}, but this version reads format {FORMAT}; {again}"
+        )
     if manifest.get("template") != bundle.digest:
-        raise BundleError(f"{path} was compiled for templates {str(manifest.get('template'))[:8]}, but {bundle.digest[:8]} are here; {again}")
+        raise BundleError(
+            f"{path} was compiled for templates {str(manifest.get('template'))[:8]}, but {bundle.digest[:8]} are here; {again}"
+        )
     tasks, _ = _mapping(manifest, "tasks", path), _mapping(manifest, "files", path)
     if set(tasks) != set(bundle.signatures):
-        raise BundleError(f"{path} was compiled for tasks {sorted(tasks)}, but the bundle has {sorted(bundle.signatures)}; {again}")
+        raise BundleError(
+            f"{path} was compiled for tasks {sorted(tasks)}, but the bundle has {sorted(bundle.signatures)}; {again}"
+        )
     signatures = {}
     for task in bundle.signatures:
         try:

@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of those below; 'isoform VERB --help' explains it")
+    parser.add_argument(
+        "verb", choices=VERBS, metavar="VERB", help="one of those below; 'isoform VERB --help' explains it"
+    )
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help=argparse.SUPPRESS)
     chosen = parser.parse_args(words)
     try:
@@ -82,7 +84,9 @@ def _run(verb: str, words: list[str]) -> int:
     except ModuleNotFoundError as problem:
         if not extra or (problem.name or "").startswith("isoform"):
             raise
-        raise MissingExtraError(f"'isoform {verb}' needs the package {problem.name}; pip install 'isoform[{extra}]'") from None
+        raise MissingExtraError(
+            f"'isoform {verb}' needs the package {problem.name}; pip install 'isoform[{extra}]'"
+        ) from None
     return int(result or 0)
 
 

@@ -13,17 +13,33 @@ from isoform.runtime import files, tensors
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.signature import Signature, softmax
 
-__all__ = ["add_arguments_inspect", "add_arguments_predict", "choose_signature", "describe", "describe_signature", "run_inspect", "run_predict"]
+__all__ = [
+    "add_arguments_inspect",
+    "add_arguments_predict",
+    "choose_signature",
+    "describe",
+    "describe_signature",
+    "run_inspect",
+    "run_predict",
+]
 
 
 def add_arguments_predict(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform predict``'s arguments."""
     parser.add_argument("bundle", type=Path, help="a compiled bundle")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files; another size is resized, colours become the bundle's channels")
+    parser.add_argument(
+        "images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="image files; another size is resized, colours become the bundle's channels",
+    )
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--task", help="whose base signature to use; may be left out when the bundle has one task")
     who.add_argument("--signature", type=Path, help="a signature file to use instead of a base signature")
-    parser.add_argument("--threads", type=int, default=1, help="threads per prediction, 0 for ONNX Runtime's choice (default: 1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads per prediction, 0 for ONNX Runtime's choice (default: 1)"
+    )
     parser.add_argument("--top", type=int, default=3, help="how many labels to list per image (default: 3)")
     parser.epilog = "example:\n  isoform predict bundle/ digit.png --task plain"
 
@@ -44,7 +60,17 @@ def run_predict(arguments: argparse.Namespace) -> None:
     for path, row in zip(arguments.images, probabilities, strict=True):
         order = np.argsort(-row, kind="stable")[: arguments.top]
         best = [{"label": labels[i], "probability": round(float(row[i]), 6)} for i in order]
-        print(json.dumps({"image": str(path), "label": labels[order[0]], "top": best, "task": signature.task, "signature": signature.digest}))
+        print(
+            json.dumps(
+                {
+                    "image": str(path),
+                    "label": labels[order[0]],
+                    "top": best,
+                    "task": signature.task,
+                    "signature": signature.digest,
+                }
+            )
+        )
 
 
 def choose_signature(runtime: Any, *, task: str | None, file: Path | None) -> Signature:
@@ -65,7 +91,9 @@ def choose_signature(runtime: Any, *, task: str | None, file: Path | None) -> Si
         return signature
     if task is None:
         if len(runtime.tasks) > 1:
-            raise UsageError(f"the bundle has {len(runtime.tasks)} tasks; choose one with --task: {', '.join(runtime.tasks)}")
+            raise UsageError(
+                f"the bundle has {len(runtime.tasks)} tasks; choose one with --task: {', '.join(runtime.tasks)}"
+            )
         task = runtime.tasks[0]
     chosen: Signature = runtime.signature(task)
     return chosen
@@ -73,7 +101,11 @@ def choose_signature(runtime: Any, *, task: str | None, file: Path | None) -> Si
 
 def add_arguments_inspect(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform inspect``'s arguments."""
-    parser.add_argument("path", type=Path, help="a bundle directory, a signature, templates or checkpoint file, an .onnx file, or a report")
+    parser.add_argument(
+        "path",
+        type=Path,
+        help="a bundle directory, a signature, templates or checkpoint file, an .onnx file, or a report",
+    )
     parser.epilog = "example:\n  isoform inspect bundle/signatures/plain.safetensors"
 
 
@@ -97,7 +129,11 @@ def describe(path: Path) -> dict[str, Any]:
     data = files.read_bytes(path, limit=4 << 30, error=InputError, what="file")
     arrays, metadata = tensors.decode(data, error=InputError, what=str(path))
     if "task" in metadata:
-        return {"what": "signature", "size_bytes": len(data), **describe_signature(Signature.decode(data, name=str(path)))}
+        return {
+            "what": "signature",
+            "size_bytes": len(data),
+            **describe_signature(Signature.decode(data, name=str(path))),
+        }
     shapes = {name: f"{array.dtype} {list(array.shape)}" for name, array in sorted(arrays.items())}
     return {"what": "tensors", "size_bytes": len(data), "metadata": metadata, "tensors": shapes}
 
@@ -140,8 +176,14 @@ def _describe_graph(path: Path) -> dict[str, Any]:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as problem:
         if path.name == "portable.onnx":
-            return {"what": "graph without weights", "size_bytes": len(data), "note": "the weights of a signature are handed over when a session is built"}
-        raise InputError(f"{path} is not a graph that ONNX Runtime reads: {(str(problem) or 'no reason given').splitlines()[0]}") from None
+            return {
+                "what": "graph without weights",
+                "size_bytes": len(data),
+                "note": "the weights of a signature are handed over when a session is built",
+            }
+        raise InputError(
+            f"{path} is not a graph that ONNX Runtime reads: {(str(problem) or 'no reason given').splitlines()[0]}"
+        ) from None
 
     def ends(entries: Any) -> dict[str, Any]:
         return {entry.name: f"{entry.type} {entry.shape}" for entry in entries}
@@ -151,4 +193,3 @@ def _describe_graph(path: Path) -> dict[str, Any]:
         "what": "graph", "size_bytes": len(data), "producer": metadata.producer_name,
         "metadata": dict(metadata.custom_metadata_map), "inputs": ends(session.get_inputs()), "outputs": ends(session.get_outputs()),
     }  # fmt: skip
-

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import threading
+from collections.abc import Mapping
 
 import numpy as np
 import onnxruntime as ort
@@ -21,9 +22,9 @@ from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import BundleError, EngineError
 from isoform.runtime.fold import fold, folded_shapes
 from isoform.runtime.signature import Signature
-from isoform.runtime.spec import Array
+from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["OnnxEngine", "session_options"]
+__all__ = ["WEIGHTS_LOCATION", "OnnxEngine", "portable_session", "session_options"]
 
 WEIGHTS_LOCATION = "weights"
 """Where the portable graph says that its external data lies."""
@@ -37,6 +38,29 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     return options
+
+
+def portable_session(
+    graph: bytes, spec: NetworkSpec, weights: Mapping[str, Array], *, threads: int
+) -> ort.InferenceSession:
+    """A session over the portable graph with these weights as constants.
+
+    Args:
+        graph: ``compiled/portable.onnx``.
+        spec: The network's sizes.
+        weights: What ``fold`` returned.
+        threads: As in ``session_options``.
+
+    Raises:
+        EngineError: If ONNX Runtime refuses the graph.
+    """
+    data = b"".join(weights[name].tobytes() for name in folded_shapes(spec))
+    options = session_options(threads)
+    try:
+        options.add_external_initializers_from_files_in_memory([WEIGHTS_LOCATION], [data], [len(data)])
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
+        raise EngineError(f"ONNX Runtime {ort.__version__} refused the network: {_first_line(problem)}") from problem
 
 
 class OnnxEngine:
@@ -56,7 +80,9 @@ class OnnxEngine:
             raise BundleError(f"{bundle.path} is not compiled; run 'isoform compile {bundle.path}'")
         self._bundle, self._threads, self._cache_bytes = bundle, threads, cache_bytes
         self._graph = bundle.compiled.read("portable.onnx")
-        self._sessions: collections.OrderedDict[str, tuple[ort.InferenceSession, dict[str, Array], int]] = collections.OrderedDict()
+        self._sessions: collections.OrderedDict[str, tuple[ort.InferenceSession, dict[str, Array], int]] = (
+            collections.OrderedDict()
+        )
         self._lock = threading.Lock()
 
     def logits(self, x: Array, signature: Signature) -> Array:
@@ -76,8 +102,10 @@ class OnnxEngine:
         session, head = self._session(signature)
         try:
             result: Array = session.run(None, {"image": x, **head})[0]
-        except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
-            raise EngineError(f"ONNX Runtime could not run a batch of shape {x.shape}: {_first_line(problem)}") from problem
+        except Exception as problem:
+            raise EngineError(
+                f"ONNX Runtime could not run a batch of shape {x.shape}: {_first_line(problem)}"
+            ) from problem
         return result
 
     def _session(self, signature: Signature) -> tuple[ort.InferenceSession, dict[str, Array]]:
@@ -89,17 +117,12 @@ class OnnxEngine:
         bundle = self._bundle
         weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
         head = {name: weights[name] for name in ("logits.weight", "logits.bias")}
-        data = b"".join(weights[name].tobytes() for name in folded_shapes(bundle.spec))
-        options = session_options(self._threads)
         try:
-            options.add_external_initializers_from_files_in_memory([WEIGHTS_LOCATION], [data], [len(data)])
-            session = ort.InferenceSession(self._graph, options, providers=["CPUExecutionProvider"])
-        except Exception as problem:
-            raise EngineError(
-                f"ONNX Runtime {ort.__version__} refused the network of {bundle.path}: {_first_line(problem)}; run 'isoform compile {bundle.path}' again"
-            ) from problem
+            session = portable_session(self._graph, bundle.spec, weights, threads=self._threads)
+        except EngineError as problem:
+            raise EngineError(f"{problem}; run 'isoform compile {bundle.path}' again") from problem
         with self._lock:
-            self._sessions[key] = session, head, len(data)
+            self._sessions[key] = session, head, sum(array.nbytes for array in weights.values())
             self._sessions.move_to_end(key)
             while len(self._sessions) > 1 and sum(size for *_, size in self._sessions.values()) > self._cache_bytes:
                 self._sessions.popitem(last=False)
@@ -113,9 +136,10 @@ class OnnxEngine:
     def stats(self) -> dict[str, int]:
         """Sessions held, and the bytes of weights in them."""
         with self._lock:
-            return {"sessions": len(self._sessions), "bytes": int(np.sum([size for *_, size in self._sessions.values()], dtype=np.int64))}
-
-
+            return {
+                "sessions": len(self._sessions),
+                "bytes": int(np.sum([size for *_, size in self._sessions.values()], dtype=np.int64)),
+            }
 
 
 def _first_line(problem: BaseException) -> str:

@@ -26,8 +26,19 @@ def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform figure``'s arguments."""
     parser.add_argument("bundle", type=Path, help="a bundle")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the picture to write: .png, .svg or .pdf")
-    parser.add_argument("--signature", type=Path, action="append", default=[], metavar="FILE", help="a signature file to draw beside the bundle's own; may be repeated")
-    parser.add_argument("--trained", action="store_true", help="draw the signatures as trained, even if compiled (snapped) ones are there")
+    parser.add_argument(
+        "--signature",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a signature file to draw beside the bundle's own; may be repeated",
+    )
+    parser.add_argument(
+        "--trained",
+        action="store_true",
+        help="draw the signatures as trained, even if compiled (snapped) ones are there",
+    )
     parser.epilog = "example:\n  isoform figure bundle/ -o signatures.png"
 
 
@@ -39,7 +50,10 @@ def run_figure(arguments: argparse.Namespace) -> None:
         signature = Signature.load(path)
         signature.check_fits(bundle.spec, bundle.digest, name=str(path))
         chosen[path.stem] = signature
-    xis = {name: signature.xi if "mixture" in signature.parts else bundle.base(signature.task).xi for name, signature in chosen.items()}
+    xis = {
+        name: signature.xi if "mixture" in signature.parts else bundle.base(signature.task).xi
+        for name, signature in chosen.items()
+    }
     save_figure(draw_signatures(xis), arguments.output)
 
 
@@ -69,11 +83,19 @@ def draw_signatures(xis: Mapping[str, Any]) -> Any:
         axis.set_xticks(range(layers), [str(i + 1) for i in range(layers)], fontsize=8)
         axis.set_yticks(range(templates), [str(k) for k in order], fontsize=8)
         for column in np.flatnonzero(shared) if len(xis) > 1 else ():
-            axis.plot([column - 0.4, column + 0.4], [templates - 0.42, templates - 0.42], color="tab:green", linewidth=3, clip_on=False)
+            axis.plot(
+                [column - 0.4, column + 0.4],
+                [templates - 0.42, templates - 0.42],
+                color="tab:green",
+                linewidth=3,
+                clip_on=False,
+            )
     axes[0].set_ylabel("template")
     figure.colorbar(image, ax=list(axes), label="ξ", shrink=0.8)
     if len(xis) > 1:
-        figure.suptitle(f"{int(shared.sum())} of {layers} layers use the same template in every signature (green)", fontsize=10)
+        figure.suptitle(
+            f"{int(shared.sum())} of {layers} layers use the same template in every signature (green)", fontsize=10
+        )
     return figure
 
 

@@ -112,7 +112,8 @@ def fold(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Ar
     stem /= np.asarray(spec.std)[None, :, None, None]
     weights = {
         "input_adapter.weight": stem,
-        "input_adapter.bias": shift[places["input_adapter"]] - (stem * np.asarray(spec.mean)[None, :, None, None]).sum((1, 2, 3)),
+        "input_adapter.bias": shift[places["input_adapter"]]
+        - (stem * np.asarray(spec.mean)[None, :, None, None]).sum((1, 2, 3)),
     }
     body = slice(spec.channels, spec.channels + spec.layers * spec.block_bn_channels)
     scales, shifts = scale[body].reshape(spec.layers, -1), shift[body].reshape(spec.layers, -1)
@@ -128,8 +129,13 @@ def fold(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Ar
             for kind in ("weight", "bias"):
                 weights[f"layer{layer:02d}.{part}.{kind}"] = blocks[f"{part}.{kind}"][layer]
     head = places["output_adapter"]
-    weights["output_adapter.weight"] = tensors["output_adapter.weight"].astype(np.float64) * scale[head, None, None, None]
+    weights["output_adapter.weight"] = (
+        tensors["output_adapter.weight"].astype(np.float64) * scale[head, None, None, None]
+    )
     weights["output_adapter.bias"] = shift[head]
-    for name, array in (*((n, tensors[n]) for n in ("embedding.weight", "embedding.bias")), *((n, parts[n]) for n in ("logits.weight", "logits.bias"))):
+    for name, array in (
+        *((n, tensors[n]) for n in ("embedding.weight", "embedding.bias")),
+        *((n, parts[n]) for n in ("logits.weight", "logits.bias")),
+    ):
         weights[name] = array
     return {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in weights.items()}

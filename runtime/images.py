@@ -33,13 +33,17 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int]) -> Array:
     """
     channels, height, width = shape
     if channels not in (1, 3):
-        raise InputError(f"samples of {channels} channels cannot be read from image files; pass arrays to Runtime.predict")
+        raise InputError(
+            f"samples of {channels} channels cannot be read from image files; pass arrays to Runtime.predict"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > PIXEL_LIMIT:
-                    raise InputError(f"image {path} has {image.width}×{image.height} pixels, but at most {PIXEL_LIMIT:,} are read; make it smaller")
+                    raise InputError(
+                        f"image {path} has {image.width}×{image.height} pixels, but at most {PIXEL_LIMIT:,} are read; make it smaller"
+                    )
                 if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                     layer = image.convert("RGBA")
                     image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)  # type: ignore[assignment]
@@ -55,7 +59,9 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int]) -> Array:
     except (UnidentifiedImageError, Image.DecompressionBombError):
         raise InputError(f"{path} is not an image that can be read; {', '.join(FORMATS)} were expected") from None
     except (OSError, SyntaxError, ValueError, MemoryError) as problem:
-        raise InputError(f"image {path} cannot be read: {str(problem) or type(problem).__name__}; it is damaged or cut short") from None
+        raise InputError(
+            f"image {path} cannot be read: {str(problem) or type(problem).__name__}; it is damaged or cut short"
+        ) from None
     scale = 65535 if deep and channels == 1 else 255
     planes = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
     return np.ascontiguousarray(planes / np.float32(scale))

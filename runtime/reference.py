@@ -20,7 +20,8 @@ __all__ = ["reference_logits"]
 
 def hard_sigmoid(a: Array) -> Array:
     """min(max(a + 3, 0), 6) / 6."""
-    return np.clip(a + 3, 0, 6) / 6
+    clipped: Array = np.clip(a + 3, 0, 6)
+    return clipped / 6
 
 
 def hard_swish(a: Array) -> Array:
@@ -88,7 +89,9 @@ def reference_logits(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Map
         y = hard_swish(bn(pointwise(z, mixed(layer, "expand.weight")), f"{name}.expand"))
         y = hard_swish(bn(depthwise(y, mixed(layer, "depthwise.weight")), f"{name}.depthwise"))
         pooled = y.mean(axis=(2, 3), keepdims=True)
-        s = np.maximum(pointwise(pooled, mixed(layer, "squeeze.weight")) + mixed(layer, "squeeze.bias")[:, None, None], 0)
+        s = np.maximum(
+            pointwise(pooled, mixed(layer, "squeeze.weight")) + mixed(layer, "squeeze.bias")[:, None, None], 0
+        )
         gate = hard_sigmoid(pointwise(s, mixed(layer, "excite.weight")) + mixed(layer, "excite.bias")[:, None, None])
         z = z + bn(pointwise(y * gate, mixed(layer, "project.weight")), f"{name}.project")
     pooled = hard_swish(bn(pointwise(z, wide["output_adapter.weight"]), "output_adapter")).mean(axis=(2, 3))

@@ -30,7 +30,9 @@ class Runtime:
 
     def __init__(self, bundle: Bundle, *, threads: int, cache_bytes: int, engine: Literal["onnx", "numpy"]) -> None:
         if not isinstance(threads, int) or threads < 0:
-            raise UsageError(f"threads is {threads!r}, but a whole number from 0 (let ONNX Runtime choose) was expected")
+            raise UsageError(
+                f"threads is {threads!r}, but a whole number from 0 (let ONNX Runtime choose) was expected"
+            )
         if not isinstance(cache_bytes, int) or cache_bytes < 0:
             raise UsageError(f"cache_bytes is {cache_bytes!r}, but a whole number of bytes from 0 was expected")
         if engine not in ("onnx", "numpy"):
@@ -39,7 +41,14 @@ class Runtime:
         self._engine = OnnxEngine(bundle, threads=threads, cache_bytes=cache_bytes) if engine == "onnx" else None
 
     @classmethod
-    def open(cls, path: str | Path, *, threads: int = 1, cache_bytes: int = 256 << 20, engine: Literal["onnx", "numpy"] = "onnx") -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        threads: int = 1,
+        cache_bytes: int = 256 << 20,
+        engine: Literal["onnx", "numpy"] = "onnx",
+    ) -> Self:
         """Open a bundle directory.
 
         Args:
@@ -58,7 +67,9 @@ class Runtime:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -110,12 +121,16 @@ class Runtime:
             raise InputError("the samples are a ragged list, but numbers of one shape were expected") from None
         expected = self.bundle.spec.input_shape
         if array.ndim != 4 or array.shape[1:] != expected:
-            raise InputError(f"the samples have shape {array.shape}, but (n, {', '.join(map(str, expected))}) was expected: n samples of channels, height, width")
+            raise InputError(
+                f"the samples have shape {array.shape}, but (n, {', '.join(map(str, expected))}) was expected: n samples of channels, height, width"
+            )
         if array.dtype.kind not in "fiub":
             raise InputError(f"the samples are {array.dtype}, but float32 was expected")
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(array, dtype=np.float32)
         finite = np.isfinite(array).all(axis=(1, 2, 3))
         if not finite.all():
-            raise InputError(f"sample {int(np.argmin(finite))} holds a number that is not finite in float32; remove it or repair it")
+            raise InputError(
+                f"sample {int(np.argmin(finite))} holds a number that is not finite in float32; remove it or repair it"
+            )
         return array

@@ -18,6 +18,7 @@ in the digest's place. Every other byte is covered, so a file that was changed a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -54,7 +55,9 @@ def check_name(name: object, *, what: str = "task") -> str:
         SignatureError: If it is anything else. Names become file names and URLs, so nothing else may pass.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise SignatureError(f"{what} is named {name!r}, but 1 to 64 letters, digits, '.', '_' or '-' were expected, the first a letter or digit")
+        raise SignatureError(
+            f"{what} is named {name!r}, but 1 to 64 letters, digits, '.', '_' or '-' were expected, the first a letter or digit"
+        )
     return name
 
 
@@ -88,17 +91,25 @@ class Signature:
     def __post_init__(self) -> None:
         """Check everything that can be checked without a bundle, and freeze the arrays."""
         if self.kind != "mixture":
-            raise SignatureError(f"a signature is of kind {self.kind!r}, but this version reads 'mixture'; use a newer isoform")
+            raise SignatureError(
+                f"a signature is of kind {self.kind!r}, but this version reads 'mixture'; use a newer isoform"
+            )
         if self.precision not in ("float32", "float16"):
             raise SignatureError(f"precision is {self.precision!r}, but 'float32' or 'float16' was expected")
         check_name(self.task)
         for name in ("template", "base", "parent"):
             value = getattr(self, name)
-            if (value is not None or name == "template") and (not isinstance(value, str) or not _HEX64.fullmatch(value)):
-                raise SignatureError(f"a signature's {name} digest is {value!r}, but 64 lower-case hex digits were expected")
+            if (value is not None or name == "template") and (
+                not isinstance(value, str) or not _HEX64.fullmatch(value)
+            ):
+                raise SignatureError(
+                    f"a signature's {name} digest is {value!r}, but 64 lower-case hex digits were expected"
+                )
         if self.labels is not None:
             object.__setattr__(self, "labels", tuple(self.labels))
-            if len(set(self.labels)) != len(self.labels) or not all(isinstance(label, str) and 0 < len(label) <= 256 for label in self.labels):
+            if len(set(self.labels)) != len(self.labels) or not all(
+                isinstance(label, str) and 0 < len(label) <= 256 for label in self.labels
+            ):
                 raise SignatureError("a signature's labels must be different texts of 1 to 256 characters")
         parts: dict[str, Array] = {}
         for name in _PARTS:
@@ -106,7 +117,9 @@ class Signature:
                 parts[name] = self._checked(name, np.array(self.parts[name], order="C"))
         unknown = sorted(set(self.parts) - set(_PARTS))
         if unknown or not parts:
-            raise SignatureError(f"a signature holds {sorted(self.parts)}, but one or more of {', '.join(_PARTS)} were expected")
+            raise SignatureError(
+                f"a signature holds {sorted(self.parts)}, but one or more of {', '.join(_PARTS)} were expected"
+            )
         if ("logits.weight" in parts) != ("logits.bias" in parts):
             raise SignatureError("a signature holds half a logits layer; logits.weight and logits.bias come together")
         if "logits.bias" in parts:
@@ -128,7 +141,9 @@ class Signature:
         with np.errstate(over="ignore"):
             array = array.astype(self.precision).astype(np.float32)
         if not np.isfinite(array).all():
-            raise SignatureError(f"a signature's {name} holds a number that is not finite in {self.precision}; it cannot be used")
+            raise SignatureError(
+                f"a signature's {name} holds a number that is not finite in {self.precision}; it cannot be used"
+            )
         if name == "bn.statistics" and array[1].min() < 0:
             raise SignatureError("a signature's bn.statistics holds a negative variance; it cannot be used")
         array.flags.writeable = False
@@ -152,7 +167,7 @@ class Signature:
         """Per layer the index of its template where the layer is discrete, else None."""
         return tuple(int(row.argmax()) if row.max() == 1 else None for row in self.xi)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """sha256 over the file's bytes with zeros in the digest's place, 64 hex digits."""
         return hashlib.sha256(self._encode_with("0" * 64)).hexdigest()
@@ -215,7 +230,9 @@ class Signature:
                 found = self.parts[part].shape
                 if len(found) != len(shape) or any(w is not None and w != f for w, f in zip(shape, found, strict=True)):
                     expected = tuple("any" if w is None else w for w in shape)
-                    raise SignatureError(f"{who} holds {part} of shape {found}, but {expected} was expected by the network; it is of another bundle")
+                    raise SignatureError(
+                        f"{who} holds {part} of shape {found}, but {expected} was expected by the network; it is of another bundle"
+                    )
 
     # --- file ---------------------------------------------------------------------------------------------------------
 
@@ -244,9 +261,13 @@ class Signature:
         """
         arrays, metadata = tensors.decode(data, error=SignatureError, what=name)
         if metadata.get("format") != FORMAT:
-            raise SignatureError(f"{name} is of format {metadata.get('format')!r}, but this version reads format {FORMAT!r}; use a matching isoform")
+            raise SignatureError(
+                f"{name} is of format {metadata.get('format')!r}, but this version reads format {FORMAT!r}; use a matching isoform"
+            )
         if not set(metadata) <= _METADATA:
-            raise SignatureError(f"{name} has unknown metadata {sorted(set(metadata) - _METADATA)}; use a matching isoform")
+            raise SignatureError(
+                f"{name} has unknown metadata {sorted(set(metadata) - _METADATA)}; use a matching isoform"
+            )
         dtypes = {str(array.dtype) for array in arrays.values()}
         if len(dtypes) > 1:
             raise SignatureError(f"{name} mixes {' and '.join(sorted(dtypes))}, but one precision was expected")
@@ -286,7 +307,8 @@ def softmax(logits: Array) -> Array:
     """Softmax over the last axis in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     weights: Array = np.exp(shifted)
-    return weights / weights.sum(axis=-1, keepdims=True)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights
 
 
 def discrete_logits(sequence: Sequence[int], templates: int) -> Array:
@@ -303,8 +325,16 @@ def discrete_logits(sequence: Sequence[int], templates: int) -> Array:
         SignatureError: If an index is out of range.
     """
     indices = np.asarray(sequence)
-    if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= templates:
-        raise SignatureError(f"a sequence is {list(sequence)}, but template indices from 0 to {templates - 1} were expected, one per layer")
+    if (
+        indices.ndim != 1
+        or indices.size == 0
+        or indices.dtype.kind not in "iu"
+        or indices.min() < 0
+        or indices.max() >= templates
+    ):
+        raise SignatureError(
+            f"a sequence is {list(sequence)}, but template indices from 0 to {templates - 1} were expected, one per layer"
+        )
     logits = np.full((len(indices), templates), -DISCRETE_GAP, dtype=np.float32)
     logits[np.arange(len(indices)), indices] = 0
     return logits

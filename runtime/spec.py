@@ -68,18 +68,30 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         """Check every field, and say which one is out of range."""
         if self.kind != "mixture":
-            raise SpecError(f"kind is {self.kind!r}, but this version reads 'mixture'; use a newer isoform for other kinds")
+            raise SpecError(
+                f"kind is {self.kind!r}, but this version reads 'mixture'; use a newer isoform for other kinds"
+            )
         for name, length in (("input_shape", 3), ("adapter_kernel", 2)):
             value = getattr(self, name)
             if len(value) != length or not all(isinstance(v, int) and 1 <= v <= 65536 for v in value):
                 raise SpecError(f"{name} is {list(value)}, but {length} positive whole numbers were expected")
-        limits = {"layers": 256, "templates": 256, "channels": 4096, "expansion": 16, "kernel": 15, "head_channels": 65536, "embedding": 65536}
+        limits = {
+            "layers": 256,
+            "templates": 256,
+            "channels": 4096,
+            "expansion": 16,
+            "kernel": 15,
+            "head_channels": 65536,
+            "embedding": 65536,
+        }
         for name, high in limits.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= high:
                 raise SpecError(f"{name} is {value!r}, but a whole number from 1 to {high} was expected")
         if self.kernel % 2 == 0:
-            raise SpecError(f"kernel is {self.kernel}, but the depthwise kernel must be odd, so that a block keeps its input's size")
+            raise SpecError(
+                f"kernel is {self.kernel}, but the depthwise kernel must be odd, so that a block keeps its input's size"
+            )
         if not (0 < self.se_ratio <= 1):
             raise SpecError(f"se_ratio is {self.se_ratio!r}, but a number above 0 and up to 1 was expected")
         if not (0 < self.bn_eps < 1):
@@ -89,13 +101,14 @@ class NetworkSpec:
         _, height, width = self.input_shape
         if height % self.adapter_kernel[0] or width % self.adapter_kernel[1]:
             raise SpecError(
-                f"adapter_kernel {list(self.adapter_kernel)} does not divide the input's {height}×{width} pixels; "
-                "choose a kernel that does, or pad the samples"
+                f"adapter_kernel {list(self.adapter_kernel)} does not divide the input's {height}×{width} pixels; choose a kernel that does, or pad the samples"
             )
         for name in ("mean", "std"):
             value = getattr(self, name)
             if len(value) != self.input_shape[0] or not all(math.isfinite(v) for v in value):
-                raise SpecError(f"{name} is {list(value)}, but one finite number per input channel ({self.input_shape[0]}) was expected")
+                raise SpecError(
+                    f"{name} is {list(value)}, but one finite number per input channel ({self.input_shape[0]}) was expected"
+                )
         if min(self.std) <= 0:
             raise SpecError(f"std is {list(self.std)}, but every entry must be above 0")
 
@@ -171,7 +184,9 @@ class NetworkSpec:
         widths = [("input_adapter", self.channels)]
         for layer in range(self.layers):
             e, c = self.expanded, self.channels
-            widths += [(f"layer{layer:02d}.{part}", width) for part, width in (("expand", e), ("depthwise", e), ("project", c))]
+            widths += [
+                (f"layer{layer:02d}.{part}", width) for part, width in (("expand", e), ("depthwise", e), ("project", c))
+            ]
         widths.append(("output_adapter", self.head_channels))
         slices, start = {}, 0
         for name, width in widths:
@@ -181,7 +196,9 @@ class NetworkSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON types; ``from_json`` reads them back."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, value: object) -> NetworkSpec:
@@ -194,10 +211,14 @@ class NetworkSpec:
             raise SpecError(f"the network's description is a {type(value).__name__}, but an object was expected")
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(value) - set(fields))
-        missing = sorted(name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in value)
+        missing = sorted(
+            name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in value
+        )
         if unknown or missing:
             raise SpecError(f"the network's description has unknown fields {unknown} and lacks {missing}")
-        plain = {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()}
+        plain: dict[str, Any] = {
+            name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()
+        }
         try:
             return cls(**plain)
         except TypeError as error:

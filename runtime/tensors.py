@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -66,10 +67,14 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
         IsoformError: Of the class ``error``, if the bytes are not a canonical tensor file of float32 or float16 arrays.
     """
     if len(data) < 8:
-        raise error(f"{what} is {len(data)} bytes long, but a tensor file starts with 8 bytes of header length; it was cut short, or is something else")
+        raise error(
+            f"{what} is {len(data)} bytes long, but a tensor file starts with 8 bytes of header length; it was cut short, or is something else"
+        )
     length = int.from_bytes(data[:8], "little")
     if length > HEADER_LIMIT:
-        raise error(f"{what} claims a header of {length:,} bytes, but at most {HEADER_LIMIT:,} are read; it is not a tensor file")
+        raise error(
+            f"{what} claims a header of {length:,} bytes, but at most {HEADER_LIMIT:,} are read; it is not a tensor file"
+        )
     if len(data) < 8 + length:
         raise error(f"{what} is cut short: its header should be {length} bytes long, but {len(data) - 8} follow")
     try:
@@ -80,7 +85,7 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise error(f"{what} has no metadata of text in its header, so it was not written by isoform")
     try:
-        entries = safetensors.deserialize(data)
+        entries: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as problem:
         raise error(f"{what} is not a whole tensor file: {problem}") from None
     tensors: dict[str, Array] = {}

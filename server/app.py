@@ -10,14 +10,17 @@ Never imports torch, train or compile.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from flask import Flask, Response, current_app, jsonify
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from isoform.runtime.errors import BundleError, InputError, IsoformError, SignatureError, UsageError
 from isoform.runtime.runtime import Runtime
+from isoform.server import health, inference
+from isoform.server.state import attach_runtime
 
-__all__ = ["create_app", "get_runtime"]
+__all__ = ["create_app"]
 
 log = logging.getLogger("isoform.server")
 
@@ -35,14 +38,14 @@ def create_app(runtime: Runtime, *, max_body_bytes: int = 16 << 20) -> Flask:
     Raises:
         UsageError: If ``max_body_bytes`` is below 1.
     """
-    from isoform.server import health, inference
-
     if max_body_bytes < 1:
         raise UsageError(f"max_body_bytes is {max_body_bytes}, but 1 or more was expected")
-    app = Flask("isoform.server", static_folder=None)
+    # Both paths are given, because Flask cannot find them for a package whose parent is a namespace; it stores nothing there.
+    here = str(Path(__file__).parent)
+    app = Flask("isoform.server", static_folder=None, root_path=here, instance_path=here)
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.extensions["isoform"] = runtime
+    attach_runtime(app, runtime)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(inference.blueprint)
     app.register_error_handler(IsoformError, _our_error)
@@ -51,14 +54,14 @@ def create_app(runtime: Runtime, *, max_body_bytes: int = 16 << 20) -> Flask:
     return app
 
 
-def get_runtime() -> Runtime:
-    """The runtime of the application that handles this request."""
-    runtime: Runtime = current_app.extensions["isoform"]
-    return runtime
-
-
 def _our_error(problem: IsoformError) -> tuple[Response, int]:
-    status = 400 if isinstance(problem, InputError | SignatureError | UsageError) else 404 if isinstance(problem, BundleError) else 500
+    status = (
+        400
+        if isinstance(problem, InputError | SignatureError | UsageError)
+        else 404
+        if isinstance(problem, BundleError)
+        else 500
+    )
     if status == 500:
         log.error("%s", problem)
     return jsonify(error=str(problem)), status

@@ -21,7 +21,11 @@ __all__ = ["add_arguments_serve", "run_serve"]
 def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform serve``'s arguments."""
     parser.add_argument("bundle", type=Path, help="a compiled bundle")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; there is no access control yet, so think before opening it (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; there is no access control yet, so think before opening it (default: 127.0.0.1)",
+    )
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
     parser.add_argument("--workers", type=int, default=4, help="requests handled at once (default: 4)")
     parser.add_argument("--threads", type=int, default=1, help="threads per prediction (default: 1)")
@@ -40,10 +44,17 @@ def run_serve(arguments: argparse.Namespace) -> None:
         app = create_app(runtime, max_body_bytes=arguments.max_body_mb << 20)
         try:
             server = create_server(
-                app, host=arguments.host, port=arguments.port, threads=arguments.workers, ident="isoform", max_request_body_size=(arguments.max_body_mb << 20) + 1
+                app,
+                host=arguments.host,
+                port=arguments.port,
+                threads=arguments.workers,
+                ident="isoform",
+                max_request_body_size=(arguments.max_body_mb << 20) + 1,
             )
         except (OSError, ValueError) as problem:
-            raise UsageError(f"cannot listen on {arguments.host}:{arguments.port}: {problem}; choose another --host or --port") from None
+            raise UsageError(
+                f"cannot listen on {arguments.host}:{arguments.port}: {problem}; choose another --host or --port"
+            ) from None
         signal.signal(signal.SIGTERM, _stop)
         url = f"http://{arguments.host}:{server.effective_port}"
         print(json.dumps({"url": url, "tasks": list(runtime.tasks), "template": runtime.bundle.digest}), flush=True)

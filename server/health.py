@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint
 
 from isoform.server import protocol
-from isoform.server.app import get_runtime
+from isoform.server.state import get_runtime
 
 __all__ = ["blueprint"]
 

@@ -8,7 +8,7 @@ from flask import Blueprint, request
 
 from isoform.runtime.errors import UsageError
 from isoform.server import protocol
-from isoform.server.app import get_runtime
+from isoform.server.state import get_runtime
 
 __all__ = ["blueprint"]
 
@@ -21,7 +21,9 @@ def infer(task: str) -> dict[str, Any]:
     runtime = get_runtime()
     signature = runtime.signature(task)
     if "Inference-Header-Content-Length" in request.headers:
-        raise UsageError("the request has binary tensors, but this server reads JSON tensors; send the numbers in $.inputs[0].data")
+        raise UsageError(
+            "the request has binary tensors, but this server reads JSON tensors; send the numbers in $.inputs[0].data"
+        )
     asked = protocol.decode_request(request.get_data(cache=False), shape=runtime.bundle.spec.input_shape)
     logits = runtime.predict(asked.samples, signature)
     return protocol.encode_response(asked, task, logits, runtime.labels(signature), signature.digest)

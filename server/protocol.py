@@ -73,7 +73,9 @@ def decode_request(body: bytes, *, shape: tuple[int, int, int]) -> InferRequest:
         raise InputError(f"$.id: a text was expected, but a {_kind(identity)} came")
     inputs = content.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-        raise InputError(f"$.inputs: a list of one object was expected, but {_kind(inputs)}{f' of {len(inputs)}' if isinstance(inputs, list) else ''} came")
+        raise InputError(
+            f"$.inputs: a list of one object was expected, but {_kind(inputs)}{f' of {len(inputs)}' if isinstance(inputs, list) else ''} came"
+        )
     return InferRequest(samples=_samples(inputs[0], shape), outputs=_outputs(content.get("outputs")), id=identity)
 
 
@@ -84,7 +86,9 @@ def _samples(tensor: dict[str, Any], shape: tuple[int, int, int]) -> Array:
         raise InputError(f"$.inputs[0].datatype: 'FP32' was expected, but {tensor.get('datatype')!r} came")
     declared = tensor.get("shape")
     if not isinstance(declared, list) or not all(type(v) is int and 0 <= v <= 1 << 31 for v in declared):
-        raise InputError(f"$.inputs[0].shape: a list of whole numbers was expected, but {json.dumps(declared)[:80]} came")
+        raise InputError(
+            f"$.inputs[0].shape: a list of whole numbers was expected, but {json.dumps(declared)[:80]} came"
+        )
     if len(declared) != 4 or tuple(declared[1:]) != shape:
         raise InputError(f"$.inputs[0].shape: [n, {', '.join(map(str, shape))}] was expected, but {declared} came")
     data = tensor.get("data")
@@ -93,14 +97,18 @@ def _samples(tensor: dict[str, Any], shape: tuple[int, int, int]) -> Array:
     try:
         array = np.array(data)
     except (ValueError, OverflowError):
-        raise InputError("$.inputs[0].data: the lists are ragged; a flat list, or lists nested as $.inputs[0].shape, were expected") from None
+        raise InputError(
+            "$.inputs[0].data: the lists are ragged; a flat list, or lists nested as $.inputs[0].shape, were expected"
+        ) from None
     size = math.prod(declared)
     if array.size == 0 and size == 0:
         array = np.zeros(declared, dtype=np.float32)
     if array.dtype.kind not in "fiu":
         raise InputError("$.inputs[0].data: numbers were expected, but something else is among them")
     if list(array.shape) not in ([size], declared):
-        raise InputError(f"$.inputs[0].data: {size} numbers or lists of shape {declared} were expected, but shape {list(array.shape)} came")
+        raise InputError(
+            f"$.inputs[0].data: {size} numbers or lists of shape {declared} were expected, but shape {list(array.shape)} came"
+        )
     with np.errstate(over="ignore"):
         return array.reshape(declared).astype(np.float32)
 
@@ -114,12 +122,16 @@ def _outputs(wanted: object) -> tuple[str, ...]:
     for index, entry in enumerate(wanted):
         name = entry.get("name") if isinstance(entry, dict) else None
         if name not in OUTPUTS or name in names:
-            raise InputError(f"$.outputs[{index}].name: one of {', '.join(OUTPUTS)}, each once, was expected, but {name!r} came")
+            raise InputError(
+                f"$.outputs[{index}].name: one of {', '.join(OUTPUTS)}, each once, was expected, but {name!r} came"
+            )
         names.append(str(name))
     return tuple(names)
 
 
-def encode_response(asked: InferRequest, task: str, logits: Array, labels: tuple[str, ...], digest: str) -> dict[str, Any]:
+def encode_response(
+    asked: InferRequest, task: str, logits: Array, labels: tuple[str, ...], digest: str
+) -> dict[str, Any]:
     """The answer to a request.
 
     Args:
@@ -136,7 +148,9 @@ def encode_response(asked: InferRequest, task: str, logits: Array, labels: tuple
             outputs.append({"name": name, "datatype": "BYTES", "shape": [len(logits)], "data": data})
         else:
             values = logits if name == "logits" else softmax(logits).astype(np.float32) if len(logits) else logits
-            outputs.append({"name": name, "datatype": "FP32", "shape": list(values.shape), "data": values.ravel().tolist()})
+            outputs.append(
+                {"name": name, "datatype": "FP32", "shape": list(values.shape), "data": values.ravel().tolist()}
+            )
     answer: dict[str, Any] = {"model_name": task, "model_version": "1"}
     if asked.id is not None:
         answer["id"] = asked.id
@@ -144,5 +158,13 @@ def encode_response(asked: InferRequest, task: str, logits: Array, labels: tuple
 
 
 def _kind(value: object) -> str:
-    names = {dict: "object", list: "list", str: "text", bool: "boolean", int: "number", float: "number", type(None): "null"}
+    names = {
+        dict: "object",
+        list: "list",
+        str: "text",
+        bool: "boolean",
+        int: "number",
+        float: "number",
+        type(None): "null",
+    }
     return names[type(value)]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isoform.train.data.dataset import Split
+from isoform.train.data.samples import Split
 
 __all__ = ["Batches"]
 
@@ -39,7 +39,9 @@ class Batches:
         """Images, shape (batch, channels, height, width), float32, and labels, shape (batch,), int64, of one step."""
         size = len(self._labels)
         places = np.arange(step * self._batch, (step + 1) * self._batch)
-        rows = np.concatenate([self._epoch(int(e))[places[places // size == e] % size] for e in np.unique(places // size)])
+        rows = np.concatenate(
+            [self._epoch(int(e))[places[places // size == e] % size] for e in np.unique(places // size)]
+        )
         images, labels = self._images[torch.from_numpy(rows)], self._labels[torch.from_numpy(rows)]
         if not self._shift:
             return images, labels

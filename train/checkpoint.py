@@ -24,7 +24,15 @@ def checkpoint_path(bundle: Path) -> Path:
     return bundle.absolute().with_name(f"{bundle.absolute().name}.checkpoint")
 
 
-def save_checkpoint(path: Path, *, identity: str, step: int, history: list[dict[str, float]], network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def save_checkpoint(
+    path: Path,
+    *,
+    identity: str,
+    step: int,
+    history: list[dict[str, float]],
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
     """Write a checkpoint.
 
     Args:
@@ -42,7 +50,9 @@ def save_checkpoint(path: Path, *, identity: str, step: int, history: list[dict[
     files.write_bytes(path, tensors.encode(arrays, metadata))
 
 
-def load_checkpoint(path: Path, *, identity: str, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, float]]]:
+def load_checkpoint(
+    path: Path, *, identity: str, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, list[dict[str, float]]]:
     """Continue from a checkpoint, if there is one.
 
     Args:
@@ -62,9 +72,17 @@ def load_checkpoint(path: Path, *, identity: str, network: nn.Module, optimizer:
     data = files.read_bytes(path, limit=8 << 30, error=CheckpointError, what="checkpoint")
     arrays, metadata = tensors.decode(data, error=CheckpointError, what=f"checkpoint {path}")
     if metadata.get("identity") != identity:
-        raise CheckpointError(f"{path} is a checkpoint of another recipe or of other data; finish that run first, or pass --fresh to discard it")
+        raise CheckpointError(
+            f"{path} is a checkpoint of another recipe or of other data; finish that run first, or pass --fresh to discard it"
+        )
     try:
-        network.load_state_dict({name.removeprefix("network."): torch.from_numpy(value) for name, value in arrays.items() if name.startswith("network.")})
+        network.load_state_dict(
+            {
+                name.removeprefix("network."): torch.from_numpy(value)
+                for name, value in arrays.items()
+                if name.startswith("network.")
+            }
+        )
         state: dict[int, dict[str, Any]] = {}
         for name, value in arrays.items():
             if name.startswith("optimizer."):
@@ -73,4 +91,6 @@ def load_checkpoint(path: Path, *, identity: str, network: nn.Module, optimizer:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         return int(metadata["step"]), json.loads(metadata["history"])
     except (KeyError, ValueError, RuntimeError) as problem:
-        raise CheckpointError(f"{path} does not fit the network: {str(problem).splitlines()[0]}; pass --fresh to discard it") from None
+        raise CheckpointError(
+            f"{path} does not fit the network: {str(problem).splitlines()[0]}; pass --fresh to discard it"
+        ) from None

@@ -23,10 +23,20 @@ __all__ = ["add_arguments_train", "run_train"]
 def add_arguments_train(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform train``'s arguments: one flag for every field of a recipe."""
     parser.add_argument("recipe", help=f"a TOML file, or one of the shipped recipes: {', '.join(recipe_names())}")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the bundle to write; an older bundle there is replaced at the end")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="the bundle to write; an older bundle there is replaced at the end",
+    )
     parser.add_argument("--data", type=Path, help="folder of the data sets that the recipe names")
-    parser.add_argument("--fresh", action="store_true", help="discard a checkpoint of an earlier run instead of continuing it")
-    parser.add_argument("--checkpoint-seconds", type=float, default=10.0, help="how often the state is saved (default: 10)")
+    parser.add_argument(
+        "--fresh", action="store_true", help="discard a checkpoint of an earlier run instead of continuing it"
+    )
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=10.0, help="how often the state is saved (default: 10)"
+    )
     fields = parser.add_argument_group("fields of the recipe, each overrides the file")
     for field in override_fields():
         fields.add_argument(f"--{field}", dest=f"field:{field}", metavar="VALUE")
@@ -35,15 +45,21 @@ def add_arguments_train(parser: argparse.ArgumentParser) -> None:
 
 def run_train(arguments: argparse.Namespace) -> None:
     """Train and write the bundle; a summary as JSON on stdout."""
-    overrides = {name.removeprefix("field:"): value for name, value in vars(arguments).items() if name.startswith("field:") and value is not None}
+    overrides = {
+        name.removeprefix("field:"): value
+        for name, value in vars(arguments).items()
+        if name.startswith("field:") and value is not None
+    }
     recipe = read_recipe(arguments.recipe, overrides)
     output = arguments.output.absolute()
     if output.exists() and not (output / "bundle.json").exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{arguments.output} exists and is not a bundle; choose another name, so that nothing of yours is replaced")
+        raise UsageError(
+            f"{arguments.output} exists and is not a bundle; choose another name, so that nothing of yours is replaced"
+        )
     if not output.parent.is_dir():
         raise UsageError(f"{output.parent} is not a folder; make it first, or choose another --output")
     from isoform.train.checkpoint import checkpoint_path
-    from isoform.train.data.dataset import load_task
+    from isoform.train.data.load import load_task
     from isoform.train.loop import train
 
     folder = checkpoint_path(output)
@@ -51,11 +67,20 @@ def run_train(arguments: argparse.Namespace) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     datasets = {name: load_task(task, recipe.data, root=arguments.data) for name, task in recipe.tasks.items()}
     counts = ", ".join(f"{name} {len(dataset.train.labels):,}" for name, dataset in datasets.items())
-    print(f"training {len(datasets)} tasks ({counts} samples) for {recipe.steps} steps; Ctrl-C is safe, the same command goes on", file=sys.stderr)
+    print(
+        f"training {len(datasets)} tasks ({counts} samples) for {recipe.steps} steps; Ctrl-C is safe, the same command goes on",
+        file=sys.stderr,
+    )
     folder.mkdir(exist_ok=True)
     started = time.monotonic()
     with Progress(recipe.steps) as progress:
-        bundle = train(recipe, datasets, checkpoint=folder / "state.safetensors", checkpoint_seconds=arguments.checkpoint_seconds, progress=progress)
+        bundle = train(
+            recipe,
+            datasets,
+            checkpoint=folder / "state.safetensors",
+            checkpoint_seconds=arguments.checkpoint_seconds,
+            progress=progress,
+        )
     with files.replace_directory(output) as directory:
         bundle.write(directory)
     shutil.rmtree(folder, ignore_errors=True)
@@ -76,7 +101,17 @@ class Progress:
 
         console = Console(stderr=True)
         self._steps = steps
-        self._bar = Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) if console.is_terminal else None
+        self._bar = (
+            Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            if console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> Progress:
         if self._bar:

@@ -22,17 +22,18 @@ from torch import Tensor
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import RecipeError
-from isoform.runtime.signature import Signature, discrete_logits
-from isoform.runtime.spec import NetworkSpec, digest_of, template_digest
+from isoform.runtime.signature import discrete_logits
+from isoform.runtime.spec import NetworkSpec, digest_of
 from isoform.train.batches import Batches
+from isoform.train.bundling import bundle_from_network
 from isoform.train.checkpoint import load_checkpoint, save_checkpoint
-from isoform.train.data.dataset import Dataset, Split
+from isoform.train.data.samples import Dataset, Split
 from isoform.train.network import IsometricNetwork
 from isoform.train.objectives import entropy_regulariser, entropy_weight, learning_rate
 from isoform.train.patterns import PATTERNS
 from isoform.train.recipe import Recipe
 
-__all__ = ["Report", "accuracy", "bundle_from_network", "train"]
+__all__ = ["Report", "accuracy", "train"]
 
 REPORTS = 100
 """How many entries a run's history has."""
@@ -82,17 +83,22 @@ def train(
     torch.use_deterministic_algorithms(True)
     names = list(datasets)
     spec = _spec(recipe, datasets)
-    network = IsometricNetwork(spec, tuple(len(d.classes) for d in datasets.values()), generator=torch.Generator().manual_seed(recipe.seed))
+    network = IsometricNetwork(
+        spec, tuple(len(d.classes) for d in datasets.values()), generator=torch.Generator().manual_seed(recipe.seed)
+    )
     if recipe.mixture.signature != "learned":
         pattern = PATTERNS[recipe.mixture.signature](spec.layers, spec.templates, seed=recipe.seed)
         network.mixture.data[:] = torch.from_numpy(discrete_logits(pattern, spec.templates))
         network.mixture.requires_grad_(False)
     optimizer = _optimizer(network, recipe)
     data_digests = {name: dataset.digest() for name, dataset in datasets.items()}
-    identity = digest_of([recipe.digest().encode(), torch.__version__.encode(), *(digest.encode() for digest in data_digests.values())])
+    identity = digest_of(
+        [recipe.digest().encode(), torch.__version__.encode(), *(digest.encode() for digest in data_digests.values())]
+    )
     start, history = load_checkpoint(checkpoint, identity=identity, network=network, optimizer=optimizer)
     batches = [
-        Batches(dataset.train, batch=recipe.batch, shift=recipe.data.shift, seed=recipe.seed, task=index) for index, dataset in enumerate(datasets.values())
+        Batches(dataset.train, batch=recipe.batch, shift=recipe.data.shift, seed=recipe.seed, task=index)
+        for index, dataset in enumerate(datasets.values())
     ]
     saved = time.monotonic()
     for step in range(start, recipe.steps):
@@ -102,10 +108,16 @@ def train(
         if progress:
             progress(report)
         if time.monotonic() - saved > checkpoint_seconds:
-            save_checkpoint(checkpoint, identity=identity, step=step + 1, history=history, network=network, optimizer=optimizer)
+            save_checkpoint(
+                checkpoint, identity=identity, step=step + 1, history=history, network=network, optimizer=optimizer
+            )
             saved = time.monotonic()
     _calibrate(network, datasets)
-    scores = {name: round(accuracy(network, dataset.test, task=index), 6) for index, (name, dataset) in enumerate(datasets.items()) if dataset.test}
+    scores = {
+        name: round(accuracy(network, dataset.test, task=index), 6)
+        for index, (name, dataset) in enumerate(datasets.items())
+        if dataset.test
+    }
     xi = network.xi().detach().double()
     training = {
         "recipe": recipe.to_json(), "data": data_digests, "torch": torch.__version__, "test_accuracy": scores,
@@ -116,8 +128,13 @@ def train(
 
 def _spec(recipe: Recipe, datasets: Mapping[str, Dataset]) -> NetworkSpec:
     """The network's sizes, with the normalisation taken over all tasks' training samples."""
-    means = np.mean([dataset.train.images.mean(axis=(0, 2, 3), dtype=np.float64) for dataset in datasets.values()], axis=0)
-    squares = np.mean([np.square(dataset.train.images, dtype=np.float64).mean(axis=(0, 2, 3)) for dataset in datasets.values()], axis=0)
+    means = np.mean(
+        [dataset.train.images.mean(axis=(0, 2, 3), dtype=np.float64) for dataset in datasets.values()], axis=0
+    )
+    squares = np.mean(
+        [np.square(dataset.train.images, dtype=np.float64).mean(axis=(0, 2, 3)) for dataset in datasets.values()],
+        axis=0,
+    )
     mean = tuple(round(float(m), 4) for m in means)
     std = tuple(max(round(math.sqrt(max(s - m * m, 0)), 4), 1e-3) for m, s in zip(means, squares, strict=True))
     return recipe.network.spec(recipe.data.input_shape, mean=mean, std=std)
@@ -136,7 +153,9 @@ def _optimizer(network: IsometricNetwork, recipe: Recipe) -> torch.optim.Optimiz
     )  # fmt: skip
 
 
-def _step(step: int, recipe: Recipe, network: IsometricNetwork, optimizer: torch.optim.Optimizer, batches: list[Batches]) -> Report:
+def _step(
+    step: int, recipe: Recipe, network: IsometricNetwork, optimizer: torch.optim.Optimizer, batches: list[Batches]
+) -> Report:
     rate, mixture_rate = learning_rate(step, recipe.steps, recipe.optimizer)
     for group in optimizer.param_groups:
         group["lr"] = mixture_rate if group["name"] == "mixture" else rate
@@ -152,7 +171,9 @@ def _step(step: int, recipe: Recipe, network: IsometricNetwork, optimizer: torch
     xi = network.xi()
     total = loss + entropy_weight(step, recipe.steps, recipe.mixture) * entropy_regulariser(xi)
     if not math.isfinite(total.item()):
-        raise RecipeError(f"the loss is {total.item()} at step {step + 1}; lower optimizer.lr (now {recipe.optimizer.lr}) or raise optimizer.warmup_steps")
+        raise RecipeError(
+            f"the loss is {total.item()} at step {step + 1}; lower optimizer.lr (now {recipe.optimizer.lr}) or raise optimizer.warmup_steps"
+        )
     total.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return Report(
@@ -173,42 +194,12 @@ def _calibrate(network: IsometricNetwork, datasets: Mapping[str, Dataset]) -> No
 @torch.no_grad()
 def accuracy(network: IsometricNetwork, split: Split, *, task: int) -> float:
     """Share of a split's samples that the network gets right, 0 to 1."""
-    right = [(network(torch.from_numpy(x), task).argmax(1).numpy() == y).sum() for x, y in zip(*_chunks(split), strict=True)]
+    right = [
+        (network(torch.from_numpy(x), task).argmax(1).numpy() == y).sum() for x, y in zip(*_chunks(split), strict=True)
+    ]
     return float(sum(right) / len(split.labels))
 
 
 def _chunks(split: Split, size: int = 512) -> tuple[list[Any], list[Any]]:
     places = range(0, len(split.labels), size)
     return [split.images[i : i + size] for i in places], [split.labels[i : i + size] for i in places]
-
-
-def bundle_from_network(network: IsometricNetwork, classes: Mapping[str, tuple[str, ...]], *, training: Mapping[str, Any]) -> Bundle:
-    """A bundle with the network's templates, and one complete base signature per task.
-
-    Args:
-        network: A trained network.
-        classes: Task name → labels, in the network's order of tasks.
-        training: What to record of how it was trained.
-    """
-    spec = network.spec
-    state = {name: value.detach().numpy() for name, value in network.state_dict().items()}
-    arrays, start = {}, 0
-    for name, shape in spec.block_shapes.items():
-        size = math.prod(shape)
-        arrays[f"template.{name}"] = state["templates"][:, start : start + size].reshape(spec.templates, *shape)
-        start += size
-    arrays["input_adapter.weight"], arrays["output_adapter.weight"] = state["input_adapter"], state["output_adapter"]
-    arrays["embedding.weight"], arrays["embedding.bias"] = state["embedding_weight"], state["embedding_bias"]
-    if spec.affine != "task":
-        arrays["bn.affine"] = state["bn_affine"][0]
-    digest = template_digest(spec, arrays)
-    signatures = {}
-    for index, (name, labels) in enumerate(classes.items()):
-        parts = {
-            "mixture": state["mixture"][index], "bn.statistics": state["bn_statistics"][index],
-            "logits.weight": state[f"heads.{2 * index}"], "logits.bias": state[f"heads.{2 * index + 1}"],
-        }  # fmt: skip
-        if spec.affine == "task":
-            parts["bn.affine"] = state["bn_affine"][index]
-        signatures[name] = Signature(parts=parts, template=digest, task=name, labels=labels)
-    return Bundle.create(spec=spec, tensors=arrays, signatures=signatures, training=training)

@@ -54,7 +54,9 @@ class IsometricNetwork(nn.Module):
             if name.endswith("bias"):
                 tensor = torch.zeros(spec.templates, *shape)
             elif name == "bn.affine":
-                tensor = torch.stack([torch.ones(spec.templates, shape[1]), torch.zeros(spec.templates, shape[1])], dim=1)
+                tensor = torch.stack(
+                    [torch.ones(spec.templates, shape[1]), torch.zeros(spec.templates, shape[1])], dim=1
+                )
             else:
                 tensor = he(spec.templates, *shape, fan_in=math.prod(shape[1:]))
             bank.append(tensor.flatten(1))
@@ -72,7 +74,9 @@ class IsometricNetwork(nn.Module):
         self.register_buffer("bn_statistics", start.flip(0).repeat(tasks, 1, 1))
         self.heads = nn.ParameterList()
         for count in classes:
-            self.heads.append(nn.Parameter(torch.randn(count, spec.embedding, generator=generator) / math.sqrt(spec.embedding)))
+            self.heads.append(
+                nn.Parameter(torch.randn(count, spec.embedding, generator=generator) / math.sqrt(spec.embedding))
+            )
             self.heads.append(nn.Parameter(torch.zeros(count)))
 
     def xi(self) -> Tensor:
@@ -94,7 +98,11 @@ class IsometricNetwork(nn.Module):
         spec = self.spec
         mixed = self.xi()[task] @ self.templates
         layers = [
-            {n: part.reshape(s) for (n, s), part in zip(spec.block_shapes.items(), row.split(self._widths()), strict=True)} for row in mixed
+            {
+                n: part.reshape(s)
+                for (n, s), part in zip(spec.block_shapes.items(), row.split(self._widths()), strict=True)
+            }
+            for row in mixed
         ]
         affine = self.bn_affine[task if spec.affine == "task" else 0]
         if spec.affine == "mixed":
@@ -107,7 +115,9 @@ class IsometricNetwork(nn.Module):
             place = places[name]
             gamma, beta = affine[:, place]
             mean, var = statistics[0, place], statistics[1, place]
-            return F.batch_norm(z, mean, var, gamma, beta, training=momentum is not None, momentum=momentum or 0.0, eps=spec.bn_eps)
+            return F.batch_norm(
+                z, mean, var, gamma, beta, training=momentum is not None, momentum=momentum or 0.0, eps=spec.bn_eps
+            )
 
         mean = x.new_tensor(spec.mean).reshape(1, -1, 1, 1)
         std = x.new_tensor(spec.std).reshape(1, -1, 1, 1)

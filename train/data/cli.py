@@ -19,7 +19,9 @@ def add_arguments_data(parser: argparse.ArgumentParser) -> None:
     one = actions.add_parser("fetch", help="download a data set and check it", epilog="example:\n  isoform data fetch mnist --into data/",
                              formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     one.add_argument("name", help="a data set from 'isoform data list'")
-    one.add_argument("--into", type=Path, default=Path("data"), help="folder that gets a folder of that name (default: data)")
+    one.add_argument(
+        "--into", type=Path, default=Path("data"), help="folder that gets a folder of that name (default: data)"
+    )
     one.add_argument("--mirror", help="address of a folder with the same files")
     parser.epilog = "example:\n  isoform data fetch mnist --into data/"
 
@@ -27,7 +29,13 @@ def add_arguments_data(parser: argparse.ArgumentParser) -> None:
 def run_data(arguments: argparse.Namespace) -> None:
     """Carry out one action; JSON on stdout."""
     if arguments.action == "list":
-        print(json.dumps({name: {"about": source.about, "data": source.format} for name, source in SOURCES.items()}, indent=2, ensure_ascii=False))
+        print(
+            json.dumps(
+                {name: {"about": source.about, "data": source.format} for name, source in SOURCES.items()},
+                indent=2,
+                ensure_ascii=False,
+            )
+        )
         return
     if arguments.name in SOURCES:
         print(f"fetching {arguments.name}: {SOURCES[arguments.name].about}", file=sys.stderr)

@@ -88,7 +88,11 @@ def fetch(name: str, *, into: Path, mirror: str | None = None) -> list[Path]:
         try:
             files.append(Path(pooch.retrieve(base + file, checksum, fname=file, path=into / name, progressbar=False)))
         except (requests.RequestException, OSError) as problem:
-            raise DataError(f"{base}{file} cannot be downloaded: {type(problem).__name__}: {str(problem)[:200]}") from None
+            raise DataError(
+                f"{base}{file} cannot be downloaded: {type(problem).__name__}: {str(problem)[:200]}"
+            ) from None
         except ValueError:
-            raise DataError(f"{base}{file} does not have its published checksum {checksum}; it was not kept, try another --mirror") from None
+            raise DataError(
+                f"{base}{file} does not have its published checksum {checksum}; it was not kept, try another --mirror"
+            ) from None
     return files

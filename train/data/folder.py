@@ -9,7 +9,7 @@ from PIL import Image
 
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.images import load_image
-from isoform.train.data.dataset import Dataset, Split
+from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_image_folder"]
 
@@ -27,14 +27,19 @@ def read_image_folder(folder: Path) -> Dataset:
     classes = sorted(entry.name for entry in roots[0].iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(classes) < 2:
         raise DataError(f"{roots[0]} has {len(classes)} folders, but one per class, two at least, was expected")
-    files = {root: [(path, label) for label, name in enumerate(classes) for path in _images(root / name)] for root in roots}
+    files = {
+        root: [(path, label) for label, name in enumerate(classes) for path in _images(root / name)] for root in roots
+    }
     first = files[roots[0]][0][0]
     try:
         with Image.open(first) as image:
             grey, (width, height) = image.mode in ("1", "L", "LA", "I", "I;16", "F"), image.size
         shape = (1 if grey else 3, height, width)
         halves = [
-            Split(images=np.stack([load_image(path, shape=shape) for path, _ in found]), labels=np.array([label for _, label in found]))
+            Split(
+                images=np.stack([load_image(path, shape=shape) for path, _ in found]),
+                labels=np.array([label for _, label in found]),
+            )
             for found in files.values()
         ]
     except (InputError, OSError) as problem:

@@ -18,7 +18,7 @@ import numpy as np
 
 from isoform.runtime.errors import DataError
 from isoform.runtime.spec import Array
-from isoform.train.data.dataset import Dataset, Split
+from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_idx", "read_idx_folder"]
 
@@ -39,11 +39,15 @@ def read_idx(path: Path) -> Array:
     except (OSError, EOFError, zlib.error) as problem:
         raise DataError(f"{path} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
     if len(data) < 4 or data[:3] != b"\0\0\x08" or not 1 <= data[3] <= 4 or len(data) < 4 + 4 * data[3]:
-        raise DataError(f"{path} is not an IDX file of unsigned bytes; its first bytes are {data[:4].hex(' ')}, but 00 00 08 and a number of dimensions were expected")
+        raise DataError(
+            f"{path} is not an IDX file of unsigned bytes; its first bytes are {data[:4].hex(' ')}, but 00 00 08 and a number of dimensions were expected"
+        )
     start = 4 + 4 * data[3]
     shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
     if len(data) - start != math.prod(shape):
-        raise DataError(f"{path} declares {math.prod(shape):,} bytes of shape {shape}, but holds {len(data) - start:,}; it was cut short or is damaged")
+        raise DataError(
+            f"{path} declares {math.prod(shape):,} bytes of shape {shape}, but holds {len(data) - start:,}; it was cut short or is damaged"
+        )
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy()
 
 
@@ -57,14 +61,22 @@ def read_idx_folder(folder: Path) -> Dataset:
     for file in sorted(folder.glob("*images-idx3-ubyte*")):
         testing = "t10k" in file.name or "test" in file.name
         partner = folder / file.name.replace("images-idx3", "labels-idx1")
-        partners = [path for path in (partner, partner.with_suffix(""), partner.with_name(f"{partner.name}.gz")) if path.is_file()]
+        partners = [
+            path
+            for path in (partner, partner.with_suffix(""), partner.with_name(f"{partner.name}.gz"))
+            if path.is_file()
+        ]
         if not partners:
             raise DataError(f"{file} has no labels beside it; {partner.name} was expected")
         if testing in halves:
-            raise DataError(f"{folder} has more than one file of {'test' if testing else 'training'} images; keep one data set per folder")
+            raise DataError(
+                f"{folder} has more than one file of {'test' if testing else 'training'} images; keep one data set per folder"
+            )
         images, labels = read_idx(file), read_idx(partners[0])
         if images.ndim != 3 or labels.shape != images.shape[:1]:
-            raise DataError(f"{file} has shape {images.shape} and its labels {labels.shape}, but (n, height, width) and (n,) were expected")
+            raise DataError(
+                f"{file} has shape {images.shape} and its labels {labels.shape}, but (n, height, width) and (n,) were expected"
+            )
         if file.name.startswith("emnist"):
             images = images.transpose(0, 2, 1)
         halves[testing] = np.ascontiguousarray(images[:, None]).astype(np.float32) / np.float32(255), labels
@@ -73,7 +85,10 @@ def read_idx_folder(folder: Path) -> Dataset:
     values = np.unique(np.concatenate([labels for _, labels in halves.values()]))
     names = _mapping(folder)
     classes = tuple(names.get(int(value), str(value)) for value in values)
-    splits = {key: Split(images=images, labels=np.searchsorted(values, labels).astype(np.int64)) for key, (images, labels) in halves.items()}
+    splits = {
+        key: Split(images=images, labels=np.searchsorted(values, labels).astype(np.int64))
+        for key, (images, labels) in halves.items()
+    }
     first = splits.get(False) or splits[True]
     return Dataset(train=first, test=splits.get(True) if False in splits else None, classes=classes)
 

@@ -1,8 +1,8 @@
 """USPS, 16×16 scans of zip-code digits, in its three published forms.
 
-    usps.h5                    groups train and test, each data (n, 256) in [0, 1] and target (n,)
-    zip.train.gz, zip.test.gz  text: a label and 256 values in [-1, 1] per line
-    usps.bz2, usps.t.bz2       LIBSVM text: label 1 to 10 and index:value pairs, values in [-1, 1]
+usps.h5                    groups train and test, each data (n, 256) in [0, 1] and target (n,)
+zip.train.gz, zip.test.gz  text: a label and 256 values in [-1, 1] per line
+usps.bz2, usps.t.bz2       LIBSVM text: label 1 to 10 and index:value pairs, values in [-1, 1]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from isoform.runtime.errors import DataError
 from isoform.runtime.spec import Array
-from isoform.train.data.dataset import Dataset, Split
+from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_usps_folder"]
 
@@ -29,7 +29,10 @@ def read_usps_folder(folder: Path) -> Dataset:
     """
     if (folder / "usps.h5").is_file():
         return _from_h5(folder / "usps.h5")
-    forms = [("zip.train.gz", "zip.test.gz", gzip.decompress, _from_text), ("usps.bz2", "usps.t.bz2", bz2.decompress, _from_libsvm)]
+    forms = [
+        ("zip.train.gz", "zip.test.gz", gzip.decompress, _from_text),
+        ("usps.bz2", "usps.t.bz2", bz2.decompress, _from_libsvm),
+    ]
     for train, test, unpack, read in forms:
         present = [folder / name for name in (train, test) if (folder / name).is_file()]
         if present:
@@ -70,5 +73,7 @@ def _from_libsvm(text: str) -> tuple[Array, Array]:
 def _half(data: Array, target: Array, path: Path) -> Split:
     labels = np.asarray(target).astype(np.int64)
     if data.ndim != 2 or data.shape[1] != 256 or labels.shape != data.shape[:1] or not np.isin(labels, range(10)).all():
-        raise DataError(f"{path} holds values of shape {data.shape} and labels of shape {labels.shape}, but (n, 256) and n digits were expected")
+        raise DataError(
+            f"{path} holds values of shape {data.shape} and labels of shape {labels.shape}, but (n, 256) and n digits were expected"
+        )
     return Split(images=np.clip(data, 0, 1).astype(np.float32).reshape(-1, 1, 16, 16), labels=labels)

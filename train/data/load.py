@@ -1,9 +1,9 @@
-"""Data sets in memory: read by name, split, resized and limited, always the same way for the same recipe.
+"""Read a task's data: by name, split, resized and limited, always the same way for the same recipe.
 
-    digits   embedded (``digits.py``)
-    idx      MNIST, Fashion-MNIST, KMNIST, EMNIST (``idx.py``)
-    usps     USPS in its three published forms (``usps.py``)
-    folder   a folder of images per class (``folder.py``)
+digits   embedded (``digits.py``)
+idx      MNIST, Fashion-MNIST, KMNIST, EMNIST (``idx.py``)
+usps     USPS in its three published forms (``usps.py``)
+folder   a folder of images per class (``folder.py``)
 """
 
 from __future__ import annotations
@@ -15,36 +15,12 @@ import numpy as np
 from PIL import Image
 
 from isoform.runtime.errors import DataError
-from isoform.runtime.spec import Array, digest_of
+from isoform.runtime.spec import Array
 from isoform.train.data.domains import transform
+from isoform.train.data.samples import Dataset, Split
 from isoform.train.recipe import DataRecipe, TaskRecipe
 
-__all__ = ["Dataset", "Split", "load_task"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Split:
-    """Images and labels of one half of a data set."""
-
-    images: Array
-    """Shape (n, channels, height, width), float32 in [0, 1]."""
-    labels: Array
-    """Shape (n,), int64, indices into the data set's ``classes``."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """One data set, split. ``test`` may be None before ``load_task`` has split it."""
-
-    train: Split
-    test: Split | None
-    classes: tuple[str, ...]
-    """Names of the labels."""
-
-    def digest(self) -> str:
-        """sha256 over every pixel and label, 64 hex digits: the same digest means the same data."""
-        halves = [half for half in (self.train, self.test) if half is not None]
-        return digest_of([part.tobytes() for half in halves for part in (half.images, half.labels)])
+__all__ = ["load_task"]
 
 
 def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dataset:
@@ -106,7 +82,9 @@ def _split(whole: Dataset, recipe: DataRecipe) -> Dataset:
         members = rng.permutation(np.flatnonzero(whole.train.labels == label))
         count = round(recipe.test_fraction * len(members))
         if not 0 < count < len(members):
-            raise DataError(f"class {name!r} has {len(members)} samples, too few to hold back {recipe.test_fraction:.0%} for testing and train on the rest")
+            raise DataError(
+                f"class {name!r} has {len(members)} samples, too few to hold back {recipe.test_fraction:.0%} for testing and train on the rest"
+            )
         test.extend(members[:count])
     held = np.zeros(len(whole.train.labels), dtype=bool)
     held[test] = True

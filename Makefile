@@ -1,0 +1,44 @@
+# isoform: `make` lists what there is. Everything runs in an environment of its own, .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint format edge clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: $(VENV)/.run  ## train, compile, swap and serve on real digits; everything lands in quickstart/
+	$(BIN)/python docs/examples/quickstart.py -o quickstart
+
+test: $(VENV)/.all  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.all  ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tests/typecheck.py
+	$(BIN)/lint-imports
+
+format: $(VENV)/.all  ## let ruff fix and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+edge:  ## install the base package alone in a fresh environment, and use it without torch
+	$(MAKE) $(VENV)/.all
+	$(BIN)/python -m pytest tests/test_edge_install.py --run-slow
+
+clean:  ## remove what was built, but not the environment
+	rm -rf build dist *.egg-info quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,server]'
+	touch $@
+
+$(VENV)/.all: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	touch $@ $(VENV)/.run

@@ -1,0 +1,114 @@
+"""Build ``compiled/``: snap, fold, export, verify, and put everything in its place at once.
+
+Nothing is written unless everything was verified. Files are a function of the bundle, τ and isoform's version alone;
+``report.json``, which holds measured times, is the exception, and the manifest does not name it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from isoform.compile.graph import OPSET, fast_graph, portable_graph, small_graph
+from isoform.compile.report import report
+from isoform.compile.snap import snap
+from isoform.compile.verify import check, measure
+from isoform.runtime import files
+from isoform.runtime.bundle import FORMAT, Bundle
+from isoform.runtime.errors import CompileError
+from isoform.runtime.fold import fold
+from isoform.runtime.signature import Signature
+from isoform.train.data.load import load_task
+from isoform.train.data.samples import Dataset
+from isoform.train.recipe import Recipe
+
+__all__ = ["compile_bundle"]
+
+
+def compile_bundle(
+    path: Path,
+    *,
+    data: Path | None = None,
+    tau: float = 0.95,
+    max_drop_points: float = 0.5,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Compile a bundle in place.
+
+    Args:
+        path: The bundle directory.
+        data: The ``--data`` folder that it was trained with, to verify on real samples; embedded data needs none.
+        tau: Layers whose largest mixture weight reaches it are snapped.
+        max_drop_points: How many points of accuracy snapping may cost a task.
+        progress: Called with a line about what is being done.
+
+    Returns:
+        The report, as written to ``compiled/report.json``.
+
+    Raises:
+        BundleError: If the bundle is damaged.
+        DataError: If the samples to verify on are missing.
+        CompileError: If the result disagrees with torch, or snapping costs too much. Nothing is written then.
+    """
+    # Whatever state compiled/ is in: compiling is how one repairs it.
+    bundle = Bundle.load(path, with_compiled=False)
+    tests = _datasets(bundle, data)
+    signatures = {task: snap(signature, tau=tau) for task, signature in bundle.signatures.items()}
+    portable = portable_graph(bundle.spec, template=bundle.digest)
+    compiled, measured = {"portable.onnx": portable}, {}
+    for task, signature in signatures.items():
+        progress(f"compiling and verifying {task}")
+        resolved, labels = bundle.resolve(signature), bundle.labels(signature)
+        fast = fast_graph(bundle.spec, fold(bundle.spec, bundle.tensors, resolved), signature=signature, labels=labels)
+        small = small_graph(bundle.spec, bundle.tensors, resolved, signature=signature, labels=labels)
+        test = tests[task].test
+        assert test is not None
+        measured[task] = measure(bundle, task, signature, test, fast=fast, small=small, portable=portable)
+        compiled[f"fast/{task}.onnx"], compiled[f"small/{task}.onnx"] = fast, small
+    check(measured, max_drop_points=max_drop_points)
+    content = report(bundle, signatures, measured, {name: len(blob) for name, blob in compiled.items()}, tau=tau)
+    with files.replace_directory(bundle.path / "compiled") as directory:
+        _write(directory, bundle, signatures, compiled, content, tau=tau)
+    return content
+
+
+def _datasets(bundle: Bundle, data: Path | None) -> Mapping[str, Dataset]:
+    recipe_json = bundle.training.get("recipe")
+    if not isinstance(recipe_json, dict):
+        raise CompileError(
+            f"{bundle.path} does not say how it was trained, so there are no samples to verify on; write it with 'isoform train'"
+        )
+    recipe = Recipe.from_json(recipe_json, where=f"{bundle.path / 'bundle.json'}, recipe")
+    datasets = {task: load_task(entry, recipe.data, root=data) for task, entry in recipe.tasks.items()}
+    for task in bundle.signatures:
+        if task not in datasets or datasets[task].digest() != bundle.training.get("data", {}).get(task):
+            raise CompileError(
+                f"the data of task {task!r} is not what the bundle was trained on; point --data at the same files"
+            )
+    return datasets
+
+
+def _write(
+    directory: Path,
+    bundle: Bundle,
+    signatures: Mapping[str, Signature],
+    compiled: Mapping[str, bytes],
+    content: Mapping[str, Any],
+    *,
+    tau: float,
+) -> None:
+    for folder in ("signatures", "fast", "small"):
+        (directory / folder).mkdir()
+    for name, blob in compiled.items():
+        (directory / name).write_bytes(blob)
+    for task, signature in signatures.items():
+        (directory / "signatures" / f"{task}.safetensors").write_bytes(signature.encode())
+    manifest = {
+        "format": FORMAT, "template": bundle.digest, "opset": OPSET, "tau": tau,
+        "tasks": {task: {"signature": s.digest, "trained": bundle.signatures[task].digest} for task, s in signatures.items()},
+        "files": {name: {"sha256": hashlib.sha256(blob).hexdigest(), "size_bytes": len(blob)} for name, blob in compiled.items()},
+    }  # fmt: skip
+    (directory / "manifest.json").write_bytes(files.canonical_json(manifest))
+    (directory / "report.json").write_bytes(files.canonical_json(content))

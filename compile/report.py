@@ -1,0 +1,118 @@
+"""The report: what compiling did and what it cost, as JSON for programs and as a table for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+
+from isoform.compile.graph import IR_VERSION, OPSET
+from isoform.compile.verify import PARITY_LIMIT, Measured
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.signature import Signature
+
+__all__ = ["print_report", "report"]
+
+
+def report(
+    bundle: Bundle,
+    signatures: Mapping[str, Signature],
+    measured: Mapping[str, Measured],
+    sizes: Mapping[str, int],
+    *,
+    tau: float,
+) -> dict[str, Any]:
+    """The report as JSON types.
+
+    Args:
+        bundle: The trained bundle.
+        signatures: Task → snapped signature.
+        measured: Task → what was measured.
+        sizes: Compiled file → bytes.
+        tau: τ of snapping.
+    """
+    tasks = {}
+    for task, signature in signatures.items():
+        sequence = signature.sequence
+        affine_and_statistics = signature.replace(
+            parts={**signature.parts, "bn.affine": bundle.resolve(signature)["bn.affine"]}
+        )
+        swap = affine_and_statistics.keep("mixture", "bn.affine", "bn.statistics")
+        tasks[task] = {
+            "sequence": list(sequence), "snapped_layers": [i for i, k in enumerate(sequence) if k is not None],
+            "mean_max_xi_before": round(float(bundle.signatures[task].xi.max(axis=1).mean()), 6),
+            "verified": dataclasses.asdict(measured[task]),
+            "size_bytes": {
+                "fast": sizes[f"fast/{task}.onnx"], "small": sizes[f"small/{task}.onnx"],
+                "signature": len(signature.encode()), "signature_float16": len(signature.to("float16").encode()),
+                "mixture_only": len(signature.keep("mixture").encode()),
+                "mixture_bn": len(swap.encode()), "mixture_bn_float16": len(swap.to("float16").encode()),
+            },
+        }  # fmt: skip
+    means = {
+        name: round(100 * float(np.mean([getattr(figures, f"top1_{name}") for figures in measured.values()])), 3)
+        for name in ("before", "after", "float16")
+    }
+    return {
+        "format": 1, "tau": tau, "opset": OPSET, "ir_version": IR_VERSION, "parity_limit": PARITY_LIMIT, "tasks": tasks,
+        "mean_top1_percent": means,
+        "versions": {"onnxruntime": ort.__version__, "onnx": onnx.__version__, "torch": torch.__version__, "numpy": np.__version__,
+                     "python": platform.python_version(), "machine": platform.machine()},
+    }  # fmt: skip
+
+
+def print_report(content: Mapping[str, Any]) -> None:
+    """Print the report as two tables on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 120)
+    first = Table(
+        title=f"what was compiled: layers with max ξ ≥ {content['tau']} are one template, opset {content['opset']}",
+        title_justify="left",
+    )
+    for column in ("task", "templates by layer", "max ξ", "top-1 before", "after", "float16"):
+        first.add_column(column, justify="left" if column in ("task", "templates by layer") else "right")
+    second = Table(
+        title=f"largest difference of logits (limit {content['parity_limit']:g}), bytes, and one sample on one thread",
+        title_justify="left",
+    )
+    for column in (
+        "task",
+        "torch-ORT",
+        "numpy-ORT",
+        "small",
+        "portable",
+        "fast B",
+        "small B",
+        "fast ms",
+        "small ms",
+        "signature B",
+        "ξ only B",
+    ):
+        second.add_column(column, justify="left" if column == "task" else "right")
+    for task, entry in content["tasks"].items():
+        v, size = entry["verified"], entry["size_bytes"]
+        sequence = " ".join("~" if k is None else str(k) for k in entry["sequence"])
+        first.add_row(
+            task,
+            sequence,
+            f"{entry['mean_max_xi_before']:.4f}",
+            *(f"{100 * v[f'top1_{name}']:.2f} %" for name in ("before", "after", "float16")),
+        )
+        gaps = [f"{v[name]:.0e}" for name in ("torch_fast", "numpy_fast", "torch_small", "torch_portable")]
+        second.add_row(
+            task, *gaps, f"{size['fast']:,}", f"{size['small']:,}", f"{v['latency_fast_ms']:.3f}", f"{v['latency_small_ms']:.3f}",
+            f"{size['signature']:,}", f"{size['mixture_only']:,}",
+        )  # fmt: skip
+    means = content["mean_top1_percent"]
+    first.add_section()
+    first.add_row("mean", "", "", *(f"{means[name]:.2f} %" for name in ("before", "after", "float16")))
+    console.print(first)
+    console.print(second)

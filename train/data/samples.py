@@ -1,0 +1,34 @@
+"""Data sets in memory: two halves of images and labels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from isoform.runtime.spec import Array, digest_of
+
+__all__ = ["Dataset", "Split"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """Images and labels of one half of a data set."""
+
+    images: Array
+    """Shape (n, channels, height, width), float32 in [0, 1]."""
+    labels: Array
+    """Shape (n,), int64, indices into the data set's ``classes``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One data set, split. ``test`` may be None before ``load_task`` has split it."""
+
+    train: Split
+    test: Split | None
+    classes: tuple[str, ...]
+    """Names of the labels."""
+
+    def digest(self) -> str:
+        """sha256 over every pixel and label, 64 hex digits: the same digest means the same data."""
+        halves = [half for half in (self.train, self.test) if half is not None]
+        return digest_of([part.tobytes() for half in halves for part in (half.images, half.labels)])
