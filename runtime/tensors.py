@@ -25,7 +25,7 @@ __all__ = ["decode", "encode"]
 HEADER_LIMIT = 1 << 16
 """Longest header that is read, in bytes; the largest one that isoform writes is about 5,000."""
 
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 _NAMES = {value: key for key, value in _DTYPES.items()}
 
 
@@ -85,7 +85,7 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise error(f"{what} has no metadata of text in its header, so it was not written by isoform")
     try:
-        entries: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+        entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as problem:
         raise error(f"{what} is not a whole tensor file: {problem}") from None
     tensors: dict[str, Array] = {}

@@ -168,11 +168,10 @@ def _step(
         losses.append(F.cross_entropy(logits, y))
         right += int((logits.detach().argmax(1) == y).sum())
     loss = torch.stack(losses).mean()
-    xi = network.xi()
-    total = loss + entropy_weight(step, recipe.steps, recipe.mixture) * entropy_regulariser(xi)
+    total = loss + entropy_weight(step, recipe.steps, recipe.mixture) * entropy_regulariser(network.mixture)
     if not math.isfinite(total.item()):
         raise RecipeError(
-            f"the loss is {total.item()} at step {step + 1}; lower optimizer.lr (now {recipe.optimizer.lr}) or raise optimizer.warmup_steps"
+            f"the loss is {total.item()} at step {step + 1}; look for samples that are not finite, or lower optimizer.lr (now {recipe.optimizer.lr})"
         )
     total.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

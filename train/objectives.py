@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from isoform.train.recipe import MixtureRecipe, OptimizerRecipe
@@ -21,19 +20,20 @@ from isoform.train.recipe import MixtureRecipe, OptimizerRecipe
 __all__ = ["entropy_regulariser", "entropy_weight", "learning_rate"]
 
 
-def entropy_regulariser(xi: Tensor) -> Tensor:
-    """R.
+def entropy_regulariser(logits: Tensor) -> Tensor:
+    """R, computed from logits, because the gradient of ξ log ξ is not finite where ξ has become 0.
 
     Args:
-        xi: Mixture weights, shape (..., K), rows sum to 1.
+        logits: Of ξ, shape (..., K).
 
     Returns:
         A number from 0 (all one-hot) to 1 (all uniform); 0 for K = 1.
     """
-    templates = xi.shape[-1]
+    templates = logits.shape[-1]
     if templates == 1:
-        return xi.sum() * 0
-    return torch.special.entr(xi).sum(-1).mean() / math.log(templates)
+        return logits.sum() * 0
+    log_xi = logits.log_softmax(-1)
+    return -(log_xi.exp() * log_xi).sum(-1).mean() / math.log(templates)
 
 
 def entropy_weight(step: int, steps: int, recipe: MixtureRecipe) -> float:

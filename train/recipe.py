@@ -219,6 +219,8 @@ def read_recipe(name: str, overrides: Mapping[str, str]) -> Recipe:
         place = value
         for section in sections:
             place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise RecipeError(f"recipe {name} has no table {'.'.join(sections)}, so {field} cannot be set")
         place[last] = _parsed(entry)
     return Recipe.from_json(value, where=f"recipe {name}")
 

@@ -1,0 +1,146 @@
+"""Compiling a bundle: parity on real samples, reproducible bytes, and refusing what is wrong."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+from support import isoform
+
+from isoform.compile.build import compile_bundle
+from isoform.compile.verify import PARITY_LIMIT, check
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.errors import CompileError
+from isoform.train.data.load import load_task
+from isoform.train.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def report(compiled) -> dict:
+    """The small bundle's report."""
+    return json.loads((compiled / "compiled" / "report.json").read_text())
+
+
+def test_parity_on_256_real_samples(report) -> None:
+    """Torch, the numpy twin and ONNX Runtime agree to 1e-4 on 256 real samples of every task, in every layout."""
+    assert list(report["tasks"]) == ["plain", "inverted", "blurred", "edges"]
+    for task in report["tasks"].values():
+        verified = task["verified"]
+        assert verified["parity_samples"] == 256
+        assert all(0 < verified[name] <= 1e-4 for name in ("torch_fast", "numpy_fast", "torch_small", "torch_portable"))
+
+
+def test_the_report_says_everything(report, compiled) -> None:
+    """Which layers were snapped, accuracy before and after, bytes and latency of both layouts, sizes in both precisions."""
+    for name, task in report["tasks"].items():
+        verified, size = task["verified"], task["size_bytes"]
+        assert verified["samples"] == 450
+        assert all(0 <= verified[f"top1_{when}"] <= 1 for when in ("before", "after", "float16"))
+        assert verified["latency_fast_ms"] > 0
+        assert verified["latency_small_ms"] > 0
+        assert len(task["sequence"]) == 3
+        assert [k for k in task["sequence"] if k is not None] == [task["sequence"][i] for i in task["snapped_layers"]]
+        assert size["fast"] == (compiled / "compiled" / "fast" / f"{name}.onnx").stat().st_size
+        assert size["small"] == (compiled / "compiled" / "small" / f"{name}.onnx").stat().st_size
+        assert size["mixture_only"] <= 1024
+        assert size["signature_float16"] < 0.6 * size["signature"]
+    assert report["opset"] == 17
+
+
+def test_top1_is_what_the_runtime_gets(report, runtime) -> None:
+    """The accuracy in the report is the accuracy of the runtime on the same test samples."""
+    recipe = Recipe.from_json(runtime.bundle.training["recipe"])
+    test = load_task(recipe.tasks["plain"], recipe.data, root=None).test
+    right = (runtime.predict(test.images, runtime.signature("plain")).argmax(1) == test.labels).mean()
+    assert right == pytest.approx(report["tasks"]["plain"]["verified"]["top1_after"], abs=1e-6)
+
+
+def contents(folder) -> dict[str, bytes]:
+    """Every file but the report, which holds measured times."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert files.pop("report.json")
+    return files
+
+
+def test_the_same_bundle_compiles_to_the_same_bytes(trained, compiled, tmp_path) -> None:
+    """Compiling again, elsewhere, over an older result, gives byte-identical files."""
+    again = tmp_path / "elsewhere"
+    shutil.copytree(trained, again)
+    isoform("compile", again, "--max-drop", "100", "--tau", "0.6")
+    assert contents(again / "compiled") != contents(compiled / "compiled")
+    isoform("compile", again, "--max-drop", "100")
+    assert contents(again / "compiled") == contents(compiled / "compiled")
+    assert len(contents(again / "compiled")) == 14
+
+
+def test_too_costly_snapping_is_refused(trained, tmp_path, monkeypatch) -> None:
+    """If snapping costs more than allowed, the error says how much and what to do, and nothing is written."""
+    path = tmp_path / "bundle"
+    shutil.copytree(trained, path)
+    with pytest.raises(
+        CompileError, match="snapping costs .* points of accuracy, but at most -100 were allowed; nothing was written"
+    ):
+        compile_bundle(path, max_drop_points=-100)
+    assert not (path / "compiled").exists()
+
+
+def test_the_parity_gate_can_fail(trained) -> None:
+    """A difference over the limit, or one that is no number, fails the build and names the path that differs."""
+    from isoform.compile.verify import Measured
+
+    fine = {field.name: 0.0 for field in dataclasses.fields(Measured)}
+    check({"a": Measured(**fine)}, max_drop_points=0.5)
+    for name in ("torch_fast", "numpy_fast", "torch_small", "torch_portable"):
+        for wrong in (2 * PARITY_LIMIT, float("nan")):
+            with pytest.raises(CompileError, match=f"logits differ by .* \\({name}\\)"):
+                check({"a": Measured(**{**fine, name: wrong})}, max_drop_points=0.5)
+
+
+def test_a_wrong_graph_fails_the_build(trained, tmp_path, monkeypatch) -> None:
+    """If the exported graph is not the trained network, compiling refuses and writes nothing."""
+    import isoform.compile.build as build
+
+    path = tmp_path / "bundle"
+    shutil.copytree(trained, path)
+
+    def wrong_fold(*arguments):
+        weights = fold(*arguments)
+        return {**weights, "logits.bias": weights["logits.bias"] + 0.01}
+
+    fold = build.fold
+    monkeypatch.setattr(build, "fold", wrong_fold)
+    with pytest.raises(CompileError, match=r"logits differ by 1.0e-02 \(torch_fast\)"):
+        compile_bundle(path, max_drop_points=100)
+    assert not (path / "compiled").exists()
+
+
+def test_other_data_is_refused(trained, tmp_path) -> None:
+    """Compiling verifies on the data that the bundle was trained on, and on no other."""
+    path = tmp_path / "bundle"
+    shutil.copytree(trained, path)
+    content = json.loads((path / "bundle.json").read_text())
+    content["training"]["data"]["plain"] = "0" * 64
+    (path / "bundle.json").write_text(json.dumps(content))
+    with pytest.raises(CompileError, match="data of task 'plain' is not what the bundle was trained on"):
+        compile_bundle(path)
+    content["training"].pop("recipe")
+    (path / "bundle.json").write_text(json.dumps(content))
+    with pytest.raises(CompileError, match="does not say how it was trained"):
+        compile_bundle(path)
+
+
+def test_a_damaged_result_is_repaired_by_compiling(bundle_copy, compiled) -> None:
+    """Compiling does not need the old result, and replaces it whatever it is."""
+    (bundle_copy / "compiled" / "manifest.json").write_text("{")
+    (bundle_copy / "compiled" / "left-over").write_text("old")
+    isoform("compile", bundle_copy, "--max-drop", "100")
+    assert Bundle.load(bundle_copy).compiled is not None
+    assert contents(bundle_copy / "compiled") == contents(compiled / "compiled")
+
+
+def test_the_tables_are_printed(compiled, bundle_copy) -> None:
+    """People get two tables on stderr, programs one JSON object on stdout."""
+    result = isoform("compile", bundle_copy, "--max-drop", "100")
+    for word in ("top-1 before", "float16", "torch-ORT", "small ms", "inverted", "mean"):
+        assert word in result.stderr
+    assert set(json.loads(result.stdout)) == {"compiled", "mean_top1_percent"}

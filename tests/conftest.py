@@ -1,0 +1,61 @@
+"""What tests share: small bundles, made once per run by the real stages, and the folder of shared data sets."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import ROOT, TINY, isoform
+
+from isoform.runtime.runtime import Runtime
+from isoform.runtime.spec import Array
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data sets beside the repository; tests that need it are skipped without it."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the shared data sets are not beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small bundle of the four digit domains, trained by the command line, not compiled. Do not change it."""
+    path = tmp_path_factory.mktemp("trained") / "bundle"
+    isoform("train", "digits", "-o", path, *TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def compiled(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same bundle, compiled. Do not change it; ``bundle_copy`` is for that."""
+    path = tmp_path_factory.mktemp("compiled") / "bundle"
+    shutil.copytree(trained, path)
+    isoform("compile", path, "--max-drop", "100")
+    return path
+
+
+@pytest.fixture
+def bundle_copy(compiled: Path, tmp_path: Path) -> Path:
+    """A compiled bundle that a test may damage."""
+    return Path(shutil.copytree(compiled, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def runtime(compiled: Path) -> Iterator[Runtime]:
+    """An open runtime over the small bundle."""
+    with Runtime.open(compiled) as runtime:
+        yield runtime
+
+
+@pytest.fixture(scope="session")
+def samples() -> tuple[Array, Array]:
+    """256 real digits and their labels: shapes (256, 1, 32, 32) and (256,)."""
+    from isoform.train.data.digits import digits
+
+    images, labels = digits()
+    return images[:256], labels[:256]

@@ -1,0 +1,112 @@
+"""Whole files or none."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from isoform.runtime import files
+from isoform.runtime.errors import BundleError, IsoformError
+
+
+def test_a_file_is_replaced_whole(tmp_path) -> None:
+    """The new bytes are there, nothing temporary is, and the file can be read by others."""
+    path = tmp_path / "a"
+    files.write_bytes(path, b"old")
+    files.write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch) -> None:
+    """If the disk fails at the last moment, the old file stays and the temporary one goes."""
+    path = tmp_path / "a"
+    files.write_bytes(path, b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(IsoformError, match="cannot be written: No space left"):
+        files.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_missing_folder_is_named(tmp_path) -> None:
+    """Writing into a folder that is not there is one clear error."""
+    with pytest.raises(IsoformError, match="cannot be written: No such file"):
+        files.write_bytes(tmp_path / "no" / "a", b"")
+    with (
+        pytest.raises(IsoformError, match="cannot be written: No such file"),
+        files.replace_directory(tmp_path / "no" / "a"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_directory_is_exchanged(tmp_path, exists) -> None:
+    """The new directory is in its place, whether there was one or not, and nothing else is left."""
+    path = tmp_path / "bundle"
+    if exists:
+        path.mkdir()
+        (path / "old").touch()
+    with files.replace_directory(path) as directory:
+        (directory / "new").touch()
+        assert not path.exists() or os.listdir(path) == ["old"]
+    assert os.listdir(path) == ["new"]
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_a_failure_inside_leaves_the_old_directory(tmp_path) -> None:
+    """If building fails, the old directory stays and the half-built one goes."""
+    path = tmp_path / "bundle"
+    path.mkdir()
+    (path / "old").touch()
+
+    def build() -> None:
+        with files.replace_directory(path) as directory:
+            (directory / "new").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        build()
+    assert os.listdir(path) == ["old"]
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_without_the_system_call_two_renames_do(tmp_path, monkeypatch) -> None:
+    """Where directories cannot be exchanged at once, the result is the same."""
+    monkeypatch.setattr(sys, "platform", "unknown")
+    test_a_directory_is_exchanged(tmp_path, True)
+
+
+def test_a_file_in_the_way_is_not_touched(tmp_path) -> None:
+    """A file where a directory should go is an error."""
+    (tmp_path / "bundle").write_text("mine")
+    with pytest.raises(IsoformError, match="is a file, but a directory"), files.replace_directory(tmp_path / "bundle"):
+        pass
+    assert (tmp_path / "bundle").read_text() == "mine"
+
+
+def test_left_overs_of_the_dead_are_removed(tmp_path) -> None:
+    """A killed writer's half-built directory goes; that of a living process stays."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f".bundle.new-{dead.pid}-x").mkdir()
+    (tmp_path / f".bundle.new-{os.getppid()}-x").mkdir()
+    with files.replace_directory(tmp_path / "bundle"):
+        pass
+    assert sorted(os.listdir(tmp_path)) == sorted([f".bundle.new-{os.getppid()}-x", "bundle"])
+
+
+def test_reading_is_bounded(tmp_path) -> None:
+    """A file over its limit, and JSON that is none, are errors of the caller's class."""
+    (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "b").write_bytes(b"{]")
+    with pytest.raises(BundleError, match="thing .* is larger than the 4 bytes"):
+        files.read_bytes(tmp_path / "a", limit=4, error=BundleError, what="thing")
+    with pytest.raises(BundleError, match="is not JSON"):
+        files.read_json(tmp_path / "b", limit=10, error=BundleError, what="thing")

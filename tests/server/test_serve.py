@@ -1,0 +1,88 @@
+"""``isoform serve`` as a process: real sockets, real signals."""
+
+import concurrent.futures
+import json
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from support import ISOFORM, isoform
+
+
+@pytest.fixture(scope="module")
+def server(compiled):
+    """A running server's first line of output."""
+    process = subprocess.Popen(
+        [*ISOFORM, "serve", str(compiled), "--port", "0", "--max-body-mb", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 0, errors
+        assert "Traceback" not in errors
+
+
+def post(url, task, x):
+    """Ask for a prediction."""
+    request = {"inputs": [{"name": "image", "shape": list(x.shape), "datatype": "FP32", "data": x.ravel().tolist()}]}
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{url}/v2/models/{task}/infer", json.dumps(request).encode()), timeout=60
+    ) as answer:
+        return json.load(answer)
+
+
+def test_concurrent_predictions_are_the_local_ones(server, runtime, samples) -> None:
+    """Many clients at once, on all tasks, each get their own task's answer to the bit."""
+    x = samples[0][:40].reshape(20, 2, 1, 32, 32)
+    jobs = [(task, part) for part in x for task in server["tasks"]]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda job: post(server["url"], *job), jobs))
+    assert len(answers) == 80
+    for (task, part), answer in zip(jobs, answers, strict=True):
+        assert answer["model_name"] == task
+        logits = np.array(answer["outputs"][0]["data"], np.float32).reshape(2, 10)
+        assert np.array_equal(logits, runtime.predict(part, runtime.signature(task)))
+
+
+def test_a_long_body_is_413_over_the_wire(server) -> None:
+    """A body over the limit is refused by the running server, and the next request is answered."""
+    request = urllib.request.Request(f"{server['url']}/v2/models/plain/infer", b" " * ((1 << 20) + 100))
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=20)
+    with caught.value as problem:
+        assert problem.code == 413
+    with urllib.request.urlopen(f"{server['url']}/v2/health/ready", timeout=20) as answer:
+        assert answer.status == 200
+
+
+def test_half_a_request_harms_nobody(server) -> None:
+    """A client that stops in the middle does not stop the server."""
+    host, port = server["url"].removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(b"POST /v2/models/plain/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+    with urllib.request.urlopen(f"{server['url']}/v2/health/live", timeout=20) as answer:
+        assert json.load(answer) == {"live": True}
+
+
+def test_misuse(compiled) -> None:
+    """A port that is taken, out of range, or no workers: one line and exit 2."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for words, message in (
+            (["--port", str(port)], "cannot listen on"), (["--port", "99999"], "--port is 99999"), (["--workers", "0"], "--workers is 0"),
+        ):  # fmt: skip
+            result = isoform("serve", compiled, *words, check=False)
+            assert result.returncode == 2
+            assert message in result.stderr
+            assert len(result.stderr.splitlines()) == 1

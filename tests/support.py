@@ -1,0 +1,55 @@
+"""Helpers that tests import: the command line as a process, and small bundles of random numbers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.signature import Signature
+from isoform.runtime.spec import NetworkSpec, template_digest
+
+ROOT = Path(__file__).resolve().parent.parent
+ISOFORM = [sys.executable, "-m", "isoform.runtime.cli"]
+TINY = ["--steps", "40", "--network.layers", "3", "--batch", "16", "--threads", "1", "--mixture.entropy", "20"]
+"""Flags that make the digits recipe small: seconds instead of minutes, still real."""
+
+
+def isoform(*words: str | Path, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    result = subprocess.run([*ISOFORM, *map(str, words)], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    assert not check or result.returncode == 0, result.stderr
+    return result
+
+
+def make_bundle(spec: NetworkSpec, *, tasks: tuple[str, ...] = ("a", "b"), classes: int = 3, seed: int = 0) -> Bundle:
+    """A bundle of random but sane numbers, for tests of formats and arithmetic."""
+    rng = np.random.default_rng(seed)
+    tensors = {
+        name: rng.normal(0, 1 / np.sqrt(max(1, np.prod(shape[2:]))), shape).astype(np.float32)
+        for name, shape in spec.template_shapes.items()
+    }
+    digest = template_digest(spec, tensors)
+    signatures = {}
+    for task in tasks:
+        n = spec.bn_channels
+        parts = {
+            "mixture": rng.normal(size=(spec.layers, spec.templates)),
+            "bn.statistics": np.stack([rng.normal(size=n), rng.uniform(0.5, 2, n)]),
+            "logits.weight": rng.normal(size=(classes, spec.embedding)) / np.sqrt(spec.embedding),
+            "logits.bias": rng.normal(size=classes),
+        }
+        if spec.affine == "task":
+            parts["bn.affine"] = rng.normal(1, 0.1, (2, n))
+        signatures[task] = Signature(
+            parts=parts, template=digest, task=task, labels=tuple(f"c{i}" for i in range(classes))
+        )
+    return Bundle.create(spec=spec, tensors=tensors, signatures=signatures, training={})
+
+
+SMALL = NetworkSpec(
+    input_shape=(1, 8, 8), adapter_kernel=(2, 2), layers=3, templates=2, channels=8, head_channels=16, embedding=8
+)

@@ -1,0 +1,171 @@
+"""The training run: what it learns, that it repeats, and that it goes on after being stopped."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isoform.runtime.errors import CheckpointError, RecipeError
+from isoform.runtime.signature import softmax
+from isoform.train.batches import Batches
+from isoform.train.checkpoint import checkpoint_path
+from isoform.train.data.load import load_task
+from isoform.train.data.samples import Split
+from isoform.train.loop import train
+from isoform.train.recipe import Recipe, read_recipe
+
+FLAGS = {"steps": "12", "network.layers": "2", "batch": "8", "threads": "1", "optimizer.warmup_steps": "3"}
+
+
+def run(tmp_path, recipe: Recipe, *, name="state", **options):
+    """Train on the recipe's tasks."""
+    datasets = {task: load_task(entry, recipe.data, root=None) for task, entry in recipe.tasks.items()}
+    return train(recipe, datasets, checkpoint=tmp_path / name, **options)
+
+
+def recipe(**flags: str) -> Recipe:
+    """A small recipe of two of the four domains."""
+    whole = read_recipe("digits", {**FLAGS, **{name.replace("__", "."): value for name, value in flags.items()}})
+    return dataclasses.replace(whole, tasks={name: whole.tasks[name] for name in ("plain", "edges")})
+
+
+def same(one, other) -> bool:
+    """Bit for bit the same templates and signatures."""
+    return one.digest == other.digest and dict(one.signatures) == dict(other.signatures)
+
+
+def test_training_repeats(tmp_path) -> None:
+    """The same recipe gives the same bytes; another seed gives others."""
+    one, two = run(tmp_path, recipe(), name="one"), run(tmp_path, recipe(), name="two")
+    assert same(one, two)
+    assert one.training == two.training
+    assert not same(one, run(tmp_path, recipe(seed="1"), name="three"))
+
+
+@pytest.mark.parametrize("stop", [1, 7, 11])
+def test_a_stopped_run_ends_in_the_same_weights(stop, tmp_path) -> None:
+    """A run that dies after any step and is started again ends as if nothing had happened, history included."""
+
+    class DiedError(Exception):
+        pass
+
+    def die(report) -> None:
+        if report.step == stop + 1:
+            raise DiedError
+
+    whole = run(tmp_path, recipe(), name="whole")
+    with pytest.raises(DiedError):
+        run(tmp_path, recipe(), name="state", checkpoint_seconds=0, progress=die)
+    steps = []
+    resumed = run(tmp_path, recipe(), name="state", progress=lambda report: steps.append(report.step))
+    assert steps == list(range(stop + 1, 13))
+    assert same(whole, resumed)
+    assert whole.training == resumed.training
+
+
+def test_another_recipes_checkpoint_is_refused(tmp_path) -> None:
+    """A checkpoint belongs to one recipe and one data set; the error says how to discard it."""
+    run(tmp_path, recipe(), checkpoint_seconds=0)
+    with pytest.raises(CheckpointError, match="another recipe or of other data; .* --fresh"):
+        run(tmp_path, recipe(seed="1"))
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path) -> None:
+    """Half a checkpoint is an error, not a wrong network."""
+    run(tmp_path, recipe(), checkpoint_seconds=0)
+    path = tmp_path / "state"
+    data = path.read_bytes()
+    for damaged in (b"", data[:50], data[:-4], b"nothing of the kind"):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError):
+            run(tmp_path, recipe())
+
+
+def test_it_learns(tmp_path) -> None:
+    """In 60 steps the loss falls, the accuracy rises, and the entropy regulariser makes the signatures nearly one-hot."""
+    reports = []
+    bundle = run(tmp_path, recipe(steps="60", batch="16", mixture__entropy="20"), progress=reports.append)
+    assert np.mean([r.loss for r in reports[-10:]]) < 0.8 * np.mean([r.loss for r in reports[:10]])
+    assert bundle.training["test_accuracy"]["plain"] > 0.3
+    assert bundle.training["mean_max_xi"] > 0.9
+    assert [entry["step"] for entry in bundle.training["history"]] == list(range(1, 61))
+
+
+def test_without_the_regulariser_the_mixture_stays_soft(tmp_path) -> None:
+    """The entropy regulariser is what makes signatures nearly one-hot."""
+    assert run(tmp_path, recipe(steps="60", mixture__entropy="0")).training["mean_max_xi"] < 0.8
+
+
+@pytest.mark.parametrize("pattern", ["sequential", "cyclic", "random", "progressive"])
+def test_hand_designed_signatures_stay_as_designed(pattern, tmp_path) -> None:
+    """A hand-designed signature is discrete from the first step to the last, the same for every task."""
+    bundle = run(tmp_path, recipe(mixture__signature=pattern, steps="3", network__layers="4"))
+    sequences = {signature.sequence for signature in bundle.signatures.values()}
+    assert len(sequences) == 1
+    assert None not in next(iter(sequences))
+
+
+@pytest.mark.parametrize("affine", ["layer", "task", "mixed"])
+def test_every_place_of_gamma_and_beta_trains(affine, tmp_path) -> None:
+    """γ and β learn wherever they live, and end up where they belong."""
+    bundle = run(tmp_path, recipe(network__affine=affine, steps="5"))
+    assert ("bn.affine" in bundle.signatures["plain"].parts) == (affine == "task")
+    assert ("bn.affine" in bundle.tensors) == (affine != "task")
+    affines = [bundle.resolve(signature)["bn.affine"] for signature in bundle.signatures.values()]
+    assert np.abs(affines[0][0] - 1).max() > 1e-3
+    assert np.array_equal(*affines) == (affine == "layer")
+
+
+def test_one_template_one_layer(tmp_path) -> None:
+    """K = 1 and L = 1 train: ξ is 1, and the regulariser is 0."""
+    bundle = run(tmp_path, recipe(network__templates="1", network__layers="1", steps="3"))
+    assert np.array_equal(softmax(bundle.signatures["plain"].parts["mixture"]), [[1.0]])
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path) -> None:
+    """Samples that are not finite end with advice, not with a bundle of NaN."""
+    small = recipe()
+    datasets = {task: load_task(entry, small.data, root=None) for task, entry in small.tasks.items()}
+    datasets["plain"].train.images[:] = np.nan
+    datasets["plain"].train.images[0] = 0
+    with pytest.raises(RecipeError, match="the loss is nan at step 1; .* lower optimizer.lr"):
+        train(small, datasets, checkpoint=tmp_path / "state")
+
+
+@given(st.integers(2, 40), st.integers(2, 30), st.integers(0, 50))
+def test_batches_are_a_function_of_the_step(size, batch, step) -> None:
+    """Any step can be asked first; an epoch has every sample once; labels belong to their images."""
+    images = np.arange(size, dtype=np.float32)[:, None, None, None] * np.ones((1, 1, 4, 4), np.float32)
+    split = Split(images=images, labels=np.arange(size))
+
+    def make(shift=0):
+        return Batches(split, batch=batch, shift=shift, seed=3, task=1)
+
+    x, y = make(shift=2)[step]
+    again = make(shift=2)[step]
+    assert torch.equal(x, again[0])
+    assert torch.equal(y, again[1])
+    assert x.shape == (batch, 1, 4, 4)
+    assert torch.equal(x[:, 0, 0, 0].long(), y)
+    stream = torch.cat([make()[index][1] for index in range(-(-2 * size // batch))])
+    assert sorted(stream[:size].tolist()) == list(range(size))
+    assert sorted(stream[size : 2 * size].tolist()) == list(range(size))
+
+
+def test_shift_moves_whole_batches_and_repeats_edges() -> None:
+    """A shifted image is the same image moved by up to so many pixels, edges repeated."""
+    image = np.random.default_rng(0).uniform(size=(1, 1, 8, 8)).astype(np.float32)
+    split = Split(images=np.repeat(image, 4, axis=0), labels=np.arange(4))
+    padded = np.pad(image[0, 0], 2, mode="edge")
+    possible = [padded[i : i + 8, j : j + 8].tobytes() for i in range(5) for j in range(5)]
+    moved = {Batches(split, batch=4, shift=2, seed=0, task=0)[step][0][0, 0].numpy().tobytes() for step in range(60)}
+    assert moved <= set(possible)
+    assert len(moved) > 10
+
+
+def test_checkpoints_lie_beside_the_bundle(tmp_path) -> None:
+    """The checkpoint folder is the bundle's name with an ending, beside it."""
+    assert checkpoint_path(tmp_path / "bundle") == tmp_path / "bundle.checkpoint"

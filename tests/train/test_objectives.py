@@ -1,0 +1,65 @@
+"""The entropy regulariser, its ramp, the learning rates, and the hand-designed patterns."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isoform.train.objectives import entropy_regulariser, entropy_weight, learning_rate
+from isoform.train.patterns import PATTERNS
+from isoform.train.recipe import MixtureRecipe, OptimizerRecipe
+
+
+def test_entropy_is_0_for_one_hot_and_1_for_uniform() -> None:
+    """R spans 0 to 1 whatever K is, and has a finite gradient at one-hot rows."""
+    for k in (2, 4, 7):
+        assert entropy_regulariser(torch.full((3, 5, k), 7.0)).item() == pytest.approx(1)
+        assert entropy_regulariser(1e4 * torch.eye(k)).item() == 0
+    assert entropy_regulariser(torch.ones(2, 3, 1)).item() == 0
+    logits = torch.tensor([[0.0, -1e4]], requires_grad=True)
+    entropy_regulariser(logits).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_entropy_equals_the_formula() -> None:
+    """R is the mean of -Σ ξ log ξ / log K."""
+    xi = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
+    expected = np.mean([-sum(p * math.log(p) for p in row) / math.log(3) for row in xi.tolist()])
+    assert entropy_regulariser(xi.log() + 3).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_ramp() -> None:
+    """λ is 0 before its start, rises linearly, and stays; a hand-designed signature has none."""
+    recipe = MixtureRecipe(entropy=4, entropy_start=0.2, entropy_end=0.6)
+    found = [entropy_weight(step, 100, recipe) for step in (0, 20, 40, 60, 99)]
+    assert found == pytest.approx([0, 0, 2, 4, 4])
+    assert entropy_weight(99, 100, MixtureRecipe(signature="cyclic")) == 0
+
+
+def test_learning_rates() -> None:
+    """Weights warm up and fall to nothing; ξ warms up and keeps its larger rate."""
+    recipe = OptimizerRecipe(lr=0.01, mixture_lr_ratio=20, warmup_steps=10)
+    assert learning_rate(0, 100, recipe) == pytest.approx((0.001, 0.02))
+    assert learning_rate(50, 100, recipe) == pytest.approx((0.005, 0.2))
+    assert learning_rate(99, 100, recipe)[0] < 1e-5
+    assert learning_rate(99, 100, recipe)[1] == pytest.approx(0.2)
+
+
+@given(st.sampled_from(sorted(PATTERNS)), st.integers(1, 40), st.integers(1, 12), st.integers(0, 5))
+def test_patterns_are_sequences(name, layers, templates, seed) -> None:
+    """Every pattern has one template index per layer, the same for the same seed."""
+    pattern = PATTERNS[name](layers, templates, seed=seed)
+    assert len(pattern) == layers
+    assert set(pattern) <= set(range(templates))
+    assert pattern == PATTERNS[name](layers, templates, seed=seed)
+
+
+def test_patterns_by_example() -> None:
+    """The patterns are those that the paper describes."""
+    assert PATTERNS["sequential"](8, 4) == (0, 0, 1, 1, 2, 2, 3, 3)
+    assert PATTERNS["cyclic"](8, 4) == (0, 1, 2, 3, 0, 1, 2, 3)
+    assert PATTERNS["progressive"](11, 4) == (0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
+    assert PATTERNS["random"](8, 4, seed=0) != PATTERNS["random"](8, 4, seed=1)
