@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isoform.runtime.bundle import Bundle
-from isoform.runtime.errors import RecipeError
+from isoform.runtime.errors import DataError, RecipeError
 from isoform.runtime.signature import discrete_logits
 from isoform.runtime.spec import NetworkSpec, digest_of
 from isoform.train.batches import Batches
@@ -76,12 +76,19 @@ def train(
         A bundle that is not on disk yet, with test accuracies in ``training``.
 
     Raises:
+        DataError: If a training sample is not finite.
         RecipeError: If the loss is not finite any more.
         CheckpointError: If the checkpoint is damaged or belongs to another run.
     """
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(True)
     names = list(datasets)
+    for name, dataset in datasets.items():
+        finite = np.isfinite(dataset.train.images).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise DataError(
+                f"task {name!r} has training samples that are not finite, the first is number {int(np.argmin(finite))}; remove them"
+            )
     spec = _spec(recipe, datasets)
     network = IsometricNetwork(
         spec, tuple(len(d.classes) for d in datasets.values()), generator=torch.Generator().manual_seed(recipe.seed)

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoform.runtime.errors import CheckpointError, RecipeError
+from isoform.runtime import tensors
+from isoform.runtime.errors import CheckpointError, DataError, RecipeError
 from isoform.runtime.signature import softmax
 from isoform.train.batches import Batches
 from isoform.train.checkpoint import checkpoint_path
@@ -125,14 +126,24 @@ def test_one_template_one_layer(tmp_path) -> None:
     assert np.array_equal(softmax(bundle.signatures["plain"].parts["mixture"]), [[1.0]])
 
 
-def test_a_loss_that_is_not_finite_is_an_error(tmp_path) -> None:
-    """Samples that are not finite end with advice, not with a bundle of NaN."""
+def test_samples_that_are_not_finite_are_refused(tmp_path) -> None:
+    """A NaN among the training samples is named with its task, before any step."""
     small = recipe()
     datasets = {task: load_task(entry, small.data, root=None) for task, entry in small.tasks.items()}
-    datasets["plain"].train.images[:] = np.nan
-    datasets["plain"].train.images[0] = 0
-    with pytest.raises(RecipeError, match="the loss is nan at step 1; .* lower optimizer.lr"):
+    datasets["edges"].train.images[7, 0, 3, 3] = np.nan
+    with pytest.raises(DataError, match="task 'edges' has training samples that are not finite, the first is number 7"):
         train(small, datasets, checkpoint=tmp_path / "state")
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path) -> None:
+    """A checkpoint whose weights have exploded ends with advice, not with a bundle of NaN."""
+    run(tmp_path, recipe(), checkpoint_seconds=0)
+    path = tmp_path / "state"
+    arrays, metadata = tensors.decode(path.read_bytes(), error=CheckpointError, what="")
+    arrays["network.templates"][:] = np.inf
+    path.write_bytes(tensors.encode(arrays, {**metadata, "step": "3"}))
+    with pytest.raises(RecipeError, match="the loss is nan at step 4; .* lower optimizer.lr"):
+        run(tmp_path, recipe())
 
 
 @given(st.integers(2, 40), st.integers(2, 30), st.integers(0, 50))

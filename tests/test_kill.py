@@ -1,0 +1,116 @@
+"""``kill -9`` at random moments: the bundle is always the old one or the new one, and training goes on."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from support import ISOFORM, isoform
+
+from isoform.runtime.bundle import Bundle
+
+TRAIN = ["--steps", "30", "--network.layers", "1", "--batch", "4", "--threads", "1", "--checkpoint-seconds", "0"]
+
+
+def killed_after(words: list[str], seconds: float) -> bool:
+    """Start a command, kill it after a while; False if it was done before."""
+    process = subprocess.Popen([*ISOFORM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    assert process.returncode == 0
+    return False
+
+
+def timed(words: list[str]) -> float:
+    """Run a command to its end; how long it took."""
+    started = time.monotonic()
+    isoform(*words)
+    return time.monotonic() - started
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Every file of a directory, but measured times."""
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != "report.json"
+    }
+
+
+@pytest.mark.timeout(400)
+def test_training_killed_ten_times(tmp_path) -> None:
+    """Killed at ten random moments, the bundle is the old or the new one; the run goes on and ends in the same bytes."""
+    rng = random.Random(1)
+    fresh = ["train", "digits", "-o", str(tmp_path / "fresh"), *TRAIN, "--seed", "1"]
+    seconds = timed(fresh)
+    expected = contents(tmp_path / "fresh")
+    bundle = tmp_path / "bundle"
+    isoform("train", "digits", "-o", bundle, *TRAIN, "--seed", "2")
+    old = contents(bundle)
+    assert old != expected
+    words = ["train", "digits", "-o", str(bundle), *TRAIN, "--seed", "1"]
+    killed = 0
+    for turn in range(10):
+        # The first part of the run is imports; kills are spread over what comes after, too.
+        killed += killed_after(words, rng.uniform(0.2, 1.05) * seconds)
+        assert contents(bundle) in (old, expected), f"turn {turn}: neither the old nor the new bundle"
+        Bundle.load(bundle)
+    assert killed >= 3
+    isoform(*words)
+    assert contents(bundle) == expected
+    assert not (tmp_path / "bundle.checkpoint").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.timeout(400)
+def test_compiling_killed_ten_times(trained, tmp_path) -> None:
+    """Killed at ten random moments, compiled/ is the old or the new one, and compiling again gives the new one."""
+    rng = random.Random(2)
+    bundle = tmp_path / "bundle"
+    shutil.copytree(trained, bundle)
+    words = ["compile", str(bundle), "--max-drop", "100"]
+    seconds = timed(words)
+    new = contents(bundle / "compiled")
+    isoform(*words, "--tau", "0.6")
+    old = contents(bundle / "compiled")
+    assert old != new
+    killed = 0
+    for turn in range(10):
+        killed += killed_after(words, rng.uniform(0.3, 1.0) * seconds)
+        assert contents(bundle / "compiled") in (old, new), f"turn {turn}: neither the old nor the new result"
+        assert Bundle.load(bundle).compiled is not None
+    assert killed >= 3
+    isoform(*words)
+    assert contents(bundle / "compiled") == new
+    assert {path.name for path in bundle.iterdir()} == {
+        "bundle.json",
+        "templates.safetensors",
+        "signatures",
+        "compiled",
+    }
+
+
+def test_ctrl_c_is_one_line(tmp_path) -> None:
+    """Ctrl-C during training says one line, exits with 130, and leaves a checkpoint to go on from."""
+    words = ["train", "digits", "-o", str(tmp_path / "bundle"), *TRAIN, "--steps", "3000"]
+    process = subprocess.Popen([*ISOFORM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    state = tmp_path / "bundle.checkpoint" / "state.safetensors"
+    deadline = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == "isoform train: stopped by Ctrl-C"
+    assert json.loads(isoform("inspect", state).stdout)["what"] == "tensors"
+    assert not (tmp_path / "bundle").exists()
