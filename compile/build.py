@@ -80,10 +80,13 @@ def _datasets(bundle: Bundle, data: Path | None) -> Mapping[str, Dataset]:
         raise CompileError(
             f"{bundle.path} does not say how it was trained, so there are no samples to verify on; write it with 'isoform train'"
         )
+    digests = bundle.training.get("data")
+    if not isinstance(digests, dict):
+        raise CompileError(f"{bundle.path} does not say what data it was trained on; write it with 'isoform train'")
     recipe = Recipe.from_json(recipe_json, where=f"{bundle.path / 'bundle.json'}, recipe")
     datasets = {task: load_task(entry, recipe.data, root=data) for task, entry in recipe.tasks.items()}
     for task in bundle.signatures:
-        if task not in datasets or datasets[task].digest() != bundle.training.get("data", {}).get(task):
+        if task not in datasets or datasets[task].digest() != digests.get(task):
             raise CompileError(
                 f"the data of task {task!r} is not what the bundle was trained on; point --data at the same files"
             )

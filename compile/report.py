@@ -15,6 +15,7 @@ import torch
 from isoform.compile.graph import IR_VERSION, OPSET
 from isoform.compile.verify import PARITY_LIMIT, Measured
 from isoform.runtime.bundle import Bundle
+from isoform.runtime.errors import SignatureError
 from isoform.runtime.signature import Signature
 
 __all__ = ["print_report", "report"]
@@ -50,15 +51,15 @@ def report(
             "verified": dataclasses.asdict(measured[task]),
             "size_bytes": {
                 "fast": sizes[f"fast/{task}.onnx"], "small": sizes[f"small/{task}.onnx"],
-                "signature": len(signature.encode()), "signature_float16": len(signature.to("float16").encode()),
+                "signature": len(signature.encode()), "signature_float16": _half_size(signature),
                 "mixture_only": len(signature.keep("mixture").encode()),
-                "mixture_bn": len(swap.encode()), "mixture_bn_float16": len(swap.to("float16").encode()),
+                "mixture_bn": len(swap.encode()), "mixture_bn_float16": _half_size(swap),
             },
         }  # fmt: skip
-    means = {
-        name: round(100 * float(np.mean([getattr(figures, f"top1_{name}") for figures in measured.values()])), 3)
-        for name in ("before", "after", "float16")
-    }
+    means = {}
+    for name in ("before", "after", "float16"):
+        values = [getattr(figures, f"top1_{name}") for figures in measured.values()]
+        means[name] = None if None in values else round(100 * float(np.mean(values)), 3)
     return {
         "format": 1, "tau": tau, "opset": OPSET, "ir_version": IR_VERSION, "parity_limit": PARITY_LIMIT, "tasks": tasks,
         "mean_top1_percent": means,
@@ -104,7 +105,7 @@ def print_report(content: Mapping[str, Any]) -> None:
             task,
             sequence,
             f"{entry['mean_max_xi_before']:.4f}",
-            *(f"{100 * v[f'top1_{name}']:.2f} %" for name in ("before", "after", "float16")),
+            *(_percent(v[f"top1_{name}"], 100) for name in ("before", "after", "float16")),
         )
         gaps = [f"{v[name]:.0e}" for name in ("torch_fast", "numpy_fast", "torch_small", "torch_portable")]
         second.add_row(
@@ -113,6 +114,18 @@ def print_report(content: Mapping[str, Any]) -> None:
         )  # fmt: skip
     means = content["mean_top1_percent"]
     first.add_section()
-    first.add_row("mean", "", "", *(f"{means[name]:.2f} %" for name in ("before", "after", "float16")))
+    first.add_row("mean", "", "", *(_percent(means[name], 1) for name in ("before", "after", "float16")))
     console.print(first)
     console.print(second)
+
+
+def _half_size(signature: Signature) -> int | None:
+    """Bytes of the float16 file; None if a number is too large for float16."""
+    try:
+        return len(signature.to("float16").encode())
+    except SignatureError:
+        return None
+
+
+def _percent(value: float | None, factor: int) -> str:
+    return "too large" if value is None else f"{factor * value:.2f} %"

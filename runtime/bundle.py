@@ -58,7 +58,7 @@ class Compiled:
         if entry is None:
             raise BundleError(f"{self.path} has no {name}; it has {', '.join(sorted(self.manifest['files']))}")
         data = files.read_bytes(self.path / name, limit=GRAPH_LIMIT, error=BundleError, what="compiled file")
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
             raise BundleError(
                 f"{self.path / name} is not the file that was compiled; run 'isoform compile {self.path.parent}' again"
             )
@@ -151,7 +151,23 @@ class Bundle:
             SignatureError: If a base signature is damaged or does not fit.
         """
         path = Path(path)
+        for _ in range(8):
+            before = _identity(path)
+            try:
+                return cls._load(path, with_compiled=with_compiled)
+            except (BundleError, SignatureError):
+                # A writer may have put a new directory in place while we read the old one: then what we saw was half of each.
+                if _identity(path) == before:
+                    raise
+        return cls._load(path, with_compiled=with_compiled)
+
+    @classmethod
+    def _load(cls, path: Path, *, with_compiled: bool) -> Bundle:
         if not path.is_dir():
+            if aside := files.set_aside(path.absolute()):
+                raise BundleError(
+                    f"bundle {path} was being replaced when its writer died; the old one is {aside}, rename it back"
+                )
             raise BundleError(f"bundle {path} is not a directory; 'isoform train RECIPE.toml -o {path}' makes one")
         content = _object(path / "bundle.json", "bundle.json")
         if content.get("format") != FORMAT:
@@ -160,6 +176,8 @@ class Bundle:
             )
         try:
             spec = NetworkSpec.from_json(content.get("network"))
+            if content.get("kind") != spec.kind:
+                raise SpecError(f"it is of kind {content.get('kind')!r}, but its network of kind {spec.kind!r}")
             names = [check_name(name) for name in _mapping(content, "tasks", path)]
         except (SpecError, SignatureError) as problem:
             raise BundleError(f"{path / 'bundle.json'}: {problem}") from None
@@ -191,8 +209,20 @@ class Bundle:
         return (self.compiled.signatures if self.compiled else self.signatures)[task]
 
     def labels(self, signature: Signature) -> tuple[str, ...]:
-        """The names of a signature's classes: its own, or those of the base that it inherits from."""
-        return signature.labels or self._inherited(signature).labels or ()
+        """The names of a signature's classes: its own, or those of the base that it inherits from.
+
+        Raises:
+            SignatureError: If they are not as many as its logits layer has rows.
+        """
+        labels = signature.labels or self._inherited(signature).labels or ()
+        rows = signature.parts.get("logits.bias")
+        if rows is None:
+            rows = self._inherited(signature).parts["logits.bias"]
+        if len(labels) != len(rows):
+            raise SignatureError(
+                f"signature {signature.digest[:8]} has {len(labels)} labels for {len(rows)} classes; make it again with a label for each class"
+            )
+        return labels
 
     def resolve(self, signature: Signature) -> dict[str, Array]:
         """Complete a signature: absent parts come from its base, shared BN affine from the templates.
@@ -215,6 +245,7 @@ class Bundle:
                 rows = mix(self.spec, template_matrix(self.spec, self.tensors), softmax(parts["mixture"]))["bn.affine"]
                 affine[:, self.spec.channels : -self.spec.head_channels] = rows.transpose(1, 0, 2).reshape(2, -1)
             parts["bn.affine"] = affine
+        self.labels(signature)
         return parts
 
     def _inherited(self, signature: Signature) -> Signature:
@@ -252,6 +283,11 @@ def _checked_tensors(spec: NetworkSpec, arrays: Mapping[str, Array], *, where: s
     return checked
 
 
+def _identity(path: Path) -> tuple[int, ...]:
+    """Which directories lie at a bundle's path right now."""
+    return tuple(place.stat().st_ino if place.exists() else 0 for place in (path, path / "compiled"))
+
+
 def _object(path: Path, what: str) -> dict[str, Any]:
     value = files.read_json(path, limit=JSON_LIMIT, error=BundleError, what=what)
     if not isinstance(value, dict):
@@ -268,6 +304,8 @@ def _mapping(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any
 
 def _base(directory: Path, task: str, entry: object) -> Signature:
     signature = Signature.load(directory / f"{task}.safetensors")
+    if signature.task != task:
+        raise BundleError(f"{directory / task}.safetensors is of task {signature.task!r}; copy the bundle again")
     named = entry.get("signature") if isinstance(entry, dict) else None
     if signature.digest != named:
         raise BundleError(
@@ -290,7 +328,9 @@ def _load_compiled(bundle: Bundle) -> Compiled | None:
         raise BundleError(
             f"{path} was compiled for templates {str(manifest.get('template'))[:8]}, but {bundle.digest[:8]} are here; {again}"
         )
-    tasks, _ = _mapping(manifest, "tasks", path), _mapping(manifest, "files", path)
+    tasks, entries = _mapping(manifest, "tasks", path), _mapping(manifest, "files", path)
+    if not all(isinstance(entry, dict) for entry in entries.values()):
+        raise BundleError(f"{path / 'manifest.json'} has an entry in $.files that is no object; {again}")
     if set(tasks) != set(bundle.signatures):
         raise BundleError(
             f"{path} was compiled for tasks {sorted(tasks)}, but the bundle has {sorted(bundle.signatures)}; {again}"
@@ -300,6 +340,10 @@ def _load_compiled(bundle: Bundle) -> Compiled | None:
         try:
             signature = _base(path / "signatures", task, tasks[task])
             signature.check_fits(bundle.spec, bundle.digest, name=task)
+            if tasks[task].get("trained") != bundle.signatures[task].digest or set(signature.parts) != set(
+                bundle.signatures[task].parts
+            ):
+                raise BundleError(f"{path} was compiled for another signature of task {task!r} than the bundle's")
         except IsoformError as problem:
             raise BundleError(f"{problem}; {again}") from None
         signatures[task] = signature

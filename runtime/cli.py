@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from typing import NoReturn
 
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file may hold text that the terminal cannot show
     width = max(map(len, VERBS))
     parser = Parser(
         prog="isoform",
@@ -71,6 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as problem:
+        print(
+            f"isoform {chosen.verb}: {problem.filename or 'the system'}: {problem.strerror or problem}", file=sys.stderr
+        )
+        return 2
+    except MemoryError:
+        print(f"isoform {chosen.verb}: not enough memory; make the network or the data smaller", file=sys.stderr)
+        return 2
 
 
 def _run(verb: str, words: list[str]) -> int:

@@ -175,12 +175,8 @@ def _describe_graph(path: Path) -> dict[str, Any]:
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as problem:
-        if path.name == "portable.onnx":
-            return {
-                "what": "graph without weights",
-                "size_bytes": len(data),
-                "note": "the weights of a signature are handed over when a session is built",
-            }
+        if path.name == "portable.onnx" and (path.parent / "manifest.json").is_file():
+            return _describe_portable(path)
         raise InputError(
             f"{path} is not a graph that ONNX Runtime reads: {(str(problem) or 'no reason given').splitlines()[0]}"
         ) from None
@@ -193,3 +189,13 @@ def _describe_graph(path: Path) -> dict[str, Any]:
         "what": "graph", "size_bytes": len(data), "producer": metadata.producer_name,
         "metadata": dict(metadata.custom_metadata_map), "inputs": ends(session.get_inputs()), "outputs": ends(session.get_outputs()),
     }  # fmt: skip
+
+
+def _describe_portable(path: Path) -> dict[str, Any]:
+    """The graph without weights: nothing runs without a signature's, so it is checked by its digest."""
+    from isoform.runtime.bundle import Bundle
+
+    bundle = Bundle.load(path.absolute().parent.parent)
+    data = bundle.compiled.read(path.name) if bundle.compiled else b""
+    note = "the weights of a signature are handed over when a session is built"
+    return {"what": "graph without weights", "size_bytes": len(data), "template": bundle.digest, "note": note}

@@ -84,6 +84,7 @@ class OnnxEngine:
             collections.OrderedDict()
         )
         self._lock = threading.Lock()
+        self._building: dict[str, threading.Lock] = {}
 
     def logits(self, x: Array, signature: Signature) -> Array:
         """Run one batch.
@@ -114,6 +115,23 @@ class OnnxEngine:
             if key in self._sessions:
                 self._sessions.move_to_end(key)
                 return self._sessions[key][:2]
+            building = self._building.setdefault(key, threading.Lock())
+        # One thread builds a signature's session, others that want the same one wait for it.
+        with building:
+            with self._lock:
+                if key in self._sessions:
+                    return self._sessions[key][:2]
+            session, head, size = self._build(signature)
+            with self._lock:
+                self._building.pop(key, None)
+                self._sessions[key] = session, head, size
+                while (
+                    len(self._sessions) > 1 and sum(entry[2] for entry in self._sessions.values()) > self._cache_bytes
+                ):
+                    self._sessions.popitem(last=False)
+        return session, head
+
+    def _build(self, signature: Signature) -> tuple[ort.InferenceSession, dict[str, Array], int]:
         bundle = self._bundle
         weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
         head = {name: weights[name] for name in ("logits.weight", "logits.bias")}
@@ -121,12 +139,7 @@ class OnnxEngine:
             session = portable_session(self._graph, bundle.spec, weights, threads=self._threads)
         except EngineError as problem:
             raise EngineError(f"{problem}; run 'isoform compile {bundle.path}' again") from problem
-        with self._lock:
-            self._sessions[key] = session, head, sum(array.nbytes for array in weights.values())
-            self._sessions.move_to_end(key)
-            while len(self._sessions) > 1 and sum(size for *_, size in self._sessions.values()) > self._cache_bytes:
-                self._sessions.popitem(last=False)
-        return session, head
+        return session, head, sum(array.nbytes for array in weights.values())
 
     def clear(self) -> None:
         """Let go of every session."""

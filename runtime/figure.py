@@ -17,7 +17,7 @@ import numpy as np
 from isoform.runtime import files
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import UsageError
-from isoform.runtime.signature import Signature
+from isoform.runtime.signature import Signature, softmax
 
 __all__ = ["add_arguments_figure", "draw_signatures", "run_figure", "save_figure"]
 
@@ -47,13 +47,11 @@ def run_figure(arguments: argparse.Namespace) -> None:
     bundle = Bundle.load(arguments.bundle)
     chosen = {task: bundle.signatures[task] if arguments.trained else bundle.base(task) for task in bundle.signatures}
     for path in arguments.signature:
-        signature = Signature.load(path)
-        signature.check_fits(bundle.spec, bundle.digest, name=str(path))
-        chosen[path.stem] = signature
-    xis = {
-        name: signature.xi if "mixture" in signature.parts else bundle.base(signature.task).xi
-        for name, signature in chosen.items()
-    }
+        name = path.stem
+        while name in chosen:
+            name += "′"
+        chosen[name] = Signature.load(path)
+    xis = {name: softmax(bundle.resolve(signature)["mixture"]) for name, signature in chosen.items()}
     save_figure(draw_signatures(xis), arguments.output)
 
 
@@ -78,7 +76,8 @@ def draw_signatures(xis: Mapping[str, Any]) -> Any:
     axes = np.atleast_1d(figure.subplots(1, len(xis), sharey=True))
     for axis, (name, xi) in zip(axes, xis.items(), strict=True):
         image = axis.imshow(xi[:, order].T, vmin=0, vmax=1, cmap="magma_r", aspect="equal")
-        axis.set_title(name)
+        axis.set_title(name, parse_math=False)
+        axis.set_ylim(templates - 0.5, -0.5)
         axis.set_xlabel("layer")
         axis.set_xticks(range(layers), [str(i + 1) for i in range(layers)], fontsize=8)
         axis.set_yticks(range(templates), [str(k) for k in order], fontsize=8)
@@ -105,10 +104,13 @@ def save_figure(figure: Any, path: Path) -> None:
     Raises:
         UsageError: If the file name's ending is not .png, .svg or .pdf.
     """
+    from matplotlib import rc_context
+
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise UsageError(f"the picture {path} ends in {path.suffix!r}, but .png, .svg or .pdf was expected")
     buffer = io.BytesIO()
     dates = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    figure.savefig(buffer, format=kind, dpi=150, metadata=dates[kind])
+    with rc_context({"svg.hashsalt": "isoform"}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=dates[kind])
     files.write_bytes(path, buffer.getvalue())

@@ -2,8 +2,10 @@
 
 A file is written under a temporary name beside its place, flushed to the disk (fsync), and renamed. A directory is built under
 a temporary name and *exchanged* with the old one in one system call (``renameat2`` on Linux, ``renamex_np`` on macOS), so that a
-``kill -9`` at any moment leaves the old one or the new one. Left-over temporary names are removed by the next writer.
+``kill -9`` at any moment leaves the old one or the new one. Some file systems refuse the exchange; there two renames do it, and
+the next writer puts the old directory back if the process died between them.
 
+A writer holds a lock on what it builds. What is left over and not locked belongs to the dead, and the next writer removes it.
 Imports nothing of isoform but the errors.
 """
 
@@ -11,39 +13,50 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
+import importlib
 import json
 import os
+import platform
+import secrets
 import shutil
+import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from isoform.runtime.errors import IsoformError
 
-__all__ = ["canonical_json", "read_bytes", "read_json", "replace_directory", "write_bytes"]
+# Only POSIX systems have it; elsewhere left-overs are not recognised, and stay.
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
+
+__all__ = ["canonical_json", "read_bytes", "read_json", "replace_directory", "set_aside", "write_bytes"]
 
 _AT_FDCWD = -100
 _EXCHANGE = 2
+_RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "armv7l": 382, "riscv64": 276}
+"""The system call's number, for C libraries that have no function for it."""
 
 
 def read_bytes(path: Path, *, limit: int, error: type[IsoformError], what: str) -> bytes:
-    """Read a whole file of at most ``limit`` bytes.
+    """Read a whole file of at most ``limit`` bytes, using no more memory than it is long.
 
     Raises:
         IsoformError: Of the class ``error``, if the file is missing, unreadable, not a file, or larger than the limit.
     """
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise error(f"{what} {path} cannot be read: it is not a regular file")
+            if found.st_size > limit:
+                raise error(f"{what} {path} is larger than the {limit:,} bytes that such a file may have")
+            return file.read(found.st_size)
     except FileNotFoundError:
         raise error(f"{what} {path} does not exist") from None
-    except OSError as problem:
-        raise error(f"{what} {path} cannot be read: {problem.strerror}") from None
-    if len(data) > limit:
-        raise error(f"{what} {path} is larger than the {limit:,} bytes that such a file may have")
-    return data
+    except (OSError, ValueError) as problem:
+        raise error(f"{what} {path} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
 
 
 def read_json(path: Path, *, limit: int, error: type[IsoformError], what: str) -> Any:
@@ -66,20 +79,24 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         IsoformError: If the directory is missing or not writable, or the disk is full.
     """
+    path = Path(os.path.realpath(path))
+    prefix = f".{path.name}.tmp-"
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        _remove_left_overs(path.parent, prefix)
+        temporary = path.parent / f"{prefix}{secrets.token_hex(8)}"
         try:
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             with os.fdopen(handle, "wb") as file:
+                _lock(file.fileno())
                 file.write(data)
                 file.flush()
-                os.fchmod(file.fileno(), 0o644)
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+                os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        _sync_directory(path.parent)
+        _sync(path.parent)
     except OSError as problem:
         raise IsoformError(f"{path} cannot be written: {problem.strerror}") from None
 
@@ -93,45 +110,69 @@ def replace_directory(path: Path) -> Iterator[Path]:
     Raises:
         IsoformError: If the parent directory is missing or not writable, or ``path`` is a file.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.realpath(path))
     if path.exists() and not path.is_dir():
         raise IsoformError(f"{path} is a file, but a directory was to be written there; choose another name")
     prefix = f".{path.name}.new-"
     try:
-        for left_over in path.parent.glob(f"{prefix}*"):
-            _remove_if_abandoned(left_over)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=path.parent))
-        temporary.chmod(0o755)
+        if (aside := set_aside(path)) and not path.exists():
+            os.rename(aside, path)
+        _remove_left_overs(path.parent, prefix)
+        temporary = path.parent / f"{prefix}{secrets.token_hex(8)}"
+        temporary.mkdir()
     except OSError as problem:
         raise IsoformError(f"{path} cannot be written: {problem.strerror}") from None
+    handle = os.open(temporary, os.O_RDONLY)
     try:
+        _lock(handle)
         yield temporary
         for file in temporary.rglob("*"):
-            _sync_directory(file)
-        _sync_directory(temporary)
+            _sync(file)
+        _sync(temporary)
         if path.exists():
             _exchange(temporary, path)
         else:
             os.rename(temporary, path)
-        _sync_directory(path.parent)
+        _sync(path.parent)
     except OSError as problem:
         raise IsoformError(f"{path} cannot be written: {problem.strerror}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
 
 
-def _remove_if_abandoned(directory: Path) -> None:
-    """Remove a dead writer's temporary directory; a live writer's stays."""
-    owner = directory.name.split(".new-", 1)[1].split("-", 1)[0]
-    if owner.isdigit() and int(owner) != os.getpid():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(int(owner), 0)
-            return
-        shutil.rmtree(directory, ignore_errors=True)
+def set_aside(path: Path) -> Path | None:
+    """Where a writer that died between two renames has left the directory that was at ``path``; None if there is none."""
+    found = sorted(path.parent.glob(f"{glob.escape(f'.{path.name}.old-')}*"))
+    return found[0] if found else None
 
 
-def _sync_directory(path: Path) -> None:
-    """Flush a file or a directory's entries to the disk."""
+def _remove_left_overs(directory: Path, prefix: str) -> None:
+    """Remove what the dead have left: everything of that name that nobody holds a lock on."""
+    if fcntl is None:
+        return
+    for left_over in directory.glob(f"{glob.escape(prefix)}*"):
+        with contextlib.suppress(OSError):
+            handle = os.open(left_over, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if left_over.is_dir():
+                    shutil.rmtree(left_over, ignore_errors=True)
+                else:
+                    left_over.unlink()
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    """Mark as being written, until the handle is closed or the process dies. Best effort: some file systems have no locks."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file, or a directory's entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -143,13 +184,18 @@ def _exchange(new: Path, old: Path) -> None:
     """Swap two directories' names. Atomic where the system can; else two renames, with a moment between them."""
     library = ctypes.CDLL(None, use_errno=True)
     a, b = os.fsencode(new), os.fsencode(old)
-    if sys.platform == "linux" and hasattr(library, "renameat2"):
-        if library.renameat2(_AT_FDCWD, a, _AT_FDCWD, b, _EXCHANGE) == 0:
+    if sys.platform == "linux":
+        if hasattr(library, "renameat2"):
+            done = library.renameat2(_AT_FDCWD, a, _AT_FDCWD, b, _EXCHANGE)
+        elif number := _RENAMEAT2.get(platform.machine()):
+            done = library.syscall(number, _AT_FDCWD, a, _AT_FDCWD, b, _EXCHANGE)
+        else:
+            done = -1
+        if done == 0:
             return
     elif sys.platform == "darwin" and hasattr(library, "renamex_np") and library.renamex_np(a, b, _EXCHANGE) == 0:
         return
-    # Some file systems (overlay, network) refuse the exchange.
-    aside = old.with_name(f".{old.name}.new-{os.getpid()}-old")
+    aside = old.with_name(f".{old.name}.old-{secrets.token_hex(8)}")
     os.rename(old, aside)
     os.rename(new, old)
-    os.rename(aside, new)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -6,12 +6,12 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.spec import Array
 
-__all__ = ["load_image"]
+__all__ = ["load_image", "resize"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP", "GIF", "TIFF")
 PIXEL_LIMIT = 64 << 20
@@ -22,7 +22,8 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int]) -> Array:
     """Read an image file as one sample.
 
     Args:
-        path: A PNG, JPEG, BMP, PPM/PGM, WebP, GIF or TIFF file. An alpha channel is laid over black.
+        path: A PNG, JPEG, BMP, PPM/PGM, WebP, GIF or TIFF file of 8 bits per channel, or grey of 16. Turned as its camera
+            says (EXIF); an alpha channel is laid over black.
         shape: Channels (1: grey, 3: red, green, blue), height, width of the sample; another size is resized (bilinear).
 
     Returns:
@@ -41,27 +42,55 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int]) -> Array:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > PIXEL_LIMIT:
-                    raise InputError(
-                        f"image {path} has {image.width}×{image.height} pixels, but at most {PIXEL_LIMIT:,} are read; make it smaller"
-                    )
-                if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                    layer = image.convert("RGBA")
-                    image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)  # type: ignore[assignment]
-                deep = image.mode.startswith("I")
-                image = image.convert("F") if deep else image.convert("L" if channels == 1 else "RGB")  # type: ignore[assignment]
-                if deep and channels == 3:
-                    image = Image.merge("RGB", [Image.fromarray((np.asarray(image) / 257).astype(np.uint8))] * 3)  # type: ignore[assignment]
-                if image.size != (width, height):
-                    image = image.resize((width, height), Image.Resampling.BILINEAR)  # type: ignore[assignment]
-                pixels = np.asarray(image, dtype=np.float32)
+                    raise Image.DecompressionBombError
+                planes = _planes(ImageOps.exif_transpose(image), channels, path)
     except FileNotFoundError:
         raise InputError(f"image {path} does not exist") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, but an image file was expected") from None
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"image {path} is larger than the {PIXEL_LIMIT:,} pixels that are read; make it smaller"
+        ) from None
+    except UnidentifiedImageError:
         raise InputError(f"{path} is not an image that can be read; {', '.join(FORMATS)} were expected") from None
     except (OSError, SyntaxError, ValueError, MemoryError) as problem:
         raise InputError(
             f"image {path} cannot be read: {str(problem) or type(problem).__name__}; it is damaged or cut short"
         ) from None
-    scale = 65535 if deep and channels == 1 else 255
-    planes = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-    return np.ascontiguousarray(planes / np.float32(scale))
+    return resize(planes, height, width)
+
+
+def resize(planes: Array, height: int, width: int) -> Array:
+    """Resize the planes of one image, bilinear, so that every pixel of the larger one counts.
+
+    Args:
+        planes: Shape (channels, any, any), float32.
+        height: Wanted height.
+        width: Wanted width.
+
+    Returns:
+        Shape (channels, height, width), float32, C-contiguous.
+    """
+    if planes.shape[1:] == (height, width):
+        return np.ascontiguousarray(planes, dtype=np.float32)
+    size = (width, height)
+    return np.stack([np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)) for plane in planes])
+
+
+def _planes(image: Image.Image, channels: int, path: str | Path) -> Array:
+    """Channels first, float32 in [0, 1], in the image's own size."""
+    if image.mode == "F":
+        raise InputError(
+            f"image {path} holds floating-point pixels of unknown range; save it with 8 or 16 bits per pixel"
+        )
+    if image.mode.startswith("I"):
+        grey = np.asarray(image.convert("I"), dtype=np.float32)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise InputError(f"image {path} has pixels of more than 16 bits; save it with 8 or 16 bits per pixel")
+        return np.repeat(grey[None] / np.float32(65535), channels, axis=0)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.float32) / np.float32(255)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -29,9 +29,9 @@ class Runtime:
     """
 
     def __init__(self, bundle: Bundle, *, threads: int, cache_bytes: int, engine: Literal["onnx", "numpy"]) -> None:
-        if not isinstance(threads, int) or threads < 0:
+        if not isinstance(threads, int) or not 0 <= threads <= 1024:
             raise UsageError(
-                f"threads is {threads!r}, but a whole number from 0 (let ONNX Runtime choose) was expected"
+                f"threads is {threads!r}, but a whole number from 0 (let ONNX Runtime choose) to 1024 was expected"
             )
         if not isinstance(cache_bytes, int) or cache_bytes < 0:
             raise UsageError(f"cache_bytes is {cache_bytes!r}, but a whole number of bytes from 0 was expected")
@@ -62,7 +62,9 @@ class Runtime:
             SignatureError: If one of its base signatures is damaged.
             UsageError: If an argument is out of range.
         """
-        return cls(Bundle.load(path), threads=threads, cache_bytes=cache_bytes, engine=engine)
+        return cls(
+            Bundle.load(path, with_compiled=engine == "onnx"), threads=threads, cache_bytes=cache_bytes, engine=engine
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -102,16 +104,28 @@ class Runtime:
             Shape (n, classes), float32. A fresh array.
 
         Raises:
-            InputError: If the samples have another shape, are no numbers, or hold one that is not finite.
+            InputError: If the samples have another shape, are no numbers, hold one that is not finite, or overflow.
+            UsageError: If the signature is something else.
             SignatureError: If the signature was made for other templates, or inherits from a base that is not here.
             EngineError: If ONNX Runtime fails.
         """
         x = self.checked(x)
+        if not isinstance(signature, Signature):
+            raise UsageError(
+                f"the signature is a {type(signature).__name__}; ask for one with rt.signature(task) or Signature.load(path)"
+            )
         if len(x) == 0:
-            return np.zeros((0, len(self.bundle.labels(signature))), dtype=np.float32)
+            return np.zeros((0, len(self.bundle.resolve(signature)["logits.bias"])), dtype=np.float32)
         if self._engine is None:
-            return reference_logits(self.bundle.spec, self.bundle.tensors, self.bundle.resolve(signature), x)
-        return self._engine.logits(x, signature)
+            logits = reference_logits(self.bundle.spec, self.bundle.tensors, self.bundle.resolve(signature), x)
+        else:
+            logits = self._engine.logits(x, signature)
+        finite = np.isfinite(logits).all(axis=1)
+        if not finite.all():
+            raise InputError(
+                f"sample {int(np.argmin(finite))} holds numbers so large that its logits are not finite; scale the samples as in training"
+            )
+        return logits
 
     def checked(self, x: Array) -> Array:
         """Samples as ``predict`` needs them: float32, C-contiguous; ``InputError`` as described there."""

@@ -24,12 +24,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Self
 
 import numpy as np
 
 from isoform.runtime import files, tensors
-from isoform.runtime.errors import SignatureError
+from isoform.runtime.errors import IsoformError, SignatureError
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["DISCRETE_GAP", "Signature", "check_name"]
@@ -59,6 +60,26 @@ def check_name(name: object, *, what: str = "task") -> str:
             f"{what} is named {name!r}, but 1 to 64 letters, digits, '.', '_' or '-' were expected, the first a letter or digit"
         )
     return name
+
+
+def check_labels(labels: Sequence[object], *, error: type[IsoformError], what: str) -> tuple[str, ...]:
+    """Check the names of classes: different texts of 1 to 256 characters that UTF-8 can hold.
+
+    Raises:
+        IsoformError: Of the class ``error``, if they are anything else.
+    """
+    names = [label for label in labels if isinstance(label, str) and 0 < len(label) <= 256 and _is_utf8(label)]
+    if len(names) != len(labels) or len(set(names)) != len(names):
+        raise error(f"{what} has labels {[*labels][:12]!r}, but different texts of 1 to 256 characters were expected")
+    return tuple(names)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,11 +127,9 @@ class Signature:
                     f"a signature's {name} digest is {value!r}, but 64 lower-case hex digits were expected"
                 )
         if self.labels is not None:
-            object.__setattr__(self, "labels", tuple(self.labels))
-            if len(set(self.labels)) != len(self.labels) or not all(
-                isinstance(label, str) and 0 < len(label) <= 256 for label in self.labels
-            ):
-                raise SignatureError("a signature's labels must be different texts of 1 to 256 characters")
+            object.__setattr__(self, "labels", check_labels(self.labels, error=SignatureError, what="a signature"))
+        if self.created is not None and not (isinstance(self.created, str) and _is_utf8(self.created)):
+            raise SignatureError(f"a signature's date is {self.created!r}, but a text was expected")
         parts: dict[str, Array] = {}
         for name in _PARTS:
             if name in self.parts:
@@ -129,7 +148,7 @@ class Signature:
                     f"a signature's logits layer has {parts['logits.weight'].shape[0]} rows, {classes} biases and "
                     f"{'no' if self.labels is None else len(self.labels)} labels, but these belong together"
                 )
-        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "parts", MappingProxyType(parts))
 
     def _checked(self, name: str, array: Array) -> Array:
         if array.dtype.kind != "f" or array.ndim != _RANKS[name] or 0 in array.shape:

@@ -103,6 +103,10 @@ class NetworkSpec:
             raise SpecError(
                 f"adapter_kernel {list(self.adapter_kernel)} does not divide the input's {height}×{width} pixels; choose a kernel that does, or pad the samples"
             )
+        if self.templates * self.block_size > 1 << 30:
+            raise SpecError(
+                f"the templates would hold {self.templates * self.block_size:,} numbers, but at most {1 << 30:,} are read; make them smaller"
+            )
         for name in ("mean", "std"):
             value = getattr(self, name)
             if len(value) != self.input_shape[0] or not all(math.isfinite(v) for v in value):
@@ -221,7 +225,7 @@ class NetworkSpec:
         }
         try:
             return cls(**plain)
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise SpecError(f"the network's description has a field of the wrong type: {error}") from None
 
 

@@ -22,8 +22,8 @@ from isoform.runtime.spec import Array
 
 __all__ = ["decode", "encode"]
 
-HEADER_LIMIT = 1 << 16
-"""Longest header that is read, in bytes; the largest one that isoform writes is about 5,000."""
+HEADER_LIMIT = 16 << 20
+"""Longest header that is read, in bytes; a signature has about 700, a checkpoint of many tasks some 100,000."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 _NAMES = {value: key for key, value in _DTYPES.items()}
@@ -38,6 +38,9 @@ def encode(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
 
     Returns:
         The whole file; a function of the content alone.
+
+    Raises:
+        IsoformError: If names and texts are too long to be read back.
     """
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     payload = bytearray()
@@ -49,6 +52,10 @@ def encode(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, len(payload)]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > HEADER_LIMIT:
+        raise IsoformError(
+            f"the names and texts of a tensor file take {len(text):,} bytes, but at most {HEADER_LIMIT:,} can be read back"
+        )
     return len(text).to_bytes(8, "little") + text + bytes(payload)
 
 
@@ -92,7 +99,12 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
     for name, entry in entries:
         if entry["dtype"] not in _DTYPES:
             raise error(f"{what} stores {name!r} as {entry['dtype']}, but F32 or F16 was expected")
-        tensors[name] = np.frombuffer(entry["data"], dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        try:
+            tensors[name] = np.frombuffer(entry["data"], dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        except ValueError:
+            raise error(
+                f"{what} stores {name!r} in a shape of {len(entry['shape'])} dimensions that no array can have"
+            ) from None
     if encode(tensors, metadata) != data:
         raise error(f"{what} is not in canonical form, so it was changed after isoform wrote it")
     return tensors, metadata

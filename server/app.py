@@ -15,7 +15,7 @@ from pathlib import Path
 from flask import Flask, Response, current_app, jsonify
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from isoform.runtime.errors import BundleError, InputError, IsoformError, SignatureError, UsageError
+from isoform.runtime.errors import InputError, IsoformError, SignatureError, UsageError
 from isoform.runtime.runtime import Runtime
 from isoform.server import health, inference
 from isoform.server.state import attach_runtime
@@ -55,13 +55,7 @@ def create_app(runtime: Runtime, *, max_body_bytes: int = 16 << 20) -> Flask:
 
 
 def _our_error(problem: IsoformError) -> tuple[Response, int]:
-    status = (
-        400
-        if isinstance(problem, InputError | SignatureError | UsageError)
-        else 404
-        if isinstance(problem, BundleError)
-        else 500
-    )
+    status = 400 if isinstance(problem, InputError | SignatureError | UsageError) else 500
     if status == 500:
         log.error("%s", problem)
     return jsonify(error=str(problem)), status

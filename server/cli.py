@@ -37,26 +37,34 @@ def run_serve(arguments: argparse.Namespace) -> None:
     """Serve until SIGTERM or Ctrl-C. The first line on stdout is JSON with the address, once requests are answered."""
     if not 0 <= arguments.port <= 65535:
         raise UsageError(f"--port is {arguments.port}, but 0 to 65535 was expected")
-    if arguments.workers < 1:
-        raise UsageError(f"--workers is {arguments.workers}, but 1 or more was expected")
+    if not 1 <= arguments.workers <= 256:
+        raise UsageError(f"--workers is {arguments.workers}, but 1 to 256 was expected")
+    if not 1 <= arguments.max_body_mb <= 1024:
+        raise UsageError(f"--max-body-mb is {arguments.max_body_mb}, but 1 to 1024 was expected")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime:
         app = create_app(runtime, max_body_bytes=arguments.max_body_mb << 20)
         try:
+            # The application refuses long bodies itself, with JSON; waitress is only kept from reading without an end.
             server = create_server(
                 app,
                 host=arguments.host,
                 port=arguments.port,
                 threads=arguments.workers,
                 ident="isoform",
-                max_request_body_size=(arguments.max_body_mb << 20) + 1,
+                max_request_body_size=4 * (arguments.max_body_mb << 20),
             )
         except (OSError, ValueError) as problem:
             raise UsageError(
                 f"cannot listen on {arguments.host}:{arguments.port}: {problem}; choose another --host or --port"
             ) from None
         signal.signal(signal.SIGTERM, _stop)
-        url = f"http://{arguments.host}:{server.effective_port}"
+        host, port = (
+            server.effective_listen[0]
+            if hasattr(server, "effective_listen")
+            else (arguments.host, server.effective_port)
+        )
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         print(json.dumps({"url": url, "tasks": list(runtime.tasks), "template": runtime.bundle.digest}), flush=True)
         print(f"serving {len(runtime.tasks)} tasks on {url}; stop with Ctrl-C", file=sys.stderr)
         try:

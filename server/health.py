@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint
 
 from isoform.server import protocol
-from isoform.server.state import get_runtime
+from isoform.server.state import get_runtime, get_signature
 
 __all__ = ["blueprint"]
 
@@ -36,7 +36,7 @@ def server_metadata() -> dict[str, Any]:
 @blueprint.get("/models/<task>/ready")
 def model_ready(task: str) -> dict[str, Any]:
     """The task can be asked; 404 if there is none of that name."""
-    get_runtime().signature(task)
+    get_signature(task)
     return {"name": task, "ready": True}
 
 
@@ -44,5 +44,5 @@ def model_ready(task: str) -> dict[str, Any]:
 def model_metadata(task: str) -> dict[str, Any]:
     """What the task takes and gives; 404 if there is none of that name."""
     runtime = get_runtime()
-    signature = runtime.signature(task)
+    signature = get_signature(task)
     return protocol.metadata(task, runtime.bundle.spec, runtime.labels(signature), signature.digest)

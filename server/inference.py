@@ -8,7 +8,7 @@ from flask import Blueprint, request
 
 from isoform.runtime.errors import UsageError
 from isoform.server import protocol
-from isoform.server.state import get_runtime
+from isoform.server.state import get_runtime, get_signature
 
 __all__ = ["blueprint"]
 
@@ -19,7 +19,7 @@ blueprint = Blueprint("inference", __name__, url_prefix="/v2")
 def infer(task: str) -> dict[str, Any]:
     """Predict with a task's base signature; the answer names the signature's digest."""
     runtime = get_runtime()
-    signature = runtime.signature(task)
+    signature = get_signature(task)
     if "Inference-Header-Content-Length" in request.headers:
         raise UsageError(
             "the request has binary tensors, but this server reads JSON tensors; send the numbers in $.inputs[0].data"

@@ -6,7 +6,9 @@ so far are all there is. A checkpoint names the recipe and the data that it belo
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ from torch import nn
 
 from isoform.runtime import files, tensors
 from isoform.runtime.errors import CheckpointError
+from isoform.runtime.spec import Array
 
 __all__ = ["checkpoint_path", "load_checkpoint", "save_checkpoint"]
 
 
 def checkpoint_path(bundle: Path) -> Path:
-    """Where the checkpoints of a bundle lie: ``<bundle>.checkpoint`` beside it."""
+    """The file that holds a run's state: ``<bundle>.checkpoint`` beside the bundle."""
     return bundle.absolute().with_name(f"{bundle.absolute().name}.checkpoint")
 
 
@@ -47,7 +50,14 @@ def save_checkpoint(
     for index, state in optimizer.state_dict()["state"].items():
         arrays.update({f"optimizer.{index}.{name}": value.numpy() for name, value in state.items()})
     metadata = {"identity": identity, "step": str(step), "history": json.dumps(history, separators=(",", ":"))}
+    metadata["digest"] = _digest(arrays, metadata)
     files.write_bytes(path, tensors.encode(arrays, metadata))
+
+
+def _digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+    """sha256 over everything but itself."""
+    rest = {name: value for name, value in metadata.items() if name != "digest"}
+    return hashlib.sha256(tensors.encode(arrays, rest)).hexdigest()
 
 
 def load_checkpoint(
@@ -71,6 +81,8 @@ def load_checkpoint(
         return 0, []
     data = files.read_bytes(path, limit=8 << 30, error=CheckpointError, what="checkpoint")
     arrays, metadata = tensors.decode(data, error=CheckpointError, what=f"checkpoint {path}")
+    if metadata.get("digest") != _digest(arrays, metadata):
+        raise CheckpointError(f"{path} does not match its digest; it is damaged, pass --fresh to discard it")
     if metadata.get("identity") != identity:
         raise CheckpointError(
             f"{path} is a checkpoint of another recipe or of other data; finish that run first, or pass --fresh to discard it"

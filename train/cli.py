@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -52,7 +51,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     }
     recipe = read_recipe(arguments.recipe, overrides)
     output = arguments.output.absolute()
-    if output.exists() and not (output / "bundle.json").exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and not _is_bundle(output):
         raise UsageError(
             f"{arguments.output} exists and is not a bundle; choose another name, so that nothing of yours is replaced"
         )
@@ -62,33 +61,40 @@ def run_train(arguments: argparse.Namespace) -> None:
     from isoform.train.data.load import load_task
     from isoform.train.loop import train
 
-    folder = checkpoint_path(output)
+    checkpoint = checkpoint_path(output)
     if arguments.fresh:
-        shutil.rmtree(folder, ignore_errors=True)
+        checkpoint.unlink(missing_ok=True)
     datasets = {name: load_task(task, recipe.data, root=arguments.data) for name, task in recipe.tasks.items()}
     counts = ", ".join(f"{name} {len(dataset.train.labels):,}" for name, dataset in datasets.items())
     print(
         f"training {len(datasets)} tasks ({counts} samples) for {recipe.steps} steps; Ctrl-C is safe, the same command goes on",
         file=sys.stderr,
     )
-    folder.mkdir(exist_ok=True)
     started = time.monotonic()
+    if not arguments.checkpoint_seconds >= 0:
+        raise UsageError(f"--checkpoint-seconds is {arguments.checkpoint_seconds}, but 0 or more was expected")
     with Progress(recipe.steps) as progress:
         bundle = train(
             recipe,
             datasets,
-            checkpoint=folder / "state.safetensors",
+            checkpoint=checkpoint,
             checkpoint_seconds=arguments.checkpoint_seconds,
             progress=progress,
         )
     with files.replace_directory(output) as directory:
         bundle.write(directory)
-    shutil.rmtree(folder, ignore_errors=True)
+    checkpoint.unlink(missing_ok=True)
     summary = {
         "bundle": str(arguments.output), "template": bundle.digest, "test_accuracy": bundle.training["test_accuracy"],
         "mean_max_xi": bundle.training["mean_max_xi"], "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
     print(json.dumps(summary))
+
+
+def _is_bundle(path: Path) -> bool:
+    """Whether a directory is empty or holds nothing but a bundle, so that replacing it loses nothing of the user's."""
+    known = {"bundle.json", "templates.safetensors", "signatures", "compiled"}
+    return path.is_dir() and all(entry.name in known or entry.name.startswith(".compiled.") for entry in path.iterdir())
 
 
 class Progress:

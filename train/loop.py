@@ -89,6 +89,10 @@ def train(
             raise DataError(
                 f"task {name!r} has training samples that are not finite, the first is number {int(np.argmin(finite))}; remove them"
             )
+        if len(dataset.train.labels) < 2:
+            raise DataError(
+                f"task {name!r} has {len(dataset.train.labels)} training sample, but two at least are needed; raise its limit"
+            )
     spec = _spec(recipe, datasets)
     network = IsometricNetwork(
         spec, tuple(len(d.classes) for d in datasets.values()), generator=torch.Generator().manual_seed(recipe.seed)
@@ -192,7 +196,9 @@ def _step(
 def _calibrate(network: IsometricNetwork, datasets: Mapping[str, Dataset]) -> None:
     """BN statistics of every task as the mean over its training samples: batch i enters with weight 1/i."""
     for task, dataset in enumerate(datasets.values()):
-        images = torch.from_numpy(dataset.train.images[:CALIBRATION_LIMIT])
+        # In random order, because data sets on disk are often sorted by class.
+        rows = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION_LIMIT]
+        images = torch.from_numpy(dataset.train.images[rows])
         for index, part in enumerate(images.chunk(max(1, len(images) // 256))):
             network(part, task, momentum=1 / (index + 1))
 

@@ -126,7 +126,7 @@ class OptimizerRecipe:
     mixture_lr_ratio: float = 20.0
     """ξ's learning rate over the weights'; papers use 10 to 100."""
     weight_decay: float = 0.02
-    """On weights, not on biases, BN or ξ."""
+    """On weights and on all of the templates; not on other biases, BN or ξ."""
     warmup_steps: int = 50
     bn_momentum: float = 0.1
 
@@ -212,7 +212,7 @@ def read_recipe(name: str, overrides: Mapping[str, str]) -> Recipe:
             ) from None
     try:
         value = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
+    except (ValueError, RecursionError) as problem:
         raise RecipeError(f"recipe {name} is not TOML: {problem}") from None
     for field, entry in overrides.items():
         *sections, last = field.split(".")
@@ -248,7 +248,7 @@ def override_fields() -> list[str]:
 def _parsed(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -289,10 +289,10 @@ def _converted(hint: Any, value: object, where: str) -> Any:
         if isinstance(value, Mapping):
             return {key: _build(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()}
         expected = "a table"
-    elif hint is float and type(value) in (int, float):
+    elif hint is float and type(value) in (int, float) and abs(typing.cast(float, value)) < 1e300:
         return float(typing.cast(float, value))
     elif type(value) is hint:
         return value
     else:
         expected = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[hint]
-    raise RecipeError(f"{where} is {value!r}, but {expected} was expected")
+    raise RecipeError(f"{where} is {repr(value)[:80]}, but {expected} was expected")

@@ -188,6 +188,7 @@ def serve(bundle: Path, runtime: Runtime, datasets: dict[str, Dataset], per_task
             raise SystemExit(f"the server did not start; its exit code is {process.wait(timeout=30)}")
         url = json.loads(line)["url"]
         right = 0
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine needs no proxy
         for task, dataset in datasets.items():
             x, labels = dataset.test.images[:per_task], dataset.test.labels[:per_task]
             body = {
@@ -199,7 +200,7 @@ def serve(bundle: Path, runtime: Runtime, datasets: dict[str, Dataset], per_task
                 data=json.dumps(body).encode(),
                 headers={"Content-Type": "application/json"},
             )
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with direct.open(request, timeout=60) as response:
                 answer = json.load(response)
             logits = np.array(answer["outputs"][0]["data"], dtype=np.float32).reshape(answer["outputs"][0]["shape"])
             signature = runtime.signature(task)

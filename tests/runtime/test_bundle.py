@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -55,6 +57,44 @@ def test_a_signature_inherits_only_from_the_base_it_names() -> None:
         bundle.resolve(delta.replace(task="nobody"))
 
 
+def test_labels_belong_to_the_logits_layer() -> None:
+    """As many labels as classes, wherever each comes from; else the signature is refused."""
+    bundle = make_bundle(SMALL)
+    base = bundle.signatures["a"]
+    wide = {name: np.concatenate([base.parts[name]] * 2) for name in ("logits.weight", "logits.bias")}
+    for wrong in (
+        base.replace(parts={**base.parts, **wide}, labels=None, base=base.digest),
+        base.keep("mixture").replace(labels=("only",)),
+    ):
+        with pytest.raises(SignatureError, match="labels for . classes"):
+            bundle.resolve(wrong)
+        with pytest.raises(SignatureError, match="labels for . classes"):
+            bundle.labels(wrong)
+
+
+def test_reading_while_a_writer_replaces(compiled, tmp_path) -> None:
+    """A reader sees the old bundle or the new one, never an error, while both are exchanged again and again."""
+    path = tmp_path / "bundle"
+    shutil.copytree(compiled, path)
+    shutil.copytree(compiled, tmp_path / "other")
+    shutil.rmtree(tmp_path / "other" / "compiled")
+    stop = threading.Event()
+
+    def exchange() -> None:
+        while not stop.is_set():
+            files._exchange(tmp_path / "other", path)
+            time.sleep(0.1)
+
+    writer = threading.Thread(target=exchange)
+    writer.start()
+    try:
+        found = {Bundle.load(path).compiled is None for _ in range(60)}
+    finally:
+        stop.set()
+        writer.join()
+    assert found == {True, False}
+
+
 def test_unknown_tasks_are_named(compiled) -> None:
     """Asking for a task that is not there lists those that are."""
     with pytest.raises(BundleError, match="no task 'klingon' .* plain, inverted, blurred, edges"):
@@ -68,6 +108,14 @@ def edit_json(path, change) -> None:
     path.write_text(json.dumps(content))
 
 
+def swap_compiled(bundle) -> None:
+    """Make edges' compiled signature plain's, with a manifest that agrees."""
+    folder = bundle / "compiled" / "signatures"
+    shutil.copy(folder / "edges.safetensors", folder / "plain.safetensors")
+    digest = Signature.load(folder / "edges.safetensors").digest
+    edit_json(bundle / "compiled" / "manifest.json", lambda c: c["tasks"]["plain"].update(signature=digest))
+
+
 DAMAGE = {
     "bundle.json gone": (lambda b: (b / "bundle.json").unlink(), "bundle.json .* does not exist"),
     "bundle.json no JSON": (lambda b: (b / "bundle.json").write_text("{"), "is not JSON"),
@@ -75,6 +123,17 @@ DAMAGE = {
     "bundle.json a list": (lambda b: (b / "bundle.json").write_text("[]"), "holds a list, but an object"),
     "deep": (lambda b: (b / "bundle.json").write_text("[" * 100_000), "is not JSON"),
     "format": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(format=9)), "is of format 9"),
+    "kind": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(kind="alignment")), "it is of kind 'alignment'"),
+    "mean": (lambda b: edit_json(b / "bundle.json", lambda c: c["network"].update(mean=[10**400])), "wrong type|out of range"),
+    "file entry": (
+        lambda b: edit_json(b / "compiled" / "manifest.json", lambda c: c["files"].update({"portable.onnx": 5})),
+        "has an entry in",
+    ),
+    "compiled for another": (
+        lambda b: edit_json(b / "compiled" / "manifest.json", lambda c: c["tasks"]["plain"].update(trained="00")),
+        "was compiled for another signature of task 'plain'",
+    ),
+    "compiled swapped": (swap_compiled, "is of task 'edges'"),
     "no tasks": (lambda b: edit_json(b / "bundle.json", lambda c: c.pop("tasks")), r"no object \$.tasks"),
     "empty tasks": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(tasks={})), "no task"),
     "task path": (
@@ -93,7 +152,7 @@ DAMAGE = {
     "signature cut": (lambda b: cut(b / "signatures" / "plain.safetensors"), "not a whole tensor file"),
     "signature swapped": (
         lambda b: shutil.copy(b / "signatures" / "edges.safetensors", b / "signatures" / "plain.safetensors"),
-        "but the bundle names",
+        "is of task 'edges'",
     ),
     "manifest gone": (lambda b: (b / "compiled" / "manifest.json").unlink(), "does not exist"),
     "manifest format": (lambda b: edit_json(b / "compiled" / "manifest.json", lambda c: c.update(format=0)), "is of format 0"),

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,13 +12,12 @@ from isoform.runtime.errors import BundleError, IsoformError
 
 
 def test_a_file_is_replaced_whole(tmp_path) -> None:
-    """The new bytes are there, nothing temporary is, and the file can be read by others."""
+    """The new bytes are there, and nothing temporary is."""
     path = tmp_path / "a"
     files.write_bytes(path, b"old")
     files.write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["a"]
-    assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch) -> None:
@@ -92,14 +92,61 @@ def test_a_file_in_the_way_is_not_touched(tmp_path) -> None:
 
 
 def test_left_overs_of_the_dead_are_removed(tmp_path) -> None:
-    """A killed writer's half-built directory goes; that of a living process stays."""
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    (tmp_path / f".bundle.new-{dead.pid}-x").mkdir()
-    (tmp_path / f".bundle.new-{os.getppid()}-x").mkdir()
-    with files.replace_directory(tmp_path / "bundle"):
+    """What a killed writer left half-built goes, file or directory; what a living process is building stays."""
+    code = (
+        "import sys, time; from pathlib import Path; from isoform.runtime import files\n"
+        "with files.replace_directory(Path(sys.argv[1])): print('building', flush=True); time.sleep(60)"
+    )
+    path = tmp_path / "b[1]undle"
+    writer = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout.readline() == "building\n"
+    (tmp_path / ".a.tmp-99999999999999999999").touch()
+    files.write_bytes(tmp_path / "a", b"")
+    with files.replace_directory(path):
+        assert len(os.listdir(tmp_path)) == 3
+    writer.kill()
+    writer.communicate()
+    assert len(os.listdir(tmp_path)) == 3
+    with files.replace_directory(path):
         pass
-    assert sorted(os.listdir(tmp_path)) == sorted([f".bundle.new-{os.getppid()}-x", "bundle"])
+    assert sorted(os.listdir(tmp_path)) == ["a", "b[1]undle"]
+
+
+def test_a_death_between_two_renames_is_mended(tmp_path, monkeypatch) -> None:
+    """Where directories cannot be exchanged at once and the writer died in the middle, the next writer finds the old one again."""
+    path = tmp_path / "bundle"
+    (tmp_path / ".bundle.old-x").mkdir()
+    (tmp_path / ".bundle.old-x" / "old").touch()
+    assert files.set_aside(path) == tmp_path / ".bundle.old-x"
+
+    def fail() -> None:
+        with files.replace_directory(path):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert os.listdir(path) == ["old"]
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_links_are_followed(tmp_path) -> None:
+    """Writing through a link changes what it points at, and leaves the link."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with files.replace_directory(tmp_path / "link") as directory:
+        (directory / "new").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert os.listdir(tmp_path / "real") == ["new"]
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "file-link").symlink_to(tmp_path / "file")
+    files.write_bytes(tmp_path / "file-link", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_what_is_no_file_is_not_read(tmp_path) -> None:
+    """A pipe would block for ever, a device would fill the memory: neither is read."""
+    with pytest.raises(BundleError, match="not a regular file"):
+        files.read_bytes(Path("/dev/zero"), limit=4, error=BundleError, what="thing")
 
 
 def test_reading_is_bounded(tmp_path) -> None:

@@ -89,7 +89,25 @@ def test_missing_files_folders_and_odd_shapes(tmp_path) -> None:
     """A missing file, a folder, and a network that takes no images are named."""
     with pytest.raises(InputError, match="does not exist"):
         load_image(tmp_path / "no.png", shape=(1, 8, 8))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is a folder"):
         load_image(tmp_path, shape=(1, 8, 8))
     with pytest.raises(InputError, match="samples of 6 channels"):
         load_image(tmp_path / "no.png", shape=(6, 1, 8))
+
+
+def test_phones_and_odd_depths(tmp_path) -> None:
+    """A picture is turned as its camera says; a transparent colour does not spoil 16 bits; unknown ranges are refused."""
+    tall = np.zeros((4, 8), np.uint8)
+    tall[:, :4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(tall).save(tmp_path / "turned.png", exif=exif)
+    assert load_image(tmp_path / "turned.png", shape=(1, 8, 4))[0, :4].min() == 1
+    Image.fromarray(np.full((4, 4), 30000, np.uint16)).save(tmp_path / "key.png", transparency=5)
+    np.testing.assert_allclose(load_image(tmp_path / "key.png", shape=(1, 4, 4)), 30000 / 65535, atol=1e-4)
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(InputError, match="floating-point pixels of unknown range"):
+        load_image(tmp_path / "float.tiff", shape=(1, 4, 4))
+    Image.fromarray(np.full((4, 4), 200_000, np.int32)).save(tmp_path / "deep.tiff")
+    with pytest.raises(InputError, match="more than 16 bits"):
+        load_image(tmp_path / "deep.tiff", shape=(1, 4, 4))

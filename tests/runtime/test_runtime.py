@@ -75,6 +75,7 @@ def test_other_number_types_are_converted(runtime, samples) -> None:
         (np.zeros((1, 1, 32, 32), complex), "complex128"),
         (np.full((2, 1, 32, 32), np.nan), "sample 0 holds a number that is not finite"),
         (np.full((1, 1, 32, 32), 1e300), "not finite in float32"),
+        (np.full((1, 1, 32, 32), 3e38), "sample 0 holds numbers so large"),
     ],
 )
 def test_bad_samples_are_refused(x, message, runtime) -> None:
@@ -86,12 +87,23 @@ def test_bad_samples_are_refused(x, message, runtime) -> None:
 def test_another_bundles_signature_is_refused(runtime, samples) -> None:
     """A signature for other templates never runs."""
     foreign = runtime.signature("plain").replace(template="0" * 64)
-    with pytest.raises(SignatureError, match="was trained on templates 00000000"):
-        runtime.predict(samples[0][:1], foreign)
+    for count in (0, 1):
+        with pytest.raises(SignatureError, match="was trained on templates 00000000"):
+            runtime.predict(samples[0][:count], foreign)
+    with pytest.raises(UsageError, match="the signature is a str"):
+        runtime.predict(samples[0][:1], "plain")
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"threads": -1}, {"threads": "2"}, {"cache_bytes": -1}, {"cache_bytes": 1.5}, {"engine": "cuda"}]
+    "arguments",
+    [
+        {"threads": -1},
+        {"threads": 1 << 32},
+        {"threads": "2"},
+        {"cache_bytes": -1},
+        {"cache_bytes": 1.5},
+        {"engine": "cuda"},
+    ],
 )
 def test_bad_arguments_are_refused(arguments, compiled) -> None:
     """Each argument out of its range is named."""
@@ -147,6 +159,32 @@ def test_threads_never_mix_users(compiled, samples) -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+def test_one_session_per_signature_however_many_ask(compiled, samples, monkeypatch) -> None:
+    """Sixteen threads that want one cold signature at once cause one session, not sixteen."""
+    with Runtime.open(compiled) as runtime:
+        built = []
+        build = OnnxEngine._build
+
+        def counted(self, signature):
+            built.append(signature)
+            return build(self, signature)
+
+        monkeypatch.setattr(OnnxEngine, "_build", counted)
+        signature = runtime.signature("plain")
+        barrier = threading.Barrier(16)
+
+        def work() -> None:
+            barrier.wait()
+            runtime.predict(samples[0][:1], signature)
+
+        threads = [threading.Thread(target=work) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(built) == 1
 
 
 def test_a_graph_that_is_none_is_an_engine_error(runtime) -> None:

@@ -157,6 +157,8 @@ def test_parts_are_read_only_copies() -> None:
     assert signature.parts["mixture"][0, 0] == 0
     with pytest.raises(ValueError, match="read-only"):
         signature.parts["mixture"][0, 0] = 1
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        signature.parts["mixture"] = mixture  # type: ignore[index]
 
 
 ONES = np.ones((2, 4), np.float32)
@@ -172,8 +174,11 @@ ONES = np.ones((2, 4), np.float32)
         ({"task": "../../etc/passwd"}, "named '../../etc/passwd'"),
         ({"task": ""}, "named ''"),
         ({"precision": "int8"}, "precision is 'int8'"),
-        ({"labels": ("a", "a")}, "labels must be different"),
-        ({"labels": ("",)}, "labels must be different"),
+        ({"labels": ("a", "a")}, "has labels .*different texts"),
+        ({"labels": ("",)}, "has labels"),
+        ({"labels": (["a"],)}, "has labels"),
+        ({"labels": ("\ud800",)}, "has labels"),
+        ({"created": "\ud800"}, "date is"),
         ({"parts": {}}, "holds \\[\\], but one or more of"),
         ({"parts": {"theta": ONES}}, "holds \\['theta'\\]"),
         ({"parts": {"mixture": np.ones(4, np.float32)}}, "mixture is float32 of shape \\(4,\\)"),

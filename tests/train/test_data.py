@@ -171,6 +171,7 @@ def test_usps_in_three_forms(tmp_path) -> None:
         ("zip.train.gz", gzip.compress(b"1 2 3\n4 5"), "is not the USPS file"),
         ("zip.train.gz", gzip.compress(b"1 2 3"), "values of shape"),
         ("usps.bz2", bz2.compress(b"1 a:b"), "is not the USPS file"),
+        ("usps.bz2", bz2.compress(b"nan " + b" ".join(b"%d:1" % i for i in range(256))), "n digits were expected"),
     ],
 )
 def test_bad_usps_is_refused(name, data, message, tmp_path) -> None:
@@ -208,7 +209,7 @@ def test_bad_image_folders_are_refused(tmp_path) -> None:
         load(tmp_path, data="folder")
     for name in ("cat", "dog"):
         (tmp_path / name / "1.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="cannot identify|not an image"):
+    with pytest.raises(DataError, match="not an image .* remove it from"):
         load(tmp_path, data="folder")
 
 
@@ -216,6 +217,8 @@ def test_missing_places_are_named(tmp_path) -> None:
     """Without ``--data``, or with a path that is not there, the error says what to do."""
     with pytest.raises(DataError, match="say where its files are with --data"):
         load(None, data="idx")
+    with pytest.raises(DataError, match="leads out of"):
+        load(tmp_path, data="idx", path="../..")
     with pytest.raises(DataError, match="is not a folder"):
         load(tmp_path, data="idx", path="nowhere")
 

@@ -76,6 +76,8 @@ def test_a_missing_file_or_server_is_named(serve, tmp_path) -> None:
         fetch("usps", into=tmp_path / "data", mirror=serve(tmp_path))
     with pytest.raises(DataError, match="cannot be downloaded: ConnectionError"):
         fetch("usps", into=tmp_path / "data", mirror="http://127.0.0.1:9")
+    with pytest.raises(DataError, match="the mirror is 'foo'"):
+        fetch("usps", into=tmp_path, mirror="foo")
     with pytest.raises(DataError, match="no data set 'imagenet'; there are mnist"):
         fetch("imagenet", into=tmp_path)
 

@@ -12,7 +12,7 @@ from isoform.runtime import tensors
 from isoform.runtime.errors import CheckpointError, DataError, RecipeError
 from isoform.runtime.signature import softmax
 from isoform.train.batches import Batches
-from isoform.train.checkpoint import checkpoint_path
+from isoform.train.checkpoint import _digest, checkpoint_path
 from isoform.train.data.load import load_task
 from isoform.train.data.samples import Split
 from isoform.train.loop import train
@@ -79,7 +79,8 @@ def test_a_damaged_checkpoint_is_refused(tmp_path) -> None:
     run(tmp_path, recipe(), checkpoint_seconds=0)
     path = tmp_path / "state"
     data = path.read_bytes()
-    for damaged in (b"", data[:50], data[:-4], b"nothing of the kind"):
+    flipped = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+    for damaged in (b"", data[:50], data[:-4], b"nothing of the kind", flipped):
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError):
             run(tmp_path, recipe())
@@ -141,7 +142,8 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path) -> None:
     path = tmp_path / "state"
     arrays, metadata = tensors.decode(path.read_bytes(), error=CheckpointError, what="")
     arrays["network.templates"][:] = np.inf
-    path.write_bytes(tensors.encode(arrays, {**metadata, "step": "3"}))
+    metadata = {**metadata, "step": "3"}
+    path.write_bytes(tensors.encode(arrays, {**metadata, "digest": _digest(arrays, metadata)}))
     with pytest.raises(RecipeError, match="the loss is nan at step 4; .* lower optimizer.lr"):
         run(tmp_path, recipe())
 
@@ -178,5 +180,28 @@ def test_shift_moves_whole_batches_and_repeats_edges() -> None:
 
 
 def test_checkpoints_lie_beside_the_bundle(tmp_path) -> None:
-    """The checkpoint folder is the bundle's name with an ending, beside it."""
+    """The checkpoint is a file with the bundle's name and an ending, beside it."""
     assert checkpoint_path(tmp_path / "bundle") == tmp_path / "bundle.checkpoint"
+
+
+def test_calibration_sees_every_class(tmp_path, monkeypatch) -> None:
+    """BN's final statistics come from a random part of the samples, even where those are sorted by class."""
+    import isoform.train.loop as loop
+
+    monkeypatch.setattr(loop, "CALIBRATION_LIMIT", 100)
+    small = recipe(steps="2")
+    datasets = {task: load_task(entry, small.data, root=None) for task, entry in small.tasks.items()}
+    seen = []
+    network_call = loop.IsometricNetwork.forward
+
+    def spy(self, x, task, **options):
+        if len(x) == 100:
+            seen.append(x)
+        return network_call(self, x, task, **options)
+
+    monkeypatch.setattr(loop.IsometricNetwork, "forward", spy)
+    train(small, datasets, checkpoint=tmp_path / "state")
+    images = datasets["plain"].train.images
+    rows = [next(i for i, image in enumerate(images) if np.array_equal(image, x)) for x in seen[0].numpy()]
+    assert min(rows) < 200
+    assert max(rows) > len(images) - 200

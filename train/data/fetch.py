@@ -82,6 +82,8 @@ def fetch(name: str, *, into: Path, mirror: str | None = None) -> list[Path]:
     import requests
 
     source = SOURCES[name]
+    if mirror is not None and not mirror.startswith(("http://", "https://")):
+        raise DataError(f"the mirror is {mirror!r}, but an address that starts with http:// or https:// was expected")
     base = (mirror or source.url).rstrip("/") + "/"
     files = []
     for file, checksum in source.files.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.images import load_image
@@ -16,8 +15,12 @@ __all__ = ["read_image_folder"]
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp", ".gif", ".tif", ".tiff"}
 
 
-def read_image_folder(folder: Path) -> Dataset:
-    """Read every image. All are made to the first one's size; grey if the first is.
+def read_image_folder(folder: Path, *, shape: tuple[int, int, int]) -> Dataset:
+    """Read every image.
+
+    Args:
+        folder: Holds a folder per class, or ``train`` and ``test`` that do.
+        shape: Channels, height, width that every image is made into.
 
     Raises:
         DataError: If there are fewer than two classes, a class has no image, or a file is not an image.
@@ -27,23 +30,16 @@ def read_image_folder(folder: Path) -> Dataset:
     classes = sorted(entry.name for entry in roots[0].iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(classes) < 2:
         raise DataError(f"{roots[0]} has {len(classes)} folders, but one per class, two at least, was expected")
-    files = {
-        root: [(path, label) for label, name in enumerate(classes) for path in _images(root / name)] for root in roots
-    }
-    first = files[roots[0]][0][0]
-    try:
-        with Image.open(first) as image:
-            grey, (width, height) = image.mode in ("1", "L", "LA", "I", "I;16", "F"), image.size
-        shape = (1 if grey else 3, height, width)
-        halves = [
-            Split(
-                images=np.stack([load_image(path, shape=shape) for path, _ in found]),
-                labels=np.array([label for _, label in found]),
-            )
-            for found in files.values()
-        ]
-    except (InputError, OSError) as problem:
-        raise DataError(f"{problem}; remove it from {folder}") from None
+    halves = []
+    for root in roots:
+        files = [(path, label) for label, name in enumerate(classes) for path in _images(root / name)]
+        images = np.empty((len(files), *shape), dtype=np.float32)
+        for image, (path, _) in zip(images, files, strict=True):
+            try:
+                image[:] = load_image(path, shape=shape)
+            except InputError as problem:
+                raise DataError(f"{problem}; remove it from {folder}") from None
+        halves.append(Split(images=images, labels=np.array([label for _, label in files])))
     return Dataset(train=halves[0], test=halves[1] if len(halves) == 2 else None, classes=tuple(classes))
 
 

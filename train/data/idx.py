@@ -66,6 +66,8 @@ def read_idx_folder(folder: Path) -> Dataset:
             for path in (partner, partner.with_suffix(""), partner.with_name(f"{partner.name}.gz"))
             if path.is_file()
         ]
+        if file.suffix == ".gz" and file.with_suffix("").is_file():
+            continue
         if not partners:
             raise DataError(f"{file} has no labels beside it; {partner.name} was expected")
         if testing in halves:

@@ -12,9 +12,10 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from isoform.runtime.errors import DataError
+from isoform.runtime.images import resize
+from isoform.runtime.signature import check_labels
 from isoform.runtime.spec import Array
 from isoform.train.data.domains import transform
 from isoform.train.data.samples import Dataset, Split
@@ -37,7 +38,10 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dat
     Raises:
         DataError: If files are missing, damaged or of another format, or a class has too few samples to split.
     """
-    whole = _read(task, root)
+    whole = _read(task, root, recipe.input_shape)
+    check_labels(whole.classes, error=DataError, what=f"the data set of format {task.data!r}")
+    if 0 in whole.train.labels.shape:
+        raise DataError(f"the data set of format {task.data!r} in {root} has no samples")
     if whole.test is None:
         whole = _split(whole, recipe)
     if task.limit:
@@ -50,7 +54,7 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dat
     return Dataset(train=halves[0], test=halves[1], classes=whole.classes)
 
 
-def _read(task: TaskRecipe, root: Path | None) -> Dataset:
+def _read(task: TaskRecipe, root: Path | None, shape: tuple[int, int, int]) -> Dataset:
     if task.data == "digits":
         from isoform.train.data.digits import digits
 
@@ -59,6 +63,8 @@ def _read(task: TaskRecipe, root: Path | None) -> Dataset:
     if root is None:
         raise DataError(f"the recipe reads data of format {task.data!r}; say where its files are with --data DIR")
     folder = root / task.path
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"the path {task.path!r} of a task leads out of {root}; it should lead to a folder inside")
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; --data and the task's path should lead to the {task.data} files")
     if task.data == "idx":
@@ -71,7 +77,7 @@ def _read(task: TaskRecipe, root: Path | None) -> Dataset:
         return read_usps_folder(folder)
     from isoform.train.data.folder import read_image_folder
 
-    return read_image_folder(folder)
+    return read_image_folder(folder, shape=shape)
 
 
 def _split(whole: Dataset, recipe: DataRecipe) -> Dataset:
@@ -124,6 +130,5 @@ def _resized(images: Array, shape: tuple[int, int, int]) -> Array:
         return images
     result = np.empty((len(images), *shape), dtype=np.float32)
     for target, image in zip(result, images, strict=True):
-        for plane, source in zip(target, image, strict=True):
-            plane[:] = np.asarray(Image.fromarray(source).resize((width, height), Image.Resampling.BILINEAR))
+        target[:] = resize(image, height, width)
     return result

@@ -54,7 +54,7 @@ def _from_h5(path: Path) -> Dataset:
         with h5py.File(path, "r") as file:
             for group in ("train", "test"):
                 halves.append(_half(file[group]["data"][:], file[group]["target"][:], path))
-    except (OSError, KeyError) as problem:
+    except (OSError, KeyError, ValueError, TypeError) as problem:
         raise DataError(f"{path} is not an HDF5 file with groups train and test: {problem}") from None
     return Dataset(train=halves[0], test=halves[1], classes=tuple("0123456789"))
 
@@ -71,7 +71,8 @@ def _from_libsvm(text: str) -> tuple[Array, Array]:
 
 
 def _half(data: Array, target: Array, path: Path) -> Split:
-    labels = np.asarray(target).astype(np.int64)
+    target = np.asarray(target, dtype=np.float64)
+    labels = np.where(np.isfinite(target), target, -1).astype(np.int64)
     if data.ndim != 2 or data.shape[1] != 256 or labels.shape != data.shape[:1] or not np.isin(labels, range(10)).all():
         raise DataError(
             f"{path} holds values of shape {data.shape} and labels of shape {labels.shape}, but (n, 256) and n digits were expected"
