@@ -1,0 +1,152 @@
+"""The documentation: its commands run, its links lead somewhere, and nothing that is there goes unmentioned."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import ISOFORM, ROOT
+
+from isoform.runtime import cli
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Fenced blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory) -> Path:
+    """A folder in which the quickstart has run, with fewer steps."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    command = [sys.executable, str(ROOT / "docs" / "examples" / "quickstart.py"), "-o", "quickstart", "--steps", "40"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (folder / "stdout").write_text(result.stdout)
+    return folder
+
+
+def test_the_quickstart_leaves_what_it_says(quickstart) -> None:
+    """The quickstart prints one table with every step, and every file that the table names is there."""
+    table = (quickstart / "stdout").read_text()
+    for step in ("train", "compile", "swap", "predict", "serve", "figures"):
+        assert f"│ {step}" in table
+    made = quickstart / "quickstart"
+    for name in ("signatures.png", "training.png", "domains.png", "swap.png"):
+        assert name in table
+        assert (made / name).stat().st_size > 5000
+    assert json.loads((made / "bundle" / "compiled" / "report.json").read_text())["tasks"]
+    assert len(list((made / "images").glob("*.png"))) == 4
+
+
+def test_the_first_block_of_the_readme_runs(quickstart) -> None:
+    """Every command of the README's first block is real: make targets exist, isoform commands run where the quickstart has run."""
+    lines = [line.removeprefix("$ ") for line in blocks(ROOT / "README.md", "console")[0].splitlines()]
+    assert 3 <= len(lines) < 15
+    ran = 0
+    for line in lines:
+        words = shlex.split(line)
+        if words[0] == "make":
+            subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        elif words[:2] == ["isoform", "serve"]:
+            subprocess.run([*ISOFORM, "serve", "--help"], check=True, capture_output=True)
+        elif words[0] == "isoform":
+            # The small run's first sample may have another label than the README's.
+            words = [
+                str(next(quickstart.glob("quickstart/images/plain-*.png")))
+                if w.endswith(".png") and "images" in w
+                else w
+                for w in words
+            ]
+            result = subprocess.run([*ISOFORM, *words[1:]], cwd=quickstart, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stderr
+            ran += 1
+    assert ran == 3
+
+
+def test_the_python_of_the_readme_runs(quickstart, monkeypatch) -> None:
+    """The README's Python block runs as it stands, on real samples."""
+    (code,) = blocks(ROOT / "README.md", "python")
+    monkeypatch.chdir(quickstart)
+    from isoform.train.data.digits import digits
+
+    names: dict[str, object] = {"x": np.array(digits()[0][:3])}
+    exec(compile(code, "README.md", "exec"), names)
+    assert (quickstart / "me.safetensors").stat().st_size == 568
+
+
+def test_that_a_wrong_example_would_fail() -> None:
+    """A false statement in a Python block would be noticed."""
+    with pytest.raises(AssertionError):
+        exec(compile("assert 1 == 2", "README.md", "exec"), {})
+
+
+def test_links_lead_somewhere() -> None:
+    """Every link to a file in any page leads to a file that is there."""
+    checked = 0
+    assert len(PAGES) >= 9
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+                checked += 1
+    assert checked > 12
+
+
+def test_every_verb_is_in_the_readme() -> None:
+    """A command that the README does not mention does not exist for a newcomer."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for verb in cli.VERBS:
+        assert re.search(rf"isoform {verb}\b", text), verb
+
+
+def test_every_make_target_is_listed_and_few() -> None:
+    """``make`` lists every target, and there are fewer than ten."""
+    listed = subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert 3 < len(targets) < 10
+    assert set(targets) <= set(listed)
+
+
+def test_every_error_class_is_drawn() -> None:
+    """The tree in ``runtime/errors.py`` names every class, and every class is exported."""
+    from isoform.runtime import errors
+
+    classes = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    assert classes == set(errors.__all__)
+    assert all(name in errors.__doc__ for name in classes)
+    assert all(issubclass(getattr(errors, name), errors.IsoformError) for name in classes)
+
+
+def test_formats_name_every_tensor_and_field() -> None:
+    """The page on formats names every tensor, every field of metadata, and every file of a bundle."""
+    from isoform.runtime import signature
+    from isoform.runtime.spec import NetworkSpec
+
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    spec = NetworkSpec(input_shape=(1, 8, 8), adapter_kernel=(2, 2), layers=1, templates=1, affine="mixed")
+    for name in [
+        *spec.template_shapes,
+        *signature._PARTS,
+        *signature._METADATA,
+        "manifest.json",
+        "report.json",
+        "portable.onnx",
+    ]:
+        assert f"`{name}`" in text or name in text.split("```")[1], name
+
+
+def test_no_machine_in_any_file() -> None:
+    """No path of a developer's machine is in any tracked file."""
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert len(names) > 60
+    for name in names:
+        data = (ROOT / name).read_bytes()
+        for path in (b"/ro" + b"ot/", b"/ho" + b"me/", b"/wo" + b"rk/"):
+            assert path not in data, f"{name} has {path!r}"
