@@ -16,7 +16,8 @@ from isoform.compile.report import report
 from isoform.compile.snap import snap
 from isoform.compile.verify import check, measure
 from isoform.runtime import files
-from isoform.runtime.bundle import FORMAT, Bundle
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.compiled import FORMAT
 from isoform.runtime.errors import CompileError
 from isoform.runtime.fold import fold
 from isoform.runtime.signature import Signature

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from isoform.runtime.errors import CompileError
-from isoform.runtime.signature import Signature, discrete_logits
+from isoform.runtime.mixture import discrete_logits
+from isoform.runtime.signature import Signature
 
 __all__ = ["snap"]
 

@@ -3,12 +3,7 @@
     bundle.json                     format, kind, network sizes, tasks with labels, digests, how it was trained
     templates.safetensors           K template blocks, adapters, embedding, shared BN affine
     signatures/<task>.safetensors   base signatures as they were trained
-    compiled/                       written by ``isoform compile``:
-      manifest.json                 digests of everything compiled; a function of the bundle alone
-      report.json                   what was measured while compiling
-      signatures/<task>.safetensors base signatures with near-one-hot layers snapped: what runs
-      portable.onnx                 the network without weights, for any signature
-      fast/<task>.onnx, small/<task>.onnx      one file per task, complete
+    compiled/                       written by ``isoform compile``, see ``compiled.py``
 
 Reading checks every digest before anything is used. Must never import torch or onnx.
 """
@@ -16,7 +11,6 @@ Reading checks every digest before anything is used. Must never import torch or 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -25,44 +19,16 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime import files, tensors
-from isoform.runtime.errors import BundleError, IsoformError, SignatureError, SpecError
+from isoform.runtime.compiled import FORMAT, Compiled, load_compiled, read_base, read_mapping, read_object
+from isoform.runtime.errors import BundleError, SignatureError, SpecError
 from isoform.runtime.fold import mix, template_matrix
-from isoform.runtime.signature import Signature, check_name, softmax
+from isoform.runtime.mixture import softmax
+from isoform.runtime.signature import Signature, check_name
 from isoform.runtime.spec import Array, NetworkSpec, template_digest
 
-__all__ = ["Bundle", "Compiled"]
+__all__ = ["Bundle"]
 
-FORMAT = 1
-JSON_LIMIT = 16 << 20
 TEMPLATES_LIMIT = 4 << 30
-GRAPH_LIMIT = 2 << 30
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Compiled:
-    """What ``compiled/manifest.json`` says, and the signatures that run."""
-
-    path: Path
-    """The ``compiled`` directory."""
-    manifest: Mapping[str, Any]
-    signatures: Mapping[str, Signature]
-    """Task → base signature, near-one-hot layers snapped."""
-
-    def read(self, name: str) -> bytes:
-        """Read a compiled file that the manifest names, such as ``portable.onnx``, and check its sha256.
-
-        Raises:
-            BundleError: If it is not in the manifest, missing, or not the file that was compiled.
-        """
-        entry = self.manifest["files"].get(name)
-        if entry is None:
-            raise BundleError(f"{self.path} has no {name}; it has {', '.join(sorted(self.manifest['files']))}")
-        data = files.read_bytes(self.path / name, limit=GRAPH_LIMIT, error=BundleError, what="compiled file")
-        if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
-            raise BundleError(
-                f"{self.path / name} is not the file that was compiled; run 'isoform compile {self.path.parent}' again"
-            )
-        return data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,7 +135,7 @@ class Bundle:
                     f"bundle {path} was being replaced when its writer died; the old one is {aside}, rename it back"
                 )
             raise BundleError(f"bundle {path} is not a directory; 'isoform train RECIPE.toml -o {path}' makes one")
-        content = _object(path / "bundle.json", "bundle.json")
+        content = read_object(path / "bundle.json", "bundle.json")
         if content.get("format") != FORMAT:
             raise BundleError(
                 f"{path / 'bundle.json'} is of format {content.get('format')!r}, but this version reads format {FORMAT}; use a matching isoform"
@@ -178,7 +144,7 @@ class Bundle:
             spec = NetworkSpec.from_json(content.get("network"))
             if content.get("kind") != spec.kind:
                 raise SpecError(f"it is of kind {content.get('kind')!r}, but its network of kind {spec.kind!r}")
-            names = [check_name(name) for name in _mapping(content, "tasks", path)]
+            names = [check_name(name) for name in read_mapping(content, "tasks", path)]
         except (SpecError, SignatureError) as problem:
             raise BundleError(f"{path / 'bundle.json'}: {problem}") from None
         file = path / "templates.safetensors"
@@ -190,13 +156,15 @@ class Bundle:
             raise BundleError(
                 f"{file} has digest {digest[:8]}, but bundle.json names {str(content.get('template'))[:8]}; the files are of two bundles, copy them again"
             )
-        signatures = {name: _base(path / "signatures", name, content["tasks"][name]) for name in names}
+        signatures = {name: read_base(path / "signatures", name, content["tasks"][name]) for name in names}
         bundle = cls(
             path=path, spec=spec, tensors=MappingProxyType(arrays), digest=digest, signatures=MappingProxyType(signatures),
-            training=_mapping(content, "training", path),
+            training=read_mapping(content, "training", path),
         )  # fmt: skip
         bundle._check_signatures()
-        return dataclasses.replace(bundle, compiled=_load_compiled(bundle) if with_compiled else None)
+        if not with_compiled:
+            return bundle
+        return dataclasses.replace(bundle, compiled=load_compiled(path, spec=spec, digest=digest, trained=signatures))
 
     def base(self, task: str) -> Signature:
         """The base signature that runs: the compiled one, or before compiling the trained one.
@@ -286,65 +254,3 @@ def _checked_tensors(spec: NetworkSpec, arrays: Mapping[str, Array], *, where: s
 def _identity(path: Path) -> tuple[int, ...]:
     """Which directories lie at a bundle's path right now."""
     return tuple(place.stat().st_ino if place.exists() else 0 for place in (path, path / "compiled"))
-
-
-def _object(path: Path, what: str) -> dict[str, Any]:
-    value = files.read_json(path, limit=JSON_LIMIT, error=BundleError, what=what)
-    if not isinstance(value, dict):
-        raise BundleError(f"{path} holds a {type(value).__name__}, but an object was expected")
-    return value
-
-
-def _mapping(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
-    value = content.get(name)
-    if not isinstance(value, dict):
-        raise BundleError(f"{path} has no object $.{name}; it was not written by isoform, or was changed")
-    return value
-
-
-def _base(directory: Path, task: str, entry: object) -> Signature:
-    signature = Signature.load(directory / f"{task}.safetensors")
-    if signature.task != task:
-        raise BundleError(f"{directory / task}.safetensors is of task {signature.task!r}; copy the bundle again")
-    named = entry.get("signature") if isinstance(entry, dict) else None
-    if signature.digest != named:
-        raise BundleError(
-            f"{directory / task}.safetensors has digest {signature.digest[:8]}, but the bundle names {str(named)[:8]}; copy the bundle again"
-        )
-    return signature
-
-
-def _load_compiled(bundle: Bundle) -> Compiled | None:
-    path = bundle.path / "compiled"
-    if not path.is_dir():
-        return None
-    manifest = _object(path / "manifest.json", "manifest.json")
-    again = f"run 'isoform compile {bundle.path}' again"
-    if manifest.get("format") != FORMAT:
-        raise BundleError(
-            f"{path / 'manifest.json'} is of format {manifest.get('format')!r}, but this version reads format {FORMAT}; {again}"
-        )
-    if manifest.get("template") != bundle.digest:
-        raise BundleError(
-            f"{path} was compiled for templates {str(manifest.get('template'))[:8]}, but {bundle.digest[:8]} are here; {again}"
-        )
-    tasks, entries = _mapping(manifest, "tasks", path), _mapping(manifest, "files", path)
-    if not all(isinstance(entry, dict) for entry in entries.values()):
-        raise BundleError(f"{path / 'manifest.json'} has an entry in $.files that is no object; {again}")
-    if set(tasks) != set(bundle.signatures):
-        raise BundleError(
-            f"{path} was compiled for tasks {sorted(tasks)}, but the bundle has {sorted(bundle.signatures)}; {again}"
-        )
-    signatures = {}
-    for task in bundle.signatures:
-        try:
-            signature = _base(path / "signatures", task, tasks[task])
-            signature.check_fits(bundle.spec, bundle.digest, name=task)
-            if tasks[task].get("trained") != bundle.signatures[task].digest or set(signature.parts) != set(
-                bundle.signatures[task].parts
-            ):
-                raise BundleError(f"{path} was compiled for another signature of task {task!r} than the bundle's")
-        except IsoformError as problem:
-            raise BundleError(f"{problem}; {again}") from None
-        signatures[task] = signature
-    return Compiled(path=path, manifest=MappingProxyType(manifest), signatures=MappingProxyType(signatures))

@@ -11,7 +11,8 @@ import numpy as np
 
 from isoform.runtime import files, tensors
 from isoform.runtime.errors import InputError, UsageError
-from isoform.runtime.signature import Signature, softmax
+from isoform.runtime.mixture import softmax
+from isoform.runtime.signature import Signature
 
 __all__ = [
     "add_arguments_inspect",

@@ -17,7 +17,8 @@ import numpy as np
 from isoform.runtime import files
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import UsageError
-from isoform.runtime.signature import Signature, softmax
+from isoform.runtime.mixture import softmax
+from isoform.runtime.signature import Signature
 
 __all__ = ["add_arguments_figure", "draw_signatures", "run_figure", "save_figure"]
 

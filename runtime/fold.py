@@ -20,7 +20,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.signature import softmax
+from isoform.runtime.mixture import softmax
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["bn_scale_shift", "fold", "folded_shapes", "mix", "template_matrix"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.signature import softmax
+from isoform.runtime.mixture import softmax
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["reference_logits"]

@@ -31,15 +31,14 @@ import numpy as np
 
 from isoform.runtime import files, tensors
 from isoform.runtime.errors import IsoformError, SignatureError
+from isoform.runtime.mixture import softmax
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["DISCRETE_GAP", "Signature", "check_name"]
+__all__ = ["Signature", "check_labels", "check_name"]
 
 FORMAT = "1"
 SIZE_LIMIT = 64 << 20
 """Largest signature file that is read, in bytes."""
-DISCRETE_GAP = 10_000.0
-"""Distance between the logits of a discrete layer: exp(-10000) is 0 in float64, and 10000 fits float16."""
 
 Precision = Literal["float32", "float16"]
 _PARTS = ("mixture", "bn.affine", "bn.statistics", "logits.weight", "logits.bias")
@@ -320,43 +319,6 @@ class Signature:
         """Read a file; ``SignatureError`` as in ``decode``, or if it is missing."""
         data = files.read_bytes(Path(path), limit=SIZE_LIMIT, error=SignatureError, what="signature")
         return cls.decode(data, name=str(path))
-
-
-def softmax(logits: Array) -> Array:
-    """Softmax over the last axis in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    weights: Array = np.exp(shifted)
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return weights
-
-
-def discrete_logits(sequence: Sequence[int], templates: int) -> Array:
-    """Logits whose softmax is exactly one-hot.
-
-    Args:
-        sequence: Per layer the index of its template, 0 to ``templates`` - 1.
-        templates: K.
-
-    Returns:
-        Shape (L, K), float32.
-
-    Raises:
-        SignatureError: If an index is out of range.
-    """
-    indices = np.asarray(sequence)
-    if (
-        indices.ndim != 1
-        or indices.size == 0
-        or indices.dtype.kind not in "iu"
-        or indices.min() < 0
-        or indices.max() >= templates
-    ):
-        raise SignatureError(
-            f"a sequence is {list(sequence)}, but template indices from 0 to {templates - 1} were expected, one per layer"
-        )
-    logits = np.full((len(indices), templates), -DISCRETE_GAP, dtype=np.float32)
-    logits[np.arange(len(indices)), indices] = 0
-    return logits
 
 
 def _labels_from_json(text: str | None) -> tuple[str, ...] | None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.signature import softmax
+from isoform.runtime.mixture import softmax
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["InferRequest", "decode_request", "encode_response", "metadata"]

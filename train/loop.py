@@ -22,7 +22,7 @@ from torch import Tensor
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import DataError, RecipeError
-from isoform.runtime.signature import discrete_logits
+from isoform.runtime.mixture import discrete_logits
 from isoform.runtime.spec import NetworkSpec, digest_of
 from isoform.train.batches import Batches
 from isoform.train.bundling import bundle_from_network

@@ -13,8 +13,9 @@ from isoform.compile.snap import snap
 from isoform.runtime.engine import portable_session, session_options
 from isoform.runtime.errors import CompileError
 from isoform.runtime.fold import fold, folded_shapes
+from isoform.runtime.mixture import discrete_logits
 from isoform.runtime.reference import reference_logits
-from isoform.runtime.signature import Signature, discrete_logits
+from isoform.runtime.signature import Signature
 
 
 def layouts(bundle, signature):

@@ -7,8 +7,8 @@ import pytest
 from support import SMALL, make_bundle
 
 from isoform.runtime.fold import bn_scale_shift, fold, folded_shapes, mix, template_matrix
+from isoform.runtime.mixture import discrete_logits, softmax
 from isoform.runtime.reference import depthwise, hard_sigmoid, hard_swish, patches, pointwise, reference_logits
-from isoform.runtime.signature import discrete_logits, softmax
 from isoform.runtime.spec import Array, NetworkSpec
 
 

@@ -12,7 +12,8 @@ from support import SMALL, make_bundle
 
 from isoform.runtime import tensors
 from isoform.runtime.errors import SignatureError
-from isoform.runtime.signature import DISCRETE_GAP, Signature, check_name, discrete_logits, softmax
+from isoform.runtime.mixture import DISCRETE_GAP, discrete_logits, softmax
+from isoform.runtime.signature import Signature, check_name
 from isoform.runtime.spec import NetworkSpec
 
 TEMPLATE = "ab" * 32

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from isoform.runtime import tensors
 from isoform.runtime.errors import CheckpointError, DataError, RecipeError
-from isoform.runtime.signature import softmax
+from isoform.runtime.mixture import softmax
 from isoform.train.batches import Batches
 from isoform.train.checkpoint import _digest, checkpoint_path
 from isoform.train.data.load import load_task

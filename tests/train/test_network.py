@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from support import SMALL
 
+from isoform.runtime.mixture import discrete_logits
 from isoform.runtime.reference import reference_logits
-from isoform.runtime.signature import discrete_logits
 from isoform.train.bundling import bundle_from_network, network_from_bundle
 from isoform.train.network import IsometricNetwork
 

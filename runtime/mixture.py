@@ -1,0 +1,56 @@
+"""Mixture weights: ξ_ℓ = softmax of row ℓ of a signature's logits, and the logits of a layer that is exactly one template.
+
+A layer is *discrete* when its logits are one 0 and else -10,000: exp(-10000) is 0 in float64, so its ξ is one-hot to the last
+bit, also after a round trip through float16. Source: Compositional Models, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from isoform.runtime.errors import SignatureError
+from isoform.runtime.spec import Array
+
+__all__ = ["DISCRETE_GAP", "discrete_logits", "softmax"]
+
+DISCRETE_GAP = 10_000.0
+"""Distance between the logits of a discrete layer: exp(-10000) is 0 in float64, and 10000 fits float16."""
+
+
+def softmax(logits: Array) -> Array:
+    """Softmax over the last axis in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    weights: Array = np.exp(shifted)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights
+
+
+def discrete_logits(sequence: Sequence[int], templates: int) -> Array:
+    """Logits whose softmax is exactly one-hot.
+
+    Args:
+        sequence: Per layer the index of its template, 0 to ``templates`` - 1.
+        templates: K.
+
+    Returns:
+        Shape (L, K), float32.
+
+    Raises:
+        SignatureError: If an index is out of range.
+    """
+    indices = np.asarray(sequence)
+    if (
+        indices.ndim != 1
+        or indices.size == 0
+        or indices.dtype.kind not in "iu"
+        or indices.min() < 0
+        or indices.max() >= templates
+    ):
+        raise SignatureError(
+            f"a sequence is {list(sequence)}, but template indices from 0 to {templates - 1} were expected, one per layer"
+        )
+    logits = np.full((len(indices), templates), -DISCRETE_GAP, dtype=np.float32)
+    logits[np.arange(len(indices)), indices] = 0
+    return logits
