@@ -205,3 +205,23 @@ def test_calibration_sees_every_class(tmp_path, monkeypatch) -> None:
     rows = [next(i for i, image in enumerate(images) if np.array_equal(image, x)) for x in seen[0].numpy()]
     assert min(rows) < 200
     assert max(rows) > len(images) - 200
+
+
+def test_tasks_with_labels_of_their_own(shared, tmp_path) -> None:
+    """The shipped recipe of two real data sets trains on one set of templates, each task with its own classes."""
+    whole = read_recipe("mnist-fashion", {"steps": "4", "batch": "8", "threads": "1", "network.layers": "2"})
+    small = dataclasses.replace(
+        whole, tasks={name: dataclasses.replace(task, limit=200) for name, task in whole.tasks.items()}
+    )
+    datasets = {name: load_task(task, small.data, root=shared) for name, task in small.tasks.items()}
+    datasets = {
+        name: dataclasses.replace(d, test=Split(images=d.test.images[:200], labels=d.test.labels[:200]))
+        for name, d in datasets.items()
+    }
+    bundle = train(small, datasets, checkpoint=tmp_path / "state")
+    assert list(bundle.signatures) == ["mnist", "fashion"]
+    assert bundle.spec.grid == (7, 7)
+    assert {name: len(signature.labels) for name, signature in bundle.signatures.items()} == {
+        "mnist": 10,
+        "fashion": 10,
+    }

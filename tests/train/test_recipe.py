@@ -11,7 +11,7 @@ from isoform.train.recipe import Recipe, override_fields, read_recipe, recipe_na
 
 def test_shipped_recipes_are_valid() -> None:
     """Every shipped recipe is read, and says what it trains."""
-    assert recipe_names() == ["digits"]
+    assert recipe_names() == ["digits", "mnist-fashion"]
     for name in recipe_names():
         assert read_recipe(name, {}).tasks
 
@@ -75,7 +75,7 @@ def test_bad_recipes_are_refused(text, message, tmp_path) -> None:
 def test_unreadable_recipes_are_named(tmp_path) -> None:
     """A missing or binary file is a clear error that lists the shipped recipes."""
     (tmp_path / "r.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(RecipeError, match="not UTF-8 text; give a TOML file, or one of digits"):
+    with pytest.raises(RecipeError, match="not UTF-8 text; give a TOML file, or one of digits, mnist-fashion"):
         read_recipe(str(tmp_path / "r.toml"), {})
     with pytest.raises(RecipeError, match="No such file"):
         read_recipe(str(tmp_path / "no.toml"), {})
