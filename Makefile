@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: help quickstart test lint format edge clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: $(VENV)/.run  ## train, compile, swap and serve on real digits; everything lands in quickstart/
 	$(BIN)/python docs/examples/quickstart.py -o quickstart
@@ -30,9 +30,10 @@ edge:  ## install the base package alone in a fresh environment, and use it with
 	$(BIN)/python -m pytest tests/test_edge_install.py
 
 clean:  ## remove what was built, but not the environment
-	rm -rf build dist *.egg-info quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "isoform needs Python 3.11 or newer, but $(PYTHON) is older; say make PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt

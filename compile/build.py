@@ -1,6 +1,6 @@
 """Build ``compiled/``: snap, fold, export, verify, and put everything in its place at once.
 
-Nothing is written unless everything was verified. Files are a function of the bundle, τ and isoform's version alone;
+Nothing is written unless everything was verified. Files are a function of the bundle, τ, and the versions of isoform and onnx;
 ``report.json``, which holds measured times, is the exception, and the manifest does not name it.
 """
 

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import torch
 
 from isoform.compile.graph import IR_VERSION, OPSET
-from isoform.compile.verify import PARITY_LIMIT, Measured
+from isoform.compile.verify import PARITY_LIMIT, PARITY_SCALE, Measured
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.signature import Signature
@@ -61,7 +61,7 @@ def report(
         values = [getattr(figures, f"top1_{name}") for figures in measured.values()]
         means[name] = None if None in values else round(100 * float(np.mean(values)), 3)
     return {
-        "format": 1, "tau": tau, "opset": OPSET, "ir_version": IR_VERSION, "parity_limit": PARITY_LIMIT, "tasks": tasks,
+        "format": 1, "tau": tau, "opset": OPSET, "ir_version": IR_VERSION, "parity_limit": PARITY_LIMIT, "parity_scale": PARITY_SCALE, "tasks": tasks,
         "mean_top1_percent": means,
         "versions": {"onnxruntime": ort.__version__, "onnx": onnx.__version__, "torch": torch.__version__, "numpy": np.__version__,
                      "python": platform.python_version(), "machine": platform.machine()},
@@ -73,7 +73,7 @@ def print_report(content: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 120)
+    console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 150)
     first = Table(
         title=f"what was compiled: layers with max ξ ≥ {content['tau']} are one template, opset {content['opset']}",
         title_justify="left",
@@ -81,7 +81,8 @@ def print_report(content: Mapping[str, Any]) -> None:
     for column in ("task", "templates by layer", "max ξ", "top-1 before", "after", "float16"):
         first.add_column(column, justify="left" if column in ("task", "templates by layer") else "right")
     second = Table(
-        title=f"largest difference of logits (limit {content['parity_limit']:g}), bytes, and one sample on one thread",
+        title=f"largest difference of logits (limit {content['parity_limit']:g}, in proportion beyond logits of {PARITY_SCALE:g}),"
+        " bytes, and one sample on one thread",
         title_justify="left",
     )
     for column in (
@@ -95,6 +96,8 @@ def print_report(content: Mapping[str, Any]) -> None:
         "fast ms",
         "small ms",
         "signature B",
+        "ξ + BN B",
+        "in float16",
         "ξ only B",
     ):
         second.add_column(column, justify="left" if column == "task" else "right")
@@ -110,7 +113,7 @@ def print_report(content: Mapping[str, Any]) -> None:
         gaps = [f"{v[name]:.0e}" for name in ("torch_fast", "numpy_fast", "torch_small", "torch_portable")]
         second.add_row(
             task, *gaps, f"{size['fast']:,}", f"{size['small']:,}", f"{v['latency_fast_ms']:.3f}", f"{v['latency_small_ms']:.3f}",
-            f"{size['signature']:,}", f"{size['mixture_only']:,}",
+            f"{size['signature']:,}", f"{size['mixture_bn']:,}", f"{size['mixture_bn_float16'] or 0:,}", f"{size['mixture_only']:,}",
         )  # fmt: skip
     means = content["mean_top1_percent"]
     first.add_section()

@@ -253,4 +253,7 @@ def _checked_tensors(spec: NetworkSpec, arrays: Mapping[str, Array], *, where: s
 
 def _identity(path: Path) -> tuple[int, ...]:
     """Which directories lie at a bundle's path right now."""
-    return tuple(place.stat().st_ino if place.exists() else 0 for place in (path, path / "compiled"))
+    return tuple(
+        hash((place.stat().st_ino, place.stat().st_ctime_ns)) if place.exists() else 0
+        for place in (path, path / "compiled")
+    )

@@ -38,6 +38,8 @@ class Compiled:
     manifest: Mapping[str, Any]
     signatures: Mapping[str, Signature]
     """Task → base signature, near-one-hot layers snapped."""
+    portable: bytes
+    """The graph without weights, read and checked with the rest, so that all are of one compilation."""
 
     def read(self, name: str) -> bytes:
         """Read a compiled file that the manifest names, such as ``portable.onnx``, and check its sha256.
@@ -101,7 +103,10 @@ def load_compiled(bundle: Path, *, spec: NetworkSpec, digest: str, trained: Mapp
         except IsoformError as problem:
             raise BundleError(f"{problem}; {again}") from None
         signatures[task] = signature
-    return Compiled(path=path, manifest=MappingProxyType(manifest), signatures=MappingProxyType(signatures))
+    compiled = Compiled(
+        path=path, manifest=MappingProxyType(manifest), signatures=MappingProxyType(signatures), portable=b""
+    )
+    return dataclasses.replace(compiled, portable=compiled.read("portable.onnx"))
 
 
 def read_object(path: Path, what: str) -> dict[str, Any]:

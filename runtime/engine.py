@@ -79,7 +79,7 @@ class OnnxEngine:
         if bundle.compiled is None:
             raise BundleError(f"{bundle.path} is not compiled; run 'isoform compile {bundle.path}'")
         self._bundle, self._threads, self._cache_bytes = bundle, threads, cache_bytes
-        self._graph = bundle.compiled.read("portable.onnx")
+        self._graph = bundle.compiled.portable
         self._sessions: collections.OrderedDict[str, tuple[ort.InferenceSession, dict[str, Array], int]] = (
             collections.OrderedDict()
         )
@@ -121,14 +121,19 @@ class OnnxEngine:
             with self._lock:
                 if key in self._sessions:
                     return self._sessions[key][:2]
-            session, head, size = self._build(signature)
-            with self._lock:
-                self._building.pop(key, None)
-                self._sessions[key] = session, head, size
-                while (
-                    len(self._sessions) > 1 and sum(entry[2] for entry in self._sessions.values()) > self._cache_bytes
-                ):
-                    self._sessions.popitem(last=False)
+            try:
+                session, head, size = self._build(signature)
+                with self._lock:
+                    self._sessions[key] = session, head, size
+                    while (
+                        len(self._sessions) > 1
+                        and sum(entry[2] for entry in self._sessions.values()) > self._cache_bytes
+                    ):
+                        self._sessions.popitem(last=False)
+            finally:
+                with self._lock:
+                    if self._building.get(key) is building:
+                        del self._building[key]
         return session, head
 
     def _build(self, signature: Signature) -> tuple[ort.InferenceSession, dict[str, Array], int]:

@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import stat
@@ -28,7 +29,7 @@ from typing import Any
 
 from isoform.runtime.errors import IsoformError
 
-# Only POSIX systems have it; elsewhere left-overs are not recognised, and stay.
+# Writing is for POSIX systems: Windows can neither exchange directories nor flush their entries.
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 __all__ = ["canonical_json", "read_bytes", "read_json", "replace_directory", "set_aside", "write_bytes"]
@@ -46,7 +47,8 @@ def read_bytes(path: Path, *, limit: int, error: type[IsoformError], what: str) 
         IsoformError: Of the class ``error``, if the file is missing, unreadable, not a file, or larger than the limit.
     """
     try:
-        with path.open("rb") as file:
+        # Not blocking: opening a pipe would wait for a writer, for ever if there is none.
+        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise error(f"{what} {path} cannot be read: it is not a regular file")
@@ -118,13 +120,14 @@ def replace_directory(path: Path) -> Iterator[Path]:
         if (aside := set_aside(path)) and not path.exists():
             os.rename(aside, path)
         _remove_left_overs(path.parent, prefix)
+        _remove_left_overs(path.parent, f".{path.name}.old-")
         temporary = path.parent / f"{prefix}{secrets.token_hex(8)}"
         temporary.mkdir()
+        handle = os.open(temporary, os.O_RDONLY)
+        _lock(handle)
     except OSError as problem:
         raise IsoformError(f"{path} cannot be written: {problem.strerror}") from None
-    handle = os.open(temporary, os.O_RDONLY)
     try:
-        _lock(handle)
         yield temporary
         for file in temporary.rglob("*"):
             _sync(file)
@@ -143,15 +146,24 @@ def replace_directory(path: Path) -> Iterator[Path]:
 
 def set_aside(path: Path) -> Path | None:
     """Where a writer that died between two renames has left the directory that was at ``path``; None if there is none."""
-    found = sorted(path.parent.glob(f"{glob.escape(f'.{path.name}.old-')}*"))
-    return found[0] if found else None
+    found = _left_overs(path.parent, f".{path.name}.old-")
+    return max(found, key=lambda place: place.stat().st_mtime) if found else None
+
+
+def _left_overs(directory: Path, prefix: str) -> list[Path]:
+    """What bears a temporary name of ours: the prefix and 16 hex digits."""
+    return [
+        path
+        for path in directory.glob(f"{glob.escape(prefix)}*")
+        if re.fullmatch("[0-9a-f]{16}", path.name.removeprefix(prefix))
+    ]
 
 
 def _remove_left_overs(directory: Path, prefix: str) -> None:
     """Remove what the dead have left: everything of that name that nobody holds a lock on."""
     if fcntl is None:
         return
-    for left_over in directory.glob(f"{glob.escape(prefix)}*"):
+    for left_over in _left_overs(directory, prefix):
         with contextlib.suppress(OSError):
             handle = os.open(left_over, os.O_RDONLY)
             try:
@@ -197,5 +209,9 @@ def _exchange(new: Path, old: Path) -> None:
         return
     aside = old.with_name(f".{old.name}.old-{secrets.token_hex(8)}")
     os.rename(old, aside)
-    os.rename(new, old)
+    try:
+        os.rename(new, old)
+    except OSError:
+        os.rename(aside, old)
+        raise
     shutil.rmtree(aside, ignore_errors=True)

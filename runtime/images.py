@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from isoform.runtime import files
 from isoform.runtime.errors import InputError
 from isoform.runtime.spec import Array
 
@@ -16,6 +19,8 @@ __all__ = ["load_image", "resize"]
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP", "GIF", "TIFF")
 PIXEL_LIMIT = 64 << 20
 """Largest image that is decoded, in pixels."""
+BYTE_LIMIT = 512 << 20
+"""Largest image file that is read, in bytes."""
 
 
 def load_image(path: str | Path, *, shape: tuple[int, int, int]) -> Array:
@@ -37,24 +42,31 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int]) -> Array:
         raise InputError(
             f"samples of {channels} channels cannot be read from image files; pass arrays to Runtime.predict"
         )
+    data = files.read_bytes(Path(path), limit=BYTE_LIMIT, error=InputError, what="image")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            warnings.simplefilter("ignore")  # of large images and damaged notes in them: what matters raises
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > PIXEL_LIMIT:
                     raise Image.DecompressionBombError
                 planes = _planes(ImageOps.exif_transpose(image), channels, path)
-    except FileNotFoundError:
-        raise InputError(f"image {path} does not exist") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, but an image file was expected") from None
     except Image.DecompressionBombError:
         raise InputError(
             f"image {path} is larger than the {PIXEL_LIMIT:,} pixels that are read; make it smaller"
         ) from None
     except UnidentifiedImageError:
         raise InputError(f"{path} is not an image that can be read; {', '.join(FORMATS)} were expected") from None
-    except (OSError, SyntaxError, ValueError, MemoryError) as problem:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        MemoryError,
+        EOFError,
+        struct.error,
+    ) as problem:
         raise InputError(
             f"image {path} cannot be read: {str(problem) or type(problem).__name__}; it is damaged or cut short"
         ) from None

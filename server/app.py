@@ -4,6 +4,7 @@
     inference.py   predictions
     protocol.py    the Open Inference Protocol's JSON, without Flask
 
+Bodies over four times the limit never reach the application: waitress refuses them itself, in plain text.
 Never imports torch, train or compile.
 """
 

@@ -7,10 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support import ROOT, TINY, isoform
 
 from isoform.runtime.runtime import Runtime
 from isoform.runtime.spec import Array
+
+# A busy machine is no defect of ours: hypothesis must not fail a test for being slow.
+settings.register_profile("isoform", deadline=None)
+settings.load_profile("isoform")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers on loopback are asked directly, whatever proxy this machine uses."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1,localhost")
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,27 @@ TINY = ["--steps", "40", "--network.layers", "3", "--batch", "16", "--threads", 
 """Flags that make the digits recipe small: seconds instead of minutes, still real."""
 
 
+def checked_in() -> list[str]:
+    """Every file of the project, by git where there is one, else by looking."""
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    if (ROOT / ".git").exists():
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if result.returncode == 0:
+            return [name for name in result.stdout.splitlines() if (ROOT / name).is_file()]
+    skipped = {"build", "dist", "quickstart", "__pycache__"}
+    found = [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()]
+    return [
+        path.as_posix()
+        for path in found
+        if not any(
+            (part.startswith(".") and part not in (".ci", ".gitignore"))
+            or part in skipped
+            or part.endswith(".egg-info")
+            for part in path.parts
+        )
+    ]
+
+
 def isoform(*words: str | Path, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     result = subprocess.run([*ISOFORM, *map(str, words)], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support import ROOT, checked_in
 
 STAGES = ("runtime", "server", "train", "compile")
 FORBIDDEN = ("torch", "onnx", "sklearn", "scipy", "matplotlib", "flask")
@@ -127,11 +127,8 @@ def test_files_have_one_idea() -> None:
 @pytest.fixture
 def tree(tmp_path) -> Path:
     """A copy of the checked-in tree, to plant mistakes in."""
-    names = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    for name in names.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("docs/images"):
+    for name in checked_in():
+        if not name.startswith("docs/images"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path

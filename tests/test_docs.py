@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import ISOFORM, ROOT
+from support import ISOFORM, ROOT, checked_in
 
 from isoform.runtime import cli
 
+pytestmark = pytest.mark.xdist_group("docs")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
 
 
@@ -144,7 +145,7 @@ def test_formats_name_every_tensor_and_field() -> None:
 
 def test_no_machine_in_any_file() -> None:
     """No path of a developer's machine is in any tracked file."""
-    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    names = checked_in()
     assert len(names) > 60
     for name in names:
         data = (ROOT / name).read_bytes()

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import ROOT
+from support import ROOT, checked_in
+
+pytestmark = pytest.mark.xdist_group("edge")
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +23,9 @@ def edge(tmp_path_factory) -> Path:
     binaries = folder / ("Scripts" if sys.platform == "win32" else "bin")
     # Not from the working tree itself: setuptools would leave its build folder there.
     source = tmp_path_factory.mktemp("source")
-    names = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    for name in names.splitlines():
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    for name in checked_in():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
     command = [
         binaries / "python",
         "-m",

@@ -84,11 +84,14 @@ def train(
     torch.use_deterministic_algorithms(True)
     names = list(datasets)
     for name, dataset in datasets.items():
-        finite = np.isfinite(dataset.train.images).all(axis=(1, 2, 3))
-        if not finite.all():
-            raise DataError(
-                f"task {name!r} has training samples that are not finite, the first is number {int(np.argmin(finite))}; remove them"
-            )
+        for half, split in (("training", dataset.train), ("test", dataset.test)):
+            if split is None or len(split.labels) == 0:
+                raise DataError(f"task {name!r} has no {half} samples")
+            finite = np.isfinite(split.images).all(axis=(1, 2, 3))
+            if not finite.all():
+                raise DataError(
+                    f"task {name!r} has {half} samples that are not finite, the first is number {int(np.argmin(finite))}; remove them"
+                )
         if len(dataset.train.labels) < 2:
             raise DataError(
                 f"task {name!r} has {len(dataset.train.labels)} training sample, but two at least are needed; raise its limit"

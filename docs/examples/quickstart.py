@@ -111,9 +111,12 @@ def main() -> None:
             (
                 "serve",
                 f"{asked} predictions over HTTP, {right / asked:.1%} right, equal to the local ones, then stopped",
-                "",
+                "request.json",
             )
         )
+        image = datasets["plain"].test.images[0]
+        tensor = {"name": "image", "shape": [1, *image.shape], "datatype": "FP32", "data": image.ravel().tolist()}
+        (output / "request.json").write_text(json.dumps({"inputs": [tensor]}))
 
     run_silent("figure", str(bundle), "-o", str(output / "signatures.png"))
     draw(output, bundle, datasets, matrix)

@@ -96,6 +96,17 @@ def test_the_parity_gate_can_fail(trained) -> None:
                 check({"a": Measured(**{**fine, name: wrong})}, max_drop_points=0.5)
 
 
+def test_the_parity_gate_grows_with_the_logits() -> None:
+    """Up to logits of 64 the limit is 1e-4; at 128 it is twice that, and no more."""
+    from isoform.compile.verify import Measured
+
+    fine = {field.name: 0.0 for field in dataclasses.fields(Measured)}
+    check({"a": Measured(**{**fine, "torch_fast": 1.9e-4, "largest_logit": 128.0})}, max_drop_points=0.5)
+    for gap, largest in ((2.1e-4, 128.0), (1.1e-4, 63.0)):
+        with pytest.raises(CompileError, match="logits differ by"):
+            check({"a": Measured(**{**fine, "torch_fast": gap, "largest_logit": largest})}, max_drop_points=0.5)
+
+
 def test_a_wrong_graph_fails_the_build(trained, tmp_path, monkeypatch) -> None:
     """If the exported graph is not the trained network, compiling refuses and writes nothing."""
     import isoform.compile.build as build

@@ -100,7 +100,7 @@ def test_left_overs_of_the_dead_are_removed(tmp_path) -> None:
     path = tmp_path / "b[1]undle"
     writer = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout.readline() == "building\n"
-    (tmp_path / ".a.tmp-99999999999999999999").touch()
+    (tmp_path / ".a.tmp-0123456789abcdef").touch()
     files.write_bytes(tmp_path / "a", b"")
     with files.replace_directory(path):
         assert len(os.listdir(tmp_path)) == 3
@@ -115,9 +115,9 @@ def test_left_overs_of_the_dead_are_removed(tmp_path) -> None:
 def test_a_death_between_two_renames_is_mended(tmp_path, monkeypatch) -> None:
     """Where directories cannot be exchanged at once and the writer died in the middle, the next writer finds the old one again."""
     path = tmp_path / "bundle"
-    (tmp_path / ".bundle.old-x").mkdir()
-    (tmp_path / ".bundle.old-x" / "old").touch()
-    assert files.set_aside(path) == tmp_path / ".bundle.old-x"
+    (tmp_path / ".bundle.old-0123456789abcdef").mkdir()
+    (tmp_path / ".bundle.old-0123456789abcdef" / "old").touch()
+    assert files.set_aside(path) == tmp_path / ".bundle.old-0123456789abcdef"
 
     def fail() -> None:
         with files.replace_directory(path):
@@ -127,6 +127,33 @@ def test_a_death_between_two_renames_is_mended(tmp_path, monkeypatch) -> None:
         fail()
     assert os.listdir(path) == ["old"]
     assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_a_failed_rename_leaves_the_old_directory(tmp_path, monkeypatch) -> None:
+    """Where directories cannot be exchanged and the second rename fails, the old directory is put back, and nothing else is left."""
+    path = tmp_path / "bundle"
+    path.mkdir()
+    (path / "old").touch()
+    rename = os.rename
+
+    def fail_for_new(source, target) -> None:
+        if ".new-" in str(source):
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(sys, "platform", "unknown")
+    monkeypatch.setattr(os, "rename", fail_for_new)
+    with pytest.raises(IsoformError, match="No space left"), files.replace_directory(path):
+        pass
+    assert os.listdir(path) == ["old"]
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_what_is_not_ours_stays(tmp_path) -> None:
+    """Files with names like our temporary ones, but not quite, are left alone."""
+    (tmp_path / ".a.tmp-my-notes").touch()
+    files.write_bytes(tmp_path / "a", b"")
+    assert sorted(os.listdir(tmp_path)) == [".a.tmp-my-notes", "a"]
 
 
 def test_links_are_followed(tmp_path) -> None:
@@ -145,8 +172,10 @@ def test_links_are_followed(tmp_path) -> None:
 
 def test_what_is_no_file_is_not_read(tmp_path) -> None:
     """A pipe would block for ever, a device would fill the memory: neither is read."""
-    with pytest.raises(BundleError, match="not a regular file"):
-        files.read_bytes(Path("/dev/zero"), limit=4, error=BundleError, what="thing")
+    os.mkfifo(tmp_path / "pipe")
+    for place in (Path("/dev/zero"), tmp_path / "pipe"):
+        with pytest.raises(BundleError, match="not a regular file"):
+            files.read_bytes(place, limit=4, error=BundleError, what="thing")
 
 
 def test_reading_is_bounded(tmp_path) -> None:

@@ -187,6 +187,17 @@ def test_one_session_per_signature_however_many_ask(compiled, samples, monkeypat
     assert len(built) == 1
 
 
+def test_a_failed_build_leaves_nothing_behind(compiled, samples) -> None:
+    """Signatures that cannot be folded cost no memory, however many come."""
+    with Runtime.open(compiled) as runtime:
+        engine = OnnxEngine(runtime.bundle, threads=1, cache_bytes=0)
+        for digit in "0123":
+            foreign = runtime.signature("plain").keep("mixture").replace(base=digit * 64)
+            with pytest.raises(SignatureError, match="inherits parts from base"):
+                engine.logits(samples[0][:1], foreign)
+        assert engine._building == {}
+
+
 def test_a_graph_that_is_none_is_an_engine_error(runtime) -> None:
     """ONNX Runtime's refusal becomes one line of ours."""
     from isoform.runtime.fold import fold

@@ -1,6 +1,7 @@
 """Downloading data sets, against a real HTTP server on loopback that has the real files."""
 
 import functools
+import hashlib
 import http.server
 import json
 import threading
@@ -9,7 +10,7 @@ import pytest
 from support import isoform
 
 from isoform.runtime.errors import DataError
-from isoform.train.data.fetch import SOURCES, fetch
+from isoform.train.data.fetch import SOURCES, Source, fetch
 
 
 @pytest.fixture
@@ -43,6 +44,20 @@ def test_the_published_files_are_accepted(name, shared, serve, tmp_path) -> None
     for file in files:
         assert file.read_bytes() == (shared / name / file.name).read_bytes()
     assert fetch(name, into=tmp_path, mirror="http://127.0.0.1:9") == files
+
+
+def test_a_good_file_arrives(serve, tmp_path, monkeypatch) -> None:
+    """A file with the checksum that its source names arrives byte for byte, without any shared data."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "file.gz").write_bytes(b"the right bytes")
+    checksum = f"sha256:{hashlib.sha256(b'the right bytes').hexdigest()}"
+    monkeypatch.setitem(
+        SOURCES, "made", Source(url="http://127.0.0.1:9/", files={"file.gz": checksum}, format="idx", about="made")
+    )
+    (file,) = fetch("made", into=tmp_path / "data", mirror=serve(folder))
+    assert file == tmp_path / "data" / "made" / "file.gz"
+    assert file.read_bytes() == b"the right bytes"
 
 
 def test_by_command_line(shared, serve, tmp_path) -> None:
