@@ -1,4 +1,6 @@
-"""The ONNX Runtime engine: one portable graph, one session per signature in use.
+"""The session engine: one portable graph, one ONNX Runtime session per signature in use.
+
+It serves where there is no device plan (``plan.py``), and is what a plan is tested against.
 
 The portable graph names its weights but does not hold them: they are external data at the location ``weights``. For a signature
 the engine folds, hands the weights to ONNX Runtime from memory, and lets it build a session in which they are constants, so
@@ -11,14 +13,13 @@ The logits layer is an ordinary input, so that signatures with any number of cla
 
 from __future__ import annotations
 
-import collections
-import threading
 from collections.abc import Mapping
+from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
 
 from isoform.runtime.bundle import Bundle
+from isoform.runtime.cache import Cache
 from isoform.runtime.errors import BundleError, EngineError
 from isoform.runtime.fold import fold, folded_shapes
 from isoform.runtime.signature import Signature
@@ -41,7 +42,7 @@ def session_options(threads: int) -> ort.SessionOptions:
 
 
 def portable_session(
-    graph: bytes, spec: NetworkSpec, weights: Mapping[str, Array], *, threads: int
+    graph: bytes, spec: NetworkSpec, weights: Mapping[str, Array], *, threads: int, save_to: Path | None = None
 ) -> ort.InferenceSession:
     """A session over the portable graph with these weights as constants.
 
@@ -50,12 +51,15 @@ def portable_session(
         spec: The network's sizes.
         weights: What ``fold`` returned.
         threads: As in ``session_options``.
+        save_to: Where to write the optimised graph, weights included; nowhere if None.
 
     Raises:
         EngineError: If ONNX Runtime refuses the graph.
     """
     data = b"".join(weights[name].tobytes() for name in folded_shapes(spec))
     options = session_options(threads)
+    if save_to is not None:
+        options.optimized_model_filepath = str(save_to)
     try:
         options.add_external_initializers_from_files_in_memory([WEIGHTS_LOCATION], [data], [len(data)])
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -78,13 +82,9 @@ class OnnxEngine:
     def __init__(self, bundle: Bundle, *, threads: int, cache_bytes: int) -> None:
         if bundle.compiled is None:
             raise BundleError(f"{bundle.path} is not compiled; run 'isoform compile {bundle.path}'")
-        self._bundle, self._threads, self._cache_bytes = bundle, threads, cache_bytes
+        self._bundle, self._threads = bundle, threads
         self._graph = bundle.compiled.portable
-        self._sessions: collections.OrderedDict[str, tuple[ort.InferenceSession, dict[str, Array], int]] = (
-            collections.OrderedDict()
-        )
-        self._lock = threading.Lock()
-        self._building: dict[str, threading.Lock] = {}
+        self._sessions: Cache[tuple[ort.InferenceSession, dict[str, Array]]] = Cache(cache_bytes)
 
     def logits(self, x: Array, signature: Signature) -> Array:
         """Run one batch.
@@ -100,7 +100,7 @@ class OnnxEngine:
             SignatureError: If the signature does not fit.
             EngineError: If ONNX Runtime fails.
         """
-        session, head = self._session(signature)
+        session, head = self._sessions.get(signature.digest, lambda: self._build(signature))
         try:
             result: Array = session.run(None, {"image": x, **head})[0]
         except Exception as problem:
@@ -109,34 +109,7 @@ class OnnxEngine:
             ) from problem
         return result
 
-    def _session(self, signature: Signature) -> tuple[ort.InferenceSession, dict[str, Array]]:
-        key = signature.digest
-        with self._lock:
-            if key in self._sessions:
-                self._sessions.move_to_end(key)
-                return self._sessions[key][:2]
-            building = self._building.setdefault(key, threading.Lock())
-        # One thread builds a signature's session, others that want the same one wait for it.
-        with building:
-            with self._lock:
-                if key in self._sessions:
-                    return self._sessions[key][:2]
-            try:
-                session, head, size = self._build(signature)
-                with self._lock:
-                    self._sessions[key] = session, head, size
-                    while (
-                        len(self._sessions) > 1
-                        and sum(entry[2] for entry in self._sessions.values()) > self._cache_bytes
-                    ):
-                        self._sessions.popitem(last=False)
-            finally:
-                with self._lock:
-                    if self._building.get(key) is building:
-                        del self._building[key]
-        return session, head
-
-    def _build(self, signature: Signature) -> tuple[ort.InferenceSession, dict[str, Array], int]:
+    def _build(self, signature: Signature) -> tuple[tuple[ort.InferenceSession, dict[str, Array]], int]:
         bundle = self._bundle
         weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
         head = {name: weights[name] for name in ("logits.weight", "logits.bias")}
@@ -144,20 +117,15 @@ class OnnxEngine:
             session = portable_session(self._graph, bundle.spec, weights, threads=self._threads)
         except EngineError as problem:
             raise EngineError(f"{problem}; run 'isoform compile {bundle.path}' again") from problem
-        return session, head, sum(array.nbytes for array in weights.values())
+        return (session, head), sum(array.nbytes for array in weights.values())
 
     def clear(self) -> None:
         """Let go of every session."""
-        with self._lock:
-            self._sessions.clear()
+        self._sessions.clear()
 
     def stats(self) -> dict[str, int]:
-        """Sessions held, and the bytes of weights in them."""
-        with self._lock:
-            return {
-                "sessions": len(self._sessions),
-                "bytes": int(np.sum([size for *_, size in self._sessions.values()], dtype=np.int64)),
-            }
+        """``entries`` (sessions) and ``bytes`` of weights now; ``hits``, ``misses``, ``evictions`` so far."""
+        return self._sessions.stats()
 
 
 def _first_line(problem: BaseException) -> str:

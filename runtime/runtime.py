@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -10,18 +11,22 @@ import numpy as np
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import OnnxEngine
-from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.errors import BundleError, EngineError, InputError, UsageError
+from isoform.runtime.plan_cache import cached_plan
+from isoform.runtime.planned import PlanEngine
 from isoform.runtime.reference import reference_logits
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 
 __all__ = ["Runtime"]
 
+log = logging.getLogger("isoform.runtime")
+
 
 class Runtime:
     """A bundle, ready to predict with any signature made for it. Safe to use from several threads.
 
-    Made by ``Runtime.open``; a context manager that lets go of its sessions at the end.
+    Made by ``Runtime.open``; a context manager that lets go of what it holds at the end.
 
     Example:
         >>> rt = Runtime.open("bundle")                    # doctest: +SKIP
@@ -38,7 +43,7 @@ class Runtime:
         if engine not in ("onnx", "numpy"):
             raise UsageError(f"engine is {engine!r}, but 'onnx' or 'numpy' was expected")
         self.bundle = bundle
-        self._engine = OnnxEngine(bundle, threads=threads, cache_bytes=cache_bytes) if engine == "onnx" else None
+        self._engine = _onnx_engine(bundle, threads=threads, cache_bytes=cache_bytes) if engine == "onnx" else None
 
     @classmethod
     def open(
@@ -54,7 +59,7 @@ class Runtime:
         Args:
             path: The bundle that ``isoform train`` wrote and ``isoform compile`` completed.
             threads: Threads that one prediction may use, 0 to let ONNX Runtime choose.
-            cache_bytes: How many bytes of folded weights may stay in memory.
+            cache_bytes: How many bytes of folded weights may stay in memory; see ``stats``.
             engine: ``onnx`` runs ONNX Runtime; ``numpy`` the slow reference, which needs no compiled bundle.
 
         Raises:
@@ -75,9 +80,19 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Let go of every session. Predicting afterwards builds them anew."""
+        """Let go of everything that was built for signatures. Predicting afterwards builds it anew."""
         if self._engine is not None:
             self._engine.clear()
+
+    def stats(self) -> dict[str, int]:
+        """What the runtime holds: ``entries`` (signatures ready to run) and their ``bytes``; ``hits``, ``misses`` and
+        ``evictions`` since it was opened. Zeros for the numpy engine, which holds nothing.
+        """
+        return (
+            self._engine.stats()
+            if self._engine is not None
+            else dict.fromkeys(("entries", "bytes", "hits", "misses", "evictions"), 0)
+        )
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -148,3 +163,17 @@ class Runtime:
                 f"sample {int(np.argmin(finite))} holds a number that is not finite in float32; remove it or repair it"
             )
         return array
+
+
+def _onnx_engine(bundle: Bundle, *, threads: int, cache_bytes: int) -> PlanEngine | OnnxEngine:
+    """The engine over a device plan; where there is none, said once, the one with a session per signature."""
+    if bundle.compiled is None:
+        raise BundleError(f"{bundle.path} is not compiled; run 'isoform compile {bundle.path}'")
+    try:
+        plan = cached_plan(bundle.compiled.portable, bundle.spec)
+        return PlanEngine(bundle, plan, threads=threads, cache_bytes=cache_bytes)
+    except EngineError as problem:
+        log.warning(
+            "no device plan: %s; every new signature builds a session of its own, which is right but slow", problem
+        )
+        return OnnxEngine(bundle, threads=threads, cache_bytes=cache_bytes)

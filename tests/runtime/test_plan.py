@@ -1,0 +1,259 @@
+"""The device plan: lifting, learning layouts, testing itself, and its place on the disk."""
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import SMALL, make_bundle
+
+from isoform.compile.graph import portable_graph
+from isoform.runtime import plan as module
+from isoform.runtime import plan_cache
+from isoform.runtime.engine import portable_session
+from isoform.runtime.errors import EngineError
+from isoform.runtime.fold import fold, folded_shapes
+from isoform.runtime.lift import lift_weights
+from isoform.runtime.plan import Plan, bind, build_plan, lifted_session
+
+SPECS = {
+    "small": SMALL,
+    "quickstart": dataclasses.replace(
+        SMALL, input_shape=(1, 32, 32), adapter_kernel=(4, 4), channels=24, head_channels=72, layers=2
+    ),
+    "large": dataclasses.replace(
+        SMALL, input_shape=(3, 64, 64), adapter_kernel=(16, 16), channels=40, expansion=6, head_channels=240, layers=2,
+        mean=(0.5,) * 3, std=(0.2,) * 3,
+    ),
+    "sensor": dataclasses.replace(
+        SMALL, input_shape=(6, 1, 64), adapter_kernel=(1, 8), kernel=5, mean=(0.0,) * 6, std=(1.0,) * 6
+    ),
+    "odd": dataclasses.replace(SMALL, channels=7, expansion=3, head_channels=11, embedding=5),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def case(request):
+    """A bundle of random numbers, its portable graph, and its plan."""
+    bundle = make_bundle(SPECS[request.param])
+    portable = portable_graph(bundle.spec, template=bundle.digest)
+    return bundle, portable, build_plan(portable, bundle.spec)
+
+
+def test_the_plan_is_the_constant_network(case) -> None:
+    """Through the plan, any signature gives what its weights give as constants, to 1e-6 of the largest logit."""
+    bundle, portable, plan = case
+    session = lifted_session(plan, threads=1)
+    for task in "ab":
+        folded = fold(bundle.spec, bundle.tensors, bundle.resolve(bundle.signatures[task]))
+        head = {name: folded[name] for name in ("logits.weight", "logits.bias")}
+        constant = portable_session(portable, bundle.spec, folded, threads=1)
+        binding, vector = session.io_binding(), plan.lay_out(folded)
+        bind(binding, plan, vector, head)
+        for batch in (1, 2, 16):
+            x = np.random.default_rng(batch).uniform(0, 1, (batch, *bundle.spec.input_shape)).astype(np.float32)
+            expected = constant.run(None, {"image": x, **head})[0]
+            binding.bind_cpu_input("image", x)
+            binding.bind_output("logits", "cpu")
+            session.run_with_iobinding(binding)
+            found = binding.get_outputs()[0].numpy()
+            assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_every_weight_is_laid_out(case) -> None:
+    """The layout holds every folded weight, padding is 0, and every tensor starts at a multiple of 64 bytes."""
+    bundle, _, plan = case
+    total = sum(int(np.prod(shape)) for shape in folded_shapes(bundle.spec).values())
+    assert set(plan.gather) | {0} == set(range(total + 1))
+    folded = fold(bundle.spec, bundle.tensors, bundle.resolve(bundle.signatures["a"]))
+    vector = plan.lay_out(folded)
+    assert vector.ctypes.data % 64 == 0
+    assert all(start % 16 == 0 for _, _, start in plan.weights)
+    assert not vector[plan.gather == 0].any()
+    flat = np.concatenate([[0], *(folded[name].ravel() for name in folded_shapes(bundle.spec))])
+    assert np.array_equal(vector, flat[plan.gather].astype(np.float32))
+
+
+def test_lifting_agrees_with_the_onnx_package() -> None:
+    """Weights become inputs of the same names and shapes, with the values that the onnx package reads; all else stays."""
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.normal(size=(4, 3, 3, 3)), "b": rng.normal(size=4), "s": np.array(2.0)}
+    initializers = [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    initializers.append(onnx.numpy_helper.from_array(np.array([1, -1]), "shape"))
+    node = onnx.helper.make_node("Conv", ["x", "w", "b"], ["y"], strides=[1, 1])
+    image, result = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", None, 300, None]) for name in "xy"
+    )
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", [image], [result], initializers), producer_name="test"
+    )
+    graph, found = lift_weights(model.SerializeToString())
+    lifted = onnx.load_from_string(graph)
+    assert {name: value.tolist() for name, value in found.items()} == {
+        name: value.astype(np.float32).tolist() for name, value in weights.items()
+    }
+    assert [entry.name for entry in lifted.graph.initializer] == ["shape"]
+    shapes = {
+        entry.name: [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
+        for entry in lifted.graph.input
+        if entry.name != "x"
+    }
+    assert shapes == {name: list(value.shape) for name, value in weights.items()}
+    assert all(entry.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for entry in lifted.graph.input)
+    assert lifted.graph.node == model.graph.node
+    assert lifted.graph.output == model.graph.output
+    assert (lifted.producer_name, lifted.opset_import) == (model.producer_name, model.opset_import)
+
+
+@given(st.binary(max_size=60))
+def test_lifting_bytes_that_are_no_graph(data) -> None:
+    """Any bytes are lifted or refused, never anything else."""
+    with contextlib.suppress(EngineError):
+        assert isinstance(lift_weights(data)[0], bytes)
+
+
+def test_lifting_a_cut_graph_is_refused(case) -> None:
+    """A graph that was cut short is refused, and so is one whose weights lie elsewhere."""
+    _, portable, plan = case
+    for end in range(len(plan.graph) - 20, len(plan.graph)):
+        with contextlib.suppress(EngineError):
+            assert lift_weights(plan.graph[:end])[0] == plan.graph[:end]
+    with pytest.raises(EngineError, match="cut short"):
+        lift_weights(plan.graph[:100])
+    with pytest.raises(EngineError, match="bytes in the file, but"):
+        lift_weights(portable)
+
+
+def test_an_optimiser_that_computes_is_noticed(case, monkeypatch) -> None:
+    """If a weight comes out as anything but a whole index, there is no plan."""
+    bundle, portable, _ = case
+    real = module.lift_weights
+
+    def computed(data):
+        graph, weights = real(data)
+        name = next(iter(weights))
+        return graph, {**weights, name: weights[name] * np.float32(0.5)}
+
+    monkeypatch.setattr(module, "lift_weights", computed)
+    with pytest.raises(EngineError, match="computed with weight .* instead of moving it"):
+        build_plan(portable, bundle.spec)
+
+
+def test_a_wrong_layout_fails_the_self_test(case, monkeypatch) -> None:
+    """A plan whose map is wrong in two places does not pass its own test."""
+    bundle, portable, plan = case
+    gather = plan.gather.copy()
+    _, shape, start = max(plan.weights, key=lambda entry: int(np.prod(entry[1])))
+    places = start + np.flatnonzero(gather[start : start + int(np.prod(shape))])
+    gather[places] = np.roll(gather[places], 1)
+    with pytest.raises(EngineError, match="logits differ by .* so the plan is not used"):
+        module._test(Plan(graph=plan.graph, weights=plan.weights, gather=gather), portable, bundle.spec)
+
+
+def test_too_many_weights_have_no_plan(monkeypatch, case) -> None:
+    """Indices beyond what float32 holds exactly are refused before anything is built."""
+    bundle, portable, _ = case
+    monkeypatch.setattr(module, "WEIGHT_LIMIT", 100)
+    with pytest.raises(EngineError, match="layouts are learned for fewer than 100"):
+        build_plan(portable, bundle.spec)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache directory, and a count of plans that were built."""
+    monkeypatch.setenv("ISOFORM_CACHE", str(tmp_path / "cache"))
+    built = []
+
+    def counted(*arguments):
+        built.append(arguments)
+        return build_plan(*arguments)
+
+    monkeypatch.setattr(plan_cache, "build_plan", counted)
+    return tmp_path / "cache", built
+
+
+def same(one: Plan, other: Plan) -> bool:
+    """Whether two plans are the same."""
+    return (one.graph, one.weights) == (other.graph, other.weights) and np.array_equal(one.gather, other.gather)
+
+
+def test_a_stored_plan_is_used(case, cache) -> None:
+    """The second start reads the plan that the first one stored, and it is the same."""
+    bundle, portable, _ = case
+    first = plan_cache.cached_plan(portable, bundle.spec)
+    assert same(first, plan_cache.cached_plan(portable, bundle.spec))
+    assert len(cache[1]) == 1
+    assert [path.suffix for path in cache[0].iterdir()] == [".bin"]
+
+
+def test_a_damaged_plan_is_built_anew(cache) -> None:
+    """Whatever byte of a stored plan is wrong, it is not used, and a good one takes its place."""
+    bundle = make_bundle(SMALL)
+    portable = portable_graph(bundle.spec, template=bundle.digest)
+    plan_cache.cached_plan(portable, bundle.spec)
+    (path,) = cache[0].iterdir()
+    good = path.read_bytes()
+    for wrong in (b"", good[:30], good[:-1], good[:100] + b"x" + good[101:], b"ISOPLAN2" + good[8:]):
+        path.write_bytes(wrong)
+        plan_cache.cached_plan(portable, bundle.spec)
+        # Names inside the optimised graph differ from run to run, so a new plan need not have the old bytes.
+        assert plan_cache._decoded(path.read_bytes(), plan_cache._key(portable)).weights
+    assert len(cache[1]) == 6
+
+
+def test_another_version_is_another_plan(cache, monkeypatch) -> None:
+    """Another ONNX Runtime, processor or graph never uses this one's plan, not even under its name."""
+    bundle = make_bundle(SMALL)
+    portable = portable_graph(bundle.spec, template=bundle.digest)
+    plan_cache.cached_plan(portable, bundle.spec)
+    (path,) = cache[0].iterdir()
+    with pytest.raises(EngineError, match="of another graph, ONNX Runtime or processor"):
+        plan_cache._decoded(path.read_bytes(), "0" * 64)
+    keys = {plan_cache._key(portable), plan_cache._key(portable + b"x")}
+    monkeypatch.setattr(plan_cache, "_processor", lambda: b"another")
+    keys.add(plan_cache._key(portable))
+    monkeypatch.setattr(plan_cache.ort, "__version__", "0.0.0")
+    keys.add(plan_cache._key(portable))
+    assert len(keys) == 4
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, cache, monkeypatch) -> None:
+    """Where the cache directory cannot be made, every start builds its plan, and works."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ISOFORM_CACHE", str(tmp_path / "file" / "below"))
+    bundle = make_bundle(SMALL)
+    portable = portable_graph(bundle.spec, template=bundle.digest)
+    for _ in range(2):
+        assert plan_cache.cached_plan(portable, bundle.spec).weights
+    assert len(cache[1]) == 2
+
+
+def test_two_processes_at_once(compiled, tmp_path) -> None:
+    """Processes that start together with an empty cache all get a plan, and leave one whole file."""
+    code = "import sys; from isoform.runtime import Runtime; rt = Runtime.open(sys.argv[1]); print(type(rt._engine).__name__)"
+    environment = {**os.environ, "ISOFORM_CACHE": str(tmp_path / "cache")}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(compiled)], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    assert [process.communicate(timeout=60)[0] for process in started] == ["PlanEngine\n"] * 4
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_the_cache_directory(monkeypatch) -> None:
+    """``ISOFORM_CACHE`` first, then the user's cache directory."""
+    monkeypatch.setenv("ISOFORM_CACHE", "/a")
+    assert str(plan_cache.cache_directory()) == "/a"
+    monkeypatch.delenv("ISOFORM_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
+    assert str(plan_cache.cache_directory()) == "/b/isoform"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert plan_cache.cache_directory().parts[-2:] == (".cache", "isoform")
