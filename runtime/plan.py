@@ -32,7 +32,7 @@ from isoform.runtime.fold import folded_shapes
 from isoform.runtime.lift import lift_weights
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["Plan", "build_plan", "lifted_session"]
+__all__ = ["Plan", "aligned", "bind", "build_plan", "lifted_session"]
 
 WEIGHT_LIMIT = 1 << 24
 """float32 holds every whole number below this one."""
@@ -64,11 +64,17 @@ class Plan:
         """
         names = (name for name in folded if not name.startswith("logits."))
         flat = np.concatenate([np.zeros(1, dtype=np.float32), *(folded[name].ravel() for name in names)])
-        room = np.empty(len(self.gather) + ALIGNMENT, dtype=np.float32)
-        start = -(room.ctypes.data // 4) % ALIGNMENT
-        result: Array = room[start : start + len(self.gather)]
+        result = aligned(len(self.gather))
         np.take(flat, self.gather, out=result, mode="clip")
         return result
+
+
+def aligned(size: int) -> Array:
+    """An uninitialised float32 vector that starts at a multiple of 64 bytes."""
+    room = np.empty(size + ALIGNMENT, dtype=np.float32)
+    start = -(room.ctypes.data // 4) % ALIGNMENT
+    result: Array = room[start : start + size]
+    return result
 
 
 def build_plan(portable: bytes, spec: NetworkSpec) -> Plan:

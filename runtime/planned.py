@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnxruntime as ort
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.cache import Cache
 from isoform.runtime.errors import EngineError
-from isoform.runtime.fold import fold
+from isoform.runtime.laid_fold import LaidFold
 from isoform.runtime.plan import Plan, bind, lifted_session
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
@@ -27,10 +28,9 @@ class _Bound:
 
     __slots__ = ("_free", "_head", "_plan", "_session", "_vector", "size_bytes")
 
-    def __init__(self, plan: Plan, session: ort.InferenceSession, folded: Mapping[str, Array]) -> None:
+    def __init__(self, plan: Plan, session: ort.InferenceSession, vector: Array, head: Mapping[str, Array]) -> None:
         self._plan, self._session = plan, session
-        self._vector = plan.lay_out(folded)
-        self._head = {name: folded[name] for name in ("logits.weight", "logits.bias")}
+        self._vector, self._head = vector, head
         self._free: list[ort.IOBinding] = []
         self.size_bytes = self._vector.nbytes + sum(array.nbytes for array in self._head.values())
 
@@ -64,6 +64,7 @@ class PlanEngine:
     def __init__(self, bundle: Bundle, plan: Plan, *, threads: int, cache_bytes: int) -> None:
         self._bundle, self._plan = bundle, plan
         self._session = lifted_session(plan, threads=threads)
+        self._fold = LaidFold(bundle.spec, bundle.tensors, plan)
         self._bound: Cache[_Bound] = Cache(cache_bytes)
 
     def logits(self, x: Array, signature: Signature) -> Array:
@@ -95,8 +96,9 @@ class PlanEngine:
         return result
 
     def _build(self, signature: Signature) -> tuple[_Bound, int]:
-        bundle = self._bundle
-        bound = _Bound(self._plan, self._session, fold(bundle.spec, bundle.tensors, bundle.resolve(signature)))
+        parts = self._bundle.resolve(signature)
+        head = {name: np.ascontiguousarray(parts[name], dtype=np.float32) for name in ("logits.weight", "logits.bias")}
+        bound = _Bound(self._plan, self._session, self._fold(parts), head)
         return bound, bound.size_bytes
 
     def clear(self) -> None:

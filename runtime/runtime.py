@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -107,40 +108,59 @@ class Runtime:
         """Names of the classes that ``predict``'s columns stand for. Raises ``SignatureError`` if it is not of this bundle."""
         return self.bundle.labels(signature)
 
-    def predict(self, x: Array, signature: Signature) -> Array:
+    def predict(self, x: Array, signature: Signature | Sequence[Signature]) -> Array:
         """Logits of a batch.
 
         Args:
             x: Samples, shape (n, channels, height, width) as the bundle's ``spec.input_shape``, in the unit of its training
                 data (images: 0 to 1), not normalised. float32; other numbers are converted. n may be 0.
-            signature: Whose network to run; must be made for this bundle.
+            signature: Whose network to run; must be made for this bundle. Or one signature per sample: samples of the same
+                signature run together, and come back in the order given; all must have as many classes.
 
         Returns:
             Shape (n, classes), float32. A fresh array.
 
         Raises:
             InputError: If the samples have another shape, are no numbers, hold one that is not finite, or overflow.
-            UsageError: If the signature is something else.
-            SignatureError: If the signature was made for other templates, or inherits from a base that is not here.
+            SignatureError: If a signature was made for other templates, or inherits from a base that is not here.
+            UsageError: If the signature is something else, or there are not as many as samples, or their classes differ.
             EngineError: If ONNX Runtime fails.
         """
         x = self.checked(x)
-        if not isinstance(signature, Signature):
-            raise UsageError(
-                f"the signature is a {type(signature).__name__}; ask for one with rt.signature(task) or Signature.load(path)"
-            )
-        if len(x) == 0:
-            return np.zeros((0, len(self.bundle.resolve(signature)["logits.bias"])), dtype=np.float32)
-        if self._engine is None:
-            logits = reference_logits(self.bundle.spec, self.bundle.tensors, self.bundle.resolve(signature), x)
-        else:
-            logits = self._engine.logits(x, signature)
+        logits = (
+            self._logits(x, signature)
+            if isinstance(signature, Signature)
+            else self._logits_by_group(x, _signatures(signature, len(x)))
+        )
         finite = np.isfinite(logits).all(axis=1)
         if not finite.all():
             raise InputError(
                 f"sample {int(np.argmin(finite))} holds numbers so large that its logits are not finite; scale the samples as in training"
             )
         return logits
+
+    def _logits(self, x: Array, signature: Signature) -> Array:
+        if len(x) == 0:
+            return np.zeros((0, len(self.bundle.resolve(signature)["logits.bias"])), dtype=np.float32)
+        if self._engine is None:
+            return reference_logits(self.bundle.spec, self.bundle.tensors, self.bundle.resolve(signature), x)
+        return self._engine.logits(x, signature)
+
+    def _logits_by_group(self, x: Array, signatures: Sequence[Signature]) -> Array:
+        groups: dict[str, list[int]] = {}
+        for row, signature in enumerate(signatures):
+            groups.setdefault(signature.digest, []).append(row)
+        result = np.zeros((0, 0), dtype=np.float32)
+        for rows in groups.values():
+            part = self._logits(x[rows], signatures[rows[0]])
+            if not result.size:
+                result = np.empty((len(x), part.shape[1]), dtype=np.float32)
+            if part.shape[1] != result.shape[1]:
+                raise UsageError(
+                    f"the signature of sample {rows[0]} has {part.shape[1]} classes, but that of sample 0 has {result.shape[1]}; predict them apart"
+                )
+            result[rows] = part
+        return result
 
     def checked(self, x: Array) -> Array:
         """Samples as ``predict`` needs them: float32, C-contiguous; ``InputError`` as described there."""
@@ -177,3 +197,14 @@ def _onnx_engine(bundle: Bundle, *, threads: int, cache_bytes: int) -> PlanEngin
             "no device plan: %s; every new signature builds a session of its own, which is right but slow", problem
         )
         return OnnxEngine(bundle, threads=threads, cache_bytes=cache_bytes)
+
+
+def _signatures(value: object, samples: int) -> Sequence[Signature]:
+    """One signature per sample; ``UsageError`` if it is anything else."""
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, Signature) for entry in value):
+        raise UsageError(
+            f"the signature is a {type(value).__name__}; give one from rt.signature(task) or Signature.load(path), or a list of them, one per sample"
+        )
+    if len(value) != samples:
+        raise UsageError(f"there are {len(value)} signatures for {samples} samples, but one for each was expected")
+    return value

@@ -19,7 +19,9 @@ from isoform.runtime import plan_cache
 from isoform.runtime.engine import portable_session
 from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import fold, folded_shapes
+from isoform.runtime.laid_fold import LaidFold
 from isoform.runtime.lift import lift_weights
+from isoform.runtime.mixture import discrete_logits
 from isoform.runtime.plan import Plan, bind, build_plan, lifted_session
 
 SPECS = {
@@ -78,6 +80,25 @@ def test_every_weight_is_laid_out(case) -> None:
     assert not vector[plan.gather == 0].any()
     flat = np.concatenate([[0], *(folded[name].ravel() for name in folded_shapes(bundle.spec))])
     assert np.array_equal(vector, flat[plan.gather].astype(np.float32))
+
+
+@pytest.mark.parametrize("affine", ["layer", "task", "mixed"])
+@pytest.mark.parametrize("name", SPECS)
+def test_the_fast_fold_is_the_fold(name, affine) -> None:
+    """Folding straight into the layout gives the same bytes as folding and laying out, mixed or discrete, wherever γ and β live."""
+    bundle = make_bundle(dataclasses.replace(SPECS[name], affine=affine))
+    plan = build_plan(portable_graph(bundle.spec, template=bundle.digest), bundle.spec)
+    fast = LaidFold(bundle.spec, bundle.tensors, plan)
+    base = bundle.signatures["a"]
+    discrete = base.replace(
+        parts={**base.parts, "mixture": discrete_logits([1] * bundle.spec.layers, bundle.spec.templates)}
+    )
+    for signature in (base, bundle.signatures["b"], discrete):
+        parts = bundle.resolve(signature)
+        expected = plan.lay_out(fold(bundle.spec, bundle.tensors, parts))
+        found = fast(parts)
+        assert found.ctypes.data % 64 == 0
+        assert found.tobytes() == expected.tobytes()
 
 
 def test_lifting_agrees_with_the_onnx_package() -> None:

@@ -49,6 +49,38 @@ def test_a_users_delta_runs(runtime, samples) -> None:
     assert runtime.labels(user) == tuple("0123456789")
 
 
+def test_a_batch_of_many_users(runtime, samples) -> None:
+    """Samples of different signatures in one batch come back in order, each with its own signature's logits."""
+    rng = np.random.default_rng(0)
+    signatures = [runtime.signature(task) for task in runtime.tasks]
+    chosen = [signatures[i] for i in rng.integers(0, 4, 40)]
+    found = runtime.predict(samples[0][:40], chosen)
+    alone = np.concatenate([runtime.predict(samples[0][i : i + 1], chosen[i]) for i in range(40)])
+    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-5)
+    assert np.array_equal(
+        runtime.predict(samples[0][:3], [signatures[0]] * 3), runtime.predict(samples[0][:3], signatures[0])
+    )
+    assert runtime.predict(samples[0][:0], []).shape == (0, 0)
+
+
+def test_a_batch_of_users_that_do_not_go_together(runtime, samples) -> None:
+    """Too few signatures, something else among them, or other numbers of classes are refused."""
+    base = runtime.signature("plain")
+    fewer = base.replace(
+        parts={
+            **base.parts,
+            "logits.weight": base.parts["logits.weight"][:3],
+            "logits.bias": base.parts["logits.bias"][:3],
+        },
+        labels=("a", "b", "c"),
+    )
+    for wrong, message in (
+        ([base], "1 signatures for 2 samples"), ([base, "plain"], "one per sample"), ([base, fewer], "sample 1 has 3 classes, but that of sample 0 has 10"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            runtime.predict(samples[0][:2], wrong)
+
+
 def test_batches_do_not_matter(runtime, samples) -> None:
     """A sample's logits hardly depend on the batch it is in, and an empty batch is an empty answer."""
     signature = runtime.signature("plain")

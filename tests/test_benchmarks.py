@@ -1,0 +1,28 @@
+"""Every benchmark runs, prints a table, and writes its figures; how fast things are is not a test's business."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from support import ROOT
+
+BENCHMARKS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_quick(name, tmp_path) -> None:
+    """``--quick --json`` ends well, prints a table, and writes finite figures."""
+    assert BENCHMARKS == ["swap.py"]
+    command = [sys.executable, str(ROOT / "benchmarks" / name), "--quick", "--json", str(tmp_path / "out.json")]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "┃ figure" in result.stdout
+    figures = json.loads((tmp_path / "out.json").read_text())
+    numbers = {key: value for key, value in figures.items() if isinstance(value, float)}
+    assert len(numbers) > 20
+    assert all(math.isfinite(value) for value in numbers.values())
+    for network in ("small", "large"):
+        for batch in (1, 16):
+            assert figures[f"{network}.b{batch}.largest_relative_difference"] <= 1e-6
