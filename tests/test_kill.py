@@ -109,13 +109,21 @@ def test_compiling_killed_ten_times(trained, tmp_path) -> None:
 def test_ctrl_c_is_one_line(tmp_path) -> None:
     """Ctrl-C during training says one line, exits with 130, and leaves a checkpoint to go on from."""
     words = ["train", "digits", "-o", str(tmp_path / "bundle"), *TRAIN, "--steps", "3000"]
-    process = subprocess.Popen([*ISOFORM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    state = tmp_path / "bundle.checkpoint"
-    deadline = time.monotonic() + 60
-    while not state.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=30)
+    # A shell without job control starts what runs in the background with SIGINT ignored, and so may a CI; a terminal does not.
+    process = subprocess.Popen(
+        [*ISOFORM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    try:
+        state = tmp_path / "bundle.checkpoint"
+        deadline = time.monotonic() + 60
+        while not state.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 130
     assert out == ""
     assert "Traceback" not in errors
