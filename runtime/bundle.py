@@ -176,6 +176,12 @@ class Bundle:
             raise BundleError(f"there is no task {task!r} in {self.path}; it has {', '.join(self.signatures)}")
         return (self.compiled.signatures if self.compiled else self.signatures)[task]
 
+    def require_compiled(self) -> Compiled:
+        """What was compiled. Raises ``BundleError``, with the command, if nothing was."""
+        if self.compiled is None:
+            raise BundleError(f"{self.path} is not compiled; run 'isoform compile {self.path}'")
+        return self.compiled
+
     def labels(self, signature: Signature) -> tuple[str, ...]:
         """The names of a signature's classes: its own, or those of the base that it inherits from.
 

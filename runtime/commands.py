@@ -169,6 +169,8 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
 def _describe_graph(path: Path) -> dict[str, Any]:
     import onnxruntime as ort
 
+    from isoform.runtime.engine import first_line
+
     data = files.read_bytes(path, limit=2 << 30, error=InputError, what="graph")
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -178,9 +180,7 @@ def _describe_graph(path: Path) -> dict[str, Any]:
     except Exception as problem:
         if path.name == "portable.onnx" and (path.parent / "manifest.json").is_file():
             return _describe_portable(path)
-        raise InputError(
-            f"{path} is not a graph that ONNX Runtime reads: {(str(problem) or 'no reason given').splitlines()[0]}"
-        ) from None
+        raise InputError(f"{path} is not a graph that ONNX Runtime reads: {first_line(problem)}") from None
 
     def ends(entries: Any) -> dict[str, Any]:
         return {entry.name: f"{entry.type} {entry.shape}" for entry in entries}
@@ -197,6 +197,6 @@ def _describe_portable(path: Path) -> dict[str, Any]:
     from isoform.runtime.bundle import Bundle
 
     bundle = Bundle.load(path.absolute().parent.parent)
-    data = bundle.compiled.read(path.name) if bundle.compiled else b""
+    data = bundle.require_compiled().portable
     note = "the weights of a signature are handed over when a session is built"
     return {"what": "graph without weights", "size_bytes": len(data), "template": bundle.digest, "note": note}

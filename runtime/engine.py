@@ -20,12 +20,12 @@ import onnxruntime as ort
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.cache import Cache
-from isoform.runtime.errors import BundleError, EngineError
+from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import fold, folded_shapes
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["WEIGHTS_LOCATION", "OnnxEngine", "portable_session", "session_options"]
+__all__ = ["WEIGHTS_LOCATION", "OnnxEngine", "first_line", "portable_session", "session_options"]
 
 WEIGHTS_LOCATION = "weights"
 """Where the portable graph says that its external data lies."""
@@ -64,7 +64,7 @@ def portable_session(
         options.add_external_initializers_from_files_in_memory([WEIGHTS_LOCATION], [data], [len(data)])
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
-        raise EngineError(f"ONNX Runtime {ort.__version__} refused the network: {_first_line(problem)}") from problem
+        raise EngineError(f"ONNX Runtime {ort.__version__} refused the network: {first_line(problem)}") from problem
 
 
 class OnnxEngine:
@@ -80,10 +80,8 @@ class OnnxEngine:
     """
 
     def __init__(self, bundle: Bundle, *, threads: int, cache_bytes: int) -> None:
-        if bundle.compiled is None:
-            raise BundleError(f"{bundle.path} is not compiled; run 'isoform compile {bundle.path}'")
         self._bundle, self._threads = bundle, threads
-        self._graph = bundle.compiled.portable
+        self._graph = bundle.require_compiled().portable
         self._sessions: Cache[tuple[ort.InferenceSession, dict[str, Array]]] = Cache(cache_bytes)
 
     def logits(self, x: Array, signature: Signature) -> Array:
@@ -105,7 +103,7 @@ class OnnxEngine:
             result: Array = session.run(None, {"image": x, **head})[0]
         except Exception as problem:
             raise EngineError(
-                f"ONNX Runtime could not run a batch of shape {x.shape}: {_first_line(problem)}"
+                f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}"
             ) from problem
         return result
 
@@ -128,5 +126,6 @@ class OnnxEngine:
         return self._sessions.stats()
 
 
-def _first_line(problem: BaseException) -> str:
+def first_line(problem: BaseException) -> str:
+    """What ONNX Runtime says first of a problem; the kind of problem if it says nothing."""
     return (str(problem).strip() or type(problem).__name__).splitlines()[0]

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from isoform.runtime.engine import portable_session, session_options
+from isoform.runtime.engine import first_line, portable_session, session_options
 from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import folded_shapes
 from isoform.runtime.lift import lift_weights
@@ -123,7 +123,7 @@ def lifted_session(plan: Plan, *, threads: int) -> ort.InferenceSession:
         return ort.InferenceSession(plan.graph, options, providers=["CPUExecutionProvider"])
     except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
         raise EngineError(
-            f"ONNX Runtime {ort.__version__} refused the lifted graph: {str(problem).splitlines()[0]}"
+            f"ONNX Runtime {ort.__version__} refused the lifted graph: {first_line(problem)}"
         ) from problem
 
 

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.cache import Cache
+from isoform.runtime.engine import first_line
 from isoform.runtime.errors import EngineError
 from isoform.runtime.laid_fold import LaidFold
 from isoform.runtime.plan import Plan, bind, lifted_session
@@ -90,7 +91,7 @@ class PlanEngine:
             result: Array = binding.get_outputs()[0].numpy()
         except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
             raise EngineError(
-                f"ONNX Runtime could not run a batch of shape {x.shape}: {str(problem).splitlines()[0]}"
+                f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}"
             ) from problem
         bound.give(binding)
         return result

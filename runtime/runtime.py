@@ -12,7 +12,7 @@ import numpy as np
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import OnnxEngine
-from isoform.runtime.errors import BundleError, EngineError, InputError, UsageError
+from isoform.runtime.errors import EngineError, InputError, UsageError
 from isoform.runtime.plan_cache import cached_plan
 from isoform.runtime.planned import PlanEngine
 from isoform.runtime.reference import reference_logits
@@ -187,10 +187,9 @@ class Runtime:
 
 def _onnx_engine(bundle: Bundle, *, threads: int, cache_bytes: int) -> PlanEngine | OnnxEngine:
     """The engine over a device plan; where there is none, said once, the one with a session per signature."""
-    if bundle.compiled is None:
-        raise BundleError(f"{bundle.path} is not compiled; run 'isoform compile {bundle.path}'")
+    compiled = bundle.require_compiled()
     try:
-        plan = cached_plan(bundle.compiled.portable, bundle.spec)
+        plan = cached_plan(compiled.portable, bundle.spec)
         return PlanEngine(bundle, plan, threads=threads, cache_bytes=cache_bytes)
     except EngineError as problem:
         log.warning(
