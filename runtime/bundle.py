@@ -21,7 +21,6 @@ import numpy as np
 from isoform.runtime import files, tensors
 from isoform.runtime.compiled import FORMAT, Compiled, load_compiled, read_base, read_mapping, read_object
 from isoform.runtime.errors import BundleError, SignatureError, SpecError
-from isoform.runtime.fold import mix, template_matrix
 from isoform.runtime.mixture import softmax
 from isoform.runtime.signature import Signature, check_name
 from isoform.runtime.spec import Array, NetworkSpec, template_digest
@@ -216,7 +215,9 @@ class Bundle:
         if "bn.affine" not in parts:
             affine = np.array(self.tensors["bn.affine"])
             if self.spec.affine == "mixed":
-                rows = mix(self.spec, template_matrix(self.spec, self.tensors), softmax(parts["mixture"]))["bn.affine"]
+                rows = np.tensordot(
+                    softmax(parts["mixture"]), self.tensors["template.bn.affine"].astype(np.float64), axes=1
+                )
                 affine[:, self.spec.channels : -self.spec.head_channels] = rows.transpose(1, 0, 2).reshape(2, -1)
             parts["bn.affine"] = affine
         self.labels(signature)

@@ -98,13 +98,13 @@ class OnnxEngine:
             SignatureError: If the signature does not fit.
             EngineError: If ONNX Runtime fails.
         """
-        session, head = self._sessions.get(signature.digest, lambda: self._build(signature))
-        try:
-            result: Array = session.run(None, {"image": x, **head})[0]
-        except Exception as problem:
-            raise EngineError(
-                f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}"
-            ) from problem
+        with self._sessions.borrow(signature.digest, lambda _: self._build(signature)) as (session, head):
+            try:
+                result: Array = session.run(None, {"image": x, **head})[0]
+            except Exception as problem:
+                raise EngineError(
+                    f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}"
+                ) from problem
         return result
 
     def _build(self, signature: Signature) -> tuple[tuple[ort.InferenceSession, dict[str, Array]], int]:
@@ -121,8 +121,8 @@ class OnnxEngine:
         """Let go of every session."""
         self._sessions.clear()
 
-    def stats(self) -> dict[str, int]:
-        """``entries`` (sessions) and ``bytes`` of weights now; ``hits``, ``misses``, ``evictions`` so far."""
+    def stats(self) -> dict[str, float]:
+        """As ``Cache.stats``; an entry is a session."""
         return self._sessions.stats()
 
 

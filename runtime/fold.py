@@ -1,14 +1,15 @@
 """Fold: signature × templates → the concrete weights of a network, without mixtures and without BN.
 
-For layer ℓ, with ξ_ℓ = softmax of the signature's row ℓ, all in float64 and rounded to float32 once at the end:
+For layer ℓ, with ξ_ℓ = softmax of the signature's row ℓ:
 
     θ_ℓ = Σ_k ξ_ℓk θ_k                                    one matrix product over all layers, Ξ (L, K) @ Θ (K, P)
     s = γ / √(var + ε),  t = β - mean · s                 every BN channel at once
     W' = W · s (per output channel),  b' = t              for the convolution before each BN
     W'' = W' / std (per input channel),  b'' = b' - Σ W'' · mean        the input adapter takes the normalisation in as well
 
-The input adapter has no padding, so taking the normalisation in is exact.
-Must never import torch or onnx.
+ξ, s, t and the adapters are computed in float64 and rounded to float32 once; mixing and scaling, which touch every weight, are
+float32. A layer whose ξ is one-hot is its template to the last bit. The input adapter has no padding, so taking the
+normalisation in is exact. Must never import torch or onnx.
 
 Source: Compositional Models, section 3.2; the BN identity is standard (STYLE.md's guide: the derivation stands with the code).
 """
@@ -23,34 +24,35 @@ import numpy as np
 from isoform.runtime.mixture import softmax
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["bn_scale_shift", "fold", "folded_shapes", "mix", "template_matrix"]
+__all__ = ["CONSTANTS", "bn_scale_shift", "fold", "folded_shapes", "mix", "row_shapes", "template_matrix"]
 
 BN_CONVOLUTIONS = ("expand", "depthwise", "project")
 """The parts of a block whose convolution is followed by BN, in order."""
-SE_CONVOLUTIONS = ("squeeze", "excite")
-"""The parts of a block that have a bias of their own and no BN."""
+CONSTANTS = ("embedding.weight", "embedding.bias")
+"""Folded weights that are the same for every signature."""
 
 
 def template_matrix(spec: NetworkSpec, tensors: Mapping[str, Array]) -> Array:
-    """Θ, shape (K, P), float64: one row per template, columns in the order of ``spec.block_shapes``."""
-    rows = [tensors[f"template.{name}"].reshape(spec.templates, -1) for name in spec.block_shapes]
-    return np.concatenate(rows, axis=1).astype(np.float64)
+    """Θ, shape (K, P), float32: one row per template, columns in the order of ``row_shapes``."""
+    return np.concatenate(
+        [tensors[f"template.{name}"].reshape(spec.templates, -1) for name in row_shapes(spec)], axis=1
+    )
 
 
-def mix(spec: NetworkSpec, theta: Array, xi: Array) -> dict[str, Array]:
+def mix(spec: NetworkSpec, theta: Array, logits: Array) -> dict[str, Array]:
     """Mix all layers.
 
     Args:
         spec: The network's sizes.
         theta: Θ from ``template_matrix``.
-        xi: Mixture weights, shape (L, K), float64. Where a row is one-hot, its layer is its template to the last bit.
+        logits: A signature's mixture, shape (L, K).
 
     Returns:
-        Name of each block tensor → array with a leading L, float64.
+        ``row_shapes``' names → array with a leading L, float32.
     """
-    mixed = xi @ theta
+    mixed = softmax(logits).astype(np.float32) @ theta
     result, start = {}, 0
-    for name, shape in spec.block_shapes.items():
+    for name, shape in row_shapes(spec).items():
         size = math.prod(shape)
         result[name] = mixed[:, start : start + size].reshape(spec.layers, *shape)
         start += size
@@ -74,22 +76,24 @@ def bn_scale_shift(spec: NetworkSpec, affine: Array, statistics: Array) -> tuple
     return scale, beta - mean * scale
 
 
+def row_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Name → shape of the weights of one layer that its mixture makes, in the order of Θ's columns."""
+    return {name: shape for name, shape in spec.block_shapes.items() if name != "bn.affine"}
+
+
 def folded_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
-    """Name → shape of everything that ``fold`` returns, in graph order, but for the logits layer."""
-    blocks = spec.block_shapes
-    shapes: dict[str, tuple[int, ...]] = {
-        "input_adapter.weight": spec.shared_shapes["input_adapter.weight"],
-        "input_adapter.bias": (spec.channels,),
+    """Name → shape of everything that ``fold`` returns but the logits layer, in three regions.
+
+    First what the mixture makes, layer after layer; then what BN makes: biases and adapters; last ``CONSTANTS``.
+    """
+    shapes = {
+        f"layer{layer:02d}.{name}": shape for layer in range(spec.layers) for name, shape in row_shapes(spec).items()
     }
-    for layer in range(spec.layers):
-        for part in ("expand", "depthwise", "squeeze", "excite", "project"):
-            weight = blocks[f"{part}.weight"]
-            shapes[f"layer{layer:02d}.{part}.weight"] = weight
-            shapes[f"layer{layer:02d}.{part}.bias"] = (weight[0],)
-    shapes["output_adapter.weight"] = spec.shared_shapes["output_adapter.weight"]
-    shapes["output_adapter.bias"] = (spec.head_channels,)
-    shapes["embedding.weight"] = spec.shared_shapes["embedding.weight"]
-    shapes["embedding.bias"] = spec.shared_shapes["embedding.bias"]
+    shared = spec.shared_shapes
+    shapes["input_adapter.weight"] = shared["input_adapter.weight"]
+    shapes.update({f"{name}.bias": (place.stop - place.start,) for name, place in spec.bn_slices.items()})
+    shapes["output_adapter.weight"] = shared["output_adapter.weight"]
+    shapes.update({name: shared[name] for name in CONSTANTS})
     return shapes
 
 
@@ -104,38 +108,23 @@ def fold(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Ar
     Returns:
         Name → float32 array, C-contiguous: ``folded_shapes``' names in order, then ``logits.weight`` and ``logits.bias``.
     """
-    blocks = mix(spec, template_matrix(spec, tensors), softmax(parts["mixture"]))
+    blocks = mix(spec, template_matrix(spec, tensors), parts["mixture"])
     scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
     places = spec.bn_slices
-
+    weights: dict[str, Array] = {f"{name}.bias": shift[place] for name, place in places.items()}
+    for layer in range(spec.layers):
+        for name in row_shapes(spec):
+            part, bn = blocks[name][layer], places.get(f"layer{layer:02d}.{name.removesuffix('.weight')}")
+            weights[f"layer{layer:02d}.{name}"] = (
+                part if bn is None else part * scale[bn, None, None, None].astype(np.float32)
+            )
     stem = tensors["input_adapter.weight"].astype(np.float64) * scale[places["input_adapter"], None, None, None]
     stem /= np.asarray(spec.std)[None, :, None, None]
-    weights = {
-        "input_adapter.weight": stem,
-        "input_adapter.bias": shift[places["input_adapter"]]
-        - (stem * np.asarray(spec.mean)[None, :, None, None]).sum((1, 2, 3)),
-    }
-    body = slice(spec.channels, spec.channels + spec.layers * spec.block_bn_channels)
-    scales, shifts = scale[body].reshape(spec.layers, -1), shift[body].reshape(spec.layers, -1)
-    start = 0
-    for part in BN_CONVOLUTIONS:
-        width = blocks[f"{part}.weight"].shape[1]
-        s, t = scales[:, start : start + width], shifts[:, start : start + width]
-        blocks[f"{part}.weight"] = blocks[f"{part}.weight"] * s[:, :, None, None, None]
-        blocks[f"{part}.bias"] = t
-        start += width
-    for layer in range(spec.layers):
-        for part in ("expand", "depthwise", "squeeze", "excite", "project"):
-            for kind in ("weight", "bias"):
-                weights[f"layer{layer:02d}.{part}.{kind}"] = blocks[f"{part}.{kind}"][layer]
-    head = places["output_adapter"]
-    weights["output_adapter.weight"] = (
-        tensors["output_adapter.weight"].astype(np.float64) * scale[head, None, None, None]
-    )
-    weights["output_adapter.bias"] = shift[head]
-    for name, array in (
-        *((n, tensors[n]) for n in ("embedding.weight", "embedding.bias")),
-        *((n, parts[n]) for n in ("logits.weight", "logits.bias")),
-    ):
-        weights[name] = array
-    return {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in weights.items()}
+    weights["input_adapter.weight"] = stem
+    weights["input_adapter.bias"] -= (stem * np.asarray(spec.mean)[None, :, None, None]).sum((1, 2, 3))
+    out = tensors["output_adapter.weight"].astype(np.float64)
+    weights["output_adapter.weight"] = out * scale[places["output_adapter"], None, None, None]
+    weights.update({name: tensors[name] for name in CONSTANTS})
+    weights.update({name: parts[name] for name in ("logits.weight", "logits.bias")})
+    order = (*folded_shapes(spec), "logits.weight", "logits.bias")
+    return {name: np.ascontiguousarray(weights[name], dtype=np.float32) for name in order}

@@ -1,26 +1,39 @@
-"""The fold at full speed: from a complete signature straight to the plan's laid-out weights.
+"""The fold at full speed: from a signature's numbers straight to the plan's laid-out weights.
 
-The same numbers as ``Plan.lay_out(fold(…))``, bit for bit, without a Python loop over tensors. What does not depend on the
-signature is prepared once: Θ as one float64 matrix, and the plan's map rewritten to point into the *source*,
+The same numbers as ``Plan.lay_out(fold(…))`` without a Python loop over tensors, and without moving a weight: the templates are
+laid out once, so that mixing makes rows that are in place already. With Θ (K, Q) laid out, 0 where the layout is padding,
 
-    0 | all layers' mixed templates, (L, P) | t, (N,) | stem, stem bias | output adapter | embedding, its bias
+    rows = softmax(logits) @ Θ · scale        scale (L, Q): s of the output channel that a place belongs to, 1 without BN
+    rest = what BN makes of t and the adapters
 
-so that a fold is one matrix product, three broadcast products by s, one rounding, and one gather.
+Precisions as in ``fold.py``. ``scale`` and ``rest`` depend on BN alone, so that signatures that inherit it share them, and
+a discrete layer is a row of ``Θ · scale_ℓ``, the same for all of them (``block``).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.fold import BN_CONVOLUTIONS, bn_scale_shift, folded_shapes, template_matrix
+from isoform.runtime.fold import bn_scale_shift, row_shapes, template_matrix
 from isoform.runtime.mixture import softmax
 from isoform.runtime.plan import Plan, aligned
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["LaidFold"]
+__all__ = ["LaidBN", "LaidFold"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LaidBN:
+    """BN of one signature in a plan's layout."""
+
+    scale: Array
+    """Shape (L, Q), float32."""
+    rest: Array
+    """Shape (R,), float32, aligned."""
 
 
 class LaidFold:
@@ -33,92 +46,72 @@ class LaidFold:
     """
 
     def __init__(self, spec: NetworkSpec, tensors: Mapping[str, Array], plan: Plan) -> None:
-        self._spec = spec
-        self._theta = template_matrix(spec, tensors)
-        self._widths = {part: spec.block_shapes[f"{part}.weight"][0] for part in BN_CONVOLUTIONS}
-        self._columns = _slices({name: math.prod(shape) for name, shape in spec.block_shapes.items()})
-        stem, bn = tensors["input_adapter.weight"], spec.bn_slices
-        self._stem, self._out = stem.astype(np.float64), tensors["output_adapter.weight"].astype(np.float64)
-        self._stem_bn, self._out_bn = bn["input_adapter"], bn["output_adapter"]
-        sizes = {
-            "zero": 1, "body": spec.layers * self._theta.shape[1], "shift": spec.bn_channels, "stem": stem.size,
-            "stem bias": spec.channels, "out": self._out.size, "embedding": tensors["embedding.weight"].size + spec.embedding,
-        }  # fmt: skip
-        self._places = _slices(sizes)
-        self._constant = np.concatenate([tensors["embedding.weight"].ravel(), tensors["embedding.bias"]])
-        self._size = sum(sizes.values())
-        self._gather = self._source_index()[plan.gather]
+        self._spec, self.size, self.templates = spec, len(plan.gather), spec.templates
+        self.row_size, self.rows_size = plan.row_size, spec.layers * plan.row_size
+        columns = plan.gather[: plan.row_size]
+        theta = template_matrix(spec, tensors)
+        self._theta = np.where(columns > 0, theta[:, columns - 1], np.float32(0))
+        self._scale_places = self._channels()[columns]
+        self._stem = tensors["input_adapter.weight"].astype(np.float64)
+        self._out = tensors["output_adapter.weight"].astype(np.float64)
+        self._mean, self._std = (np.asarray(value)[None, :, None, None] for value in (spec.mean, spec.std))
+        first = spec.layers * theta.shape[1]
+        self._rest_places = np.maximum(plan.gather[self.rows_size :] - first, 0)
 
-    def __call__(self, parts: Mapping[str, Array]) -> Array:
+    def _channels(self) -> Array:
+        """For 0 and every column of Θ, its BN channel within the layer; ``block_bn_channels`` where it has none. intp."""
+        spec = self._spec
+        places, none = [np.array([spec.block_bn_channels])], spec.block_bn_channels
+        starts = {
+            name.split(".")[1]: place.start - spec.channels
+            for name, place in spec.bn_slices.items()
+            if name.startswith("layer00.")
+        }
+        for name, shape in row_shapes(spec).items():
+            part = name.removesuffix(".weight")
+            channel = starts[part] + np.arange(shape[0]) if part in starts else np.full(shape[0], none)
+            places.append(np.repeat(channel, math.prod(shape[1:])))
+        return np.concatenate(places)
+
+    def bn(self, affine: Array, statistics: Array) -> LaidBN:
+        """Lay out BN.
+
+        Args:
+            affine: γ and β, shape (2, N).
+            statistics: Mean and variance, shape (2, N).
+        """
+        spec = self._spec
+        scale, shift = bn_scale_shift(spec, affine, statistics)
+        scales = np.ones((spec.layers, spec.block_bn_channels + 1), dtype=np.float32)
+        scales[:, :-1] = scale[spec.channels : -spec.head_channels].reshape(spec.layers, -1)
+        stem = self._stem * scale[: spec.channels, None, None, None]
+        stem /= self._std
+        shift[: spec.channels] -= (stem * self._mean).sum((1, 2, 3))
+        out = self._out * scale[-spec.head_channels :, None, None, None]
+        source = np.concatenate([[0], stem.ravel(), shift, out.ravel()]).astype(np.float32)
+        rest = aligned(self.size - self.rows_size)
+        np.take(source, self._rest_places, out=rest, mode="clip")
+        return LaidBN(np.take(scales, self._scale_places, axis=1), rest)
+
+    def __call__(self, mixture: Array, bn: LaidBN, out: Array) -> None:
         """Fold and lay out.
 
         Args:
-            parts: All five parts of a signature, as ``Bundle.resolve`` returns them.
+            mixture: A signature's logits, shape (L, K).
+            bn: Its BN.
+            out: Where to: shape (M,), float32, aligned; all of it is written.
+        """
+        rows = out[: self.rows_size].reshape(bn.scale.shape)
+        np.matmul(softmax(mixture).astype(np.float32), self._theta, out=rows)
+        rows *= bn.scale
+        out[self.rows_size :] = bn.rest
+
+    def block(self, bn: LaidBN, layer: int, template: int) -> Array:
+        """One template in the place of one layer: what ``__call__`` writes for a layer that is exactly this template.
 
         Returns:
-            Shape (M,), float32, aligned to 64 bytes: ``Plan.lay_out``'s vector. A fresh array.
+            Shape (Q,), float32, aligned. A fresh array.
         """
-        spec, places = self._spec, self._places
-        scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
-        body = softmax(parts["mixture"]) @ self._theta
-        scales = scale[spec.channels : -spec.head_channels].reshape(spec.layers, -1)
-        start = 0
-        for part in BN_CONVOLUTIONS:
-            width = self._widths[part]
-            view = body[:, self._columns[f"{part}.weight"]].reshape(spec.layers, width, -1)
-            view *= scales[:, start : start + width, None]
-            start += width
-        stem = self._stem * scale[self._stem_bn, None, None, None]
-        stem /= np.asarray(spec.std)[None, :, None, None]
-        source = np.empty(self._size, dtype=np.float32)
-        source[0] = 0
-        source[places["body"]] = body.ravel()
-        source[places["shift"]] = shift
-        source[places["stem"]] = stem.ravel()
-        mean = np.asarray(spec.mean)[None, :, None, None]
-        source[places["stem bias"]] = shift[self._stem_bn] - (stem * mean).sum((1, 2, 3))
-        source[places["out"]] = (self._out * scale[self._out_bn, None, None, None]).ravel()
-        source[places["embedding"]] = self._constant
-        result = aligned(len(self._gather))
-        np.take(source, self._gather, out=result, mode="clip")
+        result = aligned(self.row_size)
+        np.multiply(self._theta[template], bn.scale[layer], out=result)
         return result
-
-    def _source_index(self) -> Array:
-        """For 0 and every folded weight, in the order of ``folded_shapes``, its place in the source; intp."""
-        spec, places, bn = self._spec, self._places, self._spec.bn_slices
-        index = [np.zeros(1, dtype=np.intp)]
-
-        def run(start: int, size: int) -> None:
-            index.append(np.arange(start, start + size))
-
-        shift = places["shift"].start
-        for name, shape in folded_shapes(spec).items():
-            size = math.prod(shape)
-            layer, _, part = name.partition(".")
-            if layer.startswith("layer"):
-                if part in self._columns:
-                    row = places["body"].start + int(layer.removeprefix("layer")) * self._theta.shape[1]
-                    run(row + self._columns[part].start, size)
-                else:
-                    run(shift + bn[name.removesuffix(".bias")].start, size)
-            elif name == "output_adapter.bias":
-                run(shift + self._out_bn.start, size)
-            else:
-                place = {
-                    "input_adapter.weight": "stem",
-                    "input_adapter.bias": "stem bias",
-                    "output_adapter.weight": "out",
-                }.get(name, "embedding")
-                run(
-                    places[place].start + (spec.embedding * spec.head_channels if name == "embedding.bias" else 0), size
-                )
-        return np.concatenate(index)
-
-
-def _slices(sizes: Mapping[str, int]) -> dict[str, slice]:
-    """Places one after the other."""
-    places, start = {}, 0
-    for name, size in sizes.items():
-        places[name] = slice(start, start + size)
-        start += size
-    return places

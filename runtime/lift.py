@@ -4,7 +4,8 @@ ONNX files are protocol buffers: a message is a row of fields, each a varint ``n
 8 bytes (1), a varint length and so many bytes (2), or 4 bytes (5). What lifting needs of ONNX's messages:
 
     ModelProto   7 graph
-    GraphProto   5 initializer (TensorProto, repeated)   11 input (ValueInfoProto, repeated)
+    GraphProto   1 node (NodeProto, repeated)   5 initializer (TensorProto, repeated)   11 input (ValueInfoProto, repeated)
+    NodeProto    1 input (a name, repeated)
     TensorProto  1 dims (repeated)   2 data_type (1 = float)   8 name   9 raw_data   14 data_location (1 = external)
     ValueInfoProto {1 name, 2 type {1 tensor_type {1 elem_type, 2 shape {1 dim {1 dim_value}}}}}
 
@@ -14,16 +15,17 @@ Every other byte is kept as it is. Source: onnx.proto3 of the ONNX project. Must
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from isoform.runtime.errors import EngineError
 from isoform.runtime.spec import Array
 
-__all__ = ["lift_weights"]
+__all__ = ["lift_weights", "read_weights"]
 
-_GRAPH, _INITIALIZER, _INPUT = 7, 5, 11
+_GRAPH, _NODE, _INITIALIZER, _INPUT = 7, 1, 5, 11
+_NODE_INPUT = 1
 _DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _DATA_LOCATION = 1, 2, 8, 9, 14
 _FLOAT = 1
 
@@ -31,34 +33,75 @@ Field = tuple[int, int, bytes]
 """Number, wire type, and the bytes after the key; for type 2 without their length."""
 
 
-def lift_weights(model: bytes) -> tuple[bytes, dict[str, Array]]:
-    """Make every float32 initializer an input of the same name and shape.
+def read_weights(model: bytes) -> dict[str, Array]:
+    """The float32 initializers of a graph.
 
     Args:
         model: An ONNX file whose initializers lie in the file itself.
 
     Returns:
-        The file with inputs in their place, and name → the initializer's value, float32, in file order.
+        Name → value, float32, in file order.
 
     Raises:
         EngineError: If it is not a protocol buffer, or a float32 initializer is not stored as plain bytes of its shape.
     """
-    weights: dict[str, Array] = {}
-    lifted: list[Field] = []
-    for number, kind, data in _fields(model):
-        if number == _GRAPH and kind == 2:
-            graph: list[Field] = []
-            for inner in _fields(data):
-                tensor = _tensor(inner[2]) if inner[:2] == (_INITIALIZER, 2) else None
-                if tensor is None:
-                    graph.append(inner)
-                else:
-                    name, value = tensor
-                    weights[name] = value
-                    graph.append((_INPUT, 2, _value_info(name, value.shape)))
-            data = _message(graph)
-        lifted.append((number, kind, data))
-    return _message(lifted), weights
+    tensors = (
+        _tensor(data) for graph in _messages(model, _GRAPH) for data in _messages(graph, _INITIALIZER)
+    )  # fmt: skip
+    return {tensor[0]: tensor[1] for tensor in tensors if tensor is not None}
+
+
+def lift_weights(model: bytes, inputs: Mapping[str, str], constants: Mapping[str, Array]) -> bytes:
+    """Make float32 initializers inputs, or give them other values. Those that are not named are kept.
+
+    Args:
+        model: An ONNX file whose initializers lie in the file itself.
+        inputs: Initializer → the name of the input of the same shape that takes its place, in all nodes of the main graph.
+        constants: Initializer → its new value, of the same shape.
+
+    Returns:
+        The new file.
+
+    Raises:
+        EngineError: As ``read_weights``.
+    """
+
+    def node(data: bytes) -> bytes:
+        return _edited(data, _NODE_INPUT, lambda name: inputs.get(name.decode(), name.decode()).encode())
+
+    def graph(data: bytes) -> bytes:
+        fields: list[Field] = []
+        for number, kind, content in _fields(data):
+            tensor = _tensor(content) if (number, kind) == (_INITIALIZER, 2) else None
+            if tensor is not None and tensor[0] in inputs:
+                fields.append((_INPUT, 2, _value_info(inputs[tensor[0]], tensor[1].shape)))
+            elif tensor is not None and tensor[0] in constants:
+                value = np.ascontiguousarray(constants[tensor[0]], dtype="<f4").tobytes()
+                fields.append((_INITIALIZER, 2, _with_raw_data(content, value)))
+            elif (number, kind) == (_NODE, 2):
+                fields.append((_NODE, 2, node(content)))
+            else:
+                fields.append((number, kind, content))
+        return _message(fields)
+
+    return _edited(model, _GRAPH, graph)
+
+
+def _messages(data: bytes, number: int) -> Iterator[bytes]:
+    """The contents of all fields of one number that have a length."""
+    return (content for found, kind, content in _fields(data) if (found, kind) == (number, 2))
+
+
+def _edited(data: bytes, number: int, edit: Callable[[bytes], bytes]) -> bytes:
+    """A message in which every field of one number that has a length holds something else."""
+    return _message(
+        (found, kind, edit(content) if (found, kind) == (number, 2) else content)
+        for found, kind, content in _fields(data)
+    )
+
+
+def _with_raw_data(tensor: bytes, value: bytes) -> bytes:
+    return _edited(tensor, _RAW_DATA, lambda _: value)
 
 
 def _tensor(data: bytes) -> tuple[str, Array] | None:

@@ -13,10 +13,14 @@ import numpy as np
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.spec import Array
 
-__all__ = ["DISCRETE_GAP", "discrete_logits", "softmax"]
+__all__ = ["DISCRETE_GAP", "discrete_logits", "discrete_sequence", "softmax"]
 
 DISCRETE_GAP = 10_000.0
 """Distance between the logits of a discrete layer: exp(-10000) is 0 in float64, and 10000 fits float16."""
+
+
+VANISHES = 746.0
+"""exp(-746) is 0 in float64; exp(-745) is not."""
 
 
 def softmax(logits: Array) -> Array:
@@ -54,3 +58,19 @@ def discrete_logits(sequence: Sequence[int], templates: int) -> Array:
     logits = np.full((len(indices), templates), -DISCRETE_GAP, dtype=np.float32)
     logits[np.arange(len(indices)), indices] = 0
     return logits
+
+
+def discrete_sequence(logits: Array) -> list[int] | None:
+    """The template of each layer, if every layer is exactly one: the softmax of its row is one-hot to the last bit.
+
+    Args:
+        logits: Shape (L, K).
+
+    Returns:
+        L indices, 0 to K - 1; None if a layer is a mixture.
+    """
+    near = logits > logits.max(axis=1, keepdims=True) - VANISHES
+    if np.count_nonzero(near) != len(logits):
+        return None
+    result: list[int] = near.argmax(axis=1).tolist()
+    return result

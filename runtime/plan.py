@@ -1,18 +1,25 @@
-"""The device plan: the network's graph, optimised for this device, with its weights lifted to inputs.
+"""The device plan: the network's graph, optimised for this device, with what a signature changes lifted to inputs.
 
 A convolution whose weight is an input loses ONNX Runtime's blocked layouts and runs 1.4 to 2.9 times slower; a session per user
 keeps them and takes tens of milliseconds to build. A plan has both:
 
     1. optimise the portable graph with constant weights, once: ONNX Runtime reorders them into layouts of its own
-    2. turn every weight of the *optimised* graph into an input (``lift.py``), and load that graph with optimisation disabled
+    2. turn every weight of the *optimised* graph that a signature can change into an input (``lift.py``), write the others
+       in, and load that graph with optimisation disabled
     3. learn the layouts instead of knowing them: optimise with weights that hold their own index numbers; each optimised
        tensor then *is* the map from folded weights to layout (index 0: padding, the value 0)
     4. test: random weights through the plan must give what they give as constants
 
-If a value is not an index, or the test fails, the optimiser did something else, and there is no plan (``EngineError``).
-Names in the optimised graph differ from run to run, so the graph and the map must come from one optimisation. float32 holds
-whole numbers exactly below 2²⁴; a network of more weights has no plan.
-A plan is valid for one graph, one ONNX Runtime and one kind of processor.
+If a value is not an index, or the layers are not laid out alike, or the test fails, the optimiser did something else, and there
+is no plan (``EngineError``). Names in the optimised graph differ from run to run, so the graph and the map must come from one
+optimisation. float32 holds whole numbers exactly below 2²⁴; a network of more weights has no plan.
+
+The weights of one signature are one vector, in two regions, every tensor aligned to 64 bytes:
+
+    rows    (L, Q)  what the mixture makes: layer ℓ's tensors, in the same order and layout in every layer
+    rest    (R,)    what BN makes: biases, input and output adapter
+
+A plan is valid for one portable graph with its templates, one ONNX Runtime and one kind of processor.
 """
 
 from __future__ import annotations
@@ -20,7 +27,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +35,14 @@ import onnxruntime as ort
 
 from isoform.runtime.engine import first_line, portable_session, session_options
 from isoform.runtime.errors import EngineError
-from isoform.runtime.fold import folded_shapes
-from isoform.runtime.lift import lift_weights
+from isoform.runtime.fold import CONSTANTS, folded_shapes, row_shapes
+from isoform.runtime.lift import lift_weights, read_weights
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["Plan", "aligned", "bind", "build_plan", "lifted_session"]
+__all__ = ["HEAD", "Plan", "aligned", "bind", "build_plan", "lifted_session"]
 
+HEAD = ("logits.weight", "logits.bias")
+"""Inputs of every plan beside ``image`` and the weights."""
 WEIGHT_LIMIT = 1 << 24
 """float32 holds every whole number below this one."""
 ALIGNMENT = 16
@@ -47,11 +56,13 @@ class Plan:
     """A lifted graph, and where its weights come from."""
 
     graph: bytes
-    """ONNX file: inputs ``image``, ``logits.weight``, ``logits.bias``, and every weight in ONNX Runtime's layout."""
+    """ONNX file: inputs ``image``, ``HEAD``, and every weight that a signature changes, in ONNX Runtime's layout."""
     weights: tuple[tuple[str, tuple[int, ...], int], ...]
-    """Name, shape, and first place in the laid-out vector, of every lifted weight."""
+    """Name, shape, and first place in the laid-out vector, of every lifted weight. The names are short: each binding holds them."""
     gather: Array
     """Shape (M,), intp: for every place of the laid-out vector, its place in 0 followed by the folded weights."""
+    row_size: int
+    """Q: the vector's first L·Q places are the rows."""
 
     def lay_out(self, folded: Mapping[str, Array]) -> Array:
         """The laid-out vector of folded weights.
@@ -62,7 +73,7 @@ class Plan:
         Returns:
             Shape (M,), float32, aligned to 64 bytes. A fresh array.
         """
-        names = (name for name in folded if not name.startswith("logits."))
+        names = (name for name in folded if name not in HEAD)
         flat = np.concatenate([np.zeros(1, dtype=np.float32), *(folded[name].ravel() for name in names)])
         result = aligned(len(self.gather))
         np.take(flat, self.gather, out=result, mode="clip")
@@ -77,12 +88,13 @@ def aligned(size: int) -> Array:
     return result
 
 
-def build_plan(portable: bytes, spec: NetworkSpec) -> Plan:
+def build_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:
     """Build and test the plan for this device.
 
     Args:
         portable: ``compiled/portable.onnx``.
         spec: The network's sizes.
+        tensors: ``templates.safetensors``' arrays; those that no signature changes become constants of the plan.
 
     Raises:
         EngineError: If the optimiser did more than choose layouts, or the plan computes something else.
@@ -99,16 +111,53 @@ def build_plan(portable: bytes, spec: NetworkSpec) -> Plan:
     with tempfile.TemporaryDirectory(prefix="isoform-plan-") as folder:
         path = Path(folder) / "optimised.onnx"
         portable_session(portable, spec, numbered, threads=1, save_to=path)
-        graph, learned = lift_weights(path.read_bytes())
-    weights, pieces, start = [], [], 0
-    for name, value in learned.items():
-        index = _index(name, value, total)
-        weights.append((name, value.shape, start))
-        pieces += [index, np.zeros(-len(index) % ALIGNMENT, dtype=np.intp)]
-        start += len(index) + (-len(index) % ALIGNMENT)
-    plan = Plan(graph=graph, weights=tuple(weights), gather=np.concatenate(pieces))
-    _test(plan, portable, spec)
+        plan = _learned(path.read_bytes(), spec, tensors)
+    _test(plan, portable, spec, tensors)
     return plan
+
+
+def _learned(optimised: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:
+    """The plan of a graph that was optimised with numbered weights."""
+    shapes = folded_shapes(spec)
+    starts = np.cumsum([1, *(math.prod(shape) for shape in shapes.values())])
+    first_constant = starts[len(shapes) - len(CONSTANTS)]
+    fixed = np.concatenate([tensors[name].ravel() for name in CONSTANTS])
+    placed, constants = [], {}
+    for name, value in read_weights(optimised).items():
+        places = _places(name, value, starts)
+        if places.max() < first_constant:
+            placed.append((int(places.max()), name, value.shape, places))
+        else:
+            constants[name] = np.where(places > 0, fixed[np.maximum(places - first_constant, 0)], 0).reshape(
+                value.shape
+            )
+    weights: list[tuple[str, tuple[int, ...], int]] = []
+    pieces, inputs, start = [], {}, 0
+    for _, name, shape, places in sorted(placed, key=lambda entry: entry[:2]):
+        inputs[name] = f"w{len(weights)}"
+        weights.append((inputs[name], shape, start))
+        pieces += [places, np.zeros(-len(places) % ALIGNMENT, dtype=np.intp)]
+        start += len(places) + len(pieces[-1])
+    gather = np.concatenate(pieces)
+    return Plan(
+        graph=lift_weights(optimised, inputs, constants), weights=tuple(weights), gather=gather,
+        row_size=_row_size(gather, weights, spec),
+    )  # fmt: skip
+
+
+def _row_size(gather: Array, weights: Iterable[tuple[str, tuple[int, ...], int]], spec: NetworkSpec) -> int:
+    """Q, after checking that all layers are laid out alike."""
+    layer_size = sum(math.prod(shape) for shape in row_shapes(spec).values())
+    end = next(
+        start
+        for _, shape, start in weights
+        if gather[start : start + math.prod(shape)].max() > spec.layers * layer_size
+    )
+    if end % spec.layers == 0:
+        rows = gather[:end].reshape(spec.layers, -1)
+        if np.array_equal(rows, rows[0] + np.where(rows[0] > 0, layer_size, 0) * np.arange(spec.layers)[:, None]):
+            return end // spec.layers
+    raise EngineError("ONNX Runtime laid out some layers unlike others, so the plan cannot follow it")
 
 
 def lifted_session(plan: Plan, *, threads: int) -> ort.InferenceSession:
@@ -127,32 +176,33 @@ def lifted_session(plan: Plan, *, threads: int) -> ort.InferenceSession:
         ) from problem
 
 
-def bind(binding: ort.IOBinding, plan: Plan, laid_out: Array, head: Mapping[str, Array]) -> None:
-    """Bind a signature's weights; the arrays must outlive the binding's last run.
+def bind(binding: ort.IOBinding, plan: Plan, laid_out: Array) -> None:
+    """Bind a signature's weights, all but ``HEAD``; the vector must outlive the binding's last run.
 
     Args:
         binding: An IOBinding of a ``lifted_session``.
         plan: The plan.
         laid_out: ``Plan.lay_out``'s vector.
-        head: ``logits.weight`` and ``logits.bias``, float32, C-contiguous.
     """
     address = laid_out.ctypes.data
     for name, shape, start in plan.weights:
         binding.bind_input(name, "cpu", 0, np.float32, shape, address + 4 * start)
-    for name, array in head.items():
-        binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
 
-def _index(name: str, value: Array, total: int) -> Array:
-    """Places in the folded vector, shape (size,), intp."""
-    if not (value == np.floor(value)).all() or value.min() < 0 or value.max() > total:
+def _places(name: str, value: Array, starts: Array) -> Array:
+    """Places in 0 followed by the folded weights, shape (size,), intp, of an optimised weight made from one folded one."""
+    with np.errstate(invalid="ignore"):
+        places = value.ravel().astype(np.intp)
+    owners = np.searchsorted(starts, places[places > 0], side="right")
+    known = (places == value.ravel()).all() and places.min() >= 0 and places.max() < starts[-1]
+    if not known or not len(owners) or owners.min() != owners.max():
         raise EngineError(
             f"ONNX Runtime computed with weight {name!r} instead of moving it, so its layout cannot be learned"
         )
-    return value.ravel().astype(np.intp)
+    return places
 
 
-def _test(plan: Plan, portable: bytes, spec: NetworkSpec) -> None:
+def _test(plan: Plan, portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> None:
     """Random weights, batches of 1 and 3: the plan and the portable graph with constants must agree."""
     rng = np.random.default_rng(0)
     shapes = folded_shapes(spec)
@@ -160,11 +210,14 @@ def _test(plan: Plan, portable: bytes, spec: NetworkSpec) -> None:
         name: (rng.normal(size=shape) / math.sqrt(max(1, math.prod(shape[1:])))).astype(np.float32)
         for name, shape in shapes.items()
     }
+    folded.update({name: tensors[name] for name in CONSTANTS})
     weight = rng.normal(size=(3, spec.embedding)) / math.sqrt(spec.embedding)
     head = {"logits.weight": weight.astype(np.float32), "logits.bias": np.zeros(3, dtype=np.float32)}
     constant, lifted = portable_session(portable, spec, folded, threads=1), lifted_session(plan, threads=1)
     vector, binding = plan.lay_out(folded), lifted.io_binding()
-    bind(binding, plan, vector, head)
+    bind(binding, plan, vector)
+    for name, value in head.items():
+        binding.bind_cpu_input(name, value)
     for batch in (1, 3):
         x = rng.uniform(-1, 1, (batch, *spec.input_shape)).astype(np.float32)
         expected = constant.run(None, {"image": x, **head})[0]

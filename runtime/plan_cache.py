@@ -1,9 +1,9 @@
 """Plans on the disk, so that a runtime starts without building one.
 
-    8 bytes "ISOPLAN1", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, graph},
+    8 bytes "ISOPLAN2", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, row_size, graph},
     the graph (``graph`` bytes), then ``gather`` as little-endian int32
 
-A file is named after everything that the plan depends on: the portable graph, ONNX Runtime's version, the processor's kind and
+A file is named after everything that the plan depends on: the portable graph (which names its templates), ONNX Runtime's version, the processor's kind and
 features, and this module's format. A file that is damaged, or of another key, is built anew; a directory that cannot be written
 to is done without.
 """
@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,12 @@ import onnxruntime as ort
 from isoform.runtime import files
 from isoform.runtime.errors import EngineError, IsoformError
 from isoform.runtime.plan import Plan, build_plan
-from isoform.runtime.spec import NetworkSpec
+from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["cache_directory", "cached_plan"]
 
 log = logging.getLogger("isoform.runtime")
-MAGIC = b"ISOPLAN1"
+MAGIC = b"ISOPLAN2"
 SIZE_LIMIT = 1 << 30
 
 
@@ -39,12 +40,13 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "isoform"
 
 
-def cached_plan(portable: bytes, spec: NetworkSpec) -> Plan:
+def cached_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:
     """The plan for this device: from the disk if it is there, else built, tested and stored.
 
     Args:
         portable: ``compiled/portable.onnx``.
         spec: The network's sizes.
+        tensors: ``templates.safetensors``' arrays.
 
     Raises:
         EngineError: If there is no plan for this graph on this device.
@@ -55,7 +57,7 @@ def cached_plan(portable: bytes, spec: NetworkSpec) -> Plan:
         return _decoded(files.read_bytes(path, limit=SIZE_LIMIT, error=EngineError, what="plan"), key)
     except EngineError as problem:
         log.debug("no plan from the disk: %s", problem)
-    plan = build_plan(portable, spec)
+    plan = build_plan(portable, spec, tensors)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_bytes(path, _encoded(plan, key))
@@ -88,7 +90,9 @@ def _processor() -> bytes:
 
 
 def _encoded(plan: Plan, key: str) -> bytes:
-    header = json.dumps({"key": key, "weights": plan.weights, "graph": len(plan.graph)}).encode()
+    header = json.dumps(
+        {"key": key, "weights": plan.weights, "row_size": plan.row_size, "graph": len(plan.graph)}
+    ).encode()
     rest = len(header).to_bytes(4, "little") + header + plan.graph + plan.gather.astype("<i4").tobytes()
     return MAGIC + hashlib.sha256(rest).digest() + rest
 
@@ -104,5 +108,6 @@ def _decoded(data: bytes, key: str) -> Plan:
     start = 4 + length + header["graph"]
     weights = tuple((name, tuple(shape), place) for name, shape, place in header["weights"])
     return Plan(
-        graph=rest[4 + length : start], weights=weights, gather=np.frombuffer(rest[start:], dtype="<i4").astype(np.intp)
-    )
+        graph=rest[4 + length : start], weights=weights, row_size=header["row_size"],
+        gather=np.frombuffer(rest[start:], dtype="<i4").astype(np.intp),
+    )  # fmt: skip

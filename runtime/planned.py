@@ -1,52 +1,28 @@
 """The engine that runs over a device plan: one session for everybody, one set of bound weights per signature in use.
 
-Changing users is choosing another binding. A signature's first use folds it, lays the weights out and binds them; nothing is
-compiled or optimised. Bindings are lent to one prediction at a time, and their weights are never written again, so that no
-prediction can see another signature's.
+Changing users is choosing another binding. A signature's first use folds it into a vector that is bound already, or, if it is
+discrete, binds blocks that are folded already (``bound.py``); nothing is compiled or optimised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 
-import numpy as np
 import onnxruntime as ort
 
+from isoform.runtime.bound import Blocks, OwnWeights, SharedWeights
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.cache import Cache
 from isoform.runtime.engine import first_line
 from isoform.runtime.errors import EngineError
-from isoform.runtime.laid_fold import LaidFold
-from isoform.runtime.plan import Plan, bind, lifted_session
+from isoform.runtime.laid_fold import LaidBN, LaidFold
+from isoform.runtime.mixture import discrete_sequence
+from isoform.runtime.plan import HEAD, Plan, lifted_session
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 
 __all__ = ["PlanEngine"]
-
-
-class _Bound:
-    """A signature's weights in the plan's layout, and the bindings that hold them and are free."""
-
-    __slots__ = ("_free", "_head", "_plan", "_session", "_vector", "size_bytes")
-
-    def __init__(self, plan: Plan, session: ort.InferenceSession, vector: Array, head: Mapping[str, Array]) -> None:
-        self._plan, self._session = plan, session
-        self._vector, self._head = vector, head
-        self._free: list[ort.IOBinding] = []
-        self.size_bytes = self._vector.nbytes + sum(array.nbytes for array in self._head.values())
-
-    def take(self) -> ort.IOBinding:
-        """A binding that nobody else uses, until it is given back."""
-        try:
-            return self._free.pop()
-        except IndexError:
-            binding = self._session.io_binding()
-            bind(binding, self._plan, self._vector, self._head)
-            return binding
-
-    def give(self, binding: ort.IOBinding) -> None:
-        """Take a binding back."""
-        self._free.append(binding)
 
 
 class PlanEngine:
@@ -56,7 +32,8 @@ class PlanEngine:
         bundle: A compiled bundle.
         plan: The plan for its portable graph on this device.
         threads: Threads per run, 0 to let ONNX Runtime choose.
-        cache_bytes: How many bytes of laid-out weights may stay; those of the signature in use always do.
+        cache_bytes: How many bytes of laid-out weights may stay: three quarters for signatures, a quarter for what signatures
+            of the same base share.
 
     Raises:
         EngineError: If ONNX Runtime refuses the plan.
@@ -66,7 +43,10 @@ class PlanEngine:
         self._bundle, self._plan = bundle, plan
         self._session = lifted_session(plan, threads=threads)
         self._fold = LaidFold(bundle.spec, bundle.tensors, plan)
-        self._bound: Cache[_Bound] = Cache(cache_bytes)
+        self._hot: Cache[OwnWeights | SharedWeights] = Cache(cache_bytes - cache_bytes // 4)
+        self._shared: Cache[LaidBN | Blocks] = Cache(cache_bytes // 4)
+        compiled = bundle.compiled.signatures if bundle.compiled else {}
+        self._bases = {base.digest for base in (*bundle.signatures.values(), *compiled.values())}
 
     def logits(self, x: Array, signature: Signature) -> Array:
         """Run one batch.
@@ -82,30 +62,83 @@ class PlanEngine:
             SignatureError: If the signature does not fit.
             EngineError: If ONNX Runtime fails.
         """
-        bound = self._bound.get(signature.digest, lambda: self._build(signature))
-        binding = bound.take()
-        try:
-            binding.bind_cpu_input("image", x)
-            binding.bind_output("logits", "cpu")
-            self._session.run_with_iobinding(binding)
-            result: Array = binding.get_outputs()[0].numpy()
-        except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
-            raise EngineError(
-                f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}"
-            ) from problem
-        bound.give(binding)
+        with self.bound(signature) as binding:
+            try:
+                binding.bind_cpu_input("image", x)
+                binding.bind_output("logits", "cpu")
+                self._session.run_with_iobinding(binding)
+                result: Array = binding.get_outputs()[0].numpy()
+            except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
+                raise EngineError(
+                    f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}"
+                ) from problem
         return result
 
-    def _build(self, signature: Signature) -> tuple[_Bound, int]:
+    @contextlib.contextmanager
+    def bound(self, signature: Signature) -> Iterator[ort.IOBinding]:
+        """A binding with a signature's weights, for one run at a time; ``SignatureError`` if the signature does not fit."""
+        with self._hot.borrow(signature.digest, lambda make_room: self._swapped_in(signature, make_room)) as weights:
+            binding = weights.take()
+            yield binding
+            weights.give(binding)
+
+    def _swapped_in(
+        self, signature: Signature, make_room: Callable[[], OwnWeights | SharedWeights | None]
+    ) -> tuple[OwnWeights | SharedWeights, int]:
+        """A signature's weights, in the place of others' where there are; and how many bytes they take."""
         parts = self._bundle.resolve(signature)
-        head = {name: np.ascontiguousarray(parts[name], dtype=np.float32) for name in ("logits.weight", "logits.bias")}
-        bound = _Bound(self._plan, self._session, self._fold(parts), head)
-        return bound, bound.size_bytes
+        head = {name: parts[name] for name in HEAD}
+        own_bytes = sum(array.nbytes for name, array in signature.parts.items() if name in HEAD)
+        base = self._base_of_bn(signature)
+        sequence = discrete_sequence(parts["mixture"])
+        if base is not None and sequence is not None:
+            blocks, old = self._blocks(base, parts), make_room()
+            shared = old if isinstance(old, SharedWeights) and old.blocks is blocks else None
+            shared = shared or SharedWeights(self._session, blocks)
+            return shared, shared.fill(sequence, head) + own_bytes
+        bn, old = self._bn(base, parts), make_room()
+        own = old if isinstance(old, OwnWeights) else OwnWeights(self._session, self._plan)
+        return own, own.fill(self._fold, parts["mixture"], bn, head) + own_bytes
+
+    def _base_of_bn(self, signature: Signature) -> str | None:
+        """Digest of the base signature whose BN this one runs with, unchanged; None if it has its own."""
+        if signature.digest in self._bases:
+            return signature.digest
+        if self._bundle.spec.affine == "mixed" or {"bn.affine", "bn.statistics"} & set(signature.parts):
+            return None
+        return signature.base
+
+    def _bn(self, base: str | None, parts: Mapping[str, Array]) -> LaidBN:
+        """The BN of a signature, laid out."""
+
+        def build(_: object = None) -> tuple[LaidBN, int]:
+            bn = self._fold.bn(parts["bn.affine"], parts["bn.statistics"])
+            return bn, bn.scale.nbytes + bn.rest.nbytes
+
+        if base is None:
+            return build()[0]
+        with self._shared.borrow(f"bn {base}", build) as bn:
+            assert isinstance(bn, LaidBN)
+            return bn
+
+    def _blocks(self, base: str, parts: Mapping[str, Array]) -> Blocks:
+        """The blocks of discrete signatures with a base's BN."""
+
+        def build(_: object = None) -> tuple[Blocks, int]:
+            blocks = Blocks(self._plan, self._fold, self._bn(base, parts))
+            return blocks, blocks.largest_bytes
+
+        with self._shared.borrow(f"blocks {base}", build) as blocks:
+            assert isinstance(blocks, Blocks)
+            return blocks
 
     def clear(self) -> None:
         """Let go of every signature's weights."""
-        self._bound.clear()
+        self._hot.clear()
+        self._shared.clear()
 
-    def stats(self) -> dict[str, int]:
-        """``entries`` (signatures whose weights are bound) and ``bytes`` now; ``hits``, ``misses``, ``evictions`` so far."""
-        return self._bound.stats()
+    def stats(self) -> dict[str, float]:
+        """As ``Cache.stats`` for the signatures' weights; ``bytes`` includes what they share, ``shared_bytes``."""
+        hot, shared = self._hot.stats(), self._shared.stats()
+        total = {name: hot[name] + shared[name] for name in ("bytes", "limit_bytes")}
+        return {**hot, **total, "shared_bytes": shared["bytes"]}

@@ -85,15 +85,16 @@ class Runtime:
         if self._engine is not None:
             self._engine.clear()
 
-    def stats(self) -> dict[str, int]:
-        """What the runtime holds: ``entries`` (signatures ready to run) and their ``bytes``; ``hits``, ``misses`` and
-        ``evictions`` since it was opened. Zeros for the numpy engine, which holds nothing.
+    def stats(self) -> dict[str, float]:
+        """What the runtime holds, and what swapping users took.
+
+        Returns:
+            Now: ``entries`` (signatures whose weights are ready to run), ``bytes`` (theirs, and ``shared_bytes`` of what
+            signatures of one base share), ``limit_bytes``. Since it was opened: ``hits``, ``misses``, ``evictions``,
+            ``miss_seconds`` (what swapping in those signatures took together) and ``longest_miss_seconds``. Empty for the
+            numpy engine, which holds nothing.
         """
-        return (
-            self._engine.stats()
-            if self._engine is not None
-            else dict.fromkeys(("entries", "bytes", "hits", "misses", "evictions"), 0)
-        )
+        return self._engine.stats() if self._engine is not None else {}
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -189,7 +190,7 @@ def _onnx_engine(bundle: Bundle, *, threads: int, cache_bytes: int) -> PlanEngin
     """The engine over a device plan; where there is none, said once, the one with a session per signature."""
     compiled = bundle.require_compiled()
     try:
-        plan = cached_plan(compiled.portable, bundle.spec)
+        plan = cached_plan(compiled.portable, bundle.spec, bundle.tensors)
         return PlanEngine(bundle, plan, threads=threads, cache_bytes=cache_bytes)
     except EngineError as problem:
         log.warning(

@@ -157,7 +157,7 @@ class Signature:
         if name.startswith("bn.") and array.shape[0] != 2:
             raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
         with np.errstate(over="ignore"):
-            array = array.astype(self.precision).astype(np.float32)
+            array = array.astype(self.precision, copy=False).astype(np.float32, copy=False)
         if not np.isfinite(array).all():
             raise SignatureError(
                 f"a signature's {name} holds a number that is not finite in {self.precision}; it cannot be used"
@@ -263,7 +263,7 @@ class Signature:
         optional = {"base": self.base, "parent": self.parent, "created": self.created}
         metadata.update({name: value for name, value in optional.items() if value is not None})
         if self.labels is not None:
-            metadata["labels"] = json.dumps(list(self.labels), ensure_ascii=False, separators=(",", ":"))
+            metadata["labels"] = _labels_to_json(self.labels)
         return tensors.encode({name: array.astype(self.precision) for name, array in self.parts.items()}, metadata)
 
     @classmethod
@@ -286,9 +286,11 @@ class Signature:
             raise SignatureError(
                 f"{name} has unknown metadata {sorted(set(metadata) - _METADATA)}; use a matching isoform"
             )
-        dtypes = {str(array.dtype) for array in arrays.values()}
+        dtypes = {array.dtype for array in arrays.values()}
         if len(dtypes) > 1:
-            raise SignatureError(f"{name} mixes {' and '.join(sorted(dtypes))}, but one precision was expected")
+            raise SignatureError(
+                f"{name} mixes {' and '.join(sorted(map(str, dtypes)))}, but one precision was expected"
+            )
         try:
             signature = cls(
                 parts=arrays,
@@ -298,16 +300,20 @@ class Signature:
                 parent=metadata.get("parent"),
                 labels=_labels_from_json(metadata.get("labels")),
                 created=metadata.get("created"),
-                precision="float16" if dtypes == {"float16"} else "float32",
+                precision="float16" if np.dtype(np.float16) in dtypes else "float32",
                 kind=metadata.get("kind", ""),
             )
         except SignatureError as problem:
             raise SignatureError(f"{name}: {problem}") from None
-        if signature.encode() != data:
+        # The tensor file is canonical and so are the labels, so these bytes are what encode() would write if the digest is right.
+        stated = metadata.get("digest", "")
+        found = hashlib.sha256(data.replace(_digest_field(stated), _digest_field("0" * 64), 1)).hexdigest()
+        if found != stated:
             raise SignatureError(
-                f"{name} does not match its digest: it says {metadata.get('digest', 'none')[:8]}, its content has {signature.digest[:8]}; "
+                f"{name} does not match its digest: it says {stated[:8] or 'none'}, its content has {found[:8]}; "
                 "it is damaged or was changed, fetch it again"
             )
+        signature.__dict__["digest"] = stated
         return signature
 
     def save(self, path: str | Path) -> None:
@@ -321,6 +327,15 @@ class Signature:
         return cls.decode(data, name=str(path))
 
 
+def _digest_field(digest: str) -> bytes:
+    """How the digest stands in the header, and nowhere else: within a JSON text the quotes would be escaped."""
+    return f'"digest":"{digest}"'.encode()
+
+
+def _labels_to_json(labels: Sequence[str]) -> str:
+    return json.dumps(list(labels), ensure_ascii=False, separators=(",", ":"))
+
+
 def _labels_from_json(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
@@ -330,4 +345,6 @@ def _labels_from_json(text: str | None) -> tuple[str, ...] | None:
         labels = None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise SignatureError("its labels are not a JSON list of texts")
+    if _labels_to_json(labels) != text:
+        raise SignatureError("its labels are not in canonical form, so they were changed after isoform wrote them")
     return tuple(labels)

@@ -18,11 +18,11 @@ from isoform.runtime import plan as module
 from isoform.runtime import plan_cache
 from isoform.runtime.engine import portable_session
 from isoform.runtime.errors import EngineError
-from isoform.runtime.fold import fold, folded_shapes
+from isoform.runtime.fold import CONSTANTS, fold, folded_shapes
 from isoform.runtime.laid_fold import LaidFold
-from isoform.runtime.lift import lift_weights
+from isoform.runtime.lift import lift_weights, read_weights
 from isoform.runtime.mixture import discrete_logits
-from isoform.runtime.plan import Plan, bind, build_plan, lifted_session
+from isoform.runtime.plan import Plan, aligned, bind, build_plan, lifted_session
 
 SPECS = {
     "small": SMALL,
@@ -45,7 +45,7 @@ def case(request):
     """A bundle of random numbers, its portable graph, and its plan."""
     bundle = make_bundle(SPECS[request.param])
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    return bundle, portable, build_plan(portable, bundle.spec)
+    return bundle, portable, build_plan(portable, bundle.spec, bundle.tensors)
 
 
 def test_the_plan_is_the_constant_network(case) -> None:
@@ -57,7 +57,9 @@ def test_the_plan_is_the_constant_network(case) -> None:
         head = {name: folded[name] for name in ("logits.weight", "logits.bias")}
         constant = portable_session(portable, bundle.spec, folded, threads=1)
         binding, vector = session.io_binding(), plan.lay_out(folded)
-        bind(binding, plan, vector, head)
+        bind(binding, plan, vector)
+        for name, value in head.items():
+            binding.bind_cpu_input(name, value)
         for batch in (1, 2, 16):
             x = np.random.default_rng(batch).uniform(0, 1, (batch, *bundle.spec.input_shape)).astype(np.float32)
             expected = constant.run(None, {"image": x, **head})[0]
@@ -71,7 +73,8 @@ def test_the_plan_is_the_constant_network(case) -> None:
 def test_every_weight_is_laid_out(case) -> None:
     """The layout holds every folded weight, padding is 0, and every tensor starts at a multiple of 64 bytes."""
     bundle, _, plan = case
-    total = sum(int(np.prod(shape)) for shape in folded_shapes(bundle.spec).values())
+    changing = {name: shape for name, shape in folded_shapes(bundle.spec).items() if name not in CONSTANTS}
+    total = sum(int(np.prod(shape)) for shape in changing.values())
     assert set(plan.gather) | {0} == set(range(total + 1))
     folded = fold(bundle.spec, bundle.tensors, bundle.resolve(bundle.signatures["a"]))
     vector = plan.lay_out(folded)
@@ -85,9 +88,12 @@ def test_every_weight_is_laid_out(case) -> None:
 @pytest.mark.parametrize("affine", ["layer", "task", "mixed"])
 @pytest.mark.parametrize("name", SPECS)
 def test_the_fast_fold_is_the_fold(name, affine) -> None:
-    """Folding straight into the layout gives the same bytes as folding and laying out, mixed or discrete, wherever γ and β live."""
+    """Folding straight into the layout gives what folding and laying out gives, but for the last bit, wherever γ and β live.
+
+    A discrete signature's layers are its blocks, exactly.
+    """
     bundle = make_bundle(dataclasses.replace(SPECS[name], affine=affine))
-    plan = build_plan(portable_graph(bundle.spec, template=bundle.digest), bundle.spec)
+    plan = build_plan(portable_graph(bundle.spec, template=bundle.digest), bundle.spec, bundle.tensors)
     fast = LaidFold(bundle.spec, bundle.tensors, plan)
     base = bundle.signatures["a"]
     discrete = base.replace(
@@ -96,9 +102,13 @@ def test_the_fast_fold_is_the_fold(name, affine) -> None:
     for signature in (base, bundle.signatures["b"], discrete):
         parts = bundle.resolve(signature)
         expected = plan.lay_out(fold(bundle.spec, bundle.tensors, parts))
-        found = fast(parts)
-        assert found.ctypes.data % 64 == 0
-        assert found.tobytes() == expected.tobytes()
+        found, bn = aligned(fast.size), fast.bn(parts["bn.affine"], parts["bn.statistics"])
+        found[:] = np.nan
+        fast(parts["mixture"], bn, found)
+        np.testing.assert_array_max_ulp(found, expected, maxulp=1)
+    rows = expected[: fast.rows_size].reshape(bundle.spec.layers, -1)
+    for layer in range(bundle.spec.layers):
+        assert np.array_equal(fast.block(bn, layer, 1), rows[layer])
 
 
 def test_lifting_agrees_with_the_onnx_package() -> None:
@@ -114,19 +124,24 @@ def test_lifting_agrees_with_the_onnx_package() -> None:
     model = onnx.helper.make_model(
         onnx.helper.make_graph([node], "g", [image], [result], initializers), producer_name="test"
     )
-    graph, found = lift_weights(model.SerializeToString())
-    lifted = onnx.load_from_string(graph)
+    found = read_weights(model.SerializeToString())
+    lifted = onnx.load_from_string(
+        lift_weights(model.SerializeToString(), {"w": "w", "b": "other"}, {"s": np.array(5.0)})
+    )
     assert {name: value.tolist() for name, value in found.items()} == {
         name: value.astype(np.float32).tolist() for name, value in weights.items()
     }
-    assert [entry.name for entry in lifted.graph.initializer] == ["shape"]
+    assert [entry.name for entry in lifted.graph.initializer] == ["s", "shape"]
+    assert onnx.numpy_helper.to_array(lifted.graph.initializer[0]) == 5.0
     shapes = {
         entry.name: [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
         for entry in lifted.graph.input
         if entry.name != "x"
     }
-    assert shapes == {name: list(value.shape) for name, value in weights.items()}
+    assert shapes == {"w": [4, 3, 3, 3], "other": [4]}
     assert all(entry.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for entry in lifted.graph.input)
+    assert list(lifted.graph.node[0].input) == ["x", "w", "other"]
+    lifted.graph.node[0].input[2] = "b"
     assert lifted.graph.node == model.graph.node
     assert lifted.graph.output == model.graph.output
     assert (lifted.producer_name, lifted.opset_import) == (model.producer_name, model.opset_import)
@@ -136,7 +151,8 @@ def test_lifting_agrees_with_the_onnx_package() -> None:
 def test_lifting_bytes_that_are_no_graph(data) -> None:
     """Any bytes are lifted or refused, never anything else."""
     with contextlib.suppress(EngineError):
-        assert isinstance(lift_weights(data)[0], bytes)
+        weights = read_weights(data)
+        assert isinstance(lift_weights(data, {name: name for name in weights}, {}), bytes)
 
 
 def test_lifting_a_cut_graph_is_refused(case) -> None:
@@ -144,26 +160,26 @@ def test_lifting_a_cut_graph_is_refused(case) -> None:
     _, portable, plan = case
     for end in range(len(plan.graph) - 20, len(plan.graph)):
         with contextlib.suppress(EngineError):
-            assert lift_weights(plan.graph[:end])[0] == plan.graph[:end]
+            assert lift_weights(plan.graph[:end], {}, {}) == plan.graph[:end]
     with pytest.raises(EngineError, match="cut short"):
-        lift_weights(plan.graph[:100])
+        lift_weights(plan.graph[:100], {}, {})
     with pytest.raises(EngineError, match="bytes in the file, but"):
-        lift_weights(portable)
+        read_weights(portable)
 
 
 def test_an_optimiser_that_computes_is_noticed(case, monkeypatch) -> None:
     """If a weight comes out as anything but a whole index, there is no plan."""
     bundle, portable, _ = case
-    real = module.lift_weights
+    real = module.read_weights
 
     def computed(data):
-        graph, weights = real(data)
+        weights = real(data)
         name = next(iter(weights))
-        return graph, {**weights, name: weights[name] * np.float32(0.5)}
+        return {**weights, name: weights[name] * np.float32(0.5)}
 
-    monkeypatch.setattr(module, "lift_weights", computed)
+    monkeypatch.setattr(module, "read_weights", computed)
     with pytest.raises(EngineError, match="computed with weight .* instead of moving it"):
-        build_plan(portable, bundle.spec)
+        build_plan(portable, bundle.spec, bundle.tensors)
 
 
 def test_a_wrong_layout_fails_the_self_test(case, monkeypatch) -> None:
@@ -174,7 +190,19 @@ def test_a_wrong_layout_fails_the_self_test(case, monkeypatch) -> None:
     places = start + np.flatnonzero(gather[start : start + int(np.prod(shape))])
     gather[places] = np.roll(gather[places], 1)
     with pytest.raises(EngineError, match="logits differ by .* so the plan is not used"):
-        module._test(Plan(graph=plan.graph, weights=plan.weights, gather=gather), portable, bundle.spec)
+        module._test(dataclasses.replace(plan, gather=gather), portable, bundle.spec, bundle.tensors)
+
+
+def test_layers_that_are_laid_out_unlike_others_are_noticed(case) -> None:
+    """If one layer's map differs from the first one's, there is no plan."""
+    bundle, _, plan = case
+    gather = plan.gather.copy()
+    row = gather[plan.row_size : 2 * plan.row_size]
+    places = np.flatnonzero(row)[:2]
+    row[places] = row[places[::-1]]
+    assert module._row_size(plan.gather, plan.weights, bundle.spec) == plan.row_size
+    with pytest.raises(EngineError, match="laid out some layers unlike others"):
+        module._row_size(gather, plan.weights, bundle.spec)
 
 
 def test_too_many_weights_have_no_plan(monkeypatch, case) -> None:
@@ -182,7 +210,7 @@ def test_too_many_weights_have_no_plan(monkeypatch, case) -> None:
     bundle, portable, _ = case
     monkeypatch.setattr(module, "WEIGHT_LIMIT", 100)
     with pytest.raises(EngineError, match="layouts are learned for fewer than 100"):
-        build_plan(portable, bundle.spec)
+        build_plan(portable, bundle.spec, bundle.tensors)
 
 
 @pytest.fixture
@@ -201,14 +229,16 @@ def cache(tmp_path, monkeypatch):
 
 def same(one: Plan, other: Plan) -> bool:
     """Whether two plans are the same."""
-    return (one.graph, one.weights) == (other.graph, other.weights) and np.array_equal(one.gather, other.gather)
+    return all(
+        getattr(one, name) == getattr(other, name) for name in ("graph", "weights", "row_size")
+    ) and np.array_equal(one.gather, other.gather)
 
 
 def test_a_stored_plan_is_used(case, cache) -> None:
     """The second start reads the plan that the first one stored, and it is the same."""
     bundle, portable, _ = case
-    first = plan_cache.cached_plan(portable, bundle.spec)
-    assert same(first, plan_cache.cached_plan(portable, bundle.spec))
+    first = plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
+    assert same(first, plan_cache.cached_plan(portable, bundle.spec, bundle.tensors))
     assert len(cache[1]) == 1
     assert [path.suffix for path in cache[0].iterdir()] == [".bin"]
 
@@ -217,12 +247,12 @@ def test_a_damaged_plan_is_built_anew(cache) -> None:
     """Whatever byte of a stored plan is wrong, it is not used, and a good one takes its place."""
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    plan_cache.cached_plan(portable, bundle.spec)
+    plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
     (path,) = cache[0].iterdir()
     good = path.read_bytes()
-    for wrong in (b"", good[:30], good[:-1], good[:100] + b"x" + good[101:], b"ISOPLAN2" + good[8:]):
+    for wrong in (b"", good[:30], good[:-1], good[:100] + b"x" + good[101:], b"ISOPLAN1" + good[8:]):
         path.write_bytes(wrong)
-        plan_cache.cached_plan(portable, bundle.spec)
+        plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
         # Names inside the optimised graph differ from run to run, so a new plan need not have the old bytes.
         assert plan_cache._decoded(path.read_bytes(), plan_cache._key(portable)).weights
     assert len(cache[1]) == 6
@@ -232,7 +262,7 @@ def test_another_version_is_another_plan(cache, monkeypatch) -> None:
     """Another ONNX Runtime, processor or graph never uses this one's plan, not even under its name."""
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    plan_cache.cached_plan(portable, bundle.spec)
+    plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
     (path,) = cache[0].iterdir()
     with pytest.raises(EngineError, match="of another graph, ONNX Runtime or processor"):
         plan_cache._decoded(path.read_bytes(), "0" * 64)
@@ -251,7 +281,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, cache, monkeyp
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
     for _ in range(2):
-        assert plan_cache.cached_plan(portable, bundle.spec).weights
+        assert plan_cache.cached_plan(portable, bundle.spec, bundle.tensors).weights
     assert len(cache[1]) == 2
 
 

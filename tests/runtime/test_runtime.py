@@ -1,17 +1,12 @@
 """Opening a bundle and predicting with it."""
 
-import threading
-
 import numpy as np
 import onnxruntime as ort
 import pytest
 
 from isoform.runtime import Runtime, Signature
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.engine import OnnxEngine, portable_session, session_options
+from isoform.runtime.engine import portable_session, session_options
 from isoform.runtime.errors import BundleError, EngineError, InputError, SignatureError, UsageError
-from isoform.runtime.plan_cache import cached_plan
-from isoform.runtime.planned import PlanEngine
 
 
 def test_predict_equals_the_compiled_file(runtime, compiled, samples) -> None:
@@ -160,48 +155,6 @@ def test_a_missing_bundle_says_what_to_do(tmp_path) -> None:
         Runtime.open(tmp_path / "nothing")
 
 
-@pytest.fixture(params=["plan", "sessions"])
-def engine(request, compiled):
-    """Both engines over the small bundle: ``make(cache_bytes)`` gives one."""
-    bundle = Bundle.load(compiled)
-    plan = cached_plan(bundle.compiled.portable, bundle.spec)
-
-    def make(cache_bytes: int):
-        if request.param == "plan":
-            return PlanEngine(bundle, plan, threads=1, cache_bytes=cache_bytes)
-        return OnnxEngine(bundle, threads=1, cache_bytes=cache_bytes)
-
-    return make
-
-
-def test_the_cache_holds_what_it_may(engine, runtime, samples) -> None:
-    """The longest unused signatures are dropped when the bytes run out; one always stays; dropped ones still predict."""
-    one = engine(0)
-    signatures = [runtime.signature(task) for task in runtime.tasks]
-    answers = [one.logits(samples[0][:1], signature) for signature in signatures]
-    assert one.stats()["entries"] == 1
-    assert one.stats()["evictions"] == 3
-    size = one.stats()["bytes"]
-    two = engine(2 * size)
-    for signature, answer in zip(signatures * 2, answers * 2, strict=True):
-        assert np.array_equal(two.logits(samples[0][:1], signature), answer)
-    assert two.stats() == {"entries": 2, "bytes": 2 * size, "hits": 0, "misses": 8, "evictions": 6}
-    two.logits(samples[0][:1], signatures[-1])
-    assert two.stats()["hits"] == 1
-    two.clear()
-    assert (two.stats()["entries"], two.stats()["bytes"]) == (0, 0)
-
-
-def test_both_engines_agree(compiled, runtime, samples) -> None:
-    """The plan gives what a session of constants gives, to 1e-6 of the largest logit, for every task and batch size."""
-    sessions = OnnxEngine(runtime.bundle, threads=1, cache_bytes=0)
-    for task in runtime.tasks:
-        for batch in (1, 2, 16, 100):
-            expected = sessions.logits(samples[0][:batch], runtime.signature(task))
-            found = runtime.predict(samples[0][:batch], runtime.signature(task))
-            assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
-
-
 def test_answers_are_fresh_arrays(runtime, samples) -> None:
     """An answer does not change when the next one is computed, and may be written to."""
     signature = runtime.signature("plain")
@@ -226,58 +179,6 @@ def test_without_a_plan_predictions_are_right(compiled, runtime, samples, monkey
             found, expected = (r.predict(samples[0][:3], r.signature(task)) for r in (slow, runtime))
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     assert caplog.text.count("no device plan: the optimiser did something new") == 1
-
-
-def test_threads_never_mix_users(compiled, samples) -> None:
-    """Eight threads over four signatures and a cache too small for them: every answer is the sequential one."""
-    x = samples[0][:2]
-    with Runtime.open(compiled, cache_bytes=0) as runtime:
-        signatures = [runtime.signature(task) for task in runtime.tasks]
-        expected = [runtime.predict(x, signature) for signature in signatures]
-        wrong = []
-
-        def work(seed: int) -> None:
-            for turn in np.random.default_rng(seed).integers(0, len(signatures), 20):
-                if not np.array_equal(runtime.predict(x, signatures[turn]), expected[turn]):
-                    wrong.append(turn)
-
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert wrong == []
-
-
-def test_one_build_per_signature_however_many_ask(engine, runtime, samples) -> None:
-    """Sixteen threads that want one cold signature at once cause one build, not sixteen, and get the same answer."""
-    shared = engine(1 << 30)
-    signature = runtime.signature("plain")
-    barrier = threading.Barrier(16)
-    answers = []
-
-    def work() -> None:
-        barrier.wait()
-        answers.append(shared.logits(samples[0][:1], signature))
-
-    threads = [threading.Thread(target=work) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert shared.stats()["misses"] == 1
-    assert len(answers) == 16
-    assert all(np.array_equal(answer, answers[0]) for answer in answers)
-
-
-def test_a_failed_build_leaves_nothing_behind(engine, runtime, samples) -> None:
-    """Signatures that cannot be folded cost no memory, however many come."""
-    made = engine(0)
-    for digit in "0123":
-        foreign = runtime.signature("plain").keep("mixture").replace(base=digit * 64)
-        with pytest.raises(SignatureError, match="inherits parts from base"):
-            made.logits(samples[0][:1], foreign)
-    assert made.stats()["entries"] == 0
 
 
 def test_a_graph_that_is_none_is_an_engine_error(runtime) -> None:
