@@ -1,186 +1,261 @@
-"""Swapping users: the device plan beside every other way to give a user their own weights, in one run, on one thread.
+"""Swapping users: the runtime beside every other way to give a user their own weights, in one run, on one thread.
 
-    python benchmarks/swap.py [--quick] [--json PATH]
+    python benchmarks/swap.py [--quick] [--json PATH] [--plot PATH] [--users N]
 
-Networks of random weights (speed does not depend on them): small (C = 24, L = 16, 32×32, stem 4) and large (C = 40, L = 16,
-224×224, stem 16), K = 4. Times are medians; every run is timed in turn with the others, so that noise is noise to all.
+Networks of random weights: small (C = 24, L = 16, 32×32, stem 4) and large (C = 40, L = 16, 224×224, stem 16), K = 4.
+Times are medians, timed in turn. What runs:
 
-    constant   a session whose weights are constants: the limit, and a new one for every user
-    lifted     the device plan, weights bound
-    inputs     the portable graph with its weights as plain inputs, optimised as far as ONNX Runtime can
-    rebuild    building the constant session, which is what a swap costs without a plan
-    cold swap  from a signature file's bytes to bound weights: check, resolve, fold, lay out, bind
+    lifted        isoform: the device plan with a user's weights bound, through ``PlanEngine.logits``
+    constant      a session whose weights are constants: the limit, and a new session for every user
+    mixture       mixing in the graph at every run: a user is L·K numbers in the feed
+    inputs        the portable graph with its weights as plain inputs
+    adapter       the mixture graph with an ONNX Runtime adapter file per user
 
-More rows (warm swaps, discrete signatures, many users, memory, adapters) are to come.
+What a swap is, from a file's bytes (or the file) to ready to run:
+
+    warm swap     isoform, a user whose weights are bound
+    cold swap     isoform, a user who is not in memory: check the signature, resolve, fold, bind
+    rebuild       a session from a user's own ONNX file
+    preoptimised  a session from a user's own ONNX file that is optimised for this machine already
+    adapter load  ONNX Runtime's adapter file of L·K numbers: no checks, and nothing folded
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import platform
+import os
+import subprocess
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from bench import rivals
+from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
+from bench.networks import SPECS, complete_file, make_bundle, users
 
-from isoform.compile.graph import portable_graph
+from isoform.runtime import Runtime, Signature
 from isoform.runtime.bundle import Bundle
-from isoform.runtime.engine import portable_session, session_options
-from isoform.runtime.fold import fold
-from isoform.runtime.laid_fold import LaidFold
-from isoform.runtime.lift import lift_weights
-from isoform.runtime.plan import bind, build_plan, lifted_session
-from isoform.runtime.signature import Signature
-from isoform.runtime.spec import NetworkSpec, template_digest
-
-SPECS = {
-    "small": NetworkSpec(input_shape=(1, 32, 32), adapter_kernel=(4, 4), layers=16, templates=4),
-    "large": NetworkSpec(
-        input_shape=(3, 224, 224), adapter_kernel=(16, 16), layers=16, templates=4, channels=40, expansion=6,
-        head_channels=240, embedding=1280, mean=(0.5,) * 3, std=(0.25,) * 3,
-    ),
-}  # fmt: skip
-CLASSES = 10
+from isoform.runtime.engine import session_options
+from isoform.runtime.plan import build_plan
+from isoform.runtime.plan_cache import cached_plan
+from isoform.runtime.planned import PlanEngine
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer repeats: under a minute")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    arguments = parser.parse_args()
-    figures: dict[str, object] = {
-        "machine": platform.processor() or platform.machine(), "python": platform.python_version(), "onnxruntime": ort.__version__,
-        "quick": arguments.quick,
-    }  # fmt: skip
-    for name, spec in SPECS.items():
-        print(f"measuring {name}", file=sys.stderr)
-        figures.update(
-            {f"{name}.{key}": value for key, value in measure(spec, repeats=60 if arguments.quick else 400).items()}
-        )
-    print_table(figures)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def make_bundle(spec: NetworkSpec) -> Bundle:
-    """A bundle of random weights with one task."""
-    rng = np.random.default_rng(0)
-    tensors = {n: rng.normal(0, 0.3, shape).astype(np.float32) for n, shape in spec.template_shapes.items()}
-    parts = {
-        "mixture": rng.normal(size=(spec.layers, spec.templates)),
-        "bn.statistics": np.stack([rng.normal(size=spec.bn_channels), rng.uniform(0.5, 2, spec.bn_channels)]),
-        "logits.weight": rng.normal(size=(CLASSES, spec.embedding)) / 16, "logits.bias": np.zeros(CLASSES),
-    }  # fmt: skip
-    labels = tuple(str(i) for i in range(CLASSES))
-    base = Signature(parts=parts, template=template_digest(spec, tensors), task="base", labels=labels)
-    return Bundle.create(spec=spec, tensors=tensors, signatures={"base": base}, training={})
-
-
-def measure(spec: NetworkSpec, *, repeats: int) -> dict[str, float]:
-    """All figures of one network."""
-    bundle = make_bundle(spec)
-    base = bundle.signatures["base"]
-    portable = portable_graph(spec, template=bundle.digest)
-    folded = fold(spec, bundle.tensors, bundle.resolve(base))
-    head = {key: folded[key] for key in ("logits.weight", "logits.bias")}
-    started = time.perf_counter()
-    plan = build_plan(portable, spec)
-    figures = {"plan_build_ms": 1e3 * (time.perf_counter() - started)}
-
-    constant, lifted = portable_session(portable, spec, folded, threads=1), lifted_session(plan, threads=1)
-    plain, plain_feed = inputs_session(portable, folded)
-    vector, binding = plan.lay_out(folded), lifted.io_binding()
-    bind(binding, plan, vector, head)
-
-    def run_lifted(x: np.ndarray) -> np.ndarray:
-        binding.bind_cpu_input("image", x)
-        binding.bind_output("logits", "cpu")
-        lifted.run_with_iobinding(binding)
-        return binding.get_outputs()[0].numpy()
-
-    for batch in (1, 16):
-        x = np.random.default_rng(batch).uniform(0, 1, (batch, *spec.input_shape)).astype(np.float32)
-        expected = constant.run(None, {"image": x, **head})[0]
-        gap = float(np.abs(run_lifted(x) - expected).max() / np.abs(expected).max())
-        count = max(10, repeats // (1 if batch == 1 else 4) // (1 if spec.channels < 40 else 4))
-        times = medians_ms(
-            [
-                lambda x=x: constant.run(None, {"image": x, **head}),
-                lambda x=x: run_lifted(x),
-                lambda x=x: plain.run(None, {"image": x, **plain_feed}),
-            ],
-            count,
-        )
-        figures.update({
-            f"b{batch}.constant_ms": times[0], f"b{batch}.lifted_ms": times[1], f"b{batch}.inputs_ms": times[2],
-            f"b{batch}.lifted_over_constant": times[1] / times[0], f"b{batch}.inputs_over_constant": times[2] / times[0],
-            f"b{batch}.largest_relative_difference": gap,
-        })  # fmt: skip
-
-    data = base.keep("mixture").encode()
-    other, fast_fold = lifted.io_binding(), LaidFold(spec, bundle.tensors, plan)
-
-    def cold_swap() -> None:
-        signature = Signature.decode(data)
-        parts = bundle.resolve(signature)
-        bind(other, plan, fast_fold(parts), {key: parts[key] for key in head})
-
-    swap_ms, rebuild_ms = medians_ms(
-        [cold_swap, lambda: portable_session(portable, spec, folded, threads=1)], max(20, repeats // 4)
+    arguments = _arguments()
+    figures: dict[str, object] = {**machine(), "quick": arguments.quick, "users": arguments.users}
+    with tempfile.TemporaryDirectory(prefix="isoform-swap-") as folder:
+        for name, spec in SPECS.items():
+            bundle = make_bundle(spec, Path(folder) / name)
+            for step, measured in measure(bundle, name, arguments):
+                print(f"measured {name}: {step}", file=sys.stderr)
+                figures.update({f"{name}.{key}": value for key, value in measured.items()})
+    title = (
+        f"swapping users, one thread, {figures['machine']}, ONNX Runtime {figures['onnxruntime']}, {figures['date']}"
     )
-    figures.update({
-        "cold_swap_us": 1e3 * swap_ms, "rebuild_ms": rebuild_ms, "rebuild_over_cold_swap": rebuild_ms / swap_ms,
-        "signature_bytes": len(data),
-    })  # fmt: skip
-    return figures
+    rows = {key.split(".", 1)[1]: None for key in figures if "." in key}
+    print_table(
+        title, ["figure", *SPECS], [[key, *(_shown(figures.get(f"{name}.{key}")) for name in SPECS)] for key in rows]
+    )
+    write_json(arguments.json, figures)
+    if arguments.plot:
+        plot(figures, arguments.plot)
 
 
-def inputs_session(
-    portable: bytes, folded: dict[str, np.ndarray]
-) -> tuple[ort.InferenceSession, dict[str, np.ndarray]]:
-    """The portable graph with its weights as plain inputs, and the feed for them."""
-    import onnx
-
-    model = onnx.load_from_string(portable)
-    for tensor in model.graph.initializer:
-        tensor.ClearField("external_data")
-        tensor.data_location = onnx.TensorProto.DEFAULT
-        tensor.raw_data = folded[tensor.name].tobytes()
-    graph, weights = lift_weights(model.SerializeToString())
-    session = ort.InferenceSession(graph, session_options(1), providers=["CPUExecutionProvider"])
-    return session, {**weights, "logits.weight": folded["logits.weight"], "logits.bias": folded["logits.bias"]}
+def _arguments() -> argparse.Namespace:
+    arguments = parser(__doc__)
+    arguments.add_argument("--plot", type=Path, help="where to draw the figures, such as swap.svg")
+    arguments.add_argument(
+        "--users",
+        type=int,
+        default=10_000,
+        help="how many users are in memory at once; 10,000 take 5 GB (default: 10000)",
+    )
+    return arguments.parse_args()
 
 
-def medians_ms(runs: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Median milliseconds of each, timed in turn."""
-    times = np.empty((repeats, len(runs)))
-    for run in runs:
-        for _ in range(5):
-            run()
-    for row in times:
-        for column, run in enumerate(runs):
-            start = time.perf_counter()
-            run()
-            row[column] = 1e3 * (time.perf_counter() - start)
-    return [float(value) for value in np.median(times, axis=0)]
+def _shown(value: object) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
-def print_table(figures: dict[str, object]) -> None:
-    """The figures of both networks side by side."""
-    from rich.console import Console
-    from rich.table import Table
+def measure(bundle: Bundle, name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
+    """All figures of one network, step by step."""
+    effort = 1.0 if arguments.quick else 6.0
+    engine = plan_engine(bundle, 64 << 20)
+    for batch in (1, 16):
+        yield f"batch {batch}", running(bundle, engine, batch, seconds=effort * (2 if name == "small" else 2.5))
+    yield "swaps", swaps(bundle, seconds=effort)
+    yield "start", starts(bundle)
+    yield "equality", equality(bundle, engine, samples=20 if arguments.quick else 100)
+    if name == "small":
+        for kind in ("mixture", "discrete"):
+            yield f"throughput, {kind}", throughput(bundle, kind, arguments.users, rounds=10 if arguments.quick else 40)
+        for kind in ("bytes", "signatures", "discrete", "mixture"):
+            yield f"memory, {kind}", memory(bundle, kind, arguments.users)
 
-    table = Table(title=f"swapping users, one thread, ONNX Runtime {figures['onnxruntime']}", title_justify="left")
-    for column in ("figure", *SPECS):
-        table.add_column(column, justify="left" if column == "figure" else "right")
-    for key in [key.removeprefix("small.") for key in figures if key.startswith("small.")]:
-        table.add_row(key, *(f"{figures[f'{name}.{key}']:.4g}" for name in SPECS))
-    Console(width=None if Console().is_terminal else 100).print(table)
+
+def plan_engine(bundle: Bundle, cache_bytes: int) -> PlanEngine:
+    """The engine that ``Runtime`` has on this machine."""
+    plan = cached_plan(bundle.require_compiled().portable, bundle.spec, bundle.tensors)
+    return PlanEngine(bundle, plan, threads=1, cache_bytes=cache_bytes)
+
+
+def running(bundle: Bundle, engine: PlanEngine, batch: int, *, seconds: float) -> Figures:
+    """Milliseconds of one run for a user whose weights are ready, and ratios to constant weights."""
+    signature = Signature.decode(users(bundle, 1, "mixture")[0])
+    xi = signature.xi.astype(np.float32)
+    x = np.random.default_rng(batch).uniform(0, 1, (batch, *bundle.spec.input_shape)).astype(np.float32)
+    constant = rivals.constant(bundle, signature)
+    pair = in_turn({"constant": lambda: constant(x), "lifted": lambda: engine.logits(x, signature)}, seconds=seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        others = {
+            "mixture": rivals.mixture_in_graph(bundle, bundle.base("base"), xi),
+            "inputs": rivals.plain_inputs(bundle, signature),
+            "adapter": rivals.adapter(bundle, bundle.base("base"), xi, Path(folder))[0],
+        }
+        for name, run in others.items():
+            np.testing.assert_allclose(
+                run(x), constant(x), rtol=1e-3, atol=1e-3 * np.abs(constant(x)).max(), err_msg=name
+            )
+        times = in_turn({name: lambda run=run: run(x) for name, run in others.items()}, seconds=seconds)
+    times = {**pair, **times}
+    return {
+        **{f"b{batch}.{name}_ms": 1e3 * value for name, value in times.items()},
+        **{
+            f"b{batch}.{name}_over_constant": value / times["constant"]
+            for name, value in times.items()
+            if name != "constant"
+        },
+    }
+
+
+def swaps(bundle: Bundle, *, seconds: float) -> Figures:
+    """Microseconds of every kind of swap."""
+    base, hot = bundle.base("base"), plan_engine(bundle, 1 << 30)
+    warm = [Signature.decode(file) for file in users(bundle, 32, "mixture")]
+    turns = {kind: itertools.cycle(users(bundle, 64, kind)) for kind in ("mixture", "discrete", "bn")}
+    size = 4 * len(cached_plan(bundle.require_compiled().portable, bundle.spec, bundle.tensors).gather)
+    cold = {
+        "mixture": plan_engine(bundle, 8 * size),
+        "bn": plan_engine(bundle, 8 * size),
+        "discrete": plan_engine(bundle, 1 << 20),
+    }
+
+    def swap_in(engine: PlanEngine, signature: Signature) -> None:
+        with engine.bound(signature):
+            pass
+
+    runs = {f"cold_{kind}": lambda e=cold[kind], t=turns[kind]: swap_in(e, Signature.decode(next(t))) for kind in turns}
+    following = itertools.cycle(warm)
+    for signature in warm:
+        swap_in(hot, signature)
+    runs["warm"] = lambda: swap_in(hot, next(following))
+    with tempfile.TemporaryDirectory() as folder:
+        complete, optimised = Path(folder) / "complete.onnx", Path(folder) / "optimised.onnx"
+        complete.write_bytes(complete_file(bundle, warm[0]))
+        options, disabled = session_options(1), session_options(1)
+        options.optimized_model_filepath = str(optimised)
+        ort.InferenceSession(complete, options, providers=["CPUExecutionProvider"])
+        disabled.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        load = rivals.adapter(bundle, base, warm[0].xi.astype(np.float32), Path(folder))[1]
+        rebuilding = {
+            "rebuild": lambda: ort.InferenceSession(complete, session_options(1), providers=["CPUExecutionProvider"]),
+            "preoptimised": lambda: ort.InferenceSession(optimised, disabled, providers=["CPUExecutionProvider"]),
+        }
+        slow = in_turn(rebuilding, seconds=seconds)
+        quick = in_turn({**runs, "adapter": load}, seconds=seconds)
+    for kind, engine in cold.items():
+        if engine.stats()["hits"] > 0:
+            raise RuntimeError(f"the users of the cold swap ({kind}) were not cold")
+    return {
+        "warm_swap_us": 1e6 * quick["warm"], "cold_swap_us": 1e6 * quick["cold_mixture"],
+        "discrete_cold_swap_us": 1e6 * quick["cold_discrete"], "bn_cold_swap_us": 1e6 * quick["cold_bn"],
+        "adapter_load_us": 1e6 * quick["adapter"],
+        "rebuild_us": 1e6 * slow["rebuild"], "preoptimised_us": 1e6 * slow["preoptimised"],
+        "rebuild_over_cold_swap": slow["rebuild"] / quick["cold_mixture"],
+        "preoptimised_over_cold_swap": slow["preoptimised"] / quick["cold_mixture"],
+        "mixture_signature_bytes": float(len(next(turns["mixture"]))), "bn_signature_bytes": float(len(next(turns["bn"]))),
+        "complete_file_bytes": float(len(complete_file(bundle, base))),
+    }  # fmt: skip
+
+
+def starts(bundle: Bundle) -> Figures:
+    """Building a plan, and starting a process whose plan is on the disk."""
+    portable = bundle.require_compiled().portable
+    built = in_turn({"plan": lambda: build_plan(portable, bundle.spec, bundle.tensors)}, seconds=0.1, burst=2)["plan"]
+    runs = [_child("start", str(bundle.path)) for _ in range(6)][1:]  # the first one compiles Python's files
+    return {"plan_build_ms": 1e3 * built, "warm_start_ms": float(np.median([run["start_ms"] for run in runs]))}
+
+
+def equality(bundle: Bundle, engine: PlanEngine, *, samples: int) -> Figures:
+    """How far the lifted plan is from a session of constants, over 50 users with so many random samples each."""
+    rng, largest, equal, count = np.random.default_rng(1), 0.0, 0, 0
+    kinds = [
+        file for kind, n in (("mixture", 20), ("discrete", 15), ("bn", 15)) for file in users(bundle, n, kind, seed=2)
+    ]
+    for file in kinds:
+        signature = Signature.decode(file)
+        constant = rivals.constant(bundle, signature)
+        x = rng.uniform(0, 1, (samples, *bundle.spec.input_shape)).astype(np.float32)
+        for part in (x[:1], x[1:4], x[4:]):
+            expected, found = constant(part), engine.logits(part, signature)
+            largest = max(largest, float(np.abs(found - expected).max() / np.abs(expected).max()))
+            equal += int((found == expected).all(axis=1).sum())
+            count += len(part)
+    return {
+        "compared_samples": float(count), "largest_relative_difference": largest, "bit_equal_share": equal / count,
+    }  # fmt: skip
+
+
+def throughput(bundle: Bundle, kind: str, count: int, *, rounds: int) -> Figures:
+    """Predictions per second with a random user at every request, over one and the same user."""
+    files = users(bundle, count, kind)
+    signatures = [Signature.decode(file) for file in files]
+    x = np.random.default_rng(0).uniform(0, 1, (1, *bundle.spec.input_shape)).astype(np.float32)
+    order = itertools.cycle(np.random.default_rng(1).permutation(count).tolist())
+    with Runtime.open(bundle.path, cache_bytes=1 << 40) as hot, Runtime.open(bundle.path, cache_bytes=2 << 20) as cold:
+        for signature in signatures:
+            hot.predict(x, signature)
+        runs = {
+            "single": lambda: hot.predict(x, signatures[0]),
+            "random": lambda: hot.predict(x, signatures[next(order)]),
+            "cold": lambda: cold.predict(x, Signature.decode(files[next(order)])),
+        }
+        misses = hot.stats()["misses"]
+        times = in_turn(runs, seconds=rounds * 0.3, burst=50)
+        if hot.stats()["misses"] != misses or cold.stats()["hits"]:
+            raise RuntimeError("the hot users were not hot, or the cold ones not cold")
+    return {
+        ("" if kind == "mixture" else "discrete_") + "random_users_over_single_user_throughput": times["single"] / times["random"],
+        ("" if kind == "mixture" else "discrete_") + "cold_users_over_single_user_throughput": times["single"] / times["cold"],
+        f"{kind}_single_user_per_second": 1 / times["single"],
+    }  # fmt: skip
+
+
+def memory(bundle: Bundle, kind: str, count: int) -> Figures:
+    """Megabytes that users add, in a process of its own."""
+    return {f"memory_mb.{kind}.{n}": value for n, value in _child("memory", str(bundle.path), kind, str(count)).items()}
+
+
+def _child(*words: str) -> dict[str, float]:
+    """A measurement in a process of its own, which finds Python's files compiled, as those of an installed package are."""
+    command = [sys.executable, str(Path(__file__).parent / "bench" / "child.py"), *words]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(Path(words[1]).parent / "pycache")
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    result: dict[str, float] = json.loads(printed)
+    return result
+
+
+def plot(figures: dict[str, object], path: Path) -> None:
+    """What a user costs: time to run, time to swap in."""
+    raise NotImplementedError
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from isoform.train.data.load import load_task
 from isoform.train.data.samples import Dataset
 from isoform.train.recipe import Recipe
 
-__all__ = ["compile_bundle"]
+__all__ = ["compile_bundle", "write_compiled"]
 
 
 def compile_bundle(
@@ -71,7 +71,7 @@ def compile_bundle(
     check(measured, max_drop_points=max_drop_points)
     content = report(bundle, signatures, measured, {name: len(blob) for name, blob in compiled.items()}, tau=tau)
     with files.replace_directory(bundle.path / "compiled") as directory:
-        _write(directory, bundle, signatures, compiled, content, tau=tau)
+        write_compiled(directory, bundle, signatures, compiled, content, tau=tau)
     return content
 
 
@@ -94,7 +94,7 @@ def _datasets(bundle: Bundle, data: Path | None) -> Mapping[str, Dataset]:
     return datasets
 
 
-def _write(
+def write_compiled(
     directory: Path,
     bundle: Bundle,
     signatures: Mapping[str, Signature],
@@ -103,6 +103,16 @@ def _write(
     *,
     tau: float,
 ) -> None:
+    """Write the files of ``compiled/`` into a directory.
+
+    Args:
+        directory: Where to.
+        bundle: The trained bundle.
+        signatures: Task → the base signature that runs.
+        compiled: File name → content, with its folder.
+        content: The report.
+        tau: What ``signatures`` were snapped with.
+    """
     for folder in ("signatures", "fast", "small"):
         (directory / folder).mkdir()
     for name, blob in compiled.items():

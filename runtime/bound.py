@@ -13,14 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 import onnxruntime as ort
 
 from isoform.runtime.laid_fold import LaidBN, LaidFold
 from isoform.runtime.plan import Plan, aligned, bind
 from isoform.runtime.spec import Array
 
-__all__ = ["Blocks", "OwnWeights", "SharedWeights"]
+__all__ = ["Binding", "Blocks", "OwnWeights", "SharedWeights"]
 
 BINDING_BYTES = 192
 """What one input costs in a binding, measured: its name, twice, and its value's address (benchmarks/swap.py)."""
@@ -31,35 +30,66 @@ Head = Mapping[str, Array]
 """``plan.HEAD``'s names → float32 arrays, C-contiguous."""
 
 
+class Binding:
+    """A signature's weights, bound, for one run at a time.
+
+    Args:
+        session: A session over the plan.
+        vector: The weights, if they are a vector.
+    """
+
+    def __init__(self, session: ort.InferenceSession, vector: Array | None) -> None:
+        self._session, self.vector = session, vector
+        self.inputs = session.io_binding()
+        self._head: Head = {}
+        self._samples = -1
+
+    def bind_head(self, head: Head) -> None:
+        """Bind a logits layer."""
+        if any(array is not self._head.get(name) for name, array in head.items()):
+            for name, array in head.items():
+                self.inputs.bind_cpu_input(name, array)
+            self._head, self._samples = head, -1
+
+    def run(self, x: Array) -> Array:
+        """Run a batch: shape (n, channels, height, width), float32, C-contiguous → a fresh (n, classes), float32.
+
+        Whatever ONNX Runtime raises passes through, and the binding must not be used again.
+        """
+        self.inputs.bind_cpu_input("image", x)
+        if len(x) != self._samples:  # else the last run's output is written again: it was copied
+            self.inputs.bind_output("logits", "cpu")
+        self._session.run_with_iobinding(self.inputs)
+        self._samples = len(x)
+        result: Array = self.inputs.copy_outputs_to_cpu()[0]
+        return result
+
+
 class _Weights:
     """Bindings that hold the same weights. Each is lent to one prediction at a time."""
 
-    def __init__(self, session: ort.InferenceSession) -> None:
-        self._session = session
+    def __init__(self, session: ort.InferenceSession, vector: Array | None = None) -> None:
+        self._session, self._vector = session, vector
         self._head: Head = {}
-        self._free: list[ort.IOBinding] = []
+        self._free: list[Binding] = []
 
-    def take(self) -> ort.IOBinding:
+    def take(self) -> Binding:
         """A binding that nobody else uses, until it is given back."""
         try:
             return self._free.pop()
         except IndexError:
-            binding = self._session.io_binding()
-            self._bind(binding)
-            self._bind_head(binding)
+            binding = Binding(self._session, self._vector)
+            self._bind(binding.inputs)
+            binding.bind_head(self._head)
             return binding
 
-    def give(self, binding: ort.IOBinding) -> None:
+    def give(self, binding: Binding) -> None:
         """Take a binding back."""
         self._free.append(binding)
 
-    def _bind(self, binding: ort.IOBinding) -> None:
-        """Bind all weights but the logits layer to a new binding."""
+    def _bind(self, inputs: ort.IOBinding) -> None:
+        """Bind all weights but the logits layer."""
         raise NotImplementedError
-
-    def _bind_head(self, binding: ort.IOBinding) -> None:
-        for name, array in self._head.items():
-            binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
 
 class OwnWeights(_Weights):
@@ -71,19 +101,19 @@ class OwnWeights(_Weights):
     """
 
     def __init__(self, session: ort.InferenceSession, plan: Plan) -> None:
-        super().__init__(session)
-        self._plan, self._vector = plan, aligned(len(plan.gather))
+        self._plan, self._own = plan, aligned(len(plan.gather))
+        super().__init__(session, self._own)
 
-    def fill(self, fold: LaidFold, mixture: Array, bn: LaidBN, head: Head) -> int:
+    def fill(self, fold: LaidFold, xi: Array, bn: LaidBN, head: Head) -> int:
         """Become a signature's weights, and say how many bytes they take. No binding may be in use."""
-        fold(mixture, bn, self._vector)
+        fold(xi, bn, self._own)
         self._head = head
         for binding in self._free:
-            self._bind_head(binding)
-        return self._vector.nbytes + BINDING_BYTES * len(self._plan.weights)
+            binding.bind_head(head)
+        return self._own.nbytes + BINDING_BYTES * len(self._plan.weights)
 
-    def _bind(self, binding: ort.IOBinding) -> None:
-        bind(binding, self._plan, self._vector)
+    def _bind(self, inputs: ort.IOBinding) -> None:
+        bind(inputs, self._plan, self._own)
 
 
 class Blocks:
@@ -141,19 +171,19 @@ class SharedWeights(_Weights):
         self._sequence, self._head = sequence, head
         del self._free[1:]
         for binding in self._free:
-            self._bind_layers(binding, changed)
-            self._bind_head(binding)
+            self._bind_layers(binding.inputs, changed)
+            binding.bind_head(head)
         return BINDING_BYTES * self.blocks.inputs
 
-    def _bind(self, binding: ort.IOBinding) -> None:
+    def _bind(self, inputs: ort.IOBinding) -> None:
         for name, value in self.blocks.rest:
-            binding.bind_ortvalue_input(name, value)
-        self._bind_layers(binding, range(len(self._sequence)))
+            inputs.bind_ortvalue_input(name, value)
+        self._bind_layers(inputs, range(len(self._sequence)))
 
-    def _bind_layers(self, binding: ort.IOBinding, layers: Iterable[int]) -> None:
+    def _bind_layers(self, inputs: ort.IOBinding, layers: Iterable[int]) -> None:
         for layer in layers:
             for name, value in self.blocks.block(layer, self._sequence[layer]):
-                binding.bind_ortvalue_input(name, value)
+                inputs.bind_ortvalue_input(name, value)
 
 
 def _value(flat: Array, shape: tuple[int, ...]) -> ort.OrtValue:

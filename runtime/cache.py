@@ -93,6 +93,7 @@ class Cache(Generic[T]):
                 self._seconds += seconds
                 self._longest = max(self._longest, seconds)
                 if self._entries.get(key) is entry:
+                    self._entries.move_to_end(key)
                     entry.size = size
                     self._bytes += size
                     self._trim()

@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import re
-import secrets
 import shutil
 import stat
 import sys
@@ -85,7 +84,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     prefix = f".{path.name}.tmp-"
     try:
         _remove_left_overs(path.parent, prefix)
-        temporary = path.parent / f"{prefix}{secrets.token_hex(8)}"
+        temporary = path.parent / f"{prefix}{os.urandom(8).hex()}"
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             with os.fdopen(handle, "wb") as file:
@@ -121,7 +120,7 @@ def replace_directory(path: Path) -> Iterator[Path]:
             os.rename(aside, path)
         _remove_left_overs(path.parent, prefix)
         _remove_left_overs(path.parent, f".{path.name}.old-")
-        temporary = path.parent / f"{prefix}{secrets.token_hex(8)}"
+        temporary = path.parent / f"{prefix}{os.urandom(8).hex()}"
         temporary.mkdir()
         handle = os.open(temporary, os.O_RDONLY)
         _lock(handle)
@@ -207,7 +206,7 @@ def _exchange(new: Path, old: Path) -> None:
             return
     elif sys.platform == "darwin" and hasattr(library, "renamex_np") and library.renamex_np(a, b, _EXCHANGE) == 0:
         return
-    aside = old.with_name(f".{old.name}.old-{secrets.token_hex(8)}")
+    aside = old.with_name(f".{old.name}.old-{os.urandom(8).hex()}")
     os.rename(old, aside)
     try:
         os.rename(new, old)

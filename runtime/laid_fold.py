@@ -3,7 +3,7 @@
 The same numbers as ``Plan.lay_out(fold(…))`` without a Python loop over tensors, and without moving a weight: the templates are
 laid out once, so that mixing makes rows that are in place already. With Θ (K, Q) laid out, 0 where the layout is padding,
 
-    rows = softmax(logits) @ Θ · scale        scale (L, Q): s of the output channel that a place belongs to, 1 without BN
+    rows = Ξ @ Θ · scale        scale (L, Q): s of the output channel that a place belongs to, 1 without BN
     rest = what BN makes of t and the adapters
 
 Precisions as in ``fold.py``. ``scale`` and ``rest`` depend on BN alone, so that signatures that inherit it share them, and
@@ -19,11 +19,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from isoform.runtime.fold import bn_scale_shift, row_shapes, template_matrix
-from isoform.runtime.mixture import softmax
 from isoform.runtime.plan import Plan, aligned
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["LaidBN", "LaidFold"]
+
+STRIP = 1 << 19
+"""Multiplications of one strip: half a megabyte of weights at K = 4, and few enough for BLAS to stay on this thread."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,11 @@ class LaidFold:
         columns = plan.gather[: plan.row_size]
         theta = template_matrix(spec, tensors)
         self._theta = np.where(columns > 0, theta[:, columns - 1], np.float32(0))
+        width = max(1, STRIP // (spec.layers * spec.templates))
+        self._strips = [
+            (slice(start, start + width), np.ascontiguousarray(self._theta[:, start : start + width]))
+            for start in range(0, self.row_size, width)
+        ]
         self._scale_places = self._channels()[columns]
         self._stem = tensors["input_adapter.weight"].astype(np.float64)
         self._out = tensors["output_adapter.weight"].astype(np.float64)
@@ -93,17 +100,20 @@ class LaidFold:
         np.take(source, self._rest_places, out=rest, mode="clip")
         return LaidBN(np.take(scales, self._scale_places, axis=1), rest)
 
-    def __call__(self, mixture: Array, bn: LaidBN, out: Array) -> None:
+    def __call__(self, xi: Array, bn: LaidBN, out: Array) -> None:
         """Fold and lay out.
 
         Args:
-            mixture: A signature's logits, shape (L, K).
+            xi: A signature's mixture weights, shape (L, K), float64.
             bn: Its BN.
             out: Where to: shape (M,), float32, aligned; all of it is written.
         """
         rows = out[: self.rows_size].reshape(bn.scale.shape)
-        np.matmul(softmax(mixture).astype(np.float32), self._theta, out=rows)
-        rows *= bn.scale
+        weights = xi.astype(np.float32)
+        for columns, theta in self._strips:  # so that scaling finds what mixing wrote in the processor's cache
+            strip = rows[:, columns]
+            np.matmul(weights, theta, out=strip)
+            np.multiply(strip, bn.scale[:, columns], out=strip)
         out[self.rows_size :] = bn.rest
 
     def block(self, bn: LaidBN, layer: int, template: int) -> Array:

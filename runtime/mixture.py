@@ -19,10 +19,6 @@ DISCRETE_GAP = 10_000.0
 """Distance between the logits of a discrete layer: exp(-10000) is 0 in float64, and 10000 fits float16."""
 
 
-VANISHES = 746.0
-"""exp(-746) is 0 in float64; exp(-745) is not."""
-
-
 def softmax(logits: Array) -> Array:
     """Softmax over the last axis in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
@@ -60,17 +56,16 @@ def discrete_logits(sequence: Sequence[int], templates: int) -> Array:
     return logits
 
 
-def discrete_sequence(logits: Array) -> list[int] | None:
-    """The template of each layer, if every layer is exactly one: the softmax of its row is one-hot to the last bit.
+def discrete_sequence(xi: Array) -> list[int] | None:
+    """The template of each layer, if every layer is exactly one.
 
     Args:
-        logits: Shape (L, K).
+        xi: Mixture weights, shape (L, K), rows sum to 1.
 
     Returns:
-        L indices, 0 to K - 1; None if a layer is a mixture.
+        L indices, 0 to K - 1; None if a row is not one-hot to the last bit.
     """
-    near = logits > logits.max(axis=1, keepdims=True) - VANISHES
-    if np.count_nonzero(near) != len(logits):
+    if np.count_nonzero(xi) != len(xi):
         return None
-    result: list[int] = near.argmax(axis=1).tolist()
+    result: list[int] = xi.argmax(axis=1).tolist()
     return result

@@ -156,8 +156,9 @@ class Signature:
             )
         if name.startswith("bn.") and array.shape[0] != 2:
             raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
-        with np.errstate(over="ignore"):
-            array = array.astype(self.precision, copy=False).astype(np.float32, copy=False)
+        if array.dtype != np.float32 or self.precision != "float32":
+            with np.errstate(over="ignore"):
+                array = array.astype(self.precision).astype(np.float32)
         if not np.isfinite(array).all():
             raise SignatureError(
                 f"a signature's {name} holds a number that is not finite in {self.precision}; it cannot be used"

@@ -11,7 +11,8 @@ checks lengths, types, overlaps and gaps, and then demands the canonical form it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ HEADER_LIMIT = 16 << 20
 """Longest header that is read, in bytes; a signature has about 700, a checkpoint of many tasks some 100,000."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _NAMES = {value: key for key, value in _DTYPES.items()}
 
 
@@ -42,21 +44,28 @@ def encode(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     Raises:
         IsoformError: If names and texts are too long to be read back.
     """
-    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
-    payload = bytearray()
-    for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
-        start = len(payload)
-        payload += array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-        dtype = _NAMES[array.dtype.newbyteorder("<")]
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, len(payload)]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    arrays = [np.ascontiguousarray(tensors[name]) for name in sorted(tensors)]
+    arrays = [array.astype(array.dtype.newbyteorder("<"), copy=False) for array in arrays]
+    text = _header(
+        zip(sorted(tensors), (_NAMES[a.dtype] for a in arrays), (a.shape for a in arrays), strict=True), metadata
+    )
     if len(text) > HEADER_LIMIT:
         raise IsoformError(
             f"the names and texts of a tensor file take {len(text):,} bytes, but at most {HEADER_LIMIT:,} can be read back"
         )
-    return len(text).to_bytes(8, "little") + text + bytes(payload)
+    return b"".join([len(text).to_bytes(8, "little"), text, *(array.tobytes() for array in arrays)])
+
+
+def _header(tensors: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str]) -> bytes:
+    """The header of tensors of these names, types and shapes, in this order."""
+    content: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    start = 0
+    for name, dtype, shape in tensors:
+        end = start + _DTYPES[dtype].itemsize * math.prod(shape)
+        content[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    text = _JSON.encode(content).encode()
+    return text + b" " * (-len(text) % 8)
 
 
 def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[str, Array], dict[str, str]]:
@@ -105,6 +114,7 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
             raise error(
                 f"{what} stores {name!r} in a shape of {len(entry['shape'])} dimensions that no array can have"
             ) from None
-    if encode(tensors, metadata) != data:
+    order = sorted((name, entry["dtype"], entry["shape"]) for name, entry in entries)
+    if _header(order, metadata) != data[8 : 8 + length]:
         raise error(f"{what} is not in canonical form, so it was changed after isoform wrote it")
     return tensors, metadata

@@ -21,7 +21,7 @@ from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import CONSTANTS, fold, folded_shapes
 from isoform.runtime.laid_fold import LaidFold
 from isoform.runtime.lift import lift_weights, read_weights
-from isoform.runtime.mixture import discrete_logits
+from isoform.runtime.mixture import discrete_logits, softmax
 from isoform.runtime.plan import Plan, aligned, bind, build_plan, lifted_session
 
 SPECS = {
@@ -104,7 +104,7 @@ def test_the_fast_fold_is_the_fold(name, affine) -> None:
         expected = plan.lay_out(fold(bundle.spec, bundle.tensors, parts))
         found, bn = aligned(fast.size), fast.bn(parts["bn.affine"], parts["bn.statistics"])
         found[:] = np.nan
-        fast(parts["mixture"], bn, found)
+        fast(softmax(parts["mixture"]), bn, found)
         np.testing.assert_array_max_ulp(found, expected, maxulp=1)
     rows = expected[: fast.rows_size].reshape(bundle.spec.layers, -1)
     for layer in range(bundle.spec.layers):

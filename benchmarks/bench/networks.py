@@ -1,0 +1,75 @@
+"""Networks of random weights (speed does not depend on them), and their users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from isoform.compile.build import write_compiled
+from isoform.compile.graph import fast_graph, portable_graph
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.fold import fold
+from isoform.runtime.mixture import discrete_logits
+from isoform.runtime.signature import Signature
+from isoform.runtime.spec import NetworkSpec, template_digest
+
+SPECS = {
+    "small": NetworkSpec(input_shape=(1, 32, 32), adapter_kernel=(4, 4), layers=16, templates=4),
+    "large": NetworkSpec(
+        input_shape=(3, 224, 224), adapter_kernel=(16, 16), layers=16, templates=4, channels=40, expansion=6,
+        head_channels=240, embedding=1280, mean=(0.5,) * 3, std=(0.25,) * 3,
+    ),
+}  # fmt: skip
+CLASSES = 10
+
+
+def make_bundle(spec: NetworkSpec, path: Path) -> Bundle:
+    """A compiled bundle of random weights with one task, on the disk."""
+    rng = np.random.default_rng(0)
+    tensors = {n: rng.normal(0, 0.3, shape).astype(np.float32) for n, shape in spec.template_shapes.items()}
+    parts = {
+        "mixture": rng.normal(size=(spec.layers, spec.templates)),
+        "bn.statistics": np.stack([rng.normal(size=spec.bn_channels), rng.uniform(0.5, 2, spec.bn_channels)]),
+        "logits.weight": rng.normal(size=(CLASSES, spec.embedding)) / 16, "logits.bias": np.zeros(CLASSES),
+    }  # fmt: skip
+    labels = tuple(str(i) for i in range(CLASSES))
+    base = Signature(parts=parts, template=template_digest(spec, tensors), task="base", labels=labels)
+    bundle = Bundle.create(spec=spec, tensors=tensors, signatures={"base": base}, training={})
+    path.mkdir()
+    bundle.write(path)
+    files = {
+        "portable.onnx": portable_graph(spec, template=bundle.digest),
+        "fast/base.onnx": complete_file(bundle, base),
+    }
+    (path / "compiled").mkdir()
+    write_compiled(path / "compiled", bundle, {"base": base}, files, {}, tau=1.0)
+    return Bundle.load(path)
+
+
+def complete_file(bundle: Bundle, signature: Signature) -> bytes:
+    """One user's network as an ONNX file of its own: what a runtime without signatures would ship."""
+    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
+    return fast_graph(bundle.spec, weights, signature=signature, labels=bundle.labels(signature))
+
+
+def users(bundle: Bundle, count: int, kind: str, *, seed: int = 0) -> list[bytes]:
+    """Signature files.
+
+    Args:
+        bundle: A bundle with the task ``base``.
+        count: How many.
+        kind: ``mixture``; ``discrete``, a sequence of templates; or ``bn``, a mixture with BN affine and statistics.
+        seed: Of the numbers.
+    """
+    rng, spec, base = np.random.default_rng(seed), bundle.spec, bundle.base("base")
+    files = []
+    for _ in range(count):
+        parts = {"mixture": rng.normal(size=(spec.layers, spec.templates))}
+        if kind == "discrete":
+            parts["mixture"] = discrete_logits(rng.integers(0, spec.templates, spec.layers), spec.templates)
+        if kind == "bn":
+            parts["bn.affine"] = rng.normal(1, 0.1, (2, spec.bn_channels))
+            parts["bn.statistics"] = rng.uniform(0.5, 2, (2, spec.bn_channels))
+        files.append(base.replace(parts=parts, base=base.digest, labels=None, created="2026-11-20T12:00:00Z").encode())
+    return files

@@ -1,0 +1,122 @@
+"""Every other way to give a user their own weights with ONNX Runtime alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper, numpy_helper
+
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.engine import portable_session, session_options
+from isoform.runtime.fold import bn_scale_shift, fold, row_shapes, template_matrix
+from isoform.runtime.plan import HEAD
+from isoform.runtime.signature import Signature
+from isoform.runtime.spec import Array
+
+Run = Callable[[Array], Array]
+"""Samples → logits."""
+
+
+def constant(bundle: Bundle, signature: Signature) -> Run:
+    """A session whose weights are constants: the limit."""
+    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
+    session = portable_session(bundle.require_compiled().portable, bundle.spec, weights, threads=1)
+    head = {name: weights[name] for name in HEAD}
+    return lambda x: session.run(None, {"image": x, **head})[0]
+
+
+def plain_inputs(bundle: Bundle, signature: Signature) -> Run:
+    """The portable graph with its weights as plain inputs, optimised as far as ONNX Runtime can."""
+    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
+    model = onnx.load_from_string(bundle.require_compiled().portable)
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, onnx.TensorProto.FLOAT, list(tensor.dims)))
+    del model.graph.initializer[:]
+    session = _session(model)
+    return lambda x: session.run(None, {"image": x, **weights})[0]
+
+
+def mixture_graph(bundle: Bundle, base: Signature) -> onnx.ModelProto:
+    """The portable graph with the mixing, and the base's BN scale, in it; input ``xi`` (L, K), the mixture weights."""
+    spec, parts = bundle.spec, bundle.resolve(base)
+    weights = fold(spec, bundle.tensors, parts)
+    model = onnx.load_from_string(bundle.require_compiled().portable)
+    graph, theta = model.graph, template_matrix(spec, bundle.tensors)
+    scale = np.ones((spec.layers, theta.shape[1]), dtype=np.float32)
+    start, s = 0, bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])[0]
+    for name, shape in row_shapes(spec).items():
+        for layer in range(spec.layers):
+            place = spec.bn_slices.get(f"layer{layer:02d}.{name.removesuffix('.weight')}")
+            if place is not None:
+                scale[layer, start : start + math.prod(shape)] = np.repeat(s[place], math.prod(shape[1:]))
+        start += math.prod(shape)
+    sizes = np.array([math.prod(shape) for shape in row_shapes(spec).values()])
+    constants = {"theta": theta, "scale": scale, "sizes": sizes}
+    constants.update({f"shape {name}": np.array(shape) for name, shape in row_shapes(spec).items()})
+    rows = [f"row{layer}" for layer in range(spec.layers)]
+    nodes = [
+        helper.make_node("MatMul", ["xi", "theta"], ["mixed"]),
+        helper.make_node("Mul", ["mixed", "scale"], ["scaled"]),
+        helper.make_node("Split", ["scaled"], rows, axis=0),
+    ]
+    for layer, row in enumerate(rows):
+        flat = [f"flat {row} {name}" for name in row_shapes(spec)]
+        nodes.append(helper.make_node("Split", [row, "sizes"], flat, axis=1))
+        nodes += [
+            helper.make_node("Reshape", [piece, f"shape {name}"], [f"layer{layer:02d}.{name}"])
+            for piece, name in zip(flat, row_shapes(spec), strict=True)
+        ]
+    mixed = {node.output[0] for node in nodes}
+    kept = [numpy_helper.from_array(weights[t.name], t.name) for t in graph.initializer if t.name not in mixed]
+    del graph.initializer[:]
+    graph.initializer.extend([*kept, *(numpy_helper.from_array(value, name) for name, value in constants.items())])
+    network = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *network])
+    graph.input.append(helper.make_tensor_value_info("xi", onnx.TensorProto.FLOAT, [spec.layers, spec.templates]))
+    return model
+
+
+def mixture_in_graph(bundle: Bundle, base: Signature, xi: Array) -> Run:
+    """Mixing at every run: a user is L·K numbers in the feed."""
+    session, head = _session(mixture_graph(bundle, base)), _head(bundle, base)
+    return lambda x: session.run(None, {"image": x, "xi": xi, **head})[0]
+
+
+def adapter(bundle: Bundle, base: Signature, xi: Array, folder: Path) -> tuple[Run, Callable[[], object]]:
+    """ONNX Runtime's adapters: the mixture graph, its ``xi`` an initializer that an adapter file overrides.
+
+    Returns:
+        What runs, and what loads a user's file.
+    """
+    model = mixture_graph(bundle, base)
+    model.graph.initializer.append(numpy_helper.from_array(np.full_like(xi, 0.25), "xi"))
+    session, head, path = _session(model), _head(bundle, base), str(folder / "user.onnx_adapter")
+    file = ort.AdapterFormat()
+    file.set_adapter_version(1)
+    file.set_model_version(1)
+    file.set_parameters({"xi": ort.OrtValue.ortvalue_from_numpy(xi)})
+    file.export_adapter(path)
+
+    def load() -> tuple[ort.LoraAdapter, ort.RunOptions]:
+        loaded, options = ort.LoraAdapter(), ort.RunOptions()
+        loaded.Load(path)
+        options.add_active_adapter(loaded)
+        return loaded, options
+
+    loaded = load()  # the adapter must outlive its options
+    return lambda x: session.run(None, {"image": x, **head}, loaded[1])[0], load
+
+
+def _head(bundle: Bundle, signature: Signature) -> dict[str, Array]:
+    parts = bundle.resolve(signature)
+    return {name: parts[name] for name in HEAD}
+
+
+def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+    return ort.InferenceSession(model.SerializeToString(), session_options(1), providers=["CPUExecutionProvider"])
