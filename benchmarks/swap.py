@@ -29,6 +29,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,9 +37,11 @@ import numpy as np
 import onnxruntime as ort
 from bench import rivals
 from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
-from bench.networks import SPECS, complete_file, make_bundle, users
+from bench.networks import SPECS, complete_file, make_bundle
+from bench.people import users
+from bench.plot import plot_swaps
 
-from isoform.runtime import Runtime, Signature
+from isoform.runtime import Signature
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import session_options
 from isoform.runtime.plan import build_plan
@@ -48,13 +51,13 @@ from isoform.runtime.planned import PlanEngine
 
 def main() -> None:
     """Measure, print, write."""
-    arguments = _arguments()
+    arguments, started = _arguments(), time.perf_counter()
     figures: dict[str, object] = {**machine(), "quick": arguments.quick, "users": arguments.users}
     with tempfile.TemporaryDirectory(prefix="isoform-swap-") as folder:
         for name, spec in SPECS.items():
             bundle = make_bundle(spec, Path(folder) / name)
             for step, measured in measure(bundle, name, arguments):
-                print(f"measured {name}: {step}", file=sys.stderr)
+                print(f"{time.perf_counter() - started:6.1f} s  {name}: {step}", file=sys.stderr)
                 figures.update({f"{name}.{key}": value for key, value in measured.items()})
     title = (
         f"swapping users, one thread, {figures['machine']}, ONNX Runtime {figures['onnxruntime']}, {figures['date']}"
@@ -65,7 +68,7 @@ def main() -> None:
     )
     write_json(arguments.json, figures)
     if arguments.plot:
-        plot(figures, arguments.plot)
+        plot_swaps(figures, arguments.plot)
 
 
 def _arguments() -> argparse.Namespace:
@@ -86,18 +89,19 @@ def _shown(value: object) -> str:
 
 def measure(bundle: Bundle, name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
     """All figures of one network, step by step."""
-    effort = 1.0 if arguments.quick else 6.0
+    effort = 0.5 if arguments.quick else 5.0
     engine = plan_engine(bundle, 64 << 20)
     for batch in (1, 16):
         yield f"batch {batch}", running(bundle, engine, batch, seconds=effort * (2 if name == "small" else 2.5))
-    yield "swaps", swaps(bundle, seconds=effort)
+    yield "swaps", swaps(bundle, seconds=3 * effort)
     yield "start", starts(bundle)
     yield "equality", equality(bundle, engine, samples=20 if arguments.quick else 100)
     if name == "small":
+        for kind in ("bytes", "signatures"):
+            found = child("resident", bundle, kind, arguments.users)
+            yield f"cold users as {kind}", {f"cold_{kind}_mb.{count}": value for count, value in found.items()}
         for kind in ("mixture", "discrete"):
-            yield f"throughput, {kind}", throughput(bundle, kind, arguments.users, rounds=10 if arguments.quick else 40)
-        for kind in ("bytes", "signatures", "discrete", "mixture"):
-            yield f"memory, {kind}", memory(bundle, kind, arguments.users)
+            yield f"hot users, {kind}", hot_users(bundle, kind, arguments.users, seconds=6 * effort)
 
 
 def plan_engine(bundle: Bundle, cache_bytes: int) -> PlanEngine:
@@ -164,22 +168,27 @@ def swaps(bundle: Bundle, *, seconds: float) -> Figures:
         ort.InferenceSession(complete, options, providers=["CPUExecutionProvider"])
         disabled.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         load = rivals.adapter(bundle, base, warm[0].xi.astype(np.float32), Path(folder))[1]
-        rebuilding = {
+        runs["adapter"] = load
+        slow = {
             "rebuild": lambda: ort.InferenceSession(complete, session_options(1), providers=["CPUExecutionProvider"]),
             "preoptimised": lambda: ort.InferenceSession(optimised, disabled, providers=["CPUExecutionProvider"]),
         }
-        slow = in_turn(rebuilding, seconds=seconds)
-        quick = in_turn({**runs, "adapter": load}, seconds=seconds)
+        found = in_turn(
+            {"cold_mixture": runs.pop("cold_mixture"), **slow},
+            seconds=2 * seconds, burst={"cold_mixture": 40, "rebuild": 3, "preoptimised": 3},
+        )  # fmt: skip
+        for name, run in runs.items():
+            found.update(in_turn({name: run}, seconds=seconds / 4, burst=40))
     for kind, engine in cold.items():
         if engine.stats()["hits"] > 0:
             raise RuntimeError(f"the users of the cold swap ({kind}) were not cold")
     return {
-        "warm_swap_us": 1e6 * quick["warm"], "cold_swap_us": 1e6 * quick["cold_mixture"],
-        "discrete_cold_swap_us": 1e6 * quick["cold_discrete"], "bn_cold_swap_us": 1e6 * quick["cold_bn"],
-        "adapter_load_us": 1e6 * quick["adapter"],
-        "rebuild_us": 1e6 * slow["rebuild"], "preoptimised_us": 1e6 * slow["preoptimised"],
-        "rebuild_over_cold_swap": slow["rebuild"] / quick["cold_mixture"],
-        "preoptimised_over_cold_swap": slow["preoptimised"] / quick["cold_mixture"],
+        "warm_swap_us": 1e6 * found["warm"], "cold_swap_us": 1e6 * found["cold_mixture"],
+        "discrete_cold_swap_us": 1e6 * found["cold_discrete"], "bn_cold_swap_us": 1e6 * found["cold_bn"],
+        "adapter_load_us": 1e6 * found["adapter"],
+        "rebuild_us": 1e6 * found["rebuild"], "preoptimised_us": 1e6 * found["preoptimised"],
+        "rebuild_over_cold_swap": found["rebuild"] / found["cold_mixture"],
+        "preoptimised_over_cold_swap": found["preoptimised"] / found["cold_mixture"],
         "mixture_signature_bytes": float(len(next(turns["mixture"]))), "bn_signature_bytes": float(len(next(turns["bn"]))),
         "complete_file_bytes": float(len(complete_file(bundle, base))),
     }  # fmt: skip
@@ -189,7 +198,7 @@ def starts(bundle: Bundle) -> Figures:
     """Building a plan, and starting a process whose plan is on the disk."""
     portable = bundle.require_compiled().portable
     built = in_turn({"plan": lambda: build_plan(portable, bundle.spec, bundle.tensors)}, seconds=0.1, burst=2)["plan"]
-    runs = [_child("start", str(bundle.path)) for _ in range(6)][1:]  # the first one compiles Python's files
+    runs = [child("start", bundle) for _ in range(4)][1:]  # the first one compiles Python's files
     return {"plan_build_ms": 1e3 * built, "warm_start_ms": float(np.median([run["start_ms"] for run in runs]))}
 
 
@@ -209,53 +218,36 @@ def equality(bundle: Bundle, engine: PlanEngine, *, samples: int) -> Figures:
             equal += int((found == expected).all(axis=1).sum())
             count += len(part)
     return {
-        "compared_samples": float(count), "largest_relative_difference": largest, "bit_equal_share": equal / count,
+        "compared_samples": count, "largest_relative_difference": largest, "bit_equal_share": equal / count,
     }  # fmt: skip
 
 
-def throughput(bundle: Bundle, kind: str, count: int, *, rounds: int) -> Figures:
-    """Predictions per second with a random user at every request, over one and the same user."""
-    files = users(bundle, count, kind)
-    signatures = [Signature.decode(file) for file in files]
-    x = np.random.default_rng(0).uniform(0, 1, (1, *bundle.spec.input_shape)).astype(np.float32)
-    order = itertools.cycle(np.random.default_rng(1).permutation(count).tolist())
-    with Runtime.open(bundle.path, cache_bytes=1 << 40) as hot, Runtime.open(bundle.path, cache_bytes=2 << 20) as cold:
-        for signature in signatures:
-            hot.predict(x, signature)
-        runs = {
-            "single": lambda: hot.predict(x, signatures[0]),
-            "random": lambda: hot.predict(x, signatures[next(order)]),
-            "cold": lambda: cold.predict(x, Signature.decode(files[next(order)])),
-        }
-        misses = hot.stats()["misses"]
-        times = in_turn(runs, seconds=rounds * 0.3, burst=50)
-        if hot.stats()["misses"] != misses or cold.stats()["hits"]:
-            raise RuntimeError("the hot users were not hot, or the cold ones not cold")
+def hot_users(bundle: Bundle, kind: str, count: int, *, seconds: float) -> Figures:
+    """Megabytes that hot users add; predictions per second with a random user each, over those of one and the same user."""
+    found = child("hot", bundle, kind, count, seconds)
+    single, prefix = found["single"], "" if kind == "mixture" else "discrete_"
     return {
-        ("" if kind == "mixture" else "discrete_") + "random_users_over_single_user_throughput": times["single"] / times["random"],
-        ("" if kind == "mixture" else "discrete_") + "cold_users_over_single_user_throughput": times["single"] / times["cold"],
-        f"{kind}_single_user_per_second": 1 / times["single"],
+        **{f"hot_{kind}_mb.{count}": value for count, value in found.items() if count.isdigit()},
+        f"{prefix}single_user_per_second": 1 / single,
+        f"{prefix}random_users_over_single_user_throughput": single / found["random"],
+        f"{prefix}cold_users_over_single_user_throughput": single / found["cold"],
     }  # fmt: skip
 
 
-def memory(bundle: Bundle, kind: str, count: int) -> Figures:
-    """Megabytes that users add, in a process of its own."""
-    return {f"memory_mb.{kind}.{n}": value for n, value in _child("memory", str(bundle.path), kind, str(count)).items()}
-
-
-def _child(*words: str) -> dict[str, float]:
+def child(what: str, bundle: Bundle, *words: object) -> dict[str, float]:
     """A measurement in a process of its own, which finds Python's files compiled, as those of an installed package are."""
-    command = [sys.executable, str(Path(__file__).parent / "bench" / "child.py"), *words]
+    command = [
+        sys.executable,
+        str(Path(__file__).parent / "bench" / "child.py"),
+        what,
+        str(bundle.path),
+        *map(str, words),
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = str(Path(words[1]).parent / "pycache")
+    environment["PYTHONPYCACHEPREFIX"] = str(bundle.path.parent / "pycache")
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     result: dict[str, float] = json.loads(printed)
     return result
-
-
-def plot(figures: dict[str, object], path: Path) -> None:
-    """What a user costs: time to run, time to swap in."""
-    raise NotImplementedError
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ class _Entry(Generic[T]):
 
     def __init__(self) -> None:
         self.borrowers = 1
-        self.building: threading.Event | None = threading.Event()
+        self.building: threading.Lock | None = threading.Lock()
+        self.building.acquire()
         self.failed = False
         self.size = 0
         self.value: T
@@ -77,7 +78,8 @@ class Cache(Generic[T]):
                 self._entries.move_to_end(key)
                 building = entry.building
             if building is not None:
-                building.wait()
+                with building:  # free once it is built, or has failed
+                    pass
             if not entry.failed:
                 with self._lock:
                     self._hits += 1
@@ -106,7 +108,7 @@ class Cache(Generic[T]):
             raise
         finally:
             if building is not None:
-                building.set()
+                building.release()
 
     def _make_room(self) -> T | None:
         with self._lock:

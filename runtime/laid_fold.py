@@ -106,7 +106,7 @@ class LaidFold:
         Args:
             xi: A signature's mixture weights, shape (L, K), float64.
             bn: Its BN.
-            out: Where to: shape (M,), float32, aligned; all of it is written.
+            out: Where to: shape (M,), or (L·Q,) for the rows alone; float32, aligned. All of it is written.
         """
         rows = out[: self.rows_size].reshape(bn.scale.shape)
         weights = xi.astype(np.float32)
@@ -114,7 +114,8 @@ class LaidFold:
             strip = rows[:, columns]
             np.matmul(weights, theta, out=strip)
             np.multiply(strip, bn.scale[:, columns], out=strip)
-        out[self.rows_size :] = bn.rest
+        if len(out) > self.rows_size:
+            out[self.rows_size :] = bn.rest
 
     def block(self, bn: LaidBN, layer: int, template: int) -> Array:
         """One template in the place of one layer: what ``__call__`` writes for a layer that is exactly this template.

@@ -22,7 +22,7 @@ import numpy as np
 from isoform.runtime.errors import EngineError
 from isoform.runtime.spec import Array
 
-__all__ = ["lift_weights", "read_weights"]
+__all__ = ["fix_inputs", "lift_weights", "read_weights"]
 
 _GRAPH, _NODE, _INITIALIZER, _INPUT = 7, 1, 5, 11
 _NODE_INPUT = 1
@@ -87,6 +87,25 @@ def lift_weights(model: bytes, inputs: Mapping[str, str], constants: Mapping[str
     return _edited(model, _GRAPH, graph)
 
 
+def fix_inputs(model: bytes, values: Mapping[str, Array]) -> bytes:
+    """Make float32 inputs constants again: the way back from ``lift_weights``.
+
+    Args:
+        model: An ONNX file.
+        values: Input → its value.
+
+    Returns:
+        The new file.
+    """
+
+    def graph(data: bytes) -> bytes:
+        kept = [field for field in _fields(data) if not (field[:2] == (_INPUT, 2) and _input_name(field[2]) in values)]
+        made = [(_INITIALIZER, 2, _tensor_proto(name, value)) for name, value in values.items()]
+        return _message([*kept, *made])
+
+    return _edited(model, _GRAPH, graph)
+
+
 def _messages(data: bytes, number: int) -> Iterator[bytes]:
     """The contents of all fields of one number that have a length."""
     return (content for found, kind, content in _fields(data) if (found, kind) == (number, 2))
@@ -125,6 +144,16 @@ def _tensor(data: bytes) -> tuple[str, Array] | None:
             f"initializer {name!r} of shape {dims} has {len(raw)} bytes in the file, but {4 * math.prod(dims)} were expected"
         )
     return name, np.frombuffer(raw, dtype="<f4").reshape(dims)
+
+
+def _tensor_proto(name: str, value: Array) -> bytes:
+    dims: list[Field] = [(_DIMS, 0, _encoded(size)) for size in value.shape]
+    data = np.ascontiguousarray(value, dtype="<f4").tobytes()
+    return _message([*dims, (_DATA_TYPE, 0, _encoded(_FLOAT)), (_NAME, 2, name.encode()), (_RAW_DATA, 2, data)])
+
+
+def _input_name(value_info: bytes) -> str:
+    return next(_messages(value_info, 1), b"").decode(errors="replace")
 
 
 def _value_info(name: str, shape: Iterable[int]) -> bytes:

@@ -21,8 +21,9 @@ DISCRETE_GAP = 10_000.0
 
 def softmax(logits: Array) -> Array:
     """Softmax over the last axis in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    weights: Array = np.exp(shifted)
+    weights: Array = logits.astype(np.float64)
+    weights -= weights.max(axis=-1, keepdims=True)
+    np.exp(weights, out=weights)
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights
 

@@ -39,7 +39,7 @@ from isoform.runtime.fold import CONSTANTS, folded_shapes, row_shapes
 from isoform.runtime.lift import lift_weights, read_weights
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["HEAD", "Plan", "aligned", "bind", "build_plan", "lifted_session"]
+__all__ = ["HEAD", "Plan", "Weight", "aligned", "bind", "build_plan", "lifted_session"]
 
 HEAD = ("logits.weight", "logits.bias")
 """Inputs of every plan beside ``image`` and the weights."""
@@ -50,6 +50,9 @@ ALIGNMENT = 16
 TOLERANCE = 1e-5
 """Largest difference of logits in the self-test, over the largest logit."""
 
+Weight = tuple[str, tuple[int, ...], int]
+"""Name, shape, first place in the laid-out vector."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -57,8 +60,8 @@ class Plan:
 
     graph: bytes
     """ONNX file: inputs ``image``, ``HEAD``, and every weight that a signature changes, in ONNX Runtime's layout."""
-    weights: tuple[tuple[str, tuple[int, ...], int], ...]
-    """Name, shape, and first place in the laid-out vector, of every lifted weight. The names are short: each binding holds them."""
+    weights: tuple[Weight, ...]
+    """Every lifted weight, in the order of the vector. The names are short: each binding holds them."""
     gather: Array
     """Shape (M,), intp: for every place of the laid-out vector, its place in 0 followed by the folded weights."""
     row_size: int
@@ -131,7 +134,7 @@ def _learned(optimised: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) 
             constants[name] = np.where(places > 0, fixed[np.maximum(places - first_constant, 0)], 0).reshape(
                 value.shape
             )
-    weights: list[tuple[str, tuple[int, ...], int]] = []
+    weights: list[Weight] = []
     pieces, inputs, start = [], {}, 0
     for _, name, shape, places in sorted(placed, key=lambda entry: entry[:2]):
         inputs[name] = f"w{len(weights)}"
@@ -145,7 +148,7 @@ def _learned(optimised: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) 
     )  # fmt: skip
 
 
-def _row_size(gather: Array, weights: Iterable[tuple[str, tuple[int, ...], int]], spec: NetworkSpec) -> int:
+def _row_size(gather: Array, weights: Iterable[Weight], spec: NetworkSpec) -> int:
     """Q, after checking that all layers are laid out alike."""
     layer_size = sum(math.prod(shape) for shape in row_shapes(spec).values())
     end = next(
@@ -160,8 +163,8 @@ def _row_size(gather: Array, weights: Iterable[tuple[str, tuple[int, ...], int]]
     raise EngineError("ONNX Runtime laid out some layers unlike others, so the plan cannot follow it")
 
 
-def lifted_session(plan: Plan, *, threads: int) -> ort.InferenceSession:
-    """A session over the lifted graph, which is optimised already.
+def lifted_session(graph: bytes, *, threads: int) -> ort.InferenceSession:
+    """A session over a lifted graph, which is optimised already.
 
     Raises:
         EngineError: If ONNX Runtime refuses it.
@@ -169,23 +172,23 @@ def lifted_session(plan: Plan, *, threads: int) -> ort.InferenceSession:
     options = session_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(plan.graph, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
         raise EngineError(
             f"ONNX Runtime {ort.__version__} refused the lifted graph: {first_line(problem)}"
         ) from problem
 
 
-def bind(binding: ort.IOBinding, plan: Plan, laid_out: Array) -> None:
+def bind(binding: ort.IOBinding, weights: Iterable[Weight], laid_out: Array) -> None:
     """Bind a signature's weights, all but ``HEAD``; the vector must outlive the binding's last run.
 
     Args:
         binding: An IOBinding of a ``lifted_session``.
-        plan: The plan.
-        laid_out: ``Plan.lay_out``'s vector.
+        weights: Of the plan.
+        laid_out: The vector that they lie in.
     """
     address = laid_out.ctypes.data
-    for name, shape, start in plan.weights:
+    for name, shape, start in weights:
         binding.bind_input(name, "cpu", 0, np.float32, shape, address + 4 * start)
 
 
@@ -213,9 +216,9 @@ def _test(plan: Plan, portable: bytes, spec: NetworkSpec, tensors: Mapping[str, 
     folded.update({name: tensors[name] for name in CONSTANTS})
     weight = rng.normal(size=(3, spec.embedding)) / math.sqrt(spec.embedding)
     head = {"logits.weight": weight.astype(np.float32), "logits.bias": np.zeros(3, dtype=np.float32)}
-    constant, lifted = portable_session(portable, spec, folded, threads=1), lifted_session(plan, threads=1)
+    constant, lifted = portable_session(portable, spec, folded, threads=1), lifted_session(plan.graph, threads=1)
     vector, binding = plan.lay_out(folded), lifted.io_binding()
-    bind(binding, plan, vector)
+    bind(binding, plan.weights, vector)
     for name, value in head.items():
         binding.bind_cpu_input(name, value)
     for batch in (1, 3):

@@ -1,7 +1,8 @@
-"""The engine that runs over a device plan: one session for everybody, one set of bound weights per signature in use.
+"""The engine that runs over a device plan: nothing is compiled or optimised for a user.
 
 Changing users is choosing another binding. A signature's first use folds it into a vector that is bound already, or, if it is
-discrete, binds blocks that are folded already (``bound.py``); nothing is compiled or optimised.
+discrete, binds blocks that are folded already (``bound.py``). Signatures that inherit their base's BN run in the base's session,
+in which that BN is constant; those with a BN of their own run in a session in which it is an input.
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 
-from isoform.runtime.bound import Binding, Blocks, OwnWeights, SharedWeights
+from isoform.runtime.bound import Binding, BlockWeights, OwnWeights, Shared, Stages
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.cache import Cache
 from isoform.runtime.engine import first_line
 from isoform.runtime.errors import EngineError
-from isoform.runtime.laid_fold import LaidBN, LaidFold
+from isoform.runtime.laid_fold import LaidFold
 from isoform.runtime.mixture import discrete_sequence, softmax
 from isoform.runtime.plan import HEAD, Plan, lifted_session
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 
 __all__ = ["PlanEngine"]
+
+Weights = OwnWeights | BlockWeights
 
 
 class PlanEngine:
@@ -38,13 +41,13 @@ class PlanEngine:
     """
 
     def __init__(self, bundle: Bundle, plan: Plan, *, threads: int, cache_bytes: int) -> None:
-        self._bundle, self._plan = bundle, plan
-        self._session = lifted_session(plan, threads=threads)
+        self._bundle, self._plan, self._threads = bundle, plan, threads
         self._fold = LaidFold(bundle.spec, bundle.tensors, plan)
-        self._hot: Cache[OwnWeights | SharedWeights] = Cache(cache_bytes - cache_bytes // 4)
-        self._shared: Cache[LaidBN | Blocks] = Cache(cache_bytes // 4)
+        self._stages = Stages(lifted_session(plan.graph, threads=threads), plan.weights, self._fold.size)
+        self._hot: Cache[Weights] = Cache(cache_bytes - cache_bytes // 4)
+        self._shared: Cache[Shared] = Cache(cache_bytes // 4)
         compiled = bundle.compiled.signatures if bundle.compiled else {}
-        self._last: Array | None = None
+        self._turn = 0
         self._bases = {base.digest for base in (*bundle.signatures.values(), *compiled.values())}
 
     def logits(self, x: Array, signature: Signature) -> Array:
@@ -62,10 +65,6 @@ class PlanEngine:
             EngineError: If ONNX Runtime fails.
         """
         with self.bound(signature) as binding:
-            if binding.vector is not None and binding.vector is not self._last:
-                # Another user's weights: one pass in order brings them near, faster than the run would as it goes.
-                self._last = binding.vector
-                binding.vector.max()
             try:
                 return binding.run(x)
             except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
@@ -77,28 +76,30 @@ class PlanEngine:
     def bound(self, signature: Signature) -> Iterator[Binding]:
         """A binding with a signature's weights, for one run at a time; ``SignatureError`` if the signature does not fit."""
         with self._hot.borrow(signature.digest, lambda make_room: self._swapped_in(signature, make_room)) as weights:
-            binding = weights.take()
+            self._turn += 1
+            binding = weights.take(self._turn)
             yield binding
             weights.give(binding)
 
-    def _swapped_in(
-        self, signature: Signature, make_room: Callable[[], OwnWeights | SharedWeights | None]
-    ) -> tuple[OwnWeights | SharedWeights, int]:
+    def _swapped_in(self, signature: Signature, make_room: Callable[[], Weights | None]) -> tuple[Weights, int]:
         """A signature's weights, in the place of others' where there are; and how many bytes they take."""
         parts = self._bundle.resolve(signature)
         head = {name: parts[name] for name in HEAD}
         own_bytes = sum(array.nbytes for name, array in signature.parts.items() if name in HEAD)
-        base = self._base_of_bn(signature)
-        xi = softmax(parts["mixture"])
-        sequence = discrete_sequence(xi) if base is not None else None
-        if base is not None and sequence is not None:
-            blocks, old = self._blocks(base, parts), make_room()
-            shared = old if isinstance(old, SharedWeights) and old.blocks is blocks else None
-            shared = shared or SharedWeights(self._session, blocks)
-            return shared, shared.fill(sequence, head) + own_bytes
-        bn, old = self._bn(base, parts), make_room()
-        own = old if isinstance(old, OwnWeights) else OwnWeights(self._session, self._plan)
-        return own, own.fill(self._fold, xi, bn, head) + own_bytes
+        xi, base = softmax(parts["mixture"]), self._base_of_bn(signature)
+        if base is None:
+            bn, stages, sequence = self._fold.bn(parts["bn.affine"], parts["bn.statistics"]), self._stages, None
+        else:
+            shared = self._shared_with(base, parts)
+            bn, stages, sequence = shared.bn, shared.stages, discrete_sequence(xi)
+        old = make_room()
+        if sequence is not None:
+            if not isinstance(old, BlockWeights) or old.shared is not shared:
+                old = BlockWeights(shared)
+            return old, old.fill(sequence, head) + own_bytes
+        if not isinstance(old, OwnWeights) or old.stages is not stages:
+            old = OwnWeights(stages)
+        return old, old.fill(self._fold, xi, bn, head) + own_bytes
 
     def _base_of_bn(self, signature: Signature) -> str | None:
         """Digest of the base signature whose BN this one runs with, unchanged; None if it has its own."""
@@ -108,29 +109,16 @@ class PlanEngine:
             return None
         return signature.base
 
-    def _bn(self, base: str | None, parts: Mapping[str, Array]) -> LaidBN:
-        """The BN of a signature, laid out."""
+    def _shared_with(self, base: str, parts: Mapping[str, Array]) -> Shared:
+        """What signatures with a base's BN share; ``parts`` are one's of them."""
 
-        def build(_: object = None) -> tuple[LaidBN, int]:
+        def build(_: object) -> tuple[Shared, int]:
             bn = self._fold.bn(parts["bn.affine"], parts["bn.statistics"])
-            return bn, bn.scale.nbytes + bn.rest.nbytes
+            shared = Shared(self._plan, self._fold, bn, threads=self._threads)
+            return shared, shared.largest_bytes
 
-        if base is None:
-            return build()[0]
-        with self._shared.borrow(f"bn {base}", build) as bn:
-            assert isinstance(bn, LaidBN)
-            return bn
-
-    def _blocks(self, base: str, parts: Mapping[str, Array]) -> Blocks:
-        """The blocks of discrete signatures with a base's BN."""
-
-        def build(_: object = None) -> tuple[Blocks, int]:
-            blocks = Blocks(self._plan, self._fold, self._bn(base, parts))
-            return blocks, blocks.largest_bytes
-
-        with self._shared.borrow(f"blocks {base}", build) as blocks:
-            assert isinstance(blocks, Blocks)
-            return blocks
+        with self._shared.borrow(base, build) as shared:
+            return shared
 
     def clear(self) -> None:
         """Let go of every signature's weights."""
@@ -138,7 +126,7 @@ class PlanEngine:
         self._shared.clear()
 
     def stats(self) -> dict[str, float]:
-        """As ``Cache.stats`` for the signatures' weights; ``bytes`` includes what they share, ``shared_bytes``."""
+        """As ``Cache.stats`` for the signatures' weights; ``bytes`` includes what they share, at most ``shared_bytes``."""
         hot, shared = self._hot.stats(), self._shared.stats()
         total = {name: hot[name] + shared[name] for name in ("bytes", "limit_bytes")}
         return {**hot, **total, "shared_bytes": shared["bytes"]}

@@ -26,26 +26,29 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return result
 
 
-def in_turn(runs: Mapping[str, Callable[[], object]], *, seconds: float, burst: int = 5) -> dict[str, float]:
+def in_turn(
+    runs: Mapping[str, Callable[[], object]], *, seconds: float, burst: int | Mapping[str, int] = 5
+) -> dict[str, float]:
     """Median seconds of each, timed in turn in short bursts, so that noise is noise to all.
 
     Args:
         runs: What to time.
         seconds: How long all of them may take together, about.
-        burst: How often one runs before the next has its turn; the first of a burst, which finds the others' data in the
-            processor's caches, is not counted.
+        burst: How often one runs before the next has its turn, for all or for each; the first of a burst, which finds the
+            others' data in the processor's caches, is not counted.
     """
     for run in runs.values():
-        for _ in range(3):
+        for _ in range(2):
             run()
     times: dict[str, list[float]] = {name: [] for name in runs}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[next(iter(runs))]) < 2 * (burst - 1):
+    end, turns = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end or turns < 2:
+        turns += 1
         for name, run in runs.items():
-            for turn in range(burst):
+            for number in range(burst if isinstance(burst, int) else burst[name]):
                 start = time.perf_counter()
                 run()
-                if turn:
+                if number:
                     times[name].append(time.perf_counter() - start)
     return {name: float(np.median(values)) for name, values in times.items()}
 

@@ -1,4 +1,4 @@
-"""Networks of random weights (speed does not depend on them), and their users."""
+"""Networks of random weights: speed does not depend on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from isoform.compile.build import write_compiled
 from isoform.compile.graph import fast_graph, portable_graph
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.fold import fold
-from isoform.runtime.mixture import discrete_logits
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import NetworkSpec, template_digest
 
@@ -51,25 +50,3 @@ def complete_file(bundle: Bundle, signature: Signature) -> bytes:
     """One user's network as an ONNX file of its own: what a runtime without signatures would ship."""
     weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
     return fast_graph(bundle.spec, weights, signature=signature, labels=bundle.labels(signature))
-
-
-def users(bundle: Bundle, count: int, kind: str, *, seed: int = 0) -> list[bytes]:
-    """Signature files.
-
-    Args:
-        bundle: A bundle with the task ``base``.
-        count: How many.
-        kind: ``mixture``; ``discrete``, a sequence of templates; or ``bn``, a mixture with BN affine and statistics.
-        seed: Of the numbers.
-    """
-    rng, spec, base = np.random.default_rng(seed), bundle.spec, bundle.base("base")
-    files = []
-    for _ in range(count):
-        parts = {"mixture": rng.normal(size=(spec.layers, spec.templates))}
-        if kind == "discrete":
-            parts["mixture"] = discrete_logits(rng.integers(0, spec.templates, spec.layers), spec.templates)
-        if kind == "bn":
-            parts["bn.affine"] = rng.normal(1, 0.1, (2, spec.bn_channels))
-            parts["bn.statistics"] = rng.uniform(0.5, 2, (2, spec.bn_channels))
-        files.append(base.replace(parts=parts, base=base.digest, labels=None, created="2026-11-20T12:00:00Z").encode())
-    return files

@@ -1,6 +1,7 @@
 """Both engines: who stays in memory, what is used again, and that nobody ever gets somebody else's network."""
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -86,8 +87,10 @@ def test_both_engines_agree(compiled, runtime, samples) -> None:
             assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
-def test_weights_that_are_used_again_are_the_new_users(runtime, samples, compiled) -> None:
+@pytest.mark.parametrize("bare", [True, False])
+def test_weights_that_are_used_again_are_the_new_users(runtime, samples, monkeypatch, bare) -> None:
     """Users of all sorts through one slot, one after the other: each gets what a session of its own weights gives."""
+    monkeypatch.setattr("isoform.runtime.bound.BARE", bare)
     plan = cached_plan(runtime.bundle.compiled.portable, runtime.bundle.spec, runtime.bundle.tensors)
     one = PlanEngine(runtime.bundle, plan, threads=1, cache_bytes=0)
     sessions = OnnxEngine(runtime.bundle, threads=1, cache_bytes=0)
@@ -140,6 +143,16 @@ def test_threads_never_mix_users(runtime, compiled, samples) -> None:
     assert stats["evictions"] > 1000
     assert stats["hits"] > 1000
     assert stats["hits"] + stats["misses"] == 20_000
+
+
+def test_samples_are_not_kept(engine, runtime, samples) -> None:
+    """Once the answer is there, nothing holds the samples: neither memory nor privacy would bear it."""
+    made = engine(1 << 30)
+    x = np.array(samples[0][:3])
+    gone = weakref.ref(x)
+    made.logits(x, runtime.signature("plain"))
+    del x
+    assert gone() is None
 
 
 def test_one_build_per_signature_however_many_ask(engine, runtime, samples) -> None:

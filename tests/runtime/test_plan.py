@@ -51,13 +51,13 @@ def case(request):
 def test_the_plan_is_the_constant_network(case) -> None:
     """Through the plan, any signature gives what its weights give as constants, to 1e-6 of the largest logit."""
     bundle, portable, plan = case
-    session = lifted_session(plan, threads=1)
+    session = lifted_session(plan.graph, threads=1)
     for task in "ab":
         folded = fold(bundle.spec, bundle.tensors, bundle.resolve(bundle.signatures[task]))
         head = {name: folded[name] for name in ("logits.weight", "logits.bias")}
         constant = portable_session(portable, bundle.spec, folded, threads=1)
         binding, vector = session.io_binding(), plan.lay_out(folded)
-        bind(binding, plan, vector)
+        bind(binding, plan.weights, vector)
         for name, value in head.items():
             binding.bind_cpu_input(name, value)
         for batch in (1, 2, 16):
