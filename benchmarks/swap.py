@@ -92,8 +92,8 @@ def measure(bundle: Bundle, name: str, arguments: argparse.Namespace) -> Iterato
     effort = 0.5 if arguments.quick else 5.0
     engine = plan_engine(bundle, 64 << 20)
     for batch in (1, 16):
-        yield f"batch {batch}", running(bundle, engine, batch, seconds=effort * (2 if name == "small" else 2.5))
-    yield "swaps", swaps(bundle, seconds=3 * effort)
+        yield f"batch {batch}", running(bundle, engine, batch, seconds=2 * effort)
+    yield "swaps", swaps(bundle, seconds=2.5 * effort)
     yield "start", starts(bundle)
     yield "equality", equality(bundle, engine, samples=20 if arguments.quick else 100)
     if name == "small":
@@ -101,7 +101,7 @@ def measure(bundle: Bundle, name: str, arguments: argparse.Namespace) -> Iterato
             found = child("resident", bundle, kind, arguments.users)
             yield f"cold users as {kind}", {f"cold_{kind}_mb.{count}": value for count, value in found.items()}
         for kind in ("mixture", "discrete"):
-            yield f"hot users, {kind}", hot_users(bundle, kind, arguments.users, seconds=6 * effort)
+            yield f"hot users, {kind}", hot_users(bundle, kind, arguments.users, seconds=4 * effort)
 
 
 def plan_engine(bundle: Bundle, cache_bytes: int) -> PlanEngine:

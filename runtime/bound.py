@@ -33,6 +33,8 @@ NAME_BYTES = 130
 """What one input of ``BlockWeights`` costs: its name, twice, and a reference."""
 NEAR = 64
 """Weights that were used this many predictions ago are run where they lie; others are copied first."""
+KEPT = 8
+"""How many bindings of one discrete signature stay, for as many predictions at once."""
 BARE = True
 """Whether to bind without ONNX Runtime's Python wrapper, which doubles the time and keeps a table per binding."""
 
@@ -122,6 +124,10 @@ class Stages:
         """Take a binding back."""
         self._free.append(binding)
 
+    def clear(self) -> None:
+        """Let go of the copies that are not in use."""
+        self._free.clear()
+
 
 class Shared:
     """What signatures with the same BN have in common. Safe to share.
@@ -143,6 +149,7 @@ class Shared:
         self.session = lifted_session(fix_inputs(plan.graph, constants), threads=threads)
         self.stages = Stages(self.session, self.weights, fold.rows_size)
         self.layers = len(bn.scale)
+        self._fixed_bytes = bn.scale.nbytes + bn.rest.nbytes + 2 * len(plan.graph)
         self._tensors: list[list[tuple[str, tuple[int, ...], slice]]] = [[] for _ in range(self.layers)]
         for name, shape, start in self.weights:
             layer, place = divmod(start, fold.row_size)
@@ -150,7 +157,11 @@ class Shared:
         self._blocks: dict[tuple[int, int], Values] = {}
         self._kept: list[ort.OrtValue] = []
         self._bare = bare(self.session.io_binding()) is not None
-        self.largest_bytes = bn.scale.nbytes * (1 + fold.templates) + bn.rest.nbytes + 2 * len(plan.graph)
+
+    @property
+    def size_bytes(self) -> int:
+        """About how many bytes it takes now."""
+        return self._fixed_bytes + 4 * self._fold.row_size * len(self._blocks)
 
     def block(self, layer: int, template: int) -> Values:
         """The inputs of one layer that is exactly one template. They are made when first asked for."""
@@ -161,9 +172,11 @@ class Shared:
                 (name, ort.OrtValue.ortvalue_from_numpy(flat[place].reshape(shape)))
                 for name, shape, place in self._tensors[layer]
             ]
-            self._kept += [value for _, value in wrapped]  # they keep the array alive
             values = [(name, value._ortvalue if self._bare else value) for name, value in wrapped]
-            self._blocks.setdefault(key, values)  # two threads may make it at once: both use the one that came first
+            if (
+                self._blocks.setdefault(key, values) is values
+            ):  # two threads may make it: both use the one that came first
+                self._kept += [value for _, value in wrapped]  # they keep the array alive
         return self._blocks[key]
 
     def binder(self, inputs: ort.IOBinding) -> Callable[[str, Any], None]:
@@ -179,32 +192,34 @@ class OwnWeights:
         stages: Where it is copied to when it was not used for a while.
     """
 
-    __slots__ = ("_free", "_head", "_turn", "_vector", "stages")
+    __slots__ = ("_bound", "_free", "_head", "_turn", "_vector", "stages")
 
     def __init__(self, stages: Stages) -> None:
         self.stages, self._vector = stages, aligned(stages.size)
         self._head: Head = {}
         self._free: list[Binding] = []
         self._turn: int | None = None
+        self._bound = False
 
     def fill(self, fold: LaidFold, xi: Array, bn: LaidBN, head: Head) -> int:
         """Become a signature's weights, and say how many bytes they take. No binding may be in use."""
         fold(xi, bn, self._vector)
         self._head, self._turn = head, None
+        del self._free[1:]
         return self._vector.nbytes + ADDRESS_BYTES * len(self.stages.weights)
 
     def take(self, turn: int) -> Binding:
         """A binding that nobody else uses, until it is given back; ``turn`` counts the engine's predictions."""
-        soon = self._turn is not None and turn - self._turn <= NEAR
-        fresh, self._turn = self._turn is None, turn
-        if not soon and not (fresh and self._free):
-            return self.stages.take(self._vector, self._head)
-        try:
-            binding = self._free.pop()
-        except IndexError:
-            binding = self.stages.bound(self._vector)
-        binding.bind_head(self._head)
-        return binding
+        last, self._turn = self._turn, turn
+        soon = last is not None and turn - last <= NEAR
+        if (soon and not self._bound) or (self._free and (soon or last is None)):
+            try:
+                binding = self._free.pop()
+            except IndexError:  # the first, or somebody else was quicker
+                binding, self._bound = self.stages.bound(self._vector), True
+            binding.bind_head(self._head)
+            return binding
+        return self.stages.take(self._vector, self._head)
 
     def give(self, binding: Binding) -> None:
         """Take a binding back."""
@@ -249,7 +264,8 @@ class BlockWeights:
 
     def give(self, binding: Binding) -> None:
         """Take a binding back."""
-        self._free.append(binding)
+        if len(self._free) < KEPT:
+            self._free.append(binding)
 
     def _bind_layers(self, binding: Binding, layers: Iterable[int]) -> None:
         bind_value = self.shared.binder(binding.inputs)

@@ -36,7 +36,8 @@ class Cache(Generic[T]):
     """Entries by key. Safe to use from several threads.
 
     Args:
-        limit_bytes: How many bytes may stay. Entries that are borrowed stay beyond it, and so does the one used last.
+        limit_bytes: How many bytes may stay. Entries that are borrowed stay beyond it, and so does the one used last; while one
+            is built, it comes on top.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -62,9 +63,12 @@ class Cache(Generic[T]):
                 self._build(key, entry, build)
             yield entry.value
         finally:
-            with self._lock:
-                entry.borrowers -= 1
-                self._trim()
+            self._give_back(entry)
+
+    def _give_back(self, entry: _Entry[T]) -> None:
+        with self._lock:
+            entry.borrowers -= 1
+            self._trim()
 
     def _taken(self, key: str) -> tuple[_Entry[T], bool]:
         """The entry, borrowed; and whether the caller has to build it. Waits for others to build it."""
@@ -77,9 +81,13 @@ class Cache(Generic[T]):
                 entry.borrowers += 1
                 self._entries.move_to_end(key)
                 building = entry.building
-            if building is not None:
-                with building:  # free once it is built, or has failed
-                    pass
+            try:
+                if building is not None:
+                    with building:  # free once it is built, or has failed
+                        pass
+            except BaseException:
+                self._give_back(entry)
+                raise
             if not entry.failed:
                 with self._lock:
                     self._hits += 1
@@ -105,6 +113,7 @@ class Cache(Generic[T]):
                 entry.failed = True
                 if self._entries.get(key) is entry:
                     del self._entries[key]
+                    self._bytes -= entry.size
             raise
         finally:
             if building is not None:

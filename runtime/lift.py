@@ -65,9 +65,10 @@ def lift_weights(model: bytes, inputs: Mapping[str, str], constants: Mapping[str
     Raises:
         EngineError: As ``read_weights``.
     """
+    renamed = {name.encode(): other.encode() for name, other in inputs.items()}
 
     def node(data: bytes) -> bytes:
-        return _edited(data, _NODE_INPUT, lambda name: inputs.get(name.decode(), name.decode()).encode())
+        return _edited(data, _NODE_INPUT, lambda name: renamed.get(name, name))
 
     def graph(data: bytes) -> bytes:
         fields: list[Field] = []
@@ -143,7 +144,12 @@ def _tensor(data: bytes) -> tuple[str, Array] | None:
         raise EngineError(
             f"initializer {name!r} of shape {dims} has {len(raw)} bytes in the file, but {4 * math.prod(dims)} were expected"
         )
-    return name, np.frombuffer(raw, dtype="<f4").reshape(dims)
+    try:
+        return name, np.frombuffer(raw, dtype="<f4").reshape(dims)
+    except (ValueError, OverflowError):
+        raise EngineError(
+            f"initializer {name!r} has a shape of {len(dims)} dimensions that no array can have"
+        ) from None
 
 
 def _tensor_proto(name: str, value: Array) -> bytes:

@@ -39,7 +39,7 @@ from isoform.runtime.fold import CONSTANTS, folded_shapes, row_shapes
 from isoform.runtime.lift import lift_weights, read_weights
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["HEAD", "Plan", "Weight", "aligned", "bind", "build_plan", "lifted_session"]
+__all__ = ["ALIGNMENT", "HEAD", "Plan", "Weight", "aligned", "bind", "build_plan", "lifted_session", "row_size"]
 
 HEAD = ("logits.weight", "logits.bias")
 """Inputs of every plan beside ``image`` and the weights."""
@@ -111,10 +111,14 @@ def build_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array])
         size = math.prod(shape)
         numbered[name] = np.arange(start, start + size, dtype=np.float32).reshape(shape)
         start += size
-    with tempfile.TemporaryDirectory(prefix="isoform-plan-") as folder:
-        path = Path(folder) / "optimised.onnx"
-        portable_session(portable, spec, numbered, threads=1, save_to=path)
-        plan = _learned(path.read_bytes(), spec, tensors)
+    try:
+        with tempfile.TemporaryDirectory(prefix="isoform-plan-") as folder:
+            path = Path(folder) / "optimised.onnx"
+            portable_session(portable, spec, numbered, threads=1, save_to=path)
+            optimised = path.read_bytes()
+    except OSError as problem:
+        raise EngineError(f"the optimised graph cannot be written to a temporary directory: {problem}") from problem
+    plan = _learned(optimised, spec, tensors)
     _test(plan, portable, spec, tensors)
     return plan
 
@@ -144,19 +148,20 @@ def _learned(optimised: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) 
     gather = np.concatenate(pieces)
     return Plan(
         graph=lift_weights(optimised, inputs, constants), weights=tuple(weights), gather=gather,
-        row_size=_row_size(gather, weights, spec),
+        row_size=row_size(gather, weights, spec),
     )  # fmt: skip
 
 
-def _row_size(gather: Array, weights: Iterable[Weight], spec: NetworkSpec) -> int:
-    """Q, after checking that all layers are laid out alike."""
+def row_size(gather: Array, weights: Iterable[Weight], spec: NetworkSpec) -> int:
+    """Q, after checking that all layers are laid out alike; ``EngineError`` if not."""
     layer_size = sum(math.prod(shape) for shape in row_shapes(spec).values())
-    end = next(
+    starts = (
         start
         for _, shape, start in weights
         if gather[start : start + math.prod(shape)].max() > spec.layers * layer_size
     )
-    if end % spec.layers == 0:
+    end = next(starts, 0)
+    if end and end % spec.layers == 0:
         rows = gather[:end].reshape(spec.layers, -1)
         if np.array_equal(rows, rows[0] + np.where(rows[0] > 0, layer_size, 0) * np.arange(spec.layers)[:, None]):
             return end // spec.layers

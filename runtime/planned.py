@@ -1,13 +1,14 @@
 """The engine that runs over a device plan: nothing is compiled or optimised for a user.
 
-Changing users is choosing another binding. A signature's first use folds it into a vector that is bound already, or, if it is
-discrete, binds blocks that are folded already (``bound.py``). Signatures that inherit their base's BN run in the base's session,
-in which that BN is constant; those with a BN of their own run in a session in which it is an input.
+Changing users is choosing another binding, or copying weights to one if they were not used for a while. A signature's first use
+folds it into a vector, or, if it is discrete, binds blocks that are folded already (``bound.py``). Signatures that inherit their
+base's BN run in the base's session, in which that BN is constant; those with a BN of their own in one in which it is an input.
 """
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from isoform.runtime.bound import Binding, BlockWeights, OwnWeights, Shared, Stages
@@ -33,8 +34,8 @@ class PlanEngine:
         bundle: A compiled bundle.
         plan: The plan for its portable graph on this device.
         threads: Threads per run, 0 to let ONNX Runtime choose.
-        cache_bytes: How many bytes of laid-out weights may stay: three quarters for signatures, a quarter for what signatures
-            of the same base share.
+        cache_bytes: How many bytes of signatures' weights may stay. What signatures of a base share (a session, and blocks)
+            stays beside it for every base that was used, and a copy of the weights for every prediction at once.
 
     Raises:
         EngineError: If ONNX Runtime refuses the plan.
@@ -44,8 +45,9 @@ class PlanEngine:
         self._bundle, self._plan, self._threads = bundle, plan, threads
         self._fold = LaidFold(bundle.spec, bundle.tensors, plan)
         self._stages = Stages(lifted_session(plan.graph, threads=threads), plan.weights, self._fold.size)
-        self._hot: Cache[Weights] = Cache(cache_bytes - cache_bytes // 4)
-        self._shared: Cache[Shared] = Cache(cache_bytes // 4)
+        self._hot: Cache[Weights] = Cache(cache_bytes)
+        self._shared: Cache[Shared] = Cache(sys.maxsize)  # as many as bases, never more
+        self._bases_used: dict[str, Shared] = {}
         compiled = bundle.compiled.signatures if bundle.compiled else {}
         self._turn = 0
         self._bases = {base.digest for base in (*bundle.signatures.values(), *compiled.values())}
@@ -115,18 +117,21 @@ class PlanEngine:
         def build(_: object) -> tuple[Shared, int]:
             bn = self._fold.bn(parts["bn.affine"], parts["bn.statistics"])
             shared = Shared(self._plan, self._fold, bn, threads=self._threads)
-            return shared, shared.largest_bytes
+            return shared, 0
 
-        with self._shared.borrow(base, build) as shared:
-            return shared
+        shared = self._bases_used.get(base)
+        if shared is None:
+            with self._shared.borrow(base, build) as shared:
+                self._bases_used[base] = shared
+        return shared
 
     def clear(self) -> None:
-        """Let go of every signature's weights."""
+        """Let go of every signature's weights, and of what they share."""
         self._hot.clear()
         self._shared.clear()
+        self._bases_used.clear()
+        self._stages.clear()
 
     def stats(self) -> dict[str, float]:
-        """As ``Cache.stats`` for the signatures' weights; ``bytes`` includes what they share, at most ``shared_bytes``."""
-        hot, shared = self._hot.stats(), self._shared.stats()
-        total = {name: hot[name] + shared[name] for name in ("bytes", "limit_bytes")}
-        return {**hot, **total, "shared_bytes": shared["bytes"]}
+        """As ``Cache.stats`` for the signatures' weights, and ``shared_bytes``, about what signatures of the same base share."""
+        return {**self._hot.stats(), "shared_bytes": sum(shared.size_bytes for shared in [*self._bases_used.values()])}

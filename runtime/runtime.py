@@ -60,7 +60,8 @@ class Runtime:
         Args:
             path: The bundle that ``isoform train`` wrote and ``isoform compile`` completed.
             threads: Threads that one prediction may use, 0 to let ONNX Runtime choose.
-            cache_bytes: How many bytes of folded weights may stay in memory; see ``stats``.
+            cache_bytes: How many bytes of signatures' folded weights may stay in memory; what signatures of one base share comes
+                on top, see ``stats``.
             engine: ``onnx`` runs ONNX Runtime; ``numpy`` the slow reference, which needs no compiled bundle.
 
         Raises:
@@ -89,8 +90,8 @@ class Runtime:
         """What the runtime holds, and what swapping users took.
 
         Returns:
-            Now: ``entries`` (signatures whose weights are ready to run), ``bytes`` (theirs, and ``shared_bytes`` of what
-            signatures of one base share), ``limit_bytes``. Since it was opened: ``hits``, ``misses``, ``evictions``,
+            Now: ``entries`` (signatures whose weights are ready to run), their ``bytes`` and ``limit_bytes``, and
+            ``shared_bytes``, about what signatures of the same base share. Since it was opened: ``hits``, ``misses``, ``evictions``,
             ``miss_seconds`` (what swapping in those signatures took together) and ``longest_miss_seconds``. Empty for the
             numpy engine, which holds nothing.
         """

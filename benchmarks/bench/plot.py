@@ -36,7 +36,7 @@ def plot_swaps(figures: Mapping[str, object], path: Path) -> None:
     for axes, names in ((left, RUNNING), (right, SWAPPING)):
         axes.set_yticks(range(len(names)), list(names)[::-1])
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower right", frameon=False, title="network")
+    left.legend(loc="upper right", frameon=False, title="network")
     left.axvline(1, color="#444", linewidth=1, linestyle="--")
     left.set_xlim(0, 1.25 * left.get_xlim()[1])
     left.set_xlabel("time of one sample, over constant weights")

@@ -98,3 +98,27 @@ def test_clearing_while_something_is_borrowed() -> None:
     with cache.borrow("b", clearing) as entry:
         assert entry == ["lost"]
     assert (cache.stats()["entries"], cache.stats()["bytes"]) == (0, 0)
+
+
+def test_an_interrupt_while_waiting_gives_the_entry_back(monkeypatch) -> None:
+    """Whoever is interrupted while another builds does not pin the entry."""
+    cache: Cache[list] = Cache(0)
+
+    class Interrupted:
+        def __enter__(self):
+            raise KeyboardInterrupt
+
+        def __exit__(self, *_):
+            raise AssertionError
+
+    def build(_):
+        entry = cache._entries["a"]
+        real, entry.building = entry.building, Interrupted()
+        with pytest.raises(KeyboardInterrupt), cache.borrow("a", made("never")):
+            pass
+        entry.building = real
+        return ["a"], 10
+
+    with cache.borrow("a", build):
+        pass
+    assert cache._entries["a"].borrowers == 0

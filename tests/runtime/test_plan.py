@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -147,12 +149,20 @@ def test_lifting_agrees_with_the_onnx_package() -> None:
     assert (lifted.producer_name, lifted.opset_import) == (model.producer_name, model.opset_import)
 
 
-@given(st.binary(max_size=60))
-def test_lifting_bytes_that_are_no_graph(data) -> None:
-    """Any bytes are lifted or refused, never anything else."""
-    with contextlib.suppress(EngineError):
-        weights = read_weights(data)
-        assert isinstance(lift_weights(data, {name: name for name in weights}, {}), bytes)
+@given(st.binary(max_size=60), st.lists(st.integers(-(2**63), 2**63 - 1), max_size=70), st.binary(max_size=8))
+def test_lifting_bytes_that_are_no_graph(data, dims, name) -> None:
+    """Any bytes are lifted or refused, never anything else; so are tensors of any shape, and nodes with any names."""
+    tensor = onnx.TensorProto(dims=dims, data_type=1, name="w", raw_data=bytes(4 * (int(np.prod(dims)) % 100)))
+    graph = onnx.GraphProto(initializer=[tensor]).SerializeToString()
+    node = b"\x0a" + bytes([len(name) + 2, 0x0A, len(name)]) + name
+    for candidate in (data, *(b"\x3a" + _length(part) + part for part in (graph, node))):
+        with contextlib.suppress(EngineError):
+            weights = read_weights(candidate)
+            assert isinstance(lift_weights(candidate, {name: name for name in weights}, {}), bytes)
+
+
+def _length(data: bytes) -> bytes:
+    return bytes([len(data)]) if len(data) < 128 else bytes([len(data) & 0x7F | 0x80, len(data) >> 7])
 
 
 def test_lifting_a_cut_graph_is_refused(case) -> None:
@@ -183,7 +193,7 @@ def test_an_optimiser_that_computes_is_noticed(case, monkeypatch) -> None:
 
 
 def test_a_wrong_layout_fails_the_self_test(case, monkeypatch) -> None:
-    """A plan whose map is wrong in two places does not pass its own test."""
+    """A plan whose map is wrong in one tensor does not pass its own test."""
     bundle, portable, plan = case
     gather = plan.gather.copy()
     _, shape, start = max(plan.weights, key=lambda entry: int(np.prod(entry[1])))
@@ -200,9 +210,9 @@ def test_layers_that_are_laid_out_unlike_others_are_noticed(case) -> None:
     row = gather[plan.row_size : 2 * plan.row_size]
     places = np.flatnonzero(row)[:2]
     row[places] = row[places[::-1]]
-    assert module._row_size(plan.gather, plan.weights, bundle.spec) == plan.row_size
+    assert module.row_size(plan.gather, plan.weights, bundle.spec) == plan.row_size
     with pytest.raises(EngineError, match="laid out some layers unlike others"):
-        module._row_size(gather, plan.weights, bundle.spec)
+        module.row_size(gather, plan.weights, bundle.spec)
 
 
 def test_too_many_weights_have_no_plan(monkeypatch, case) -> None:
@@ -254,8 +264,83 @@ def test_a_damaged_plan_is_built_anew(cache) -> None:
         path.write_bytes(wrong)
         plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
         # Names inside the optimised graph differ from run to run, so a new plan need not have the old bytes.
-        assert plan_cache._decoded(path.read_bytes(), plan_cache._key(portable)).weights
+        assert plan_cache._decoded(path.read_bytes(), plan_cache._key(portable), bundle.spec).weights
     assert len(cache[1]) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header, gather: (b"[]", gather),
+        lambda header, gather: (b"{", gather),
+        lambda header, gather: (b"\xff", gather),
+        lambda header, gather: (json.dumps({**header, "key": 1}).encode(), gather),
+        lambda header, gather: (json.dumps({"graph": 1}).encode(), gather),
+        *(
+            lambda header, gather, graph=graph: (json.dumps({**header, "graph": graph}).encode(), gather)
+            for graph in ("x", 1.5, -1, -(10**9), 10**12, None)
+        ),
+        *(
+            lambda header, gather, place=place: (json.dumps({**header, "weights": place(header["weights"])}).encode(), gather)
+            for place in (
+                lambda weights: None,
+                lambda weights: [],
+                lambda weights: weights[:-1],
+                lambda weights: [[name, shape, start + 5_000_000] for name, shape, start in weights],
+                lambda weights: [[name, [-1, *shape[1:]], start] for name, shape, start in weights],
+                lambda weights: [*weights[:-1], ["w", [1 << 40], weights[-1][2]]],
+            )
+        ),
+        lambda header, gather: (json.dumps(header).encode(), gather[:-3]),
+        lambda header, gather: (json.dumps(header).encode(), gather[:-4]),
+        lambda header, gather: (json.dumps(header).encode(), b"\xff" * len(gather)),
+        lambda header, gather: (json.dumps(header).encode(), b"\x7f" * len(gather)),
+        lambda header, gather: (json.dumps(header).encode(), bytes(len(gather))),
+    ],
+)  # fmt: skip
+def test_a_malformed_plan_with_a_right_checksum_is_built_anew(cache, change) -> None:
+    """Nothing in a stored plan is believed: bare addresses are made from it."""
+    bundle = make_bundle(SMALL)
+    portable = portable_graph(bundle.spec, template=bundle.digest)
+    plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
+    (path,) = cache[0].iterdir()
+    rest = path.read_bytes()[40:]
+    length = int.from_bytes(rest[:4], "little")
+    header = json.loads(rest[4 : 4 + length])
+    start = 4 + length + header["graph"]
+    text, gather = change(header, rest[start:])
+    rest = len(text).to_bytes(4, "little") + text + rest[4 + length : start] + gather
+    path.write_bytes(plan_cache.MAGIC + hashlib.sha256(rest).digest() + rest)
+    assert plan_cache.cached_plan(portable, bundle.spec, bundle.tensors).weights
+    assert len(cache[1]) == 2
+
+
+def test_old_plans_are_removed(cache, monkeypatch) -> None:
+    """The directory keeps the newest plans only."""
+    monkeypatch.setattr(plan_cache, "KEPT", 2)
+    bundle = make_bundle(SMALL)
+    for number in range(4):
+        portable = portable_graph(bundle.spec, template=f"{number}" * 64)
+        plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
+        assert len(list(cache[0].iterdir())) == min(number + 1, 2)
+        assert (cache[0] / f"plan-{plan_cache._key(portable)[:32]}.bin").exists()
+
+
+def test_a_device_without_a_home_or_a_temporary_directory(tmp_path, cache, monkeypatch) -> None:
+    """Without a home, plans are not stored; without a place for the optimised graph, there is none, which is an EngineError."""
+    bundle = make_bundle(SMALL)
+    portable = portable_graph(bundle.spec, template=bundle.digest)
+    for name in ("ISOFORM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(plan_cache.Path, "expanduser", homeless)
+    assert plan_cache.cached_plan(portable, bundle.spec, bundle.tensors).weights
+    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(EngineError, match="temporary directory"):
+        plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
 
 
 def test_another_version_is_another_plan(cache, monkeypatch) -> None:
@@ -265,7 +350,7 @@ def test_another_version_is_another_plan(cache, monkeypatch) -> None:
     plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
     (path,) = cache[0].iterdir()
     with pytest.raises(EngineError, match="of another graph, ONNX Runtime or processor"):
-        plan_cache._decoded(path.read_bytes(), "0" * 64)
+        plan_cache._decoded(path.read_bytes(), "0" * 64, bundle.spec)
     keys = {plan_cache._key(portable), plan_cache._key(portable + b"x")}
     monkeypatch.setattr(plan_cache, "_processor", lambda: b"another")
     keys.add(plan_cache._key(portable))
