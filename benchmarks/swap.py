@@ -11,12 +11,13 @@ Times are medians, timed in turn. What runs:
     inputs        the portable graph with its weights as plain inputs
     adapter       the mixture graph with an ONNX Runtime adapter file per user
 
-What a swap is, from a file's bytes (or the file) to ready to run:
+What a swap is, until ready to run:
 
-    warm swap     isoform, a user whose weights are bound
-    cold swap     isoform, a user who is not in memory: check the signature, resolve, fold, bind
-    rebuild       a session from a user's own ONNX file
-    preoptimised  a session from a user's own ONNX file that is optimised for this machine already
+    warm swap     isoform, a hot user who was here within the last 64 predictions, whose weights have a binding of their own
+    far swap      isoform, a hot user who was not: the weights are copied to where a binding is ready
+    cold swap     isoform, a user who is not in memory, from a signature file's bytes: check, resolve, fold, copy or bind
+    rebuild       a session from the bytes of a user's own ONNX file
+    preoptimised  the same, the file being optimised for this machine already
     adapter load  ONNX Runtime's adapter file of L·K numbers: no checks, and nothing folded
 """
 
@@ -42,6 +43,7 @@ from bench.people import users
 from bench.plot import plot_swaps
 
 from isoform.runtime import Signature
+from isoform.runtime.bound import NEAR
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import session_options
 from isoform.runtime.plan import build_plan
@@ -92,8 +94,8 @@ def measure(bundle: Bundle, name: str, arguments: argparse.Namespace) -> Iterato
     effort = 0.5 if arguments.quick else 5.0
     engine = plan_engine(bundle, 64 << 20)
     for batch in (1, 16):
-        yield f"batch {batch}", running(bundle, engine, batch, seconds=2 * effort)
-    yield "swaps", swaps(bundle, seconds=2.5 * effort)
+        yield f"batch {batch}", running(bundle, engine, batch, seconds=5 * effort)
+    yield "swaps", swaps(bundle, seconds=6 * effort)
     yield "start", starts(bundle)
     yield "equality", equality(bundle, engine, samples=20 if arguments.quick else 100)
     if name == "small":
@@ -115,75 +117,60 @@ def running(bundle: Bundle, engine: PlanEngine, batch: int, *, seconds: float) -
     signature = Signature.decode(users(bundle, 1, "mixture")[0])
     xi = signature.xi.astype(np.float32)
     x = np.random.default_rng(batch).uniform(0, 1, (batch, *bundle.spec.input_shape)).astype(np.float32)
-    constant = rivals.constant(bundle, signature)
-    pair = in_turn({"constant": lambda: constant(x), "lifted": lambda: engine.logits(x, signature)}, seconds=seconds)
     with tempfile.TemporaryDirectory() as folder:
-        others = {
+        runs = {
+            "constant": rivals.constant(bundle, signature),
+            "lifted": lambda x: engine.logits(x, signature),
             "mixture": rivals.mixture_in_graph(bundle, bundle.base("base"), xi),
             "inputs": rivals.plain_inputs(bundle, signature),
             "adapter": rivals.adapter(bundle, bundle.base("base"), xi, Path(folder))[0],
         }
-        for name, run in others.items():
-            np.testing.assert_allclose(
-                run(x), constant(x), rtol=1e-3, atol=1e-3 * np.abs(constant(x)).max(), err_msg=name
-            )
-        times = in_turn({name: lambda run=run: run(x) for name, run in others.items()}, seconds=seconds)
-    times = {**pair, **times}
-    return {
-        **{f"b{batch}.{name}_ms": 1e3 * value for name, value in times.items()},
-        **{
-            f"b{batch}.{name}_over_constant": value / times["constant"]
-            for name, value in times.items()
-            if name != "constant"
-        },
-    }
+        expected = runs["constant"](x)
+        for name, run in runs.items():
+            np.testing.assert_allclose(run(x), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max(), err_msg=name)
+        burst = {"constant": 10, "lifted": 10, "mixture": 4, "inputs": 4, "adapter": 4}
+        times = in_turn({name: lambda run=run: run(x) for name, run in runs.items()}, seconds=seconds, burst=burst)
+    ratios = {f"{name}_over_constant": value / times["constant"] for name, value in times.items() if name != "constant"}
+    figures = {**{f"{name}_ms": 1e3 * value for name, value in times.items()}, **ratios}
+    return {f"b{batch}.{name}": value for name, value in figures.items()}
 
 
 def swaps(bundle: Bundle, *, seconds: float) -> Figures:
     """Microseconds of every kind of swap."""
-    base, hot = bundle.base("base"), plan_engine(bundle, 1 << 30)
-    warm = [Signature.decode(file) for file in users(bundle, 32, "mixture")]
+    base, hot = bundle.base("base"), plan_engine(bundle, 1 << 40)
+    signatures = [Signature.decode(file) for file in users(bundle, 2 * NEAR, "mixture")]
+    warm, far = itertools.cycle(signatures[:32]), itertools.cycle(signatures)
     turns = {kind: itertools.cycle(users(bundle, 64, kind)) for kind in ("mixture", "discrete", "bn")}
     size = 4 * len(cached_plan(bundle.require_compiled().portable, bundle.spec, bundle.tensors).gather)
-    cold = {
-        "mixture": plan_engine(bundle, 8 * size),
-        "bn": plan_engine(bundle, 8 * size),
-        "discrete": plan_engine(bundle, 1 << 20),
-    }
+    limits = {"mixture": 8 * size, "bn": 8 * size, "discrete": 1 << 19}  # too little for 64 users
+    cold = {kind: plan_engine(bundle, limit) for kind, limit in limits.items()}
 
     def swap_in(engine: PlanEngine, signature: Signature) -> None:
         with engine.bound(signature):
             pass
 
     runs = {f"cold_{kind}": lambda e=cold[kind], t=turns[kind]: swap_in(e, Signature.decode(next(t))) for kind in turns}
-    following = itertools.cycle(warm)
-    for signature in warm:
-        swap_in(hot, signature)
-    runs["warm"] = lambda: swap_in(hot, next(following))
+    runs["far"] = lambda: swap_in(hot, next(far))
     with tempfile.TemporaryDirectory() as folder:
-        complete, optimised = Path(folder) / "complete.onnx", Path(folder) / "optimised.onnx"
-        complete.write_bytes(complete_file(bundle, warm[0]))
+        complete, path = complete_file(bundle, signatures[0]), Path(folder) / "optimised.onnx"
         options, disabled = session_options(1), session_options(1)
-        options.optimized_model_filepath = str(optimised)
+        options.optimized_model_filepath = str(path)
         ort.InferenceSession(complete, options, providers=["CPUExecutionProvider"])
         disabled.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        load = rivals.adapter(bundle, base, warm[0].xi.astype(np.float32), Path(folder))[1]
-        runs["adapter"] = load
-        slow = {
-            "rebuild": lambda: ort.InferenceSession(complete, session_options(1), providers=["CPUExecutionProvider"]),
-            "preoptimised": lambda: ort.InferenceSession(optimised, disabled, providers=["CPUExecutionProvider"]),
-        }
-        found = in_turn(
-            {"cold_mixture": runs.pop("cold_mixture"), **slow},
-            seconds=2 * seconds, burst={"cold_mixture": 40, "rebuild": 3, "preoptimised": 3},
-        )  # fmt: skip
-        for name, run in runs.items():
-            found.update(in_turn({name: run}, seconds=seconds / 4, burst=40))
+        optimised = path.read_bytes()
+        runs["adapter"] = rivals.adapter(bundle, base, signatures[0].xi.astype(np.float32), Path(folder))[1]
+        burst = dict.fromkeys(runs, 40)
+        runs["rebuild"] = lambda: ort.InferenceSession(complete, session_options(1), providers=["CPUExecutionProvider"])
+        runs["preoptimised"] = lambda: ort.InferenceSession(optimised, disabled, providers=["CPUExecutionProvider"])
+        for signature in signatures:
+            swap_in(hot, signature)
+        found = in_turn(runs, seconds=seconds, burst={**burst, "rebuild": 3, "preoptimised": 3})
+    found.update(in_turn({"warm": lambda: swap_in(hot, next(warm))}, seconds=seconds / 10, burst=40))
     for kind, engine in cold.items():
         if engine.stats()["hits"] > 0:
             raise RuntimeError(f"the users of the cold swap ({kind}) were not cold")
     return {
-        "warm_swap_us": 1e6 * found["warm"], "cold_swap_us": 1e6 * found["cold_mixture"],
+        "warm_swap_us": 1e6 * found["warm"], "far_swap_us": 1e6 * found["far"], "cold_swap_us": 1e6 * found["cold_mixture"],
         "discrete_cold_swap_us": 1e6 * found["cold_discrete"], "bn_cold_swap_us": 1e6 * found["cold_bn"],
         "adapter_load_us": 1e6 * found["adapter"],
         "rebuild_us": 1e6 * found["rebuild"], "preoptimised_us": 1e6 * found["preoptimised"],

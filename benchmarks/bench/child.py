@@ -24,7 +24,7 @@ MARKS = (1, 100, 1000)
 
 def resident_bytes() -> int:
     """Resident memory of this process; Linux."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def resident(path: str, kind: str, count: int) -> dict[str, float]:
@@ -52,7 +52,7 @@ def hot(path: str, kind: str, count: int, seconds: float) -> dict[str, float]:
     from isoform.runtime import Runtime, Signature
     from isoform.runtime.mixture import discrete_logits
 
-    hot, cold = Runtime.open(path, cache_bytes=1 << 40), Runtime.open(path, cache_bytes=2 << 20)
+    hot, cold = Runtime.open(path, cache_bytes=1 << 40), Runtime.open(path, cache_bytes=0)
     spec, base = hot.bundle.spec, hot.bundle.base("base")
     x = np.random.default_rng(0).uniform(0, 1, (1, *spec.input_shape)).astype(np.float32)
     for template in range(spec.templates):  # what is there once, whoever the user is

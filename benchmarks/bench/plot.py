@@ -9,10 +9,15 @@ RUNNING = {
     "isoform": "lifted", "mixture in the graph": "mixture", "ONNX Runtime adapter": "adapter", "weights as inputs": "inputs"
 }  # fmt: skip
 SWAPPING = {
-    "isoform, warm": "warm_swap_us", "adapter file": "adapter_load_us", "isoform, cold, discrete": "discrete_cold_swap_us",
-    "isoform, cold, mixture": "cold_swap_us", "isoform, cold, with BN": "bn_cold_swap_us",
-    "session, optimised file": "preoptimised_us", "session, file": "rebuild_us",
-}  # fmt: skip
+    "isoform, hot, just used": "warm_swap_us",
+    "ONNX Runtime adapter file": "adapter_load_us",
+    "isoform, hot": "far_swap_us",
+    "isoform, cold, discrete": "discrete_cold_swap_us",
+    "isoform, cold, mixture": "cold_swap_us",
+    "isoform, cold, with BN": "bn_cold_swap_us",
+    "session, optimised file": "preoptimised_us",
+    "session, file": "rebuild_us",
+}
 
 
 def plot_swaps(figures: Mapping[str, object], path: Path) -> None:
