@@ -19,13 +19,16 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime import files, tensors
-from isoform.runtime.compiled import FORMAT, Compiled, load_compiled, read_base, read_mapping, read_object
+from isoform.runtime.compiled import Compiled, load_compiled, read_base, read_mapping, read_object
 from isoform.runtime.errors import BundleError, SignatureError, SpecError
 from isoform.runtime.mixture import softmax
 from isoform.runtime.signature import Signature, check_name
 from isoform.runtime.spec import Array, NetworkSpec, template_digest
 
 __all__ = ["Bundle"]
+
+FORMAT = 1
+"""Of ``bundle.json``."""
 
 TEMPLATES_LIMIT = 4 << 30
 
