@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from isoform.compile.block import block_forward_graph, block_vjp_graph
 from isoform.compile.graph import OPSET, fast_graph, portable_graph, small_graph
 from isoform.compile.report import report
 from isoform.compile.snap import snap
 from isoform.compile.verify import check, measure
+from isoform.compile.verify_gradient import check_gradients, gradient_gap
 from isoform.runtime import files
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.compiled import FORMAT
@@ -58,7 +60,9 @@ def compile_bundle(
     tests = _datasets(bundle, data)
     signatures = {task: snap(signature, tau=tau) for task, signature in bundle.signatures.items()}
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    compiled, measured = {"portable.onnx": portable}, {}
+    forward, vjp = block_forward_graph(bundle.spec), block_vjp_graph(bundle.spec)
+    compiled = {"portable.onnx": portable, "training/block_forward.onnx": forward, "training/block_vjp.onnx": vjp}
+    measured, gradients = {}, {}
     for task, signature in signatures.items():
         progress(f"compiling and verifying {task}")
         resolved, labels = bundle.resolve(signature), bundle.labels(signature)
@@ -67,9 +71,13 @@ def compile_bundle(
         test = tests[task].test
         assert test is not None
         measured[task] = measure(bundle, task, signature, test, fast=fast, small=small, portable=portable)
+        gradients[task] = gradient_gap(bundle, task, test, forward=forward, vjp=vjp)
         compiled[f"fast/{task}.onnx"], compiled[f"small/{task}.onnx"] = fast, small
     check(measured, max_drop_points=max_drop_points)
-    content = report(bundle, signatures, measured, {name: len(blob) for name, blob in compiled.items()}, tau=tau)
+    check_gradients(gradients)
+    content = report(
+        bundle, signatures, measured, gradients, {name: len(blob) for name, blob in compiled.items()}, tau=tau
+    )
     with files.replace_directory(bundle.path / "compiled") as directory:
         write_compiled(directory, bundle, signatures, compiled, content, tau=tau)
     return content
@@ -113,7 +121,7 @@ def write_compiled(
         content: The report.
         tau: What ``signatures`` were snapped with.
     """
-    for folder in ("signatures", "fast", "small"):
+    for folder in ("signatures", "fast", "small", "training"):
         (directory / folder).mkdir()
     for name, blob in compiled.items():
         (directory / name).write_bytes(blob)

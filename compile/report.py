@@ -25,6 +25,7 @@ def report(
     bundle: Bundle,
     signatures: Mapping[str, Signature],
     measured: Mapping[str, Measured],
+    gradients: Mapping[str, float],
     sizes: Mapping[str, int],
     *,
     tau: float,
@@ -35,6 +36,7 @@ def report(
         bundle: The trained bundle.
         signatures: Task → snapped signature.
         measured: Task → what was measured.
+        gradients: Task → largest relative difference of gradients between torch and the device's way.
         sizes: Compiled file → bytes.
         tau: τ of snapping.
     """
@@ -48,7 +50,7 @@ def report(
         tasks[task] = {
             "sequence": list(sequence), "snapped_layers": [i for i, k in enumerate(sequence) if k is not None],
             "mean_max_xi_before": round(float(bundle.signatures[task].xi.max(axis=1).mean()), 6),
-            "verified": dataclasses.asdict(measured[task]),
+            "verified": {**dataclasses.asdict(measured[task]), "gradient": gradients[task]},
             "size_bytes": {
                 "fast": sizes[f"fast/{task}.onnx"], "small": sizes[f"small/{task}.onnx"],
                 "signature": len(signature.encode()), "signature_float16": _half_size(signature),
@@ -73,7 +75,7 @@ def print_report(content: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 150)
+    console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 160)
     first = Table(
         title=f"what was compiled: layers with max ξ ≥ {content['tau']} are one template, opset {content['opset']}",
         title_justify="left",
@@ -82,7 +84,7 @@ def print_report(content: Mapping[str, Any]) -> None:
         first.add_column(column, justify="left" if column in ("task", "templates by layer") else "right")
     second = Table(
         title=f"largest difference of logits (limit {content['parity_limit']:g}, in proportion beyond logits of {PARITY_SCALE:g}),"
-        " bytes, and one sample on one thread",
+        " of gradients in proportion, bytes, and one sample on one thread",
         title_justify="left",
     )
     for column in (
@@ -91,6 +93,7 @@ def print_report(content: Mapping[str, Any]) -> None:
         "numpy-ORT",
         "small",
         "portable",
+        "gradient",
         "fast B",
         "small B",
         "fast ms",
@@ -110,7 +113,7 @@ def print_report(content: Mapping[str, Any]) -> None:
             f"{entry['mean_max_xi_before']:.4f}",
             *(_percent(v[f"top1_{name}"], 100) for name in ("before", "after", "float16")),
         )
-        gaps = [f"{v[name]:.0e}" for name in ("torch_fast", "numpy_fast", "torch_small", "torch_portable")]
+        gaps = [f"{v[name]:.0e}" for name in ("torch_fast", "numpy_fast", "torch_small", "torch_portable", "gradient")]
         second.add_row(
             task, *gaps, f"{size['fast']:,}", f"{size['small']:,}", f"{v['latency_fast_ms']:.3f}", f"{v['latency_small_ms']:.3f}",
             f"{size['signature']:,}", f"{size['mixture_bn']:,}", f"{size['mixture_bn_float16'] or 0:,}", f"{size['mixture_only']:,}",

@@ -1,0 +1,150 @@
+"""The folded network, forward and backward: gradients of a loss with respect to every folded weight.
+
+Blocks run in ONNX Runtime, by two graphs that ``isoform compile`` exported once for all layers (``compile/block.py``); the adapters,
+the embedding and the logits layer are matrix products over pixels, which numpy does as fast. BN is folded in, with its running
+statistics. Between the passes L + 1 block inputs are kept, and the small activations of the adapters.
+
+With u the pixels after an affine map and ω the hard swish, whose slope is ω'(u) = u/3 + 1/2 inside (-3, 3), else 0 or 1:
+
+    stem     z₀ = ω(patches Wᵀ + b)
+    head     e = ω(mean(ω(z_L Wₒᵀ + bₒ)) Wₑᵀ + bₑ),   logits = e Vᵀ + c
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime as ort
+
+from isoform.runtime.engine import first_line, session_options
+from isoform.runtime.errors import EngineError
+from isoform.runtime.spec import Array, NetworkSpec
+
+__all__ = ["FoldedNetwork", "Kept"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What the backward pass needs of a forward pass."""
+
+    patches: Array
+    """Samples cut for the stem, (n · pixels, channels · kernel)."""
+    stem: Array
+    """The stem before its activation, (n · pixels, C)."""
+    inputs: tuple[Array, ...]
+    """Inputs of the L blocks, and the output of the last, each (n, C, height, width)."""
+    out: Array
+    """The output adapter before its activation, (n, pixels, H)."""
+    pooled: Array
+    embedding: Array
+    """Before its activation, (n, embedding)."""
+
+
+class FoldedNetwork:
+    """Runs folded weights, and their gradients. Holds no weights but a copy of none; safe to share.
+
+    Args:
+        spec: The network's sizes.
+        forward: ``training/block_forward.onnx``.
+        vjp: ``training/block_vjp.onnx``.
+        threads: Threads per run, 0 to let ONNX Runtime choose.
+
+    Raises:
+        EngineError: If ONNX Runtime refuses a graph.
+    """
+
+    def __init__(self, spec: NetworkSpec, *, forward: bytes, vjp: bytes, threads: int) -> None:
+        self._spec = spec
+        self._forward, self._vjp = _session(forward, threads), _session(vjp, threads)
+        self._names = [entry.name for entry in self._forward.get_inputs() if entry.name != "x"]
+        self._vjp_names = [entry.name for entry in self._vjp.get_inputs() if entry.name not in ("x", "g")]
+        self._gradients = [entry.name.removesuffix(".gradient") for entry in self._vjp.get_outputs()]
+
+    def forward(self, weights: Mapping[str, Array], x: Array) -> tuple[Array, Kept]:
+        """Logits, and what the backward pass needs.
+
+        Args:
+            weights: What ``fold`` returned, the logits layer included.
+            x: Samples, shape (n, channels, height, width), float32.
+
+        Returns:
+            Logits, shape (n, classes), float32; and the rest.
+        """
+        spec, (height, width) = self._spec, self._spec.grid
+        n, (kh, kw) = len(x), spec.adapter_kernel
+        cut = x.reshape(n, spec.input_shape[0], height, kh, width, kw).transpose(0, 2, 4, 1, 3, 5)
+        patches = cut.reshape(n * height * width, -1)
+        stem = patches @ weights["input_adapter.weight"].reshape(spec.channels, -1).T + weights["input_adapter.bias"]
+        z = np.ascontiguousarray(_swish(stem).reshape(n, height, width, -1).transpose(0, 3, 1, 2))
+        inputs = [z]
+        for layer in range(spec.layers):
+            feed = {name: weights[f"layer{layer:02d}.{name}"] for name in self._names}
+            inputs.append(_run(self._forward, {"x": inputs[-1], **feed})[0])
+        pixels = inputs[-1].reshape(n, spec.channels, -1).transpose(0, 2, 1)
+        out = pixels @ weights["output_adapter.weight"][:, :, 0, 0].T + weights["output_adapter.bias"]
+        pooled = _swish(out).mean(axis=1)
+        embedding = pooled @ weights["embedding.weight"].T + weights["embedding.bias"]
+        logits = _swish(embedding) @ weights["logits.weight"].T + weights["logits.bias"]
+        return logits, Kept(patches, stem, tuple(inputs), out, pooled, embedding)
+
+    def backward(self, weights: Mapping[str, Array], kept: Kept, g: Array) -> dict[str, Array]:
+        """Gradients of the folded weights.
+
+        Args:
+            weights: As in ``forward``.
+            kept: What ``forward`` returned.
+            g: dL/d logits, shape (n, classes), float32.
+
+        Returns:
+            Name → gradient, of every weight but the embedding's, which no signature changes.
+        """
+        spec, gradients = self._spec, dict[str, Array]()
+        gradients["logits.weight"], gradients["logits.bias"] = g.T @ _swish(kept.embedding), g.sum(axis=0)
+        g = (g @ weights["logits.weight"]) * _swish_slope(kept.embedding)
+        g = (g @ weights["embedding.weight"])[:, None, :] / np.float32(kept.out.shape[1]) * _swish_slope(kept.out)
+        last = kept.inputs[-1]
+        pixels = last.reshape(len(last), spec.channels, -1).transpose(0, 2, 1).reshape(-1, spec.channels)
+        flat = g.reshape(-1, spec.head_channels)
+        gradients["output_adapter.weight"] = (flat.T @ pixels)[:, :, None, None]
+        gradients["output_adapter.bias"] = flat.sum(axis=0)
+        rows = flat @ weights["output_adapter.weight"][:, :, 0, 0]
+        g = np.ascontiguousarray(rows.reshape(len(last), -1, spec.channels).transpose(0, 2, 1).reshape(last.shape))
+        for layer in reversed(range(spec.layers)):
+            feed = {name: weights[f"layer{layer:02d}.{name}"] for name in self._vjp_names}
+            found = dict(zip(self._gradients, _run(self._vjp, {"x": kept.inputs[layer], "g": g, **feed}), strict=True))
+            g = found.pop("x")
+            gradients.update({f"layer{layer:02d}.{name}": gradient for name, gradient in found.items()})
+        flat = g.transpose(0, 2, 3, 1).reshape(-1, spec.channels) * _swish_slope(kept.stem)
+        gradients["input_adapter.weight"] = (flat.T @ kept.patches).reshape(spec.shared_shapes["input_adapter.weight"])
+        gradients["input_adapter.bias"] = flat.sum(axis=0)
+        return gradients
+
+
+def _swish(u: Array) -> Array:
+    """ω(u) = u · min(max(u + 3, 0), 6) / 6."""
+    result: Array = u * (np.clip(u + 3, 0, 6) / 6)
+    return result
+
+
+def _swish_slope(u: Array) -> Array:
+    result: Array = np.where(np.abs(u) < 3, u / 3 + np.float32(0.5), (u > 0).astype(u.dtype))
+    return result
+
+
+def _session(graph: bytes, threads: int) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(graph, session_options(threads), providers=["CPUExecutionProvider"])
+    except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} refused a training graph: {first_line(problem)}"
+        ) from problem
+
+
+def _run(session: ort.InferenceSession, feed: Mapping[str, Array]) -> list[Array]:
+    try:
+        found: list[Array] = session.run(None, feed)
+    except Exception as problem:
+        raise EngineError(f"ONNX Runtime could not run a training graph: {first_line(problem)}") from problem
+    return found

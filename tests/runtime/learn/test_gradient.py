@@ -1,0 +1,159 @@
+"""Gradients on the device, against torch autograd and against finite differences."""
+
+import dataclasses
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+import torch.nn.functional as F
+from support import SMALL, make_bundle
+
+from isoform.compile.block import block_forward_graph, block_vjp_graph
+from isoform.runtime.engine import session_options
+from isoform.runtime.errors import EngineError
+from isoform.runtime.fold import fold
+from isoform.runtime.learn.chain import signature_gradient
+from isoform.runtime.learn.network import FoldedNetwork
+from isoform.runtime.mixture import softmax
+from isoform.train.bundling import network_from_bundle
+
+SPECS = {
+    "small": SMALL,
+    "quickstart": dataclasses.replace(
+        SMALL, input_shape=(1, 32, 32), adapter_kernel=(4, 4), channels=24, head_channels=72, layers=8, templates=4
+    ),
+    "large": dataclasses.replace(
+        SMALL, input_shape=(3, 64, 64), adapter_kernel=(16, 16), channels=40, expansion=6, head_channels=240, layers=4,
+        mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4),
+    ),
+    "sensor": dataclasses.replace(
+        SMALL, input_shape=(6, 1, 64), adapter_kernel=(1, 8), kernel=5, mean=(0.1,) * 6, std=(2.0,) * 6
+    ),
+}  # fmt: skip
+
+
+def relative(found, expected) -> float:
+    """Largest difference over the largest expected number."""
+    expected = np.asarray(expected, dtype=np.float64)
+    return float(np.abs(np.asarray(found, dtype=np.float64) - expected).max() / np.abs(expected).max())
+
+
+def device_gradient(bundle, signature, x, labels) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Logits, and gradients of the mean cross entropy, without torch."""
+    spec, parts = bundle.spec, bundle.resolve(signature)
+    network = FoldedNetwork(spec, forward=block_forward_graph(spec), vjp=block_vjp_graph(spec), threads=1)
+    weights = fold(spec, bundle.tensors, parts)
+    logits, kept = network.forward(weights, x)
+    g = softmax(logits).astype(np.float32)
+    g[np.arange(len(x)), labels] -= 1
+    gradients = network.backward(weights, kept, g / np.float32(len(x)))
+    own = "bn.affine" in signature.parts
+    return logits, signature_gradient(spec, bundle.tensors, parts, gradients, own_affine=own)
+
+
+def torch_gradient(bundle, signature, x, labels) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The same with torch autograd, in float64."""
+    network = network_from_bundle(bundle, {"task": signature}).double()
+    logits = network(torch.from_numpy(x).double(), 0)
+    F.cross_entropy(logits, torch.from_numpy(labels)).backward()
+    found = {
+        "mixture": network.mixture.grad[0], "bn.affine": network.bn_affine.grad[0],
+        "logits.weight": network.heads[0].grad, "logits.bias": network.heads[1].grad,
+    }  # fmt: skip
+    return logits.detach().numpy(), {name: gradient.numpy() for name, gradient in found.items()}
+
+
+def check(bundle, signature, x, labels) -> None:
+    """Every part's gradient is torch's, to 1e-4 of its largest number."""
+    logits, found = device_gradient(bundle, signature, x, labels)
+    expected_logits, expected = torch_gradient(bundle, signature, x, labels)
+    assert relative(logits, expected_logits) <= 1e-5
+    if bundle.spec.affine == "mixed":  # torch's parameter holds only the adapters' there
+        c, h = bundle.spec.channels, bundle.spec.head_channels
+        found["bn.affine"], expected["bn.affine"] = (
+            np.concatenate([value["bn.affine"][:, :c], value["bn.affine"][:, -h:]], axis=1)
+            for value in (found, expected)
+        )
+    for name, gradient in expected.items():
+        assert np.abs(gradient).max() > 0
+        assert relative(found[name], gradient) <= 1e-4, name
+
+
+@pytest.mark.parametrize("affine", ["layer", "task", "mixed"])
+@pytest.mark.parametrize("name", SPECS)
+def test_gradient_of_every_part_is_autograds(name, affine) -> None:
+    """Mixture, BN affine and logits layer, for four sizes of network, wherever γ and β live."""
+    bundle = make_bundle(dataclasses.replace(SPECS[name], affine=affine), seed=1)
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 1, (7, *bundle.spec.input_shape)).astype(np.float32)
+    check(bundle, bundle.signatures["a"], x, rng.integers(0, 3, 7))
+
+
+def test_gradient_on_real_samples(runtime, samples) -> None:
+    """Trained templates, real digits: the same, for every domain, from soft signatures and from discrete ones."""
+    x, labels = np.array(samples[0][:32]), samples[1][:32].astype(np.int64)
+    for task in runtime.tasks:
+        base = runtime.bundle.signatures[task]
+        mixture = base.parts["mixture"] / 4  # far from one-hot, where the softmax has a slope
+        check(runtime.bundle, base.replace(parts={**base.parts, "mixture": mixture}), x, labels)
+
+
+def test_gradient_is_the_slope_of_the_loss() -> None:
+    """A step along the gradient changes the loss by what the gradient says."""
+    bundle = make_bundle(SMALL)
+    base, rng = bundle.signatures["a"], np.random.default_rng(1)
+    x, labels = rng.uniform(0, 1, (6, *SMALL.input_shape)).astype(np.float32), rng.integers(0, 3, 6)
+    _, gradient = device_gradient(bundle, base, x, labels)
+
+    def loss(signature) -> float:
+        logits = torch_gradient(bundle, signature, x, labels)[0]
+        return float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
+
+    for name in ("mixture", "logits.weight", "logits.bias"):
+        step = 1e-3 / np.linalg.norm(gradient[name])
+        sides = [
+            loss(
+                base.replace(
+                    parts={**base.parts, name: base.parts[name].astype(np.float64) + sign * step * gradient[name]}
+                )
+            )
+            for sign in (1, -1)
+        ]
+        assert sides[0] - sides[1] == pytest.approx(2 * step * (gradient[name] ** 2).sum(), rel=2e-2)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_block_graphs_are_torchs_block(name) -> None:
+    """One block alone: its output, and every output of its product, for a batch of one and of five."""
+    spec = SPECS[name]
+    forward, vjp = (
+        ort.InferenceSession(graph, session_options(1)) for graph in (block_forward_graph(spec), block_vjp_graph(spec))
+    )
+    rng = np.random.default_rng(0)
+    for batch in (1, 5):
+        shapes = {
+            entry.name: [batch if d == "n" else d for d in entry.shape]
+            for entry in (*forward.get_inputs(), *vjp.get_inputs())
+        }
+        feed = {key: rng.normal(0, 0.4, shape).astype(np.float32) for key, shape in shapes.items()}
+        w = {key: torch.from_numpy(value).double().requires_grad_() for key, value in feed.items() if key != "g"}
+        h = F.hardswish(F.conv2d(w["x"], w["expand.weight"], w["expand.bias"]))
+        y = F.conv2d(h, w["depthwise.weight"], w["depthwise.bias"], padding=spec.kernel // 2, groups=spec.expanded)
+        y = F.hardswish(y)
+        r = F.relu(F.conv2d(y.mean((2, 3), keepdim=True), w["squeeze.weight"], w["squeeze.bias"]))
+        q = F.hardsigmoid(F.conv2d(r, w["excite.weight"], w["excite.bias"]))
+        output = w["x"] + F.conv2d(y * q, w["project.weight"], w["project.bias"])
+        output.backward(torch.from_numpy(feed["g"]).double())
+        (found,) = forward.run(None, {entry.name: feed[entry.name] for entry in forward.get_inputs()})
+        assert relative(found, output.detach()) <= 1e-5
+        names = [entry.name for entry in vjp.get_outputs()]
+        gradients = vjp.run(None, {entry.name: feed[entry.name] for entry in vjp.get_inputs()})
+        for key, gradient in zip(names, gradients, strict=True):
+            assert relative(gradient, w[key.removesuffix(".gradient")].grad) <= 1e-4, key
+
+
+def test_a_training_graph_that_is_none_is_refused() -> None:
+    """ONNX Runtime's refusal becomes one line of ours."""
+    with pytest.raises(EngineError, match="refused a training graph"):
+        FoldedNetwork(SMALL, forward=b"no", vjp=b"no", threads=1)
