@@ -17,14 +17,14 @@ Source: Compositional Models, section 3.2, and the chain rule; DESIGN.md, sectio
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from isoform.compile.graph import IR_VERSION, OPSET
+from isoform.compile.graph import make_model
+from isoform.runtime.fold import row_shapes
 from isoform.runtime.spec import NetworkSpec
 
 __all__ = ["block_forward_graph", "block_vjp_graph"]
@@ -131,7 +131,7 @@ class _Block:
 
 def _shapes(spec: NetworkSpec) -> dict[str, list[int]]:
     """The block's folded weights, in the order of the graph's inputs."""
-    shapes = {name: list(shape) for name, shape in spec.block_shapes.items() if name != "bn.affine"}
+    shapes = {name: list(shape) for name, shape in row_shapes(spec).items()}
     for part in ("expand", "depthwise", "project"):
         shapes[f"{part}.bias"] = shapes[f"{part}.weight"][:1]
     return shapes
@@ -142,11 +142,7 @@ def _file(block: _Block, inputs: dict[str, list[Any]], outputs: dict[str, list[A
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in entries.items()]
         for entries in (inputs, outputs)
     )
-    model = helper.make_model(
-        helper.make_graph(block.nodes, "isoform", ins, outs, list(block.constants.values())),
-        opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="isoform",
-        producer_version=importlib.metadata.version("isoform"),
-    )  # fmt: skip
+    model = make_model(helper.make_graph(block.nodes, "isoform", ins, outs, list(block.constants.values())))
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
 

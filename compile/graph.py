@@ -26,7 +26,7 @@ from isoform.runtime.fold import BN_CONVOLUTIONS, bn_scale_shift, fold, folded_s
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["IR_VERSION", "OPSET", "fast_graph", "portable_graph", "small_graph"]
+__all__ = ["IR_VERSION", "OPSET", "fast_graph", "make_model", "portable_graph", "small_graph"]
 
 OPSET = 17
 """ONNX operator set: HardSwish needs 14; 17 is read by every ONNX Runtime since 1.12."""
@@ -162,6 +162,14 @@ def _network(graph: _Graph, conv: Callable[..., str]) -> None:
     graph.node("Gemm", [x, "logits.weight", "logits.bias"], "logits", transB=1)
 
 
+def make_model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """A graph as a model of our operator set and file format."""
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="isoform",
+        producer_version=importlib.metadata.version("isoform"),
+    )  # fmt: skip
+
+
 def _file(graph: _Graph, classes: int | None, metadata: Mapping[str, str]) -> bytes:
     inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", *graph.spec.input_shape])]
     if classes is None:
@@ -180,11 +188,7 @@ def _file(graph: _Graph, classes: int | None, metadata: Mapping[str, str]) -> by
         start = 0
         for tensor in initializers:
             start = _make_external(tensor, start)
-    model = helper.make_model(
-        helper.make_graph(graph.nodes, "isoform", inputs, outputs, initializers),
-        opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="isoform",
-        producer_version=importlib.metadata.version("isoform"),
-    )  # fmt: skip
+    model = make_model(helper.make_graph(graph.nodes, "isoform", inputs, outputs, initializers))
     helper.set_model_props(model, dict(sorted(metadata.items())))
     if classes is not None:
         onnx.checker.check_model(model, full_check=True)

@@ -19,7 +19,7 @@ import torch
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import portable_session, session_options
 from isoform.runtime.errors import CompileError, SignatureError
-from isoform.runtime.fold import fold
+from isoform.runtime.fold import HEAD, fold
 from isoform.runtime.reference import reference_logits
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
@@ -152,7 +152,7 @@ def _runner(session: ort.InferenceSession, head: Mapping[str, Array] | None = No
 
 
 def _portable_runner(portable: bytes, bundle: Bundle, weights: Mapping[str, Array]) -> Callable[[Array], Array]:
-    head = {name: weights[name] for name in ("logits.weight", "logits.bias")}
+    head = {name: weights[name] for name in HEAD}
     return _runner(portable_session(portable, bundle.spec, weights, threads=1), head)
 
 

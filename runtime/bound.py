@@ -41,7 +41,7 @@ BARE = True
 Values = list[tuple[str, Any]]
 """Inputs by name: what ``Shared.binder`` takes."""
 Head = Mapping[str, Array]
-"""``plan.HEAD``'s names → float32 arrays, C-contiguous."""
+"""``fold.HEAD``'s names → float32 arrays, C-contiguous."""
 
 
 def bare(inputs: ort.IOBinding) -> Any | None:

@@ -21,11 +21,19 @@ import onnxruntime as ort
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.cache import Cache
 from isoform.runtime.errors import EngineError
-from isoform.runtime.fold import fold, folded_shapes
+from isoform.runtime.fold import HEAD, fold, folded_shapes
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["WEIGHTS_LOCATION", "OnnxEngine", "first_line", "portable_session", "session_options"]
+__all__ = [
+    "WEIGHTS_LOCATION",
+    "OnnxEngine",
+    "first_line",
+    "open_session",
+    "portable_session",
+    "run_error",
+    "session_options",
+]
 
 WEIGHTS_LOCATION = "weights"
 """Where the portable graph says that its external data lies."""
@@ -39,6 +47,14 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     return options
+
+
+def open_session(graph: bytes, options: ort.SessionOptions, *, what: str) -> ort.InferenceSession:
+    """A session on the CPU; ``EngineError`` naming ``what`` was refused if ONNX Runtime does not take the graph."""
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
+        raise EngineError(f"ONNX Runtime {ort.__version__} refused {what}: {first_line(problem)}") from problem
 
 
 def portable_session(
@@ -60,11 +76,8 @@ def portable_session(
     options = session_options(threads)
     if save_to is not None:
         options.optimized_model_filepath = str(save_to)
-    try:
-        options.add_external_initializers_from_files_in_memory([WEIGHTS_LOCATION], [data], [len(data)])
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
-        raise EngineError(f"ONNX Runtime {ort.__version__} refused the network: {first_line(problem)}") from problem
+    options.add_external_initializers_from_files_in_memory([WEIGHTS_LOCATION], [data], [len(data)])
+    return open_session(graph, options, what="the network")
 
 
 class OnnxEngine:
@@ -102,15 +115,13 @@ class OnnxEngine:
             try:
                 result: Array = session.run(None, {"image": x, **head})[0]
             except Exception as problem:
-                raise EngineError(
-                    f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}"
-                ) from problem
+                raise run_error(x, problem) from problem
         return result
 
     def _build(self, signature: Signature) -> tuple[tuple[ort.InferenceSession, dict[str, Array]], int]:
         bundle = self._bundle
         weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
-        head = {name: weights[name] for name in ("logits.weight", "logits.bias")}
+        head = {name: weights[name] for name in HEAD}
         try:
             session = portable_session(self._graph, bundle.spec, weights, threads=self._threads)
         except EngineError as problem:
@@ -124,6 +135,11 @@ class OnnxEngine:
     def stats(self) -> dict[str, float]:
         """As ``Cache.stats``; an entry is a session."""
         return self._sessions.stats()
+
+
+def run_error(x: Array, problem: Exception) -> EngineError:
+    """What to raise when ONNX Runtime fails on a batch."""
+    return EngineError(f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}")
 
 
 def first_line(problem: BaseException) -> str:

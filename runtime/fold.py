@@ -24,12 +24,14 @@ import numpy as np
 from isoform.runtime.mixture import softmax
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["CONSTANTS", "bn_scale_shift", "fold", "folded_shapes", "mix", "row_shapes", "template_matrix"]
+__all__ = ["CONSTANTS", "HEAD", "bn_scale_shift", "fold", "folded_shapes", "mix", "row_shapes", "template_matrix"]
 
 BN_CONVOLUTIONS = ("expand", "depthwise", "project")
 """The parts of a block whose convolution is followed by BN, in order."""
 CONSTANTS = ("embedding.weight", "embedding.bias")
 """Folded weights that are the same for every signature."""
+HEAD = ("logits.weight", "logits.bias")
+"""The logits layer, which is never folded: an input of every graph that serves any signature."""
 
 
 def template_matrix(spec: NetworkSpec, tensors: Mapping[str, Array]) -> Array:
@@ -125,6 +127,6 @@ def fold(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Ar
     out = tensors["output_adapter.weight"].astype(np.float64)
     weights["output_adapter.weight"] = out * scale[places["output_adapter"], None, None, None]
     weights.update({name: tensors[name] for name in CONSTANTS})
-    weights.update({name: parts[name] for name in ("logits.weight", "logits.bias")})
-    order = (*folded_shapes(spec), "logits.weight", "logits.bias")
+    weights.update({name: parts[name] for name in HEAD})
+    order = (*folded_shapes(spec), *HEAD)
     return {name: np.ascontiguousarray(weights[name], dtype=np.float32) for name in order}

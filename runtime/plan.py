@@ -33,16 +33,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from isoform.runtime.engine import first_line, portable_session, session_options
+from isoform.runtime.engine import open_session, portable_session, session_options
 from isoform.runtime.errors import EngineError
-from isoform.runtime.fold import CONSTANTS, folded_shapes, row_shapes
+from isoform.runtime.fold import CONSTANTS, HEAD, folded_shapes, row_shapes
 from isoform.runtime.lift import lift_weights, read_weights
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["ALIGNMENT", "HEAD", "Plan", "Weight", "aligned", "bind", "build_plan", "lifted_session", "row_size"]
+__all__ = ["ALIGNMENT", "Plan", "Weight", "aligned", "bind", "build_plan", "lifted_session", "row_size"]
 
-HEAD = ("logits.weight", "logits.bias")
-"""Inputs of every plan beside ``image`` and the weights."""
 WEIGHT_LIMIT = 1 << 24
 """float32 holds every whole number below this one."""
 ALIGNMENT = 16
@@ -176,12 +174,7 @@ def lifted_session(graph: bytes, *, threads: int) -> ort.InferenceSession:
     """
     options = session_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
-        raise EngineError(
-            f"ONNX Runtime {ort.__version__} refused the lifted graph: {first_line(problem)}"
-        ) from problem
+    return open_session(graph, options, what="the lifted graph")
 
 
 def bind(binding: ort.IOBinding, weights: Iterable[Weight], laid_out: Array) -> None:

@@ -8,17 +8,17 @@ base's BN run in the base's session, in which that BN is constant; those with a 
 from __future__ import annotations
 
 import contextlib
-import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 
 from isoform.runtime.bound import Binding, BlockWeights, OwnWeights, Shared, Stages
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.cache import Cache
-from isoform.runtime.engine import first_line
-from isoform.runtime.errors import EngineError
+from isoform.runtime.engine import run_error
+from isoform.runtime.fold import HEAD
 from isoform.runtime.laid_fold import LaidFold
 from isoform.runtime.mixture import discrete_sequence, softmax
-from isoform.runtime.plan import HEAD, Plan, lifted_session
+from isoform.runtime.plan import Plan, lifted_session
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 
@@ -46,33 +46,19 @@ class PlanEngine:
         self._fold = LaidFold(bundle.spec, bundle.tensors, plan)
         self._stages = Stages(lifted_session(plan.graph, threads=threads), plan.weights, self._fold.size)
         self._hot: Cache[Weights] = Cache(cache_bytes)
-        self._shared: Cache[Shared] = Cache(sys.maxsize)  # as many as bases, never more
-        self._bases_used: dict[str, Shared] = {}
-        compiled = bundle.compiled.signatures if bundle.compiled else {}
+        self._shared: dict[str, Shared] = {}
+        self._sharing = threading.Lock()
         self._turn = 0
+        compiled = bundle.compiled.signatures if bundle.compiled else {}
         self._bases = {base.digest for base in (*bundle.signatures.values(), *compiled.values())}
 
     def logits(self, x: Array, signature: Signature) -> Array:
-        """Run one batch.
-
-        Args:
-            x: Samples, shape (n, channels, height, width), float32, C-contiguous.
-            signature: A signature that fits the bundle.
-
-        Returns:
-            Logits, shape (n, classes), float32. A fresh array.
-
-        Raises:
-            SignatureError: If the signature does not fit.
-            EngineError: If ONNX Runtime fails.
-        """
+        """Run one batch: as ``OnnxEngine.logits``."""
         with self.bound(signature) as binding:
             try:
                 return binding.run(x)
             except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
-                raise EngineError(
-                    f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}"
-                ) from problem
+                raise run_error(x, problem) from problem
 
     @contextlib.contextmanager
     def bound(self, signature: Signature) -> Iterator[Binding]:
@@ -112,26 +98,20 @@ class PlanEngine:
         return signature.base
 
     def _shared_with(self, base: str, parts: Mapping[str, Array]) -> Shared:
-        """What signatures with a base's BN share; ``parts`` are one's of them."""
-
-        def build(_: object) -> tuple[Shared, int]:
-            bn = self._fold.bn(parts["bn.affine"], parts["bn.statistics"])
-            shared = Shared(self._plan, self._fold, bn, threads=self._threads)
-            return shared, 0
-
-        shared = self._bases_used.get(base)
-        if shared is None:
-            with self._shared.borrow(base, build) as shared:
-                self._bases_used[base] = shared
-        return shared
+        """What signatures with a base's BN share, made once and kept; ``parts`` are one's of them."""
+        with self._sharing:
+            if base not in self._shared:
+                bn = self._fold.bn(parts["bn.affine"], parts["bn.statistics"])
+                self._shared[base] = Shared(self._plan, self._fold, bn, threads=self._threads)
+            return self._shared[base]
 
     def clear(self) -> None:
         """Let go of every signature's weights, and of what they share."""
         self._hot.clear()
-        self._shared.clear()
-        self._bases_used.clear()
+        with self._sharing:
+            self._shared.clear()
         self._stages.clear()
 
     def stats(self) -> dict[str, float]:
         """As ``Cache.stats`` for the signatures' weights, and ``shared_bytes``, about what signatures of the same base share."""
-        return {**self._hot.stats(), "shared_bytes": sum(shared.size_bytes for shared in [*self._bases_used.values()])}
+        return {**self._hot.stats(), "shared_bytes": sum(shared.size_bytes for shared in [*self._shared.values()])}

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,21 @@ def timed(words: list[str]) -> float:
     return time.monotonic() - started
 
 
+def kill_ten_times(
+    words: list[str], seconds: float, rng: random.Random, earliest: float, check: Callable[[str], None]
+) -> None:
+    """Kill a command that takes so long at ten random moments, from this share of its time on; check after every turn."""
+    killed = turns = 0
+    while killed < 10:
+        turns += 1
+        assert turns < 40, "the command is done before it can be killed"
+        if killed_after(words, rng.uniform(earliest, 1.0) * seconds):
+            killed += 1
+        else:
+            seconds *= 0.8
+        check(f"turn {turns}")
+
+
 def contents(path: Path) -> dict[str, bytes]:
     """Every file of a directory, but measured times."""
     return {
@@ -57,17 +73,13 @@ def test_training_killed_ten_times(tmp_path) -> None:
     old = contents(bundle)
     assert old != expected
     words = ["train", "digits", "-o", str(bundle), *TRAIN, "--seed", "1"]
-    killed = turns = 0
-    while killed < 10:
-        turns += 1
-        assert turns < 40, "the command is done before it can be killed"
-        # The first part of the run is imports; kills are spread over what comes after, too.
-        if killed_after(words, rng.uniform(0.2, 1.0) * seconds):
-            killed += 1
-        else:
-            seconds *= 0.8
-        assert contents(bundle) in (old, expected), f"turn {turns}: neither the old nor the new bundle"
+
+    def check(turn: str) -> None:
+        assert contents(bundle) in (old, expected), f"{turn}: neither the old nor the new bundle"
         Bundle.load(bundle)
+
+    # The first part of the run is imports; kills are spread over what comes after, too.
+    kill_ten_times(words, seconds, rng, 0.2, check)
     isoform(*words)
     assert contents(bundle) == expected
     assert not (tmp_path / "bundle.checkpoint").exists()
@@ -86,16 +98,12 @@ def test_compiling_killed_ten_times(trained, tmp_path) -> None:
     isoform(*words, "--tau", "0.6")
     old = contents(bundle / "compiled")
     assert old != new
-    killed = turns = 0
-    while killed < 10:
-        turns += 1
-        assert turns < 40, "the command is done before it can be killed"
-        if killed_after(words, rng.uniform(0.3, 1.0) * seconds):
-            killed += 1
-        else:
-            seconds *= 0.8
-        assert contents(bundle / "compiled") in (old, new), f"turn {turns}: neither the old nor the new result"
+
+    def check(turn: str) -> None:
+        assert contents(bundle / "compiled") in (old, new), f"{turn}: neither the old nor the new result"
         assert Bundle.load(bundle).compiled is not None
+
+    kill_ten_times(words, seconds, rng, 0.3, check)
     isoform(*words)
     assert contents(bundle / "compiled") == new
     assert {path.name for path in bundle.iterdir()} == {

@@ -13,8 +13,7 @@ from onnx import helper, numpy_helper
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import portable_session, session_options
-from isoform.runtime.fold import bn_scale_shift, fold, row_shapes, template_matrix
-from isoform.runtime.plan import HEAD
+from isoform.runtime.fold import HEAD, bn_scale_shift, fold, row_shapes, template_matrix
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnxruntime as ort
 
-from isoform.runtime.engine import first_line, session_options
+from isoform.runtime.engine import first_line, open_session, session_options
 from isoform.runtime.errors import EngineError
+from isoform.runtime.reference import hard_swish
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["FoldedNetwork", "Kept"]
@@ -43,7 +44,7 @@ class Kept:
 
 
 class FoldedNetwork:
-    """Runs folded weights, and their gradients. Holds no weights but a copy of none; safe to share.
+    """Runs folded weights, and their gradients. Holds no weights; safe to share.
 
     Args:
         spec: The network's sizes.
@@ -57,7 +58,9 @@ class FoldedNetwork:
 
     def __init__(self, spec: NetworkSpec, *, forward: bytes, vjp: bytes, threads: int) -> None:
         self._spec = spec
-        self._forward, self._vjp = _session(forward, threads), _session(vjp, threads)
+        self._forward, self._vjp = (
+            open_session(graph, session_options(threads), what="a training graph") for graph in (forward, vjp)
+        )
         self._names = [entry.name for entry in self._forward.get_inputs() if entry.name != "x"]
         self._vjp_names = [entry.name for entry in self._vjp.get_inputs() if entry.name not in ("x", "g")]
         self._gradients = [entry.name.removesuffix(".gradient") for entry in self._vjp.get_outputs()]
@@ -77,16 +80,16 @@ class FoldedNetwork:
         cut = x.reshape(n, spec.input_shape[0], height, kh, width, kw).transpose(0, 2, 4, 1, 3, 5)
         patches = cut.reshape(n * height * width, -1)
         stem = patches @ weights["input_adapter.weight"].reshape(spec.channels, -1).T + weights["input_adapter.bias"]
-        z = np.ascontiguousarray(_swish(stem).reshape(n, height, width, -1).transpose(0, 3, 1, 2))
+        z = np.ascontiguousarray(hard_swish(stem).reshape(n, height, width, -1).transpose(0, 3, 1, 2))
         inputs = [z]
         for layer in range(spec.layers):
             feed = {name: weights[f"layer{layer:02d}.{name}"] for name in self._names}
             inputs.append(_run(self._forward, {"x": inputs[-1], **feed})[0])
         pixels = inputs[-1].reshape(n, spec.channels, -1).transpose(0, 2, 1)
         out = pixels @ weights["output_adapter.weight"][:, :, 0, 0].T + weights["output_adapter.bias"]
-        pooled = _swish(out).mean(axis=1)
+        pooled = hard_swish(out).mean(axis=1)
         embedding = pooled @ weights["embedding.weight"].T + weights["embedding.bias"]
-        logits = _swish(embedding) @ weights["logits.weight"].T + weights["logits.bias"]
+        logits = hard_swish(embedding) @ weights["logits.weight"].T + weights["logits.bias"]
         return logits, Kept(patches, stem, tuple(inputs), out, pooled, embedding)
 
     def backward(self, weights: Mapping[str, Array], kept: Kept, g: Array) -> dict[str, Array]:
@@ -101,7 +104,7 @@ class FoldedNetwork:
             Name → gradient, of every weight but the embedding's, which no signature changes.
         """
         spec, gradients = self._spec, dict[str, Array]()
-        gradients["logits.weight"], gradients["logits.bias"] = g.T @ _swish(kept.embedding), g.sum(axis=0)
+        gradients["logits.weight"], gradients["logits.bias"] = g.T @ hard_swish(kept.embedding), g.sum(axis=0)
         g = (g @ weights["logits.weight"]) * _swish_slope(kept.embedding)
         g = (g @ weights["embedding.weight"])[:, None, :] / np.float32(kept.out.shape[1]) * _swish_slope(kept.out)
         last = kept.inputs[-1]
@@ -122,24 +125,9 @@ class FoldedNetwork:
         return gradients
 
 
-def _swish(u: Array) -> Array:
-    """ω(u) = u · min(max(u + 3, 0), 6) / 6."""
-    result: Array = u * (np.clip(u + 3, 0, 6) / 6)
-    return result
-
-
 def _swish_slope(u: Array) -> Array:
     result: Array = np.where(np.abs(u) < 3, u / 3 + np.float32(0.5), (u > 0).astype(u.dtype))
     return result
-
-
-def _session(graph: bytes, threads: int) -> ort.InferenceSession:
-    try:
-        return ort.InferenceSession(graph, session_options(threads), providers=["CPUExecutionProvider"])
-    except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
-        raise EngineError(
-            f"ONNX Runtime {ort.__version__} refused a training graph: {first_line(problem)}"
-        ) from problem
 
 
 def _run(session: ort.InferenceSession, feed: Mapping[str, Array]) -> list[Array]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from isoform.runtime import Runtime, Signature
-from isoform.runtime.bound import BlockWeights
+from isoform.runtime.bound import BlockWeights, Shared
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import OnnxEngine
 from isoform.runtime.errors import SignatureError
@@ -101,15 +101,22 @@ def test_weights_that_are_used_again_are_the_new_users(runtime, samples, monkeyp
     assert one.stats()["entries"] == 1
 
 
-def test_what_a_base_shares_is_made_once(runtime, samples) -> None:
+def test_what_a_base_shares_is_made_once(runtime, samples, monkeypatch) -> None:
     """Users of all bases in turn, with room for one: a session and blocks per base, and discrete users hold no weights."""
     plan = cached_plan(runtime.bundle.compiled.portable, runtime.bundle.spec, runtime.bundle.tensors)
+    made = []
+
+    def counted(*arguments, **options) -> Shared:
+        made.append(Shared(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr("isoform.runtime.planned.Shared", counted)
     engine = PlanEngine(runtime.bundle, plan, threads=1, cache_bytes=0)
     bundle, x = runtime.bundle, samples[0][:1]
     for signature in users(bundle, 100, "sequence mixture"):
         engine.logits(x, signature)
-    shared = list(engine._bases_used.values())
-    assert len(shared) == engine._shared.stats()["misses"] == len(bundle.signatures)
+    shared = list(engine._shared.values())
+    assert len(shared) == len(made) == len(bundle.signatures)
     blocks = bundle.spec.layers * bundle.spec.templates
     assert sum(len(one._blocks) for one in shared) <= blocks * len(shared)
     assert engine.stats()["shared_bytes"] >= 4 * plan.row_size * sum(len(one._blocks) for one in shared) > 0
