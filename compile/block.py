@@ -1,131 +1,129 @@
 """The block's graphs for learning on the device: one isometric block, forward and backward, weights as inputs.
 
 The network is isometric, so one block's forward pass and one block's vector-Jacobian product are all that is needed, whatever L.
-With x the block's input, W and b its folded weights (BN is in them), ⊛ a depthwise convolution, σ the hard sigmoid and
-ω(u) = u σ(u) the hard swish:
+With x the block's input, W and b its folded weights (BN is in them), ⊛ a depthwise convolution, σ the hard sigmoid, ∘ a product
+channel by channel, and P pixels:
 
-    a = W₁x + b₁    h = ω(a)    d = W_d ⊛ h + b₂    y = ω(d)
-    z = mean(y)    r = relu(S₁z + c₁)    q = σ(S₂r + c₂)    output = x + W₂(y q) + b₃
+    a = W₁x + b₁    h = a σ(a)    d = W_d ⊛ h + b₂    y = d σ(d)
+    z = mean(y)    r = relu(S₁z + c₁)    q = σ(S₂r + c₂)    output = x + (W₂∘q) y + b₃
 
 The product takes g = dL/d output and gives dL/dx and dL/d of every weight. It computes the forward pass again, so that training
-keeps L inputs and nothing else (checkpointing). At the corners ±3, where the slope jumps, it takes the outer one.
+keeps L inputs and nothing else (checkpointing). All that the projection and its gate need is one product per sample, M = y gᵀ:
 
-    ω'(u) = u/3 + 1/2 inside (-3, 3), else 0 or 1        σ'(u) = 1/6 inside, else 0
+    dL/dW₂ = Σ_n q∘Mᵀ    dL/dq = Σ_c M∘W₂ᵀ    dL/dy = (W₂∘q)ᵀ g + dL/dz / P
 
-Source: Compositional Models, section 3.2, and the chain rule; DESIGN.md, section 6.
+    slope of u σ(u):  ω'(u) = σ + (σ - ½) [|u| < 3]        σ'(u) = [|u| < 3] / 6
+
+[|u| < 3] is a hard sigmoid so steep that no float32 lies on its slope; at ±3, where the slopes jump, it takes the outer one.
+The three depthwise convolutions are a separate room, ``depthwise.py``. Source: Compositional Models, section 3.2, and the chain rule.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from isoform.compile.depthwise import BlockedDepthwise, PlainDepthwise
 from isoform.compile.graph import make_model
+from isoform.compile.nodes import Nodes
 from isoform.runtime.fold import row_shapes
+from isoform.runtime.learn.layout import BATCH, LANES
 from isoform.runtime.spec import NetworkSpec
 
-__all__ = ["block_forward_graph", "block_vjp_graph"]
+__all__ = ["block_forward_graph", "block_vjp_graph", "probe_graph", "training_graphs"]
 
 
-class _Block:
-    """Nodes of one block, named after what they hold."""
+class _Block(Nodes):
+    """Nodes of one block, named after what they hold. Features are (n, channels, height, width) and, as rows, (n, channels, P)."""
 
-    def __init__(self, spec: NetworkSpec) -> None:
-        self.spec, self.nodes = spec, list[onnx.NodeProto]()
-        self.constants: dict[str, onnx.TensorProto] = {}
+    def __init__(self, spec: NetworkSpec, lanes: int | None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.depthwise = PlainDepthwise(self, spec) if lanes is None else BlockedDepthwise(self, spec, lanes)
 
-    def __call__(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
-        return output
+    def rows(self, x: str) -> str:
+        return self.reshape(x, [0, 0, -1], f"{x} rows")
 
-    def constant(self, name: str, value: Any, dtype: Any = np.int64) -> str:
-        self.constants[name] = numpy_helper.from_array(np.asarray(value, dtype=dtype), name)
-        return name
+    def columns(self, rows: str) -> str:
+        return self("Transpose", [rows], f"{rows}ᵀ", perm=[0, 2, 1])
+
+    def with_ones(self, rows: str) -> str:
+        """(n, channels, P) → (n, channels + 1, P), the last channel 1: so that a product gives the bias's gradient as well."""
+        return self("Pad", [rows, self.integers([0, 0, 0, 0, 1, 0]), self.number(1.0)], f"{rows} and 1")
+
+    def hard_swish(self, u: str, output: str) -> str:
+        return self("Mul", [u, self("HardSigmoid", [u], f"σ({u})", alpha=1 / 6, beta=0.5)], output)
 
     def forward(self) -> None:
-        half, groups = self.spec.kernel // 2, self.spec.expanded
         self("Conv", ["x", "expand.weight", "expand.bias"], "a")
-        self("HardSwish", ["a"], "h")
-        self("Conv", ["h", "depthwise.weight", "depthwise.bias"], "d", group=groups, pads=[half] * 4)
-        self("HardSwish", ["d"], "y")
+        self.hard_swish("a", "h")
+        self.depthwise.forward("h", "d")
+        self.hard_swish("d", "y")
         self("GlobalAveragePool", ["y"], "z")
         self("Relu", [self("Conv", ["z", "squeeze.weight", "squeeze.bias"], "r0")], "r")
         self("Conv", ["r", "excite.weight", "excite.bias"], "q0")
         self("HardSigmoid", ["q0"], "q", alpha=1 / 6, beta=0.5)
-        self("Mul", ["y", "q"], "m")
 
-    def sum(self, x: str, axes: tuple[int, ...], output: str, *, keep: bool = False) -> str:
-        name = self.constant(f"axes{''.join(map(str, axes))}", axes)
-        return self("ReduceSum", [x, name], output, keepdims=int(keep))
+    def output(self) -> None:
+        c, e = self.spec.channels, self.spec.expanded
+        weight = self.reshape("project.weight", [1, c, e], "W₂")
+        gated = self("Mul", [weight, self.reshape("q", [-1, 1, e], "q row")], "W₂∘q")
+        product = self("MatMul", [gated, self.rows("y")], "(W₂∘q) y")
+        product = self.reshape(product, [0, 0, *self.spec.grid], "(W₂∘q) y map")
+        bias = self.reshape("project.bias", [1, c, 1, 1], "b₃")
+        self("Add", [self("Add", [product, bias], "o"), "x"], "output")
 
     def inside(self, u: str) -> str:
-        """Where the hard sigmoid is not flat."""
-        return self("Less", [self("Abs", [u], f"|{u}|"), self.constant("three", 3.0, np.float32)], f"{u} inside")
+        """[|u| < 3] as 0 or 1."""
+        return self("HardSigmoid", [self("Abs", [u], f"|{u}|")], f"{u} inside", alpha=-1e8, beta=3e8)
 
-    def swish_slope(self, u: str) -> str:
-        third, half = self.constant("third", 1 / 3, np.float32), self.constant("half", 0.5, np.float32)
-        slanted = self("Add", [self("Mul", [u, third], f"{u}/3"), half], f"{u}/3+½")
-        flat = self("HardSigmoid", [u], f"σ({u})", alpha=1 / 6, beta=0.5)
-        return self("Where", [self.inside(u), slanted, flat], f"ω'({u})")
+    def times_slope(self, g: str, u: str, output: str) -> str:
+        """G ω'(u)."""
+        middle = self("Mul", [self("Sub", [f"σ({u})", self.number(0.5)], f"σ({u})-½"), self.inside(u)], f"{u} step")
+        return self("Mul", [g, self("Add", [f"σ({u})", middle], f"ω'({u})")], output)
 
-    def pointwise_gradient(self, gradient: str, x: str, part: str) -> None:
-        """dL/dW = Σ_n G_n X_nᵀ, and dL/db, of a 1×1 convolution."""
-        flat = self.constant("flat", [0, 0, -1])
-        rows = self("Reshape", [gradient, flat], f"{gradient} rows")
-        columns = self("Transpose", [self("Reshape", [x, flat], f"{x} rows")], f"{x} columns", perm=[0, 2, 1])
-        each = self("MatMul", [rows, columns], f"{part} each")
-        self(
-            "Unsqueeze", [self.sum(each, (0,), f"{part} sum"), self.constant("last", [2, 3])], f"{part}.weight.gradient"
-        )
-        self.sum(gradient, (0, 2, 3), f"{part}.bias.gradient")
-
-    def depthwise_gradient(self, gradient: str) -> None:
-        """dL/dW_d: for every place of the kernel, the gradient times the input that it saw."""
-        (height, width), k = self.spec.grid, self.spec.kernel
-        pads = self.constant("pads", [0, 0, k // 2, k // 2, 0, 0, k // 2, k // 2])
-        padded, both = self("Pad", ["h", pads], "h padded"), self.constant("both", [2, 3])
-        sums = []
-        for i in range(k):
-            for j in range(k):
-                start, end = self.constant(f"from{i}{j}", [i, j]), self.constant(f"to{i}{j}", [i + height, j + width])
-                seen = self("Slice", [padded, start, end, both], f"h{i}{j}")
-                sums.append(self.sum(self("Mul", [seen, gradient], f"gh{i}{j}"), (0, 2, 3), f"dw{i}{j}"))
-        columns = [self("Unsqueeze", [name, self.constant("one", [1])], f"{name} column") for name in sums]
-        flat = self("Concat", columns, "dw", axis=1)
-        shape = self.constant("kernel", [self.spec.expanded, 1, k, k])
-        self("Reshape", [flat, shape], "depthwise.weight.gradient")
-        self.sum(gradient, (0, 2, 3), "depthwise.bias.gradient")
+    def pointwise_gradient(self, gradient: str, x: str, part: str, columns: int) -> None:
+        """dL/dW = Σ_n G_n X_nᵀ, and dL/db, of a 1×1 convolution with so many input channels."""
+        each = self("MatMul", [self.rows(gradient), self.columns(self.with_ones(self.rows(x)))], f"{part} each")
+        both = self.sum(each, (0,), f"{part} sum")
+        weight = self("Slice", [both, self.integers([0]), self.integers([columns]), self.integers([1])], f"d{part}")
+        self("Unsqueeze", [weight, self.integers([2, 3])], f"{part}.weight.gradient")
+        last = self("Slice", [both, self.integers([columns]), self.integers([columns + 1]), self.integers([1])], f"db {part}")
+        self.reshape(last, [-1], f"{part}.bias.gradient")
 
     def backward(self) -> None:
-        (height, width), k, half = self.spec.grid, self.spec.kernel, self.spec.kernel // 2
-        self.pointwise_gradient("g", "m", "project")
-        gm = self("Conv", ["g", self("Transpose", ["project.weight"], "W₂ᵀ", perm=[1, 0, 2, 3])], "gm")
-        # squeeze and excite
-        sixth, zero = self.constant("sixth", 1 / 6, np.float32), self.constant("zero", 0.0, np.float32)
-        slope = self("Where", [self.inside("q0"), sixth, zero], "σ'(q0)")
-        gq = self("Mul", [self.sum(self("Mul", [gm, "y"], "gm·y"), (2, 3), "gate", keep=True), slope], "gq")
-        self.pointwise_gradient(gq, "r", "excite")
-        gr0 = self("Conv", [gq, self("Transpose", ["excite.weight"], "S₂ᵀ", perm=[1, 0, 2, 3])], "gr0")
-        alive = self("Cast", [self("Greater", ["r", zero], "r>0")], "alive", to=TensorProto.FLOAT)
-        gr = self("Mul", [gr0, alive], "gr")
-        self.pointwise_gradient(gr, "z", "squeeze")
+        c, e, (height, width) = self.spec.channels, self.spec.expanded, self.spec.grid
+        # the projection and its gate
+        g = self.rows("g")
+        m = self("MatMul", [self.rows("y"), self.columns(g)], "M")
+        gate = self.reshape("q", [-1, e, 1], "q column")
+        project = self.sum(self("Mul", [m, gate], "q∘M"), (0,), "dW₂ᵀ")
+        project = self("Transpose", [project], "dW₂", perm=[1, 0])
+        self("Unsqueeze", [project, self.integers([2, 3])], "project.weight.gradient")
+        self.sum("g", (0, 2, 3), "project.bias.gradient")
+        weight = self("Transpose", [self.reshape("project.weight", [c, e], "W₂")], "W₂ᵀ", perm=[1, 0])
+        slope = self("Mul", [self.inside("q0"), self.number(1 / 6)], "σ'(q0)")
+        gq = self.sum(self("Mul", [m, weight], "M∘W₂ᵀ"), (2,), "dq")
+        gq = self("Mul", [self.reshape(gq, [0, 0, 1, 1], "dq map"), slope], "gq")
+        self.pointwise_gradient(gq, "r", "excite", self.spec.squeezed)
+        gr = self("Conv", [gq, self("Transpose", ["excite.weight"], "S₂ᵀ", perm=[1, 0, 2, 3])], "gr0")
+        alive = self("Cast", [self("Greater", ["r", self.number(0.0)], "r>0")], "alive", to=TensorProto.FLOAT)
+        gr = self("Mul", [gr, alive], "gr")
+        self.pointwise_gradient(gr, "z", "squeeze", e)
         gz = self("Conv", [gr, self("Transpose", ["squeeze.weight"], "S₁ᵀ", perm=[1, 0, 2, 3])], "gz")
-        share = self("Mul", [gz, self.constant("pixel", 1 / (height * width), np.float32)], "gz/pixels")
-        gy = self("Add", [self("Mul", [gm, "q"], "gm·q"), share], "gy")
-        # depthwise
-        gd = self("Mul", [gy, self.swish_slope("d")], "gd")
-        self.depthwise_gradient(gd)
-        rows = self("Reshape", ["depthwise.weight", self.constant("row", [self.spec.expanded, 1, k * k])], "W_d row")
-        turned = self("Gather", [rows, self.constant("turned", range(k * k - 1, -1, -1))], "W_d turned row", axis=2)
-        kernel = self("Reshape", [turned, self.constant("kernel", [self.spec.expanded, 1, k, k])], "W_d turned")
-        gh = self("Conv", [gd, kernel], "gh", group=self.spec.expanded, pads=[half] * 4)
-        # expand
-        ga = self("Mul", [gh, self.swish_slope("a")], "ga")
-        self.pointwise_gradient(ga, "x", "expand")
-        gx = self("Conv", [ga, self("Transpose", ["expand.weight"], "W₁ᵀ", perm=[1, 0, 2, 3])], "gx")
+        share = self("Mul", [self.reshape(gz, [0, 0, 1], "gz column"), self.number(1 / (height * width))], "gz/P")
+        gated = self("Concat", [self("Mul", [weight, gate], "(W₂∘q)ᵀ"), share], "(W₂∘q)ᵀ and gz/P", axis=2)
+        gy = self("MatMul", [gated, self.with_ones(g)], "gy rows")
+        gy = self.reshape(gy, [0, 0, height, width], "gy")
+        # depthwise and expansion
+        self.times_slope(gy, "d", "gd")
+        self.depthwise.backward("gd", "h", "gh")
+        self.sum("gd", (0, 2, 3), "depthwise.bias.gradient")
+        self.times_slope("gh", "a", "ga")
+        self.pointwise_gradient("ga", "x", "expand", c)
+        gx = self("Conv", ["ga", self("Transpose", ["expand.weight"], "W₁ᵀ", perm=[1, 0, 2, 3])], "gx")
         self("Add", ["g", gx], "x.gradient")
 
 
@@ -137,46 +135,71 @@ def _shapes(spec: NetworkSpec) -> dict[str, list[int]]:
     return shapes
 
 
-def _file(block: _Block, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> bytes:
+def _file(nodes: Nodes, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> bytes:
     ins, outs = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in entries.items()]
         for entries in (inputs, outputs)
     )
-    model = make_model(helper.make_graph(block.nodes, "isoform", ins, outs, list(block.constants.values())))
-    onnx.checker.check_model(model, full_check=True)
+    graph = helper.make_graph(nodes.nodes, "isoform", ins, outs, list(nodes.constants.values()))
+    model = make_model(graph, domains=nodes.domains)
+    onnx.checker.check_model(model, full_check=not nodes.domains)  # the checker cannot see through a domain it does not know
     return model.SerializeToString(deterministic=True)
 
 
-def block_forward_graph(spec: NetworkSpec) -> bytes:
+def training_graphs(spec: NetworkSpec) -> dict[str, bytes]:
+    """All of ``compiled/training/``: file name → content."""
+    graphs = {"probe.onnx": probe_graph()}
+    for lanes in (None, *LANES):
+        suffix = "" if lanes is None else f"_{lanes}"
+        graphs[f"block_forward{suffix}.onnx"] = block_forward_graph(spec, lanes=lanes)
+        graphs[f"block_vjp{suffix}.onnx"] = block_vjp_graph(spec, lanes=lanes)
+    return graphs
+
+
+def block_forward_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes:
     """One block.
+
+    Args:
+        spec: The network's sizes.
+        lanes: None for a graph that runs anywhere; else for ONNX Runtime on processors whose blocked layout has so many channels.
 
     Returns:
         An ONNX file: inputs ``x`` (n, C, height, width) and the folded weights under ``row_shapes``' names and
         ``expand.bias``, ``depthwise.bias``, ``project.bias``; output ``output``, of x's shape. float32.
     """
-    block = _Block(spec)
+    block = _Block(spec, lanes)
     block.forward()
-    block("Conv", ["m", "project.weight", "project.bias"], "o")
-    block("Add", ["x", "o"], "output")
+    block.output()
     feature = ["n", spec.channels, *spec.grid]
     return _file(block, {"x": feature, **_shapes(spec)}, {"output": feature})
 
 
-def block_vjp_graph(spec: NetworkSpec) -> bytes:
+def block_vjp_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes:
     """One block's vector-Jacobian product.
+
+    Args:
+        spec: The network's sizes.
+        lanes: As in ``block_forward_graph``; with lanes, n is ``BATCH``.
 
     Returns:
         An ONNX file: inputs as those of the forward graph, but for ``project.bias``, and ``g``, dL/d output; outputs
         ``x.gradient``, and ``<name>.gradient`` for every weight, each of its weight's shape, summed over the batch. float32.
     """
-    block = _Block(spec)
+    block = _Block(spec, lanes)
     block.forward()
     block.backward()
     shapes = _shapes(spec)
-    feature: list[Any] = ["n", spec.channels, *spec.grid]
+    feature: list[Any] = ["n" if lanes is None else BATCH, spec.channels, *spec.grid]
     inputs: dict[str, list[Any]] = {
         "x": feature,
         "g": feature,
         **{name: shape for name, shape in shapes.items() if name != "project.bias"},
     }
     return _file(block, inputs, {"x.gradient": feature, **{f"{name}.gradient": s for name, s in shapes.items()}})
+
+
+def probe_graph() -> bytes:
+    """A graph that shows how many channels ONNX Runtime's blocked layout has here; see ``isoform.runtime.learn.layout``."""
+    nodes = Nodes()
+    nodes("ReorderInput", ["x"], "blocked", domain="com.microsoft.nchwc")
+    return _file(nodes, {"x": [1, 64, 1, 2]}, {"blocked": [1, 64, 1, 2]})

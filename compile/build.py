@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from isoform.compile.block import block_forward_graph, block_vjp_graph
+from isoform.compile.block import training_graphs
 from isoform.compile.graph import OPSET, fast_graph, portable_graph, small_graph
 from isoform.compile.report import report
 from isoform.compile.snap import snap
@@ -60,8 +60,8 @@ def compile_bundle(
     tests = _datasets(bundle, data)
     signatures = {task: snap(signature, tau=tau) for task, signature in bundle.signatures.items()}
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    forward, vjp = block_forward_graph(bundle.spec), block_vjp_graph(bundle.spec)
-    compiled = {"portable.onnx": portable, "training/block_forward.onnx": forward, "training/block_vjp.onnx": vjp}
+    training = training_graphs(bundle.spec)
+    compiled = {"portable.onnx": portable, **{f"training/{name}": graph for name, graph in training.items()}}
     measured, gradients = {}, {}
     for task, signature in signatures.items():
         progress(f"compiling and verifying {task}")
@@ -71,7 +71,7 @@ def compile_bundle(
         test = tests[task].test
         assert test is not None
         measured[task] = measure(bundle, task, signature, test, fast=fast, small=small, portable=portable)
-        gradients[task] = gradient_gap(bundle, task, test, forward=forward, vjp=vjp)
+        gradients[task] = gradient_gap(bundle, task, test, training)
         compiled[f"fast/{task}.onnx"], compiled[f"small/{task}.onnx"] = fast, small
     check(measured, max_drop_points=max_drop_points)
     check_gradients(gradients)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -162,10 +162,11 @@ def _network(graph: _Graph, conv: Callable[..., str]) -> None:
     graph.node("Gemm", [x, "logits.weight", "logits.bias"], "logits", transB=1)
 
 
-def make_model(graph: onnx.GraphProto) -> onnx.ModelProto:
-    """A graph as a model of our operator set and file format."""
+def make_model(graph: onnx.GraphProto, *, domains: Iterable[str] = ()) -> onnx.ModelProto:
+    """A graph as a model of our operator set and file format, with operators of other domains in their first version."""
+    operators = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in sorted(domains))]
     return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="isoform",
+        graph, opset_imports=operators, ir_version=IR_VERSION, producer_name="isoform",
         producer_version=importlib.metadata.version("isoform"),
     )  # fmt: skip
 

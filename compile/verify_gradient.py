@@ -15,8 +15,8 @@ from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import CompileError
 from isoform.runtime.fold import fold
 from isoform.runtime.learn.chain import signature_gradient
+from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.network import FoldedNetwork
-from isoform.runtime.mixture import softmax
 from isoform.train.bundling import network_from_bundle
 from isoform.train.data.samples import Split
 
@@ -27,15 +27,14 @@ LIMIT = 1e-4
 """Largest difference that is accepted, over the part's largest number."""
 
 
-def gradient_gap(bundle: Bundle, task: str, test: Split, *, forward: bytes, vjp: bytes) -> float:
+def gradient_gap(bundle: Bundle, task: str, test: Split, training: Mapping[str, bytes]) -> float:
     """Largest difference of a part's gradient to torch autograd in float64, over the part's largest number.
 
     Args:
         bundle: Templates and trained signatures.
         task: Whose signature and samples.
         test: Test samples.
-        forward: ``training/block_forward.onnx``.
-        vjp: ``training/block_vjp.onnx``.
+        training: What ``training_graphs`` returned; this machine's form of them is verified, which must agree with the plain one.
     """
     trained = bundle.signatures[task]
     mixture = trained.parts["mixture"]
@@ -44,11 +43,9 @@ def gradient_gap(bundle: Bundle, task: str, test: Split, *, forward: bytes, vjp:
     x, labels = np.array(test.images[places]), np.array(test.labels[places])
     spec, parts = bundle.spec, bundle.resolve(soft)
 
-    weights, network = fold(spec, bundle.tensors, parts), FoldedNetwork(spec, forward=forward, vjp=vjp, threads=1)
+    weights, network = fold(spec, bundle.tensors, parts), FoldedNetwork(spec, training, threads=1)
     logits, kept = network.forward(weights, x)
-    g = softmax(logits).astype(np.float32)
-    g[np.arange(len(x)), labels] -= 1
-    folded = network.backward(weights, kept, g / np.float32(len(x)))
+    folded = network.backward(weights, kept, cross_entropy(logits, labels)[1])
     found = signature_gradient(spec, bundle.tensors, parts, folded, own_affine=spec.affine != "mixed")
 
     model = network_from_bundle(bundle, {task: soft}).double()

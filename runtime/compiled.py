@@ -5,6 +5,7 @@ compiled/
   report.json                   what was measured while compiling
   signatures/<task>.safetensors base signatures with near-one-hot layers snapped: what runs
   portable.onnx                 the network without weights, for any signature
+  training/                     one block, forward and backward, for learning on the device
   fast/<task>.onnx, small/<task>.onnx      one file per task, complete
 """
 
@@ -24,7 +25,7 @@ from isoform.runtime.spec import NetworkSpec
 
 __all__ = ["FORMAT", "Compiled", "load_compiled", "read_base", "read_mapping", "read_object"]
 
-FORMAT = 2
+FORMAT = 3
 JSON_LIMIT = 16 << 20
 GRAPH_LIMIT = 2 << 30
 

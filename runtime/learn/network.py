@@ -2,7 +2,8 @@
 
 Blocks run in ONNX Runtime, by two graphs that ``isoform compile`` exported once for all layers (``compile/block.py``); the adapters,
 the embedding and the logits layer are matrix products over pixels, which numpy does as fast. BN is folded in, with its running
-statistics. Between the passes L + 1 block inputs are kept, and the small activations of the adapters.
+statistics. Between the passes L + 1 block inputs are kept, and the small activations of the adapters; a pass through a block
+needs the activations of ``BATCH`` samples at a time.
 
 With u the pixels after an affine map and ω the hard swish, whose slope is ω'(u) = u/3 + 1/2 inside (-3, 3), else 0 or 1:
 
@@ -16,10 +17,8 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-import onnxruntime as ort
 
-from isoform.runtime.engine import first_line, open_session, session_options
-from isoform.runtime.errors import EngineError
+from isoform.runtime.learn.layout import BATCH, open_blocks, run
 from isoform.runtime.reference import hard_swish
 from isoform.runtime.spec import Array, NetworkSpec
 
@@ -48,19 +47,16 @@ class FoldedNetwork:
 
     Args:
         spec: The network's sizes.
-        forward: ``training/block_forward.onnx``.
-        vjp: ``training/block_vjp.onnx``.
+        graphs: ``compiled/training/``'s files: name → content.
         threads: Threads per run, 0 to let ONNX Runtime choose.
 
     Raises:
         EngineError: If ONNX Runtime refuses a graph.
     """
 
-    def __init__(self, spec: NetworkSpec, *, forward: bytes, vjp: bytes, threads: int) -> None:
+    def __init__(self, spec: NetworkSpec, graphs: Mapping[str, bytes], *, threads: int) -> None:
         self._spec = spec
-        self._forward, self._vjp = (
-            open_session(graph, session_options(threads), what="a training graph") for graph in (forward, vjp)
-        )
+        self._forward, self._vjp = open_blocks(graphs, threads=threads)
         self._names = [entry.name for entry in self._forward.get_inputs() if entry.name != "x"]
         self._vjp_names = [entry.name for entry in self._vjp.get_inputs() if entry.name not in ("x", "g")]
         self._gradients = [entry.name.removesuffix(".gradient") for entry in self._vjp.get_outputs()]
@@ -84,7 +80,7 @@ class FoldedNetwork:
         inputs = [z]
         for layer in range(spec.layers):
             feed = {name: weights[f"layer{layer:02d}.{name}"] for name in self._names}
-            inputs.append(_run(self._forward, {"x": inputs[-1], **feed})[0])
+            inputs.append(run(self._forward, {"x": inputs[-1], **feed})[0])
         pixels = inputs[-1].reshape(n, spec.channels, -1).transpose(0, 2, 1)
         out = pixels @ weights["output_adapter.weight"][:, :, 0, 0].T + weights["output_adapter.bias"]
         pooled = hard_swish(out).mean(axis=1)
@@ -116,7 +112,7 @@ class FoldedNetwork:
         g = np.ascontiguousarray(rows.reshape(len(last), -1, spec.channels).transpose(0, 2, 1).reshape(last.shape))
         for layer in reversed(range(spec.layers)):
             feed = {name: weights[f"layer{layer:02d}.{name}"] for name in self._vjp_names}
-            found = dict(zip(self._gradients, _run(self._vjp, {"x": kept.inputs[layer], "g": g, **feed}), strict=True))
+            found = self._product(kept.inputs[layer], g, feed)
             g = found.pop("x")
             gradients.update({f"layer{layer:02d}.{name}": gradient for name, gradient in found.items()})
         flat = g.transpose(0, 2, 3, 1).reshape(-1, spec.channels) * _swish_slope(kept.stem)
@@ -124,15 +120,20 @@ class FoldedNetwork:
         gradients["input_adapter.bias"] = flat.sum(axis=0)
         return gradients
 
+    def _product(self, x: Array, g: Array, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """A block's vector-Jacobian product: ``x`` → dL/dx, and every weight's gradient, summed over the samples."""
+        parts = []
+        for start in range(0, len(x), BATCH):
+            ends = {"x": x[start : start + BATCH], "g": g[start : start + BATCH]}
+            if missing := BATCH - len(ends["x"]):  # a sample without a gradient adds nothing
+                ends = {name: np.pad(end, ((0, missing), *((0, 0),) * 3)) for name, end in ends.items()}
+            parts.append(run(self._vjp, {**ends, **feed}))
+        together = {name: sum(values[1:], values[0]) for name, *values in zip(self._gradients, *parts, strict=True)}
+        together["x"] = np.concatenate([part[self._gradients.index("x")] for part in parts])[: len(x)]
+        return together
+
 
 def _swish_slope(u: Array) -> Array:
     result: Array = np.where(np.abs(u) < 3, u / 3 + np.float32(0.5), (u > 0).astype(u.dtype))
     return result
 
-
-def _run(session: ort.InferenceSession, feed: Mapping[str, Array]) -> list[Array]:
-    try:
-        found: list[Array] = session.run(None, feed)
-    except Exception as problem:
-        raise EngineError(f"ONNX Runtime could not run a training graph: {first_line(problem)}") from problem
-    return found

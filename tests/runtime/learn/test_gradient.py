@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from support import SMALL, make_bundle
 
-from isoform.compile.block import block_forward_graph, block_vjp_graph
+from isoform.compile.block import _Block, _file, block_forward_graph, block_vjp_graph, probe_graph, training_graphs
 from isoform.runtime.engine import session_options
 from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import fold
 from isoform.runtime.learn.chain import signature_gradient
+from isoform.runtime.learn.layout import BATCH, LANES, open_blocks, probed_lanes
+from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.network import FoldedNetwork
-from isoform.runtime.mixture import softmax
 from isoform.train.bundling import network_from_bundle
 
 SPECS = {
@@ -42,12 +43,10 @@ def relative(found, expected) -> float:
 def device_gradient(bundle, signature, x, labels) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Logits, and gradients of the mean cross entropy, without torch."""
     spec, parts = bundle.spec, bundle.resolve(signature)
-    network = FoldedNetwork(spec, forward=block_forward_graph(spec), vjp=block_vjp_graph(spec), threads=1)
+    network = FoldedNetwork(spec, training_graphs(spec), threads=1)
     weights = fold(spec, bundle.tensors, parts)
     logits, kept = network.forward(weights, x)
-    g = softmax(logits).astype(np.float32)
-    g[np.arange(len(x)), labels] -= 1
-    gradients = network.backward(weights, kept, g / np.float32(len(x)))
+    gradients = network.backward(weights, kept, cross_entropy(logits, labels)[1])
     own = "bn.affine" in signature.parts
     return logits, signature_gradient(spec, bundle.tensors, parts, gradients, own_affine=own)
 
@@ -123,15 +122,20 @@ def test_gradient_is_the_slope_of_the_loss() -> None:
         assert sides[0] - sides[1] == pytest.approx(2 * step * (gradient[name] ** 2).sum(), rel=2e-2)
 
 
+@pytest.mark.parametrize("blocked", [False, True])
 @pytest.mark.parametrize("name", SPECS)
-def test_block_graphs_are_torchs_block(name) -> None:
-    """One block alone: its output, and every output of its product, for a batch of one and of five."""
+def test_block_graphs_are_torchs_block(name, blocked) -> None:
+    """One block alone, in both forms: its output, and every output of its product, for several batch sizes where that is open."""
     spec = SPECS[name]
+    lanes = probed_lanes(probe_graph()) if blocked else None
+    if blocked and lanes is None:
+        pytest.skip("ONNX Runtime has no blocked layout on this processor")
     forward, vjp = (
-        ort.InferenceSession(graph, session_options(1)) for graph in (block_forward_graph(spec), block_vjp_graph(spec))
+        ort.InferenceSession(graph, session_options(1))
+        for graph in (block_forward_graph(spec, lanes=lanes), block_vjp_graph(spec, lanes=lanes))
     )
     rng = np.random.default_rng(0)
-    for batch in (1, 5):
+    for batch in (BATCH,) if blocked else (1, 5):
         shapes = {
             entry.name: [batch if d == "n" else d for d in entry.shape]
             for entry in (*forward.get_inputs(), *vjp.get_inputs())
@@ -156,4 +160,49 @@ def test_block_graphs_are_torchs_block(name) -> None:
 def test_a_training_graph_that_is_none_is_refused() -> None:
     """ONNX Runtime's refusal becomes one line of ours."""
     with pytest.raises(EngineError, match="refused a training graph"):
-        FoldedNetwork(SMALL, forward=b"no", vjp=b"no", threads=1)
+        FoldedNetwork(SMALL, dict.fromkeys(training_graphs(SMALL), b"no"), threads=1)
+
+
+def test_the_slope_at_its_corners() -> None:
+    """At ±3, and one float to either side, the hard swish's slope is exact: no float lies on the steep sigmoid's slope."""
+    u = np.array([[-3, 3]], dtype=np.float32)
+    u = np.concatenate([np.nextafter(u, -9), u, np.nextafter(u, 9), [[-1e30, 1e30]]]).astype(np.float32)
+    nodes = _Block(SMALL, None)
+    nodes.hard_swish("u", "h")
+    nodes.times_slope("g", "u", "slope")
+    graph = _file(nodes, {"u": list(u.shape), "g": list(u.shape)}, {"slope": list(u.shape)})
+    (found,) = ort.InferenceSession(graph, session_options(1)).run(None, {"u": u, "g": np.ones_like(u)})
+    expected = np.where(np.abs(u) < 3, u / 3 + np.float32(0.5), u > 0)
+    assert np.abs(found - expected).max() <= 3e-7
+
+
+def test_blocked_graphs_that_compute_something_else_are_not_used(caplog) -> None:
+    """Another processor's blocked graphs, or damaged ones, are noticed; the plain ones run, and that is said."""
+    graphs = training_graphs(SPECS["quickstart"])
+    lanes = probed_lanes(graphs["probe.onnx"])
+    if lanes is None:
+        pytest.skip("ONNX Runtime has no blocked layout on this processor")
+    assert open_blocks(graphs, threads=1)[1].get_inputs()[0].shape[0] == BATCH
+    assert not caplog.messages
+    (other,) = set(LANES) - {lanes}
+    for name in ("block_forward", "block_vjp"):
+        for replacement in (graphs[f"{name}_{other}.onnx"], b"no"):
+            sessions = open_blocks({**graphs, f"{name}_{lanes}.onnx": replacement}, threads=1)
+            assert sessions[1].get_inputs()[0].shape[0] == "n"
+            assert "the fast training graphs do not run here" in caplog.messages[-1]
+    assert probed_lanes(b"no") is None
+    assert probed_lanes(graphs["block_forward.onnx"]) is None
+
+
+def test_batches_of_any_size_have_the_same_gradient() -> None:
+    """More samples than fit one run, and fewer: the mean of each sample's own gradient."""
+    bundle = make_bundle(SPECS["quickstart"], seed=1)
+    rng = np.random.default_rng(3)
+    x = rng.uniform(0, 1, (BATCH + 3, *bundle.spec.input_shape)).astype(np.float32)
+    labels = rng.integers(0, 3, len(x))
+    together = device_gradient(bundle, bundle.signatures["a"], x, labels)[1]
+    each = [
+        device_gradient(bundle, bundle.signatures["a"], x[i : i + 1], labels[i : i + 1])[1] for i in range(len(x))
+    ]
+    for name, gradient in together.items():
+        assert relative(np.mean([one[name] for one in each], axis=0), gradient) <= 1e-5

@@ -1,0 +1,49 @@
+"""Write an ONNX graph node by node: every node has one output, and is named after what that holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+__all__ = ["Nodes"]
+
+
+class Nodes:
+    """Nodes and constants, in order."""
+
+    def __init__(self) -> None:
+        self.nodes = list[onnx.NodeProto]()
+        self.constants: dict[str, onnx.TensorProto] = {}
+        self.domains: set[str] = set()
+        """Operator domains besides ONNX's own."""
+
+    def __call__(self, op: str, inputs: list[str], output: str, *, domain: str = "", **attributes: Any) -> str:
+        """Add a node; returns the name of its output."""
+        self.nodes.append(helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes))
+        if domain:
+            self.domains.add(domain)
+        return output
+
+    def integers(self, values: Any) -> str:
+        """An int64 constant."""
+        return self._constant(np.asarray(values, dtype=np.int64))
+
+    def number(self, value: float) -> str:
+        """A float32 constant."""
+        return self._constant(np.asarray(value, dtype=np.float32))
+
+    def _constant(self, value: Any) -> str:
+        name = f"{value.dtype} {value.tolist()}"
+        self.constants[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def reshape(self, x: str, shape: list[int], output: str) -> str:
+        """The same numbers in another shape; 0 keeps a length, -1 takes the rest."""
+        return self("Reshape", [x, self.integers(shape)], output)
+
+    def sum(self, x: str, axes: tuple[int, ...], output: str) -> str:
+        """Sum over axes, which are dropped."""
+        return self("ReduceSum", [x, self.integers(axes)], output, keepdims=0)
