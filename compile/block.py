@@ -61,9 +61,11 @@ class _Block(Nodes):
         self.hard_swish("a", "h")
         self.depthwise.forward("h", "d")
         self.hard_swish("d", "y")
-        self("GlobalAveragePool", ["y"], "z")
-        self("Relu", [self("Conv", ["z", "squeeze.weight", "squeeze.bias"], "r0")], "r")
-        self("Conv", ["r", "excite.weight", "excite.bias"], "q0")
+        e, r = self.spec.expanded, self.spec.squeezed
+        self.reshape(self("GlobalAveragePool", ["y"], "z map"), [-1, e], "z")
+        squeeze, excite = self.reshape("squeeze.weight", [r, e], "S₁"), self.reshape("excite.weight", [e, r], "S₂")
+        self("Relu", [self("Gemm", ["z", squeeze, "squeeze.bias"], "r0", transB=1)], "r")
+        self("Gemm", ["r", excite, "excite.bias"], "q0", transB=1)
         self("HardSigmoid", ["q0"], "q", alpha=1 / 6, beta=0.5)
 
     def output(self) -> None:
@@ -84,14 +86,21 @@ class _Block(Nodes):
         middle = self("Mul", [self("Sub", [f"σ({u})", self.number(0.5)], f"σ({u})-½"), self.inside(u)], f"{u} step")
         return self("Mul", [g, self("Add", [f"σ({u})", middle], f"ω'({u})")], output)
 
-    def pointwise_gradient(self, gradient: str, x: str, part: str, columns: int) -> None:
-        """dL/dW = Σ_n G_n X_nᵀ, and dL/db, of a 1×1 convolution with so many input channels."""
-        each = self("MatMul", [self.rows(gradient), self.columns(self.with_ones(self.rows(x)))], f"{part} each")
-        both = self.sum(each, (0,), f"{part} sum")
-        weight = self("Slice", [both, self.integers([0]), self.integers([columns]), self.integers([1])], f"d{part}")
+    def dense_gradient(self, gradient: str, x: str, part: str) -> None:
+        """dL/dW = Gᵀ X, and dL/db, of a product over the samples' vectors."""
+        weight = self("Gemm", [gradient, x], f"d{part}", transA=1)
         self("Unsqueeze", [weight, self.integers([2, 3])], f"{part}.weight.gradient")
-        last = self("Slice", [both, self.integers([columns]), self.integers([columns + 1]), self.integers([1])], f"db {part}")
-        self.reshape(last, [-1], f"{part}.bias.gradient")
+        self.sum(gradient, (0,), f"{part}.bias.gradient")
+
+    def expand_gradient(self, gradient: str) -> None:
+        """dL/dW₁ = Σ_n G_n X_nᵀ, and dL/db₁."""
+        c = self.spec.channels
+        each = self("MatMul", [self.rows(gradient), self.columns(self.with_ones(self.rows("x")))], "dW₁ and db₁ each")
+        both = self.sum(each, (0,), "dW₁ and db₁")
+        first, last, end, axis = (self.integers([value]) for value in (0, c, c + 1, 1))
+        weight = self("Slice", [both, first, last, axis], "dW₁")
+        self("Unsqueeze", [weight, self.integers([2, 3])], "expand.weight.gradient")
+        self.reshape(self("Slice", [both, last, end, axis], "db₁"), [-1], "expand.bias.gradient")
 
     def backward(self) -> None:
         c, e, (height, width) = self.spec.channels, self.spec.expanded, self.spec.grid
@@ -104,17 +113,15 @@ class _Block(Nodes):
         self("Unsqueeze", [project, self.integers([2, 3])], "project.weight.gradient")
         self.sum("g", (0, 2, 3), "project.bias.gradient")
         weight = self("Transpose", [self.reshape("project.weight", [c, e], "W₂")], "W₂ᵀ", perm=[1, 0])
-        slope = self("Mul", [self.inside("q0"), self.number(1 / 6)], "σ'(q0)")
-        gq = self.sum(self("Mul", [m, weight], "M∘W₂ᵀ"), (2,), "dq")
-        gq = self("Mul", [self.reshape(gq, [0, 0, 1, 1], "dq map"), slope], "gq")
-        self.pointwise_gradient(gq, "r", "excite", self.spec.squeezed)
-        gr = self("Conv", [gq, self("Transpose", ["excite.weight"], "S₂ᵀ", perm=[1, 0, 2, 3])], "gr0")
+        gq = self.sum(self("Mul", [m, weight], "M∘W₂ᵀ"), (2,), "dL/dq")
+        gq = self("Mul", [gq, self("Mul", [self.inside("q0"), self.number(1 / 6)], "σ'(q0)")], "gq")
+        self.dense_gradient(gq, "r", "excite")
         alive = self("Cast", [self("Greater", ["r", self.number(0.0)], "r>0")], "alive", to=TensorProto.FLOAT)
-        gr = self("Mul", [gr, alive], "gr")
-        self.pointwise_gradient(gr, "z", "squeeze", e)
-        gz = self("Conv", [gr, self("Transpose", ["squeeze.weight"], "S₁ᵀ", perm=[1, 0, 2, 3])], "gz")
-        share = self("Mul", [self.reshape(gz, [0, 0, 1], "gz column"), self.number(1 / (height * width))], "gz/P")
-        gated = self("Concat", [self("Mul", [weight, gate], "(W₂∘q)ᵀ"), share], "(W₂∘q)ᵀ and gz/P", axis=2)
+        gr = self("Mul", [self("Gemm", [gq, "S₂"], "dL/dr"), alive], "gr")
+        self.dense_gradient(gr, "z", "squeeze")
+        share = self("Gemm", [gr, "S₁"], "dL/dz / P", alpha=1 / (height * width))
+        share = self.reshape(share, [0, 0, 1], "dL/dz / P column")
+        gated = self("Concat", [self("Mul", [weight, gate], "(W₂∘q)ᵀ"), share], "(W₂∘q)ᵀ and dL/dz / P", axis=2)
         gy = self("MatMul", [gated, self.with_ones(g)], "gy rows")
         gy = self.reshape(gy, [0, 0, height, width], "gy")
         # depthwise and expansion
@@ -122,7 +129,7 @@ class _Block(Nodes):
         self.depthwise.backward("gd", "h", "gh")
         self.sum("gd", (0, 2, 3), "depthwise.bias.gradient")
         self.times_slope("gh", "a", "ga")
-        self.pointwise_gradient("ga", "x", "expand", c)
+        self.expand_gradient("ga")
         gx = self("Conv", ["ga", self("Transpose", ["expand.weight"], "W₁ᵀ", perm=[1, 0, 2, 3])], "gx")
         self("Add", ["g", gx], "x.gradient")
 
