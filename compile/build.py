@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from isoform.compile.block import training_graphs
 from isoform.compile.graph import OPSET, fast_graph, portable_graph, small_graph
 from isoform.compile.report import report
 from isoform.compile.snap import snap
+from isoform.compile.training import training_graphs
 from isoform.compile.verify import check, measure
 from isoform.compile.verify_gradient import check_gradients, gradient_gap
 from isoform.runtime import files

@@ -18,7 +18,7 @@ from isoform.compile.nodes import Nodes
 from isoform.runtime.learn.layout import BATCH
 from isoform.runtime.spec import NetworkSpec
 
-__all__ = ["BlockedDepthwise", "PlainDepthwise"]
+__all__ = ["NCHWC", "BlockedDepthwise", "PlainDepthwise"]
 
 NCHWC = "com.microsoft.nchwc"
 
@@ -39,9 +39,9 @@ class _Depthwise:
 class PlainDepthwise(_Depthwise):
     """ONNX's own operators; the weight's gradient is one shifted product per place of the kernel."""
 
-    def forward(self, h: str, output: str) -> None:
+    def forward(self, h: str, output: str, *, bias: str | None) -> None:
         """d from h."""
-        inputs = [h, "depthwise.weight", "depthwise.bias"]
+        inputs = [h, "depthwise.weight", *([bias] if bias else [])]
         self.nodes("Conv", inputs, output, group=self.spec.expanded, pads=self.pads)
 
     def backward(self, gd: str, h: str, output: str) -> None:
@@ -55,7 +55,9 @@ class PlainDepthwise(_Depthwise):
                 ends = nodes.integers([i, j]), nodes.integers([i + height, j + width])
                 product = nodes("Mul", [nodes("Slice", [padded, *ends, both], f"h{i},{j}"), gd], f"gd·h{i},{j}")
                 columns.append(
-                    nodes("Unsqueeze", [nodes.sum(product, (0, 2, 3), f"dw{i},{j}"), nodes.integers([1])], f"dw{i},{j}|")
+                    nodes(
+                        "Unsqueeze", [nodes.sum(product, (0, 2, 3), f"dw{i},{j}"), nodes.integers([1])], f"dw{i},{j}|"
+                    )
                 )
         nodes.reshape(
             nodes("Concat", columns, "dw", axis=1), [self.spec.expanded, 1, k, k], "depthwise.weight.gradient"
@@ -71,12 +73,13 @@ class BlockedDepthwise(_Depthwise):
         self.lanes = lanes
         self.filled = -(-spec.expanded // lanes) * lanes
 
-    def forward(self, h: str, output: str) -> None:
+    def forward(self, h: str, output: str, *, bias: str | None) -> None:
         """d from h."""
-        more = self.filled - self.spec.expanded
-        bias = self.nodes("Pad", ["depthwise.bias", self.nodes.integers([0, more])], "b₂ filled")
-        d = self.conv([self.blocked(h), self.weight("depthwise.weight"), bias], f"{output} blocked", group=self.filled)
-        self.plain(d, output)
+        inputs = [self.blocked(h), self.weight("depthwise.weight")]
+        if bias:
+            more = self.nodes.integers([0, self.filled - self.spec.expanded])
+            inputs.append(self.nodes("Pad", [bias, more], f"{bias} filled"))
+        self.plain(self.conv(inputs, f"{output} blocked", group=self.filled), output)
 
     def backward(self, gd: str, h: str, output: str) -> None:
         """dL/dh, and dL/dW_d, from dL/dd. Needs ``forward`` before it."""

@@ -21,7 +21,7 @@ import numpy as np
 from isoform.runtime import files, tensors
 from isoform.runtime.compiled import Compiled, load_compiled, read_base, read_mapping, read_object
 from isoform.runtime.errors import BundleError, SignatureError, SpecError
-from isoform.runtime.mixture import softmax
+from isoform.runtime.fold import shared_affine
 from isoform.runtime.signature import Signature, check_name
 from isoform.runtime.spec import Array, NetworkSpec, template_digest
 
@@ -216,13 +216,7 @@ class Bundle:
         ):
             parts = {**self._inherited(signature).parts, **parts}
         if "bn.affine" not in parts:
-            affine = np.array(self.tensors["bn.affine"])
-            if self.spec.affine == "mixed":
-                rows = np.tensordot(
-                    softmax(parts["mixture"]), self.tensors["template.bn.affine"].astype(np.float64), axes=1
-                )
-                affine[:, self.spec.channels : -self.spec.head_channels] = rows.transpose(1, 0, 2).reshape(2, -1)
-            parts["bn.affine"] = affine
+            parts["bn.affine"] = shared_affine(self.spec, self.tensors, parts["mixture"])
         self.labels(signature)
         return parts
 

@@ -24,7 +24,17 @@ import numpy as np
 from isoform.runtime.mixture import softmax
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["CONSTANTS", "HEAD", "bn_scale_shift", "fold", "folded_shapes", "mix", "row_shapes", "template_matrix"]
+__all__ = [
+    "CONSTANTS",
+    "HEAD",
+    "bn_scale_shift",
+    "fold",
+    "folded_shapes",
+    "mix",
+    "row_shapes",
+    "shared_affine",
+    "template_matrix",
+]
 
 BN_CONVOLUTIONS = ("expand", "depthwise", "project")
 """The parts of a block whose convolution is followed by BN, in order."""
@@ -59,6 +69,24 @@ def mix(spec: NetworkSpec, theta: Array, logits: Array) -> dict[str, Array]:
         result[name] = mixed[:, start : start + size].reshape(spec.layers, *shape)
         start += size
     return result
+
+
+def shared_affine(spec: NetworkSpec, tensors: Mapping[str, Array], logits: Array) -> Array:
+    """γ and β of a signature that has none of its own: the bundle's, or where they are mixed, what its mixture makes of the templates'.
+
+    Args:
+        spec: The network's sizes; ``affine`` is not ``task``.
+        tensors: ``templates.safetensors``' arrays.
+        logits: A signature's mixture, shape (L, K).
+
+    Returns:
+        Shape (2, N), float32. A fresh array.
+    """
+    affine = np.array(tensors["bn.affine"])
+    if spec.affine == "mixed":
+        rows = np.tensordot(softmax(logits), tensors["template.bn.affine"].astype(np.float64), axes=1)
+        affine[:, spec.channels : -spec.head_channels] = rows.transpose(1, 0, 2).reshape(2, -1)
+    return affine
 
 
 def bn_scale_shift(spec: NetworkSpec, affine: Array, statistics: Array) -> tuple[Array, Array]:

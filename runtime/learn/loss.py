@@ -16,7 +16,9 @@ from isoform.runtime.spec import Array
 __all__ = ["cross_entropy"]
 
 
-def cross_entropy(logits: Array, labels: Array, *, smoothing: float = 0.0, weights: Array | None = None) -> tuple[float, Array]:
+def cross_entropy(
+    logits: Array, labels: Array, *, smoothing: float = 0.0, weights: Array | None = None
+) -> tuple[float, Array]:
     """Mean cross-entropy and its gradient.
 
     Args:

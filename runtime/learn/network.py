@@ -18,11 +18,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.learn.layout import BATCH, open_blocks, run
+from isoform.runtime.learn.layout import BATCH, Blocks, run
 from isoform.runtime.reference import hard_swish
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["FoldedNetwork", "Kept"]
+__all__ = ["FoldedNetwork", "Kept", "channels_first", "cut_patches"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,22 +41,23 @@ class Kept:
     embedding: Array
     """Before its activation, (n, embedding)."""
 
+    @property
+    def features(self) -> Array:
+        """What the logits layer sees, (n, embedding)."""
+        return hard_swish(self.embedding)
+
 
 class FoldedNetwork:
     """Runs folded weights, and their gradients. Holds no weights; safe to share.
 
     Args:
         spec: The network's sizes.
-        graphs: ``compiled/training/``'s files: name → content.
-        threads: Threads per run, 0 to let ONNX Runtime choose.
-
-    Raises:
-        EngineError: If ONNX Runtime refuses a graph.
+        blocks: What ``open_blocks`` returned.
     """
 
-    def __init__(self, spec: NetworkSpec, graphs: Mapping[str, bytes], *, threads: int) -> None:
+    def __init__(self, spec: NetworkSpec, blocks: Blocks) -> None:
         self._spec = spec
-        self._forward, self._vjp = open_blocks(graphs, threads=threads)
+        self._forward, self._vjp = blocks.forward, blocks.vjp
         self._names = [entry.name for entry in self._forward.get_inputs() if entry.name != "x"]
         self._vjp_names = [entry.name for entry in self._vjp.get_inputs() if entry.name not in ("x", "g")]
         self._gradients = [entry.name.removesuffix(".gradient") for entry in self._vjp.get_outputs()]
@@ -71,22 +72,18 @@ class FoldedNetwork:
         Returns:
             Logits, shape (n, classes), float32; and the rest.
         """
-        spec, (height, width) = self._spec, self._spec.grid
-        n, (kh, kw) = len(x), spec.adapter_kernel
-        cut = x.reshape(n, spec.input_shape[0], height, kh, width, kw).transpose(0, 2, 4, 1, 3, 5)
-        patches = cut.reshape(n * height * width, -1)
+        spec, patches = self._spec, cut_patches(self._spec, x)
         stem = patches @ weights["input_adapter.weight"].reshape(spec.channels, -1).T + weights["input_adapter.bias"]
-        z = np.ascontiguousarray(hard_swish(stem).reshape(n, height, width, -1).transpose(0, 3, 1, 2))
-        inputs = [z]
+        inputs = [channels_first(hard_swish(stem), len(x), spec.grid)]
         for layer in range(spec.layers):
             feed = {name: weights[f"layer{layer:02d}.{name}"] for name in self._names}
             inputs.append(run(self._forward, {"x": inputs[-1], **feed})[0])
-        pixels = inputs[-1].reshape(n, spec.channels, -1).transpose(0, 2, 1)
+        pixels = inputs[-1].reshape(len(x), spec.channels, -1).transpose(0, 2, 1)
         out = pixels @ weights["output_adapter.weight"][:, :, 0, 0].T + weights["output_adapter.bias"]
         pooled = hard_swish(out).mean(axis=1)
         embedding = pooled @ weights["embedding.weight"].T + weights["embedding.bias"]
-        logits = hard_swish(embedding) @ weights["logits.weight"].T + weights["logits.bias"]
-        return logits, Kept(patches, stem, tuple(inputs), out, pooled, embedding)
+        kept = Kept(patches, stem, tuple(inputs), out, pooled, embedding)
+        return kept.features @ weights["logits.weight"].T + weights["logits.bias"], kept
 
     def backward(self, weights: Mapping[str, Array], kept: Kept, g: Array) -> dict[str, Array]:
         """Gradients of the folded weights.
@@ -100,7 +97,7 @@ class FoldedNetwork:
             Name → gradient, of every weight but the embedding's, which no signature changes.
         """
         spec, gradients = self._spec, dict[str, Array]()
-        gradients["logits.weight"], gradients["logits.bias"] = g.T @ hard_swish(kept.embedding), g.sum(axis=0)
+        gradients["logits.weight"], gradients["logits.bias"] = g.T @ kept.features, g.sum(axis=0)
         g = (g @ weights["logits.weight"]) * _swish_slope(kept.embedding)
         g = (g @ weights["embedding.weight"])[:, None, :] / np.float32(kept.out.shape[1]) * _swish_slope(kept.out)
         last = kept.inputs[-1]
@@ -108,8 +105,7 @@ class FoldedNetwork:
         flat = g.reshape(-1, spec.head_channels)
         gradients["output_adapter.weight"] = (flat.T @ pixels)[:, :, None, None]
         gradients["output_adapter.bias"] = flat.sum(axis=0)
-        rows = flat @ weights["output_adapter.weight"][:, :, 0, 0]
-        g = np.ascontiguousarray(rows.reshape(len(last), -1, spec.channels).transpose(0, 2, 1).reshape(last.shape))
+        g = channels_first(flat @ weights["output_adapter.weight"][:, :, 0, 0], len(last), spec.grid)
         for layer in reversed(range(spec.layers)):
             feed = {name: weights[f"layer{layer:02d}.{name}"] for name in self._vjp_names}
             found = self._product(kept.inputs[layer], g, feed)
@@ -133,7 +129,18 @@ class FoldedNetwork:
         return together
 
 
+def cut_patches(spec: NetworkSpec, x: Array) -> Array:
+    """Samples (n, channels, height, width) cut for the stem: (n · pixels, channels · kernel)."""
+    (height, width), (kh, kw) = spec.grid, spec.adapter_kernel
+    cut = x.reshape(len(x), spec.input_shape[0], height, kh, width, kw).transpose(0, 2, 4, 1, 3, 5)
+    return cut.reshape(len(x) * height * width, -1)
+
+
+def channels_first(rows: Array, samples: int, grid: tuple[int, int]) -> Array:
+    """(n · pixels, channels) → (n, channels, height, width), C-contiguous."""
+    return np.ascontiguousarray(rows.reshape(samples, *grid, -1).transpose(0, 3, 1, 2))
+
+
 def _swish_slope(u: Array) -> Array:
     result: Array = np.where(np.abs(u) < 3, u / 3 + np.float32(0.5), (u > 0).astype(u.dtype))
     return result
-

@@ -8,11 +8,10 @@ import numpy as np
 
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.images import load_image
+from isoform.runtime.labelled import IMAGE_ENDINGS, image_files
 from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_image_folder"]
-
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp", ".gif", ".tif", ".tiff"}
 
 
 def read_image_folder(folder: Path, *, shape: tuple[int, int, int]) -> Dataset:
@@ -44,7 +43,7 @@ def read_image_folder(folder: Path, *, shape: tuple[int, int, int]) -> Dataset:
 
 
 def _images(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
+    found = image_files(folder)
     if not found:
-        raise DataError(f"{folder} has no images; files ending in {', '.join(sorted(ENDINGS))} were expected")
+        raise DataError(f"{folder} has no images; files ending in {', '.join(sorted(IMAGE_ENDINGS))} were expected")
     return found

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from support import SMALL, make_bundle
 
-from isoform.compile.block import _Block, _file, block_forward_graph, block_vjp_graph, probe_graph, training_graphs
+from isoform.compile.block import block_forward_graph, file_of
+from isoform.compile.block_vjp import BlockProduct, block_vjp_graph
+from isoform.compile.training import probe_graph, training_graphs
 from isoform.runtime.engine import session_options
 from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import fold
@@ -43,7 +45,7 @@ def relative(found, expected) -> float:
 def device_gradient(bundle, signature, x, labels) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Logits, and gradients of the mean cross entropy, without torch."""
     spec, parts = bundle.spec, bundle.resolve(signature)
-    network = FoldedNetwork(spec, training_graphs(spec), threads=1)
+    network = FoldedNetwork(spec, open_blocks(training_graphs(spec), threads=1))
     weights = fold(spec, bundle.tensors, parts)
     logits, kept = network.forward(weights, x)
     gradients = network.backward(weights, kept, cross_entropy(logits, labels)[1])
@@ -160,17 +162,17 @@ def test_block_graphs_are_torchs_block(name, blocked) -> None:
 def test_a_training_graph_that_is_none_is_refused() -> None:
     """ONNX Runtime's refusal becomes one line of ours."""
     with pytest.raises(EngineError, match="refused a training graph"):
-        FoldedNetwork(SMALL, dict.fromkeys(training_graphs(SMALL), b"no"), threads=1)
+        open_blocks(dict.fromkeys(training_graphs(SMALL), b"no"), threads=1)
 
 
 def test_the_slope_at_its_corners() -> None:
     """At ±3, and one float to either side, the hard swish's slope is exact: no float lies on the steep sigmoid's slope."""
     u = np.array([[-3, 3]], dtype=np.float32)
     u = np.concatenate([np.nextafter(u, -9), u, np.nextafter(u, 9), [[-1e30, 1e30]]]).astype(np.float32)
-    nodes = _Block(SMALL, None)
+    nodes = BlockProduct(SMALL, None)
     nodes.hard_swish("u", "h")
     nodes.times_slope("g", "u", "slope")
-    graph = _file(nodes, {"u": list(u.shape), "g": list(u.shape)}, {"slope": list(u.shape)})
+    graph = file_of(nodes, {"u": list(u.shape), "g": list(u.shape)}, {"slope": list(u.shape)})
     (found,) = ort.InferenceSession(graph, session_options(1)).run(None, {"u": u, "g": np.ones_like(u)})
     expected = np.where(np.abs(u) < 3, u / 3 + np.float32(0.5), u > 0)
     assert np.abs(found - expected).max() <= 3e-7
@@ -182,13 +184,13 @@ def test_blocked_graphs_that_compute_something_else_are_not_used(caplog) -> None
     lanes = probed_lanes(graphs["probe.onnx"])
     if lanes is None:
         pytest.skip("ONNX Runtime has no blocked layout on this processor")
-    assert open_blocks(graphs, threads=1)[1].get_inputs()[0].shape[0] == BATCH
+    assert open_blocks(graphs, threads=1).vjp.get_inputs()[0].shape[0] == BATCH
     assert not caplog.messages
     (other,) = set(LANES) - {lanes}
-    for name in ("block_forward", "block_vjp"):
+    for name in ("block_forward", "block_statistics", "block_vjp"):
         for replacement in (graphs[f"{name}_{other}.onnx"], b"no"):
             sessions = open_blocks({**graphs, f"{name}_{lanes}.onnx": replacement}, threads=1)
-            assert sessions[1].get_inputs()[0].shape[0] == "n"
+            assert sessions.vjp.get_inputs()[0].shape[0] == "n"
             assert "the fast training graphs do not run here" in caplog.messages[-1]
     assert probed_lanes(b"no") is None
     assert probed_lanes(graphs["block_forward.onnx"]) is None
@@ -201,8 +203,6 @@ def test_batches_of_any_size_have_the_same_gradient() -> None:
     x = rng.uniform(0, 1, (BATCH + 3, *bundle.spec.input_shape)).astype(np.float32)
     labels = rng.integers(0, 3, len(x))
     together = device_gradient(bundle, bundle.signatures["a"], x, labels)[1]
-    each = [
-        device_gradient(bundle, bundle.signatures["a"], x[i : i + 1], labels[i : i + 1])[1] for i in range(len(x))
-    ]
+    each = [device_gradient(bundle, bundle.signatures["a"], x[i : i + 1], labels[i : i + 1])[1] for i in range(len(x))]
     for name, gradient in together.items():
         assert relative(np.mean([one[name] for one in each], axis=0), gradient) <= 1e-5

@@ -1,0 +1,32 @@
+"""All graphs for learning on the device, as they lie in ``compiled/training/``: each form of each, and what tells them apart."""
+
+from __future__ import annotations
+
+from isoform.compile.block import block_forward_graph, block_statistics_graph, file_of
+from isoform.compile.block_vjp import block_vjp_graph
+from isoform.compile.depthwise import NCHWC
+from isoform.compile.nodes import Nodes
+from isoform.runtime.learn.layout import LANES
+from isoform.runtime.spec import NetworkSpec
+
+__all__ = ["probe_graph", "training_graphs"]
+
+
+def training_graphs(spec: NetworkSpec) -> dict[str, bytes]:
+    """File name → content: ``block_forward.onnx``, ``block_statistics.onnx`` and ``block_vjp.onnx``, each also as ``…_8.onnx`` and
+    ``…_16.onnx`` for the blocked layouts, and ``probe.onnx``.
+    """
+    graphs = {"probe.onnx": probe_graph()}
+    for lanes in (None, *LANES):
+        suffix = "" if lanes is None else f"_{lanes}"
+        graphs[f"block_forward{suffix}.onnx"] = block_forward_graph(spec, lanes=lanes)
+        graphs[f"block_statistics{suffix}.onnx"] = block_statistics_graph(spec, lanes=lanes)
+        graphs[f"block_vjp{suffix}.onnx"] = block_vjp_graph(spec, lanes=lanes)
+    return graphs
+
+
+def probe_graph() -> bytes:
+    """A graph that shows how many channels ONNX Runtime's blocked layout has here; see ``isoform.runtime.learn.layout``."""
+    nodes = Nodes()
+    nodes("ReorderInput", ["x"], "blocked", domain=NCHWC)
+    return file_of(nodes, {"x": [1, 64, 1, 2]}, {"blocked": [1, 64, 1, 2]})

@@ -1,0 +1,110 @@
+"""A bundle, ready to learn: logits, loss and gradients of a signature's parts, and BN statistics. Safe to use from several threads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.fold import fold, shared_affine
+from isoform.runtime.learn.chain import signature_gradient
+from isoform.runtime.learn.layout import open_blocks
+from isoform.runtime.learn.loss import cross_entropy
+from isoform.runtime.learn.network import FoldedNetwork
+from isoform.runtime.learn.statistics import estimate_statistics
+from isoform.runtime.spec import Array
+
+__all__ = ["Learner", "Point"]
+
+CHUNK = 64
+"""Samples per forward pass without gradients: what bounds its memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Where learning stands: a complete signature's numbers."""
+
+    parts: Mapping[str, Array]
+    """All five parts, float32 or float64; ``bn.affine`` only counts if it is ``own``."""
+    own_affine: bool = True
+    """False where γ and β come from the templates by ξ (``affine = "mixed"``), and so move with it."""
+
+    def with_parts(self, parts: Mapping[str, Array]) -> Self:
+        """The same with other numbers."""
+        return dataclasses.replace(self, parts={**self.parts, **parts})
+
+
+class Learner:
+    """Runs a bundle's training graphs.
+
+    Args:
+        bundle: A compiled bundle.
+        threads: Threads per run, 0 to let ONNX Runtime choose.
+
+    Raises:
+        BundleError: If it is not compiled.
+        EngineError: If ONNX Runtime refuses a graph.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+        compiled = bundle.require_compiled()
+        names = [name for name in compiled.manifest["files"] if name.startswith("training/")]
+        blocks = open_blocks({name.removeprefix("training/"): compiled.read(name) for name in names}, threads=threads)
+        self.bundle = bundle
+        self._network, self._statistics = FoldedNetwork(bundle.spec, blocks), blocks.statistics
+
+    def logits(self, point: Point, x: Array) -> Array:
+        """Logits of samples, shape (n, classes), float32."""
+        weights = self._fold(point)
+        chunks = [self._network.forward(weights, x[i : i + CHUNK])[0] for i in range(0, len(x), CHUNK)]
+        return np.concatenate(chunks)
+
+    def embeddings(self, point: Point, x: Array) -> Array:
+        """What the logits layer sees, shape (n, embedding), float32."""
+        weights = self._fold(point)
+        chunks = [self._network.forward(weights, x[i : i + CHUNK])[1].features for i in range(0, len(x), CHUNK)]
+        return np.concatenate(chunks)
+
+    def gradient(
+        self, point: Point, x: Array, labels: Array, *, weights: Array | None = None, smoothing: float = 0.0
+    ) -> tuple[float, Array, dict[str, Array]]:
+        """Loss, logits, and the loss's gradients.
+
+        Args:
+            point: Where.
+            x: Samples, shape (n, channels, height, width), float32.
+            labels: Indices of classes, shape (n,).
+            weights: Share of each sample, as in ``cross_entropy``.
+            smoothing: Of the labels, as in ``cross_entropy``.
+
+        Returns:
+            Loss in nats; logits, shape (n, classes); and as ``signature_gradient``.
+        """
+        folded = self._fold(point)
+        logits, kept = self._network.forward(folded, x)
+        loss, g = cross_entropy(logits, labels, weights=weights, smoothing=smoothing)
+        gradients = self._network.backward(folded, kept, g)
+        bundle = self.bundle
+        found = signature_gradient(
+            bundle.spec, bundle.tensors, self._complete(point), gradients, own_affine=point.own_affine
+        )
+        return loss, logits, found
+
+    def statistics(self, point: Point, x: Array, *, alpha: float = 1.0) -> Array:
+        """BN statistics of samples, blended with the point's, shape (2, N); see ``estimate_statistics``."""
+        bundle = self.bundle
+        return estimate_statistics(
+            bundle.spec, bundle.tensors, self._complete(point), x, session=self._statistics, alpha=alpha
+        )[0]
+
+    def _complete(self, point: Point) -> dict[str, Array]:
+        parts = dict(point.parts)
+        if not point.own_affine:
+            parts["bn.affine"] = shared_affine(self.bundle.spec, self.bundle.tensors, parts["mixture"])
+        return parts
+
+    def _fold(self, point: Point) -> dict[str, Array]:
+        return fold(self.bundle.spec, self.bundle.tensors, self._complete(point))
