@@ -165,5 +165,5 @@ def block_statistics_graph(spec: NetworkSpec, *, lanes: int | None = None) -> by
     block.forward_in_training_mode()
     feature, channels = ["n", spec.channels, *spec.grid], [2, spec.block_bn_channels]
     weights = {name: list(shape) for name, shape in row_shapes(spec).items()}
-    inputs = {"x": feature, **weights, "affine": channels, "statistics": channels, "alpha": [1]}
+    inputs: dict[str, list[Any]] = {"x": feature, **weights, "affine": channels, "statistics": channels, "alpha": [1]}
     return file_of(block, inputs, {"output": feature, "statistics.new": channels})

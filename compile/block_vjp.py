@@ -28,6 +28,7 @@ class BlockProduct(Block):
     """Nodes of the product, after those of ``forward``."""
 
     def columns(self, rows: str) -> str:
+        """(n, channels, P) → (n, P, channels)."""
         return self("Transpose", [rows], f"{rows}ᵀ", perm=[0, 2, 1])
 
     def with_ones(self, rows: str) -> str:

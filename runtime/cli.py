@@ -20,6 +20,11 @@ VERBS = {
     "train": ("isoform.train.cli", "train", "learn shared templates and one signature per task"),
     "compile": ("isoform.compile.cli", "train", "fold signatures, export ONNX, verify, report"),
     "predict": ("isoform.runtime.commands", "", "predict on image files with any signature"),
+    "personalize": (
+        "isoform.runtime.personalize_command",
+        "",
+        "fit a signature to a few labelled samples, on the device",
+    ),
     "inspect": ("isoform.runtime.commands", "", "say what a bundle, signature or compiled file holds"),
     "figure": ("isoform.runtime.figure", "figure", "draw a bundle's signatures side by side"),
     "serve": ("isoform.server.cli", "server", "answer predictions over HTTP"),

@@ -58,6 +58,12 @@ class Compiled:
             )
         return data
 
+    def training(self) -> dict[str, bytes]:
+        """The files of ``training/``: name → content. Raises ``BundleError`` as ``read`` does."""
+        folder = "training/"
+        names = [name for name in self.manifest["files"] if name.startswith(folder)]
+        return {name.removeprefix(folder): self.read(name) for name in names}
+
 
 def load_compiled(bundle: Path, *, spec: NetworkSpec, digest: str, trained: Mapping[str, Signature]) -> Compiled | None:
     """Read ``compiled/`` and check that it was made from this bundle.

@@ -169,6 +169,6 @@ def _arrays(path: Path) -> Labelled:
         raise InputError(f"{path} cannot be read as numpy arrays: {problem}") from None
     if labels.ndim != 1 or labels.dtype.kind not in "iuU" or x.ndim < 1 or len(x) != len(labels):
         raise InputError(
-            f"{path} holds labels of shape {labels.shape} and type {labels.dtype} for samples of shape {x.shape}, but one text or whole number per sample was expected"
+            f"{path} holds labels of shape {labels.shape}, {labels.dtype}, for samples of shape {x.shape}, but one text or number per sample was expected"
         )
     return Labelled(x, tuple(str(label) for label in labels.tolist()))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from isoform.runtime.planned import PlanEngine
 from isoform.runtime.reference import reference_logits
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
+
+if TYPE_CHECKING:  # learning is imported when it is used: predictions start without it
+    from isoform.runtime.learn.learner import Learner
+    from isoform.runtime.learn.personalize import Outcome, Part, Report
 
 __all__ = ["Runtime"]
 
@@ -44,6 +49,7 @@ class Runtime:
         if engine not in ("onnx", "numpy"):
             raise UsageError(f"engine is {engine!r}, but 'onnx' or 'numpy' was expected")
         self.bundle = bundle
+        self._threads = threads
         self._engine = _onnx_engine(bundle, threads=threads, cache_bytes=cache_bytes) if engine == "onnx" else None
 
     @classmethod
@@ -140,6 +146,100 @@ class Runtime:
                 f"sample {int(np.argmin(finite))} holds numbers so large that its logits are not finite; scale the samples as in training"
             )
         return logits
+
+    @functools.cached_property
+    def learner(self) -> Learner:
+        """What runs the bundle's training graphs; made when it is first needed.
+
+        Raises:
+            UsageError: If the runtime was opened with the numpy engine, which cannot learn.
+            EngineError: If ONNX Runtime refuses a graph.
+        """
+        from isoform.runtime.learn.learner import Learner
+
+        if self._engine is None:
+            raise UsageError("the numpy engine cannot learn; open the runtime with engine='onnx'")
+        return Learner(self.bundle, self.bundle.require_compiled().training(), threads=self._threads)
+
+    def personalize(
+        self,
+        x: Array,
+        labels: Array | Sequence[str] | Sequence[int],
+        start: Signature | None = None,
+        *,
+        parts: Sequence[Part] = ("mixture", "bn", "head"),
+        statistics: bool | None = None,
+        classes: Sequence[str] | None = None,
+        seed: int = 0,
+        steps: int = 100,
+        seconds: float | None = None,
+        progress: Callable[[Report], None] | None = None,
+    ) -> Signature:
+        """Fit a signature to a few labelled samples. Templates never change; samples are not kept.
+
+        Args:
+            x: Samples as for ``predict``.
+            labels: One per sample: a name of a class, or its index.
+            start: Signature to begin from; None to take the base signature that does best on the samples.
+            parts: What may move: the ``mixture``, BN's affine map (``bn``), the logits layer (``head``). What does not move is not in
+                the result, which inherits it: a mixture alone is a file of less than 1 KiB.
+            statistics: Whether BN's statistics may be taken anew from the samples, where that does better; None: if ``bn`` may move.
+            classes: Names for a logits layer of your own labels, which then are names out of them, or indices into them.
+            seed: Of batches and folds; the same seed and samples give the same signature.
+            steps: At most so many steps of 16 samples per fit; most end sooner.
+            seconds: Stop after so long with the best so far. Ctrl-C does the same.
+            progress: Called after every step.
+
+        Returns:
+            The signature that does best on samples that were held back from it. The start itself, with a warning in the log of
+            ``isoform.runtime``, if none does better than it.
+
+        Raises:
+            InputError: If samples are malformed, as ``predict`` says; labels are out of range or not one per sample; or all samples
+                are of one class.
+            SignatureError: If the start was made for other templates.
+            UsageError: If an argument makes no sense, or labels are indices and bases with different classes could be meant.
+            BundleError: If the bundle is not compiled.
+        """
+        outcome = self.fit(
+            x, labels, start, parts=parts, statistics=statistics, classes=classes, seed=seed, steps=steps, seconds=seconds,
+            progress=progress,
+        )  # fmt: skip
+        log.log(logging.INFO if outcome.improved else logging.WARNING, "personalize: %s", outcome.sentence())
+        return outcome.signature
+
+    def fit(
+        self,
+        x: Array,
+        labels: Array | Sequence[str] | Sequence[int],
+        start: Signature | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """As ``personalize``, with an account of what happened: scores before and after, steps, what ended it."""
+        from isoform.runtime.learn.personalize import label_indices, personalize
+
+        x = self.checked(x)
+        starts = [start] if start is not None else self._starts(labels, classes)
+        names = tuple(classes) if classes is not None else self.labels(starts[0])
+        indices = label_indices(labels, names, samples=len(x))
+        return personalize(self.learner, x, indices, starts=starts, classes=classes, **options)
+
+    def _starts(self, labels: object, classes: Sequence[str] | None) -> list[Signature]:
+        """The base signatures that labels can be meant for."""
+        bases = [self.signature(task) for task in self.tasks]
+        if classes is not None:
+            return bases
+        named = np.asarray(labels)
+        if named.dtype.kind == "U":
+            fitting = [base for base in bases if set(named.tolist()) <= set(self.labels(base))]
+            bases = [base for base in fitting or bases if self.labels(base) == self.labels((fitting or bases)[0])]
+        elif len({self.labels(base) for base in bases}) > 1:
+            raise UsageError(
+                f"labels are indices, but the bases of {', '.join(self.tasks)} have different classes; give a start, or labels by name"
+            )
+        return bases
 
     def _logits(self, x: Array, signature: Signature) -> Array:
         if len(x) == 0:

@@ -41,18 +41,16 @@ class Learner:
     """Runs a bundle's training graphs.
 
     Args:
-        bundle: A compiled bundle.
+        bundle: Templates and base signatures.
+        graphs: ``compiled/training/``'s files: name → content.
         threads: Threads per run, 0 to let ONNX Runtime choose.
 
     Raises:
-        BundleError: If it is not compiled.
         EngineError: If ONNX Runtime refuses a graph.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int) -> None:
-        compiled = bundle.require_compiled()
-        names = [name for name in compiled.manifest["files"] if name.startswith("training/")]
-        blocks = open_blocks({name.removeprefix("training/"): compiled.read(name) for name in names}, threads=threads)
+    def __init__(self, bundle: Bundle, graphs: Mapping[str, bytes], *, threads: int) -> None:
+        blocks = open_blocks(graphs, threads=threads)
         self.bundle = bundle
         self._network, self._statistics = FoldedNetwork(bundle.spec, blocks), blocks.statistics
 

@@ -1,0 +1,71 @@
+"""One fit of a signature's parts to labelled samples: Adam on class-balanced batches, and the running mean of where it was.
+
+    w ← w + max(1/t, 1 - β) (p_t - w)        after step t, β = 0.9: the mean of the first steps, then of about the last ten
+
+After a short rise the rates stay as they are, so a fit may end at any step; the mean is what falling rates are otherwise for
+(Polyak and Juditsky 1992).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.layout import BATCH
+from isoform.runtime.learn.learner import Learner, Point
+from isoform.runtime.learn.samples import balanced_batches, moved
+from isoform.runtime.spec import Array
+
+__all__ = ["RATES", "Fit"]
+
+RATES: Mapping[str, float] = {"mixture": 0.05, "bn.affine": 5e-3, "logits.weight": 2.5e-3, "logits.bias": 2.5e-3}
+"""Adam's learning rates. ξ's logits take 10 to 20 times the others'; Compositional Models, section 4, has 10 to 100."""
+DECAY = 0.9
+WARM_UP = 10
+"""Steps in which the rates rise: Adam's first steps are as large for noise as for slopes, and undo a good start."""
+
+
+class Fit:
+    """A fit that goes on as far as it is asked to. Deterministic for a seed.
+
+    Args:
+        learner: Runs the network.
+        start: Where it begins.
+        x: Samples, shape (n, channels, height, width), float32.
+        labels: Indices of classes, shape (n,).
+        moving: Names of the signature's parts that move.
+        seed: Of batches and moves.
+    """
+
+    def __init__(
+        self, learner: Learner, start: Point, x: Array, labels: Array, *, moving: tuple[str, ...], seed: int
+    ) -> None:
+        self._learner, self._x, self._labels = learner, x, labels
+        self._adam = Adam({name: RATES[name] for name in moving})
+        self._rng = np.random.default_rng(seed)
+        self._batches = balanced_batches(labels, BATCH, self._rng)
+        self._here = start
+        self._moving = moving
+        self.steps = 0
+        """Steps taken."""
+        self.loss = float("nan")
+        """The last batch's loss, in nats."""
+        self.point = start
+        """The running mean: what the fit has come to."""
+
+    def step(self) -> None:
+        """Take one step."""
+        rows = next(self._batches)
+        self.loss, _, gradients = self._learner.gradient(
+            self._here, moved(self._x[rows], self._rng), self._labels[rows]
+        )
+        self.steps += 1
+        scale = min(1.0, self.steps / WARM_UP)
+        self._here = self._here.with_parts(self._adam.step(self._here.parts, gradients, scale=scale))
+        share = max(1 / self.steps, 1 - DECAY)
+        mean, here = self.point.parts, self._here.parts
+        self.point = self._here.with_parts(
+            {name: mean[name] + share * (here[name] - mean[name]) for name in self._moving}
+        )

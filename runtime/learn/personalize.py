@@ -1,0 +1,304 @@
+"""Personalize: fit a signature to a few labelled samples. Templates never change, and the result is never worse than its start.
+
+1. The start: the base signature with the smallest loss on the samples, its BN statistics as they are or taken anew from the samples.
+   (The papers find that the start matters most: Compositional Models, section 4.3.)
+2. Fits from it, as long as samples that were held back say that it helps (``trial.py``), with the base's BN statistics, and with those
+   of the samples if these do better without any fit.
+3. The fit whose held-back samples did best; the start itself, unchanged, if none did better than it.
+
+The same samples and seed give the same signature on the same machine and ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.learn.learner import Learner, Point
+from isoform.runtime.learn.loss import cross_entropy
+from isoform.runtime.learn.samples import class_shares
+from isoform.runtime.learn.start import prototypes, softened
+from isoform.runtime.learn.trial import Score, Start, Trial, held_back
+from isoform.runtime.signature import Signature, check_labels
+from isoform.runtime.spec import Array
+
+__all__ = ["PARTS", "Outcome", "Part", "Report", "label_indices", "personalize"]
+
+Part = Literal["mixture", "bn", "head"]
+PARTS: dict[str, tuple[str, ...]] = {
+    "mixture": ("mixture",), "bn": ("bn.affine",), "head": ("logits.weight", "logits.bias"),
+}  # fmt: skip
+"""What may move → the signature's parts."""
+STATISTICS_SAMPLES = 256
+"""At most so many samples for BN's statistics: what bounds their memory."""
+MUCH = 10
+"""If the samples' BN statistics make the loss so many times smaller, fits from the base's own are not worth their time."""
+STEPS = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What is known after a step."""
+
+    step: int
+    steps: int
+    """At most so many, of all fits together; most end sooner."""
+    loss: float
+    """Of the last batch, in nats."""
+    best: float
+    """Loss of the held-back samples at the best step so far, in nats."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A signature, and how it came about."""
+
+    signature: Signature
+    """The result; the start itself if nothing was better."""
+    start: Signature
+    improved: bool
+    before: Score
+    """How the start does on samples that were held back; on all samples where none could be."""
+    after: Score
+    """How the result does there."""
+    held_back: int
+    """How many samples the scores are of that a fit had not seen; 0 if every class has one sample."""
+    steps: int
+    """Steps of the fit that won."""
+    statistics: bool
+    """Whether BN's statistics are the samples'."""
+    stopped: Literal["", "time", "ctrl-c"]
+    """What ended it early."""
+    seconds: float
+
+    def sentence(self) -> str:
+        """What happened, in a line."""
+        where = (
+            f"{self.held_back} held-back samples"
+            if self.held_back
+            else "the samples themselves, too few to hold any back"
+        )
+        early = {"": "", "time": "; stopped by the time limit", "ctrl-c": "; stopped by Ctrl-C"}[self.stopped]
+        if not self.improved:
+            return (
+                f"no better than its start on {where} (loss {self.before.loss:.3f}, {100 * self.before.accuracy:.1f} % right), "
+                f"so the start is returned unchanged{early}"
+            )
+        ways = [f"{self.steps} steps"] if self.steps else []
+        ways += ["the samples' BN statistics"] if self.statistics else []
+        return (
+            f"{' and '.join(ways)}: on {where} loss {self.before.loss:.3f} -> {self.after.loss:.3f}, "
+            f"{100 * self.before.accuracy:.1f} -> {100 * self.after.accuracy:.1f} % right{early}"
+        )
+
+
+def label_indices(labels: object, names: Sequence[str], *, samples: int) -> Array:
+    """Labels as indices of classes.
+
+    Args:
+        labels: One per sample: a name, or its index in ``names``.
+        names: The classes.
+        samples: How many there must be.
+
+    Returns:
+        Shape (samples,), int64.
+
+    Raises:
+        InputError: If they are not one per sample, a label is none of the classes, or all are of one class.
+    """
+    array = np.asarray(labels)
+    if array.shape != (samples,):
+        raise InputError(
+            f"labels have shape {array.shape} for {samples} samples, but one label per sample was expected"
+        )
+    if array.dtype.kind == "U":
+        known = {name: index for index, name in enumerate(names)}
+        unknown = sorted(set(array.tolist()) - set(known))
+        if unknown:
+            raise InputError(
+                f"label {unknown[0]!r} is none of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer of your own labels"
+            )
+        array = np.array([known[name] for name in array.tolist()])
+    if array.dtype.kind not in "iu":
+        raise InputError(f"labels are {array.dtype}, but names or whole numbers were expected")
+    bad = np.flatnonzero((array < 0) | (array >= len(names)))
+    if bad.size:
+        raise InputError(
+            f"label {array[bad[0]]} of sample {bad[0]} is out of range; there are {len(names)} classes, 0 to {len(names) - 1}"
+        )
+    if len(np.unique(array)) < 2:
+        what = f"all {samples} samples are of class {names[array[0]]!r}" if samples else "there are no samples"
+        raise InputError(
+            f"{what}, but at least two classes were expected: a network cannot learn to tell one class from nothing"
+        )
+    return array.astype(np.int64)
+
+
+def personalize(
+    learner: Learner, x: Array, labels: Array, *, starts: Sequence[Signature], parts: Sequence[Part] = ("mixture", "bn", "head"),
+    statistics: bool | None = None, classes: Sequence[str] | None = None, seed: int = 0, steps: int = STEPS,
+    seconds: float | None = None, progress: Callable[[Report], None] | None = None,
+) -> Outcome:  # fmt: skip
+    """Fit a signature.
+
+    Args:
+        learner: Runs the network.
+        x: Checked samples, shape (n, channels, height, width), float32.
+        labels: Indices of classes, shape (n,), as ``label_indices`` returns them.
+        starts: Signatures to begin from; the best is chosen. All have the classes that the labels mean.
+        parts: What may move.
+        statistics: Whether BN's statistics may be taken anew from the samples; None: if ``parts`` has ``bn``.
+        classes: Names of the labels, for a new logits layer; None to keep the start's.
+        seed: Of batches, moves and folds.
+        steps: At most so many steps per fit.
+        seconds: Stop after so long with the best so far.
+        progress: Called after every step.
+
+    Raises:
+        UsageError: If an argument makes no sense.
+        InputError: If a class has no sample for a new logits layer.
+    """
+    if not parts or not set(parts) <= set(PARTS) or len(set(parts)) < len(parts):
+        raise UsageError(f"parts are {tuple(parts)!r}, but one or more of {', '.join(PARTS)} were expected")
+    if not isinstance(steps, int) or not 1 <= steps <= 100_000:
+        raise UsageError(f"steps is {steps!r}, but a whole number from 1 to 100000 was expected")
+    if seconds is not None and not seconds > 0:
+        raise UsageError(f"seconds is {seconds!r}, but more than 0 was expected")
+    if classes is not None:
+        classes = check_labels(classes, error=InputError, what="the new logits layer")
+        if "head" not in parts:
+            raise UsageError("classes are given for a new logits layer, but parts has no 'head' to learn it")
+        missing = np.setdiff1d(np.arange(len(classes)), labels)
+        if missing.size:
+            raise InputError(
+                f"class {classes[missing[0]]!r} has no sample, but a new logits layer needs one of each class"
+            )
+    started = time.monotonic()
+    search = _Search(learner, x, labels, classes, parts, seed)
+    anew = "bn" in parts if statistics is None else statistics
+    start, given, points = search.choose(starts, statistics=anew)
+    back = held_back(labels, seed=seed)
+    trials: list[tuple[Trial, Point]] = []
+    stopped: Literal["", "time", "ctrl-c"] = ""
+    deadline = np.inf if seconds is None else started + seconds
+    try:
+        for number, point in enumerate(points):
+            trial = Trial(
+                learner, search.start(point, soft="mixture" in parts), search.start(given, soft=False), x, labels,
+                moving=tuple(name for part in parts for name in PARTS[part]), back=back, seed=seed,
+            )  # fmt: skip
+            trials.append((trial, point))
+            if point is not given:
+                trial.consider(search.start(point, soft=False))
+            for step in trial.run(steps=steps, deadline=deadline):
+                if progress:
+                    progress(
+                        Report(
+                            step=number * steps + step,
+                            steps=len(points) * steps,
+                            loss=trial.loss,
+                            best=trial.best.score.loss,
+                        )
+                    )
+            if time.monotonic() >= deadline:
+                stopped = "time"
+                break
+    except KeyboardInterrupt:
+        if not trials:
+            raise
+        stopped = "ctrl-c"
+    trial, point = min(trials, key=lambda entry: entry[0].best.score.loss)
+    best, base = trial.best, search.base(start)
+    anew = best.point is not None and point is not given
+    return Outcome(
+        signature=base if best.point is None else search.signature(start, best.point, statistics=anew), start=base,
+        improved=best.point is not None, before=trial.before, after=best.score, held_back=sum(map(len, back)),
+        steps=best.steps, statistics=anew, stopped=stopped, seconds=time.monotonic() - started,
+    )  # fmt: skip
+
+
+class _Search:
+    """Starting points, and signatures from where fits ended."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        x: Array,
+        labels: Array,
+        classes: tuple[str, ...] | None,
+        parts: Sequence[Part],
+        seed: int,
+    ) -> None:
+        self._learner, self._x, self._labels, self._classes, self._parts = learner, x, labels, classes, parts
+        rows = np.random.default_rng(seed).permutation(len(x))[:STATISTICS_SAMPLES]
+        self._few = x[np.sort(rows)]
+
+    def choose(self, starts: Sequence[Signature], *, statistics: bool) -> tuple[Signature, Point, list[Point]]:
+        """The best start; its numbers; and what to fit from: these, or with the samples' BN statistics, or each in turn."""
+        found = []
+        for signature in starts:
+            given = self._point(signature)
+            points, losses = [given], [self._loss(given)]
+            if statistics:
+                points.append(given.with_parts({"bn.statistics": self._learner.statistics(given, self._few)}))
+                losses.append(self._loss(points[1]))
+                if losses[1] >= losses[0]:
+                    points.pop()
+                elif losses[1] * MUCH < losses[0]:
+                    points.pop(0)
+            found.append((min(losses), signature, given, points))
+        _, signature, given, points = min(found, key=lambda entry: entry[0])
+        return signature, given, points
+
+    def _point(self, signature: Signature) -> Point:
+        bundle = self._learner.bundle
+        own = bundle.spec.affine != "mixed" or "bn" in self._parts or "bn.affine" in signature.parts
+        return Point(bundle.resolve(signature), own)
+
+    def _loss(self, point: Point) -> float:
+        rows = np.arange(len(self._labels))
+        logits = self._learner.logits(self.start(point, soft=False)(rows), self._x)
+        return cross_entropy(logits, self._labels, weights=class_shares(self._labels))[0]
+
+    def start(self, point: Point, *, soft: bool) -> Start:
+        """Where fits begin: the point, its mixture softened if wanted, with a logits layer of prototypes if classes are new."""
+        if soft:
+            point = point.with_parts({"mixture": softened(point.parts["mixture"])})
+        if self._classes is None:
+            return lambda _: point
+        embeddings, classes = self._learner.embeddings(point, self._x), len(self._classes)
+
+        def with_prototypes(rows: Array) -> Point:
+            weight, bias = prototypes(embeddings[rows], self._labels[rows], classes)
+            return point.with_parts({"logits.weight": weight, "logits.bias": bias})
+
+        return with_prototypes
+
+    def base(self, start: Signature) -> Signature:
+        """What is returned if nothing is better: the start, with prototypes if classes are new."""
+        if self._classes is None:
+            return start
+        point = self.start(self._point(start), soft=False)(np.arange(len(self._labels)))
+        return self._signature(start, {name: point.parts[name] for name in PARTS["head"]})
+
+    def signature(self, start: Signature, point: Point, *, statistics: bool) -> Signature:
+        """The start with what has moved; only that is kept, if the start is one of the bundle's."""
+        moved = [name for part in self._parts for name in PARTS[part]] + (["bn.statistics"] if statistics else [])
+        return self._signature(start, {name: point.parts[name] for name in moved})
+
+    def _signature(self, start: Signature, moved: dict[str, Array]) -> Signature:
+        bundle = self._learner.bundle
+        bases = [*bundle.signatures.values(), *(bundle.compiled.signatures.values() if bundle.compiled else ())]
+        of_bundle = any(base.digest == start.digest for base in bases)
+        parts = {**({} if of_bundle else start.parts), **moved}
+        labels = self._classes or (bundle.labels(start) if "logits.weight" in parts else start.labels)
+        return start.replace(
+            parts=parts,
+            base=start.digest if of_bundle else start.base,
+            labels=labels if "logits.weight" in parts else None,
+        )

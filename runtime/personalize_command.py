@@ -1,0 +1,122 @@
+"""``isoform personalize``: labelled samples from files in, a signature file out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from isoform.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from isoform.runtime.learn.personalize import Report
+
+__all__ = ["add_arguments_personalize", "run_personalize"]
+
+
+def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
+    """Declare ``isoform personalize``'s arguments."""
+    parser.add_argument("bundle", type=Path, help="a compiled bundle")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="labelled samples: a folder with a folder of images or .csv recordings per label, a .csv with a column label, or an .npz",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the signature file to write")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--task", help="the base signature to begin from (default: the one that does best on the samples)")
+    who.add_argument("--signature", type=Path, help="a signature file to begin from instead")
+    parser.add_argument(
+        "--parts",
+        default="mixture,bn,head",
+        help="what may move, separated by commas; 'mixture' alone makes a file of less than 1 KiB (default: mixture,bn,head)",
+    )
+    parser.add_argument(
+        "--statistics",
+        action=argparse.BooleanOptionalAction,
+        help="whether BN's statistics may be taken anew from the samples (default: if bn may move)",
+    )
+    parser.add_argument(
+        "--new-labels",
+        action="store_true",
+        help="the data's labels are not the bundle's: learn a logits layer for them",
+    )
+    parser.add_argument("--float16", action="store_true", help="write the numbers in half the bytes")
+    parser.add_argument("--steps", type=int, default=100, help="at most so many steps per fit (default: 100)")
+    parser.add_argument("--seconds", type=float, help="stop after so long with the best so far, as Ctrl-C does")
+    parser.add_argument("--seed", type=int, default=0, help="of batches and folds (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="threads, 0 for ONNX Runtime's choice (default: 1)")
+    parser.epilog = "example:\n  isoform personalize bundle/ --data my-digits/ -o me.safetensors\n"
+    parser.epilog += "  isoform predict bundle/ digit.png --signature me.safetensors"
+
+
+def run_personalize(arguments: argparse.Namespace) -> int:
+    """Fit, write the file, and say as JSON on stdout what it is worth. 130 after Ctrl-C, with the best so far written."""
+    from isoform.runtime.commands import choose_signature
+    from isoform.runtime.labelled import read_labelled
+    from isoform.runtime.runtime import Runtime
+
+    if arguments.seed < 0:
+        raise UsageError(f"--seed is {arguments.seed}, but 0 or more was expected")
+    if not arguments.output.absolute().parent.is_dir():
+        raise UsageError(f"{arguments.output.parent} is no folder; make it first")
+    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime, _Bar() as bar:
+        chosen = arguments.task is not None or arguments.signature is not None
+        start = choose_signature(runtime, task=arguments.task, file=arguments.signature) if chosen else None
+        data = read_labelled(arguments.data, shape=runtime.bundle.spec.input_shape)
+        classes = sorted(set(data.labels)) if arguments.new_labels else None
+        outcome = runtime.fit(
+            data.x, np.array(data.labels), start, parts=tuple(arguments.parts.split(",")), statistics=arguments.statistics,
+            classes=classes, seed=arguments.seed, steps=arguments.steps, seconds=arguments.seconds, progress=bar,
+        )  # fmt: skip
+    signature = outcome.signature
+    if arguments.float16:
+        signature = signature.replace(precision="float16", parent=signature.parent)
+    signature.save(arguments.output)
+    print(f"{arguments.output}: {outcome.sentence()}", file=sys.stderr)
+    scores = {
+        when: {"loss": round(score.loss, 6), "accuracy": round(score.accuracy, 6)}
+        for when, score in (("before", outcome.before), ("after", outcome.after))
+    }
+    summary = {
+        "signature": str(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()),
+        "start": outcome.start.digest, "task": signature.task, "samples": len(data.labels), "improved": outcome.improved,
+        "held_back": outcome.held_back, **scores, "steps": outcome.steps, "statistics": outcome.statistics,
+        "stopped": outcome.stopped or None, "seconds": round(outcome.seconds, 3),
+    }  # fmt: skip
+    print(json.dumps(summary))
+    return 130 if outcome.stopped == "ctrl-c" else 0
+
+
+class _Bar:
+    """A line with a bar on a terminal; nothing where stderr is none. The base package has no library for it."""
+
+    WIDTH = 30
+
+    def __init__(self) -> None:
+        self._drawn = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._drawn:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    def __call__(self, report: Report) -> None:
+        """Show a step's report."""
+        if not sys.stderr.isatty():
+            return
+        self._drawn = True
+        full = self.WIDTH * report.step // report.steps
+        bar = "█" * full + "░" * (self.WIDTH - full)
+        text = f"{bar} step {report.step} of at most {report.steps}  loss {report.loss:.3f}  best {report.best:.3f}"
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
