@@ -4,7 +4,7 @@ The network is isometric, so one block's graph is all that is needed, whatever L
 weights (BN is in them), ⊛ a depthwise convolution, σ the hard sigmoid, ∘ a product channel by channel:
 
     a = W₁x + b₁    h = a σ(a)    d = W_d ⊛ h + b₂    y = d σ(d)
-    z = mean(y)    r = relu(S₁z + c₁)    q = σ(S₂r + c₂)    output = x + (W₂∘q) y + b₃
+    z = mean(y)    r = relu(S₁z + c₁)    q₀ = S₂r + c₂    q = σ(q₀)    output = x + (W₂∘q) y + b₃
 
 In training mode BN stands beside the weights, and each of the three normalises by statistics that lean to the batch's own:
 
@@ -27,7 +27,10 @@ from isoform.compile.nodes import Nodes
 from isoform.runtime.fold import row_shapes
 from isoform.runtime.spec import NetworkSpec
 
-__all__ = ["Block", "block_forward_graph", "block_statistics_graph", "file_of", "folded_block_shapes"]
+__all__ = ["KEPT", "Block", "block_forward_graph", "block_statistics_graph", "file_of", "folded_block_shapes"]
+
+KEPT = ("a", "d", "z", "r", "q0")
+"""What the forward pass hands to the product, besides its input."""
 
 
 class Block(Nodes):
@@ -58,6 +61,12 @@ class Block(Nodes):
         self.depthwise.forward("h", "d", bias="depthwise.bias")
         self.hard_swish("d", "y")
         self.gate()
+
+    def kept_shapes(self, samples: int | str) -> dict[str, list[Any]]:
+        """Shapes of ``KEPT``."""
+        e, r, grid = self.spec.expanded, self.spec.squeezed, self.spec.grid
+        shapes = [samples, e, *grid], [samples, e, *grid], [samples, e], [samples, r], [samples, e]
+        return dict(zip(KEPT, shapes, strict=True))
 
     def gate(self) -> None:
         """z, r and q from y, as vectors: (n, E), (n, R), (n, E)."""
@@ -139,14 +148,14 @@ def block_forward_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes
 
     Returns:
         An ONNX file: inputs ``x`` (n, C, height, width) and the folded weights under ``row_shapes``' names and
-        ``expand.bias``, ``depthwise.bias``, ``project.bias``; output ``output``, of x's shape. float32.
+        ``expand.bias``, ``depthwise.bias``, ``project.bias``; outputs ``output``, of x's shape, and ``KEPT``. float32.
     """
     block = Block(spec, lanes)
     block.forward()
     bias = block.reshape("project.bias", [1, spec.channels, 1, 1], "b₃")
     block("Add", [block("Add", [block.projection(), bias], "o"), "x"], "output")
     feature = ["n", spec.channels, *spec.grid]
-    return file_of(block, {"x": feature, **folded_block_shapes(spec)}, {"output": feature})
+    return file_of(block, {"x": feature, **folded_block_shapes(spec)}, {"output": feature, **block.kept_shapes("n")})
 
 
 def block_statistics_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes:

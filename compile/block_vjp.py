@@ -1,7 +1,7 @@
 """The block's vector-Jacobian product: gradients of a loss by its input and every weight, from g = dL/d output.
 
-It computes the forward pass again, so that training keeps L inputs and nothing else (checkpointing). In ``block.py``'s symbols,
-all that the projection and its gate need is one product per sample, M = y gᵀ:
+The forward pass hands over x, a, d, z, r and q₀; h, y and the slopes, which are cheap, are computed again. In ``block.py``'s
+symbols, all that the projection and its gate need is one product per sample, M = y gᵀ:
 
     dL/dW₂ = Σ_n q∘Mᵀ    dL/dq = Σ_c M∘W₂ᵀ    dL/dy = (W₂∘q)ᵀ g + dL/dz / P
 
@@ -18,6 +18,7 @@ from typing import Any
 from onnx import TensorProto
 
 from isoform.compile.block import Block, file_of, folded_block_shapes
+from isoform.runtime.fold import row_shapes
 from isoform.runtime.learn.layout import BATCH
 from isoform.runtime.spec import NetworkSpec
 
@@ -25,7 +26,7 @@ __all__ = ["BlockProduct", "block_vjp_graph"]
 
 
 class BlockProduct(Block):
-    """Nodes of the product, after those of ``forward``."""
+    """Nodes of the product."""
 
     def columns(self, rows: str) -> str:
         """(n, channels, P) → (n, P, channels)."""
@@ -61,8 +62,13 @@ class BlockProduct(Block):
         self.reshape(self("Slice", [both, last, end, axis], "db₁"), [-1], "expand.bias.gradient")
 
     def backward(self) -> None:
-        """Every gradient."""
-        c, e, (height, width) = self.spec.channels, self.spec.expanded, self.spec.grid
+        """Every gradient, from g and what was kept."""
+        c, e, r, (height, width) = self.spec.channels, self.spec.expanded, self.spec.squeezed, self.spec.grid
+        self.hard_swish("a", "h")
+        self.hard_swish("d", "y")
+        self("HardSigmoid", ["q0"], "q", alpha=1 / 6, beta=0.5)
+        self.reshape("squeeze.weight", [r, e], "S₁")
+        self.reshape("excite.weight", [e, r], "S₂")
         # the projection and its gate
         g = self.rows("g")
         m = self("MatMul", [self.rows("y"), self.columns(g)], "M")
@@ -101,17 +107,21 @@ def block_vjp_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes:
         lanes: As in ``Block``; with lanes, n is ``BATCH``.
 
     Returns:
-        An ONNX file: inputs as those of the forward graph, but for ``project.bias``, and ``g``, dL/d output; outputs
-        ``x.gradient``, and ``<name>.gradient`` for every weight, each of its weight's shape, summed over the batch. float32.
+        An ONNX file: inputs ``x``, ``g``, dL/d output, what ``KEPT`` names, and the folded weights without biases; outputs
+        ``x.gradient``, and ``<name>.gradient`` for every weight and bias, of its shape, summed over the batch. float32.
     """
     block = BlockProduct(spec, lanes)
-    block.forward()
     block.backward()
+    samples = "n" if lanes is None else BATCH
+    feature: list[Any] = [samples, spec.channels, *spec.grid]
     shapes = folded_block_shapes(spec)
-    feature: list[Any] = ["n" if lanes is None else BATCH, spec.channels, *spec.grid]
-    inputs: dict[str, list[Any]] = {
+    weights = {name: shape for name, shape in row_shapes(spec).items() if name.endswith("weight")}
+    inputs = {
         "x": feature,
         "g": feature,
-        **{name: shape for name, shape in shapes.items() if name != "project.bias"},
+        **block.kept_shapes(samples),
+        **{n: list(shape) for n, shape in weights.items()},
     }
-    return file_of(block, inputs, {"x.gradient": feature, **{f"{name}.gradient": s for name, s in shapes.items()}})
+    return file_of(
+        block, inputs, {"x.gradient": feature, **{f"{name}.gradient": shape for name, shape in shapes.items()}}
+    )

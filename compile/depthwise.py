@@ -82,11 +82,11 @@ class BlockedDepthwise(_Depthwise):
         self.plain(self.conv(inputs, f"{output} blocked", group=self.filled), output)
 
     def backward(self, gd: str, h: str, output: str) -> None:
-        """dL/dh, and dL/dW_d, from dL/dd. Needs ``forward`` before it."""
+        """dL/dh, and dL/dW_d, from dL/dd."""
         spec, nodes, k, filled = self.spec, self.nodes, self.spec.kernel, self.filled
         blocked = self.blocked(gd)
         self.plain(self.conv([blocked, self.weight(self.turned())], f"{output} blocked", group=filled), output)
-        image = nodes.reshape(f"{h} blocked", [1, BATCH * filled, *spec.grid], "h of all samples")
+        image = nodes.reshape(self.blocked(h), [1, BATCH * filled, *spec.grid], "h of all samples")
         kernel = nodes.reshape(blocked, [BATCH * filled, 1, *spec.grid], "gd as a kernel")
         each = self.conv([image, kernel], "dw blocked", group=BATCH * filled, kernel_shape=list(spec.grid))
         each = nodes.reshape(each, [BATCH, filled // self.lanes, k * k, self.lanes], "dw of all samples")

@@ -142,12 +142,11 @@ def fold(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Ar
     scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
     places = spec.bn_slices
     weights: dict[str, Array] = {f"{name}.bias": shift[place] for name, place in places.items()}
-    for layer in range(spec.layers):
-        for name in row_shapes(spec):
-            part, bn = blocks[name][layer], places.get(f"layer{layer:02d}.{name.removesuffix('.weight')}")
-            weights[f"layer{layer:02d}.{name}"] = (
-                part if bn is None else part * scale[bn, None, None, None].astype(np.float32)
-            )
+    for name, mixed in blocks.items():
+        bn = [places.get(f"layer{layer:02d}.{name.removesuffix('.weight')}") for layer in range(spec.layers)]
+        if bn[0] is not None:
+            mixed = mixed * np.stack([scale[place] for place in bn]).astype(np.float32)[:, :, None, None, None]
+        weights.update({f"layer{layer:02d}.{name}": mixed[layer] for layer in range(spec.layers)})
     stem = tensors["input_adapter.weight"].astype(np.float64) * scale[places["input_adapter"], None, None, None]
     stem /= np.asarray(spec.std)[None, :, None, None]
     weights["input_adapter.weight"] = stem

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from isoform.compile.build import write_compiled
 from isoform.compile.graph import fast_graph, portable_graph
+from isoform.compile.training import training_graphs
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.fold import fold
 from isoform.runtime.signature import Signature
@@ -37,12 +39,15 @@ def make_bundle(spec: NetworkSpec, path: Path) -> Bundle:
     bundle = Bundle.create(spec=spec, tensors=tensors, signatures={"base": base}, training={})
     path.mkdir()
     bundle.write(path)
-    files = {
-        "portable.onnx": portable_graph(spec, template=bundle.digest),
-        "fast/base.onnx": complete_file(bundle, base),
-    }
+    return compile_unverified(bundle, path, {"fast/base.onnx": complete_file(bundle, base)})
+
+
+def compile_unverified(bundle: Bundle, path: Path, files: Mapping[str, bytes]) -> Bundle:
+    """Write ``compiled/`` with what runs and learns, and some files more; signatures stay as they are."""
+    graphs = {f"training/{name}": graph for name, graph in training_graphs(bundle.spec).items()}
+    portable = {"portable.onnx": portable_graph(bundle.spec, template=bundle.digest)}
     (path / "compiled").mkdir()
-    write_compiled(path / "compiled", bundle, {"base": base}, files, {}, tau=1.0)
+    write_compiled(path / "compiled", bundle, bundle.signatures, {**portable, **graphs, **files}, {}, tau=1.0)
     return Bundle.load(path)
 
 

@@ -9,7 +9,7 @@
 
 The input adapter's normalisation is undone the same way: W'' = W' / std, b'' = t - Σ W'' · mean. Where γ and β are mixed from the
 templates (``affine = "mixed"``) and the signature has none of its own, their gradient goes on to ξ.
-All in float64. Source: Compositional Models, section 3.2, and the chain rule.
+Products over templates are float64. Source: Compositional Models, section 3.2, and the chain rule.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ def signature_gradient(
         ``mixture`` (L, K), ``bn.affine`` (2, N), ``logits.weight``, ``logits.bias``; float64, each of its part's shape.
     """
     affine, statistics = parts["bn.affine"], parts["bn.statistics"]
-    theta, places = template_matrix(spec, tensors).astype(np.float64), spec.bn_slices
+    theta, places = template_matrix(spec, tensors), spec.bn_slices
     scale, _ = bn_scale_shift(spec, affine, statistics)
     blocks, xi = mix(spec, theta, parts["mixture"]), softmax(parts["mixture"])
     d_scale, d_shift = np.zeros(spec.bn_channels), np.zeros(spec.bn_channels)
-    rows = []
-    for layer in range(spec.layers):
-        row = []
-        for name in row_shapes(spec):
-            gradient = gradients[f"layer{layer:02d}.{name}"].astype(np.float64)
-            place = places.get(f"layer{layer:02d}.{name.removesuffix('.weight')}")
-            if place is not None:
-                d_scale[place] = (gradient * blocks[name][layer]).sum(axis=(1, 2, 3))
-                d_shift[place] = gradients[f"layer{layer:02d}.{name.removesuffix('.weight')}.bias"]
-                gradient = gradient * scale[place, None, None, None]
-            row.append(gradient.ravel())
-        rows.append(np.concatenate(row))
-    d_xi = np.stack(rows) @ theta.T
+    layers, columns = range(spec.layers), []
+    for name in row_shapes(spec):
+        part = name.removesuffix(".weight")
+        gradient = np.stack([gradients[f"layer{layer:02d}.{name}"] for layer in layers]).reshape(
+            spec.layers, *blocks[name].shape[1:]
+        )
+        if f"layer00.{part}" in places:
+            channels = np.array([np.arange(spec.bn_channels)[places[f"layer{layer:02d}.{part}"]] for layer in layers])
+            d_scale[channels] = (gradient * blocks[name]).sum(axis=(2, 3, 4), dtype=np.float64)
+            d_shift[channels] = np.stack([gradients[f"layer{layer:02d}.{part}.bias"] for layer in layers])
+            gradient = gradient * scale[channels].astype(np.float32)[:, :, None, None, None]
+        columns.append(gradient.reshape(spec.layers, -1))
+    d_xi = np.concatenate(columns, axis=1).astype(np.float64) @ theta.astype(np.float64).T
     mean, std = (np.asarray(value)[None, :, None, None] for value in (spec.mean, spec.std))
     for name, offset, factor in (("input_adapter", mean, std), ("output_adapter", 0.0, 1.0)):
         d_shift[places[name]] = gradients[f"{name}.bias"]

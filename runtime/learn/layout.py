@@ -84,10 +84,10 @@ def probed_lanes(probe: bytes) -> int | None:
     return None
 
 
-def run(session: ort.InferenceSession, feed: Mapping[str, Array]) -> list[Array]:
-    """Run a training graph; ``EngineError`` if ONNX Runtime cannot."""
+def run(session: ort.InferenceSession, feed: Mapping[str, Array], names: list[str] | None = None) -> list[Array]:
+    """Run a training graph, for some outputs or all; ``EngineError`` if ONNX Runtime cannot."""
     try:
-        found: list[Array] = session.run(None, feed)
+        found: list[Array] = session.run(names, feed)
     except Exception as problem:
         raise EngineError(f"ONNX Runtime could not run a training graph: {first_line(problem)}") from problem
     return found

@@ -57,13 +57,15 @@ class Learner:
     def logits(self, point: Point, x: Array) -> Array:
         """Logits of samples, shape (n, classes), float32."""
         weights = self._fold(point)
-        chunks = [self._network.forward(weights, x[i : i + CHUNK])[0] for i in range(0, len(x), CHUNK)]
+        chunks = [self._network.forward(weights, x[i : i + CHUNK], keep=False)[0] for i in range(0, len(x), CHUNK)]
         return np.concatenate(chunks)
 
     def embeddings(self, point: Point, x: Array) -> Array:
         """What the logits layer sees, shape (n, embedding), float32."""
         weights = self._fold(point)
-        chunks = [self._network.forward(weights, x[i : i + CHUNK])[1].features for i in range(0, len(x), CHUNK)]
+        chunks = [
+            self._network.forward(weights, x[i : i + CHUNK], keep=False)[1].features for i in range(0, len(x), CHUNK)
+        ]
         return np.concatenate(chunks)
 
     def gradient(

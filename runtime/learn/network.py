@@ -2,8 +2,8 @@
 
 Blocks run in ONNX Runtime, by two graphs that ``isoform compile`` exported once for all layers (``compile/block.py``); the adapters,
 the embedding and the logits layer are matrix products over pixels, which numpy does as fast. BN is folded in, with its running
-statistics. Between the passes L + 1 block inputs are kept, and the small activations of the adapters; a pass through a block
-needs the activations of ``BATCH`` samples at a time.
+statistics. Between the passes every block's input is kept and its two convolutions' outputs, L · (C + 2E) numbers per pixel and
+sample: to compute them again would take a fifth more time. A product needs the activations of ``BATCH`` samples of one block.
 
 With u the pixels after an affine map and ω the hard swish, whose slope is ω'(u) = u/3 + 1/2 inside (-3, 3), else 0 or 1:
 
@@ -33,8 +33,10 @@ class Kept:
     """Samples cut for the stem, (n · pixels, channels · kernel)."""
     stem: Array
     """The stem before its activation, (n · pixels, C)."""
-    inputs: tuple[Array, ...]
-    """Inputs of the L blocks, and the output of the last, each (n, C, height, width)."""
+    blocks: tuple[dict[str, Array], ...]
+    """Of every block its input, ``x``, and what its product needs besides; none where gradients are not wanted."""
+    last: Array
+    """The last block's output, (n, C, height, width)."""
     out: Array
     """The output adapter before its activation, (n, pixels, H)."""
     pooled: Array
@@ -59,30 +61,37 @@ class FoldedNetwork:
         self._spec = spec
         self._forward, self._vjp = blocks.forward, blocks.vjp
         self._names = [entry.name for entry in self._forward.get_inputs() if entry.name != "x"]
-        self._vjp_names = [entry.name for entry in self._vjp.get_inputs() if entry.name not in ("x", "g")]
+        self._outputs = [entry.name for entry in self._forward.get_outputs()]
+        kept = {"x", "g", *self._outputs}
+        self._vjp_names = [entry.name for entry in self._vjp.get_inputs() if entry.name not in kept]
         self._gradients = [entry.name.removesuffix(".gradient") for entry in self._vjp.get_outputs()]
 
-    def forward(self, weights: Mapping[str, Array], x: Array) -> tuple[Array, Kept]:
+    def forward(self, weights: Mapping[str, Array], x: Array, *, keep: bool = True) -> tuple[Array, Kept]:
         """Logits, and what the backward pass needs.
 
         Args:
             weights: What ``fold`` returned, the logits layer included.
             x: Samples, shape (n, channels, height, width), float32.
+            keep: False to keep nothing of the blocks.
 
         Returns:
             Logits, shape (n, classes), float32; and the rest.
         """
         spec, patches = self._spec, cut_patches(self._spec, x)
         stem = patches @ weights["input_adapter.weight"].reshape(spec.channels, -1).T + weights["input_adapter.bias"]
-        inputs = [channels_first(hard_swish(stem), len(x), spec.grid)]
+        z, blocks = channels_first(hard_swish(stem), len(x), spec.grid), []
+        names = self._outputs if keep else self._outputs[:1]
         for layer in range(spec.layers):
             feed = {name: weights[f"layer{layer:02d}.{name}"] for name in self._names}
-            inputs.append(run(self._forward, {"x": inputs[-1], **feed})[0])
-        pixels = inputs[-1].reshape(len(x), spec.channels, -1).transpose(0, 2, 1)
+            output, *rest = run(self._forward, {"x": z, **feed}, names)
+            if keep:
+                blocks.append({"x": z, **dict(zip(self._outputs[1:], rest, strict=True))})
+            z = output
+        pixels = z.reshape(len(x), spec.channels, -1).transpose(0, 2, 1)
         out = pixels @ weights["output_adapter.weight"][:, :, 0, 0].T + weights["output_adapter.bias"]
         pooled = hard_swish(out).mean(axis=1)
         embedding = pooled @ weights["embedding.weight"].T + weights["embedding.bias"]
-        kept = Kept(patches, stem, tuple(inputs), out, pooled, embedding)
+        kept = Kept(patches, stem, tuple(blocks), z, out, pooled, embedding)
         return kept.features @ weights["logits.weight"].T + weights["logits.bias"], kept
 
     def backward(self, weights: Mapping[str, Array], kept: Kept, g: Array) -> dict[str, Array]:
@@ -100,7 +109,7 @@ class FoldedNetwork:
         gradients["logits.weight"], gradients["logits.bias"] = g.T @ kept.features, g.sum(axis=0)
         g = (g @ weights["logits.weight"]) * _swish_slope(kept.embedding)
         g = (g @ weights["embedding.weight"])[:, None, :] / np.float32(kept.out.shape[1]) * _swish_slope(kept.out)
-        last = kept.inputs[-1]
+        last = kept.last
         pixels = last.reshape(len(last), spec.channels, -1).transpose(0, 2, 1).reshape(-1, spec.channels)
         flat = g.reshape(-1, spec.head_channels)
         gradients["output_adapter.weight"] = (flat.T @ pixels)[:, :, None, None]
@@ -108,7 +117,7 @@ class FoldedNetwork:
         g = channels_first(flat @ weights["output_adapter.weight"][:, :, 0, 0], len(last), spec.grid)
         for layer in reversed(range(spec.layers)):
             feed = {name: weights[f"layer{layer:02d}.{name}"] for name in self._vjp_names}
-            found = self._product(kept.inputs[layer], g, feed)
+            found = self._product({**kept.blocks[layer], "g": g}, feed)
             g = found.pop("x")
             gradients.update({f"layer{layer:02d}.{name}": gradient for name, gradient in found.items()})
         flat = g.transpose(0, 2, 3, 1).reshape(-1, spec.channels) * _swish_slope(kept.stem)
@@ -116,16 +125,16 @@ class FoldedNetwork:
         gradients["input_adapter.bias"] = flat.sum(axis=0)
         return gradients
 
-    def _product(self, x: Array, g: Array, feed: Mapping[str, Array]) -> dict[str, Array]:
+    def _product(self, features: dict[str, Array], weights: Mapping[str, Array]) -> dict[str, Array]:
         """A block's vector-Jacobian product: ``x`` → dL/dx, and every weight's gradient, summed over the samples."""
-        parts = []
-        for start in range(0, len(x), BATCH):
-            ends = {"x": x[start : start + BATCH], "g": g[start : start + BATCH]}
-            if missing := BATCH - len(ends["x"]):  # a sample without a gradient adds nothing
-                ends = {name: np.pad(end, ((0, missing), *((0, 0),) * 3)) for name, end in ends.items()}
-            parts.append(run(self._vjp, {**ends, **feed}))
+        parts, samples = [], len(features["x"])
+        for start in range(0, samples, BATCH):
+            some = {name: array[start : start + BATCH] for name, array in features.items()}
+            if missing := BATCH - len(some["x"]):  # a sample without a gradient adds nothing
+                some = {name: np.pad(a, ((0, missing), *((0, 0),) * (a.ndim - 1))) for name, a in some.items()}
+            parts.append(run(self._vjp, {**some, **weights}))
         together = {name: sum(values[1:], values[0]) for name, *values in zip(self._gradients, *parts, strict=True)}
-        together["x"] = np.concatenate([part[self._gradients.index("x")] for part in parts])[: len(x)]
+        together["x"] = np.concatenate([part[self._gradients.index("x")] for part in parts])[:samples]
         return together
 
 

@@ -37,7 +37,8 @@ PARTS: dict[str, tuple[str, ...]] = {
 STATISTICS_SAMPLES = 256
 """At most so many samples for BN's statistics: what bounds their memory."""
 MUCH = 10
-"""If the samples' BN statistics make the loss so many times smaller, fits from the base's own are not worth their time."""
+"""If the samples' BN statistics make the loss so many times smaller, fits from the base's own are not worth their time.
+If they do not, and nothing can be held back to tell, they are not worth their risk."""
 STEPS = 100
 
 
@@ -179,10 +180,10 @@ def personalize(
                 f"class {classes[missing[0]]!r} has no sample, but a new logits layer needs one of each class"
             )
     started = time.monotonic()
-    search = _Search(learner, x, labels, classes, parts, seed)
+    back = held_back(labels, seed=seed)
+    search = _Search(learner, x, labels, classes, parts, seed, back=bool(back))
     anew = "bn" in parts if statistics is None else statistics
     start, given, points = search.choose(starts, statistics=anew)
-    back = held_back(labels, seed=seed)
     trials: list[tuple[Trial, Point]] = []
     stopped: Literal["", "time", "ctrl-c"] = ""
     deadline = np.inf if seconds is None else started + seconds
@@ -233,7 +234,10 @@ class _Search:
         classes: tuple[str, ...] | None,
         parts: Sequence[Part],
         seed: int,
+        *,
+        back: bool,
     ) -> None:
+        self._back = back
         self._learner, self._x, self._labels, self._classes, self._parts = learner, x, labels, classes, parts
         rows = np.random.default_rng(seed).permutation(len(x))[:STATISTICS_SAMPLES]
         self._few = x[np.sort(rows)]
@@ -247,10 +251,10 @@ class _Search:
             if statistics:
                 points.append(given.with_parts({"bn.statistics": self._learner.statistics(given, self._few)}))
                 losses.append(self._loss(points[1]))
-                if losses[1] >= losses[0]:
-                    points.pop()
-                elif losses[1] * MUCH < losses[0]:
+                if losses[1] * MUCH < losses[0]:
                     points.pop(0)
+                elif losses[1] >= losses[0] or not self._back:
+                    points.pop()
             found.append((min(losses), signature, given, points))
         _, signature, given, points = min(found, key=lambda entry: entry[0])
         return signature, given, points

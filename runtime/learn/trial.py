@@ -162,4 +162,4 @@ class Trial:
         labels = self._labels[np.concatenate(sets)]
         shares = class_shares(labels)
         loss, _ = cross_entropy(logits, labels, weights=shares)
-        return Score(loss, float(shares @ (logits.argmax(axis=1) == labels)))
+        return Score(loss, round(float(shares @ (logits.argmax(axis=1) == labels)), 9))

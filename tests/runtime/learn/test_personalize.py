@@ -127,7 +127,7 @@ def test_one_sample_per_class(runtime, slanted) -> None:
     again = runtime.fit(x, labels, outcome.signature)
     if outcome.after.loss <= ENOUGH:
         assert again.signature is outcome.signature
-    assert again.after.loss <= outcome.after.loss
+    assert again.after.loss <= outcome.after.loss + 1e-6
 
 
 def test_samples_held_back_are_never_all_of_a_class() -> None:
@@ -157,9 +157,9 @@ def test_a_personal_signature_can_be_a_start(runtime, slanted) -> None:
     """What it holds of its own stays in the result, and the result names it as its parent."""
     x, labels = slanted[:2]
     first = runtime.personalize(x[::2], labels[::2], runtime.signature("plain"), parts=("head",), steps=30)
-    second = runtime.fit(x[1::2], labels[1::2], first, parts=("mixture",), steps=30)
+    second = runtime.fit(x[1::2], labels[1::2], first, parts=("bn",), statistics=False, steps=60)
     assert second.improved
-    assert set(second.signature.parts) == {"mixture", "logits.weight", "logits.bias"}
+    assert set(second.signature.parts) == {"bn.affine", "logits.weight", "logits.bias"}
     assert (second.signature.parent, second.signature.base) == (first.digest, first.base)
     assert np.array_equal(second.signature.parts["logits.weight"], first.parts["logits.weight"])
 
