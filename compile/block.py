@@ -24,10 +24,10 @@ from onnx import TensorProto, helper
 from isoform.compile.depthwise import BlockedDepthwise, PlainDepthwise
 from isoform.compile.graph import make_model
 from isoform.compile.nodes import Nodes
-from isoform.runtime.fold import row_shapes
+from isoform.runtime.learn.arrange import filled
 from isoform.runtime.spec import NetworkSpec
 
-__all__ = ["KEPT", "Block", "block_forward_graph", "block_statistics_graph", "file_of", "folded_block_shapes"]
+__all__ = ["KEPT", "Block", "block_forward_graph", "block_statistics_graph", "file_of"]
 
 KEPT = ("a", "d", "z", "r", "q0")
 """What the forward pass hands to the product, besides its input."""
@@ -70,18 +70,15 @@ class Block(Nodes):
 
     def gate(self) -> None:
         """z, r and q from y, as vectors: (n, E), (n, R), (n, E)."""
-        e, r = self.spec.expanded, self.spec.squeezed
-        self.reshape(self("GlobalAveragePool", ["y"], "z map"), [-1, e], "z")
-        squeeze, excite = self.reshape("squeeze.weight", [r, e], "S₁"), self.reshape("excite.weight", [e, r], "S₂")
-        self("Relu", [self("Gemm", ["z", squeeze, "squeeze.bias"], "r0", transB=1)], "r")
-        self("Gemm", ["r", excite, "excite.bias"], "q0", transB=1)
+        self.reshape(self("GlobalAveragePool", ["y"], "z map"), [-1, self.spec.expanded], "z")
+        self("Relu", [self("Gemm", ["z", "squeeze.weight", "squeeze.bias"], "r0", transB=1)], "r")
+        self("Gemm", ["r", "excite.weight", "excite.bias"], "q0", transB=1)
         self("HardSigmoid", ["q0"], "q", alpha=1 / 6, beta=0.5)
 
     def projection(self) -> str:
         """(W₂∘q) y: one product per sample."""
-        c, e = self.spec.channels, self.spec.expanded
-        weight = self.reshape("project.weight", [1, c, e], "W₂")
-        gated = self("Mul", [weight, self.reshape("q", [-1, 1, e], "q row")], "W₂∘q")
+        row = self.reshape("q", [-1, 1, self.spec.expanded], "q row")
+        gated = self("Mul", ["project.weight", row], "W₂∘q")
         product = self("MatMul", [gated, self.rows("y")], "(W₂∘q) y rows")
         return self.reshape(product, [0, 0, *self.spec.grid], "(W₂∘q) y")
 
@@ -117,11 +114,15 @@ class Block(Nodes):
         self("BatchNormalization", [u, *rows], output, epsilon=self.spec.bn_eps)
 
 
-def folded_block_shapes(spec: NetworkSpec) -> dict[str, list[int]]:
-    """The block's folded weights, in the order of the graphs' inputs."""
-    shapes = {name: list(shape) for name, shape in row_shapes(spec).items()}
-    for part in ("expand", "depthwise", "project"):
-        shapes[f"{part}.bias"] = shapes[f"{part}.weight"][:1]
+def weight_shapes(spec: NetworkSpec, lanes: int | None, *, biases: bool) -> dict[str, list[Any]]:
+    """A layer's weights as ``isoform.runtime.learn.arrange`` hands them over; with or without those biases that BN makes."""
+    c, e, r, k, f = spec.channels, spec.expanded, spec.squeezed, spec.kernel, filled(spec, lanes)
+    shapes: dict[str, list[Any]] = {
+        "expand.weight": [e, c, 1, 1], "depthwise.weight": [f, 1, k, k], "squeeze.weight": [r, e], "squeeze.bias": [r],
+        "excite.weight": [e, r], "excite.bias": [e], "project.weight": [1, c, e],
+    }  # fmt: skip
+    if biases:
+        shapes |= {"expand.bias": [e], "depthwise.bias": [f], "project.bias": [1, c, 1, 1]}
     return shapes
 
 
@@ -147,15 +148,15 @@ def block_forward_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes
         lanes: As in ``Block``.
 
     Returns:
-        An ONNX file: inputs ``x`` (n, C, height, width) and the folded weights under ``row_shapes``' names and
-        ``expand.bias``, ``depthwise.bias``, ``project.bias``; outputs ``output``, of x's shape, and ``KEPT``. float32.
+        An ONNX file: inputs ``x`` (n, C, height, width) and ``forward_feeds``; outputs ``output``, of x's shape, and ``KEPT``. float32.
     """
     block = Block(spec, lanes)
     block.forward()
-    bias = block.reshape("project.bias", [1, spec.channels, 1, 1], "b₃")
-    block("Add", [block("Add", [block.projection(), bias], "o"), "x"], "output")
+    block("Add", [block("Add", [block.projection(), "project.bias"], "o"), "x"], "output")
     feature = ["n", spec.channels, *spec.grid]
-    return file_of(block, {"x": feature, **folded_block_shapes(spec)}, {"output": feature, **block.kept_shapes("n")})
+    return file_of(
+        block, {"x": feature, **weight_shapes(spec, lanes, biases=True)}, {"output": feature, **block.kept_shapes("n")}
+    )
 
 
 def block_statistics_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes:
@@ -166,13 +167,13 @@ def block_statistics_graph(spec: NetworkSpec, *, lanes: int | None = None) -> by
         lanes: As in ``Block``.
 
     Returns:
-        An ONNX file: inputs ``x`` (n, C, height, width), the mixed weights under ``row_shapes``' names, ``affine`` and
+        An ONNX file: inputs ``x`` (n, C, height, width), ``unfolded_feeds``, ``affine`` and
         ``statistics``, (2, B) with B = 2E + C: γ and β, mean and variance of the block's BN channels; and ``alpha`` (1,), 0 to 1.
         Outputs ``output``, of x's shape, and ``statistics.new`` (2, B). float32.
     """
     block = Block(spec, lanes)
     block.forward_in_training_mode()
     feature, channels = ["n", spec.channels, *spec.grid], [2, spec.block_bn_channels]
-    weights = {name: list(shape) for name, shape in row_shapes(spec).items()}
+    weights = weight_shapes(spec, lanes, biases=False)
     inputs: dict[str, list[Any]] = {"x": feature, **weights, "affine": channels, "statistics": channels, "alpha": [1]}
     return file_of(block, inputs, {"output": feature, "statistics.new": channels})

@@ -17,8 +17,8 @@ from typing import Any
 
 from onnx import TensorProto
 
-from isoform.compile.block import Block, file_of, folded_block_shapes
-from isoform.runtime.fold import row_shapes
+from isoform.compile.block import Block, file_of
+from isoform.runtime.learn.arrange import filled
 from isoform.runtime.learn.layout import BATCH
 from isoform.runtime.spec import NetworkSpec
 
@@ -45,46 +45,35 @@ class BlockProduct(Block):
         middle = self("Mul", [self("Sub", [f"σ({u})", self.number(0.5)], f"σ({u})-½"), self.inside(u)], f"{u} step")
         return self("Mul", [g, self("Add", [f"σ({u})", middle], f"ω'({u})")], output)
 
+    def total(self, x: str, output: str) -> None:
+        """Sum over the samples, as one row: a product with ones, which is faster than a sum over the first axis."""
+        rows = self.reshape(x, [BATCH, -1], f"{x} by sample")
+        self("Gemm", [self.ones(1, BATCH), rows], output)
+
     def dense_gradient(self, gradient: str, x: str, part: str) -> None:
         """dL/dW = Gᵀ X, and dL/db, of a product over the samples' vectors."""
-        weight = self("Gemm", [gradient, x], f"d{part}", transA=1)
-        self("Unsqueeze", [weight, self.integers([2, 3])], f"{part}.weight.gradient")
-        self.sum(gradient, (0,), f"{part}.bias.gradient")
-
-    def expand_gradient(self, gradient: str) -> None:
-        """dL/dW₁ = Σ_n G_n X_nᵀ, and dL/db₁."""
-        c = self.spec.channels
-        each = self("MatMul", [self.rows(gradient), self.columns(self.with_ones(self.rows("x")))], "dW₁ and db₁ each")
-        both = self.sum(each, (0,), "dW₁ and db₁")
-        first, last, end, axis = (self.integers([value]) for value in (0, c, c + 1, 1))
-        weight = self("Slice", [both, first, last, axis], "dW₁")
-        self("Unsqueeze", [weight, self.integers([2, 3])], "expand.weight.gradient")
-        self.reshape(self("Slice", [both, last, end, axis], "db₁"), [-1], "expand.bias.gradient")
+        self("Gemm", [gradient, x], part, transA=1)
+        self("Gemm", [self.ones(1, BATCH), gradient], f"{part}.bias")
 
     def backward(self) -> None:
         """Every gradient, from g and what was kept."""
-        c, e, r, (height, width) = self.spec.channels, self.spec.expanded, self.spec.squeezed, self.spec.grid
+        e, (height, width) = self.spec.expanded, self.spec.grid
         self.hard_swish("a", "h")
         self.hard_swish("d", "y")
         self("HardSigmoid", ["q0"], "q", alpha=1 / 6, beta=0.5)
-        self.reshape("squeeze.weight", [r, e], "S₁")
-        self.reshape("excite.weight", [e, r], "S₂")
         # the projection and its gate
-        g = self.rows("g")
+        g, weight = self.rows("g"), "project.transposed"
         m = self("MatMul", [self.rows("y"), self.columns(g)], "M")
         gate = self.reshape("q", [-1, e, 1], "q column")
-        project = self.sum(self("Mul", [m, gate], "q∘M"), (0,), "dW₂ᵀ")
-        project = self("Transpose", [project], "dW₂", perm=[1, 0])
-        self("Unsqueeze", [project, self.integers([2, 3])], "project.weight.gradient")
-        self.sum("g", (0, 2, 3), "project.bias.gradient")
-        weight = self("Transpose", [self.reshape("project.weight", [c, e], "W₂")], "W₂ᵀ", perm=[1, 0])
+        self.total(self("Mul", [m, gate], "q∘M"), "project")
+        self.sum("g", (0, 2, 3), "project.bias")
         gq = self.sum(self("Mul", [m, weight], "M∘W₂ᵀ"), (2,), "dL/dq")
         gq = self("Mul", [gq, self("Mul", [self.inside("q0"), self.number(1 / 6)], "σ'(q0)")], "gq")
         self.dense_gradient(gq, "r", "excite")
         alive = self("Cast", [self("Greater", ["r", self.number(0.0)], "r>0")], "alive", to=TensorProto.FLOAT)
-        gr = self("Mul", [self("Gemm", [gq, "S₂"], "dL/dr"), alive], "gr")
+        gr = self("Mul", [self("Gemm", [gq, "excite.weight"], "dL/dr"), alive], "gr")
         self.dense_gradient(gr, "z", "squeeze")
-        share = self("Gemm", [gr, "S₁"], "dL/dz / P", alpha=1 / (height * width))
+        share = self("Gemm", [gr, "squeeze.weight"], "dL/dz / P", alpha=1 / (height * width))
         share = self.reshape(share, [0, 0, 1], "dL/dz / P column")
         gated = self("Concat", [self("Mul", [weight, gate], "(W₂∘q)ᵀ"), share], "(W₂∘q)ᵀ and dL/dz / P", axis=2)
         gy = self("MatMul", [gated, self.with_ones(g)], "gy rows")
@@ -92,11 +81,11 @@ class BlockProduct(Block):
         # depthwise and expansion
         self.times_slope(gy, "d", "gd")
         self.depthwise.backward("gd", "h", "gh")
-        self.sum("gd", (0, 2, 3), "depthwise.bias.gradient")
+        self.sum("gd", (0, 2, 3), "depthwise.bias")
         self.times_slope("gh", "a", "ga")
-        self.expand_gradient("ga")
-        gx = self("Conv", ["ga", self("Transpose", ["expand.weight"], "W₁ᵀ", perm=[1, 0, 2, 3])], "gx")
-        self("Add", ["g", gx], "x.gradient")
+        inputs = self.columns(self.with_ones(self.rows("x")))
+        self.total(self("MatMul", [self.rows("ga"), inputs], "dW₁ and db₁ each"), "expand")
+        self("Add", ["g", self("Conv", ["ga", "expand.transposed"], "gx")], "x.gradient")
 
 
 def block_vjp_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes:
@@ -104,24 +93,24 @@ def block_vjp_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes:
 
     Args:
         spec: The network's sizes.
-        lanes: As in ``Block``; with lanes, n is ``BATCH``.
+        lanes: As in ``Block``.
 
     Returns:
-        An ONNX file: inputs ``x``, ``g``, dL/d output, what ``KEPT`` names, and the folded weights without biases; outputs
-        ``x.gradient``, and ``<name>.gradient`` for every weight and bias, of its shape, summed over the batch. float32.
+        An ONNX file for n = ``BATCH`` samples. Inputs ``x`` and ``g``, dL/d output, (n, C, height, width), what ``KEPT`` names, and
+        ``vjp_feeds``; outputs ``x.gradient``, and every weight's and bias's gradient, summed over the samples, in the shapes that
+        ``named_gradients`` takes. float32.
     """
     block = BlockProduct(spec, lanes)
     block.backward()
-    samples = "n" if lanes is None else BATCH
-    feature: list[Any] = [samples, spec.channels, *spec.grid]
-    shapes = folded_block_shapes(spec)
-    weights = {name: shape for name, shape in row_shapes(spec).items() if name.endswith("weight")}
-    inputs = {
-        "x": feature,
-        "g": feature,
-        **block.kept_shapes(samples),
-        **{n: list(shape) for n, shape in weights.items()},
-    }
-    return file_of(
-        block, inputs, {"x.gradient": feature, **{f"{name}.gradient": shape for name, shape in shapes.items()}}
-    )
+    c, e, r, k, f = spec.channels, spec.expanded, spec.squeezed, spec.kernel, filled(spec, lanes)
+    feature = [BATCH, c, *spec.grid]
+    inputs: dict[str, list[Any]] = {
+        "x": feature, "g": feature, **block.kept_shapes(BATCH), "expand.transposed": [c, e, 1, 1],
+        "depthwise.turned": [f, 1, k, k], "squeeze.weight": [r, e], "excite.weight": [e, r], "project.transposed": [e, c],
+    }  # fmt: skip
+    outputs: dict[str, list[Any]] = {
+        "x.gradient": feature, "expand": [1, e * (c + 1)], "depthwise": [1, f * k * k], "depthwise.bias": [e],
+        "squeeze": [r, e], "squeeze.bias": [1, r], "excite": [e, r], "excite.bias": [1, e], "project": [1, e * c],
+        "project.bias": [c],
+    }  # fmt: skip
+    return file_of(block, inputs, outputs)

@@ -35,8 +35,12 @@ class Nodes:
         """A float32 constant."""
         return self._constant(np.asarray(value, dtype=np.float32))
 
-    def _constant(self, value: Any) -> str:
-        name = f"{value.dtype} {value.tolist()}"
+    def ones(self, *shape: int) -> str:
+        """A float32 constant of ones."""
+        return self._constant(np.ones(shape, dtype=np.float32), f"ones {shape}")
+
+    def _constant(self, value: Any, name: str = "") -> str:
+        name = name or f"{value.dtype} {value.tolist()}"
         self.constants[name] = numpy_helper.from_array(value, name)
         return name
 

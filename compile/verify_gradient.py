@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import CompileError
 from isoform.runtime.fold import fold
+from isoform.runtime.learn.blocks import open_blocks
 from isoform.runtime.learn.chain import signature_gradient
-from isoform.runtime.learn.layout import open_blocks
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.network import FoldedNetwork
 from isoform.train.bundling import network_from_bundle
@@ -44,7 +44,7 @@ def gradient_gap(bundle: Bundle, task: str, test: Split, training: Mapping[str, 
     x, labels = np.array(test.images[places]), np.array(test.labels[places])
     spec, parts = bundle.spec, bundle.resolve(soft)
 
-    weights, network = fold(spec, bundle.tensors, parts), FoldedNetwork(spec, open_blocks(training, threads=1))
+    weights, network = fold(spec, bundle.tensors, parts), FoldedNetwork(spec, open_blocks(spec, training, threads=1))
     logits, kept = network.forward(weights, x)
     folded = network.backward(weights, kept, cross_entropy(logits, labels)[1])
     found = signature_gradient(spec, bundle.tensors, parts, folded, own_affine=spec.affine != "mixed")

@@ -10,8 +10,8 @@ import numpy as np
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.fold import fold, shared_affine
+from isoform.runtime.learn.blocks import open_blocks
 from isoform.runtime.learn.chain import signature_gradient
-from isoform.runtime.learn.layout import open_blocks
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.network import FoldedNetwork
 from isoform.runtime.learn.statistics import estimate_statistics
@@ -50,9 +50,9 @@ class Learner:
     """
 
     def __init__(self, bundle: Bundle, graphs: Mapping[str, bytes], *, threads: int) -> None:
-        blocks = open_blocks(graphs, threads=threads)
         self.bundle = bundle
-        self._network, self._statistics = FoldedNetwork(bundle.spec, blocks), blocks.statistics
+        self._blocks = open_blocks(bundle.spec, graphs, threads=threads)
+        self._network = FoldedNetwork(bundle.spec, self._blocks)
 
     def logits(self, point: Point, x: Array) -> Array:
         """Logits of samples, shape (n, classes), float32."""
@@ -97,7 +97,7 @@ class Learner:
         """BN statistics of samples, blended with the point's, shape (2, N); see ``estimate_statistics``."""
         bundle = self.bundle
         return estimate_statistics(
-            bundle.spec, bundle.tensors, self._complete(point), x, session=self._statistics, alpha=alpha
+            bundle.spec, bundle.tensors, self._complete(point), x, run_on=self._blocks, alpha=alpha
         )[0]
 
     def _complete(self, point: Point) -> dict[str, Array]:

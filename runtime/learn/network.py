@@ -18,7 +18,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.learn.layout import BATCH, Blocks, run
+from isoform.runtime.learn.arrange import forward_feeds, named_gradients, vjp_feeds
+from isoform.runtime.learn.blocks import Blocks
+from isoform.runtime.learn.layout import BATCH, run
 from isoform.runtime.reference import hard_swish
 from isoform.runtime.spec import Array, NetworkSpec
 
@@ -59,12 +61,9 @@ class FoldedNetwork:
 
     def __init__(self, spec: NetworkSpec, blocks: Blocks) -> None:
         self._spec = spec
-        self._forward, self._vjp = blocks.forward, blocks.vjp
-        self._names = [entry.name for entry in self._forward.get_inputs() if entry.name != "x"]
+        self._forward, self._vjp, self._lanes = blocks.forward, blocks.vjp, blocks.lanes
         self._outputs = [entry.name for entry in self._forward.get_outputs()]
-        kept = {"x", "g", *self._outputs}
-        self._vjp_names = [entry.name for entry in self._vjp.get_inputs() if entry.name not in kept]
-        self._gradients = [entry.name.removesuffix(".gradient") for entry in self._vjp.get_outputs()]
+        self._gradients = [entry.name for entry in self._vjp.get_outputs()]
 
     def forward(self, weights: Mapping[str, Array], x: Array, *, keep: bool = True) -> tuple[Array, Kept]:
         """Logits, and what the backward pass needs.
@@ -81,8 +80,7 @@ class FoldedNetwork:
         stem = patches @ weights["input_adapter.weight"].reshape(spec.channels, -1).T + weights["input_adapter.bias"]
         z, blocks = channels_first(hard_swish(stem), len(x), spec.grid), []
         names = self._outputs if keep else self._outputs[:1]
-        for layer in range(spec.layers):
-            feed = {name: weights[f"layer{layer:02d}.{name}"] for name in self._names}
+        for feed in forward_feeds(spec, weights, self._lanes):
             output, *rest = run(self._forward, {"x": z, **feed}, names)
             if keep:
                 blocks.append({"x": z, **dict(zip(self._outputs[1:], rest, strict=True))})
@@ -115,27 +113,26 @@ class FoldedNetwork:
         gradients["output_adapter.weight"] = (flat.T @ pixels)[:, :, None, None]
         gradients["output_adapter.bias"] = flat.sum(axis=0)
         g = channels_first(flat @ weights["output_adapter.weight"][:, :, 0, 0], len(last), spec.grid)
+        feeds = vjp_feeds(spec, weights, self._lanes)
         for layer in reversed(range(spec.layers)):
-            feed = {name: weights[f"layer{layer:02d}.{name}"] for name in self._vjp_names}
-            found = self._product({**kept.blocks[layer], "g": g}, feed)
-            g = found.pop("x")
+            g, found = self._product({**kept.blocks[layer], "g": g}, feeds[layer])
             gradients.update({f"layer{layer:02d}.{name}": gradient for name, gradient in found.items()})
         flat = g.transpose(0, 2, 3, 1).reshape(-1, spec.channels) * _swish_slope(kept.stem)
         gradients["input_adapter.weight"] = (flat.T @ kept.patches).reshape(spec.shared_shapes["input_adapter.weight"])
         gradients["input_adapter.bias"] = flat.sum(axis=0)
         return gradients
 
-    def _product(self, features: dict[str, Array], weights: Mapping[str, Array]) -> dict[str, Array]:
-        """A block's vector-Jacobian product: ``x`` → dL/dx, and every weight's gradient, summed over the samples."""
-        parts, samples = [], len(features["x"])
+    def _product(self, features: dict[str, Array], weights: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """A block's vector-Jacobian product: dL/dx, and every weight's gradient, summed over the samples."""
+        rows, sums, samples = list[Array](), dict[str, Array](), len(features["x"])
         for start in range(0, samples, BATCH):
             some = {name: array[start : start + BATCH] for name, array in features.items()}
             if missing := BATCH - len(some["x"]):  # a sample without a gradient adds nothing
                 some = {name: np.pad(a, ((0, missing), *((0, 0),) * (a.ndim - 1))) for name, a in some.items()}
-            parts.append(run(self._vjp, {**some, **weights}))
-        together = {name: sum(values[1:], values[0]) for name, *values in zip(self._gradients, *parts, strict=True)}
-        together["x"] = np.concatenate([part[self._gradients.index("x")] for part in parts])[:samples]
-        return together
+            found = dict(zip(self._gradients, run(self._vjp, {**some, **weights}), strict=True))
+            rows.append(found.pop("x.gradient"))
+            sums = {name: sums[name] + value for name, value in found.items()} if sums else found
+        return np.concatenate(rows)[:samples], named_gradients(self._spec, sums, self._lanes)
 
 
 def cut_patches(spec: NetworkSpec, x: Array) -> Array:

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import onnxruntime as ort
 
 from isoform.runtime.fold import mix, template_matrix
+from isoform.runtime.learn.arrange import unfolded_feeds
+from isoform.runtime.learn.blocks import Blocks
 from isoform.runtime.learn.layout import run
 from isoform.runtime.learn.network import channels_first, cut_patches
 from isoform.runtime.reference import hard_swish
@@ -29,7 +30,7 @@ def estimate_statistics(
     parts: Mapping[str, Array],
     x: Array,
     *,
-    session: ort.InferenceSession,
+    run_on: Blocks,
     alpha: float = 1.0,
 ) -> tuple[Array, Array]:
     """BN statistics of samples, blended with those of a signature; and the logits of that pass.
@@ -39,7 +40,7 @@ def estimate_statistics(
         tensors: ``templates.safetensors``' arrays.
         parts: All five parts of a signature, as ``Bundle.resolve`` returns them.
         x: Samples, shape (n, channels, height, width), float32, not normalised. n times pixels should be in the hundreds at least.
-        session: ``Blocks.statistics``.
+        run_on: What ``open_blocks`` returned.
         alpha: α, 0 to 1.
 
     Returns:
@@ -60,11 +61,10 @@ def estimate_statistics(
     mean, std = (np.asarray(value, dtype=np.float32)[:, None, None] for value in (spec.mean, spec.std))
     stem = cut_patches(spec, (x - mean) / std) @ tensors["input_adapter.weight"].reshape(spec.channels, -1).T
     z = channels_first(hard_swish(normalised(stem, "input_adapter")), len(x), spec.grid)
-    for layer in range(spec.layers):
+    for layer, feed in enumerate(unfolded_feeds(spec, blocks, run_on.lanes)):
         first, last = places[f"layer{layer:02d}.expand"].start, places[f"layer{layer:02d}.project"].stop
-        feed = {name: np.ascontiguousarray(weight[layer]) for name, weight in blocks.items()}
         feed |= {"affine": affine[:, first:last].copy(), "statistics": given[:, first:last].copy()}
-        z, new[:, first:last] = run(session, {"x": z, "alpha": np.array([alpha], dtype=np.float32), **feed})
+        z, new[:, first:last] = run(run_on.statistics, {"x": z, "alpha": np.array([alpha], dtype=np.float32), **feed})
     pixels = z.reshape(len(x), spec.channels, -1).transpose(0, 2, 1).reshape(-1, spec.channels)
     out = normalised(pixels @ tensors["output_adapter.weight"][:, :, 0, 0].T, "output_adapter")
     pooled = hard_swish(out).reshape(len(x), -1, spec.head_channels).mean(axis=1)

@@ -14,9 +14,11 @@ from isoform.compile.block_vjp import BlockProduct, block_vjp_graph
 from isoform.compile.training import probe_graph, training_graphs
 from isoform.runtime.engine import session_options
 from isoform.runtime.errors import EngineError
-from isoform.runtime.fold import fold
+from isoform.runtime.fold import fold, row_shapes
+from isoform.runtime.learn.arrange import forward_feeds, named_gradients, vjp_feeds
+from isoform.runtime.learn.blocks import open_blocks
 from isoform.runtime.learn.chain import signature_gradient
-from isoform.runtime.learn.layout import BATCH, LANES, open_blocks, probed_lanes
+from isoform.runtime.learn.layout import BATCH, LANES, probed_lanes, run
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.network import FoldedNetwork
 from isoform.train.bundling import network_from_bundle
@@ -45,7 +47,7 @@ def relative(found, expected) -> float:
 def device_gradient(bundle, signature, x, labels) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Logits, and gradients of the mean cross entropy, without torch."""
     spec, parts = bundle.spec, bundle.resolve(signature)
-    network = FoldedNetwork(spec, open_blocks(training_graphs(spec), threads=1))
+    network = FoldedNetwork(spec, open_blocks(spec, training_graphs(spec), threads=1))
     weights = fold(spec, bundle.tensors, parts)
     logits, kept = network.forward(weights, x)
     gradients = network.backward(weights, kept, cross_entropy(logits, labels)[1])
@@ -127,42 +129,48 @@ def test_gradient_is_the_slope_of_the_loss() -> None:
 @pytest.mark.parametrize("blocked", [False, True])
 @pytest.mark.parametrize("name", SPECS)
 def test_block_graphs_are_torchs_block(name, blocked) -> None:
-    """One block alone, in both forms: its output, and every output of its product, for several batch sizes where that is open."""
+    """One block alone, in both forms: its output, and every gradient of its product."""
     spec = SPECS[name]
     lanes = probed_lanes(probe_graph()) if blocked else None
     if blocked and lanes is None:
         pytest.skip("ONNX Runtime has no blocked layout on this processor")
+    spec, rng = dataclasses.replace(spec, layers=1), np.random.default_rng(0)
     forward, vjp = (
         ort.InferenceSession(graph, session_options(1))
         for graph in (block_forward_graph(spec, lanes=lanes), block_vjp_graph(spec, lanes=lanes))
     )
-    rng = np.random.default_rng(0)
-    for batch in (BATCH,) if blocked else (1, 5):
-        shapes = {
-            entry.name: [batch if d == "n" else d for d in entry.shape]
-            for entry in (*forward.get_inputs(), *vjp.get_inputs())
-        }
-        feed = {key: rng.normal(0, 0.4, shape).astype(np.float32) for key, shape in shapes.items()}
-        w = {key: torch.from_numpy(value).double().requires_grad_() for key, value in feed.items() if key != "g"}
-        h = F.hardswish(F.conv2d(w["x"], w["expand.weight"], w["expand.bias"]))
-        y = F.conv2d(h, w["depthwise.weight"], w["depthwise.bias"], padding=spec.kernel // 2, groups=spec.expanded)
-        y = F.hardswish(y)
-        r = F.relu(F.conv2d(y.mean((2, 3), keepdim=True), w["squeeze.weight"], w["squeeze.bias"]))
-        q = F.hardsigmoid(F.conv2d(r, w["excite.weight"], w["excite.bias"]))
-        output = w["x"] + F.conv2d(y * q, w["project.weight"], w["project.bias"])
-        output.backward(torch.from_numpy(feed["g"]).double())
-        (found,) = forward.run(None, {entry.name: feed[entry.name] for entry in forward.get_inputs()})
-        assert relative(found, output.detach()) <= 1e-5
-        names = [entry.name for entry in vjp.get_outputs()]
-        gradients = vjp.run(None, {entry.name: feed[entry.name] for entry in vjp.get_inputs()})
-        for key, gradient in zip(names, gradients, strict=True):
-            assert relative(gradient, w[key.removesuffix(".gradient")].grad) <= 1e-4, key
+    weights = {
+        f"layer00.{key}": rng.normal(0, 0.4, shape).astype(np.float32) for key, shape in row_shapes(spec).items()
+    }
+    for part in ("expand", "depthwise", "project"):
+        channels = len(weights[f"layer00.{part}.weight"])
+        weights[f"layer00.{part}.bias"] = rng.normal(0, 0.4, channels).astype(np.float32)
+    x, g = (rng.normal(0, 0.4, (BATCH, spec.channels, *spec.grid)).astype(np.float32) for _ in range(2))
+    w = {key.removeprefix("layer00."): torch.from_numpy(v).double().requires_grad_() for key, v in weights.items()}
+    w["x"] = torch.from_numpy(x).double().requires_grad_()
+    h = F.hardswish(F.conv2d(w["x"], w["expand.weight"], w["expand.bias"]))
+    y = F.conv2d(h, w["depthwise.weight"], w["depthwise.bias"], padding=spec.kernel // 2, groups=spec.expanded)
+    y = F.hardswish(y)
+    r = F.relu(F.conv2d(y.mean((2, 3), keepdim=True), w["squeeze.weight"], w["squeeze.bias"]))
+    q = F.hardsigmoid(F.conv2d(r, w["excite.weight"], w["excite.bias"]))
+    output = w["x"] + F.conv2d(y * q, w["project.weight"], w["project.bias"])
+    output.backward(torch.from_numpy(g).double())
+    names = [entry.name for entry in forward.get_outputs()]
+    kept = dict(zip(names, run(forward, {"x": x, **forward_feeds(spec, weights, lanes)[0]}), strict=True))
+    assert relative(kept.pop("output"), output.detach()) <= 1e-5
+    names = [entry.name for entry in vjp.get_outputs()]
+    feed = {"x": x, "g": g, **kept, **vjp_feeds(spec, weights, lanes)[0]}
+    found = dict(zip(names, run(vjp, feed), strict=True))
+    gradients = {"x": found["x.gradient"], **named_gradients(spec, found, lanes)}
+    assert set(gradients) == set(w)
+    for key, gradient in gradients.items():
+        assert relative(gradient, w[key].grad) <= 1e-4, key
 
 
 def test_a_training_graph_that_is_none_is_refused() -> None:
     """ONNX Runtime's refusal becomes one line of ours."""
     with pytest.raises(EngineError, match="refused a training graph"):
-        open_blocks(dict.fromkeys(training_graphs(SMALL), b"no"), threads=1)
+        open_blocks(SMALL, dict.fromkeys(training_graphs(SMALL), b"no"), threads=1)
 
 
 def test_the_slope_at_its_corners() -> None:
@@ -180,17 +188,18 @@ def test_the_slope_at_its_corners() -> None:
 
 def test_blocked_graphs_that_compute_something_else_are_not_used(caplog) -> None:
     """Another processor's blocked graphs, or damaged ones, are noticed; the plain ones run, and that is said."""
-    graphs = training_graphs(SPECS["quickstart"])
+    spec = SPECS["quickstart"]
+    graphs = training_graphs(spec)
     lanes = probed_lanes(graphs["probe.onnx"])
     if lanes is None:
         pytest.skip("ONNX Runtime has no blocked layout on this processor")
-    assert open_blocks(graphs, threads=1).vjp.get_inputs()[0].shape[0] == BATCH
+    assert open_blocks(spec, graphs, threads=1).lanes == lanes
     assert not caplog.messages
     (other,) = set(LANES) - {lanes}
     for name in ("block_forward", "block_statistics", "block_vjp"):
         for replacement in (graphs[f"{name}_{other}.onnx"], b"no"):
-            sessions = open_blocks({**graphs, f"{name}_{lanes}.onnx": replacement}, threads=1)
-            assert sessions.vjp.get_inputs()[0].shape[0] == "n"
+            changed = {**graphs, f"{name}_{lanes}.onnx": replacement}
+            assert open_blocks(spec, changed, threads=1).lanes is None
             assert "the fast training graphs do not run here" in caplog.messages[-1]
     assert probed_lanes(b"no") is None
     assert probed_lanes(graphs["block_forward.onnx"]) is None

@@ -8,7 +8,7 @@ import torch
 from support import SMALL, make_bundle
 
 from isoform.compile.training import training_graphs
-from isoform.runtime.learn.layout import open_blocks
+from isoform.runtime.learn.blocks import open_blocks
 from isoform.runtime.learn.statistics import estimate_statistics
 from isoform.train.bundling import network_from_bundle
 
@@ -23,9 +23,9 @@ SPECS = {
 
 def estimate(bundle, x, alpha):
     """Statistics and logits of task a, without torch."""
-    session = open_blocks(training_graphs(bundle.spec), threads=1).statistics
+    blocks = open_blocks(bundle.spec, training_graphs(bundle.spec), threads=1)
     parts = bundle.resolve(bundle.signatures["a"])
-    return estimate_statistics(bundle.spec, bundle.tensors, parts, x, session=session, alpha=alpha)
+    return estimate_statistics(bundle.spec, bundle.tensors, parts, x, run_on=blocks, alpha=alpha)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -48,10 +48,10 @@ def test_alpha_leads_from_the_given_to_the_batchs(runtime, samples) -> None:
     x = np.array(samples[0][:40])
     base = runtime.signature("plain")
     bundle, parts = runtime.bundle, runtime.bundle.resolve(base)
-    session = open_blocks(training_graphs(bundle.spec), threads=1).statistics
+    blocks = open_blocks(bundle.spec, training_graphs(bundle.spec), threads=1)
 
     def found(alpha):
-        return estimate_statistics(bundle.spec, bundle.tensors, parts, x, session=session, alpha=alpha)
+        return estimate_statistics(bundle.spec, bundle.tensors, parts, x, run_on=blocks, alpha=alpha)
 
     same, logits = found(0.0)
     assert np.array_equal(same, parts["bn.statistics"])
