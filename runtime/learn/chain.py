@@ -53,15 +53,18 @@ def signature_gradient(
     layers, columns = range(spec.layers), []
     for name in row_shapes(spec):
         part = name.removesuffix(".weight")
-        gradient = np.stack([gradients[f"layer{layer:02d}.{name}"] for layer in layers]).reshape(
-            spec.layers, *blocks[name].shape[1:]
-        )
+        gradient = np.stack([gradients[f"layer{layer:02d}.{name}"] for layer in layers]).reshape(spec.layers, -1)
         if f"layer00.{part}" in places:
-            channels = np.array([np.arange(spec.bn_channels)[places[f"layer{layer:02d}.{part}"]] for layer in layers])
-            d_scale[channels] = (gradient * blocks[name]).sum(axis=(2, 3, 4), dtype=np.float64)
+            first, width = (
+                np.array([places[f"layer{layer:02d}.{part}"].start for layer in layers]),
+                blocks[name].shape[1],
+            )
+            channels = first[:, None] + np.arange(width)
+            rows = gradient.reshape(spec.layers, width, -1)
+            d_scale[channels] = np.einsum("lcw,lcw->lc", rows, blocks[name].reshape(rows.shape))
             d_shift[channels] = np.stack([gradients[f"layer{layer:02d}.{part}.bias"] for layer in layers])
-            gradient = gradient * scale[channels].astype(np.float32)[:, :, None, None, None]
-        columns.append(gradient.reshape(spec.layers, -1))
+            gradient = (rows * scale[channels].astype(np.float32)[:, :, None]).reshape(spec.layers, -1)
+        columns.append(gradient)
     d_xi = np.concatenate(columns, axis=1).astype(np.float64) @ theta.astype(np.float64).T
     mean, std = (np.asarray(value)[None, :, None, None] for value in (spec.mean, spec.std))
     for name, offset, factor in (("input_adapter", mean, std), ("output_adapter", 0.0, 1.0)):

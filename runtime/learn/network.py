@@ -148,5 +148,10 @@ def channels_first(rows: Array, samples: int, grid: tuple[int, int]) -> Array:
 
 
 def _swish_slope(u: Array) -> Array:
-    result: Array = np.where(np.abs(u) < 3, u / 3 + np.float32(0.5), (u > 0).astype(u.dtype))
+    """ω'."""
+    result: Array = np.clip(u, -3, 3)
+    result *= np.float32(1 / 3)
+    result += np.float32(0.5)
+    result[u <= -3] = 0
+    result[u >= 3] = 1
     return result
