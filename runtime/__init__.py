@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from isoform.runtime.arithmetic import average, distance, interpolate, nearest
     from isoform.runtime.bundle import Bundle
     from isoform.runtime.errors import (
         BundleError,
@@ -42,9 +43,16 @@ __all__ = [
     "SignatureError",
     "SpecError",
     "UsageError",
+    "average",
+    "distance",
+    "interpolate",
+    "nearest",
 ]
 
-_HOMES = {"Bundle": "bundle", "NetworkSpec": "spec", "Runtime": "runtime", "Signature": "signature"}
+_HOMES = {
+    "Bundle": "bundle", "NetworkSpec": "spec", "Runtime": "runtime", "Signature": "signature",
+    **dict.fromkeys(("average", "distance", "interpolate", "nearest"), "arithmetic"),
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,8 @@
 """``isoform figure``: signatures as heat maps, side by side, so that one sees where tasks share and where they part.
 
 One panel per signature: rows are templates, columns layers, the shade is ξ. A layer whose strongest template is the same in
-every panel is marked below as shared. Needs matplotlib: ``pip install 'isoform[figure]'``.
+every panel is marked below as shared. Beside a user's signature stands what changed from its start, red for more, blue for less,
+with the distance between them (``arithmetic.distance``). Needs matplotlib: ``pip install 'isoform[figure]'``.
 """
 
 from __future__ import annotations
@@ -53,14 +54,27 @@ def run_figure(arguments: argparse.Namespace) -> None:
             name += "′"
         chosen[name] = Signature.load(path)
     xis = {name: softmax(bundle.resolve(signature)["mixture"]) for name, signature in chosen.items()}
-    save_figure(draw_signatures(xis), arguments.output)
+    changes = {}
+    for name, signature in list(chosen.items())[len(bundle.signatures) :]:
+        start = _start(bundle, signature)
+        if start is not None:
+            changes[name] = softmax(bundle.resolve(start)["mixture"])
+    save_figure(draw_signatures(xis, changes=changes), arguments.output)
 
 
-def draw_signatures(xis: Mapping[str, Any]) -> Any:
+def _start(bundle: Bundle, signature: Signature) -> Signature | None:
+    """The bundle's signature that a user's was made from, if it is one of the bundle's."""
+    bases = [*bundle.signatures.values(), *(bundle.compiled.signatures.values() if bundle.compiled else ())]
+    known = {base.digest: base for base in bases}
+    return known.get(signature.parent or "") or known.get(signature.base or "")
+
+
+def draw_signatures(xis: Mapping[str, Any], *, changes: Mapping[str, Any] | None = None) -> Any:
     """Draw mixture weights side by side.
 
     Args:
         xis: Name → ξ, shape (L, K), rows sum to 1; all of one shape.
+        changes: Names among them → ξ of the signature that it began from: what changed is drawn beside it.
 
     Returns:
         A matplotlib ``Figure``, not yet saved.
@@ -73,16 +87,25 @@ def draw_signatures(xis: Mapping[str, Any]) -> Any:
     order += [k for k in range(templates) if k not in order]
     best = np.array([xi.argmax(axis=1) for xi in xis.values()])
     shared = (best == best[0]).all(axis=0)
-    figure = Figure(figsize=(1.2 + len(xis) * (0.8 + 0.28 * layers), 1.9 + 0.3 * templates), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(xis), sharey=True))
-    for axis, (name, xi) in zip(axes, xis.items(), strict=True):
-        image = axis.imshow(xi[:, order].T, vmin=0, vmax=1, cmap="magma_r", aspect="equal")
-        axis.set_title(name, parse_math=False)
+    panels: list[tuple[str, Any, bool]] = []
+    for name, xi in xis.items():
+        panels.append((name, xi, False))
+        if changes and name in changes:
+            gap = float(np.abs(xi - changes[name]).sum(axis=1).mean() / 2)
+            panels.append((f"{name} - its start: {gap:.3f}", xi - changes[name], True))
+    image: Any = None
+    figure = Figure(figsize=(1.2 + len(panels) * (0.8 + 0.28 * layers), 1.9 + 0.3 * templates), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    for axis, (name, xi, change) in zip(axes, panels, strict=True):
+        shades = {"vmin": -1, "vmax": 1, "cmap": "RdBu_r"} if change else {"vmin": 0, "vmax": 1, "cmap": "magma_r"}
+        drawn = axis.imshow(xi[:, order].T, aspect="equal", **shades)
+        image = image if change else drawn
+        axis.set_title(name, parse_math=False, fontsize=9 if change else None)
         axis.set_ylim(templates - 0.5, -0.5)
         axis.set_xlabel("layer")
         axis.set_xticks(range(layers), [str(i + 1) for i in range(layers)], fontsize=8)
         axis.set_yticks(range(templates), [str(k) for k in order], fontsize=8)
-        for column in np.flatnonzero(shared) if len(xis) > 1 else ():
+        for column in np.flatnonzero(shared) if len(xis) > 1 and not change else ():
             axis.plot(
                 [column - 0.4, column + 0.4],
                 [templates - 0.42, templates - 0.42],

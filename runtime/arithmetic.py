@@ -1,0 +1,149 @@
+"""Arithmetic of signatures: what lies between users, how far they are apart, who is nearest.
+
+With ξ the mixture weights, m and v the BN statistics, w the signatures' weights (Σ w = 1), and all parts complete:
+
+    average      ξ = Σ w ξ_i        m = Σ w m_i,  v = Σ w (v_i + m_i²) - m²        γ, β, logits layer: Σ w ·
+    interpolate  average of a and b with weights 1 - t and t
+    distance     mean over layers of ½ Σ_k |ξ_a - ξ_b|: the total variation, 0 where mixtures are equal, 1 where no layer shares a template
+
+Mixtures are averaged as probabilities, because logits have an arbitrary constant, and a discrete layer's are 0 and -10,000; a
+template that nobody uses stays unused, and where everybody uses one template the layer stays discrete. Variances follow the law of
+total variance: the average is what both users' samples would have together. The distance is a metric on mixtures.
+
+Where all are equal in a part, the average has that very part, bit for bit. Source of the identities: standard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.errors import SignatureError, UsageError
+from isoform.runtime.mixture import DISCRETE_GAP, softmax
+from isoform.runtime.signature import Signature
+from isoform.runtime.spec import Array
+
+__all__ = ["average", "distance", "interpolate", "nearest"]
+
+
+def average(bundle: Bundle, signatures: Sequence[Signature], *, weights: Sequence[float] | None = None) -> Signature:
+    """The weighted mean of signatures.
+
+    Args:
+        bundle: What they were made for.
+        signatures: One at least. Where they have a logits layer of their own, or different bases, all must have the same classes; in
+            another order is fine.
+        weights: One for each, not negative, not all 0; only their proportions count. None for equal ones.
+
+    Returns:
+        A signature of the first one's task. If all inherit from one base, it holds the parts that any of them holds; else all five.
+
+    Raises:
+        SignatureError: If one does not fit the bundle, or their classes differ.
+        UsageError: If there is none, or the weights make no sense.
+    """
+    share = _shares(weights, len(signatures))
+    first, resolved = signatures[0], [bundle.resolve(signature) for signature in signatures]
+    bases = {_base_of(bundle, signature) for signature in signatures}
+    common = bases.pop() if len(bases) == 1 else None
+    held = {name for signature in signatures for name in signature.parts} if common else set(resolved[0])
+    if common in {
+        signature.digest for signature in signatures
+    }:  # the base itself holds all: what the others hold counts
+        held = {name for s in signatures if s.digest != common for name in s.parts} or {"mixture"}
+    labels = bundle.labels(first)
+    parts = {}
+    for name in resolved[0]:
+        if name in held:
+            arrays = [parts_of[name] for parts_of in resolved]
+            if name.startswith("logits."):
+                arrays = [_in_order(a, bundle.labels(s), labels) for a, s in zip(arrays, signatures, strict=True)]
+            parts[name] = _average_part(name, arrays, share)
+    return Signature(
+        parts=parts, template=bundle.digest, task=first.task, base=common, parent=first.digest,
+        labels=labels if "logits.weight" in parts else None,
+    )  # fmt: skip
+
+
+def interpolate(bundle: Bundle, a: Signature, b: Signature, t: float) -> Signature:
+    """What lies at t between a (0) and b (1); otherwise as ``average``."""
+    if not 0 <= t <= 1:
+        raise UsageError(f"t is {t!r}, but 0 (the first signature) to 1 (the second) was expected")
+    return average(bundle, [a, b], weights=[1 - t, t])
+
+
+def distance(bundle: Bundle, a: Signature, b: Signature) -> float:
+    """How far mixtures are apart, 0 to 1; ``SignatureError`` if one does not fit the bundle."""
+    first, second = (softmax(bundle.resolve(signature)["mixture"]) for signature in (a, b))
+    return float(np.abs(first - second).sum(axis=1).mean() / 2)
+
+
+def nearest(
+    bundle: Bundle, signature: Signature, candidates: Mapping[str, Signature], *, count: int = 1
+) -> list[tuple[str, float]]:
+    """The candidates whose mixtures are nearest.
+
+    Args:
+        bundle: What all were made for.
+        signature: Whose neighbours are wanted.
+        candidates: Name → signature.
+        count: How many at most.
+
+    Returns:
+        Names and distances, the nearest first; equal ones in the order given.
+
+    Raises:
+        SignatureError: If one does not fit the bundle.
+        UsageError: If ``count`` is less than 1.
+    """
+    if count < 1:
+        raise UsageError(f"count is {count!r}, but 1 or more was expected")
+    found = [(name, distance(bundle, signature, candidate)) for name, candidate in candidates.items()]
+    return sorted(found, key=lambda entry: entry[1])[:count]
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> Array:
+    if not count:
+        raise UsageError("there are no signatures to average; give one at least")
+    share = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    if share.shape != (count,) or not np.isfinite(share).all() or share.min() < 0 or share.sum() == 0:
+        raise UsageError(f"weights are {weights!r}, but {count} numbers from 0 on, not all 0, were expected")
+    result: Array = share / share.sum()
+    return result
+
+
+def _base_of(bundle: Bundle, signature: Signature) -> str | None:
+    """Digest of the base that a signature inherits from, its own if it is one; None if it is complete by itself."""
+    bases = [*bundle.signatures.values(), *(bundle.compiled.signatures.values() if bundle.compiled else ())]
+    return signature.digest if any(base.digest == signature.digest for base in bases) else signature.base
+
+
+def _in_order(array: Array, labels: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
+    """Rows of a logits layer in another order of classes."""
+    if labels == wanted:
+        return array
+    if set(labels) != set(wanted):
+        raise SignatureError(
+            f"the signatures have different classes, {', '.join(wanted)} and {', '.join(labels)}, so their logits layers have no average"
+        )
+    return array[[labels.index(name) for name in wanted]]
+
+
+def _average_part(name: str, arrays: Sequence[Array], share: Array) -> Array:
+    used = [array for array, weight in zip(arrays, share, strict=True) if weight > 0]
+    if all(np.array_equal(array, used[0]) for array in used):
+        return used[0]
+    stacked = np.stack(arrays).astype(np.float64)
+    if name == "mixture":
+        xi = np.tensordot(share, softmax(stacked), axes=1)
+        with np.errstate(divide="ignore"):
+            logits = np.log(xi)
+        result: Array = np.maximum(logits - logits.max(axis=1, keepdims=True), -DISCRETE_GAP)
+        return result.astype(np.float32)
+    mean: Array = np.tensordot(share, stacked, axes=1)
+    if name == "bn.statistics":
+        second = np.tensordot(share, stacked[:, 1] + stacked[:, 0] ** 2, axes=1)
+        mean[1] = np.maximum(second - mean[0] ** 2, 0)
+    return mean.astype(np.float32)
