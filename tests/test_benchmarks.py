@@ -11,15 +11,23 @@ from support import ROOT
 BENCHMARKS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_quick(name, tmp_path) -> None:
-    """``--quick --json`` ends well, prints a table, and writes finite figures."""
-    assert BENCHMARKS == ["swap.py"]
-    command = [sys.executable, str(ROOT / "benchmarks" / name), "--quick", "--json", "out.json", "--plot", "out.svg"]
-    result = subprocess.run([*command, "--users", "300"], cwd=tmp_path, capture_output=True, text=True, check=False)
+def quick(folder, name, *words) -> tuple[str, dict]:
+    """What ``--quick --json`` prints and writes."""
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *words, "--quick", "--json", "out.json"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "┃ figure" in result.stdout
-    figures = json.loads((tmp_path / "out.json").read_text())
+    return result.stdout, json.loads((folder / "out.json").read_text())
+
+
+def test_every_benchmark_is_tested() -> None:
+    """A benchmark that is added here needs a test below."""
+    assert BENCHMARKS == ["personalize.py", "swap.py"]
+
+
+def test_swap(tmp_path) -> None:
+    """It ends well, prints a table, writes finite figures and a picture."""
+    printed, figures = quick(tmp_path, "swap.py", "--plot", "out.svg", "--users", "300")
+    assert "┃ figure" in printed
     numbers = {key: value for key, value in figures.items() if isinstance(value, float)}
     assert len(numbers) > 60
     assert all(math.isfinite(value) for value in numbers.values())
@@ -28,3 +36,32 @@ def test_quick(name, tmp_path) -> None:
         assert figures[f"{network}.largest_relative_difference"] <= 1e-6
     assert figures["small.hot_discrete_mb.300"] < figures["small.hot_mixture_mb.300"] / 10
     assert "</svg>" in (tmp_path / "out.svg").read_text()
+
+
+def test_personalize(tmp_path) -> None:
+    """A step beside torch's, and both processes' memory."""
+    printed, figures = quick(tmp_path, "personalize.py")
+    assert "┃ figure" in printed
+    assert 0 < figures["step_over_torch_eager"] < 10
+    assert 0 < figures["peak_rss_mb"] < figures["torch_peak_rss_mb"]
+    assert figures["fifty_steps_seconds"] > 0
+
+
+@pytest.mark.timeout(300)
+def test_personalize_people(shared, tmp_path) -> None:
+    """Held-out people gain at every number of samples, none loses much, and the files are as small as they are said to be."""
+    printed, figures = quick(tmp_path, "personalize.py", "people", "--plot", "out.svg", "--data", shared)
+    assert "each person" in printed
+    assert figures["people"] == 8
+    assert sorted(map(int, figures["mean_gain_points"])) == [1, 5, 10, 20]
+    assert all(gain > 0 for gain in figures["mean_gain_points"].values())
+    assert figures["worst_person_points"] > -5
+    assert figures["signature_bytes"]["mixture"] <= 1024
+    assert "</svg>" in (tmp_path / "out.svg").read_text()
+
+
+def test_personalize_domains(compiled, tmp_path) -> None:
+    """Digits in domains that a bundle never saw."""
+    printed, figures = quick(tmp_path, "personalize.py", "domains", "--bundle", compiled)
+    assert "low_contrast" in printed
+    assert set(figures["accuracy"]["mixture + BN + head"]) == {"slanted", "thick", "low_contrast", "rotated 30°"}

@@ -36,10 +36,10 @@ def quickstart(tmp_path_factory) -> Path:
 def test_the_quickstart_leaves_what_it_says(quickstart) -> None:
     """The quickstart prints one table with every step, and every file that the table names is there."""
     table = (quickstart / "stdout").read_text()
-    for step in ("train", "compile", "swap", "predict", "serve", "figures"):
+    for step in ("train", "compile", "swap", "predict", "serve", "personalize", "figures"):
         assert f"│ {step}" in table
     made = quickstart / "quickstart"
-    for name in ("signatures.png", "training.png", "domains.png", "swap.png"):
+    for name in ("signatures.png", "users.png", "training.png", "domains.png", "swap.png"):
         assert name in table
         assert (made / name).stat().st_size > 5000
     assert json.loads((made / "bundle" / "compiled" / "report.json").read_text())["tasks"]
@@ -77,7 +77,8 @@ def test_the_python_of_the_readme_runs(quickstart, monkeypatch) -> None:
     monkeypatch.chdir(quickstart)
     from isoform.train.data.digits import digits
 
-    names: dict[str, object] = {"x": np.array(digits()[0][:3])}
+    images, labels = digits()
+    names: dict[str, object] = {"x": np.array(images[:3]), "labels": labels[:3]}
     exec(compile(code, "README.md", "exec"), names)
     assert (quickstart / "me.safetensors").stat().st_size == 568
 
