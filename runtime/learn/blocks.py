@@ -69,8 +69,10 @@ def open_blocks(spec: NetworkSpec, graphs: Mapping[str, bytes], *, threads: int)
 
 def _opened(graphs: Mapping[str, bytes], lanes: int | None, threads: int) -> Blocks:
     names = [f"block_{name}.onnx" if lanes is None else f"block_{name}_{lanes}.onnx" for name in GRAPHS]
-    sessions = [open_session(graphs[name], session_options(threads), what="a training graph") for name in names]
-    return Blocks(*sessions, lanes=lanes)
+    forward, vjp, statistics = (
+        open_session(graphs[name], session_options(threads), what="a training graph") for name in names
+    )
+    return Blocks(forward, vjp, statistics, lanes)
 
 
 def _results(spec: NetworkSpec, blocks: Blocks) -> dict[str, Array]:

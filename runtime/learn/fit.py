@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from isoform.runtime.fold import HEAD
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.layout import BATCH
 from isoform.runtime.learn.learner import Learner, Point
@@ -48,6 +49,7 @@ class Fit:
         self._batches = balanced_batches(labels, BATCH, self._rng)
         self._here = start
         self._moving = moving
+        self._head_only = set(moving) <= set(HEAD)
         self.steps = 0
         """Steps taken."""
         self.loss = float("nan")
@@ -58,9 +60,8 @@ class Fit:
     def step(self) -> None:
         """Take one step."""
         rows = next(self._batches)
-        self.loss, _, gradients = self._learner.gradient(
-            self._here, moved(self._x[rows], self._rng), self._labels[rows]
-        )
+        x = moved(self._x[rows], self._rng)
+        self.loss, gradients = self._learner.gradient(self._here, x, self._labels[rows], head_only=self._head_only)
         self.steps += 1
         scale = min(1.0, self.steps / WARM_UP)
         self._here = self._here.with_parts(self._adam.step(self._here.parts, gradients, scale=scale))

@@ -69,29 +69,33 @@ class Learner:
         return np.concatenate(chunks)
 
     def gradient(
-        self, point: Point, x: Array, labels: Array, *, weights: Array | None = None, smoothing: float = 0.0
-    ) -> tuple[float, Array, dict[str, Array]]:
-        """Loss, logits, and the loss's gradients.
+        self, point: Point, x: Array, labels: Array, *, head_only: bool = False
+    ) -> tuple[float, dict[str, Array]]:
+        """Loss, and its gradients.
 
         Args:
             point: Where.
             x: Samples, shape (n, channels, height, width), float32.
             labels: Indices of classes, shape (n,).
-            weights: Share of each sample, as in ``cross_entropy``.
-            smoothing: Of the labels, as in ``cross_entropy``.
+            head_only: Whether the logits layer's gradients are enough, which need no backward pass through the blocks.
 
         Returns:
-            Loss in nats; logits, shape (n, classes); and as ``signature_gradient``.
+            Loss in nats; and gradients as ``signature_gradient`` returns them.
         """
         folded = self._fold(point)
-        logits, kept = self._network.forward(folded, x)
-        loss, g = cross_entropy(logits, labels, weights=weights, smoothing=smoothing)
+        logits, kept = self._network.forward(folded, x, keep=not head_only)
+        loss, g = cross_entropy(logits, labels)
+        if head_only:
+            return loss, {
+                "logits.weight": (g.T @ kept.features).astype(np.float64),
+                "logits.bias": g.sum(axis=0, dtype=np.float64),
+            }
         gradients = self._network.backward(folded, kept, g)
         bundle = self.bundle
         found = signature_gradient(
             bundle.spec, bundle.tensors, self._complete(point), gradients, own_affine=point.own_affine
         )
-        return loss, logits, found
+        return loss, found
 
     def statistics(self, point: Point, x: Array, *, alpha: float = 1.0) -> Array:
         """BN statistics of samples, blended with the point's, shape (2, N); see ``estimate_statistics``."""
