@@ -116,8 +116,7 @@ def _shares(weights: Sequence[float] | None, count: int) -> Array:
 
 def _base_of(bundle: Bundle, signature: Signature) -> str | None:
     """Digest of the base that a signature inherits from, its own if it is one; None if it is complete by itself."""
-    bases = [*bundle.signatures.values(), *(bundle.compiled.signatures.values() if bundle.compiled else ())]
-    return signature.digest if any(base.digest == signature.digest for base in bases) else signature.base
+    return signature.digest if signature.digest in bundle.bases() else signature.base
 
 
 def _in_order(array: Array, labels: tuple[str, ...], wanted: tuple[str, ...]) -> Array:

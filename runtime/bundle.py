@@ -178,6 +178,11 @@ class Bundle:
             raise BundleError(f"there is no task {task!r} in {self.path}; it has {', '.join(self.signatures)}")
         return (self.compiled.signatures if self.compiled else self.signatures)[task]
 
+    def bases(self) -> dict[str, Signature]:
+        """Digest → base signature, those that were trained and those that were compiled: what a signature may inherit from."""
+        compiled = self.compiled.signatures.values() if self.compiled else ()
+        return {base.digest: base for base in (*self.signatures.values(), *compiled)}
+
     def require_compiled(self) -> Compiled:
         """What was compiled. Raises ``BundleError``, with the command, if nothing was."""
         if self.compiled is None:

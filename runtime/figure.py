@@ -64,8 +64,7 @@ def run_figure(arguments: argparse.Namespace) -> None:
 
 def _start(bundle: Bundle, signature: Signature) -> Signature | None:
     """The bundle's signature that a user's was made from, if it is one of the bundle's."""
-    bases = [*bundle.signatures.values(), *(bundle.compiled.signatures.values() if bundle.compiled else ())]
-    known = {base.digest: base for base in bases}
+    known = bundle.bases()
     return known.get(signature.parent or "") or known.get(signature.base or "")
 
 

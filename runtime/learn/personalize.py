@@ -140,6 +140,7 @@ def label_indices(labels: object, names: Sequence[str], *, samples: int) -> Arra
     return array.astype(np.int64)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a fit that diverges is not taken, which is all there is to say of it
 def personalize(
     learner: Learner, x: Array, labels: Array, *, starts: Sequence[Signature], parts: Sequence[Part] = ("mixture", "bn", "head"),
     statistics: bool | None = None, classes: Sequence[str] | None = None, seed: int = 0, steps: int = STEPS,
@@ -162,7 +163,7 @@ def personalize(
 
     Raises:
         UsageError: If an argument makes no sense.
-        InputError: If a class has no sample for a new logits layer.
+        InputError: If a class has no sample for a new logits layer, or the loss of every start is not finite.
     """
     if not parts or not set(parts) <= set(PARTS) or len(set(parts)) < len(parts):
         raise UsageError(f"parts are {tuple(parts)!r}, but one or more of {', '.join(PARTS)} were expected")
@@ -247,16 +248,20 @@ class _Search:
         found = []
         for signature in starts:
             given = self._point(signature)
-            points, losses = [given], [self._loss(given)]
+            ways = [(self._loss(given), given)]
             if statistics:
-                points.append(given.with_parts({"bn.statistics": self._learner.statistics(given, self._few)}))
-                losses.append(self._loss(points[1]))
-                if losses[1] * MUCH < losses[0]:
-                    points.pop(0)
-                elif losses[1] >= losses[0] or not self._back:
-                    points.pop()
-            found.append((min(losses), signature, given, points))
-        _, signature, given, points = min(found, key=lambda entry: entry[0])
+                anew = given.with_parts({"bn.statistics": self._learner.statistics(given, self._few)})
+                loss = self._loss(anew)
+                if loss * MUCH < ways[0][0]:
+                    ways = [(loss, anew)]
+                elif loss < ways[0][0] and self._back:
+                    ways.append((loss, anew))
+            found.append((min(loss for loss, _ in ways), signature, given, [point for _, point in ways]))
+        loss, signature, given, points = min(found, key=lambda entry: entry[0])
+        if not np.isfinite(loss):
+            raise InputError(
+                "samples hold numbers so large that the loss is not finite; scale the samples as in training"
+            )
         return signature, given, points
 
     def _point(self, signature: Signature) -> Point:
@@ -297,8 +302,7 @@ class _Search:
 
     def _signature(self, start: Signature, moved: dict[str, Array]) -> Signature:
         bundle = self._learner.bundle
-        bases = [*bundle.signatures.values(), *(bundle.compiled.signatures.values() if bundle.compiled else ())]
-        of_bundle = any(base.digest == start.digest for base in bases)
+        of_bundle = start.digest in bundle.bases()
         parts = {**({} if of_bundle else start.parts), **moved}
         labels = self._classes or (bundle.labels(start) if "logits.weight" in parts else start.labels)
         return start.replace(

@@ -221,6 +221,7 @@ TWO = np.zeros((2, 1, 32, 32), dtype=np.float32)
         (TWO, ["0", "ten"], {}, InputError, "label 'ten' is none of the classes 0, 1, .*--new-labels"),
         (TWO[:, :, :9], [0, 1], {}, InputError, r"\(n, 1, 32, 32\) was expected"),
         (np.full_like(TWO, np.nan), [0, 1], {}, InputError, "sample 0 holds a number that is not finite"),
+        (np.full_like(TWO, 1e38), [0, 1], {}, InputError, "numbers so large that the loss is not finite"),
         (TWO, [0, 1], {"parts": ()}, UsageError, "one or more of mixture, bn, head"),
         (TWO, [0, 1], {"parts": ("mixture", "templates")}, UsageError, "one or more of mixture, bn, head"),
         (TWO, [0, 1], {"steps": 0}, UsageError, "steps is 0"),
@@ -255,3 +256,10 @@ def test_samples_without_any_contrast_do_no_harm(runtime) -> None:
     for array in found.signature.parts.values():
         assert np.isfinite(array).all()
     assert found.after.loss <= found.before.loss
+
+
+def test_a_fit_that_diverges_is_not_taken(runtime, slanted, monkeypatch) -> None:
+    """Rates so high that numbers overflow: the start comes back, and no warning escapes."""
+    monkeypatch.setattr(fit, "RATES", dict.fromkeys(fit.RATES, 1e+30))
+    base = runtime.signature("plain")
+    assert runtime.personalize(*slanted[:2], base, statistics=False, steps=20) is base
