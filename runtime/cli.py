@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 from typing import NoReturn
 
@@ -92,6 +93,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(verb: str, words: list[str]) -> int:
     module_name, extra, text = VERBS[verb]
+    if (
+        verb == "personalize"
+    ):  # numpy's products are small there; its threads would only wait beside ONNX Runtime's, read at its import
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         module = importlib.import_module(module_name)
         parser = Parser(prog=f"isoform {verb}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter)

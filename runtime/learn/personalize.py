@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 """What may move → the signature's parts."""
 STATISTICS_SAMPLES = 256
 """At most so many samples for BN's statistics: what bounds their memory."""
-MUCH = 10
+MUCH = 5
 """If the samples' BN statistics make the loss so many times smaller, fits from the base's own are not worth their time.
 If they do not, and nothing can be held back to tell, they are not worth their risk."""
 STEPS = 100

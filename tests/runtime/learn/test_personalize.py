@@ -260,6 +260,6 @@ def test_samples_without_any_contrast_do_no_harm(runtime) -> None:
 
 def test_a_fit_that_diverges_is_not_taken(runtime, slanted, monkeypatch) -> None:
     """Rates so high that numbers overflow: the start comes back, and no warning escapes."""
-    monkeypatch.setattr(fit, "RATES", dict.fromkeys(fit.RATES, 1e+30))
+    monkeypatch.setattr(fit, "RATES", dict.fromkeys(fit.RATES, 1e30))
     base = runtime.signature("plain")
     assert runtime.personalize(*slanted[:2], base, statistics=False, steps=20) is base
