@@ -86,19 +86,32 @@ def draw_signatures(xis: Mapping[str, Any], *, changes: Mapping[str, Any] | None
     order += [k for k in range(templates) if k not in order]
     best = np.array([xi.argmax(axis=1) for xi in xis.values()])
     shared = (best == best[0]).all(axis=0)
-    panels: list[tuple[str, Any, bool]] = []
-    for name, xi in xis.items():
-        panels.append((name, xi, False))
-        if changes and name in changes:
-            gap = float(np.abs(xi - changes[name]).sum(axis=1).mean() / 2)
-            panels.append((f"{name} - its start: {gap:.3f}", xi - changes[name], True))
-    image: Any = None
-    figure = Figure(figsize=(1.2 + len(panels) * (0.8 + 0.28 * layers), 1.9 + 0.3 * templates), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-    for axis, (name, xi, change) in zip(axes, panels, strict=True):
-        shades = {"vmin": -1, "vmax": 1, "cmap": "RdBu_r"} if change else {"vmin": 0, "vmax": 1, "cmap": "magma_r"}
-        drawn = axis.imshow(xi[:, order].T, aspect="equal", **shades)
-        image = image if change else drawn
+    changed = {name: xis[name] - start for name, start in (changes or {}).items()}
+    rows = [[name for name in xis if name not in changed], [name for name in xis if name in changed]]
+    panels: list[list[tuple[str, Any, bool]]] = [[(name, xis[name], False) for name in rows[0]], []]
+    for name in rows[1]:
+        gap = float(np.abs(changed[name]).sum(axis=1).mean() / 2)
+        panels[1] += [(name, xis[name], False), (f"{name} - its start: {gap:.3f}", changed[name], True)]
+    panels = [row for row in panels if row]
+    columns = max(map(len, panels))
+    size = 1.2 + columns * (0.8 + 0.28 * layers), 0.6 + len(panels) * (1.3 + 0.3 * templates)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(panels), columns, squeeze=False)
+    reach = max([0.05, *(float(np.abs(change).max()) for change in changed.values())])
+    drawn = {}
+    for row, entries in zip(axes, panels, strict=True):
+        row[0].set_ylabel("template")
+        for axis in row[len(entries) :]:
+            axis.set_visible(False)
+    for axis, (name, xi, change) in zip(
+        [axis for row, entries in zip(axes, panels, strict=True) for axis in row[: len(entries)]],
+        [entry for entries in panels for entry in entries],
+        strict=True,
+    ):
+        shades = (
+            {"vmin": -reach, "vmax": reach, "cmap": "RdBu_r"} if change else {"vmin": 0, "vmax": 1, "cmap": "magma_r"}
+        )
+        drawn[change] = axis.imshow(xi[:, order].T, aspect="equal", **shades)
         axis.set_title(name, parse_math=False, fontsize=9 if change else None)
         axis.set_ylim(templates - 0.5, -0.5)
         axis.set_xlabel("layer")
@@ -112,8 +125,10 @@ def draw_signatures(xis: Mapping[str, Any], *, changes: Mapping[str, Any] | None
                 linewidth=3,
                 clip_on=False,
             )
-    axes[0].set_ylabel("template")
-    figure.colorbar(image, ax=list(axes), label="ξ", shrink=0.8)
+    for change, image in drawn.items():
+        figure.colorbar(
+            image, ax=list(axes[-1] if change else axes[0]), label="change of ξ" if change else "ξ", shrink=0.8
+        )
     if len(xis) > 1:
         figure.suptitle(
             f"{int(shared.sum())} of {layers} layers use the same template in every signature (green)", fontsize=10
