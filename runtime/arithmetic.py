@@ -108,9 +108,10 @@ def _shares(weights: Sequence[float] | None, count: int) -> Array:
     if not count:
         raise UsageError("there are no signatures to average; give one at least")
     share = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
-    if share.shape != (count,) or not np.isfinite(share).all() or share.min() < 0 or share.sum() == 0:
+    if share.shape != (count,) or not np.isfinite(share).all() or share.min() < 0 or not 0 < share.max() <= 1e300:
         raise UsageError(f"weights are {weights!r}, but {count} numbers from 0 on, not all 0, were expected")
-    result: Array = share / share.sum()
+    result: Array = share / share.max()
+    result /= result.sum()
     return result
 
 

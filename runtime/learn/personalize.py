@@ -244,7 +244,10 @@ class _Search:
         self._few = x[np.sort(rows)]
 
     def choose(self, starts: Sequence[Signature], *, statistics: bool) -> tuple[Signature, Point, list[Point]]:
-        """The best start; its numbers; and what to fit from: these, or with the samples' BN statistics, or each in turn."""
+        """The best start; its numbers; and what to fit from: these, or with the samples' BN statistics, or each in turn.
+
+        Raises ``InputError`` if no start's loss is finite.
+        """
         found = []
         for signature in starts:
             given = self._point(signature)

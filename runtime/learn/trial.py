@@ -25,7 +25,7 @@ from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import class_shares, folds
 from isoform.runtime.spec import Array
 
-__all__ = ["Score", "Start", "Trial", "held_back"]
+__all__ = ["Score", "Trial", "held_back"]
 
 FOLDS = 4
 EVERY = 10

@@ -125,6 +125,7 @@ def test_neighbours_in_order() -> None:
         (lambda: average(BUNDLE, [A, B], weights=[1, -1]), UsageError, "but 2 numbers from 0 on"),
         (lambda: average(BUNDLE, [A, B], weights=[0, 0]), UsageError, "not all 0"),
         (lambda: average(BUNDLE, [A, B], weights=[1, float("nan")]), UsageError, "but 2 numbers"),
+        (lambda: average(BUNDLE, [A, B], weights=[1e308, 1e308]), UsageError, "but 2 numbers"),
         (lambda: interpolate(BUNDLE, A, B, 1.5), UsageError, "t is 1.5"),
         (lambda: interpolate(BUNDLE, A, B, float("nan")), UsageError, "t is nan"),
         (lambda: nearest(BUNDLE, A, {"b": B}, count=0), UsageError, "count is 0"),
