@@ -134,9 +134,8 @@ def file_of(nodes: Nodes, inputs: dict[str, list[Any]], outputs: dict[str, list[
     )
     graph = helper.make_graph(nodes.nodes, "isoform", ins, outs, list(nodes.constants.values()))
     model = make_model(graph, domains=nodes.domains)
-    onnx.checker.check_model(
-        model, full_check=not nodes.domains
-    )  # it cannot see through a domain that it does not know
+    # the checker cannot see through operators of a domain that it does not know
+    onnx.checker.check_model(model, full_check=not nodes.domains)
     return model.SerializeToString(deterministic=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,42 +98,38 @@ def draw_signatures(xis: Mapping[str, Any], *, changes: Mapping[str, Any] | None
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(panels), columns, squeeze=False)
     reach = max([0.05, *(float(np.abs(change).max()) for change in changed.values())])
-    drawn = {}
     for row, entries in zip(axes, panels, strict=True):
         row[0].set_ylabel("template")
+        for axis, (name, values, change) in zip(row, entries, strict=False):
+            shades = (
+                {"vmin": -reach, "vmax": reach, "cmap": "RdBu_r"}
+                if change
+                else {"vmin": 0, "vmax": 1, "cmap": "magma_r"}
+            )
+            label = "change of ξ" if change else "ξ"
+            image = axis.imshow(values[:, order].T, aspect="equal", **shades)
+            axis.set_title(name, parse_math=False, fontsize=9 if change else None)
+            _mark(axis, order, [] if change or len(xis) == 1 else np.flatnonzero(shared), layers=layers)
         for axis in row[len(entries) :]:
             axis.set_visible(False)
-    for axis, (name, xi, change) in zip(
-        [axis for row, entries in zip(axes, panels, strict=True) for axis in row[: len(entries)]],
-        [entry for entries in panels for entry in entries],
-        strict=True,
-    ):
-        shades = (
-            {"vmin": -reach, "vmax": reach, "cmap": "RdBu_r"} if change else {"vmin": 0, "vmax": 1, "cmap": "magma_r"}
-        )
-        drawn[change] = axis.imshow(xi[:, order].T, aspect="equal", **shades)
-        axis.set_title(name, parse_math=False, fontsize=9 if change else None)
-        axis.set_ylim(templates - 0.5, -0.5)
-        axis.set_xlabel("layer")
-        axis.set_xticks(range(layers), [str(i + 1) for i in range(layers)], fontsize=8)
-        axis.set_yticks(range(templates), [str(k) for k in order], fontsize=8)
-        for column in np.flatnonzero(shared) if len(xis) > 1 and not change else ():
-            axis.plot(
-                [column - 0.4, column + 0.4],
-                [templates - 0.42, templates - 0.42],
-                color="tab:green",
-                linewidth=3,
-                clip_on=False,
-            )
-    for change, image in drawn.items():
-        figure.colorbar(
-            image, ax=list(axes[-1] if change else axes[0]), label="change of ξ" if change else "ξ", shrink=0.8
-        )
+        figure.colorbar(image, ax=list(row), label=label, shrink=0.8)
     if len(xis) > 1:
         figure.suptitle(
             f"{int(shared.sum())} of {layers} layers use the same template in every signature (green)", fontsize=10
         )
     return figure
+
+
+def _mark(axis: Any, order: Sequence[int], shared: Iterable[int], *, layers: int) -> None:
+    """Name a panel's layers and templates, and underline the layers that all share."""
+    bottom = len(order) - 0.5
+    axis.set_ylim(bottom, -0.5)
+    axis.set_xlabel("layer")
+    axis.set_xticks(range(layers), [str(i + 1) for i in range(layers)], fontsize=8)
+    axis.set_yticks(range(len(order)), [str(k) for k in order], fontsize=8)
+    for column in shared:
+        place = [column - 0.4, column + 0.4], [bottom + 0.08] * 2
+        axis.plot(*place, color="tab:green", linewidth=3, clip_on=False)
 
 
 def save_figure(figure: Any, path: Path) -> None:
