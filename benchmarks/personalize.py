@@ -117,7 +117,7 @@ def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
     if arguments.quick:
         ways = {"mixture + BN + head": SHOTS, "mixture": (5,), "head": (5,)}
     for third in range(1 if arguments.quick else 3):
-        bundle = train_on_people(recordings, third, folder / str(third), steps=200 if arguments.quick else 800)
+        bundle = train_on_people(recordings, third, folder / str(third), steps=200 if arguments.quick else 1600)
         progress(f"trained without third {third}", started)
         results += measure_people(recordings, bundle, third, ways=ways, steps=20 if arguments.quick else 100)
         progress(f"personalized third {third}", started)

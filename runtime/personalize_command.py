@@ -14,7 +14,7 @@ import numpy as np
 from isoform.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from isoform.runtime.learn.personalize import Report
+    from isoform.runtime.learn.outcome import Report
 
 __all__ = ["add_arguments_personalize", "run_personalize"]
 

@@ -22,7 +22,8 @@ from isoform.runtime.spec import Array
 
 if TYPE_CHECKING:  # learning is imported when it is used: predictions start without it
     from isoform.runtime.learn.learner import Learner
-    from isoform.runtime.learn.personalize import Outcome, Part, Report
+    from isoform.runtime.learn.outcome import Outcome, Report
+    from isoform.runtime.learn.personalize import Part
 
 __all__ = ["Runtime"]
 

@@ -46,7 +46,7 @@ def train_on_people(recordings: motion.Recordings, third: int, path: Path, *, st
     split = Split(images=x, labels=labels)
     few = Split(images=x[::50], labels=labels[::50])
     recipe = Recipe(
-        steps=steps, batch=64, seed=third, threads=1, data=DataRecipe(input_shape=motion.SHAPE, shift=0),
+        steps=steps, batch=64, seed=third, threads=1, data=DataRecipe(input_shape=motion.SHAPE, shift=4),
         network=NetworkRecipe(adapter_kernel=(1, 4)), mixture=MixtureRecipe(entropy=0.0), tasks={"everyone": TaskRecipe(data="folder")},
     )  # fmt: skip
     dataset = Dataset(train=split, test=few, classes=motion.ACTIVITIES)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.learn.fit import RATES
 from isoform.runtime.learn.samples import balanced_batches, moved
+from isoform.runtime.learn.trial import held_back
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 from isoform.train.bundling import network_from_bundle
@@ -18,6 +20,8 @@ from isoform.train.network import IsometricNetwork
 
 __all__ = ["fine_tuned", "signature_step"]
 
+TUNING = (0, 10, 20, 30, 40, 50, 60, 80, 100)
+"""Numbers of steps that fine-tuning chooses from."""
 PARAMETERS = {
     "mixture": "mixture", "bn_affine": "bn.affine", "heads.0": "logits.weight", "heads.1": "logits.bias",
 }  # fmt: skip
@@ -46,18 +50,38 @@ def signature_step(bundle: Bundle, signature: Signature, x: Array, labels: Array
     return step
 
 
-def fine_tuned(
-    bundle: Bundle, signature: Signature, x: Array, labels: Array, *, seed: int, steps: int = 60
-) -> IsometricNetwork:
-    """All parameters, templates included, fitted in torch: what a model per user could reach, at a model's size per user."""
+def fine_tuned(bundle: Bundle, signature: Signature, x: Array, labels: Array, *, seed: int) -> IsometricNetwork:
+    """All parameters, templates included, fitted in torch: what a model per user could reach, at a model's size per user.
+
+    For as many steps as are best for samples that are held back; for all of them where none can be.
+    """
     torch.set_num_threads(1)
-    network = network_from_bundle(bundle, {"task": signature})
+
+    def tuned(rows: Array) -> Iterator[IsometricNetwork]:
+        return _tuned(network_from_bundle(bundle, {"task": signature}), x[rows], labels[rows], seed=seed)
+
+    everything, losses = np.arange(len(labels)), np.zeros(len(TUNING))
+    for fold in held_back(labels, seed=seed):
+        found = [_loss(network, x[fold], labels[fold]) for network in tuned(np.setdiff1d(everything, fold))]
+        losses += len(fold) * np.array(found)
+    place = int(losses.argmin()) if losses.any() else -1
+    return next(itertools.islice(tuned(everything), range(len(TUNING))[place], None))
+
+
+def _tuned(network: IsometricNetwork, x: Array, labels: Array, *, seed: int) -> Iterator[IsometricNetwork]:
+    """The network after every number of steps in ``TUNING``."""
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-4)
     rng = np.random.default_rng(seed)
     batches = balanced_batches(labels, 16, rng)
-    for _ in range(steps):
+    for step in range(TUNING[-1] + 1):
+        if step in TUNING:
+            yield network
         rows = next(batches)
         optimizer.zero_grad()
         F.cross_entropy(network(torch.from_numpy(moved(x[rows], rng)), 0), torch.from_numpy(labels[rows])).backward()
         optimizer.step()
-    return network
+
+
+def _loss(network: IsometricNetwork, x: Array, labels: Array) -> float:
+    with torch.no_grad():
+        return F.cross_entropy(network(torch.from_numpy(x), 0), torch.from_numpy(labels)).item()

@@ -11,7 +11,7 @@ from isoform.runtime.errors import InputError, SignatureError, UsageError
 from isoform.runtime.learn import fit
 from isoform.runtime.learn.learner import Learner
 from isoform.runtime.learn.personalize import personalize
-from isoform.runtime.learn.trial import ENOUGH, held_back
+from isoform.runtime.learn.trial import ENOUGH, Score, held_back
 from isoform.runtime.runtime import Runtime
 from isoform.runtime.signature import Signature
 from isoform.train.data.digits import digits
@@ -128,6 +128,28 @@ def test_one_sample_per_class(runtime, slanted) -> None:
     if outcome.after.loss <= ENOUGH:
         assert again.signature is outcome.signature
     assert again.after.loss <= outcome.after.loss + 1e-6
+
+
+def test_one_sample_per_class_moves_no_bn(runtime, slanted) -> None:
+    """BN needs more samples than that: where other parts may move, its affine and, for a start that gets most right, its statistics stay."""
+    x, labels = slanted[0][::8], slanted[1][::8]
+    outcome = runtime.fit(x, labels, runtime.signature("plain"), steps=40)
+    before, after = (runtime.bundle.resolve(signature) for signature in (outcome.start, outcome.signature))
+    assert outcome.improved
+    assert np.array_equal(before["bn.affine"], after["bn.affine"])
+    assert not np.array_equal(before["mixture"], after["mixture"])
+    alone = runtime.fit(x, labels, runtime.signature("plain"), parts=("bn",), steps=40)
+    assert "bn.affine" in alone.signature.parts
+
+
+def test_a_class_given_for_another_is_no_gain() -> None:
+    """As many right, but others: not better, whatever the loss says. None lost and a lower loss, or more right: better."""
+    start = Score(loss=2.0, accuracy=0.5, right=frozenset({0, 1}))
+    assert not Score(loss=0.5, accuracy=0.5, right=frozenset({2, 3})).better_than(start)
+    assert not Score(loss=0.5, accuracy=0.25, right=frozenset({0})).better_than(start)
+    assert not Score(loss=2.0, accuracy=0.5, right=frozenset({0, 1})).better_than(start)
+    assert Score(loss=0.5, accuracy=0.5, right=frozenset({0, 1})).better_than(start)
+    assert Score(loss=0.5, accuracy=0.75, right=frozenset({1, 2, 3})).better_than(start)
 
 
 def test_samples_held_back_are_never_all_of_a_class() -> None:
