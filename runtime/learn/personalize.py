@@ -25,7 +25,7 @@ from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.outcome import Outcome, Report
 from isoform.runtime.learn.samples import class_shares
-from isoform.runtime.learn.start import prototypes, softened
+from isoform.runtime.learn.start import discriminant, softened
 from isoform.runtime.learn.trial import Start, Trial, held_back
 from isoform.runtime.signature import Signature, check_labels
 from isoform.runtime.spec import Array
@@ -234,21 +234,21 @@ class _Search:
         return loss, float(shares @ (logits.argmax(axis=1) == self._labels))
 
     def start(self, point: Point, *, soft: bool) -> Start:
-        """Where fits begin: the point, its mixture softened if wanted, with a logits layer of prototypes if classes are new."""
+        """Where fits begin: the point, its mixture softened if wanted, with a logits layer for the classes if they are new."""
         if soft:
             point = point.with_parts({"mixture": softened(point.parts["mixture"])})
         if self._classes is None:
             return lambda _: point
         embeddings, classes = self._learner.embeddings(point, self._x), len(self._classes)
 
-        def with_prototypes(rows: Array) -> Point:
-            weight, bias = prototypes(embeddings[rows], self._labels[rows], classes)
+        def with_classes(rows: Array) -> Point:
+            weight, bias = discriminant(embeddings[rows], self._labels[rows], classes)
             return point.with_parts({"logits.weight": weight, "logits.bias": bias})
 
-        return with_prototypes
+        return with_classes
 
     def base(self, start: Signature) -> Signature:
-        """What is returned if nothing is better: the start, with prototypes if classes are new."""
+        """What is returned if nothing is better: the start, with a logits layer for the classes if they are new."""
         if self._classes is None:
             return start
         point = self.start(self._point(start), soft=False)(np.arange(len(self._labels)))

@@ -1,11 +1,13 @@
 """How long to fit: a fit to all samples, and beside it fits that hold samples back and say when it has gone far enough.
 
 All fits take the same steps in turn. After every ``EVERY`` steps the held-back samples of all folds are scored together; where they
-were best, the mean of all fits is kept (Wortsman et al. 2022, "Model soups"), so that there is something to hand back at any moment.
-It ends after ``PATIENCE`` scores that were no better, or when the steps or the time are used up.
+were best, the mean of the fits is kept (Wortsman et al. 2022, "Model soups"), so that there is something to hand back at any moment.
+Only fits with the same start have a mean: a logits layer for new classes is made of each fit's own samples. It ends after
+``PATIENCE`` scores that were no better, or when the steps or the time are used up.
 
-A step counts only if it is better than the start on samples that it has not seen: a lower loss, and more right, or at least none
-wrong that was right. (As many right by a swap of two classes is no evidence: a person lost 35 points by it.)
+A step counts only if it is better than the start on samples that it has not seen: a lower loss, not fewer right, and those that
+it wins outweigh those that it loses by more than chance (of w won and l lost, w - l at least √(w + l); McNemar 1947). As many
+right by a swap of two classes is no evidence: a person lost 35 points by it.
 
 Samples that are the only ones of their class cannot be held back: without them a fit forgets that class (tried: every fit looked
 harmful). Where most classes have one, the fit moves just until its loss on them is ``ENOUGH``, and not at all if it was before:
@@ -15,6 +17,7 @@ the smallest move that explains what it was shown. A move that gets none of the 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -54,9 +57,10 @@ class Score:
     """Which samples are right."""
 
     def better_than(self, other: Score) -> bool:
-        """A loss that is lower by more than chance among samples that are right anyway; and more right, or none wrong that was right."""
-        more = self.accuracy > other.accuracy or self.right >= other.right
-        return self.loss < other.loss - MARGIN and more
+        """A lower loss, by more than chance among samples that are right anyway; not fewer right; and those won outweigh those lost."""
+        won, lost = len(self.right - other.right), len(other.right - self.right)
+        clear = won - lost >= math.sqrt(won + lost)
+        return self.loss < other.loss - MARGIN and self.accuracy >= other.accuracy and clear
 
 
 def held_back(labels: Array, *, seed: int) -> list[Array]:
@@ -111,11 +115,14 @@ class Trial:
         self._all = np.arange(len(labels))
         self._moving = moving
         self._rest = [np.setdiff1d(self._all, fold) for fold in back]
+        subsets = [self._all, *self._rest]
+        starts = [start(rows) for rows in subsets]
         fits = [
-            Fit(learner, start(rows), x[rows], labels[rows], moving=moving, seed=seed)
-            for rows in (self._all, *self._rest)
+            Fit(learner, point, x[rows], labels[rows], moving=moving, seed=seed)
+            for point, rows in zip(starts, subsets, strict=True)
         ]
         self._fit, self._fits = fits[0], fits[1:]
+        self._akin = [fit for fit, point in zip(fits, starts, strict=True) if point is starts[0]]
         self.before = self._score([base(rows) for rows in self._rest or [self._all]])
         """How the start does."""
         self.best = Best(None, self.before, 0)
@@ -155,8 +162,8 @@ class Trial:
                     return
 
     def _mean(self) -> Point:
-        """The mean of all fits."""
-        parts = [fit.point.parts for fit in (self._fit, *self._fits)]
+        """The mean of the fit to all samples and of those beside it that began where it did."""
+        parts = [fit.point.parts for fit in self._akin]
         return self._fit.point.with_parts({name: np.mean([p[name] for p in parts], axis=0) for name in self._moving})
 
     def _take(self, score: Score, point: Point) -> bool:

@@ -1,15 +1,16 @@
-"""The pieces of a fit: Adam, batches, folds, moves, softening, prototypes, the loss."""
+"""The pieces of a fit: Adam, batches, folds, moves, softening, new logits layers, the loss."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.covariance import ledoit_wolf
 
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import balanced_batches, class_shares, folds, moved
-from isoform.runtime.learn.start import SOFT, prototypes, softened
+from isoform.runtime.learn.start import SOFT, discriminant, shrunk, softened
 from isoform.runtime.mixture import discrete_logits, softmax
 
 
@@ -107,16 +108,33 @@ def test_softened_layers_can_move() -> None:
     assert softened(np.zeros((2, 1), dtype=np.float32)).shape == (2, 1)
 
 
-def test_prototypes_are_the_nearest_mean() -> None:
-    """The logits layer of class means ranks classes as distances to the means do; also with one sample each, or all alike."""
+def test_a_new_logits_layer_is_the_linear_discriminant() -> None:
+    """It decides as scikit-learn's with the same shrinking does, which is Ledoit and Wolf's."""
     rng = np.random.default_rng(0)
-    means = rng.normal(size=(3, 5))
     labels = np.repeat(np.arange(3), 20)
-    e = means[labels] + 0.1 * rng.normal(size=(60, 5))
-    weight, bias = prototypes(e, labels, 3)
-    found = np.stack([e[labels == label].mean(axis=0) for label in range(3)])
-    x = rng.normal(size=(50, 5))
-    nearest = ((x[:, None] - found) ** 2).sum(axis=2).argmin(axis=1)
+    shape = rng.normal(size=(12, 12))
+    e = (rng.normal(size=(3, 12))[labels] + 0.5 * rng.normal(size=(60, 12)) @ shape).astype(np.float32)
+    means = np.stack([e[labels == label].mean(axis=0) for label in range(3)])
+    within = (e - means[labels]).astype(np.float64)
+    covariance, share = shrunk(within)
+    assert 0.01 < share < 0.9
+    assert share == pytest.approx(ledoit_wolf(within, assume_centered=True)[1], rel=1e-9)
+    assert np.allclose(covariance, np.cov(within.T, bias=True))
+    weight, bias = discriminant(e, labels, 3)
+    inverse = np.linalg.inv((1 - share) * covariance + share * np.trace(covariance) / 12 * np.eye(12)) * 57 / 60
+    x = rng.normal(size=(50, 12))
+    distance = [((x - mean) @ inverse * (x - mean)).sum(axis=1) for mean in means.astype(np.float64)]
+    logits = x @ weight.T + bias
+    assert np.allclose(logits - logits[:, :1], -(np.stack(distance, axis=1) - distance[0][:, None]) / 2)
+
+
+def test_a_new_logits_layer_of_one_sample_each_is_the_nearest_mean() -> None:
+    """Without any variance within classes; and finite if all samples are alike."""
+    rng = np.random.default_rng(0)
+    e, x = rng.normal(size=(3, 5)), rng.normal(size=(50, 5))
+    weight, bias = discriminant(e, np.arange(3), 3)
+    nearest = ((x[:, None] - e) ** 2).sum(axis=2).argmin(axis=1)
     assert np.array_equal((x @ weight.T + bias).argmax(axis=1), nearest)
-    for one in (e[::20], np.zeros((3, 5))):
-        assert np.isfinite(np.concatenate([part.ravel() for part in prototypes(one, np.arange(3), 3)])).all()
+    for labels in (np.arange(3), np.repeat(np.arange(3), 4)):
+        parts = discriminant(np.zeros((len(labels), 5)), labels, 3)
+        assert np.isfinite(np.concatenate([part.ravel() for part in parts])).all()
