@@ -2,12 +2,15 @@
 
     python benchmarks/personalize.py [--quick] [--json PATH]
     python benchmarks/personalize.py people [--quick] [--json PATH] [--plot PATH]
+    python benchmarks/personalize.py alphabets [--quick] [--json PATH] [--plot PATH]
     python benchmarks/personalize.py domains [--quick] [--json PATH] --bundle quickstart/bundle
 
 step      random weights, small (C = 24, L = 16, 32×32, stem 4, K = 4), batch 16, one thread each: fitting mixture, BN affine and logits
           layer by numpy and ONNX Runtime, beside torch eager doing the same in its fastest form; times are medians, in turn
 people    MotionSense, 24 people, each held out once: templates trained on two thirds; 1, 5, 10 and 20 windows per activity of a held-out
           person's first half of each recording to learn from, the second half to test on; beside it, all of the network in torch
+alphabets Omniglot, 50 alphabets, each held out once, its characters new classes: 1, 5, 10 and 15 drawings of each by as many people to
+          learn from, 5 other people's to test on; where the others start is a logits layer of the samples' class means
 domains   digits in domains that the quickstart's bundle never saw: 10 samples per class, the mean of 5 draws, for every choice of parts
 """
 
@@ -26,10 +29,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench import domains, motion
+from bench import domains
 from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
+from bench.held_out import EVERYTHING, Result, Study, measure, plot, progress, train_without
+from bench.motion import Motion
 from bench.networks import SPECS, make_bundle
-from bench.people_table import SHOTS, WAYS, Result, measure_people, plot_people, progress, train_on_people
+from bench.omniglot import Omniglot
 from bench.torch_rival import signature_step
 
 from isoform.runtime.bundle import Bundle
@@ -46,16 +51,21 @@ def main() -> None:
     arguments = _arguments()
     figures: dict[str, object] = {**machine(), "quick": arguments.quick}
     with tempfile.TemporaryDirectory(prefix="isoform-personalize-") as folder:
-        {"step": step, "people": people, "domains": of_domains}[arguments.what](arguments, figures, Path(folder))
+        {"step": step, "people": people, "alphabets": alphabets, "domains": of_domains}[arguments.what](
+            arguments, figures, Path(folder)
+        )
     write_json(arguments.json, figures)
 
 
 def _arguments() -> argparse.Namespace:
     arguments = parser(__doc__)
-    arguments.add_argument("what", nargs="?", choices=("step", "people", "domains"), default="step")
-    arguments.add_argument("--plot", type=Path, help="people: where to draw the figures, such as people.svg")
+    arguments.add_argument("what", nargs="?", choices=("step", "people", "alphabets", "domains"), default="step")
+    arguments.add_argument("--plot", type=Path, help="people, alphabets: where to draw the figures, such as people.svg")
     arguments.add_argument(
-        "--data", type=Path, default=ROOT.parent / "shared" / "data", help="people: the folder with motion-sense in it"
+        "--data",
+        type=Path,
+        default=ROOT.parent / "shared" / "data",
+        help="the folder with motion-sense and omniglot in it",
     )
     arguments.add_argument(
         "--bundle", type=Path, default=Path("quickstart/bundle"), help="domains: the quickstart's bundle"
@@ -111,55 +121,87 @@ def child(what: str, bundle: Bundle, steps: int) -> dict[str, float]:
 
 def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Path) -> None:
     """Held-out people."""
-    started, results = time.perf_counter(), list[Result]()
-    recordings = motion.read_recordings(arguments.data)
-    ways = dict.fromkeys(WAYS, SHOTS)
-    if arguments.quick:
-        ways = {"mixture + BN + head": SHOTS, "mixture": (5,), "head": (5,)}
-    for third in range(1 if arguments.quick else 3):
-        bundle = train_on_people(recordings, third, folder / str(third), steps=200 if arguments.quick else 1600)
-        progress(f"trained without third {third}", started)
-        results += measure_people(recordings, bundle, third, ways=ways, steps=20 if arguments.quick else 100)
-        progress(f"personalized third {third}", started)
-    figures.update(_summary(results))
-    figures["results"] = results
-    title = f"MotionSense, held-out people: mean accuracy in %, {figures['machine']}, {figures['date']}"
-    print_table(title, ["what moves", "bytes", *(f"{shots} per activity" for shots in SHOTS)], _rows(results))
-    chosen = [r for r in results if r[0] == "mixture + BN + head"]
-    persons = sorted({r[2] for r in chosen})
-    found = {(r[1], r[2]): r for r in chosen}
-    print_table(
-        "each person: mixture + BN + head", ["person", "base", *(f"{shots} per activity" for shots in SHOTS)],
-        [[str(p), f"{found[1, p][3]:.1f}", *(f"{found[s, p][4]:.1f}" for s in SHOTS)] for p in persons],
+    study, default = Motion(arguments.data), "mixture + BN + head"
+    results = held_out(
+        arguments, study, folder, steps=200 if arguments.quick else 1600,
+        ways={default: study.shots, "mixture": (5,), "head": (5,)} if arguments.quick else dict.fromkeys(study.ways, study.shots),
     )  # fmt: skip
+    figures.update(_summary(study, results))
+    figures["results"] = results
+    report(arguments, study, results, f"MotionSense, held-out people: mean accuracy in %, {figures['machine']}, {figures['date']}")  # fmt: skip
+
+
+def alphabets(arguments: argparse.Namespace, figures: dict[str, object], folder: Path) -> None:
+    """Held-out alphabets."""
+    study, default = Omniglot(arguments.data), "mixture + BN + head"
+    results = held_out(
+        arguments, study, folder, steps=200 if arguments.quick else 1600, users=4 if arguments.quick else None,
+        ways={default: (1, 5), "head": (1, 5)} if arguments.quick else {**dict.fromkeys(study.ways, study.shots), EVERYTHING: (5, 15)},
+    )  # fmt: skip
+    figures.update(_summary(study, results))
+    figures["results"] = results
+    report(arguments, study, results, f"Omniglot, held-out alphabets: mean accuracy in %, {figures['machine']}, {figures['date']}")  # fmt: skip
+
+
+def held_out(
+    arguments: argparse.Namespace, study: Study, folder: Path, *, steps: int, ways: dict[str, tuple[int, ...]],
+    users: int | None = None,
+) -> list[Result]:  # fmt: skip
+    """Templates without each third, and that third's users personalized; quick: one third, and at most ``users`` of it."""
+    started, results = time.perf_counter(), list[Result]()
+    for third in range(1 if arguments.quick else 3):
+        bundle = train_without(study, third, folder / str(third), steps=steps)
+        progress(f"trained without third {third}", started)
+        chosen = study.held_out(third)[:users]
+        results += measure(study, bundle, chosen, ways=ways, steps=20 if arguments.quick else 100)
+        progress(f"personalized third {third}", started)
+    return results
+
+
+def report(arguments: argparse.Namespace, study: Study, results: list[Result], title: str) -> None:
+    """A table by ways, one by users, and the picture."""
+    columns = [f"{shots} per {study.unit}" for shots in study.shots]
+    print_table(title, ["what moves", "bytes", *columns], _rows(study, results))
+    default = next(iter(study.ways))
+    users = dict.fromkeys(r[2] for r in results)
+    found = {(r[1], r[2]): f"{r[3]:.1f} → {r[4]:.1f}" for r in results if r[0] == default}
+    rows = [[user, *(found.get((shots, user), "") for shots in study.shots)] for user in users]
+    print_table(f"each one: start → {default}", ["held out", *columns], rows)
     if arguments.plot:
-        plot_people(results, arguments.plot)
+        plot(study, results, arguments.plot)
 
 
-def _summary(results: list[Result]) -> dict[str, object]:
+def _summary(study: Study, results: list[Result]) -> dict[str, object]:
     """The figures that the project is held to."""
-    gains = {way: {s: [r[4] - r[3] for r in results if r[:2] == (way, s)] for s in SHOTS} for way in WAYS}
-    default = gains["mixture + BN + head"]
-    sizes = {way: max((r[5] for r in results if r[0] == way), default=0) for way in WAYS}
+    default = next(iter(study.ways))
+
+    def gains(way: str) -> dict[int, list[float]]:
+        found = {s: [r[4] - r[3] for r in results if r[:2] == (way, s)] for s in study.shots}
+        return {shots: values for shots, values in found.items() if values}
+
+    def means(way: str) -> dict[str, float]:
+        return {str(shots): round(float(np.mean(values)), 3) for shots, values in gains(way).items()}
+
+    sizes = {way: max((r[5] for r in results if r[0] == way), default=0) for way in study.ways}
     return {
-        "people": len({r[2] for r in results}), "base_accuracy": float(np.mean([r[3] for r in results if r[0] == "mixture + BN + head"])),
-        "mean_gain_points": {str(s): round(float(np.mean(values)), 3) for s, values in default.items()},
-        "worst_person_points": round(min(min(values) for values in default.values()), 3),
-        "mixture_gain_points": {str(s): round(float(np.mean(v)), 3) for s, v in gains["mixture"].items() if v},
-        "head_gain_points": {str(s): round(float(np.mean(v)), 3) for s, v in gains["head"].items() if v},
+        "held_out": len({r[2] for r in results}),
+        "start_accuracy": {str(s): round(float(np.mean([r[3] for r in results if r[:2] == (default, s)])), 3) for s in gains(default)},
+        "mean_gain_points": means(default), "worst_person_points": round(min(min(values) for values in gains(default).values()), 3),
+        "mixture_gain_points": means("mixture"), "head_gain_points": means("head"),
         "signature_bytes": {way: size for way, size in sizes.items() if size},
     }  # fmt: skip
 
 
-def _rows(results: list[Result]) -> list[list[str]]:
-    rows = []
-    base = float(np.mean([r[3] for r in results if r[0] == "mixture + BN + head"]))
-    rows.append(["base signature", "", *[f"{base:.1f}"] * len(SHOTS)])
-    for way in WAYS:
-        cells = [[r[4] for r in results if r[:2] == (way, shots)] for shots in SHOTS]
-        if any(cells):
+def _rows(study: Study, results: list[Result]) -> list[list[str]]:
+    def cell(way: str, shots: int, place: int) -> str:
+        values = [float(r[place]) for r in results if r[:2] == (way, shots)]
+        return f"{np.mean(values):.1f}" if values else ""
+
+    rows = [["start", "", *(cell(next(iter(study.ways)), shots, 3) for shots in study.shots)]]
+    for way in study.ways:
+        if any(r[0] == way for r in results):
             size = max(r[5] for r in results if r[0] == way)
-            rows.append([way, f"{size:,}", *(f"{np.mean(cell):.1f}" if cell else "" for cell in cells)])
+            rows.append([way, f"{size:,}", *(cell(way, shots, 4) for shots in study.shots)])
     return rows
 
 

@@ -51,13 +51,23 @@ def test_personalize(tmp_path) -> None:
 def test_personalize_people(shared, tmp_path) -> None:
     """Held-out people gain at every number of samples, none loses much, and the files are as small as they are said to be."""
     printed, figures = quick(tmp_path, "personalize.py", "people", "--plot", "out.svg", "--data", shared)
-    assert "each person" in printed
-    assert figures["people"] == 8
+    assert "each one" in printed
+    assert figures["held_out"] == 8
     assert sorted(map(int, figures["mean_gain_points"])) == [1, 5, 10, 20]
     assert all(gain > 0 for gain in figures["mean_gain_points"].values())
     assert figures["worst_person_points"] > -5
     assert figures["signature_bytes"]["mixture"] <= 1024
     assert "</svg>" in (tmp_path / "out.svg").read_text()
+
+
+@pytest.mark.timeout(300)
+def test_personalize_alphabets(shared, tmp_path) -> None:
+    """Held-out alphabets: new classes are told apart far better than by chance, and more drawings help."""
+    printed, figures = quick(tmp_path, "personalize.py", "alphabets", "--plot", "out.png", "--data", shared)
+    assert "each one" in printed
+    assert figures["held_out"] == 4
+    assert 30 < figures["start_accuracy"]["1"] < figures["start_accuracy"]["5"]
+    assert (tmp_path / "out.png").stat().st_size > 10_000
 
 
 def test_personalize_domains(compiled, tmp_path) -> None:

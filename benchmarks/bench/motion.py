@@ -10,24 +10,16 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from bench.held_out import EVERYTHING
 from isoform.runtime.errors import DataError
 from isoform.runtime.spec import Array
 
-__all__ = [
-    "ACTIVITIES",
-    "PEOPLE",
-    "SHAPE",
-    "learning_windows",
-    "read_recordings",
-    "split_people",
-    "test_windows",
-    "windows",
-]
+__all__ = ["Motion"]
 
 ARCHIVE = "motion-sense/A_DeviceMotion_data_trials11-16.tar.xz"
 ACTIVITIES = ("dws", "ups", "sit", "std", "wlk", "jog")
@@ -42,8 +34,8 @@ Recordings = dict[tuple[int, str], Array]
 """(person, activity) → rows, shape (moments, 9), float32."""
 
 
-def read_recordings(data: Path) -> Recordings:
-    """Every recording.
+class Motion:
+    """The study of people; see ``held_out.Study``.
 
     Args:
         data: The folder of data sets, with ``motion-sense`` in it.
@@ -51,6 +43,53 @@ def read_recordings(data: Path) -> Recordings:
     Raises:
         DataError: If it is not there.
     """
+
+    shape, kernel, shift, unit = SHAPE, (1, 4), 4, "activity"
+    ways: Mapping[str, tuple[str, ...]] = {
+        "mixture + BN + head": ("mixture", "bn", "head"), "mixture + head": ("mixture", "head"), "mixture": ("mixture",), "BN": ("bn",),
+        "head": ("head",), EVERYTHING: (),
+    }  # fmt: skip
+    shots = (1, 5, 10, 20)
+    draws: Mapping[int, int] = {1: 5}
+    """One window per activity is luck."""
+
+    def __init__(self, data: Path) -> None:
+        self._recordings = _read_recordings(data)
+
+    def held_out(self, third: int) -> tuple[str, ...]:
+        """A third of the people."""
+        return tuple(str(person) for person in _split_people(third))
+
+    def training(self, third: int) -> tuple[Array, Array, tuple[str, ...]]:
+        """Every window of the others."""
+        people, rows = sorted(set(PEOPLE) - set(_split_people(third))), self._recordings
+        found = {
+            a: [_windows(rows[p, a], range(0, len(rows[p, a]) - WIDTH + 1, 24)) for p in people] for a in ACTIVITIES
+        }
+        return *_gathered(found), ACTIVITIES
+
+    def learning(self, user: str, *, shots: int, seed: int) -> tuple[Array, Array]:
+        """Windows out of the first half of a person's recordings, as little overlapping as their number allows."""
+        rng, found = np.random.default_rng((seed, int(user))), {}
+        for activity in ACTIVITIES:
+            rows = self._recordings[int(user), activity]
+            starts = np.unique(np.linspace(0, len(rows) // 2 - WIDTH, 20).astype(int))
+            found[activity] = [_windows(rows, sorted(rng.permutation(starts)[:shots]))]
+        return _gathered(found)
+
+    def testing(self, user: str) -> tuple[Array, Array]:
+        """Windows out of the second half of a person's recordings, each half over the next."""
+        found = {}
+        for activity in ACTIVITIES:
+            rows = self._recordings[int(user), activity]
+            found[activity] = [_windows(rows, range(len(rows) // 2, len(rows) - WIDTH + 1, WIDTH // 2))]
+        return _gathered(found)
+
+    def classes(self, user: str) -> None:
+        """Everyone's."""
+
+
+def _read_recordings(data: Path) -> Recordings:
     path = data / ARCHIVE
     if not path.is_file():
         raise DataError(
@@ -69,46 +108,14 @@ def read_recordings(data: Path) -> Recordings:
     return found
 
 
-def split_people(third: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Two thirds of the people to train on, and the third that is held out; over thirds 0, 1, 2 everybody is, once."""
-    order = np.random.default_rng(0).permutation(PEOPLE).tolist()
-    held = tuple(sorted(order[third::3]))
-    return tuple(sorted(set(PEOPLE) - set(held))), held
+def _split_people(third: int) -> tuple[int, ...]:
+    """The third that is held out."""
+    return tuple(sorted(np.random.default_rng(0).permutation(PEOPLE).tolist()[third::3]))
 
 
-def windows(rows: Array, starts: Sequence[int]) -> Array:
+def _windows(rows: Array, starts: Sequence[int]) -> Array:
     """Windows that begin at these rows: shape (n, 9, 1, WIDTH), float32."""
     return np.stack([rows[start : start + WIDTH].T[:, None, :] for start in starts])
-
-
-def all_windows(recordings: Recordings, people: Sequence[int], *, stride: int) -> tuple[Array, Array]:
-    """Every window of some people: samples and activities."""
-    return _gathered(
-        {
-            a: [windows(recordings[p, a], range(0, len(recordings[p, a]) - WIDTH + 1, stride)) for p in people]
-            for a in ACTIVITIES
-        }
-    )
-
-
-def learning_windows(recordings: Recordings, person: int, *, shots: int, seed: int) -> tuple[Array, Array]:
-    """So many windows per activity out of the first half of a person's recordings, as little overlapping as that allows."""
-    rng, found = np.random.default_rng((seed, person)), {}
-    for activity in ACTIVITIES:
-        rows = recordings[person, activity]
-        last = len(rows) // 2 - WIDTH
-        starts = np.unique(np.linspace(0, last, 20).astype(int))
-        found[activity] = [windows(rows, sorted(rng.permutation(starts)[:shots]))]
-    return _gathered(found)
-
-
-def test_windows(recordings: Recordings, person: int) -> tuple[Array, Array]:
-    """Windows out of the second half of a person's recordings, each half over the next."""
-    found = {}
-    for activity in ACTIVITIES:
-        rows = recordings[person, activity]
-        found[activity] = [windows(rows, range(len(rows) // 2, len(rows) - WIDTH + 1, WIDTH // 2))]
-    return _gathered(found)
 
 
 def _gathered(by_activity: dict[str, list[Array]]) -> tuple[Array, Array]:

@@ -16,22 +16,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.held_out import EVERYTHING
 from isoform.runtime.errors import DataError
 from isoform.runtime.spec import Array
 
-__all__ = ["SHAPE", "drawings", "read_alphabets", "split_alphabets"]
+__all__ = ["Omniglot"]
 
 ARCHIVES = ("omniglot/images_background.zip", "omniglot/images_evaluation.zip")
 SHAPE = (1, 32, 32)
 """One sample: channels, height, width; drawn at 105×105."""
 DRAWERS = 20
-
-Alphabets = dict[str, Array]
-"""Alphabet → drawings, shape (characters, drawers, *SHAPE), float32 in [0, 1], ink 1."""
+TESTERS = range(15, DRAWERS)
 
 
-def read_alphabets(data: Path) -> Alphabets:
-    """Every drawing.
+class Omniglot:
+    """The study of alphabets; see ``held_out.Study``.
 
     Args:
         data: The folder of data sets, with ``omniglot`` in it.
@@ -39,6 +38,48 @@ def read_alphabets(data: Path) -> Alphabets:
     Raises:
         DataError: If it is not there.
     """
+
+    shape, kernel, shift, unit = SHAPE, (4, 4), 2, "character"
+    ways: Mapping[str, tuple[str, ...]] = {
+        "mixture + BN + head": ("mixture", "bn", "head"), "mixture + head": ("mixture", "head"), "BN + head": ("bn", "head"),
+        "head": ("head",), EVERYTHING: (),
+    }  # fmt: skip
+    shots = (1, 5, 10, 15)
+    draws: Mapping[int, int] = {}
+
+    def __init__(self, data: Path) -> None:
+        self._alphabets = _read_alphabets(data)
+
+    def held_out(self, third: int) -> tuple[str, ...]:
+        """A third of the alphabets."""
+        order = np.random.default_rng(0).permutation(sorted(self._alphabets)).tolist()
+        return tuple(sorted(order[third::3]))
+
+    def training(self, third: int) -> tuple[Array, Array, tuple[str, ...]]:
+        """All drawings of the others; every character is a class."""
+        names = sorted(set(self._alphabets) - set(self.held_out(third)))
+        classes = tuple(label for name in names for label in self._labels(name))
+        return *_drawings([self._alphabets[name] for name in names], range(DRAWERS)), classes
+
+    def learning(self, user: str, *, shots: int, seed: int) -> tuple[Array, Array]:
+        """Drawings by so many of the drawers 1 to 15."""
+        drawers = np.random.default_rng(seed).permutation(TESTERS.start)[:shots]
+        return _drawings([self._alphabets[user]], sorted(drawers))
+
+    def testing(self, user: str) -> tuple[Array, Array]:
+        """Drawings by drawers 16 to 20."""
+        return _drawings([self._alphabets[user]], TESTERS)
+
+    def classes(self, user: str) -> tuple[str, ...]:
+        """The alphabet's characters."""
+        return self._labels(user)
+
+    def _labels(self, name: str) -> tuple[str, ...]:
+        return tuple(f"{name} {number + 1}" for number in range(len(self._alphabets[name])))
+
+
+def _read_alphabets(data: Path) -> dict[str, Array]:
+    """Alphabet → drawings, shape (characters, drawers, *SHAPE), float32 in [0, 1], ink 1."""
     found: dict[str, dict[str, dict[int, Array]]] = {}
     for name in ARCHIVES:
         if not (data / name).is_file():
@@ -67,14 +108,7 @@ def _drawing(content: bytes) -> Array:
     return 1 - np.asarray(small, dtype=np.float32)[None] / 255
 
 
-def split_alphabets(names: Sequence[str], third: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Two thirds of the alphabets to train on, and the third that is held out; over thirds 0, 1, 2 all are, once."""
-    order = np.random.default_rng(0).permutation(sorted(names)).tolist()
-    held = tuple(sorted(order[third::3]))
-    return tuple(sorted(set(names) - set(held))), held
-
-
-def drawings(alphabets: Mapping[str, Array], names: Sequence[str], drawers: Sequence[int]) -> tuple[Array, Array]:
+def _drawings(alphabets: Sequence[Array], drawers: Sequence[int]) -> tuple[Array, Array]:
     """All characters of some alphabets by some drawers, 0 to 19: samples, and characters as indices over all these alphabets."""
-    x = np.concatenate([alphabets[name][:, list(drawers)] for name in names])
+    x = np.concatenate([alphabet[:, list(drawers)] for alphabet in alphabets])
     return x.reshape(-1, *SHAPE), np.repeat(np.arange(len(x)), len(drawers))

@@ -50,15 +50,18 @@ def signature_step(bundle: Bundle, signature: Signature, x: Array, labels: Array
     return step
 
 
-def fine_tuned(bundle: Bundle, signature: Signature, x: Array, labels: Array, *, seed: int) -> IsometricNetwork:
+def fine_tuned(
+    bundle: Bundle, start: Callable[[Array], Signature], x: Array, labels: Array, *, seed: int
+) -> IsometricNetwork:
     """All parameters, templates included, fitted in torch: what a model per user could reach, at a model's size per user.
 
-    For as many steps as are best for samples that are held back; for all of them where none can be.
+    For as many steps as are best for samples that are held back; for all of them where none can be. ``start``: rows to learn from →
+    where to begin.
     """
     torch.set_num_threads(1)
 
     def tuned(rows: Array) -> Iterator[IsometricNetwork]:
-        return _tuned(network_from_bundle(bundle, {"task": signature}), x[rows], labels[rows], seed=seed)
+        return _tuned(network_from_bundle(bundle, {"task": start(rows)}), x[rows], labels[rows], seed=seed)
 
     everything, losses = np.arange(len(labels)), np.zeros(len(TUNING))
     for fold in held_back(labels, seed=seed):
