@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from bench import domains
 from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
-from bench.held_out import EVERYTHING, Result, Study, measure, plot, progress, train_without
+from bench.held_out import RESCALED, Result, Study, measure, plot, progress, train_without
 from bench.motion import Motion
 from bench.networks import SPECS, make_bundle
 from bench.omniglot import Omniglot
@@ -124,7 +124,7 @@ def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
     study, default = Motion(arguments.data), "mixture + BN + head"
     results = held_out(
         arguments, study, folder, steps=200 if arguments.quick else 1600,
-        ways={default: study.shots, "mixture": (5,), "head": (5,)} if arguments.quick else dict.fromkeys(study.ways, study.shots),
+        ways={default: study.shots, "mixture": (5,), "head": (5,), RESCALED: (5,)} if arguments.quick else dict.fromkeys(study.ways, study.shots),
     )  # fmt: skip
     figures.update(_summary(study, results))
     figures["results"] = results
@@ -136,7 +136,7 @@ def alphabets(arguments: argparse.Namespace, figures: dict[str, object], folder:
     study, default = Omniglot(arguments.data), "mixture + BN + head"
     results = held_out(
         arguments, study, folder, steps=200 if arguments.quick else 1600, users=4 if arguments.quick else None,
-        ways={default: (1, 5), "head": (1, 5)} if arguments.quick else {**dict.fromkeys(study.ways, study.shots), EVERYTHING: (5, 15)},
+        ways={default: (1, 5), "head": (1, 5)} if arguments.quick else {**dict.fromkeys(study.ways, (5, 15)), **dict.fromkeys((default, "head"), study.shots)},
     )  # fmt: skip
     figures.update(_summary(study, results))
     figures["results"] = results
@@ -187,7 +187,7 @@ def _summary(study: Study, results: list[Result]) -> dict[str, object]:
         "held_out": len({r[2] for r in results}),
         "start_accuracy": {str(s): round(float(np.mean([r[3] for r in results if r[:2] == (default, s)])), 3) for s in gains(default)},
         "mean_gain_points": means(default), "worst_person_points": round(min(min(values) for values in gains(default).values()), 3),
-        "mixture_gain_points": means("mixture"), "head_gain_points": means("head"),
+        "mixture_gain_points": means("mixture"), "head_gain_points": means("head"), "head_at_equal_size_gain_points": means(RESCALED),
         "signature_bytes": {way: size for way, size in sizes.items() if size},
     }  # fmt: skip
 

@@ -12,22 +12,26 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from scipy.optimize import minimize
 
 from bench.networks import compile_unverified
 from bench.torch_rival import fine_tuned
 from isoform.runtime import Runtime
 from isoform.runtime.bundle import Bundle
+from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.loop import train
 from isoform.train.recipe import DataRecipe, MixtureRecipe, NetworkRecipe, Recipe, TaskRecipe
 
-__all__ = ["BASE", "EVERYTHING", "Result", "Study", "measure", "plot", "progress", "train_without"]
+__all__ = ["BASE", "EVERYTHING", "RESCALED", "Result", "Study", "measure", "plot", "progress", "train_without"]
 
 BASE = "everyone"
 """The task that a bundle is trained on."""
 EVERYTHING = "all of the network (torch)"
+RESCALED = "head: scale and bias per class"
+"""Vector scaling (Guo et al. 2017, "On calibration of modern neural networks"): what a logits layer can do at a mixture's size."""
 
 Result = tuple[str, int, str, float, float, int]
 """Way, shots, user, accuracy before and after in percent (means over draws), bytes of the largest file; 0 if the start was kept."""
@@ -116,7 +120,10 @@ def _one(task: tuple[str, str, str, int, int]) -> Result:
                 x, labels, base, parts=parts, classes=classes, steps=steps if _study.ways[way] else 1, seed=draw
             )
             logits = runtime.predict(test, outcome.signature)
-            if _study.ways[way]:
+            if way == RESCALED:
+                scale, bias = _rescaled(runtime.predict(x, base), labels)
+                logits, size = runtime.predict(test, base) * scale + bias, 4 * (len(scale) + len(bias))
+            elif _study.ways[way]:
                 size = max(size, len(outcome.signature.encode()) if outcome.improved or classes else 0)
             else:
                 logits, size = _everything(runtime, base, x, labels, test, classes, draw)
@@ -140,6 +147,22 @@ def _everything(
     with torch.no_grad():
         logits: Array = network(torch.from_numpy(test), 0).numpy()
     return logits, sum(parameter.numel() for parameter in network.parameters()) * 4
+
+
+def _rescaled(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """Scale and bias of every class: the smallest loss, and half a squared unit of change per sample."""
+    samples, classes = logits.shape
+
+    def loss(numbers: Array) -> tuple[float, Array]:
+        scale, bias = numbers.reshape(2, classes)
+        value, g = cross_entropy((logits * scale + bias).astype(np.float32), labels)
+        change = np.concatenate([scale - 1, bias])
+        slope = np.concatenate([(g * logits).sum(axis=0), g.sum(axis=0)]) + change / samples
+        return value + float(change @ change) / 2 / samples, slope.astype(np.float64)
+
+    start = np.concatenate([np.ones(classes), np.zeros(classes)])
+    scale, bias = minimize(loss, start, jac=True, method="L-BFGS-B").x.reshape(2, classes)
+    return scale, bias
 
 
 def _percent(logits: Array, labels: Array) -> float:
@@ -171,8 +194,9 @@ def plot(study: Study, results: list[Result], path: Path) -> None:
         right.plot([place, place], [before, after], color="#90b4d6", linewidth=3)
     right.plot([u[0] for u in users], "o", color="#444", label="start", markersize=4)
     right.plot([u[1] for u in users], "o", color="#2b6cb0", label=f"{chosen}, {shots} per {study.unit}", markersize=4)
+    short = all(len(u[2]) < 3 for u in users)
     right.set(xticks=range(len(users)), xlabel="held out of training", ylabel="accuracy in %")
-    right.set_xticklabels([u[2].replace("_", " ")[:24] for u in users], rotation=0 if len(users[0][2]) < 3 else 90)
+    right.set_xticklabels([u[2] if short else "" for u in users])
     right.legend(fontsize=7, frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.held_out import EVERYTHING
+from bench.held_out import EVERYTHING, RESCALED
 from isoform.runtime.errors import DataError
 from isoform.runtime.spec import Array
 
@@ -47,7 +47,7 @@ class Motion:
     shape, kernel, shift, unit = SHAPE, (1, 4), 4, "activity"
     ways: Mapping[str, tuple[str, ...]] = {
         "mixture + BN + head": ("mixture", "bn", "head"), "mixture + head": ("mixture", "head"), "mixture": ("mixture",), "BN": ("bn",),
-        "head": ("head",), EVERYTHING: (),
+        "head": ("head",), RESCALED: (), EVERYTHING: (),
     }  # fmt: skip
     shots = (1, 5, 10, 20)
     draws: Mapping[int, int] = {1: 5}
