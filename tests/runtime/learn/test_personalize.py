@@ -143,13 +143,14 @@ def test_one_sample_per_class_moves_no_bn(runtime, slanted) -> None:
 
 
 def test_a_class_given_for_another_is_no_gain() -> None:
-    """As many right, but others: not better, whatever the loss says. None lost and a lower loss, or more right: better."""
+    """As many right, but others, or one more by chance: not better, whatever the loss says. None lost and a lower loss, or many won: better."""
     start = Score(loss=2.0, accuracy=0.5, right=frozenset({0, 1}))
     assert not Score(loss=0.5, accuracy=0.5, right=frozenset({2, 3})).better_than(start)
     assert not Score(loss=0.5, accuracy=0.25, right=frozenset({0})).better_than(start)
     assert not Score(loss=2.0, accuracy=0.5, right=frozenset({0, 1})).better_than(start)
     assert Score(loss=0.5, accuracy=0.5, right=frozenset({0, 1})).better_than(start)
-    assert Score(loss=0.5, accuracy=0.75, right=frozenset({1, 2, 3})).better_than(start)
+    assert not Score(loss=0.5, accuracy=0.75, right=frozenset({1, 2, 3})).better_than(start)
+    assert Score(loss=0.5, accuracy=0.75, right=frozenset({1, 2, 3, 4, 5})).better_than(start)
 
 
 def test_samples_held_back_are_never_all_of_a_class() -> None:
