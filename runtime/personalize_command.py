@@ -48,7 +48,9 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
         help="the data's labels are not the bundle's: learn a logits layer for them",
     )
     parser.add_argument("--float16", action="store_true", help="write the numbers in half the bytes")
-    parser.add_argument("--steps", type=int, default=100, help="at most so many steps per fit (default: 100)")
+    parser.add_argument(
+        "--steps", type=int, default=300, help="at most so many steps per fit (default: 300; most end sooner)"
+    )
     parser.add_argument("--seconds", type=float, help="stop after so long with the best so far, as Ctrl-C does")
     parser.add_argument("--seed", type=int, default=0, help="of batches and folds (default: 0)")
     parser.add_argument("--threads", type=int, default=1, help="threads, 0 for ONNX Runtime's choice (default: 1)")
