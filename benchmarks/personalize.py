@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from bench import domains
 from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
-from bench.held_out import RESCALED, Result, Study, measure, plot, progress, train_without
+from bench.held_out import EVERYTHING, RESCALED, Result, Study, measure, plot, progress, train_without
 from bench.motion import Motion
 from bench.networks import SPECS, make_bundle
 from bench.omniglot import Omniglot
@@ -121,11 +121,11 @@ def child(what: str, bundle: Bundle, steps: int) -> dict[str, float]:
 
 def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Path) -> None:
     """Held-out people."""
-    study, default = Motion(arguments.data), "mixture + BN + head"
-    results = held_out(
-        arguments, study, folder, steps=200 if arguments.quick else 1600,
-        ways={default: study.shots, "mixture": (5,), "head": (5,), RESCALED: (5,)} if arguments.quick else dict.fromkeys(study.ways, study.shots),
-    )  # fmt: skip
+    study = Motion(arguments.data)
+    ways = dict.fromkeys(study.ways, study.shots)
+    if arguments.quick:
+        ways = {"mixture + BN + head": study.shots, "mixture": (5,), "head": (5,), RESCALED: (5,)}
+    results = held_out(arguments, study, folder, steps=200 if arguments.quick else 1600, ways=ways)
     figures.update(_summary(study, results))
     figures["results"] = results
     report(arguments, study, results, f"MotionSense, held-out people: mean accuracy in %, {figures['machine']}, {figures['date']}")  # fmt: skip
@@ -134,10 +134,11 @@ def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
 def alphabets(arguments: argparse.Namespace, figures: dict[str, object], folder: Path) -> None:
     """Held-out alphabets."""
     study, default = Omniglot(arguments.data), "mixture + BN + head"
-    results = held_out(
-        arguments, study, folder, steps=200 if arguments.quick else 1600, users=4 if arguments.quick else None,
-        ways={default: (1, 5), "head": (1, 5)} if arguments.quick else {**dict.fromkeys(study.ways, (5, 15)), **dict.fromkeys((default, "head"), study.shots)},
-    )  # fmt: skip
+    ways = {**dict.fromkeys(study.ways, (5, 15)), default: study.shots, "head": study.shots}
+    if arguments.quick:
+        ways = {default: (1, 5), "head": (1, 5), EVERYTHING: (1,)}
+    few = 4 if arguments.quick else None
+    results = held_out(arguments, study, folder, steps=200 if arguments.quick else 1600, users=few, ways=ways)
     figures.update(_summary(study, results))
     figures["results"] = results
     report(arguments, study, results, f"Omniglot, held-out alphabets: mean accuracy in %, {figures['machine']}, {figures['date']}")  # fmt: skip
