@@ -134,7 +134,7 @@ def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
 def alphabets(arguments: argparse.Namespace, figures: dict[str, object], folder: Path) -> None:
     """Held-out alphabets."""
     study, default = Omniglot(arguments.data), "mixture + BN + head"
-    ways = {**dict.fromkeys(study.ways, (5, 15)), default: study.shots, "head": study.shots}
+    ways = {**dict.fromkeys(study.ways, (15,)), default: study.shots, "head": study.shots, EVERYTHING: (5, 15)}
     if arguments.quick:
         ways = {default: (1, 5), "head": (1, 5), EVERYTHING: (1,)}
     few = 4 if arguments.quick else None

@@ -6,8 +6,8 @@ Only fits with the same start have a mean: a logits layer for new classes is mad
 ``PATIENCE`` scores that were no better, or when the steps or the time are used up.
 
 A step counts only if it is better than the start on samples that it has not seen: a lower loss, not fewer right, and those that
-it wins outweigh those that it loses by more than chance (of w won and l lost, w - l at least √(w + l); McNemar 1947). As many
-right by a swap of two classes is no evidence: a person lost 35 points by it.
+it wins outweigh those that it loses by more than chance (of w won and l lost, w - l at least √(w + l), one standard error; McNemar
+1947). As many right by a swap of two classes is no evidence: a person lost 35 points by it.
 
 Samples that are the only ones of their class cannot be held back: without them a fit forgets that class (tried: every fit looked
 harmful). Where most classes have one, the fit moves just until its loss on them is ``ENOUGH``, and not at all if it was before:
@@ -38,6 +38,9 @@ ENOUGH = 0.02
 """Nats; a mean probability of 0.98 for the right class."""
 MARGIN = 0.01
 """Nats. Where the start is as good as certain, smaller differences lead nowhere (tried: a domain trained on lost half a point)."""
+DOUBT = 2
+"""Standard errors by which fits must be better whose starts differ, as logits layers for new classes do. The ones beside the fit to all
+samples start from fewer, so that they have more to gain (alphabets lost half a point on average by believing them)."""
 PLENTY = 24
 """So many samples held back are enough for one fold."""
 
@@ -56,10 +59,15 @@ class Score:
     right: frozenset[int] = dataclasses.field(default=frozenset(), repr=False)
     """Which samples are right."""
 
-    def better_than(self, other: Score) -> bool:
-        """A lower loss, by more than chance among samples that are right anyway; not fewer right; and those won outweigh those lost."""
+    def better_than(self, other: Score, *, errors: float = 1) -> bool:
+        """A lower loss, by more than chance among samples that are right anyway; not fewer right; and those won outweigh those lost.
+
+        Args:
+            other: What to be better than.
+            errors: By how many standard errors, if any are won or lost.
+        """
         won, lost = len(self.right - other.right), len(other.right - self.right)
-        clear = won - lost >= math.sqrt(won + lost)
+        clear = won - lost >= errors * math.sqrt(won + lost)
         return self.loss < other.loss - MARGIN and self.accuracy >= other.accuracy and clear
 
 
@@ -168,7 +176,8 @@ class Trial:
 
     def _take(self, score: Score, point: Point) -> bool:
         """Keep a point if it is the best so far; whether it is."""
-        if not score.better_than(self.before) or score.loss >= self.best.score.loss:
+        errors = 1 if len(self._akin) > len(self._fits) else DOUBT
+        if not score.better_than(self.before, errors=errors) or score.loss >= self.best.score.loss:
             return False
         self.best = Best(point, score, self._fit.steps)  # one assignment: Ctrl-C may come at any moment
         return True

@@ -150,7 +150,9 @@ def test_a_class_given_for_another_is_no_gain() -> None:
     assert not Score(loss=2.0, accuracy=0.5, right=frozenset({0, 1})).better_than(start)
     assert Score(loss=0.5, accuracy=0.5, right=frozenset({0, 1})).better_than(start)
     assert not Score(loss=0.5, accuracy=0.75, right=frozenset({1, 2, 3})).better_than(start)
-    assert Score(loss=0.5, accuracy=0.75, right=frozenset({1, 2, 3, 4, 5})).better_than(start)
+    many = Score(loss=0.5, accuracy=0.75, right=frozenset({1, 2, 3, 4, 5}))
+    assert many.better_than(start)
+    assert not many.better_than(start, errors=2)
 
 
 def test_samples_held_back_are_never_all_of_a_class() -> None:
