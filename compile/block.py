@@ -6,12 +6,8 @@ weights (BN is in them), ⊛ a depthwise convolution, σ the hard sigmoid, ∘ a
     a = W₁x + b₁    h = a σ(a)    d = W_d ⊛ h + b₂    y = d σ(d)
     z = mean(y)    r = relu(S₁z + c₁)    q₀ = S₂r + c₂    q = σ(q₀)    output = x + (W₂∘q) y + b₃
 
-In training mode BN stands beside the weights, and each of the three normalises by statistics that lean to the batch's own:
-
-    m = (1 - α) m_given + α mean(u),    v = (1 - α) v_given + α var(u),    γ (u - m) / √(v + ε) + β
-
-over samples and pixels, with the biased variance. The product is ``block_vjp.py``'s. Source: Compositional Models, section 3.2;
-α as in Schneider et al. 2020, "Improving robustness against common corruptions by covariate shift adaptation", section 3.
+The product is ``block_vjp.py``'s; with BN beside the weights, in three steps, it is ``block_stages.py``'s.
+Source: Compositional Models, section 3.2.
 """
 
 from __future__ import annotations
@@ -27,7 +23,7 @@ from isoform.compile.nodes import Nodes
 from isoform.runtime.learn.arrange import filled
 from isoform.runtime.spec import NetworkSpec
 
-__all__ = ["KEPT", "Block", "block_forward_graph", "block_statistics_graph", "file_of"]
+__all__ = ["KEPT", "Block", "block_forward_graph", "file_of", "weight_shapes"]
 
 KEPT = ("a", "d", "z", "r", "q0")
 """What the forward pass hands to the product, besides its input."""
@@ -43,7 +39,7 @@ class Block(Nodes):
 
     def __init__(self, spec: NetworkSpec, lanes: int | None) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.lanes = spec, lanes
         self.depthwise = PlainDepthwise(self, spec) if lanes is None else BlockedDepthwise(self, spec, lanes)
 
     def rows(self, x: str) -> str:
@@ -81,37 +77,6 @@ class Block(Nodes):
         gated = self("Mul", ["project.weight", row], "W₂∘q")
         product = self("MatMul", [gated, self.rows("y")], "(W₂∘q) y rows")
         return self.reshape(product, [0, 0, *self.spec.grid], "(W₂∘q) y")
-
-    def forward_in_training_mode(self) -> None:
-        """All of it, with BN beside the weights; its statistics under ``statistics.new``."""
-        c, e = self.spec.channels, self.spec.expanded
-        self.batch_norm(self("Conv", ["x", "expand.weight"], "Wx"), "a", slice(0, e))
-        self.hard_swish("a", "h")
-        self.depthwise.forward("h", "Wh", bias=None)
-        self.batch_norm("Wh", "d", slice(e, 2 * e))
-        self.hard_swish("d", "y")
-        self.gate()
-        self.batch_norm(self.projection(), "o", slice(2 * e, 2 * e + c))
-        self("Add", ["x", "o"], "output")
-        self("Concat", ["a statistics", "d statistics", "o statistics"], "statistics.new", axis=1)
-
-    def batch_norm(self, u: str, output: str, place: slice) -> None:
-        """BN of one convolution; its channels' place among the block's."""
-        mean = self("ReduceMean", [u], f"{u} mean", axes=[0, 2, 3])
-        off = self("Sub", [u, mean], f"{u} off")
-        variance = self("ReduceMean", [self("Mul", [off, off], f"{u} off²")], f"{u} var", axes=[0, 2, 3])
-        found = self("Concat", [mean, variance], f"{u} mean and var", axis=0)
-        found = self.reshape(found, [2, place.stop - place.start], f"{u} found")
-        ends = [self.integers([value]) for value in (place.start, place.stop, 1)]
-        given, affine = (self("Slice", [of, *ends], f"{of} of {u}") for of in ("statistics", "affine"))
-        move = self("Mul", [self("Sub", [found, given], f"{u} found - given"), "alpha"], f"{u} move")
-        new = self("Add", [given, move], f"{output} statistics")
-        rows = [
-            self("Gather", [of, self.integers(index)], f"{of}, {index}", axis=0)
-            for of in (affine, new)
-            for index in (0, 1)
-        ]
-        self("BatchNormalization", [u, *rows], output, epsilon=self.spec.bn_eps)
 
 
 def weight_shapes(spec: NetworkSpec, lanes: int | None, *, biases: bool) -> dict[str, list[Any]]:
@@ -156,23 +121,3 @@ def block_forward_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes
     return file_of(
         block, {"x": feature, **weight_shapes(spec, lanes, biases=True)}, {"output": feature, **block.kept_shapes("n")}
     )
-
-
-def block_statistics_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes:
-    """One block in training mode, BN unfolded.
-
-    Args:
-        spec: The network's sizes.
-        lanes: As in ``Block``.
-
-    Returns:
-        An ONNX file: inputs ``x`` (n, C, height, width), ``unfolded_feeds``, ``affine`` and
-        ``statistics``, (2, B) with B = 2E + C: γ and β, mean and variance of the block's BN channels; and ``alpha`` (1,), 0 to 1.
-        Outputs ``output``, of x's shape, and ``statistics.new`` (2, B). float32.
-    """
-    block = Block(spec, lanes)
-    block.forward_in_training_mode()
-    feature, channels = ["n", spec.channels, *spec.grid], [2, spec.block_bn_channels]
-    weights = weight_shapes(spec, lanes, biases=False)
-    inputs: dict[str, list[Any]] = {"x": feature, **weights, "affine": channels, "statistics": channels, "alpha": [1]}
-    return file_of(block, inputs, {"output": feature, "statistics.new": channels})

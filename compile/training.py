@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from isoform.compile.block import block_forward_graph, block_statistics_graph, file_of
+from isoform.compile.block import block_forward_graph, file_of
+from isoform.compile.block_stages import block_stage_graphs
 from isoform.compile.block_vjp import block_vjp_graph
 from isoform.compile.depthwise import NCHWC
 from isoform.compile.nodes import Nodes
@@ -13,14 +14,15 @@ __all__ = ["probe_graph", "training_graphs"]
 
 
 def training_graphs(spec: NetworkSpec) -> dict[str, bytes]:
-    """File name → content: ``block_forward.onnx``, ``block_statistics.onnx`` and ``block_vjp.onnx``, each also as ``…_8.onnx`` and
-    ``…_16.onnx`` for the blocked layouts, and ``probe.onnx``.
+    """File name → content: ``block_forward.onnx``, ``block_vjp.onnx`` and ``block_depthwise.onnx``, each also as ``…_8.onnx`` and
+    ``…_16.onnx`` for the blocked layouts; ``block_expand.onnx`` and ``block_project.onnx``; and ``probe.onnx``.
     """
     graphs = {"probe.onnx": probe_graph()}
     for lanes in (None, *LANES):
         suffix = "" if lanes is None else f"_{lanes}"
         graphs[f"block_forward{suffix}.onnx"] = block_forward_graph(spec, lanes=lanes)
-        graphs[f"block_statistics{suffix}.onnx"] = block_statistics_graph(spec, lanes=lanes)
+        stages = block_stage_graphs(spec, lanes=lanes)
+        graphs |= {f"block_{stage}{suffix}.onnx": graph for stage, graph in stages.items()}
         graphs[f"block_vjp{suffix}.onnx"] = block_vjp_graph(spec, lanes=lanes)
     return graphs
 

@@ -25,7 +25,7 @@ from isoform.runtime.spec import NetworkSpec
 
 __all__ = ["FORMAT", "Compiled", "load_compiled", "read_base", "read_mapping", "read_object"]
 
-FORMAT = 3
+FORMAT = 4
 JSON_LIMIT = 16 << 20
 GRAPH_LIMIT = 2 << 30
 

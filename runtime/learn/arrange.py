@@ -13,7 +13,7 @@ import numpy as np
 
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["filled", "forward_feeds", "named_gradients", "unfolded_feeds", "vjp_feeds"]
+__all__ = ["filled", "filled_up", "forward_feeds", "named_gradients", "unfolded_feeds", "vjp_feeds"]
 
 Feeds = list[dict[str, Array]]
 """Per layer: graph input → array."""
@@ -22,6 +22,12 @@ Feeds = list[dict[str, Array]]
 def filled(spec: NetworkSpec, lanes: int | None) -> int:
     """E, or what it is filled up to."""
     return spec.expanded if lanes is None else -(-spec.expanded // lanes) * lanes
+
+
+def filled_up(spec: NetworkSpec, values: Array, lanes: int | None) -> Array:
+    """One number per channel, shape (…, E), with zeros for the channels that ``filled`` adds."""
+    more = filled(spec, lanes) - spec.expanded
+    return np.pad(values, [*[(0, 0)] * (values.ndim - 1), (0, more)])
 
 
 def forward_feeds(spec: NetworkSpec, weights: Mapping[str, Array], lanes: int | None) -> Feeds:
@@ -33,19 +39,18 @@ def forward_feeds(spec: NetworkSpec, weights: Mapping[str, Array], lanes: int | 
         lanes: Channels of the blocked layout; None for the plain graphs.
     """
     biases = {f"{part}.bias": _stacked(spec, weights, f"{part}.bias") for part in ("expand", "depthwise", "project")}
-    more = filled(spec, lanes) - spec.expanded
     return _split(
         {
             **_shared(spec, weights, lanes),
             **biases,
-            "depthwise.bias": np.pad(biases["depthwise.bias"], ((0, 0), (0, more))),
+            "depthwise.bias": filled_up(spec, biases["depthwise.bias"], lanes),
             "project.bias": biases["project.bias"].reshape(-1, 1, spec.channels, 1, 1),
         }
     )
 
 
 def unfolded_feeds(spec: NetworkSpec, blocks: Mapping[str, Array], lanes: int | None) -> Feeds:
-    """What ``block_statistics.onnx`` takes of the mixed weights, of every layer; ``blocks`` as ``mix`` returns them."""
+    """What the graphs of ``compile/block_stages.py`` take of the mixed weights, of every layer; ``blocks`` as ``mix`` returns them."""
     each = {f"layer{layer:02d}.{name}": array[layer] for name, array in blocks.items() for layer in range(spec.layers)}
     return _split(_shared(spec, each, lanes))
 

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from isoform.runtime.engine import open_session, session_options
 from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import row_shapes
-from isoform.runtime.learn.arrange import forward_feeds, named_gradients, unfolded_feeds, vjp_feeds
+from isoform.runtime.learn.arrange import filled_up, forward_feeds, named_gradients, unfolded_feeds, vjp_feeds
 from isoform.runtime.learn.layout import BATCH, probed_lanes, run
 from isoform.runtime.spec import Array, NetworkSpec
 
@@ -26,16 +26,19 @@ log = logging.getLogger("isoform.runtime")
 
 TOLERANCE = 1e-4
 """Largest difference of blocked to plain, over the largest number."""
-GRAPHS = ("forward", "vjp", "statistics")
+GRAPHS = ("forward", "vjp", "depthwise")
+"""Those that have a blocked form."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Sessions of one block's three graphs."""
+    """Sessions of one block's graphs."""
 
     forward: ort.InferenceSession
     vjp: ort.InferenceSession
-    statistics: ort.InferenceSession
+    depthwise: ort.InferenceSession
+    expand: ort.InferenceSession
+    project: ort.InferenceSession
     lanes: int | None
     """Channels of the blocked layout; None for the plain graphs."""
 
@@ -69,10 +72,9 @@ def open_blocks(spec: NetworkSpec, graphs: Mapping[str, bytes], *, threads: int)
 
 def _opened(graphs: Mapping[str, bytes], lanes: int | None, threads: int) -> Blocks:
     names = [f"block_{name}.onnx" if lanes is None else f"block_{name}_{lanes}.onnx" for name in GRAPHS]
-    forward, vjp, statistics = (
-        open_session(graphs[name], session_options(threads), what="a training graph") for name in names
-    )
-    return Blocks(forward, vjp, statistics, lanes)
+    names += ["block_expand.onnx", "block_project.onnx"]
+    sessions = [open_session(graphs[name], session_options(threads), what="a training graph") for name in names]
+    return Blocks(*sessions, lanes=lanes)
 
 
 def _results(spec: NetworkSpec, blocks: Blocks) -> dict[str, Array]:
@@ -93,12 +95,13 @@ def _results(spec: NetworkSpec, blocks: Blocks) -> dict[str, Array]:
     feed = {"x": x, "g": g, **kept, **vjp_feeds(spec, weights, blocks.lanes)[0]}
     outputs = [entry.name for entry in blocks.vjp.get_outputs()]
     gradients = dict(zip(outputs, run(blocks.vjp, feed), strict=True))
-    bn = {"affine": random(2, spec.block_bn_channels), "statistics": np.abs(random(2, spec.block_bn_channels))}
-    feed = {"x": x, "alpha": np.array([0.5], np.float32), **bn, **unfolded_feeds(spec, mixed, blocks.lanes)[0]}
-    found = run(blocks.statistics, feed)
+    bn = {name: np.abs(random(spec.expanded)) for name in ("gamma", "beta", "mean", "variance")}
+    unfolded = unfolded_feeds(spec, mixed, blocks.lanes)[0]
+    feed = {"u": random(BATCH, spec.expanded, *spec.grid), "depthwise.weight": unfolded["depthwise.weight"], **bn}
+    found = run(blocks.depthwise, {**feed, "centre": filled_up(spec, random(spec.expanded), blocks.lanes)})
     return {
         "output": output, **kept, "x.gradient": gradients["x.gradient"], **named_gradients(spec, gradients, blocks.lanes),
-        "in training mode": found[0], "statistics": found[1],
+        **dict(zip(("normalised", "mean", "squares"), found, strict=True)),
     }  # fmt: skip
 
 

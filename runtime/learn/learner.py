@@ -102,7 +102,7 @@ class Learner:
         bundle = self.bundle
         return estimate_statistics(
             bundle.spec, bundle.tensors, self._complete(point), x, run_on=self._blocks, alpha=alpha
-        )[0]
+        ).statistics
 
     def _complete(self, point: Point) -> dict[str, Array]:
         parts = dict(point.parts)

@@ -196,7 +196,7 @@ def test_blocked_graphs_that_compute_something_else_are_not_used(caplog) -> None
     assert open_blocks(spec, graphs, threads=1).lanes == lanes
     assert not caplog.messages
     (other,) = set(LANES) - {lanes}
-    for name in ("block_forward", "block_statistics", "block_vjp"):
+    for name in ("block_forward", "block_depthwise", "block_vjp"):
         for replacement in (graphs[f"{name}_{other}.onnx"], b"no"):
             changed = {**graphs, f"{name}_{lanes}.onnx": replacement}
             assert open_blocks(spec, changed, threads=1).lanes is None

@@ -25,7 +25,8 @@ def estimate(bundle, x, alpha):
     """Statistics and logits of task a, without torch."""
     blocks = open_blocks(bundle.spec, training_graphs(bundle.spec), threads=1)
     parts = bundle.resolve(bundle.signatures["a"])
-    return estimate_statistics(bundle.spec, bundle.tensors, parts, x, run_on=blocks, alpha=alpha)
+    found = estimate_statistics(bundle.spec, bundle.tensors, parts, x, run_on=blocks, alpha=alpha)
+    return found.statistics, found.logits
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -51,7 +52,8 @@ def test_alpha_leads_from_the_given_to_the_batchs(runtime, samples) -> None:
     blocks = open_blocks(bundle.spec, training_graphs(bundle.spec), threads=1)
 
     def found(alpha):
-        return estimate_statistics(bundle.spec, bundle.tensors, parts, x, run_on=blocks, alpha=alpha)
+        result = estimate_statistics(bundle.spec, bundle.tensors, parts, x, run_on=blocks, alpha=alpha)
+        return result.statistics, result.logits
 
     same, logits = found(0.0)
     assert np.array_equal(same, parts["bn.statistics"])
