@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from isoform.compile.graph import OPSET, fast_graph, portable_graph, small_graph
 from isoform.compile.report import report
 from isoform.compile.snap import snap
@@ -22,6 +24,8 @@ from isoform.runtime.bundle import Bundle
 from isoform.runtime.compiled import FORMAT
 from isoform.runtime.errors import CompileError
 from isoform.runtime.fold import fold
+from isoform.runtime.learn.blocks import open_blocks
+from isoform.runtime.learn.source import SAMPLES, measure_source
 from isoform.runtime.signature import Signature
 from isoform.train.data.load import load_task
 from isoform.train.data.samples import Dataset
@@ -68,6 +72,7 @@ def compile_bundle(
         resolved, labels = bundle.resolve(signature), bundle.labels(signature)
         fast = fast_graph(bundle.spec, fold(bundle.spec, bundle.tensors, resolved), signature=signature, labels=labels)
         small = small_graph(bundle.spec, bundle.tensors, resolved, signature=signature, labels=labels)
+        compiled[f"source/{task}.safetensors"] = _source(bundle, resolved, tests[task], training, classes=len(labels))
         test = tests[task].test
         assert test is not None
         measured[task] = measure(bundle, task, signature, test, fast=fast, small=small, portable=portable)
@@ -102,6 +107,17 @@ def _datasets(bundle: Bundle, data: Path | None) -> Mapping[str, Dataset]:
     return datasets
 
 
+def _source(
+    bundle: Bundle, parts: Mapping[str, Any], dataset: Dataset, training: Mapping[str, bytes], *, classes: int
+) -> bytes:
+    """What a task's signature sees of its training samples, for adaptation to tell a new domain from a new mixture of classes."""
+    train = dataset.train
+    places = np.unique(np.linspace(0, len(train.labels) - 1, SAMPLES).astype(np.int64))
+    images, labels = np.array(train.images[places]), np.array(train.labels[places])
+    blocks = open_blocks(bundle.spec, training, threads=1)
+    return measure_source(bundle.spec, bundle.tensors, parts, images, labels, classes=classes, run_on=blocks).encode()
+
+
 def write_compiled(
     directory: Path,
     bundle: Bundle,
@@ -121,9 +137,9 @@ def write_compiled(
         content: The report.
         tau: What ``signatures`` were snapped with.
     """
-    for folder in ("signatures", "fast", "small", "training"):
-        (directory / folder).mkdir()
+    (directory / "signatures").mkdir()
     for name, blob in compiled.items():
+        (directory / name).parent.mkdir(exist_ok=True)
         (directory / name).write_bytes(blob)
     for task, signature in signatures.items():
         (directory / "signatures" / f"{task}.safetensors").write_bytes(signature.encode())

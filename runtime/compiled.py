@@ -6,6 +6,7 @@ compiled/
   signatures/<task>.safetensors base signatures with near-one-hot layers snapped: what runs
   portable.onnx                 the network without weights, for any signature
   training/                     one block, forward and backward, for learning on the device
+  source/<task>.safetensors     what a base signature sees of its training samples, for adaptation
   fast/<task>.onnx, small/<task>.onnx      one file per task, complete
 """
 

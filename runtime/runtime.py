@@ -21,9 +21,11 @@ from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 
 if TYPE_CHECKING:  # learning is imported when it is used: predictions start without it
+    from isoform.runtime.adapt.adapter import Adapter
     from isoform.runtime.learn.learner import Learner
     from isoform.runtime.learn.outcome import Outcome, Report
     from isoform.runtime.learn.personalize import Part
+    from isoform.runtime.learn.source import Source
 
 __all__ = ["Runtime"]
 
@@ -226,6 +228,84 @@ class Runtime:
         names = tuple(classes) if classes is not None else self.labels(starts[0])
         indices = label_indices(labels, names, samples=len(x))
         return personalize(self.learner, x, indices, starts=starts, classes=classes, **options)
+
+    def adapter(
+        self,
+        start: Signature,
+        *,
+        method: str = "auto",
+        seed: int = 0,
+        keep: int = 256,
+        directory: str | Path | None = None,
+        **options: Any,
+    ) -> Adapter:
+        """Adapt to a stream of unlabelled samples: ``adapter(x)`` predicts, and moves the signature.
+
+        Args:
+            start: Signature to begin from.
+            method: ``auto``, or another of ``isoform.runtime.adapt.methods``.
+            seed: Of whatever the method draws.
+            keep: How many updates can be gone back to.
+            directory: A folder for the updates, so that they outlive the process: a later adapter with the same start and folder goes
+                on where this one was. None to keep them in memory.
+            **options: The method's own.
+
+        Returns:
+            The adapter: call it with samples; it has ``signature``, ``history``, ``digests``, ``reset()`` and ``rollback(digest)``.
+
+        Raises:
+            SignatureError: If the start was made for other templates, or what the folder holds is damaged.
+            UsageError: If an argument makes no sense, or the folder holds something else.
+            BundleError: If the bundle is not compiled.
+        """
+        from isoform.runtime.adapt.adapter import Adapter
+        from isoform.runtime.adapt.history import Chain
+        from isoform.runtime.adapt.methods import method_named
+
+        if not isinstance(keep, int) or keep < 1:
+            raise UsageError(f"keep is {keep!r}, but a whole number from 1 was expected")
+        made = method_named(method, options)
+        self.bundle.resolve(start)
+        chain = Chain(start, keep=keep, directory=None if directory is None else Path(directory))
+        return Adapter(
+            self.bundle, chain, made, learner=self.learner, source=self._source(start.task), seed=seed,
+            predict=self.predict, checked=self.checked,
+        )  # fmt: skip
+
+    def adapt(self, x: Array, start: Signature, *, method: str = "auto", seed: int = 0, **options: Any) -> Signature:
+        """Fit a signature to unlabelled samples. Templates never change; samples are not kept.
+
+        Args:
+            x: Samples as for ``predict``. Their order does not count: they are taken in batches of 128 in a random one.
+            start: Signature to begin from.
+            method: As for ``adapter``.
+            seed: Of the order, and of whatever the method draws.
+            **options: The method's own.
+
+        Returns:
+            The signature that the samples end with; the start itself if nothing was to be done.
+
+        Raises:
+            InputError: If samples are malformed, as ``predict`` says, or there are none.
+            SignatureError: If the start was made for other templates.
+            UsageError: If an argument makes no sense.
+            BundleError: If the bundle is not compiled.
+        """
+        x = self.checked(x)
+        if len(x) == 0:
+            raise InputError("there are no samples, but one at least was expected")
+        adapter = self.adapter(start, method=method, seed=seed, keep=1, **options)
+        x = x[np.random.default_rng(seed).permutation(len(x))]
+        for first in range(0, len(x), 128):
+            adapter(x[first : first + 128])
+        return adapter.signature
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  # a runtime lives as long as its bundle
+    def _source(self, task: str) -> Source:
+        from isoform.runtime.learn.source import Source
+
+        name = f"source/{task}.safetensors"
+        return Source.decode(self.bundle.require_compiled().read(name), spec=self.bundle.spec, name=name)
 
     def _starts(self, labels: object, classes: Sequence[str] | None) -> list[Signature]:
         """The base signatures that labels can be meant for."""

@@ -73,8 +73,10 @@ def open_blocks(spec: NetworkSpec, graphs: Mapping[str, bytes], *, threads: int)
 def _opened(graphs: Mapping[str, bytes], lanes: int | None, threads: int) -> Blocks:
     names = [f"block_{name}.onnx" if lanes is None else f"block_{name}_{lanes}.onnx" for name in GRAPHS]
     names += ["block_expand.onnx", "block_project.onnx"]
-    sessions = [open_session(graphs[name], session_options(threads), what="a training graph") for name in names]
-    return Blocks(*sessions, lanes=lanes)
+    forward, vjp, depthwise, expand, project = (
+        open_session(graphs[name], session_options(threads), what="a training graph") for name in names
+    )
+    return Blocks(forward, vjp, depthwise, expand, project, lanes)
 
 
 def _results(spec: NetworkSpec, blocks: Blocks) -> dict[str, Array]:

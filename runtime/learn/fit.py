@@ -8,6 +8,7 @@ After a short rise the rates stay as they are, so a fit may end at any step; the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,6 +17,7 @@ from isoform.runtime.fold import HEAD
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.layout import BATCH
 from isoform.runtime.learn.learner import Learner, Point
+from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import balanced_batches, moved
 from isoform.runtime.spec import Array
 
@@ -61,7 +63,8 @@ class Fit:
         """Take one step."""
         rows = next(self._batches)
         x = moved(self._x[rows], self._rng)
-        self.loss, gradients = self._learner.gradient(self._here, x, self._labels[rows], head_only=self._head_only)
+        loss = functools.partial(cross_entropy, labels=self._labels[rows])
+        self.loss, gradients = self._learner.gradient(self._here, x, loss, head_only=self._head_only)
         self.steps += 1
         scale = min(1.0, self.steps / WARM_UP)
         self._here = self._here.with_parts(self._adam.step(self._here.parts, gradients, scale=scale))

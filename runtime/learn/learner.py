@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import numpy as np
@@ -12,8 +12,8 @@ from isoform.runtime.bundle import Bundle
 from isoform.runtime.fold import fold, shared_affine
 from isoform.runtime.learn.blocks import open_blocks
 from isoform.runtime.learn.chain import signature_gradient
-from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.network import FoldedNetwork
+from isoform.runtime.learn.normalised import Choose, Pass, normalised_pass
 from isoform.runtime.learn.statistics import estimate_statistics
 from isoform.runtime.spec import Array
 
@@ -69,24 +69,24 @@ class Learner:
         return np.concatenate(chunks)
 
     def gradient(
-        self, point: Point, x: Array, labels: Array, *, head_only: bool = False
+        self, point: Point, x: Array, loss: Callable[[Array], tuple[float, Array]], *, head_only: bool = False
     ) -> tuple[float, dict[str, Array]]:
-        """Loss, and its gradients.
+        """A loss, and its gradients.
 
         Args:
             point: Where.
             x: Samples, shape (n, channels, height, width), float32.
-            labels: Indices of classes, shape (n,).
+            loss: Logits (n, classes) → the loss, and its gradient by the logits, float32.
             head_only: Whether the logits layer's gradients are enough, which need no backward pass through the blocks.
 
         Returns:
-            Loss in nats; and gradients as ``signature_gradient`` returns them.
+            What ``loss`` gave first; and gradients as ``signature_gradient`` returns them.
         """
         folded = self._fold(point)
         logits, kept = self._network.forward(folded, x, keep=not head_only)
-        loss, g = cross_entropy(logits, labels)
+        value, g = loss(logits)
         if head_only:
-            return loss, {
+            return value, {
                 "logits.weight": (g.T @ kept.features).astype(np.float64),
                 "logits.bias": g.sum(axis=0, dtype=np.float64),
             }
@@ -95,7 +95,14 @@ class Learner:
         found = signature_gradient(
             bundle.spec, bundle.tensors, self._complete(point), gradients, own_affine=point.own_affine
         )
-        return loss, found
+        return value, found
+
+    def normalised(self, point: Point, x: Array, choose: Choose) -> Pass:
+        """A forward pass with BN's statistics as ``choose`` makes them; see ``normalised_pass``."""
+        bundle = self.bundle
+        return normalised_pass(
+            bundle.spec, bundle.tensors, self._complete(point), x, run_on=self._blocks, choose=choose
+        )
 
     def statistics(self, point: Point, x: Array, *, alpha: float = 1.0) -> Array:
         """BN statistics of samples, blended with the point's, shape (2, N); see ``estimate_statistics``."""

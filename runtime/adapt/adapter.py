@@ -1,0 +1,259 @@
+"""A stream of unlabelled samples, one user's: predict, move the signature, and never be worse for it.
+
+Every update is a signature of its own, with its parent's digest, and every answer is what that signature gives: what was predicted
+can be computed again, and undone. Templates never change. Samples are not kept, but by the method that says so (``rotta``).
+
+What guards it, whatever the method:
+
+    not finite      an update with such a number is not taken; one whose logits overflow is taken back, and the samples are
+                    predicted by the last good signature                                                              ``rejected``
+    collapse        every ``CHECK`` batches the learned parts are compared with the start's, on the same statistics: if they find
+                    classes more concentrated by ``COLLAPSED``, all goes back to the last signature that did not         ``reset``
+    drift           a batch of another domain begins a new stream (``shrinkage.py``)                              ``new domain``
+    step size       BN's affine map and the logits layer stay within ``REACH`` of the start, number by number
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from isoform.runtime.adapt.history import Chain, Event, Record
+from isoform.runtime.adapt.losses import concentration, entropies
+from isoform.runtime.adapt.method import Context, Method
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.errors import InputError, SignatureError
+from isoform.runtime.learn.learner import Learner, Point
+from isoform.runtime.learn.source import Source
+from isoform.runtime.mixture import softmax
+from isoform.runtime.signature import Signature
+from isoform.runtime.spec import Array
+
+__all__ = ["Adapter"]
+
+CHECK = 8
+CHECK_ROWS = 32
+COLLAPSED = 0.25
+COMPARED, LEAST_COMPARED = 64.0, 16.0
+"""Samples that a comparison remembers, and needs."""
+REACH = 1.0
+STEADY = 8.0
+"""The numbers are written down again when the samples since then are more than one ``STEADY``-th of those that they stand for."""
+
+
+class Adapter:
+    """Made by ``Runtime.adapter``. May be called from several threads; calls run one after the other.
+
+    Args:
+        bundle: Where the signature belongs.
+        chain: Where it begins, and what remembers its signatures.
+        method: Makes the way to move.
+        learner: Runs the network.
+        source: What the base saw of its training samples.
+        seed: Of whatever the method draws.
+        predict: ``Runtime.predict``.
+        checked: ``Runtime.checked``.
+    """
+
+    def __init__(
+        self, bundle: Bundle, chain: Chain, method: Callable[[Context], Method], *, learner: Learner, source: Source, seed: int,
+        predict: Callable[[Array, Signature], Array], checked: Callable[[Array], Array],
+    ) -> None:  # fmt: skip
+        self._bundle, self._chain, self._predict, self._checked = bundle, chain, predict, checked
+        self._lock = threading.Lock()
+        self._of_bundle = chain.start.digest in bundle.bases()
+        self._good = self._signature = chain.newest
+        start = self._point(chain.start)
+        self._method = method(
+            Context(
+                learner=learner,
+                source=source,
+                start=start,
+                classes=len(start.parts["logits.bias"]),
+                seed=seed,
+                predict=lambda x: self._predict(x, self._signature),
+                score=self._score,
+            )
+        )
+        if chain.newest is not chain.start:
+            self._method.reset(self._point(chain.newest))
+        self._samples = self._calls = 0
+        self._since = 0.0
+        self._compared = np.zeros((2, len(start.parts["logits.bias"])))
+        self._compared_samples = 0.0
+
+    @property
+    def signature(self) -> Signature:
+        """The signature as it stands. Immutable; goes on being valid when the adapter moves on."""
+        return self._signature
+
+    @property
+    def history(self) -> tuple[Record, ...]:
+        """What happened, call by call, oldest first; the last 10,000."""
+        return tuple(self._chain.records)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests that ``rollback`` can go back to, oldest first."""
+        return self._chain.digests
+
+    def __call__(self, x: Array) -> Array:
+        """Predict, and adapt.
+
+        Args:
+            x: Samples as for ``Runtime.predict``, 0 or more.
+
+        Returns:
+            Logits, shape (n, classes), float32.
+
+        Raises:
+            InputError: If the samples are malformed, as ``Runtime.predict`` says; nothing moves then.
+        """
+        x = self._checked(x)
+        if len(x) == 0:
+            return self._predict(x, self._signature)
+        with self._lock:
+            return self._step(x)
+
+    def reset(self) -> None:
+        """Back to the start: predictions are what they were before, bit for bit."""
+        with self._lock:
+            self._go_to(self._chain.start, "reset")
+
+    def rollback(self, digest: str) -> Signature:
+        """Back to an earlier signature.
+
+        Args:
+            digest: One of ``digests``.
+
+        Returns:
+            The signature.
+
+        Raises:
+            SignatureError: If it is not kept, or no longer.
+        """
+        with self._lock:
+            signature = self._chain.find(digest)
+            self._go_to(signature, "rollback")
+            return signature
+
+    def _step(self, x: Array) -> Array:
+        method = self._method
+        event: Event = "hold"
+        self._samples += len(x)
+        self._calls += 1
+        self._since += len(x)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is not taken, below
+            method.observe(x)
+            if method.moves and (self._since * STEADY >= method.mass or method.jumped):
+                event = self._take(new_domain=method.jumped)
+            try:
+                logits = method.outputs(x, self._predict(x, self._signature))
+            except InputError:
+                if self._signature is self._chain.start:
+                    raise
+                event = "rejected"
+                self._go_to(self._good, None)
+                try:
+                    logits = self._predict(x, self._signature)
+                except InputError:
+                    self._go_to(self._chain.start, None)
+                    logits = self._predict(x, self._signature)
+            else:
+                method.learn(x, logits)
+        if self._calls % CHECK == 0 and self._collapsed(x):
+            event = "reset"
+            self._go_to(self._good, None)
+        self._record(event, softmax(logits))
+        return logits
+
+    def _take(self, *, new_domain: bool) -> Event:
+        """Make a signature of where the method stands."""
+        self._since = 0.0
+        start, method = self._bundle.resolve(self._chain.start), self._method
+        moved = {}
+        for name in method.moves:
+            array = np.asarray(method.point.parts[name], dtype=np.float64)
+            if name in ("bn.affine", "logits.weight", "logits.bias") and array.shape == start[name].shape:
+                array = np.clip(array, start[name] - REACH, start[name] + REACH)
+            moved[name] = array
+        try:
+            signature = self._made(moved)
+        except SignatureError:
+            method.reset(self._point(self._signature))
+            return "rejected"
+        if signature.parts.keys() == self._signature.parts.keys() and all(
+            np.array_equal(array, self._signature.parts[name]) for name, array in signature.parts.items()
+        ):
+            return "hold"
+        self._signature = signature
+        self._chain.add(signature)
+        return "new domain" if new_domain else "update"
+
+    def _made(self, moved: dict[str, Array]) -> Signature:
+        start = self._chain.start
+        with np.errstate(over="ignore"):
+            parts = {name: np.asarray(array, dtype=np.float32) for name, array in moved.items()}
+        labels = self._bundle.labels(start) if "logits.weight" in parts else start.labels
+        return start.replace(
+            parts={**({} if self._of_bundle else start.parts), **parts},
+            parent=self._signature.digest,
+            base=start.digest if self._of_bundle else start.base,
+            labels=labels if "logits.weight" in parts or not self._of_bundle else None,
+        )
+
+    def _collapsed(self, x: Array) -> bool:
+        """Whether what was learned finds fewer classes than the start does, with the same statistics; else this is a good signature."""
+        learned = [name for name in self._method.moves if name != "bn.statistics"]
+        if learned:
+            start, rows = self._bundle.resolve(self._chain.start), x[:CHECK_ROWS]
+            moved = self._method.point
+            plain = moved.with_parts({name: start[name] for name in learned})
+            try:
+                found = [softmax(self._score(point, rows)).mean(axis=0) for point in (moved, plain)]
+            except (InputError, SignatureError):
+                return True
+            self._compared_samples = min(COMPARED, self._compared_samples + len(rows))
+            self._compared += len(rows) / self._compared_samples * (np.stack(found) - self._compared)
+            if self._compared_samples < LEAST_COMPARED:
+                return False
+            kappas = [concentration(mean, self._compared_samples) for mean in self._compared]
+            if kappas[0] > kappas[1] + COLLAPSED:
+                self._compared_samples = 0.0
+                return True
+        self._good = self._signature
+        return False
+
+    def _score(self, point: Point, x: Array) -> Array:
+        """Logits at another point than the signature's."""
+        return self._predict(x, self._made({name: point.parts[name] for name in self._method.moves}))
+
+    def _go_to(self, signature: Signature, event: Event | None) -> None:
+        self._signature = signature
+        self._method.reset(self._point(signature))
+        self._chain.add(signature)
+        self._since = 0.0
+        if event is not None:
+            self._good = signature
+            self._record(event, None)
+
+    def _point(self, signature: Signature) -> Point:
+        own = self._bundle.spec.affine != "mixed" or "bn.affine" in signature.parts
+        return Point(self._bundle.resolve(signature), own)
+
+    def _record(self, event: Event, p: Array | None) -> None:
+        shown = 0.0 if p is None else float(entropies(p).mean())
+        kappa = 0.0 if p is None else concentration(p.mean(axis=0), len(p))
+        self._chain.records.append(
+            Record(
+                samples=self._samples,
+                event=event,
+                digest=self._signature.digest,
+                parent=self._signature.parent,
+                entropy=shown,
+                concentration=kappa,
+                shift=self._method.shift,
+            )
+        )

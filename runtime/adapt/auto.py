@@ -1,0 +1,90 @@
+"""``auto``: no choice to make, from one sample at a time to 512, from sorted classes to a new domain every hour.
+
+BN's statistics are the stream's, as far as they are more than chance and more than its classes (``shrinkage.py``). Where a batch is
+large enough and its classes are mixed, BN's affine map then takes one step down the information loss (``losses.py``), on a few of
+its samples, and is drawn back to the start (Marsden et al. 2024, "ROID": weight ensembling):
+
+    w ← w - s · Adam(∇ L),       w ← w + ``PULL`` (w_start - w)
+
+with s smaller for small batches, few classes, and where the statistics say that little has shifted.
+
+The mixture does not move: compiled signatures are discrete, where it has no slope, and softened it gained nothing (docs/log.md).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+from isoform.runtime.adapt.losses import information_loss
+from isoform.runtime.adapt.method import Context, Method
+from isoform.runtime.adapt.shrinkage import Shrinkage
+from isoform.runtime.adapt.statistics import spaced
+from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.learner import Point
+from isoform.runtime.mixture import softmax
+from isoform.runtime.spec import Array
+
+__all__ = ["Auto"]
+
+STATISTICS_ROWS = 48
+"""Samples of a batch that its statistics are made of."""
+MIXTURE_ROWS = 32
+"""Samples of a batch that its mixture of classes is guessed from."""
+LEARNING_ROWS = 32
+"""Samples of a batch that a step learns from."""
+LEAST_ROWS = 16
+"""Smaller batches teach no step: a step costs the same for 1 as for 16."""
+RATE = 1e-2
+FULL = 128
+"""Samples of a batch that are worth a step of ``RATE``; fewer are worth less, by the square root."""
+PULL = 0.03
+MIXED = 0.05
+"""κ from which on a stream's classes are too few to learn from."""
+SETTLING = 3
+"""Passes of the first batch of a domain: its mixture of classes can only be seen once its statistics are about right."""
+
+
+class Auto(Method):
+    """The default."""
+
+    moves = ("bn.affine", "bn.statistics")
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        statistics = context.start.parts["bn.statistics"]
+        self._shrinkage = Shrinkage(context.learner, context.source, statistics, classes=context.classes)
+        self.reset(context.start)
+
+    def reset(self, point: Point) -> None:
+        """Stand at a point, and forget the stream."""
+        self.point = dataclasses.replace(point, own_affine=True)
+        self._adam = Adam({"bn.affine": RATE})
+        self._shrinkage.reset()
+        self.mass = 1.0
+
+    def observe(self, x: Array) -> None:
+        """Statistics of the samples, and of the stream before them."""
+        rows, shrinkage = spaced(x, STATISTICS_ROWS), self._shrinkage
+        found = softmax(self.context.predict(spaced(rows, MIXTURE_ROWS))).mean(axis=0)
+        new = shrinkage.count == 0
+        result = shrinkage.update(self.point, rows, found)
+        self.jumped = shrinkage.jumped
+        if new or self.jumped:
+            for _ in range(SETTLING - 1 if len(rows) >= LEAST_ROWS else 0):
+                result = shrinkage.settle(self.point, rows, softmax(result.logits).mean(axis=0))
+        self.point = self.point.with_parts({"bn.statistics": result.statistics})
+        self.mass, self.shift = shrinkage.count, shrinkage.shift
+
+    def learn(self, x: Array, logits: Array) -> None:
+        """A step of BN's affine map."""
+        kappa, belief = self._shrinkage.kappa, self._shrinkage.belief
+        if len(x) < LEAST_ROWS or kappa >= MIXED or belief == 0:
+            return
+        loss = functools.partial(information_loss, kappa=kappa)
+        _, gradients = self.context.learner.gradient(self.point, spaced(x, LEARNING_ROWS), loss)
+        scale = min(1.0, math.sqrt(len(x) / FULL)) * (1 - kappa / MIXED) * belief
+        moved = self._adam.step(self.point.parts, gradients, scale=scale)["bn.affine"]
+        start = self.context.start.parts["bn.affine"]
+        self.point = self.point.with_parts({"bn.affine": moved + PULL * (start - moved)})

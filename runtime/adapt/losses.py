@@ -1,0 +1,83 @@
+"""Losses without labels: what unlabelled samples say of a network, and the gradient by their logits.
+
+With p = softmax(logits) of every sample, H(p) = -Σ_c p_c log p_c, and p̄ the batch's mean:
+
+    entropy            mean H(pᵢ)                                         Wang et al. 2021, "Tent", section 3.1
+    information        mean H(pᵢ) - (1 - κ) H(p̄)                          Liang et al. 2020, "SHOT", equation 3; κ as below
+    likelihood ratio   mean wᵢ · -Σ_c p_c log(p_c / (1 - p_c))            Marsden et al. 2024, "ROID", equation 4; p ≤ 0.99
+
+The concentration κ of a mean prediction says how far it is from an even one, 0, towards a single class, 1:
+
+    κ = (C Σ_c p̄_c² - 1) / (C - 1),     less what n samples of an even mixture show by chance:     (κ - 1/n) / (1 - 1/n), at least 0
+
+Gradients go through the softmax by dL/dz = p ∘ (dL/dp - Σ_c p_c dL/dp_c). All in float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isoform.runtime.mixture import softmax
+from isoform.runtime.spec import Array
+
+__all__ = ["concentration", "entropies", "entropy_loss", "information_loss", "likelihood_ratio_loss"]
+
+CONFIDENT = 0.99
+"""A probability counts as at most this much in the likelihood ratio, so that its slope stays finite."""
+
+
+def entropies(p: Array) -> Array:
+    """H of every row, in nats, shape (n,); 0 log 0 is 0."""
+    result: Array = -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1)
+    return result
+
+
+def concentration(mean: Array, samples: float) -> float:
+    """κ of a mean prediction, shape (C,), over so many samples: 0 to 1. One sample, or one class, is concentrated."""
+    classes = len(mean)
+    if samples <= 1 or classes < 2:
+        return 1.0
+    found = (classes * float((mean**2).sum()) - 1) / (classes - 1)
+    return min(1.0, max(0.0, (found - 1 / samples) / (1 - 1 / samples)))
+
+
+def _through_softmax(p: Array, slope: Array) -> Array:
+    result: Array = p * (slope - (p * slope).sum(axis=1, keepdims=True))
+    return result.astype(np.float32)
+
+
+def entropy_loss(logits: Array, *, weights: Array | None = None) -> tuple[float, Array]:
+    """Weighted mean entropy.
+
+    Args:
+        logits: Shape (n, classes).
+        weights: Of the samples, shape (n,); the sum is divided by n whatever they are. None for 1.
+
+    Returns:
+        The loss in nats, and dL/d logits, float32.
+    """
+    p = softmax(logits)
+    w = np.ones(len(p)) if weights is None else weights
+    slope = -(np.log(np.maximum(p, 1e-300)) + 1)
+    return float((w * entropies(p)).mean()), _through_softmax(p, slope * (w / len(p))[:, None])
+
+
+def information_loss(logits: Array, *, kappa: float = 0.0) -> tuple[float, Array]:
+    """Entropy less the mean prediction's, which counts the less the more the stream is known to hold few classes; as ``entropy_loss``."""
+    p = softmax(logits)
+    mean, n = p.mean(axis=0), len(p)
+    log_mean = np.log(np.maximum(mean, 1e-300))
+    loss = float(entropies(p).mean() + (1 - kappa) * (mean * log_mean).sum())
+    slope = -(np.log(np.maximum(p, 1e-300)) + 1) + (1 - kappa) * (log_mean + 1)
+    return loss, _through_softmax(p, slope / n)
+
+
+def likelihood_ratio_loss(logits: Array, *, weights: Array | None = None) -> tuple[float, Array]:
+    """Soft likelihood ratio: unlike entropy's, its slope does not vanish for samples that are certain; as ``entropy_loss``."""
+    p = softmax(logits)
+    w = np.ones(len(p)) if weights is None else weights
+    clipped = np.clip(p, 1e-12, CONFIDENT)
+    ratio = np.log(clipped / (1 - clipped))
+    inside = (p > 1e-12) & (p < CONFIDENT)
+    slope = -(ratio + np.where(inside, 1 / (1 - clipped), 0.0))
+    return float((w * -(p * ratio).sum(axis=1)).mean()), _through_softmax(p, slope * (w / len(p))[:, None])

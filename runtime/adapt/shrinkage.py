@@ -1,0 +1,162 @@
+"""BN statistics of a stream, believed as far as they are more than chance and more than its classes: the heart of ``auto``.
+
+A batch's own statistics fit a new domain at once, but they are wrong where the batch is small, or holds few classes: then they take
+away what tells the classes apart. Here the base says what is to be expected of samples (``isoform.runtime.learn.source``), and what
+goes beyond that is the domain. All numbers are in the base's units; of one BN with c channels, Δ and K have 2c numbers, means and
+squares, each divided by its spread between the base's training samples:
+
+    E ← E + w (batch - E),     w = n / (N + n)                  moments of the stream so far, N samples, at most ``WINDOW``
+    q ← q + w (mean prediction - q)                             its mixture of classes;   κ its concentration (``losses.py``)
+    K = what the base saw of that mixture of classes,           λ = κ / (κ + ``GATE``) · clip(⟨Δ, K⟩ / ⟨K, K⟩, 0, 1)
+    D = mean (Δ - λK)²                                          the shift, in units of how much one sample differs from another
+    ν = ``DOUBT`` κ + (1 - κ) / N                               what D is without any shift: chance, and classes that λK missed
+    moments to normalise by = base + max(0, 1 - ν / D) (Δ - λK)
+
+The last line is the estimator of James and Stein (1961) in its positive part, one per BN: a mean of many numbers is best moved
+towards what was known by the share of its square that chance explains. A single sample of a clean stream has D near 1, so nothing
+moves; in fog D is 26, and it moves by nearly all of it. λ is a regression of what is seen on what the classes explain.
+
+As classes that came in turn before a new domain come in turn in it, κ is for a while at least what it was.
+A batch whose first BN lies farther from the stream so far than chance, and than most of the way to the base, begins a new
+stream: N = 0.
+Sources: Schneider et al. 2020 (source statistics as a prior); James and Stein 1961; Efron and Morris 1973 (empirical Bayes).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isoform.runtime.adapt.losses import concentration
+from isoform.runtime.learn.learner import Learner, Point
+from isoform.runtime.learn.normalised import Moments, Pass
+from isoform.runtime.learn.source import Source, relative
+from isoform.runtime.spec import Array
+
+__all__ = ["Shrinkage"]
+
+WINDOW = 256.0
+"""Samples that the stream so far counts as, at most: what bounds how long a domain is remembered."""
+DOUBT = 0.5
+GATE = 0.05
+LEAST = 0.02
+"""Of the base's variance, a channel's variance is at least so much."""
+JUMP = 4.0
+"""A batch that begins a new stream is so many times farther from it than chance, and by ``JUMP_SPREAD`` squared spreads more."""
+JUMP_SPREAD = 1.0
+JUMP_CLASSES = 4.0
+"""The more it looks as if its classes came in turn (κ of the stream so far), the more it may be just another class."""
+FAR = 0.8
+"""And so much of the larger one of its and the stream's squared distance from the base."""
+JUMP_SAMPLES = 8
+"""Fewer samples than this can be odd without a new domain."""
+
+
+class Shrinkage:
+    """Moments of a stream.
+
+    Args:
+        learner: Runs the network.
+        source: Facts about the base that the signature began from.
+        given: BN statistics to lean on, shape (2, N).
+        classes: How many the logits layer has.
+    """
+
+    def __init__(self, learner: Learner, source: Source, given: Array, *, classes: int) -> None:
+        self._learner, self._source, self._given = learner, source, given.astype(np.float32)
+        self._classes = source.classes.astype(np.float64) if len(source.classes) == classes else None
+        self._variance = np.maximum(self._given[1].astype(np.float64), 1e-12)
+        self._even = np.full(classes, 1 / classes)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self.count = 0.0
+        """N, samples that the stream so far counts as."""
+        self.mixture = self._even
+        """q, shape (C,)."""
+        self.kappa = 1.0
+        """κ of the stream."""
+        self.shift = 0.0
+        """D of the first BN, after the last batch."""
+        self.belief = 0.0
+        """Mean of max(0, 1 - ν / D) over the BNs, after the last batch: 0 where nothing has shifted, towards 1 where it is certain."""
+        self.jumped = False
+        """Whether the last batch began a new stream."""
+        self._moments = np.zeros((2, self._given.shape[1]))
+        self._habit = 0.0
+
+    def settle(self, point: Point, x: Array, prediction: Array) -> Pass:
+        """Take in the first batch of a domain again, with what it was predicted to be then; as ``update``."""
+        self.count, self.mixture = 0.0, self._even
+        jumped, result = self.jumped, self.update(point, x, prediction)
+        self.jumped = jumped
+        return result
+
+    def update(self, point: Point, x: Array, prediction: Array) -> Pass:
+        """Take in a batch.
+
+        Args:
+            point: The signature's numbers; its BN statistics do not count.
+            x: Samples, shape (n, channels, height, width), float32, n at least 1.
+            prediction: Mean probabilities that were found for them, shape (C,).
+
+        Returns:
+            The statistics to normalise by, and the batch's logits with them.
+        """
+        n, beliefs = len(x), list[float]()
+        self.jumped = False
+        before = self.count, self.mixture
+
+        def share(prediction: Array) -> float:
+            w = n / (self.count + n)
+            self.mixture = self.mixture + w * (prediction - self.mixture)
+            found = concentration(self.mixture, self.count + n)
+            self.kappa = max(found, self._habit * (1 - self.count / WINDOW))
+            return w
+
+        kappa, w = self.kappa, share(prediction)
+
+        def chosen(place: slice, found: Moments) -> tuple[Array, Array]:
+            nonlocal w
+            batch = relative(found, self._given[1, place]).mean(axis=1, dtype=np.float64)
+            batch[1] -= 1
+            spread = self._source.spread[:, place].astype(np.float64)
+            if place.start == 0 and self._jumps(batch / spread, self._moments[:, place] / spread, n, kappa):
+                self.jumped, self._habit = True, kappa
+                self.count, self.mixture = 0.0, before[1]
+                w = share(prediction)
+            self._moments[:, place] += w * (batch - self._moments[:, place])
+            shift, belief = self._beyond_chance(self._moments[:, place] / spread, place, spread, n)
+            shift *= spread
+            beliefs.append(belief)
+            mean = shift[0] * np.sqrt(self._variance[place])
+            variance = self._variance[place] * (1 + shift[1]) - mean**2
+            return mean, np.maximum(variance, LEAST * self._variance[place])
+
+        result = self._learner.normalised(point.with_parts({"bn.statistics": self._given}), x, chosen)
+        self.count, self.belief = min(WINDOW, self.count + n), float(np.mean(beliefs))
+        return result
+
+    def _jumps(self, batch: Array, stream: Array, n: int, kappa: float) -> bool:
+        """Whether a batch is of another domain than the stream so far: farther from it than chance, and than most of the way to the base."""
+        if not self.count >= JUMP_SAMPLES <= n:
+            return False
+        gap = float(((batch - stream) ** 2).mean())
+        shift = max(float((batch**2).mean()), float((stream**2).mean()))
+        chance = JUMP * (1 / n + 1 / self.count) + JUMP_SPREAD + JUMP_CLASSES * kappa
+        return gap > chance and gap > FAR * shift
+
+    def _beyond_chance(self, delta: Array, place: slice, spread: Array, n: int) -> tuple[Array, float]:
+        """max(0, 1 - ν/D) (Δ - λK), shape (2, c), and its first factor."""
+        kappa = self.kappa
+        if self._classes is not None:
+            explained = np.tensordot(self.mixture, self._classes[:, :, place], axes=1) / spread
+            size = float((explained**2).sum())
+            share = np.clip(float((delta * explained).sum()) / size, 0, 1) if size > 0 else 0.0
+            delta = delta - kappa / (kappa + GATE) * share * explained
+        shift = float((delta**2).mean())
+        if place.start == 0:
+            self.shift = shift
+        doubt = DOUBT * kappa + (1 - kappa) / (self.count + n)
+        belief = max(0.0, 1 - doubt / shift) if shift > 0 else 0.0
+        return belief * delta, belief

@@ -1,0 +1,137 @@
+"""What a base signature's BN sees of the samples that it was trained on: by how much samples differ, and by how much classes do.
+
+With m₀, v₀ the base's running mean and variance of a channel, and s̄ᵢ, s²ᵢ the moments of sample i about m₀ (``normalised.py``):
+
+    rᵢ = (s̄ᵢ / √v₀,  s²ᵢ / v₀)        (2, N) numbers per sample, in the base's own units
+    spread = standard deviation of rᵢ over samples          (2, N)
+    classes_c = mean of rᵢ over samples of class c, less the mean over classes          (C, 2, N)
+
+A stream of few classes differs from the base by what its classes explain, and that is no shift of the domain; see
+``isoform.runtime.adapt.shrinkage``. And the Fisher information of the parts that move, F = E[(∂ log p(ŷ|x) / ∂w)²], ŷ the class that
+is found, over 512 samples in batches of 16 (Niu et al. 2022, "EATA", section 3.2; Kirkpatrick et al. 2017).
+
+The file is a tensor file (``tensors.py``): ``spread``, ``classes`` (float16), ``fisher.mixture`` (L, K), ``fisher.bn.affine`` (2, N).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+
+from isoform.runtime import tensors as tensor_file
+from isoform.runtime.errors import BundleError
+from isoform.runtime.fold import fold
+from isoform.runtime.learn.blocks import Blocks
+from isoform.runtime.learn.chain import signature_gradient
+from isoform.runtime.learn.layout import BATCH
+from isoform.runtime.learn.loss import cross_entropy
+from isoform.runtime.learn.network import FoldedNetwork
+from isoform.runtime.learn.normalised import Moments, normalised_pass
+from isoform.runtime.learn.start import softened
+from isoform.runtime.spec import Array, NetworkSpec
+
+__all__ = ["SAMPLES", "Source", "measure_source", "relative"]
+
+SAMPLES = 2000
+"""At most so many samples are looked at."""
+FISHER_BATCHES = 32
+CHUNK = 64
+SMALLEST = 1e-3
+"""Of a spread, in the base's units: a channel that is the same for every sample says nothing of samples."""
+CLASSES_LIMIT = 256
+"""With more classes than this, what each looks like is not kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Facts about a base signature's training samples."""
+
+    spread: Array
+    """Shape (2, N), float32, above 0."""
+    classes: Array
+    """Shape (C, 2, N), float32; C is 0 where there are too many."""
+    fisher: Mapping[str, Array]
+    """``mixture`` (L, K) and ``bn.affine`` (2, N), float32, 0 or more."""
+
+    def encode(self) -> bytes:
+        """The whole file."""
+        arrays = {"spread": self.spread, "classes": self.classes.astype(np.float16)}
+        arrays |= {f"fisher.{name}": array for name, array in self.fisher.items()}
+        return tensor_file.encode(arrays, {"what": "source"})
+
+    @classmethod
+    def decode(cls, data: bytes, *, spec: NetworkSpec, name: str) -> Self:
+        """Read a file's bytes.
+
+        Raises:
+            BundleError: If it is malformed, or of another network.
+        """
+        arrays, _ = tensor_file.decode(data, error=BundleError, what=name)
+        n = spec.bn_channels
+        expected = {"spread": (2, n), "fisher.mixture": (spec.layers, spec.templates), "fisher.bn.affine": (2, n)}
+        found = {key: array.shape for key, array in arrays.items() if key != "classes"}
+        classes = arrays.get("classes", np.empty(0))
+        if found != expected or classes.ndim != 3 or classes.shape[1:] != (2, n):
+            raise BundleError(f"{name} does not fit the network; run 'isoform compile' again")
+        if not all(np.isfinite(array).all() for array in arrays.values()) or arrays["spread"].min() <= 0:
+            raise BundleError(f"{name} holds a number that is not finite or out of range; run 'isoform compile' again")
+        fisher = {part: arrays[f"fisher.{part}"] for part in ("mixture", "bn.affine")}
+        return cls(arrays["spread"], classes.astype(np.float32), fisher)
+
+
+def relative(moments: Moments, variance: Array) -> Array:
+    """rᵢ of one BN, shape (2, n, channels), float32; ``variance`` is v₀, shape (channels,)."""
+    scale = np.maximum(variance, np.float32(1e-12))
+    return np.stack([moments.means / np.sqrt(scale), moments.squares / scale])
+
+
+def measure_source(
+    spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Array], x: Array, labels: Array, *, classes: int, run_on: Blocks
+) -> Source:  # fmt: skip
+    """Look at samples with a base signature.
+
+    Args:
+        spec: The network's sizes.
+        tensors: ``templates.safetensors``' arrays.
+        parts: All five parts of the signature, as ``Bundle.resolve`` returns them.
+        x: Samples, shape (n, channels, height, width), float32; at most ``SAMPLES``, of every class some.
+        labels: Indices of classes, shape (n,).
+        classes: C.
+        run_on: What ``open_blocks`` returned.
+    """
+    variance = parts["bn.statistics"][1].astype(np.float32)
+    rows = np.empty((2, len(x), spec.bn_channels), dtype=np.float32)
+    for start in range(0, len(x), CHUNK):
+
+        def recorded(place: slice, moments: Moments, start: int = start) -> tuple[Array, Array]:
+            rows[:, start : start + len(moments.means), place] = relative(moments, variance[place])
+            return np.zeros_like(variance[place]), variance[place]
+
+        normalised_pass(spec, tensors, parts, x[start : start + CHUNK], run_on=run_on, choose=recorded)
+    spread = np.maximum(rows.std(axis=1), SMALLEST)
+    present = np.unique(labels)
+    table = np.zeros((classes if classes <= CLASSES_LIMIT else 0, 2, spec.bn_channels), dtype=np.float32)
+    if len(table):
+        for label in present:
+            table[label] = rows[:, labels == label].mean(axis=1)
+        table[present] -= table[present].mean(axis=0)
+    return Source(spread, table, _fisher(spec, tensors, parts, x, FoldedNetwork(spec, run_on)))
+
+
+def _fisher(
+    spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Array], x: Array, network: FoldedNetwork
+) -> dict[str, Array]:
+    soft = {**parts, "mixture": softened(parts["mixture"])}
+    weights = fold(spec, tensors, soft)
+    found: dict[str, Array] = {}
+    batches = [x[start::FISHER_BATCHES][:BATCH] for start in range(min(FISHER_BATCHES, len(x)))]
+    for batch in batches:
+        logits, kept = network.forward(weights, batch)
+        g = cross_entropy(logits, logits.argmax(axis=1))[1]
+        gradient = signature_gradient(spec, tensors, soft, network.backward(weights, kept, g))
+        for name in ("mixture", "bn.affine"):
+            found[name] = found.get(name, 0) + len(batch) * gradient[name] ** 2 / len(batches)
+    return {name: array.astype(np.float32) for name, array in found.items()}
