@@ -12,8 +12,10 @@ from isoform.compile.graph import fast_graph, portable_graph
 from isoform.compile.training import training_graphs
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.fold import fold
+from isoform.runtime.learn.blocks import open_blocks
+from isoform.runtime.learn.source import measure_source
 from isoform.runtime.signature import Signature
-from isoform.runtime.spec import NetworkSpec, template_digest
+from isoform.runtime.spec import Array, NetworkSpec, template_digest
 
 SPECS = {
     "small": NetworkSpec(input_shape=(1, 32, 32), adapter_kernel=(4, 4), layers=16, templates=4),
@@ -42,9 +44,25 @@ def make_bundle(spec: NetworkSpec, path: Path) -> Bundle:
     return compile_unverified(bundle, path, {"fast/base.onnx": complete_file(bundle, base)})
 
 
-def compile_unverified(bundle: Bundle, path: Path, files: Mapping[str, bytes]) -> Bundle:
-    """Write ``compiled/`` with what runs and learns, and some files more; signatures stay as they are."""
-    graphs = {f"training/{name}": graph for name, graph in training_graphs(bundle.spec).items()}
+def compile_unverified(
+    bundle: Bundle, path: Path, files: Mapping[str, bytes], *, samples: tuple[Array, Array] | None = None
+) -> Bundle:
+    """Write ``compiled/`` with what runs and learns, and some files more; signatures stay as they are.
+
+    Args:
+        bundle: What was trained.
+        path: Where it is.
+        files: Name → content, of more files.
+        samples: Training samples and their labels, for adaptation to know what to expect; None to leave that out.
+    """
+    training = training_graphs(bundle.spec)
+    graphs = {f"training/{name}": graph for name, graph in training.items()}
+    if samples is not None:
+        blocks = open_blocks(bundle.spec, training, threads=1)
+        for task, signature in bundle.signatures.items():
+            parts, classes = bundle.resolve(signature), len(bundle.labels(signature))
+            source = measure_source(bundle.spec, bundle.tensors, parts, *samples, classes=classes, run_on=blocks)
+            graphs[f"source/{task}.safetensors"] = source.encode()
     portable = {"portable.onnx": portable_graph(bundle.spec, template=bundle.digest)}
     (path / "compiled").mkdir()
     write_compiled(path / "compiled", bundle, bundle.signatures, {**portable, **graphs, **files}, {}, tau=1.0)

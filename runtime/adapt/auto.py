@@ -17,7 +17,9 @@ import dataclasses
 import functools
 import math
 
-from isoform.runtime.adapt.losses import information_loss
+import numpy as np
+
+from isoform.runtime.adapt.losses import entropies, information_loss
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.adapt.shrinkage import Shrinkage
 from isoform.runtime.adapt.statistics import spaced
@@ -32,13 +34,17 @@ STATISTICS_ROWS = 48
 """Samples of a batch that its statistics are made of."""
 MIXTURE_ROWS = 32
 """Samples of a batch that its mixture of classes is guessed from."""
-LEARNING_ROWS = 32
-"""Samples of a batch that a step learns from."""
+LEARNING_ROWS = 16
+"""Samples of a batch that a step learns from: the least certain ones, because the others have no slope."""
+BELIEVED = 0.3
+"""Entropy, over that of a guess, from which on a sample is too uncertain to learn from before all others."""
 LEAST_ROWS = 16
 """Smaller batches teach no step: a step costs the same for 1 as for 16."""
 RATE = 1e-2
 FULL = 128
 """Samples of a batch that are worth a step of ``RATE``; fewer are worth less, by the square root."""
+WARM_UP = 10
+"""Steps in which the rate rises: Adam's first steps are as large for noise as for slopes."""
 PULL = 0.03
 MIXED = 0.05
 """κ from which on a stream's classes are too few to learn from."""
@@ -60,13 +66,14 @@ class Auto(Method):
     def reset(self, point: Point) -> None:
         """Stand at a point, and forget the stream."""
         self.point = dataclasses.replace(point, own_affine=True)
-        self._adam = Adam({"bn.affine": RATE})
+        self._adam, self._steps = Adam({"bn.affine": RATE}), 0
         self._shrinkage.reset()
         self.mass = 1.0
 
     def observe(self, x: Array) -> None:
         """Statistics of the samples, and of the stream before them."""
-        rows, shrinkage = spaced(x, STATISTICS_ROWS), self._shrinkage
+        shrinkage = self._shrinkage
+        rows = spaced(x, STATISTICS_ROWS if shrinkage.count >= FULL else FULL)
         found = softmax(self.context.predict(spaced(rows, MIXTURE_ROWS))).mean(axis=0)
         new = shrinkage.count == 0
         result = shrinkage.update(self.point, rows, found)
@@ -82,9 +89,18 @@ class Auto(Method):
         kappa, belief = self._shrinkage.kappa, self._shrinkage.belief
         if len(x) < LEAST_ROWS or kappa >= MIXED or belief == 0:
             return
-        loss = functools.partial(information_loss, kappa=kappa)
-        _, gradients = self.context.learner.gradient(self.point, spaced(x, LEARNING_ROWS), loss)
-        scale = min(1.0, math.sqrt(len(x) / FULL)) * (1 - kappa / MIXED) * belief
+        n, count = len(x), self._shrinkage.count
+        mixture = (count * self._shrinkage.mixture + n * softmax(logits).mean(axis=0)) / (count + n)
+        loss = functools.partial(information_loss, mixture=mixture, kappa=kappa)
+        _, gradients = self.context.learner.gradient(self.point, np.ascontiguousarray(x[self._telling(logits)]), loss)
+        self._steps += 1
+        scale = min(1.0, math.sqrt(len(x) / FULL), self._steps / WARM_UP) * (1 - kappa / MIXED) * belief
         moved = self._adam.step(self.point.parts, gradients, scale=scale)["bn.affine"]
         start = self.context.start.parts["bn.affine"]
         self.point = self.point.with_parts({"bn.affine": moved + PULL * (start - moved)})
+
+    def _telling(self, logits: Array) -> Array:
+        """Rows that a step can learn most from: the least certain of those that are certain enough to be believed."""
+        unsure = entropies(softmax(logits)) / math.log(self.context.classes)
+        order = np.argsort(np.where(unsure < BELIEVED, -unsure, unsure), kind="stable")
+        return order[:LEARNING_ROWS]

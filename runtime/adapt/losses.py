@@ -3,8 +3,11 @@
 With p = softmax(logits) of every sample, H(p) = -Σ_c p_c log p_c, and p̄ the batch's mean:
 
     entropy            mean H(pᵢ)                                         Wang et al. 2021, "Tent", section 3.1
-    information        mean H(pᵢ) - (1 - κ) H(p̄)                          Liang et al. 2020, "SHOT", equation 3; κ as below
+    information        mean H(pᵢ) + (1 - κ) Σ_c p̄_c log q_c                Liang et al. 2020, "SHOT", equation 3; κ as below
     likelihood ratio   mean wᵢ · -Σ_c p_c log(p_c / (1 - p_c))            Marsden et al. 2024, "ROID", equation 4; p ≤ 0.99
+
+The second term of the information loss is -H(p̄) with one of its two p̄ replaced by q, the mean prediction of more samples than the
+batch has: classes that were found too often of late are found less.
 
 The concentration κ of a mean prediction says how far it is from an even one, 0, towards a single class, 1:
 
@@ -62,14 +65,22 @@ def entropy_loss(logits: Array, *, weights: Array | None = None) -> tuple[float,
     return float((w * entropies(p)).mean()), _through_softmax(p, slope * (w / len(p))[:, None])
 
 
-def information_loss(logits: Array, *, kappa: float = 0.0) -> tuple[float, Array]:
-    """Entropy less the mean prediction's, which counts the less the more the stream is known to hold few classes; as ``entropy_loss``."""
+def information_loss(logits: Array, *, mixture: Array | None = None, kappa: float = 0.0) -> tuple[float, Array]:
+    """Certain predictions, even classes.
+
+    Args:
+        logits: Shape (n, classes).
+        mixture: q, shape (classes,); None for the batch's own mean.
+        kappa: κ: how far the stream is known to hold few classes, 0 to 1.
+
+    Returns:
+        The loss in nats, and dL/d logits, float32; q counts as a constant.
+    """
     p = softmax(logits)
-    mean, n = p.mean(axis=0), len(p)
-    log_mean = np.log(np.maximum(mean, 1e-300))
-    loss = float(entropies(p).mean() + (1 - kappa) * (mean * log_mean).sum())
-    slope = -(np.log(np.maximum(p, 1e-300)) + 1) + (1 - kappa) * (log_mean + 1)
-    return loss, _through_softmax(p, slope / n)
+    log_q = np.log(np.maximum(p.mean(axis=0) if mixture is None else mixture, 1e-12))
+    loss = float(entropies(p).mean() + (1 - kappa) * p.mean(axis=0) @ log_q)
+    slope = (1 - kappa) * log_q - (np.log(np.maximum(p, 1e-300)) + 1)
+    return loss, _through_softmax(p, slope / len(p))
 
 
 def likelihood_ratio_loss(logits: Array, *, weights: Array | None = None) -> tuple[float, Array]:

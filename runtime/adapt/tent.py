@@ -27,9 +27,9 @@ PARTS = {"bn": "bn.affine", "mixture": "mixture"}
 """What may move → the signature's part."""
 MIXTURE_RATIO = 10.0
 """ξ's rate over BN's."""
-ROWS = 32
+ROWS = 16
 """A step learns from at most so many samples of a batch: a backward pass costs more than three forward ones."""
-STATISTICS_ROWS = 64
+STATISTICS_ROWS = 48
 FEWEST = 16
 """A batch's own statistics are taken from so many samples on; of fewer, they are the stream's, each moved by ``FEW``."""
 FEW = 0.05

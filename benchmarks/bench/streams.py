@@ -1,0 +1,115 @@
+"""Streams of unlabelled samples, every way to meet them, and what it gets right.
+
+Settings: ``iid B`` batches of B in a random order; ``sorted B`` one class after the other; ``continual B`` one domain after the other;
+``mixed B`` all domains in every batch. Ways: ``none``, a method of the runtime, or ``torch tent`` with its rate.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.corruptions import CORRUPTIONS
+from bench.shifted import Shifted
+from bench.tent_rival import TorchTent
+from isoform.runtime import Runtime
+from isoform.runtime.spec import Array
+
+__all__ = ["RATES", "Result", "Task", "measure"]
+
+RATES = (1e-3, 3e-3, 1e-2)
+"""Of torch's Tent: the authors', and two more that it may choose from afterwards, by the labels that nobody has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One stream, met in one way."""
+
+    data: str
+    setting: str
+    domain: str
+    """``all`` for settings that have every corruption in them."""
+    way: str
+    samples: int
+    """Of each domain."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What came of it."""
+
+    task: Task
+    right: tuple[bool, ...]
+    """Sample by sample, in the order of the stream."""
+    events: dict[str, int]
+
+    @property
+    def accuracy(self) -> float:
+        """In percent."""
+        return 100 * float(np.mean(self.right))
+
+
+_worlds: dict[str, tuple[Shifted, Path]] = {}
+
+
+def measure(worlds: dict[str, tuple[Shifted, Path]], tasks: Sequence[Task]) -> Iterator[Result]:
+    """Results in the order of the tasks, by two processes of one thread each; ``worlds`` are data sets and the bundles trained on them."""
+    global _worlds
+    _worlds = worlds
+    context = multiprocessing.get_context("fork")  # the samples are there already
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+        yield from pool.map(_one, tasks)
+
+
+@functools.lru_cache(maxsize=4)
+def _runtime(path: str) -> Runtime:
+    return Runtime.open(path)
+
+
+@functools.lru_cache(maxsize=4)
+def _stream(data: str, setting: str, domain: str, samples: int) -> tuple[Array, Array]:
+    world, kind = _worlds[data][0], setting.split()[0]
+    if kind == "long":
+        return _long(world, domain, samples)
+    if domain != "all":
+        x, labels = world.stream(domain, samples)
+        order = np.argsort(labels, kind="stable") if kind == "sorted" else np.arange(len(labels))
+        return x[order], labels[order]
+    parts = [world.stream(name, samples, first=samples * place) for place, name in enumerate(CORRUPTIONS)]
+    x, labels = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    order = np.random.default_rng(0).permutation(len(x)) if kind == "mixed" else np.arange(len(x))
+    return x[order], labels[order]
+
+
+def _long(world: Shifted, domain: str, samples: int) -> tuple[Array, Array]:
+    """The same 1,000 images again and again, corrupted anew: what changes over time is what adapting did, not how hard the images are."""
+    parts = [world.stream(domain, 1000, seed=turn) for turn in range(samples // 1000)]
+    orders = [np.random.default_rng(turn).permutation(1000) for turn in range(len(parts))]
+    return tuple(np.concatenate([part[i][order] for part, order in zip(parts, orders, strict=True)]) for i in (0, 1))  # type: ignore[return-value]
+
+
+def _one(task: Task) -> Result:
+    world, path = _worlds[task.data]
+    x, labels = _stream(task.data, task.setting, task.domain, task.samples)
+    batch, runtime = int(task.setting.split()[1]), _runtime(str(path))
+    base, events = runtime.signature(world.name), dict[str, int]()
+    if task.way == "none":
+        found = [runtime.predict(x[i : i + 128], base) for i in range(0, len(x), 128)]
+    elif task.way.startswith("torch tent"):
+        tent = TorchTent(runtime.bundle, world.name, lr=float(task.way.split()[2]))
+        found = [tent(x[i : i + batch]) for i in range(0, len(x), batch)]
+    else:
+        name, _, parts = task.way.partition(" ")
+        options = {"parts": tuple(parts.split("+"))} if parts else {}
+        adapter = runtime.adapter(base, method=name, keep=1, **options)
+        found = [adapter(x[i : i + batch]) for i in range(0, len(x), batch)]
+        for record in adapter.history:
+            events[record.event] = events.get(record.event, 0) + 1
+    right = np.concatenate(found).argmax(axis=1) == labels
+    return Result(task, tuple(right.tolist()), events)
