@@ -26,6 +26,7 @@ VERBS = {
         "",
         "fit a signature to a few labelled samples, on the device",
     ),
+    "adapt": ("isoform.runtime.adapt_command", "", "fit a signature to unlabelled samples, on the device"),
     "inspect": ("isoform.runtime.commands", "", "say what a bundle, signature or compiled file holds"),
     "figure": ("isoform.runtime.figure", "figure", "draw a bundle's signatures side by side"),
     "serve": ("isoform.server.cli", "server", "answer predictions over HTTP"),
@@ -93,8 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(verb: str, words: list[str]) -> int:
     module_name, extra, text = VERBS[verb]
-    if (
-        verb == "personalize"
+    if verb in (
+        "personalize",
+        "adapt",
     ):  # numpy's products are small there; its threads would only wait beside ONNX Runtime's, read at its import
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:

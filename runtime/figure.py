@@ -20,13 +20,14 @@ from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import UsageError
 from isoform.runtime.mixture import softmax
 from isoform.runtime.signature import Signature
+from isoform.runtime.stream_figure import draw_stream, read_history
 
 __all__ = ["add_arguments_figure", "draw_signatures", "run_figure", "save_figure"]
 
 
 def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform figure``'s arguments."""
-    parser.add_argument("bundle", type=Path, help="a bundle")
+    parser.add_argument("bundle", type=Path, help="a bundle; or the history that 'isoform adapt' wrote, a .json")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the picture to write: .png, .svg or .pdf")
     parser.add_argument(
         "--signature",
@@ -42,10 +43,14 @@ def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
         help="draw the signatures as trained, even if compiled (snapped) ones are there",
     )
     parser.epilog = "example:\n  isoform figure bundle/ -o signatures.png"
+    parser.epilog += "\n  isoform figure here.json -o here.png"
 
 
 def run_figure(arguments: argparse.Namespace) -> None:
     """Draw and write one picture."""
+    if arguments.bundle.suffix == ".json":
+        save_figure(draw_stream(read_history(arguments.bundle)), arguments.output)
+        return
     bundle = Bundle.load(arguments.bundle)
     chosen = {task: bundle.signatures[task] if arguments.trained else bundle.base(task) for task in bundle.signatures}
     for path in arguments.signature:

@@ -26,7 +26,7 @@ from isoform.runtime.errors import InputError
 from isoform.runtime.images import load_image
 from isoform.runtime.spec import Array
 
-__all__ = ["IMAGE_ENDINGS", "Labelled", "image_files", "read_labelled"]
+__all__ = ["IMAGE_ENDINGS", "SIZE_LIMIT", "Labelled", "image_files", "read_labelled", "read_recording"]
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp", ".gif", ".tif", ".tiff"}
 SIZE_LIMIT = 1 << 30
@@ -76,6 +76,12 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_ENDINGS)
 
 
+def read_recording(path: Path, *, shape: tuple[int, int, int]) -> Iterator[Array]:
+    """The windows of a .csv file with one column per channel and one row per moment; ``InputError`` if it is none."""
+    header, rows = _rows(path)
+    return _windows(_numbers(rows, [i for i, name in enumerate(header) if name], path, shape), shape)
+
+
 def _folder(folder: Path, shape: tuple[int, int, int]) -> Iterator[tuple[Array, str]]:
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
@@ -87,9 +93,7 @@ def _folder(folder: Path, shape: tuple[int, int, int]) -> Iterator[tuple[Array, 
         for path in images:
             yield load_image(path, shape=shape), entry.name
         for path in recordings:
-            header, rows = _rows(path)
-            values = _numbers(rows, [i for i, name in enumerate(header) if name], path, shape)
-            yield from ((window, entry.name) for window in _windows(values, shape))
+            yield from ((window, entry.name) for window in read_recording(path, shape=shape))
 
 
 def _table(path: Path, shape: tuple[int, int, int]) -> Iterator[tuple[Array, str]]:

@@ -21,7 +21,7 @@ def quick(folder, name, *words) -> tuple[str, dict]:
 
 def test_every_benchmark_is_tested() -> None:
     """A benchmark that is added here needs a test below."""
-    assert BENCHMARKS == ["personalize.py", "swap.py"]
+    assert BENCHMARKS == ["adapt.py", "personalize.py", "swap.py"]
 
 
 def test_swap(tmp_path) -> None:
@@ -75,3 +75,17 @@ def test_personalize_domains(compiled, tmp_path) -> None:
     printed, figures = quick(tmp_path, "personalize.py", "domains", "--bundle", compiled)
     assert "low_contrast" in printed
     assert set(figures["accuracy"]["mixture + BN + head"]) == {"slanted", "thick", "low_contrast", "rotated 30°"}
+
+
+@pytest.mark.timeout(300)
+def test_adapt(shared, tmp_path) -> None:
+    """Unlabelled samples help in every setting, and a long stream does not spoil what was learned."""
+    printed, figures = quick(tmp_path, "adapt.py", "--plot", "out.svg", "--data", shared)
+    assert "by domain" in printed
+    assert figures["mnist.recovered_error_share"] > 0.4
+    assert figures["mnist.auto_minus_tent_points"] > -3
+    assert figures["mnist.worst_setting_points"] > -3
+    assert figures["mnist.long_stream_drop_points"] < 5
+    assert 0 < figures["mnist.cost_over_forward"]["auto"] < 40
+    assert figures["mnist.peak_rss_mb, auto"] < figures["mnist.peak_rss_mb, torch tent"]
+    assert "</svg>" in (tmp_path / "out.svg").read_text()

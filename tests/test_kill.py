@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from support import ISOFORM, isoform
 
 from isoform.runtime.bundle import Bundle
+from isoform.runtime.signature import Signature
 
 TRAIN = ["--steps", "30", "--network.layers", "1", "--batch", "4", "--threads", "1", "--checkpoint-seconds", "0"]
 
@@ -138,3 +140,43 @@ def test_ctrl_c_is_one_line(tmp_path) -> None:
     assert errors.splitlines()[-1] == "isoform train: stopped by Ctrl-C"
     assert json.loads(isoform("inspect", state).stdout)["what"] == "tensors"
     assert not (tmp_path / "bundle").exists()
+
+
+ADAPTING = """
+import sys
+import numpy as np
+from isoform.runtime import Runtime
+from isoform.train.data.digits import digits
+
+x = 1 - np.array(digits()[0][:512])
+with Runtime.open(sys.argv[1]) as runtime:
+    adapter = runtime.adapter(runtime.signature("plain"), directory=sys.argv[2], keep=20)
+    print(adapter.signature.digest, flush=True)
+    for turn in range(1000):
+        adapter(x[16 * (turn % 32) :][:16])
+        print(adapter.signature.digest, flush=True)
+"""
+
+
+def test_adapting_loses_at_most_the_last_update(compiled, tmp_path) -> None:
+    """A stream that is killed goes on from its last update, or from the one that it was writing; every file is whole."""
+    rng, folder = random.Random(0), tmp_path / "stream"
+    expected = None
+    for _ in range(8):
+        with subprocess.Popen(
+            [sys.executable, "-c", ADAPTING, compiled, folder], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            said = [process.stdout.readline().strip()]
+            stop = time.monotonic() + rng.uniform(0.05, 0.8)
+            while time.monotonic() < stop:
+                said.append(process.stdout.readline().strip())
+            process.send_signal(signal.SIGKILL)
+            said += [line for line in process.stdout.read().split("\n") if len(line) == 64]
+        assert expected is None or said[0] == expected
+        head = folder / "head"
+        expected = head.read_text().strip() if head.exists() else said[0]
+        kept = Signature.load(folder / f"{expected}.safetensors") if head.exists() else None
+        assert expected == said[-1] or (kept is not None and kept.parent == said[-1])
+        for path in folder.glob("*.safetensors"):
+            Signature.load(path)

@@ -1,11 +1,11 @@
-"""The whole chain on real digits: train → compile → swap → serve → personalize, in a few minutes on two cores.
+"""The whole chain on real digits: train → compile → swap → serve → personalize → adapt, in a few minutes on two cores.
 
     make quickstart                                   or, in an environment with 'isoform[server,train]':
     python docs/examples/quickstart.py -o quickstart
 
 Trains four domains of scikit-learn's handwritten digits, compiles them, swaps their signatures on one machine, starts the
-server, asks it over HTTP, stops it, fits signatures to three new users by ten samples of each digit, draws figures, and prints
-one table of what happened and where the files are.
+server, asks it over HTTP, stops it, fits signatures to three new users by ten samples of each digit, adapts to a stream of
+unlabelled samples from each, draws figures, and prints one table of what happened and where the files are.
 """
 
 from __future__ import annotations
@@ -127,6 +127,16 @@ def main() -> None:
                 "personalize" if user == NEW_USERS[0] else "",
                 f"{user}: {before:.2f} % with the best base ({start}), {after:.2f} % after {fitted['seconds']:.1f} s with {fitted['samples']} samples",
                 f"users/{user}.safetensors",
+            )
+        )
+
+    for user, adapted in streams(bundle, output / "users").items():
+        right = adapted["accuracy"]
+        rows.append(
+            (
+                "adapt" if user == NEW_USERS[0] else "",
+                f"{user}: {100 * right['before']:.2f} % with the base plain, {100 * right['during']:.2f} % along {adapted['samples']} unlabelled samples",
+                f"users/{user}-stream.png",
             )
         )
 
@@ -258,6 +268,20 @@ def new_users(bundle: Path, folder: Path, shots: int = 10) -> dict[str, tuple[st
                 for signature in (base, mine)
             )
         found[user] = fitted["task"], before, after, fitted
+    return found
+
+
+def streams(bundle: Path, folder: Path) -> dict[str, dict]:
+    """Adapt to each new user's test samples as they come, 32 at a time; labels only count what was right."""
+    recipe = Recipe.from_json(Bundle.load(bundle).training["recipe"])
+    found = {}
+    for user in NEW_USERS:
+        test = load_task(TaskRecipe(data="digits", domain=user), recipe.data, root=None).test
+        np.savez(folder / f"{user}.npz", x=test.images, labels=test.labels)
+        name = str(folder / f"{user}-stream")
+        words = ["--data", str(folder / f"{user}.npz"), "--task", "plain", "--batch", "32", "-o", f"{name}.safetensors"]
+        found[user] = run("adapt", str(bundle), *words, "--history", f"{name}.json")
+        run_silent("figure", f"{name}.json", "-o", f"{name}.png")
     return found
 
 

@@ -1,0 +1,121 @@
+"""``isoform adapt``: unlabelled samples from files in, a signature file out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isoform.runtime import files
+from isoform.runtime.errors import UsageError
+
+__all__ = ["add_arguments_adapt", "run_adapt"]
+
+
+def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
+    """Declare ``isoform adapt``'s arguments."""
+    parser.add_argument("bundle", type=Path, help="a compiled bundle")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="samples: a folder of images or .csv recordings, a .csv, or an .npz; if it has labels, they only count what is right",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the signature file to write")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--task", help="the base signature to begin from; may be left out when the bundle has one task")
+    who.add_argument("--signature", type=Path, help="a signature file to begin from instead")
+    parser.add_argument("--method", default="auto", help="how to adapt (default: auto)")
+    parser.add_argument("--batch", type=int, default=128, help="samples that come at a time (default: 128)")
+    parser.add_argument(
+        "--in-order",
+        action="store_true",
+        help="take samples in the order of the files, as a stream (default: shuffled)",
+    )
+    parser.add_argument(
+        "--journal", type=Path, help="a folder for every update, to go on from or back to; a second run goes on there"
+    )
+    parser.add_argument("--history", type=Path, help="a .json file for what happened, which 'isoform figure' draws")
+    parser.add_argument("--seed", type=int, default=0, help="of the order and of what the method draws (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="threads, 0 for ONNX Runtime's choice (default: 1)")
+    parser.epilog = (
+        "example:\n  isoform adapt bundle/ --data camera/ --task plain -o here.safetensors --history here.json\n"
+    )
+    parser.epilog += "  isoform figure here.json -o here.png"
+
+
+def run_adapt(arguments: argparse.Namespace) -> int:
+    """Adapt, write the file, and say as JSON on stdout what happened. 130 after Ctrl-C, with what there was written."""
+    from isoform.runtime.commands import choose_signature
+    from isoform.runtime.runtime import Runtime
+    from isoform.runtime.unlabelled import read_stream
+
+    if arguments.seed < 0:
+        raise UsageError(f"--seed is {arguments.seed}, but 0 or more was expected")
+    if not 1 <= arguments.batch <= 4096:
+        raise UsageError(f"--batch is {arguments.batch}, but 1 to 4096 was expected")
+    for path in (arguments.output, arguments.history):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"{path.parent} is no folder; make it first")
+    started, stopped = time.monotonic(), False
+    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime:
+        start = choose_signature(runtime, task=arguments.task, file=arguments.signature)
+        data = read_stream(arguments.data, shape=runtime.bundle.spec.input_shape)
+        names = runtime.labels(start)
+        known = data.labels is not None and set(data.labels) <= set(names)
+        adapter = runtime.adapter(start, method=arguments.method, seed=arguments.seed, directory=arguments.journal)
+        x = runtime.checked(data.x)
+        order = np.arange(len(x)) if arguments.in_order else np.random.default_rng(arguments.seed).permutation(len(x))
+        right: dict[int, float] = {}
+        counts, before, done = 0.0, 0.0, 0
+        try:
+            for first in range(0, len(x), arguments.batch):
+                rows = order[first : first + arguments.batch]
+                found = adapter(x[rows]).argmax(axis=1)
+                done += len(rows)
+                if known and data.labels is not None:
+                    labels = np.array([names.index(data.labels[row]) for row in rows])
+                    before += float((runtime.predict(x[rows], start).argmax(axis=1) == labels).sum())
+                    counts += float((found == labels).sum())
+                    right[len(adapter.history) - 1] = float((found == labels).mean())
+                _show(done, len(x))
+        except KeyboardInterrupt:
+            stopped = True
+        _show(None, len(x))
+        signature, records = adapter.signature, adapter.history
+    signature.save(arguments.output)
+    happened = {event: sum(record.event == event for record in records) for event in sorted({r.event for r in records})}
+    summary: dict[str, Any] = {
+        "signature": str(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()), "start": start.digest,
+        "task": signature.task, "method": arguments.method, "samples": done, "events": happened,
+        "accuracy": {"before": round(before / done, 6), "during": round(counts / done, 6)} if known and done else None,
+        "stopped": "ctrl-c" if stopped else None, "seconds": round(time.monotonic() - started, 3),
+    }  # fmt: skip
+    if arguments.history is not None:
+        calls = [{**dataclasses.asdict(record), "accuracy": right.get(number)} for number, record in enumerate(records)]
+        files.write_bytes(arguments.history, files.canonical_json({"what": "adaptation", **summary, "calls": calls}))
+    text = f"{arguments.output}: {done} samples, " + ", ".join(
+        f"{count} × {event}" for event, count in happened.items()
+    )
+    if summary["accuracy"]:
+        text += f"; {100 * before / done:.1f} -> {100 * counts / done:.1f} % right along the way"
+    print(text, file=sys.stderr)
+    print(json.dumps(summary))
+    return 130 if stopped else 0
+
+
+def _show(done: int | None, total: int) -> None:
+    """A bar on a terminal; None takes it away."""
+    if not sys.stderr.isatty():
+        return
+    if done is None:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        return
+    full = 30 * done // total
+    print(f"\r\033[K{'█' * full}{'░' * (30 - full)} {done:,} of {total:,} samples", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,35 @@
+"""A network that has learned enough to be led astray: digits, one domain, a few seconds of training."""
+
+from collections.abc import Iterator
+
+import pytest
+from support import isoform
+
+from isoform.runtime import Runtime
+
+RECIPE = """
+steps = 160
+batch = 64
+threads = 1
+[network]
+layers = 3
+[tasks.plain]
+data = "digits"
+"""
+
+
+@pytest.fixture(scope="session")
+def digits_runtime(tmp_path_factory) -> Iterator[Runtime]:
+    """An open runtime with one task, plain."""
+    folder = tmp_path_factory.mktemp("adapt")
+    (folder / "recipe.toml").write_text(RECIPE)
+    isoform("train", folder / "recipe.toml", "-o", folder / "bundle")
+    isoform("compile", folder / "bundle", "--max-drop", "100")
+    with Runtime.open(folder / "bundle") as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def runtime(digits_runtime: Runtime) -> Runtime:
+    """The same, by the name that tests here know it by."""
+    return digits_runtime
