@@ -32,6 +32,8 @@ __all__ = ["Rotta"]
 
 FOLLOW = 0.05
 TEACHER = 0.001
+FEWEST = 8
+"""A memory teaches from so many samples on."""
 RATE = 1e-3
 ROWS = 32
 """Samples of the memory that a step learns from; the paper's learns from all, at twice the time."""
@@ -68,15 +70,15 @@ class Rotta(Method):
         self._rng = np.random.default_rng(self.context.seed)
 
     def learn(self, x: Array, logits: Array) -> None:
-        """File the samples; after every memory's worth of them, a step."""
+        """File the samples; after every memory's worth of them, a step: one per batch, however large."""
         p = softmax(logits)
         unsure = entropies(p) / math.log(max(2, self.context.classes))
         for sample, label, doubt in zip(x, p.argmax(axis=1), unsure, strict=True):
             self._file(_Kept(sample.copy(), int(label), float(doubt)))
-            self._fresh += 1
-            if self._fresh >= self._size and len(self._memory) >= 8:
-                self._fresh = 0
-                self._step()
+        self._fresh += len(x)
+        if self._fresh >= self._size and len(self._memory) >= FEWEST:
+            self._fresh = 0
+            self._step()
 
     def _file(self, new: _Kept) -> None:
         for kept in self._memory:
