@@ -72,14 +72,16 @@ def test_the_first_block_of_the_readme_runs(quickstart) -> None:
 
 
 def test_the_python_of_the_readme_runs(quickstart, monkeypatch) -> None:
-    """The README's Python block runs as it stands, on real samples."""
-    (code,) = blocks(ROOT / "README.md", "python")
+    """The README's Python blocks run as they stand, one after the other, on real samples."""
+    found = blocks(ROOT / "README.md", "python")
+    assert len(found) == 2
     monkeypatch.chdir(quickstart)
     from isoform.train.data.digits import digits
 
     images, labels = digits()
     names: dict[str, object] = {"x": np.array(images[:3]), "labels": labels[:3]}
-    exec(compile(code, "README.md", "exec"), names)
+    for code in found:
+        exec(compile(code, "README.md", "exec"), names)
     assert (quickstart / "me.safetensors").stat().st_size == 568
 
 

@@ -25,7 +25,7 @@ from isoform.runtime.learn.network import channels_first, cut_patches
 from isoform.runtime.reference import hard_swish
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["Choose", "Moments", "Pass", "normalised_pass"]
+__all__ = ["Moments", "Pass", "normalised_pass"]
 
 
 @dataclasses.dataclass(frozen=True)
