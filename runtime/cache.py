@@ -143,6 +143,14 @@ class Cache(Generic[T]):
         while self._dropped(beyond=self._limit) is not None:
             pass
 
+    def discard(self, key: str) -> None:
+        """Let go of one entry, if it is here and nobody holds it."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None and not entry.borrowers:
+                del self._entries[key]
+                self._bytes -= entry.size
+
     def clear(self) -> None:
         """Let go of every entry; those that are borrowed live until they are given back. Counts go on."""
         with self._lock:

@@ -128,6 +128,10 @@ class OnnxEngine:
             raise EngineError(f"{problem}; run 'isoform compile {bundle.path}' again") from problem
         return (session, head), sum(array.nbytes for array in weights.values())
 
+    def forget(self, signature: Signature) -> None:
+        """Let go of one signature's session, if nobody predicts with it."""
+        self._sessions.discard(signature.digest)
+
     def clear(self) -> None:
         """Let go of every session."""
         self._sessions.clear()

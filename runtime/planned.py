@@ -105,6 +105,10 @@ class PlanEngine:
                 self._shared[base] = Shared(self._plan, self._fold, bn, threads=self._threads)
             return self._shared[base]
 
+    def forget(self, signature: Signature) -> None:
+        """Let go of one signature's weights, if nobody predicts with them."""
+        self._hot.discard(signature.digest)
+
     def clear(self) -> None:
         """Let go of every signature's weights, and of what they share."""
         self._hot.clear()

@@ -95,6 +95,11 @@ class Runtime:
         if self._engine is not None:
             self._engine.clear()
 
+    def forget(self, signature: Signature) -> None:
+        """Let go of what was built for one signature. Predicting with it afterwards builds it anew."""
+        if self._engine is not None:
+            self._engine.forget(signature)
+
     def stats(self) -> dict[str, float]:
         """What the runtime holds, and what swapping users took.
 
@@ -269,7 +274,7 @@ class Runtime:
         chain = Chain(start, keep=keep, directory=None if directory is None else Path(directory))
         return Adapter(
             self.bundle, chain, made, learner=self.learner, source=self._source(start.task), seed=seed,
-            predict=self.predict, checked=self.checked,
+            predict=self.predict, checked=self.checked, forget=self.forget,
         )  # fmt: skip
 
     def adapt(self, x: Array, start: Signature, *, method: str = "auto", seed: int = 0, **options: Any) -> Signature:

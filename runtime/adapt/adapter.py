@@ -55,13 +55,14 @@ class Adapter:
         seed: Of whatever the method draws.
         predict: ``Runtime.predict``.
         checked: ``Runtime.checked``.
+        forget: ``Runtime.forget``: what an update leaves behind is not predicted with again.
     """
 
     def __init__(
         self, bundle: Bundle, chain: Chain, method: Callable[[Context], Method], *, learner: Learner, source: Source, seed: int,
-        predict: Callable[[Array, Signature], Array], checked: Callable[[Array], Array],
+        predict: Callable[[Array, Signature], Array], checked: Callable[[Array], Array], forget: Callable[[Signature], None],
     ) -> None:  # fmt: skip
-        self._bundle, self._chain, self._predict, self._checked = bundle, chain, predict, checked
+        self._bundle, self._chain, self._predict, self._checked, self._forget = bundle, chain, predict, checked, forget
         self._lock = threading.Lock()
         self._of_bundle = chain.start.digest in bundle.bases()
         self._good = self._signature = chain.newest
@@ -188,9 +189,14 @@ class Adapter:
             np.array_equal(array, self._signature.parts[name]) for name, array in signature.parts.items()
         ):
             return "hold"
+        self._replace(signature)
+        return "new domain" if new_domain else "update"
+
+    def _replace(self, signature: Signature) -> None:
+        if self._signature is not self._chain.start:
+            self._forget(self._signature)
         self._signature = signature
         self._chain.add(signature)
-        return "new domain" if new_domain else "update"
 
     def _made(self, moved: dict[str, Array]) -> Signature:
         start = self._chain.start
@@ -228,12 +234,15 @@ class Adapter:
 
     def _score(self, point: Point, x: Array) -> Array:
         """Logits at another point than the signature's."""
-        return self._predict(x, self._made({name: point.parts[name] for name in self._method.moves}))
+        signature = self._made({name: point.parts[name] for name in self._method.moves})
+        logits = self._predict(x, signature)
+        if signature.digest != self._signature.digest:
+            self._forget(signature)
+        return logits
 
     def _go_to(self, signature: Signature, event: Event | None) -> None:
-        self._signature = signature
+        self._replace(signature)
         self._method.reset(self._point(signature))
-        self._chain.add(signature)
         self._since = 0.0
         if event is not None:
             self._good = signature

@@ -101,6 +101,6 @@ class Auto(Method):
 
     def _telling(self, logits: Array) -> Array:
         """Rows that a step can learn most from: the least certain of those that are certain enough to be believed."""
-        unsure = entropies(softmax(logits)) / math.log(self.context.classes)
+        unsure = entropies(softmax(logits)) / math.log(max(2, self.context.classes))
         order = np.argsort(np.where(unsure < BELIEVED, -unsure, unsure), kind="stable")
         return order[:LEARNING_ROWS]

@@ -105,7 +105,7 @@ class Shrinkage:
         """
         n, beliefs = len(x), list[float]()
         self.jumped = False
-        before = self.count, self.mixture
+        before = self.mixture
 
         def share(prediction: Array) -> float:
             w = n / (self.count + n)
@@ -123,7 +123,7 @@ class Shrinkage:
             spread = self._source.spread[:, place].astype(np.float64)
             if place.start == 0 and self._jumps(batch / spread, self._moments[:, place] / spread, n, kappa):
                 self.jumped, self._habit = True, kappa
-                self.count, self.mixture = 0.0, before[1]
+                self.count, self.mixture = 0.0, before
                 w = share(prediction)
             self._moments[:, place] += w * (batch - self._moments[:, place])
             shift, belief = self._beyond_chance(self._moments[:, place] / spread, place, spread, n)

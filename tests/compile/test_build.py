@@ -70,7 +70,7 @@ def test_the_same_bundle_compiles_to_the_same_bytes(trained, compiled, tmp_path)
     assert contents(again / "compiled") != contents(compiled / "compiled")
     isoform("compile", again, "--max-drop", "100")
     assert contents(again / "compiled") == contents(compiled / "compiled")
-    assert len(contents(again / "compiled")) == 24
+    assert len(contents(again / "compiled")) == 30
 
 
 def test_too_costly_snapping_is_refused(trained, tmp_path, monkeypatch) -> None:

@@ -122,3 +122,19 @@ def test_an_interrupt_while_waiting_gives_the_entry_back(monkeypatch) -> None:
     with cache.borrow("a", build):
         pass
     assert cache._entries["a"].borrowers == 0
+
+
+def test_one_entry_can_be_let_go() -> None:
+    """Discarding takes an entry's bytes off; one that is borrowed or unknown stays as it is."""
+    cache: Cache[list] = Cache(50)
+    for key in "ab":
+        with cache.borrow(key, made(key)):
+            pass
+    cache.discard("a")
+    cache.discard("nobody")
+    assert (cache.stats()["entries"], cache.stats()["bytes"]) == (1, 10)
+    with cache.borrow("b", made("never")):
+        cache.discard("b")
+        assert cache.stats()["entries"] == 1
+    cache.discard("b")
+    assert (cache.stats()["entries"], cache.stats()["bytes"]) == (0, 0)

@@ -119,7 +119,7 @@ def test_inspect_every_artefact(compiled) -> None:
     assert whole["what"] == "bundle"
     assert list(whole["tasks"]) == ["plain", "inverted", "blurred", "edges"]
     files = [path for path in sorted(compiled.rglob("*")) if path.is_file()]
-    assert len(files) == 31
+    assert len(files) == 37
     found = {path.relative_to(compiled).as_posix(): cli_json(path) for path in files}
     assert found["signatures/plain.safetensors"]["what"] == "signature"
     assert found["compiled/signatures/plain.safetensors"]["parent"] == found["signatures/plain.safetensors"]["digest"]

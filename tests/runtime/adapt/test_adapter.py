@@ -275,3 +275,16 @@ def test_a_users_own_signature_adapts(runtime, shifted) -> None:
     assert adapter.signature.labels == mine.labels
     assert np.array_equal(adapter.signature.parts["logits.weight"], mine.parts["logits.weight"])
     assert runtime.predict(x[:4], adapter.signature).shape == (4, len(mine.labels))
+
+
+def test_memory_does_not_grow_with_the_stream(runtime, shifted) -> None:
+    """Updates leave nothing in the runtime's cache but the signature in use, and the history keeps what it says."""
+    x, base = shifted[0], runtime.signature("plain")
+    adapter = runtime.adapter(base, keep=4)
+    runtime.predict(x[:1], base)
+    adapter(x[:64])
+    before = runtime.stats()["entries"]
+    for start in range(64, 512, 32):
+        adapter(x[start : start + 32])
+    assert runtime.stats()["entries"] <= before
+    assert len(adapter.digests) == 5
