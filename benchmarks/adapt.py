@@ -61,13 +61,14 @@ def main() -> None:
             results.append(result)
             if number % max(1, len(tasks) // 20) == 0:
                 progress(f"{number} of {len(tasks)} streams", started)
+        figures |= _summary(results)
+        figures["results"] = [[*_key(r.task), round(r.accuracy, 3), r.events] for r in results]
+        write_json(arguments.json, figures)  # half an hour's streams are not lost if what follows fails
         for name, (world, path) in worlds.items():
             figures[f"{name}.cost_over_forward"] = _costs(world, path, seconds=4 if arguments.quick else 40)
             figures |= {
                 f"{name}.peak_rss_mb, {what}": _peak(what, world, path) for what in ("none", "auto", "torch tent")
             }
-    figures |= _summary(results)
-    figures["results"] = [[*_key(r.task), round(r.accuracy, 3), r.events] for r in results]
     _print(results, figures)
     if arguments.plot:
         plot(results, arguments.plot)
@@ -118,7 +119,7 @@ def _tasks(worlds: dict[str, tuple[Shifted, Path]], *, quick: bool) -> list[Task
                 ways = ("none", "auto")
             count = 500 if batch == 1 else 2000
             if quick:
-                count = 256 if batch == 1 else 2048 if setting == "iid 128" else 768
+                count = 256 if batch == 1 else 1536 if setting == "iid 128" else 640
             domains = ("clean", *FEW) if quick else ("clean", *world.domains)
             if quick and setting != "iid 128":
                 domains = domains[:5]
