@@ -46,7 +46,6 @@ SETTINGS = ("iid 1", "iid 16", "iid 128", "iid 512", "sorted 1", "sorted 16", "s
 TOGETHER = ("continual 16", "continual 128", "mixed 16", "mixed 128")
 LONG = ("impulse noise", "contrast", "canny edges", "rotate")
 FEW = ("impulse noise", "glass blur", "motion blur", "scale", "brightness", "contrast", "dotted line", "canny edges")
-GRADIENT, FORWARD_ONLY = ("auto", "tent", "eata", "roid", "rotta"), ("spsa", "cma-es")
 
 
 def main() -> None:
@@ -108,13 +107,7 @@ def _tasks(worlds: dict[str, tuple[Shifted, Path]], *, quick: bool) -> list[Task
             batch = int(setting.split()[1])
             if quick and setting in ("iid 512", "sorted 1"):
                 continue
-            ways = (
-                WAYS
-                if not quick and setting in ("iid 128", "sorted 128")
-                else (*few, "rotta", "lame")
-                if not quick
-                else few
-            )
+            ways = few if quick else WAYS if setting in ("iid 128", "sorted 128") else (*few, "rotta", "lame")
             if quick and batch == 1:
                 ways = ("none", "auto")
             count = 500 if batch == 1 else 2000

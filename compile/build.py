@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from isoform.compile.graph import OPSET, fast_graph, portable_graph, small_graph
 from isoform.compile.report import report
 from isoform.compile.snap import snap
@@ -25,7 +23,7 @@ from isoform.runtime.compiled import FORMAT
 from isoform.runtime.errors import CompileError
 from isoform.runtime.fold import fold
 from isoform.runtime.learn.blocks import open_blocks
-from isoform.runtime.learn.source import SAMPLES, measure_source
+from isoform.runtime.learn.source import measure_source
 from isoform.runtime.signature import Signature
 from isoform.train.data.load import load_task
 from isoform.train.data.samples import Dataset
@@ -111,11 +109,11 @@ def _source(
     bundle: Bundle, parts: Mapping[str, Any], dataset: Dataset, training: Mapping[str, bytes], *, classes: int
 ) -> bytes:
     """What a task's signature sees of its training samples, for adaptation to tell a new domain from a new mixture of classes."""
-    train = dataset.train
-    places = np.unique(np.linspace(0, len(train.labels) - 1, SAMPLES).astype(np.int64))
-    images, labels = np.array(train.images[places]), np.array(train.labels[places])
-    blocks = open_blocks(bundle.spec, training, threads=1)
-    return measure_source(bundle.spec, bundle.tensors, parts, images, labels, classes=classes, run_on=blocks).encode()
+    train, blocks = dataset.train, open_blocks(bundle.spec, training, threads=1)
+    found = measure_source(
+        bundle.spec, bundle.tensors, parts, train.images, train.labels, classes=classes, run_on=blocks
+    )
+    return found.encode()
 
 
 def write_compiled(

@@ -18,6 +18,7 @@ from isoform.runtime.learn.blocks import open_blocks
 from isoform.runtime.learn.chain import signature_gradient
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.network import FoldedNetwork
+from isoform.runtime.learn.samples import spaced
 from isoform.train.bundling import network_from_bundle
 from isoform.train.data.samples import Split
 
@@ -40,8 +41,7 @@ def gradient_gap(bundle: Bundle, task: str, test: Split, training: Mapping[str, 
     trained = bundle.signatures[task]
     mixture = trained.parts["mixture"]
     soft = trained.replace(parts={**trained.parts, "mixture": mixture * (2 / max(2.0, float(np.abs(mixture).max())))})
-    places = np.unique(np.linspace(0, len(test.labels) - 1, SAMPLES).astype(np.int64))
-    x, labels = np.array(test.images[places]), np.array(test.labels[places])
+    x, labels = spaced(test.images, SAMPLES), spaced(test.labels, SAMPLES)
     spec, parts = bundle.spec, bundle.resolve(soft)
 
     weights, network = fold(spec, bundle.tensors, parts), FoldedNetwork(spec, open_blocks(spec, training, threads=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import json
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime import files
+from isoform.runtime.bar import Bar
 from isoform.runtime.errors import UsageError
 
 __all__ = ["add_arguments_adapt", "run_adapt"]
@@ -64,7 +66,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         if path is not None and not path.absolute().parent.is_dir():
             raise UsageError(f"{path.parent} is no folder; make it first")
     started, stopped = time.monotonic(), False
-    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime:
+    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime, Bar() as bar:
         start = choose_signature(runtime, task=arguments.task, file=arguments.signature)
         data = read_stream(arguments.data, shape=runtime.bundle.spec.input_shape)
         names = runtime.labels(start)
@@ -72,50 +74,41 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         adapter = runtime.adapter(start, method=arguments.method, seed=arguments.seed, directory=arguments.journal)
         x = runtime.checked(data.x)
         order = np.arange(len(x)) if arguments.in_order else np.random.default_rng(arguments.seed).permutation(len(x))
-        right: dict[int, float] = {}
-        counts, before, done = 0.0, 0.0, 0
+        names_in_order = np.array(data.labels) if known else None
+        calls: list[dict[str, Any]] = []
+        during = before = done = 0
         try:
             for first in range(0, len(x), arguments.batch):
                 rows = order[first : first + arguments.batch]
                 found = adapter(x[rows]).argmax(axis=1)
                 done += len(rows)
-                if known and data.labels is not None:
-                    labels = np.array([names.index(data.labels[row]) for row in rows])
-                    before += float((runtime.predict(x[rows], start).argmax(axis=1) == labels).sum())
-                    counts += float((found == labels).sum())
-                    right[len(adapter.history) - 1] = float((found == labels).mean())
-                _show(done, len(x))
+                right = None
+                if names_in_order is not None:
+                    expected, classes = names_in_order[rows], np.array(names)
+                    before += int((classes[runtime.predict(x[rows], start).argmax(axis=1)] == expected).sum())
+                    right = int((classes[found] == expected).sum())
+                    during += right
+                accuracy = None if right is None else right / len(rows)
+                calls.append({**dataclasses.asdict(adapter.last), "accuracy": accuracy})
+                bar.show(done, len(x), f"{done:,} of {len(x):,} samples")
         except KeyboardInterrupt:
             stopped = True
-        _show(None, len(x))
-        signature, records = adapter.signature, adapter.history
+        signature = adapter.signature
     signature.save(arguments.output)
-    happened = {event: sum(record.event == event for record in records) for event in sorted({r.event for r in records})}
+    happened = collections.Counter(call["event"] for call in calls)
     summary: dict[str, Any] = {
         "signature": str(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()), "start": start.digest,
-        "task": signature.task, "method": arguments.method, "samples": done, "events": happened,
-        "accuracy": {"before": round(before / done, 6), "during": round(counts / done, 6)} if known and done else None,
+        "task": signature.task, "method": arguments.method, "samples": done, "events": dict(sorted(happened.items())),
+        "accuracy": {"before": round(before / done, 6), "during": round(during / done, 6)} if known and done else None,
         "stopped": "ctrl-c" if stopped else None, "seconds": round(time.monotonic() - started, 3),
     }  # fmt: skip
     if arguments.history is not None:
-        calls = [{**dataclasses.asdict(record), "accuracy": right.get(number)} for number, record in enumerate(records)]
         files.write_bytes(arguments.history, files.canonical_json({"what": "adaptation", **summary, "calls": calls}))
     text = f"{arguments.output}: {done} samples, " + ", ".join(
-        f"{count} × {event}" for event, count in happened.items()
+        f"{count} × {event}" for event, count in sorted(happened.items())
     )
     if summary["accuracy"]:
-        text += f"; {100 * before / done:.1f} -> {100 * counts / done:.1f} % right along the way"
+        text += f"; {100 * before / done:.1f} -> {100 * during / done:.1f} % right along the way"
     print(text, file=sys.stderr)
     print(json.dumps(summary))
     return 130 if stopped else 0
-
-
-def _show(done: int | None, total: int) -> None:
-    """A bar on a terminal; None takes it away."""
-    if not sys.stderr.isatty():
-        return
-    if done is None:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
-        return
-    full = 30 * done // total
-    print(f"\r\033[K{'█' * full}{'░' * (30 - full)} {done:,} of {total:,} samples", end="", file=sys.stderr, flush=True)

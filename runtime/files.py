@@ -31,7 +31,7 @@ from isoform.runtime.errors import IsoformError
 # Writing is for POSIX systems: Windows can neither exchange directories nor flush their entries.
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
-__all__ = ["canonical_json", "read_bytes", "read_json", "replace_directory", "set_aside", "write_bytes"]
+__all__ = ["canonical_json", "is_left_over", "read_bytes", "read_json", "replace_directory", "set_aside", "write_bytes"]
 
 _AT_FDCWD = -100
 _EXCHANGE = 2
@@ -147,6 +147,11 @@ def set_aside(path: Path) -> Path | None:
     """Where a writer that died between two renames has left the directory that was at ``path``; None if there is none."""
     found = _left_overs(path.parent, f".{path.name}.old-")
     return max(found, key=lambda place: place.stat().st_mtime) if found else None
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a file is what a writer left that died before it was done."""
+    return re.fullmatch(r"\..+\.tmp-[0-9a-f]{16}", path.name) is not None
 
 
 def _left_overs(directory: Path, prefix: str) -> list[Path]:

@@ -26,7 +26,7 @@ from isoform.runtime.errors import InputError
 from isoform.runtime.images import load_image
 from isoform.runtime.spec import Array
 
-__all__ = ["IMAGE_ENDINGS", "SIZE_LIMIT", "Labelled", "image_files", "read_labelled", "read_recording"]
+__all__ = ["IMAGE_ENDINGS", "SIZE_LIMIT", "Labelled", "image_files", "read_arrays", "read_labelled", "read_recording"]
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp", ".gif", ".tif", ".tiff"}
 SIZE_LIMIT = 1 << 30
@@ -160,17 +160,21 @@ def _windows(values: Array, shape: tuple[int, int, int]) -> Iterator[Array]:
         yield np.ascontiguousarray(values[start : start + width].T[:, None, :])
 
 
-def _arrays(path: Path) -> Labelled:
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays ``x`` and ``labels`` of an .npz file, those that it has; ``InputError`` if they cannot be read without pickle."""
     data = files.read_bytes(path, limit=SIZE_LIMIT, error=InputError, what="file of arrays")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            x, labels = arrays["x"], arrays["labels"]
-    except KeyError:
-        raise InputError(
-            f"{path} has no arrays x and labels; write it with numpy.savez(path, x=..., labels=...)"
-        ) from None
+            return {name: arrays[name] for name in ("x", "labels") if name in arrays.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, TypeError) as problem:
         raise InputError(f"{path} cannot be read as numpy arrays: {problem}") from None
+
+
+def _arrays(path: Path) -> Labelled:
+    arrays = read_arrays(path)
+    if not {"x", "labels"} <= set(arrays):
+        raise InputError(f"{path} has no arrays x and labels; write it with numpy.savez(path, x=..., labels=...)")
+    x, labels = arrays["x"], arrays["labels"]
     if labels.ndim != 1 or labels.dtype.kind not in "iuU" or x.ndim < 1 or len(x) != len(labels):
         raise InputError(
             f"{path} holds labels of shape {labels.shape}, {labels.dtype}, for samples of shape {x.shape}, but one text or number per sample was expected"

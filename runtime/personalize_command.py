@@ -6,11 +6,11 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isoform.runtime.bar import Bar
 from isoform.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,14 +68,19 @@ def run_personalize(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--seed is {arguments.seed}, but 0 or more was expected")
     if not arguments.output.absolute().parent.is_dir():
         raise UsageError(f"{arguments.output.parent} is no folder; make it first")
-    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime, _Bar() as bar:
+    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime, Bar() as bar:
+
+        def shown(report: Report) -> None:
+            text = f"step {report.step} of at most {report.steps}  loss {report.loss:.3f}  best {report.best:.3f}"
+            bar.show(report.step, report.steps, text)
+
         chosen = arguments.task is not None or arguments.signature is not None
         start = choose_signature(runtime, task=arguments.task, file=arguments.signature) if chosen else None
         data = read_labelled(arguments.data, shape=runtime.bundle.spec.input_shape)
         classes = sorted(set(data.labels)) if arguments.new_labels else None
         outcome = runtime.fit(
             data.x, np.array(data.labels), start, parts=tuple(arguments.parts.split(",")), statistics=arguments.statistics,
-            classes=classes, seed=arguments.seed, steps=arguments.steps, seconds=arguments.seconds, progress=bar,
+            classes=classes, seed=arguments.seed, steps=arguments.steps, seconds=arguments.seconds, progress=shown,
         )  # fmt: skip
     signature = outcome.signature
     if arguments.float16:
@@ -94,31 +99,3 @@ def run_personalize(arguments: argparse.Namespace) -> int:
     }  # fmt: skip
     print(json.dumps(summary))
     return 130 if outcome.stopped == "ctrl-c" else 0
-
-
-class _Bar:
-    """A line with a bar on a terminal; nothing where stderr is none. The base package has no library for it."""
-
-    WIDTH = 30
-
-    def __init__(self) -> None:
-        self._drawn = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._drawn:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-    def __call__(self, report: Report) -> None:
-        """Show a step's report."""
-        if not sys.stderr.isatty():
-            return
-        self._drawn = True
-        full = self.WIDTH * report.step // report.steps
-        bar = "█" * full + "░" * (self.WIDTH - full)
-        text = f"{bar} step {report.step} of at most {report.steps}  loss {report.loss:.3f}  best {report.best:.3f}"
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

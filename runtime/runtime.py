@@ -179,7 +179,7 @@ class Runtime:
         statistics: bool | None = None,
         classes: Sequence[str] | None = None,
         seed: int = 0,
-        steps: int = 100,
+        steps: int = 300,
         seconds: float | None = None,
         progress: Callable[[Report], None] | None = None,
     ) -> Signature:

@@ -10,8 +10,6 @@ and every form of ``labelled.py``, whose labels then say how much was right. Rec
 from __future__ import annotations
 
 import dataclasses
-import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ import numpy as np
 from isoform.runtime import files
 from isoform.runtime.errors import InputError
 from isoform.runtime.images import load_image
-from isoform.runtime.labelled import SIZE_LIMIT, image_files, read_labelled, read_recording
+from isoform.runtime.labelled import SIZE_LIMIT, image_files, read_arrays, read_labelled, read_recording
 from isoform.runtime.spec import Array
 
 __all__ = ["Stream", "read_stream"]
@@ -73,13 +71,9 @@ def _labelled(path: Path, shape: tuple[int, int, int]) -> Stream:
 
 
 def _arrays(path: Path, shape: tuple[int, int, int]) -> Stream:
-    data = files.read_bytes(path, limit=SIZE_LIMIT, error=InputError, what="file of arrays")
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            if "labels" in arrays.files:
-                return _labelled(path, shape)
-            return Stream(arrays["x"], None)
-    except KeyError:
-        raise InputError(f"{path} has no array x; write it with numpy.savez(path, x=...)") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, TypeError) as problem:
-        raise InputError(f"{path} cannot be read as numpy arrays: {problem}") from None
+    arrays = read_arrays(path)
+    if "labels" in arrays:
+        return _labelled(path, shape)
+    if "x" not in arrays:
+        raise InputError(f"{path} has no array x; write it with numpy.savez(path, x=...)")
+    return Stream(arrays["x"], None)

@@ -20,7 +20,6 @@ from bench.corruptions import CORRUPTIONS, corrupted
 from bench.networks import compile_unverified
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.images import resize
-from isoform.runtime.learn.source import SAMPLES
 from isoform.runtime.spec import Array
 from isoform.train.data.idx import read_idx_folder
 from isoform.train.data.samples import Dataset, Split
@@ -81,8 +80,7 @@ class Shifted:
         bundle = train(recipe, {self.name: dataset}, checkpoint=path.with_suffix(".checkpoint"), checkpoint_seconds=1e9)
         path.mkdir()
         bundle.write(path)
-        rows = np.unique(np.linspace(0, len(self._train.labels) - 1, SAMPLES).astype(np.int64))
-        return compile_unverified(bundle, path, {}, samples=(self._train.images[rows], self._train.labels[rows]))
+        return compile_unverified(bundle, path, {}, samples=(self._train.images, self._train.labels))
 
 
 def mnist(data: Path) -> Shifted:

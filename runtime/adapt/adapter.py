@@ -36,7 +36,7 @@ __all__ = ["Adapter"]
 CHECK = 8
 CHECK_ROWS = 32
 COLLAPSED = 0.25
-COMPARED, LEAST_COMPARED = 64.0, 16.0
+COMPARED, LEAST_COMPARED = 32.0, 16.0
 """Samples that a comparison remembers, and needs."""
 REACH = 1.0
 STEADY = 8.0
@@ -94,6 +94,11 @@ class Adapter:
     def history(self) -> tuple[Record, ...]:
         """What happened, call by call, oldest first; the last 10,000."""
         return tuple(self._chain.records)
+
+    @property
+    def last(self) -> Record:
+        """What the last call came to; ``IndexError`` before the first."""
+        return self._chain.records[-1]
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -180,6 +185,7 @@ class Adapter:
             if name in ("bn.affine", "logits.weight", "logits.bias") and array.shape == start[name].shape:
                 array = np.clip(array, start[name] - REACH, start[name] + REACH)
             moved[name] = array
+        method.point = method.point.with_parts(moved)
         try:
             signature = self._made(moved)
         except SignatureError:

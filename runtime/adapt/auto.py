@@ -22,9 +22,9 @@ import numpy as np
 from isoform.runtime.adapt.losses import entropies, information_loss
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.adapt.shrinkage import Shrinkage
-from isoform.runtime.adapt.statistics import spaced
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.learner import Point
+from isoform.runtime.learn.samples import spaced
 from isoform.runtime.mixture import softmax
 from isoform.runtime.spec import Array
 

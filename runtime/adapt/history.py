@@ -70,7 +70,7 @@ class Chain:
         directory.mkdir(parents=True, exist_ok=True)
         origin = directory / f"start{SUFFIX}"
         if not origin.exists():
-            if any(directory.iterdir()):
+            if any(not files.is_left_over(path) for path in directory.iterdir()):
                 raise UsageError(f"{directory} holds other files, but an empty folder or an adapter's own was expected")
             self.start.save(origin)
             return

@@ -17,9 +17,9 @@ import numpy as np
 
 from isoform.runtime.adapt.losses import information_loss
 from isoform.runtime.adapt.method import Context, Method
-from isoform.runtime.adapt.statistics import spaced
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.learner import Point
+from isoform.runtime.learn.samples import spaced
 from isoform.runtime.learn.start import softened
 from isoform.runtime.spec import Array
 

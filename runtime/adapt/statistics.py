@@ -10,15 +10,13 @@ holds few classes; ``auto`` is for where this is not known.
 
 from __future__ import annotations
 
-import numpy as np
-
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.errors import UsageError
 from isoform.runtime.learn.learner import Learner, Point
-from isoform.runtime.learn.normalised import Moments
+from isoform.runtime.learn.samples import spaced
 from isoform.runtime.spec import Array
 
-__all__ = ["Alpha", "Batch", "Ema", "blended", "spaced"]
+__all__ = ["Alpha", "Batch", "Ema", "blended"]
 
 ROWS = 512
 """At most so many samples go through at once, which bounds memory; of a larger batch so many, evenly spaced."""
@@ -26,21 +24,7 @@ ROWS = 512
 
 def blended(learner: Learner, point: Point, x: Array, *, alpha: float) -> Array:
     """Statistics of samples, blended with the point's: (1 - α) m + α mean(u) and the variances alike; shape (2, N), float32."""
-    x = spaced(x, ROWS)
-    given = point.parts["bn.statistics"]
-
-    def choose(place: slice, found: Moments) -> tuple[Array, Array]:
-        mean = found.mean
-        return alpha * mean, (1 - alpha) * given[1, place] + alpha * (found.square - mean**2)
-
-    return learner.normalised(point, x, choose).statistics
-
-
-def spaced(x: Array, count: int) -> Array:
-    """At most so many samples, evenly spaced over a batch."""
-    if len(x) <= count:
-        return x
-    return np.ascontiguousarray(x[np.linspace(0, len(x) - 1, count).astype(np.int64)])
+    return learner.statistics(point, spaced(x, ROWS), alpha=alpha)
 
 
 class _Blend(Method):

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 
 from isoform.runtime.adapt.losses import entropy_loss
 from isoform.runtime.adapt.method import Context, Method
-from isoform.runtime.adapt.statistics import blended, spaced
+from isoform.runtime.adapt.statistics import blended
 from isoform.runtime.errors import UsageError
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.learner import Point
+from isoform.runtime.learn.samples import spaced
 from isoform.runtime.learn.start import softened
 from isoform.runtime.spec import Array
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from isoform.runtime.spec import Array
 
-__all__ = ["balanced_batches", "class_shares", "folds", "moved"]
+__all__ = ["balanced_batches", "class_shares", "folds", "moved", "spaced"]
 
 REACH = 32
 """Samples are moved by up to one ``REACH``-th of their height and width: one pixel for images of 32."""
@@ -55,6 +55,13 @@ def folds(labels: Array, count: int, rng: np.random.Generator) -> list[Array]:
     """
     order = np.concatenate([rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
     return [np.sort(order[first::count]) for first in range(count)]
+
+
+def spaced(x: Array, count: int) -> Array:
+    """At most so many samples, or labels, evenly spaced over those that there are."""
+    if len(x) <= count:
+        return x
+    return np.ascontiguousarray(x[np.linspace(0, len(x) - 1, count).astype(np.int64)])
 
 
 def moved(x: Array, rng: np.random.Generator) -> Array:

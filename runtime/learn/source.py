@@ -30,10 +30,11 @@ from isoform.runtime.learn.layout import BATCH
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.network import FoldedNetwork
 from isoform.runtime.learn.normalised import Moments, normalised_pass
+from isoform.runtime.learn.samples import spaced
 from isoform.runtime.learn.start import softened
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["SAMPLES", "Source", "measure_source", "relative"]
+__all__ = ["Source", "measure_source", "relative"]
 
 SAMPLES = 2000
 """At most so many samples are looked at."""
@@ -97,11 +98,12 @@ def measure_source(
         spec: The network's sizes.
         tensors: ``templates.safetensors``' arrays.
         parts: All five parts of the signature, as ``Bundle.resolve`` returns them.
-        x: Samples, shape (n, channels, height, width), float32; at most ``SAMPLES``, of every class some.
+        x: Samples, shape (n, channels, height, width), float32, of every class some; ``SAMPLES`` of them are looked at.
         labels: Indices of classes, shape (n,).
         classes: C.
         run_on: What ``open_blocks`` returned.
     """
+    x, labels = spaced(x, SAMPLES), spaced(labels, SAMPLES)
     variance = parts["bn.statistics"][1].astype(np.float32)
     rows = np.empty((2, len(x), spec.bn_channels), dtype=np.float32)
     for start in range(0, len(x), CHUNK):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from isoform.runtime import InputError, SignatureError, UsageError
+from isoform.runtime.adapt.method import Method
 from isoform.runtime.adapt.methods import METHODS
 from isoform.runtime.signature import Signature
 from isoform.train.data.digits import digits
@@ -149,6 +150,14 @@ def test_a_folder_outlives_the_process(runtime, shifted, tmp_path) -> None:
     assert runtime.adapter(base, directory=tmp_path / "a").signature.digest == kept[1]
 
 
+def test_what_a_dead_writer_left_is_no_other_file(runtime, shifted, tmp_path) -> None:
+    """A process that died while it wrote the very first file leaves a folder that can be used."""
+    (tmp_path / f".start.safetensors.tmp-{'0' * 16}").write_bytes(b"half")
+    adapter = runtime.adapter(runtime.signature("plain"), directory=tmp_path)
+    adapter(shifted[0][:64])
+    assert (tmp_path / "head").read_text().strip() == adapter.signature.digest == adapter.last.digest
+
+
 def test_a_folder_of_something_else_is_refused(runtime, shifted, tmp_path) -> None:
     """Another start, other files, or a changed signature."""
     base = runtime.signature("plain")
@@ -219,11 +228,48 @@ def test_after_an_odd_stream_auto_recovers(runtime, shifted) -> None:
     assert right[0] >= right[1] - 0.05
 
 
-def test_a_collapse_is_undone(runtime, shifted) -> None:
-    """A rate that ruins the network: what was learned is noticed and goes back; with what it had, it goes on."""
-    adapter = runtime.adapter(runtime.signature("plain"), method="tent", lr=0.3)
+class Ruinous(Method):
+    """Learns nothing for ten batches, and then, at once, that everything is a 3."""
+
+    moves = ("logits.weight", "logits.bias")
+    batches = 0
+
+    def learn(self, x, logits) -> None:
+        """One batch more."""
+        self.batches += 1
+        if self.batches == 10:
+            weight = np.array(self.point.parts["logits.weight"])
+            weight[3] += 0.9
+            self.point = self.point.with_parts({"logits.weight": weight})
+
+    def reset(self, point) -> None:
+        """Stand at a point; the stream's batches still count."""
+        self.point = point
+
+
+def test_a_collapse_is_undone(runtime, shifted, monkeypatch) -> None:
+    """What was learned finds one class where the start finds ten: it goes back to the last signature that did not."""
+    monkeypatch.setattr("isoform.runtime.adapt.auto.Auto", Ruinous)
+    x, base = digits()[0][:512], runtime.signature("plain")
+    adapter = runtime.adapter(base)
+    events = []
+    for start in range(0, 512, 32):
+        logits = adapter(np.array(x[start : start + 32]))
+        events.append(adapter.last.event)
+    assert events[10] == "update"
+    assert "reset" in events[11:]
+    assert adapter.signature.digest == base.digest
+    assert np.array_equal(adapter(np.array(x[:32])), runtime.predict(np.array(x[:32]), base))
+    assert len(logits) == 32
+
+
+def test_a_rate_that_ruins_is_bounded(runtime, shifted) -> None:
+    """However large the steps, BN's affine map stays within reach of the start, in the signature and where learning goes on."""
+    base = runtime.signature("plain")
+    adapter = runtime.adapter(base, method="tent", lr=0.3)
     streamed(adapter, np.concatenate([shifted[0]] * 3), 64)
-    assert "reset" in {record.event for record in adapter.history}
+    moved = adapter.signature.parts["bn.affine"] - runtime.bundle.resolve(base)["bn.affine"]
+    assert 0.9 < np.abs(moved).max() <= 1.0001
     assert finite(adapter.signature)
 
 

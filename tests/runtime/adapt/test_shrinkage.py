@@ -45,12 +45,12 @@ def test_samples_of_the_base_move_nothing(shrinkage, data) -> None:
         assert moved(result, point) < 0.02
 
 
-def test_another_domain_moves_all(shrinkage, data) -> None:
+def test_another_domain_moves_all(runtime, shrinkage, data) -> None:
     """Faded digits are far away: D is large, and the statistics become the samples' own; one sample is nearly enough."""
     x = transform(data[0][:128], domain="low_contrast")
     made, point = shrinkage()
     result = made.update(point, x, EVEN)
-    own = runtime_statistics(made, point, x)
+    own = runtime.learner.statistics(point, x)
     gap = np.abs(result.statistics[0] - own[0]) / np.sqrt(point.parts["bn.statistics"][1])
     assert made.shift > 10
     assert made.belief > 0.1  # of deep BNs too, which see what the first ones have put right
@@ -59,12 +59,7 @@ def test_another_domain_moves_all(shrinkage, data) -> None:
     assert moved(one.update(point, x[:1], np.eye(10)[0]), point) > 0.5 * moved(result, point)
 
 
-def runtime_statistics(made, point, x):
-    """The samples' own statistics."""
-    return made._learner.statistics(point, x)
-
-
-def test_a_class_is_no_shift(shrinkage, data) -> None:
+def test_a_class_is_no_shift(runtime, shrinkage, data) -> None:
     """Of one class's samples, most of what differs is explained by the class."""
     x, labels = data
     for label in (0, 1, 7):
@@ -72,7 +67,7 @@ def test_a_class_is_no_shift(shrinkage, data) -> None:
         rows = x[labels == label][:64]
         known = moved(made.update(point, rows, np.eye(10)[label]), point)
         assert made.kappa > 0.9
-        own = np.abs(runtime_statistics(made, point, rows)[0] - point.parts["bn.statistics"][0])
+        own = np.abs(runtime.learner.statistics(point, rows)[0] - point.parts["bn.statistics"][0])
         assert known < 0.25 * float((own / np.sqrt(point.parts["bn.statistics"][1])).mean())
 
 

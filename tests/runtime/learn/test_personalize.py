@@ -1,5 +1,7 @@
 """Personalizing: better or unchanged, deterministic, only what may move, and a clear answer to what cannot be learned from."""
 
+import argparse
+import inspect
 import logging
 
 import numpy as np
@@ -10,8 +12,9 @@ from isoform.compile.training import training_graphs
 from isoform.runtime.errors import InputError, SignatureError, UsageError
 from isoform.runtime.learn import fit
 from isoform.runtime.learn.learner import Learner
-from isoform.runtime.learn.personalize import personalize
+from isoform.runtime.learn.personalize import STEPS, personalize
 from isoform.runtime.learn.trial import ENOUGH, Score, held_back
+from isoform.runtime.personalize_command import add_arguments_personalize
 from isoform.runtime.runtime import Runtime
 from isoform.runtime.signature import Signature
 from isoform.train.data.digits import digits
@@ -31,6 +34,14 @@ def slanted():
 def accuracy(runtime, signature, slanted) -> float:
     """In percent, on samples that were not learned from."""
     return 100 * float((runtime.predict(slanted[2], signature).argmax(1) == slanted[3]).mean())
+
+
+def test_the_same_number_of_steps_everywhere() -> None:
+    """``rt.personalize``, what it runs, and the command line agree on how many steps there are at most."""
+    parser = argparse.ArgumentParser()
+    add_arguments_personalize(parser)
+    assert parser.get_default("steps") == STEPS
+    assert inspect.signature(Runtime.personalize).parameters["steps"].default == STEPS
 
 
 def test_a_new_domain_is_learned(runtime, slanted) -> None:

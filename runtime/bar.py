@@ -1,0 +1,35 @@
+"""A line with a bar on a terminal; nothing where stderr is none. The base package has no library for it."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Bar"]
+
+WIDTH = 30
+
+
+class Bar:
+    """A context manager; the line is gone at its end."""
+
+    def __init__(self) -> None:
+        self._drawn = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._drawn:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    def show(self, done: int, total: int, text: str) -> None:
+        """Draw how much is done of how much, and a text behind it."""
+        if not sys.stderr.isatty():
+            return
+        self._drawn = True
+        full = WIDTH * done // total
+        print(f"\r\033[K{'█' * full}{'░' * (WIDTH - full)} {text}", end="", file=sys.stderr, flush=True)
