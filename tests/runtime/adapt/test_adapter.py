@@ -252,13 +252,14 @@ def test_a_collapse_is_undone(runtime, shifted, monkeypatch) -> None:
     monkeypatch.setattr("isoform.runtime.adapt.auto.Auto", Ruinous)
     x, base = digits()[0][:512], runtime.signature("plain")
     adapter = runtime.adapter(base)
-    events = []
+    records = []
     for start in range(0, 512, 32):
         logits = adapter(np.array(x[start : start + 32]))
-        events.append(adapter.last.event)
-    assert events[10] == "update"
-    assert "reset" in events[11:]
-    assert adapter.signature.digest == base.digest
+        records.append(adapter.last)
+    assert records[10].event == "update"
+    assert records[10].digest != records[9].digest
+    assert "reset" in [record.event for record in records[11:]]
+    assert adapter.signature.digest == records[9].digest
     assert np.array_equal(adapter(np.array(x[:32])), runtime.predict(np.array(x[:32]), base))
     assert len(logits) == 32
 
