@@ -1,7 +1,10 @@
 """Streams of unlabelled samples, every way to meet them, and what it gets right.
 
 Settings: ``iid B`` batches of B in a random order; ``sorted B`` one class after the other; ``continual B`` one domain after the other;
-``mixed B`` all domains in every batch. Ways: ``none``, a method of the runtime, or ``torch tent`` with its rate.
+``mixed B`` all domains in every batch; ``long B`` the same 1,000 samples again and again, each time in another order (the recurring
+stream of Hoang et al. 2024, "PeTTA"), so that what changes over time is what adapting did; ``fresh B`` the same, corrupted anew every
+time, so that 1,000 samples differ from the next 1,000 by chance too. Ways: ``none``, a method of the runtime, or ``torch tent`` with
+its rate.
 """
 
 from __future__ import annotations
@@ -75,8 +78,8 @@ def _runtime(path: str) -> Runtime:
 @functools.lru_cache(maxsize=4)
 def _stream(data: str, setting: str, domain: str, samples: int) -> tuple[Array, Array]:
     world, kind = _worlds[data][0], setting.split()[0]
-    if kind == "long":
-        return _long(world, domain, samples)
+    if kind in ("long", "fresh"):
+        return _long(world, domain, samples, fresh=kind == "fresh")
     if domain != "all":
         x, labels = world.stream(domain, samples)
         order = np.argsort(labels, kind="stable") if kind == "sorted" else np.arange(len(labels))
@@ -87,10 +90,11 @@ def _stream(data: str, setting: str, domain: str, samples: int) -> tuple[Array, 
     return x[order], labels[order]
 
 
-def _long(world: Shifted, domain: str, samples: int) -> tuple[Array, Array]:
-    """The same 1,000 images again and again, corrupted anew: what changes over time is what adapting did, not how hard the images are."""
-    parts = [world.stream(domain, 1000, seed=turn) for turn in range(samples // 1000)]
-    orders = [np.random.default_rng(turn).permutation(1000) for turn in range(len(parts))]
+def _long(world: Shifted, domain: str, samples: int, *, fresh: bool) -> tuple[Array, Array]:
+    """1,000 samples at a time."""
+    turns = range(samples // 1000)
+    parts = [world.stream(domain, 1000, seed=turn if fresh else 0) for turn in turns]
+    orders = [np.random.default_rng(turn).permutation(1000) for turn in turns]
     return tuple(np.concatenate([part[i][order] for part, order in zip(parts, orders, strict=True)]) for i in (0, 1))  # type: ignore[return-value]
 
 
