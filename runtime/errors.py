@@ -11,7 +11,9 @@
     ├── RecipeError         a training recipe that cannot be run
     ├── CheckpointError     a training checkpoint that cannot be continued
     ├── CompileError        compiling failed, or its result disagrees with torch
-    └── EngineError         ONNX Runtime refused the graph
+    ├── EngineError         ONNX Runtime refused the graph
+    ├── StoreError          the server's database cannot be used
+    └── ConflictError       somebody else changed it first
 
 A message says what was expected, what came, where, and what to do. The command line prints
 it on one line and exits with 2; the server answers with a 4xx and the same text.
@@ -22,6 +24,7 @@ __all__ = [
     "BundleError",
     "CheckpointError",
     "CompileError",
+    "ConflictError",
     "DataError",
     "EngineError",
     "InputError",
@@ -30,6 +33,7 @@ __all__ = [
     "RecipeError",
     "SignatureError",
     "SpecError",
+    "StoreError",
     "UsageError",
 ]
 
@@ -80,3 +84,11 @@ class CompileError(IsoformError):
 
 class EngineError(IsoformError):
     """ONNX Runtime refused the graph or the session options."""
+
+
+class StoreError(IsoformError):
+    """The server's database cannot be opened, or does not answer."""
+
+
+class ConflictError(IsoformError):
+    """Another revision is newest than the one that was expected: read it, and decide anew."""

@@ -8,7 +8,7 @@ What guards it, whatever the method:
     not finite      an update with such a number is not taken; one whose logits overflow is taken back, and the samples are
                     predicted by the last good signature                                                              ``rejected``
     collapse        every ``CHECK`` batches the learned parts are compared with the start's, on the same statistics: if they find
-                    classes more concentrated by ``COLLAPSED``, all goes back to the last signature that did not         ``reset``
+                    fewer than ``COLLAPSED`` of the classes, all goes back to the last signature that did not           ``reset``
     drift           a batch of another domain begins a new stream (``shrinkage.py``)                              ``new domain``
     step size       BN's affine map and the logits layer stay within ``REACH`` of the start, number by number
 """
@@ -35,7 +35,7 @@ __all__ = ["Adapter"]
 
 CHECK = 8
 CHECK_ROWS = 32
-COLLAPSED = 0.25
+COLLAPSED = 0.5
 COMPARED, LEAST_COMPARED = 32.0, 16.0
 """Samples that a comparison remembers, and needs."""
 REACH = 1.0
@@ -82,7 +82,7 @@ class Adapter:
             self._method.reset(self._point(chain.newest))
         self._samples = self._calls = 0
         self._since = 0.0
-        self._compared = np.zeros((2, len(start.parts["logits.bias"])))
+        self._compared = np.zeros((2, len(start.parts["logits.bias"]) + 1))
         self._compared_samples = 0.0
 
     @property
@@ -224,15 +224,17 @@ class Adapter:
             moved = self._method.point
             plain = moved.with_parts({name: start[name] for name in learned})
             try:
-                found = [softmax(self._score(point, rows)).mean(axis=0) for point in (moved, plain)]
+                found = [softmax(self._score(point, rows)) for point in (moved, plain)]
             except (InputError, SignatureError):
                 return True
+            summed = np.stack([np.append(p.mean(axis=0), (p**2).sum(axis=1).mean()) for p in found])
             self._compared_samples = min(COMPARED, self._compared_samples + len(rows))
-            self._compared += len(rows) / self._compared_samples * (np.stack(found) - self._compared)
+            self._compared += len(rows) / self._compared_samples * (summed - self._compared)
             if self._compared_samples < LEAST_COMPARED:
                 return False
-            kappas = [concentration(mean, self._compared_samples) for mean in self._compared]
-            if kappas[0] > kappas[1] + COLLAPSED:
+            kappas = [concentration(row[:-1], float(row[-1]), self._compared_samples) for row in self._compared]
+            classes = [1 / (kappa + (1 - kappa) / (summed.shape[1] - 1)) for kappa in kappas]
+            if classes[0] < classes[1] * COLLAPSED:
                 self._compared_samples = 0.0
                 return True
         self._good = self._signature
@@ -260,7 +262,7 @@ class Adapter:
 
     def _record(self, event: Event, p: Array | None) -> None:
         shown = 0.0 if p is None else float(entropies(p).mean())
-        kappa = 0.0 if p is None else concentration(p.mean(axis=0), len(p))
+        kappa = 0.0 if p is None else concentration(p.mean(axis=0), float((p**2).sum(axis=1).mean()), len(p))
         self._chain.records.append(
             Record(
                 samples=self._samples,

@@ -6,7 +6,8 @@ its samples, and is drawn back to the start (Marsden et al. 2024, "ROID": weight
 
     w ← w - s · Adam(∇ L),       w ← w + ``PULL`` (w_start - w)
 
-with s smaller for small batches, few classes, and where the statistics say that little has shifted.
+with s smaller for small batches, few classes, where the statistics say that little has shifted, and where predictions are so uncertain
+that most are likely to be wrong: what is learned from those makes them worse, for ever.
 
 The mixture does not move: compiled signatures are discrete, where it has no slope, and softened it gained nothing (docs/log.md).
 """
@@ -48,6 +49,8 @@ WARM_UP = 10
 PULL = 0.03
 MIXED = 0.05
 """κ from which on a stream's classes are too few to learn from."""
+GUESSED, TRUSTED = 0.3, 0.6
+"""S of predictions (``losses.py``) up to which nothing is learned from them, and from which on they are learned from in full."""
 SETTLING = 3
 """Passes of the first batch of a domain: its mixture of classes can only be seen once its statistics are about right."""
 
@@ -74,27 +77,28 @@ class Auto(Method):
         """Statistics of the samples, and of the stream before them."""
         shrinkage = self._shrinkage
         rows = spaced(x, STATISTICS_ROWS if shrinkage.count >= FULL else FULL)
-        found = softmax(self.context.predict(spaced(rows, MIXTURE_ROWS))).mean(axis=0)
+        found = softmax(self.context.predict(spaced(rows, MIXTURE_ROWS)))
         new = shrinkage.count == 0
         result = shrinkage.update(self.point, rows, found)
         self.jumped = shrinkage.jumped
         if new or self.jumped:
             for _ in range(SETTLING - 1 if len(rows) >= LEAST_ROWS else 0):
-                result = shrinkage.settle(self.point, rows, softmax(result.logits).mean(axis=0))
+                result = shrinkage.settle(self.point, rows, softmax(result.logits))
         self.point = self.point.with_parts({"bn.statistics": result.statistics})
         self.mass, self.shift = shrinkage.count, shrinkage.shift
 
     def learn(self, x: Array, logits: Array) -> None:
         """A step of BN's affine map."""
         kappa, belief = self._shrinkage.kappa, self._shrinkage.belief
-        if len(x) < LEAST_ROWS or kappa >= MIXED or belief == 0:
+        trust = min(1.0, (self._shrinkage.itself - GUESSED) / (TRUSTED - GUESSED))
+        if len(x) < LEAST_ROWS or kappa >= MIXED or belief == 0 or trust <= 0:
             return
         n, count = len(x), self._shrinkage.count
         mixture = (count * self._shrinkage.mixture + n * softmax(logits).mean(axis=0)) / (count + n)
         loss = functools.partial(information_loss, mixture=mixture, kappa=kappa)
         _, gradients = self.context.learner.gradient(self.point, np.ascontiguousarray(x[self._telling(logits)]), loss)
         self._steps += 1
-        scale = min(1.0, math.sqrt(len(x) / FULL), self._steps / WARM_UP) * (1 - kappa / MIXED) * belief
+        scale = min(1.0, math.sqrt(len(x) / FULL), self._steps / WARM_UP) * (1 - kappa / MIXED) * belief * trust
         moved = self._adam.step(self.point.parts, gradients, scale=scale)["bn.affine"]
         start = self.context.start.parts["bn.affine"]
         self.point = self.point.with_parts({"bn.affine": moved + PULL * (start - moved)})

@@ -9,9 +9,11 @@ With p = softmax(logits) of every sample, H(p) = -Σ_c p_c log p_c, and p̄ the 
 The second term of the information loss is -H(p̄) with one of its two p̄ replaced by q, the mean prediction of more samples than the
 batch has: classes that were found too often of late are found less.
 
-The concentration κ of a mean prediction says how far it is from an even one, 0, towards a single class, 1:
+The concentration κ of predictions says how alike those of two different samples are: 0 for an even mixture of classes, 1 where all are
+the same, about 1/m where m of many classes come. With S how alike a sample's prediction is to itself, because uncertain ones are
+less so even where there is one class, and n samples:
 
-    κ = (C Σ_c p̄_c² - 1) / (C - 1),     less what n samples of an even mixture show by chance:     (κ - 1/n) / (1 - 1/n), at least 0
+    S = mean Σ_c p_ic²,      U = (n Σ_c p̄_c² - S) / (n - 1),      κ = (C U - 1) / (C S - 1),    within 0…1
 
 Gradients go through the softmax by dL/dz = p ∘ (dL/dp - Σ_c p_c dL/dp_c). All in float64.
 """
@@ -35,13 +37,20 @@ def entropies(p: Array) -> Array:
     return result
 
 
-def concentration(mean: Array, samples: float) -> float:
-    """κ of a mean prediction, shape (C,), over so many samples: 0 to 1. One sample, or one class, is concentrated."""
+def concentration(mean: Array, itself: float, samples: float) -> float:
+    """κ, from 0 to 1; 1 for a single sample, which says nothing of others.
+
+    Args:
+        mean: p̄, shape (classes,).
+        itself: S.
+        samples: n that both stand for.
+    """
     classes = len(mean)
     if samples <= 1 or classes < 2:
         return 1.0
-    found = (classes * float((mean**2).sum()) - 1) / (classes - 1)
-    return min(1.0, max(0.0, (found - 1 / samples) / (1 - 1 / samples)))
+    alike = (samples * float((mean**2).sum()) - itself) / (samples - 1)
+    most = classes * itself - 1
+    return min(1.0, max(0.0, (classes * alike - 1) / most)) if most > 1e-9 else 0.0
 
 
 def _through_softmax(p: Array, slope: Array) -> Array:

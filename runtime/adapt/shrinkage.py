@@ -6,10 +6,11 @@ goes beyond that is the domain. All numbers are in the base's units; of one BN w
 squares, each divided by its spread between the base's training samples:
 
     E ← E + w (batch - E),     w = n / (N + n)                  moments of the stream so far, N samples, at most ``WINDOW``
-    q ← q + w (mean prediction - q)                             its mixture of classes;   κ its concentration (``losses.py``)
+    q ← q + w (mean prediction - q)                             its mixture of classes;   κ their concentration (``losses.py``)
     K = what the base saw of that mixture of classes,           λ = κ / (κ + ``GATE``) · clip(⟨Δ, K⟩ / ⟨K, K⟩, 0, 1)
     D = mean (Δ - λK)²                                          the shift, in units of how much one sample differs from another
-    ν = ``DOUBT`` κ + (1 - κ) / N                               what D is without any shift: chance, and classes that λK missed
+    ν = κ B + (1 - κ) / N                                       what D is without any shift: classes that λK missed, and chance
+    B = mean over classes of (mean of the class)²               what D is where there is one class
     moments to normalise by = base + max(0, 1 - ν / D) (Δ - λK)
 
 The last line is the estimator of James and Stein (1961) in its positive part, one per BN: a mean of many numbers is best moved
@@ -36,7 +37,8 @@ __all__ = ["Shrinkage"]
 
 WINDOW = 256.0
 """Samples that the stream so far counts as, at most: what bounds how long a domain is remembered."""
-DOUBT = 0.5
+BETWEEN = 0.5
+"""B where classes are not known."""
 GATE = 0.05
 LEAST = 0.02
 """Of the base's variance, a channel's variance is at least so much."""
@@ -63,17 +65,21 @@ class Shrinkage:
 
     def __init__(self, learner: Learner, source: Source, given: Array, *, classes: int) -> None:
         self._learner, self._source, self._given = learner, source, given.astype(np.float32)
-        self._classes = source.classes.astype(np.float64) if len(source.classes) == classes else None
+        self._classes = source.classes / source.spread if len(source.classes) == classes else None
+        self._between = dict[int, float]()
         self._variance = np.maximum(self._given[1].astype(np.float64), 1e-12)
-        self._even = np.full(classes, 1 / classes)
+        self._even = np.full(classes, 1 / classes), 1 / classes
         self.reset()
 
     def reset(self) -> None:
         """Forget the stream."""
         self.count = 0.0
         """N, samples that the stream so far counts as."""
-        self.mixture = self._even
+        self.mixture: Array
         """q, shape (C,)."""
+        self.itself: float
+        """S, of the same predictions: what share of them is right, if they are as certain as they should be."""
+        self.mixture, self.itself = self._even
         self.kappa = 1.0
         """κ of the stream."""
         self.shift = 0.0
@@ -85,36 +91,38 @@ class Shrinkage:
         self._moments = np.zeros((2, self._given.shape[1]))
         self._habit = 0.0
 
-    def settle(self, point: Point, x: Array, prediction: Array) -> Pass:
+    def settle(self, point: Point, x: Array, p: Array) -> Pass:
         """Take in the first batch of a domain again, with what it was predicted to be then; as ``update``."""
-        self.count, self.mixture = 0.0, self._even
-        jumped, result = self.jumped, self.update(point, x, prediction)
+        self.count, (self.mixture, self.itself) = 0.0, self._even
+        jumped, result = self.jumped, self.update(point, x, p)
         self.jumped = jumped
         return result
 
-    def update(self, point: Point, x: Array, prediction: Array) -> Pass:
+    def update(self, point: Point, x: Array, p: Array) -> Pass:
         """Take in a batch.
 
         Args:
             point: The signature's numbers; its BN statistics do not count.
             x: Samples, shape (n, channels, height, width), float32, n at least 1.
-            prediction: Mean probabilities that were found for them, shape (C,).
+            p: Probabilities that were found for them, or for some of them, shape (m, C).
 
         Returns:
             The statistics to normalise by, and the batch's logits with them.
         """
         n, beliefs = len(x), list[float]()
         self.jumped = False
-        before = self.mixture
+        before = self.mixture, self.itself
 
-        def share(prediction: Array) -> float:
+        def share() -> float:
             w = n / (self.count + n)
-            self.mixture = self.mixture + w * (prediction - self.mixture)
-            found = concentration(self.mixture, self.count + n)
+            seen = len(p) * (self.count + n) / n  # predictions that q stands for
+            self.mixture = self.mixture + w * (p.mean(axis=0) - self.mixture)
+            self.itself += w * (float((p**2).sum(axis=1).mean()) - self.itself)
+            found = concentration(self.mixture, self.itself, seen)
             self.kappa = max(found, self._habit * (1 - self.count / WINDOW))
             return w
 
-        kappa, w = self.kappa, share(prediction)
+        kappa, w = self.kappa, share()
 
         def chosen(place: slice, found: Moments) -> tuple[Array, Array]:
             nonlocal w
@@ -123,10 +131,10 @@ class Shrinkage:
             spread = self._source.spread[:, place].astype(np.float64)
             if place.start == 0 and self._jumps(batch / spread, self._moments[:, place] / spread, n, kappa):
                 self.jumped, self._habit = True, kappa
-                self.count, self.mixture = 0.0, before
-                w = share(prediction)
+                self.count, (self.mixture, self.itself) = 0.0, before
+                w = share()
             self._moments[:, place] += w * (batch - self._moments[:, place])
-            shift, belief = self._beyond_chance(self._moments[:, place] / spread, place, spread, n)
+            shift, belief = self._beyond_chance(self._moments[:, place] / spread, place, n)
             shift *= spread
             beliefs.append(belief)
             mean = shift[0] * np.sqrt(self._variance[place])
@@ -146,17 +154,21 @@ class Shrinkage:
         chance = JUMP * (1 / n + 1 / self.count) + JUMP_SPREAD + JUMP_CLASSES * kappa
         return gap > chance and gap > FAR * shift
 
-    def _beyond_chance(self, delta: Array, place: slice, spread: Array, n: int) -> tuple[Array, float]:
+    def _beyond_chance(self, delta: Array, place: slice, n: int) -> tuple[Array, float]:
         """max(0, 1 - ν/D) (Δ - λK), shape (2, c), and its first factor."""
-        kappa = self.kappa
+        kappa, between = self.kappa, BETWEEN
         if self._classes is not None:
-            explained = np.tensordot(self.mixture, self._classes[:, :, place], axes=1) / spread
+            classes = self._classes[:, :, place]
+            if place.start not in self._between:
+                self._between[place.start] = float((classes**2).mean())
+            between = self._between[place.start]
+            explained = np.tensordot(self.mixture.astype(np.float32), classes, axes=1).astype(np.float64)
             size = float((explained**2).sum())
             share = np.clip(float((delta * explained).sum()) / size, 0, 1) if size > 0 else 0.0
             delta = delta - kappa / (kappa + GATE) * share * explained
         shift = float((delta**2).mean())
         if place.start == 0:
             self.shift = shift
-        doubt = DOUBT * kappa + (1 - kappa) / (self.count + n)
+        doubt = between * kappa + (1 - kappa) / (self.count + n)
         belief = max(0.0, 1 - doubt / shift) if shift > 0 else 0.0
         return belief * delta, belief

@@ -59,12 +59,26 @@ def test_losses_stay_finite() -> None:
 
 def test_concentration() -> None:
     """0 for an even mixture, 1 for one class or one sample; what an even mixture shows by chance is taken off."""
-    assert concentration(np.full(10, 0.1), 1000) == 0
-    assert concentration(np.eye(10)[0], 1000) == pytest.approx(1)
-    assert concentration(np.full(10, 0.1), 1) == 1
-    assert concentration(np.eye(1)[0], 50) == 1
-    found = [concentration(RNG.multinomial(64, np.full(10, 0.1)) / 64, 64) for _ in range(200)]
+    assert concentration(np.full(10, 0.1), 1.0, 1000) == 0
+    assert concentration(np.eye(10)[0], 1.0, 1000) == pytest.approx(1)
+    assert concentration(np.full(10, 0.1), 1.0, 1) == 1
+    assert concentration(np.eye(1)[0], 1.0, 50) == 1
+    assert concentration(np.full(10, 0.1), 0.1, 50) == 0  # nothing but guesses
+    found = [concentration(RNG.multinomial(64, np.full(10, 0.1)) / 64, 1.0, 64) for _ in range(200)]
     assert np.mean(found) < 0.02
     two = np.zeros(10)
     two[:2] = 0.5
-    assert concentration(two, 1000) == pytest.approx(4 / 9, abs=0.01)
+    assert concentration(two, 1.0, 1000) == pytest.approx(4 / 9, abs=0.01)
+
+
+def test_concentration_of_uncertain_predictions() -> None:
+    """Of a hundred classes, each found with a third of the probability: ten at a time show, though no prediction is certain."""
+
+    def kappa(classes) -> float:
+        p = np.full((256, 100), 2 / 3 / 99)
+        p[np.arange(256), RNG.choice(classes, 256)] = 1 / 3
+        return concentration(p.mean(axis=0), float((p**2).sum(axis=1).mean()), 256)
+
+    assert kappa(100) < 0.01
+    assert kappa(10) == pytest.approx(0.09, abs=0.02)
+    assert kappa(1) == pytest.approx(1)
