@@ -14,6 +14,7 @@ import numpy as np
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import OnnxEngine
 from isoform.runtime.errors import EngineError, InputError, UsageError
+from isoform.runtime.incoming import checked_samples
 from isoform.runtime.plan_cache import cached_plan
 from isoform.runtime.planned import PlanEngine
 from isoform.runtime.reference import reference_logits
@@ -277,7 +278,16 @@ class Runtime:
             predict=self.predict, checked=self.checked, forget=self.forget,
         )  # fmt: skip
 
-    def adapt(self, x: Array, start: Signature, *, method: str = "auto", seed: int = 0, **options: Any) -> Signature:
+    def adapt(
+        self,
+        x: Array,
+        start: Signature,
+        *,
+        method: str = "auto",
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Any,
+    ) -> Signature:
         """Fit a signature to unlabelled samples. Templates never change; samples are not kept.
 
         Args:
@@ -285,6 +295,7 @@ class Runtime:
             start: Signature to begin from.
             method: As for ``adapter``.
             seed: Of the order, and of whatever the method draws.
+            progress: Called after every batch with samples so far and in all.
             **options: The method's own.
 
         Returns:
@@ -303,6 +314,8 @@ class Runtime:
         x = x[np.random.default_rng(seed).permutation(len(x))]
         for first in range(0, len(x), 128):
             adapter(x[first : first + 128])
+            if progress is not None:
+                progress(min(first + 128, len(x)), len(x))
         return adapter.signature
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  # a runtime lives as long as its bundle
@@ -352,25 +365,7 @@ class Runtime:
 
     def checked(self, x: Array) -> Array:
         """Samples as ``predict`` needs them: float32, C-contiguous; ``InputError`` as described there."""
-        try:
-            array = np.asarray(x)
-        except ValueError:
-            raise InputError("the samples are a ragged list, but numbers of one shape were expected") from None
-        expected = self.bundle.spec.input_shape
-        if array.ndim != 4 or array.shape[1:] != expected:
-            raise InputError(
-                f"the samples have shape {array.shape}, but (n, {', '.join(map(str, expected))}) was expected: n samples of channels, height, width"
-            )
-        if array.dtype.kind not in "fiub":
-            raise InputError(f"the samples are {array.dtype}, but float32 was expected")
-        with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(array, dtype=np.float32)
-        finite = np.isfinite(array).all(axis=(1, 2, 3))
-        if not finite.all():
-            raise InputError(
-                f"sample {int(np.argmin(finite))} holds a number that is not finite in float32; remove it or repair it"
-            )
-        return array
+        return checked_samples(x, self.bundle.spec.input_shape)
 
 
 def _onnx_engine(bundle: Bundle, *, threads: int, cache_bytes: int) -> PlanEngine | OnnxEngine:

@@ -1,78 +1,118 @@
-"""``isoform serve``: the application behind waitress, on loopback unless told otherwise."""
+"""``isoform serve``: the application behind gunicorn, or waitress where that cannot run; on loopback unless told otherwise."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
-import signal
+import socket
 import sys
 from pathlib import Path
 
-from waitress.server import create_server
-
+from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import UsageError
-from isoform.runtime.runtime import Runtime
-from isoform.server.app import create_app
+from isoform.server.opening import Opening, store_url
+from isoform.server.settings import Settings
+from isoform.server.store.store import Store
 
 __all__ = ["add_arguments_serve", "run_serve"]
 
 
 def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform serve``'s arguments."""
-    parser.add_argument("bundle", type=Path, help="a compiled bundle")
-    parser.add_argument(
+    add = parser.add_argument
+    add("bundle", type=Path, help="a compiled bundle")
+    add(
         "--host",
         default="127.0.0.1",
         help="address to listen on; there is no access control yet, so think before opening it (default: 127.0.0.1)",
     )
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
-    parser.add_argument("--workers", type=int, default=4, help="requests handled at once (default: 4)")
-    parser.add_argument("--threads", type=int, default=1, help="threads per prediction (default: 1)")
-    parser.add_argument("--max-body-mb", type=int, default=16, help="longest request body, in MiB (default: 16)")
+    add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
+    add(
+        "--store",
+        default="isoform.db",
+        help="where users' signatures are kept: a file for SQLite, postgresql+psycopg://…, or none (default: isoform.db)",
+    )
+    add(
+        "--unknown",
+        choices=("refuse", "base"),
+        default="refuse",
+        help="what a user without a signature gets: 404, or the task's base signature (default: refuse)",
+    )
+    add("--workers", type=int, default=1, help="processes (default: 1)")
+    add("--threads", type=int, default=4, help="requests that a process handles at once (default: 4)")
+    add("--prediction-threads", type=int, default=1, help="threads per prediction (default: 1)")
+    add(
+        "--cache-mb", type=int, default=256, help="memory of a process for users' folded weights, in MiB (default: 256)"
+    )
+    add("--max-body-mb", type=int, default=16, help="longest request body, in MiB (default: 16)")
+    add(
+        "--behind",
+        choices=("gunicorn", "waitress"),
+        help="what speaks HTTP (default: gunicorn; waitress where it cannot run)",
+    )
     parser.epilog = "example:\n  isoform serve bundle/ --port 8000\n  curl localhost:8000/v2/models/plain"
 
 
 def run_serve(arguments: argparse.Namespace) -> None:
-    """Serve until SIGTERM or Ctrl-C. The first line on stdout is JSON with the address, once requests are answered."""
-    if not 0 <= arguments.port <= 65535:
-        raise UsageError(f"--port is {arguments.port}, but 0 to 65535 was expected")
-    if not 1 <= arguments.workers <= 256:
-        raise UsageError(f"--workers is {arguments.workers}, but 1 to 256 was expected")
-    if not 1 <= arguments.max_body_mb <= 1024:
-        raise UsageError(f"--max-body-mb is {arguments.max_body_mb}, but 1 to 1024 was expected")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime:
-        app = create_app(runtime, max_body_bytes=arguments.max_body_mb << 20)
-        try:
-            # The application refuses long bodies itself, with JSON; waitress is only kept from reading without an end.
-            server = create_server(
-                app,
-                host=arguments.host,
-                port=arguments.port,
-                threads=arguments.workers,
-                ident="isoform",
-                max_request_body_size=4 * (arguments.max_body_mb << 20),
-            )
-        except (OSError, ValueError) as problem:
-            raise UsageError(
-                f"cannot listen on {arguments.host}:{arguments.port}: {problem}; choose another --host or --port"
-            ) from None
-        signal.signal(signal.SIGTERM, _stop)
-        host, port = (
-            server.effective_listen[0]
-            if hasattr(server, "effective_listen")
-            else (arguments.host, server.effective_port)
+    """Serve until SIGTERM or Ctrl-C. The first line on stdout is JSON with the address, once requests are answered.
+
+    Raises:
+        UsageError: If an argument is out of range, or nobody can listen there.
+        BundleError: If the bundle cannot be used.
+        StoreError: If the store cannot be opened.
+    """
+    for name, value, least, most in (
+        ("port", arguments.port, 0, 65535), ("workers", arguments.workers, 1, 256), ("threads", arguments.threads, 1, 256),
+        ("prediction-threads", arguments.prediction_threads, 0, 1024), ("cache-mb", arguments.cache_mb, 0, 1 << 20),
+        ("max-body-mb", arguments.max_body_mb, 1, 1024),
+    ):  # fmt: skip
+        if not least <= value <= most:
+            raise UsageError(f"--{name} is {value}, but {least} to {most} was expected")
+    behind = arguments.behind or ("gunicorn" if _gunicorn_runs() else "waitress")
+    if behind == "waitress" and arguments.workers > 1:
+        raise UsageError(
+            f"--workers is {arguments.workers}, but waitress has one process; take --threads, or --behind gunicorn"
         )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    opening = Opening(
+        bundle=arguments.bundle, store=store_url(arguments.store), prediction_threads=arguments.prediction_threads,
+        request_threads=arguments.threads, cache_bytes=arguments.cache_mb << 20,
+        settings=Settings(max_body_bytes=arguments.max_body_mb << 20, unknown=arguments.unknown),
+    )  # fmt: skip
+    bundle = Bundle.load(
+        arguments.bundle
+    )  # what is wrong with the bundle or the store is said once, here, and not by every process
+    if opening.store is not None:
+        Store(opening.store).close()
+
+    def ready(host: str, port: int) -> None:
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        print(json.dumps({"url": url, "tasks": list(runtime.tasks), "template": runtime.bundle.digest}), flush=True)
-        print(f"serving {len(runtime.tasks)} tasks on {url}; stop with Ctrl-C", file=sys.stderr)
-        try:
-            server.run()
-        finally:
-            server.task_dispatcher.shutdown()
-            server.close()
+        print(json.dumps({"url": url, "tasks": list(bundle.signatures), "template": bundle.digest}), flush=True)
+        print(f"serving {len(bundle.signatures)} tasks on {url}; stop with Ctrl-C", file=sys.stderr)
+
+    if behind == "waitress":
+        from isoform.server import waitress
+
+        waitress.serve(opening, host=arguments.host, port=arguments.port, ready=ready)
+    else:
+        from isoform.server import gunicorn
+
+        _check_free(arguments.host, arguments.port)
+        gunicorn.serve(opening, host=arguments.host, port=arguments.port, processes=arguments.workers, ready=ready)
 
 
-def _stop(*_: object) -> None:
-    raise SystemExit(0)
+def _gunicorn_runs() -> bool:
+    return importlib.util.find_spec("fcntl") is not None and importlib.util.find_spec("gunicorn") is not None
+
+
+def _check_free(host: str, port: int) -> None:
+    """One line if nobody can listen there: gunicorn would try five times, and tell of each."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as problem:
+        raise UsageError(f"cannot listen on {host}:{port}: {problem}; choose another --host or --port") from None

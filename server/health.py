@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, Response, jsonify
 
-from isoform.server import protocol
-from isoform.server.state import get_runtime, get_signature
+from isoform.server.inference import check_version
+from isoform.server.protocol.metadata import VERSION, metadata
+from isoform.server.state import get_service
 
 __all__ = ["blueprint"]
 
 blueprint = Blueprint("health", __name__, url_prefix="/v2")
+
+EXTENSIONS = ["binary_tensor_data", "model_repository", "parameters"]
 
 
 @blueprint.get("/health/live")
@@ -22,27 +25,34 @@ def live() -> dict[str, bool]:
 
 
 @blueprint.get("/health/ready")
-def ready() -> dict[str, bool]:
-    """Every task can be asked: true from the first answer on, because the bundle is read and checked before that."""
-    return {"ready": True}
+def ready() -> tuple[Response, int]:
+    """Every task can be asked, and the store answers; else 503."""
+    service = get_service()
+    is_ready = (not service.users.keeps or service.users.store.ready()) and not service.tasks.unloaded
+    return jsonify(ready=is_ready), 200 if is_ready else 503
 
 
 @blueprint.get("")
 def server_metadata() -> dict[str, Any]:
     """Name, version, and the protocol extensions that are really there."""
-    return {"name": "isoform", "version": importlib.metadata.version("isoform"), "extensions": []}
+    return {"name": "isoform", "version": importlib.metadata.version("isoform"), "extensions": EXTENSIONS}
 
 
 @blueprint.get("/models/<task>/ready")
-def model_ready(task: str) -> dict[str, Any]:
-    """The task can be asked; 404 if there is none of that name."""
-    get_signature(task)
+@blueprint.get("/models/<task>/versions/<version>/ready")
+def model_ready(task: str, version: str = VERSION) -> dict[str, Any]:
+    """The task can be asked; 404 if there is none of that name, or it is unloaded."""
+    check_version(task, version)
+    get_service().tasks.check(task)
     return {"name": task, "ready": True}
 
 
 @blueprint.get("/models/<task>")
-def model_metadata(task: str) -> dict[str, Any]:
+@blueprint.get("/models/<task>/versions/<version>")
+def model_metadata(task: str, version: str = VERSION) -> dict[str, Any]:
     """What the task takes and gives; 404 if there is none of that name."""
-    runtime = get_runtime()
-    signature = get_signature(task)
-    return protocol.metadata(task, runtime.bundle.spec, runtime.labels(signature), signature.digest)
+    check_version(task, version)
+    service = get_service()
+    service.tasks.check(task)
+    signature = service.runtime.signature(task)
+    return metadata(task, service.runtime.bundle.spec, service.runtime.labels(signature), signature.digest)

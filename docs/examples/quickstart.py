@@ -207,8 +207,10 @@ def write_images(folder: Path, datasets: dict[str, Dataset]) -> dict[str, Path]:
 
 def serve(bundle: Path, runtime: Runtime, datasets: dict[str, Dataset], per_task: int = 50) -> tuple[int, int]:
     """Start the server, ask for predictions in every domain, compare with the local ones, stop it. Returns asked and right."""
-    print(f"\n$ isoform serve {bundle} --port 0", file=sys.stderr)
-    process = subprocess.Popen([*ISOFORM, "serve", str(bundle), "--port", "0"], stdout=subprocess.PIPE, text=True)
+    store = bundle.parent / "signatures.db"
+    print(f"\n$ isoform serve {bundle} --port 0 --store {store}", file=sys.stderr)
+    command = [*ISOFORM, "serve", str(bundle), "--port", "0", "--store", str(store)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
         if not line:
@@ -231,7 +233,7 @@ def serve(bundle: Path, runtime: Runtime, datasets: dict[str, Dataset], per_task
                 answer = json.load(response)
             logits = np.array(answer["outputs"][0]["data"], dtype=np.float32).reshape(answer["outputs"][0]["shape"])
             signature = runtime.signature(task)
-            if answer["parameters"]["signature"] != signature.digest or not np.array_equal(
+            if answer["parameters"]["digest"] != signature.digest or not np.array_equal(
                 logits, runtime.predict(x, signature)
             ):
                 raise SystemExit(f"the server's answer for {task} is not the local one")

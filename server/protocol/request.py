@@ -1,28 +1,36 @@
-"""The Open Inference Protocol's JSON: bytes → samples, logits → answer. No Flask, no network; arrays in, objects out.
+"""A request's body → samples, and what is wanted of them. Errors give the JSON path.
 
-Request:   {"id"?, "parameters"?, "inputs": [{"name": "image", "shape": [n, c, h, w], "datatype": "FP32", "data": [...]}], "outputs"?: [{"name"}]}
-Answer:    {"model_name", "id"?, "parameters": {"signature": digest}, "outputs": [{"name", "shape", "datatype", "data"}]}
+JSON:     {"id"?, "parameters"?: {"signature"?: name, "timeout"?: µs, "binary_data_output"?: bool},
+           "inputs": [{"name": "image", "shape": [n, c, h, w], "datatype": "FP32", "data": [...]}],
+           "outputs"?: [{"name", "parameters"?: {"binary_data": bool}}]}
+Binary:   a header says how many bytes of JSON come first; an input with "parameters": {"binary_data_size": bytes} has no "data", its
+          numbers follow the JSON, little-endian, row by row
+Raw:      that header says 0: the body is one sample's numbers, and the answer is binary
 
-``data`` is row-major, flat or nested as ``shape``. Errors give the JSON path. Source: kserve/open-inference-protocol, inference_rest.md.
+``data`` is row-major, flat or nested as ``shape``. Parameters that are not known are left alone, as clients send some of their own.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from typing import Any
 
-import numpy as np
-
 from isoform.runtime.errors import InputError
-from isoform.runtime.mixture import softmax
-from isoform.runtime.spec import Array, NetworkSpec
+from isoform.runtime.spec import Array
+from isoform.server.protocol.metadata import INPUT, LABEL, OUTPUTS
+from isoform.server.protocol.tensors import Tail, kind_of, parameters_of, read_labels, read_samples, samples_from_bytes
 
-__all__ = ["InferRequest", "decode_request", "encode_response", "metadata"]
+__all__ = ["InferRequest", "Wanted", "decode_examples", "decode_request"]
 
-INPUT = "image"
-OUTPUTS = ("logits", "probabilities", "label")
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """One output that was asked for."""
+
+    name: str
+    binary: bool
+    """Whether its numbers follow the JSON instead of being in it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,140 +39,137 @@ class InferRequest:
 
     samples: Array
     """Shape (n, channels, height, width), float32."""
-    outputs: tuple[str, ...]
+    outputs: tuple[Wanted, ...]
     """Which outputs are wanted, in that order."""
-    id: str | None
+    id: str | None = None
     """To be echoed."""
+    signature: str | None = None
+    """Whose network is to run; None for the task's base signature."""
+    timeout_seconds: float | None = None
+    """How long the client is going to wait; None if it did not say."""
 
 
-def metadata(task: str, spec: NetworkSpec, labels: tuple[str, ...], digest: str) -> dict[str, Any]:
-    """What a task takes and gives, as the protocol's model metadata."""
-    classes = len(labels)
-    return {
-        "name": task, "versions": ["1"], "platform": "isoform_onnxv1",
-        "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, *spec.input_shape]}],
-        "outputs": [
-            {"name": "logits", "datatype": "FP32", "shape": [-1, classes]},
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
-        ],
-        "parameters": {"signature": digest, "labels": json.dumps(list(labels), ensure_ascii=False)},
-    }  # fmt: skip
-
-
-def decode_request(body: bytes, *, shape: tuple[int, int, int]) -> InferRequest:
+def decode_request(body: bytes, *, shape: tuple[int, int, int], json_bytes: int | None = None) -> InferRequest:
     """Read a request's body.
 
     Args:
-        body: JSON as above.
+        body: As above.
         shape: Channels, height, width of one sample.
+        json_bytes: How many bytes of it are JSON, the binary extension's header; None if that was not sent.
 
     Raises:
         InputError: With the JSON path of what is wrong.
     """
+    if json_bytes == 0:
+        samples = samples_from_bytes(memoryview(body), [1, *shape], "the body")
+        return InferRequest(samples=samples, outputs=tuple(Wanted(name, True) for name in OUTPUTS))
+    content, tail = _head(body, json_bytes)
+    (image,) = _inputs(content, (INPUT,))
+    samples = read_samples(image, shape, tail, "$.inputs[0]")
+    tail.check_empty()
+    parameters = parameters_of(content, "$")
+    return InferRequest(
+        samples=samples,
+        outputs=_outputs(content.get("outputs"), binary=_flag(parameters, "binary_data_output", "$") or False),
+        id=content.get("id"),
+        signature=_signature(parameters),
+        timeout_seconds=_timeout(parameters),
+    )
+
+
+def decode_examples(
+    body: bytes, *, shape: tuple[int, int, int], json_bytes: int | None = None, labelled: bool
+) -> tuple[Array, list[str] | list[int], dict[str, Any]]:
+    """Read a body with samples to learn from: the same form, with a second input ``label`` if they are labelled.
+
+    Returns:
+        Samples, their labels (none if they are not labelled), and the request's parameters, unchecked.
+
+    Raises:
+        InputError: With the JSON path of what is wrong.
+    """
+    content, tail = _head(body, json_bytes)
+    inputs = _inputs(content, (INPUT, LABEL) if labelled else (INPUT,))
+    samples, labels = read_samples(inputs[0], shape, tail, "$.inputs[0]"), list[str]()
+    found = read_labels(inputs[1], tail, "$.inputs[1]") if labelled else labels
+    tail.check_empty()
+    return samples, found, parameters_of(content, "$")
+
+
+def _head(body: bytes, json_bytes: int | None) -> tuple[dict[str, Any], Tail]:
+    """The JSON, and what follows it."""
+    if json_bytes is not None and json_bytes > len(body):
+        raise InputError(
+            f"Inference-Header-Content-Length says {json_bytes} bytes of JSON, but the body has {len(body)}"
+        )
+    tail = Tail(memoryview(body)[len(body) if json_bytes is None else json_bytes :])
     try:
-        content = json.loads(body)
+        content = json.loads(body if json_bytes is None else body[:json_bytes])
     except (ValueError, RecursionError):
         raise InputError("$: the body is not JSON; send an object with 'inputs'") from None
     if not isinstance(content, dict):
-        raise InputError(f"$: an object was expected, but a {_kind(content)} came")
+        raise InputError(f"$: an object was expected, but a {kind_of(content)} came")
     identity = content.get("id")
     if identity is not None and not isinstance(identity, str):
-        raise InputError(f"$.id: a text was expected, but a {_kind(identity)} came")
+        raise InputError(f"$.id: a text was expected, but a {kind_of(identity)} came")
+    return content, tail
+
+
+def _inputs(content: dict[str, Any], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The inputs, which must be these, in this order."""
     inputs = content.get("inputs")
-    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+    if (
+        not isinstance(inputs, list)
+        or len(inputs) != len(names)
+        or not all(isinstance(entry, dict) for entry in inputs)
+    ):
+        count = f" of {len(inputs)}" if isinstance(inputs, list) else ""
+        wanted = "one object" if len(names) == 1 else f"{len(names)} objects"
+        raise InputError(f"$.inputs: a list of {wanted} was expected, but {kind_of(inputs)}{count} came")
+    for index, (entry, name) in enumerate(zip(inputs, names, strict=True)):
+        if entry.get("name") != name:
+            raise InputError(f"$.inputs[{index}].name: {name!r} was expected, but {entry.get('name')!r} came")
+    return inputs
+
+
+def _flag(parameters: dict[str, Any], name: str, path: str) -> bool | None:
+    value = parameters.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise InputError(f"{path}.parameters.{name}: true or false was expected, but a {kind_of(value)} came")
+    return value
+
+
+def _signature(parameters: dict[str, Any]) -> str | None:
+    name = parameters.get("signature")
+    if name is not None and not isinstance(name, str):
+        raise InputError(f"$.parameters.signature: a text was expected, but a {kind_of(name)} came")
+    return name
+
+
+def _timeout(parameters: dict[str, Any]) -> float | None:
+    value = parameters.get("timeout")
+    if value is None or value == 0:  # 0 is what some clients send for none
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e12:
         raise InputError(
-            f"$.inputs: a list of one object was expected, but {_kind(inputs)}{f' of {len(inputs)}' if isinstance(inputs, list) else ''} came"
+            f"$.parameters.timeout: microseconds, more than 0, were expected, but {json.dumps(value)[:80]} came"
         )
-    return InferRequest(samples=_samples(inputs[0], shape), outputs=_outputs(content.get("outputs")), id=identity)
+    return value / 1e6
 
 
-def _samples(tensor: dict[str, Any], shape: tuple[int, int, int]) -> Array:
-    if tensor.get("name") != INPUT:
-        raise InputError(f"$.inputs[0].name: {INPUT!r} was expected, but {tensor.get('name')!r} came")
-    if tensor.get("datatype") != "FP32":
-        raise InputError(f"$.inputs[0].datatype: 'FP32' was expected, but {tensor.get('datatype')!r} came")
-    declared = tensor.get("shape")
-    if not isinstance(declared, list) or not all(type(v) is int and 0 <= v <= 1 << 31 for v in declared):
-        raise InputError(
-            f"$.inputs[0].shape: a list of whole numbers was expected, but {json.dumps(declared)[:80]} came"
-        )
-    if len(declared) != 4 or tuple(declared[1:]) != shape:
-        raise InputError(f"$.inputs[0].shape: [n, {', '.join(map(str, shape))}] was expected, but {declared} came")
-    data = tensor.get("data")
-    if not isinstance(data, list):
-        raise InputError(f"$.inputs[0].data: a list of numbers was expected, but a {_kind(data)} came")
-    try:
-        array = np.array(data)
-    except (ValueError, OverflowError):
-        raise InputError(
-            "$.inputs[0].data: the lists are ragged; a flat list, or lists nested as $.inputs[0].shape, were expected"
-        ) from None
-    size = math.prod(declared)
-    if array.size == 0 and size == 0:
-        array = np.zeros(declared, dtype=np.float32)
-    if array.dtype.kind not in "fiu":
-        raise InputError("$.inputs[0].data: numbers were expected, but something else is among them")
-    if list(array.shape) not in ([size], declared):
-        raise InputError(
-            f"$.inputs[0].data: {size} numbers or lists of shape {declared} were expected, but shape {list(array.shape)} came"
-        )
-    with np.errstate(over="ignore"):
-        return array.reshape(declared).astype(np.float32)
-
-
-def _outputs(wanted: object) -> tuple[str, ...]:
-    if wanted is None:
-        return OUTPUTS
-    if not isinstance(wanted, list) or not wanted:
-        raise InputError(f"$.outputs: a list of objects was expected, but a {_kind(wanted)} came")
-    names = []
+def _outputs(wanted: object, *, binary: bool) -> tuple[Wanted, ...]:
+    if wanted is None or wanted == []:
+        return tuple(Wanted(name, binary) for name in OUTPUTS)
+    if not isinstance(wanted, list):
+        raise InputError(f"$.outputs: a list of objects was expected, but a {kind_of(wanted)} came")
+    found = list[Wanted]()
     for index, entry in enumerate(wanted):
         name = entry.get("name") if isinstance(entry, dict) else None
-        if name not in OUTPUTS or name in names:
+        if name not in OUTPUTS or name in [other.name for other in found]:
             raise InputError(
                 f"$.outputs[{index}].name: one of {', '.join(OUTPUTS)}, each once, was expected, but {name!r} came"
             )
-        names.append(str(name))
-    return tuple(names)
-
-
-def encode_response(
-    asked: InferRequest, task: str, logits: Array, labels: tuple[str, ...], digest: str
-) -> dict[str, Any]:
-    """The answer to a request.
-
-    Args:
-        asked: The request.
-        task: The model's name.
-        logits: Shape (n, classes), float32.
-        labels: Names of the classes.
-        digest: Digest of the signature that made the logits.
-    """
-    outputs = []
-    for name in asked.outputs:
-        if name == "label":
-            data: list[Any] = [labels[i] for i in logits.argmax(axis=1)]
-            outputs.append({"name": name, "datatype": "BYTES", "shape": [len(logits)], "data": data})
-        else:
-            values = logits if name == "logits" else softmax(logits).astype(np.float32) if len(logits) else logits
-            outputs.append(
-                {"name": name, "datatype": "FP32", "shape": list(values.shape), "data": values.ravel().tolist()}
-            )
-    answer: dict[str, Any] = {"model_name": task, "model_version": "1"}
-    if asked.id is not None:
-        answer["id"] = asked.id
-    return {**answer, "parameters": {"signature": digest}, "outputs": outputs}
-
-
-def _kind(value: object) -> str:
-    names = {
-        dict: "object",
-        list: "list",
-        str: "text",
-        bool: "boolean",
-        int: "number",
-        float: "number",
-        type(None): "null",
-    }
-    return names[type(value)]
+        path = f"$.outputs[{index}]"
+        own = _flag(parameters_of(entry, path), "binary_data", path)
+        found.append(Wanted(str(name), binary if own is None else own))
+    return tuple(found)

@@ -1,4 +1,4 @@
-"""A client for the application over the small bundle."""
+"""Clients for applications over the small bundle."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,24 @@ from flask.testing import FlaskClient
 
 from isoform.runtime.runtime import Runtime
 from isoform.server.app import create_app
+from isoform.server.settings import Settings
+from isoform.server.store.store import Store
 
 
 @pytest.fixture(scope="session")
-def client(runtime: Runtime) -> Iterator[FlaskClient]:
-    """A client of an application that reads at most a mebibyte."""
-    app = create_app(runtime, max_body_bytes=1 << 20)
-    with app.test_client() as client:
-        yield client
+def client(runtime: Runtime) -> FlaskClient:
+    """A client of an application that reads at most a mebibyte, and keeps no signatures."""
+    return create_app(runtime, settings=Settings(max_body_bytes=1 << 20)).test_client()
+
+
+@pytest.fixture
+def store(tmp_path) -> Iterator[Store]:
+    """An empty store."""
+    with Store(f"sqlite:///{tmp_path / 'signatures.db'}") as store:
+        yield store
+
+
+@pytest.fixture
+def keeper(runtime: Runtime, store: Store) -> FlaskClient:
+    """A client of an application that keeps signatures."""
+    return create_app(runtime, store=store).test_client()

@@ -13,11 +13,24 @@ import pytest
 from support import ISOFORM, isoform
 
 
-@pytest.fixture(scope="module")
-def server(compiled):
+@pytest.fixture(scope="module", params=["gunicorn", "waitress"])
+def server(compiled, tmp_path_factory, request):
     """A running server's first line of output."""
+    store = tmp_path_factory.mktemp("served") / "signatures.db"
     process = subprocess.Popen(
-        [*ISOFORM, "serve", str(compiled), "--port", "0", "--max-body-mb", "1"],
+        [
+            *ISOFORM,
+            "serve",
+            str(compiled),
+            "--port",
+            "0",
+            "--max-body-mb",
+            "1",
+            "--store",
+            str(store),
+            "--behind",
+            request.param,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -81,8 +94,9 @@ def test_misuse(compiled) -> None:
         port = taken.getsockname()[1]
         for words, message in (
             (["--port", str(port)], "cannot listen on"), (["--port", "99999"], "--port is 99999"), (["--workers", "0"], "--workers is 0"),
+            (["--workers", "2", "--behind", "waitress"], "waitress has one process"), (["--store", "nosuch://x"], "cannot open the signature store"),
         ):  # fmt: skip
-            result = isoform("serve", compiled, *words, check=False)
+            result = isoform("serve", compiled, "--store", "none", *words, check=False)
             assert result.returncode == 2
             assert message in result.stderr
             assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,169 @@
+"""Learning over HTTP: a few labelled samples, or unlabelled ones, make a user's next revision.
+
+    POST    /v1/models/<task>/signatures/<user>/personalize     samples and labels; ?parts=mixture,bn,head
+    POST    /v1/models/<task>/signatures/<user>/adapt           samples alone; ?method=auto
+    GET     /v1/models/<task>/signatures/<user>/jobs            a user's jobs, newest first
+    GET     /v1/jobs/<id>                                       how one is
+    DELETE  /v1/jobs/<id>                                       cancel it
+
+A body is what ``infer`` takes, JSON or binary, with a second input ``label`` where there are labels. The answer is 202 and a job;
+``Prefer: wait=10`` (RFC 7240) waits so many seconds for it to end first. Samples are held in memory until then, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from isoform.runtime.adapt.methods import METHODS
+from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.learn.outcome import Report
+from isoform.runtime.learn.personalize import label_indices
+from isoform.runtime.signature import Signature
+from isoform.server.body import read_body
+from isoform.server.inference import json_bytes
+from isoform.server.problems import NotFoundError
+from isoform.server.protocol.request import decode_examples
+from isoform.server.signatures import check_user, expected_revision
+from isoform.server.state import get_service
+from isoform.server.store.ledger import Job
+from isoform.server.worker import Learn, Progress
+
+__all__ = ["blueprint"]
+
+blueprint = Blueprint("learning", __name__, url_prefix="/v1")
+
+PARTS = ("mixture", "bn", "head")
+WAIT_SECONDS = 60
+"""Longer than this nobody is kept waiting."""
+POLL_SECONDS = 0.05
+
+
+@blueprint.post("/models/<task>/signatures/<user>/personalize")
+def personalize(task: str, user: str) -> Response:
+    """Fit to labelled samples, beginning from the user's newest signature, or from the task's base.
+
+    Raises:
+        InputError: If they or their labels are malformed.
+        UsageError: If there are no such parts.
+    """
+    service, runtime = get_service(), get_service().runtime
+    check_user(task, user)
+    parts = tuple(request.args.get("parts", ",".join(PARTS)).split(","))
+    if not set(parts) <= set(PARTS) or len(set(parts)) != len(parts):
+        raise UsageError(f"parts is {request.args['parts'][:80]!r}, but some of {','.join(PARTS)} were expected")
+    samples, labels, _ = decode_examples(
+        read_body(request, limit=service.settings.max_body_bytes), shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes(),
+        labelled=True,
+    )  # fmt: skip
+    start, expect = _start(task, user)
+    x = runtime.checked(samples)
+    indices = label_indices(labels, runtime.labels(start), samples=len(x))
+
+    def learn(progress: Progress) -> tuple[Signature, str]:
+        def report(found: Report) -> None:
+            progress(found.step, found.steps)
+
+        outcome = runtime.fit(x, indices, start, parts=parts, progress=report)
+        return outcome.signature, outcome.sentence()
+
+    return _submitted(task, user, "personalize", start, expect, learn)
+
+
+@blueprint.post("/models/<task>/signatures/<user>/adapt")
+def adapt(task: str, user: str) -> Response:
+    """Fit to unlabelled samples, beginning from the user's newest signature, or from the task's base.
+
+    Raises:
+        InputError: If they are malformed, or there are none.
+        UsageError: If there is no such method.
+    """
+    service, runtime = get_service(), get_service().runtime
+    check_user(task, user)
+    method = request.args.get("method", "auto")
+    if method not in METHODS:
+        raise UsageError(f"the method is {method[:80]!r}, but one of {', '.join(METHODS)} was expected")
+    samples, _, _ = decode_examples(
+        read_body(request, limit=service.settings.max_body_bytes), shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes(),
+        labelled=False,
+    )  # fmt: skip
+    start, expect = _start(task, user)
+    x = runtime.checked(samples)
+    if len(x) == 0:
+        raise InputError("$.inputs[0]: there are no samples, but one at least was expected")
+
+    def learn(progress: Progress) -> tuple[Signature, str]:
+        return runtime.adapt(x, start, method=method, progress=progress), f"adapted to {len(x)} samples by {method}"
+
+    return _submitted(task, user, "adapt", start, expect, learn)
+
+
+@blueprint.get("/models/<task>/signatures/<user>/jobs")
+def jobs(task: str, user: str) -> dict[str, Any]:
+    """A user's jobs, newest first; at most 100, of the last week."""
+    check_user(task, user)
+    return {"jobs": [_description(job) for job in get_service().ledger.listed(task, user)]}
+
+
+@blueprint.get("/jobs/<identity>")
+def job(identity: str) -> dict[str, Any]:
+    """How a job is."""
+    return _description(_find(identity))
+
+
+@blueprint.delete("/jobs/<identity>")
+def cancel(identity: str) -> dict[str, Any]:
+    """Cancel a job that has not ended; one that has stays as it is."""
+    _find(identity)
+    get_service().ledger.cancel(identity)
+    return _description(_find(identity))
+
+
+def _start(task: str, user: str) -> tuple[Signature, int]:
+    """What learning begins from, and the revision that this is; 0 for the task's base signature."""
+    service = get_service()
+    newest = service.users.store.newest(task, user)
+    expected_revision(newest)
+    if newest is None:
+        return service.runtime.signature(task), 0
+    return service.users.signature(newest), newest.revision
+
+
+def _submitted(task: str, user: str, action: str, start: Signature, expect: int, learn: Learn) -> Response:
+    service = get_service()
+    found = service.worker.submit(task, user, action=action, actor="", expect=expect, start=start.digest, learn=learn)
+    until = time.monotonic() + _patience()
+    while found.open and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+        found = service.ledger.find(found.id) or found
+    response = jsonify(_description(found))
+    response.status_code = 202 if found.open else 200
+    response.headers["Location"] = f"/v1/jobs/{found.id}"
+    return response
+
+
+def _patience() -> float:
+    wanted = re.search(r"(?:^|[,;\s])wait=(\d{1,9})", request.headers.get("Prefer", ""))
+    return float(min(WAIT_SECONDS, int(wanted[1]))) if wanted else 0.0
+
+
+def _find(identity: str) -> Job:
+    found = get_service().ledger.find(identity) if re.fullmatch(r"[0-9a-f]{32}", identity) else None
+    if found is None:
+        raise NotFoundError(f"there is no job {identity[:64]!r}")
+    return found
+
+
+def _description(job: Job) -> dict[str, Any]:
+    def moment(milliseconds: int) -> str:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+
+    return {
+        "id": job.id, "task": job.task, "signature": job.user, "action": job.action, "actor": job.actor, "state": job.state,
+        "step": job.step, "steps": job.steps, "revision": job.revision, "message": job.message, "created": moment(job.created),
+        "updated": moment(job.updated),
+    }  # fmt: skip

@@ -1,0 +1,58 @@
+"""From the command's arguments to an application: what every process of a server does first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from flask import Flask
+
+from isoform.server.settings import Settings
+from isoform.server.store.store import Store
+
+__all__ = ["Opening", "store_url"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What to open."""
+
+    bundle: Path
+    store: str | None
+    """As SQLAlchemy reads it; None to keep no signatures."""
+    prediction_threads: int
+    """Threads that one prediction may use."""
+    request_threads: int
+    """Requests that a process handles at once."""
+    cache_bytes: int
+    """Of folded weights, as ``Runtime.open``."""
+    settings: Settings
+
+    @contextmanager
+    def app(self) -> Iterator[Flask]:
+        """The application, and everything that it needs, for as long as the ``with`` block lasts.
+
+        Raises:
+            BundleError: If the bundle cannot be used.
+            StoreError: If the store cannot be opened.
+        """
+        from isoform.runtime.runtime import Runtime  # here, not above: ONNX Runtime's threads do not survive a fork
+        from isoform.server.app import create_app
+
+        with ExitStack() as stack:
+            runtime = stack.enter_context(
+                Runtime.open(self.bundle, threads=self.prediction_threads, cache_bytes=self.cache_bytes)
+            )
+            store = (
+                None if self.store is None else stack.enter_context(Store(self.store, connections=self.request_threads))
+            )
+            yield create_app(runtime, store=store, settings=self.settings)
+
+
+def store_url(text: str) -> str | None:
+    """What ``--store`` means: ``none``, a URL as it is, or a file for SQLite."""
+    if text == "none":
+        return None
+    return text if "://" in text else f"sqlite:///{Path(text).absolute()}"

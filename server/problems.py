@@ -1,0 +1,80 @@
+"""What a client is told when it does not get what it asked for: errors of isoform → status codes; every body is ``{"error": text}``.
+
+InputError, SignatureError, UsageError   400      NotFoundError     404
+ConflictError                            409      PreconditionError 412
+StoreError                               503      anything else     500, and the text stays in the log
+"""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Flask, Response, current_app, jsonify
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from isoform.runtime.errors import (
+    ConflictError,
+    InputError,
+    IsoformError,
+    SignatureError,
+    StoreError,
+    UsageError,
+)
+
+__all__ = ["BusyError", "NotFoundError", "PreconditionError", "answer_with_json"]
+
+log = logging.getLogger("isoform.server")
+
+
+class NotFoundError(IsoformError):
+    """There is nothing of that name."""
+
+
+class BusyError(IsoformError):
+    """There is too much to do already: try again later."""
+
+
+class PreconditionError(IsoformError):
+    """``If-Match`` or ``If-None-Match`` says that this should not be done now."""
+
+
+STATUS: dict[type[IsoformError], int] = {
+    InputError: 400, SignatureError: 400, UsageError: 400, NotFoundError: 404, ConflictError: 409, PreconditionError: 412, StoreError: 503, BusyError: 503,
+}  # fmt: skip
+
+
+def answer_with_json(app: Flask) -> None:
+    """Let every error of an application be JSON."""
+    app.register_error_handler(IsoformError, _our_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unforeseen_error)
+
+
+def _our_error(problem: IsoformError) -> tuple[Response, int]:
+    status = STATUS.get(type(problem), 500)
+    text = str(problem)
+    if status >= 500 and not isinstance(problem, BusyError):
+        log.error("%s", problem)
+        text = "an error inside the server; its log has the details"
+        if status == 503:
+            text = "the signature store does not answer; try again"
+    response = jsonify(error=text)
+    if status == 503:
+        response.headers["Retry-After"] = "1"
+    return response, status
+
+
+def _http_error(problem: HTTPException) -> tuple[Response, int]:
+    text = problem.description or problem.name
+    if isinstance(problem, RequestEntityTooLarge):
+        text = f"the body is longer than the {current_app.config['MAX_CONTENT_LENGTH']:,} bytes that this server reads; send fewer samples at a time"
+    response = jsonify(error=text)
+    for name, value in problem.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response, problem.code or 500
+
+
+def _unforeseen_error(problem: Exception) -> tuple[Response, int]:
+    log.exception("a request failed", exc_info=problem)
+    return jsonify(error="an error inside the server; its log has the details"), 500

@@ -1,0 +1,170 @@
+"""Tensors of a request: numbers in its JSON, or behind it. Errors give the JSON path.
+
+An image is FP32; labels are BYTES (names) or INT64 (indices of classes). Binary numbers are little-endian, row by row; a binary text is
+its length, four bytes, and its UTF-8.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from isoform.runtime.errors import InputError
+from isoform.runtime.spec import Array
+
+__all__ = ["Tail", "kind_of", "parameters_of", "read_labels", "read_samples", "samples_from_bytes"]
+
+
+class Tail:
+    """The bytes behind the JSON; inputs take theirs in order."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def take(self, size: object, path: str) -> memoryview:
+        """The next ``size`` bytes. Raises ``InputError`` if that is no size, or there are fewer."""
+        if type(size) is not int or not 0 <= size <= len(self._data):
+            raise InputError(
+                f"{path}.parameters.binary_data_size: at most {len(self._data)}, the bytes that follow the JSON, was expected, but {json.dumps(size)[:80]} came"
+            )
+        found, self._data = self._data[:size], self._data[size:]
+        return found
+
+    def check_empty(self) -> None:
+        """Raise ``InputError`` if bytes are left that no input asked for."""
+        if len(self._data):
+            raise InputError(
+                f"$.inputs: {len(self._data)} bytes follow the JSON that no input's binary_data_size asks for"
+            )
+
+
+def parameters_of(owner: dict[str, Any], path: str) -> dict[str, Any]:
+    """What stands in an object's ``parameters``; empty if it has none. Raises ``InputError`` if it is no object."""
+    found = owner.get("parameters")
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InputError(f"{path}.parameters: an object was expected, but a {kind_of(found)} came")
+    return found
+
+
+def read_samples(tensor: dict[str, Any], shape: tuple[int, int, int], tail: Tail, path: str) -> Array:
+    """An image tensor's samples, shape (n, *shape), float32. Raises ``InputError`` if they are anything else."""
+    declared = _declared(tensor, ("FP32",), path)
+    if len(declared) != 4 or tuple(declared[1:]) != shape:
+        raise InputError(f"{path}.shape: [n, {', '.join(map(str, shape))}] was expected, but {declared} came")
+    data = _binary(tensor, tail, path)
+    if data is not None:
+        return samples_from_bytes(data, declared, path)
+    return _from_list(tensor["data"], declared, f"{path}.data")
+
+
+def samples_from_bytes(data: memoryview, shape: list[int], what: str) -> Array:
+    """FP32 numbers, as they are in memory. Raises ``InputError`` if there are not as many as the shape says."""
+    expected = 4 * math.prod(shape)
+    if len(data) != expected:
+        raise InputError(f"{what}: {expected} bytes were expected for shape {shape} in FP32, but {len(data)} came")
+    return np.frombuffer(data, dtype="<f4").reshape(shape).astype(np.float32, copy=False)
+
+
+def read_labels(tensor: dict[str, Any], tail: Tail, path: str) -> list[str] | list[int]:
+    """A label tensor's names or indices. Raises ``InputError`` if they are anything else."""
+    declared = _declared(tensor, ("BYTES", "INT64"), path)
+    if len(declared) not in (1, 2) or (len(declared) == 2 and declared[1] != 1):
+        raise InputError(f"{path}.shape: [n] was expected, but {declared} came")
+    data, kind = _binary(tensor, tail, path), str if tensor["datatype"] == "BYTES" else int
+    if data is None:
+        found = tensor["data"]
+        if isinstance(found, list) and all(isinstance(entry, list) and len(entry) == 1 for entry in found):
+            found = [entry[0] for entry in found]
+        if not isinstance(found, list) or not all(type(entry) is kind for entry in found):
+            raise InputError(
+                f"{path}.data: a list of {'texts' if kind is str else 'whole numbers'} was expected, but something else came"
+            )
+    elif kind is int:
+        if len(data) % 8:
+            raise InputError(f"{path}: 8 bytes for each INT64 were expected, but {len(data)} came")
+        found = np.frombuffer(data, dtype="<i8").tolist()
+    else:
+        found = _texts(data, path)
+    if len(found) != declared[0]:
+        raise InputError(f"{path}: {declared[0]} labels were expected, but {len(found)} came")
+    labels: list[str] | list[int] = found
+    return labels
+
+
+def _texts(data: memoryview, path: str) -> list[str]:
+    found, place = list[str](), 0
+    while place < len(data):
+        size = int.from_bytes(data[place : place + 4], "little")
+        text = data[place + 4 : place + 4 + size]
+        if place + 4 + size > len(data):
+            raise InputError(
+                f"{path}: a text of {size} bytes was announced, but {max(0, len(data) - place - 4)} follow"
+            )
+        try:
+            found.append(bytes(text).decode())
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: a text is not UTF-8") from None
+        place += 4 + size
+    return found
+
+
+def _declared(tensor: dict[str, Any], datatypes: tuple[str, ...], path: str) -> list[int]:
+    if tensor.get("datatype") not in datatypes:
+        raise InputError(
+            f"{path}.datatype: {' or '.join(map(repr, datatypes))} was expected, but {tensor.get('datatype')!r} came"
+        )
+    declared = tensor.get("shape")
+    if not isinstance(declared, list) or not all(type(v) is int and 0 <= v <= 1 << 31 for v in declared):
+        raise InputError(f"{path}.shape: a list of whole numbers was expected, but {json.dumps(declared)[:80]} came")
+    return declared
+
+
+def _binary(tensor: dict[str, Any], tail: Tail, path: str) -> memoryview | None:
+    """A tensor's bytes; None if its numbers are in the JSON."""
+    size = parameters_of(tensor, path).get("binary_data_size")
+    if size is not None and "data" in tensor:
+        raise InputError(f"{path} has both data and parameters.binary_data_size; send one of them")
+    if size is None and "data" not in tensor:
+        raise InputError(f"{path}.data: a list of numbers was expected, but nothing came")
+    return None if size is None else tail.take(size, path)
+
+
+def _from_list(data: object, shape: list[int], path: str) -> Array:
+    if not isinstance(data, list):
+        raise InputError(f"{path}: a list of numbers was expected, but a {kind_of(data)} came")
+    try:
+        array = np.array(data)
+    except (ValueError, OverflowError):
+        raise InputError(
+            f"{path}: the lists are ragged; a flat list, or lists nested as the shape says, were expected"
+        ) from None
+    size = math.prod(shape)
+    if array.size == 0 and size == 0:
+        array = np.zeros(shape, dtype=np.float32)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{path}: numbers were expected, but something else is among them")
+    if list(array.shape) not in ([size], shape):
+        raise InputError(
+            f"{path}: {size} numbers or lists of shape {shape} were expected, but shape {list(array.shape)} came"
+        )
+    with np.errstate(over="ignore"):
+        return array.reshape(shape).astype(np.float32)
+
+
+def kind_of(value: object) -> str:
+    """JSON's name for what a value is."""
+    names = {
+        dict: "object",
+        list: "list",
+        str: "text",
+        bool: "boolean",
+        int: "number",
+        float: "number",
+        type(None): "null",
+    }
+    return names[type(value)]

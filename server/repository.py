@@ -1,0 +1,76 @@
+"""The model repository extension: which tasks there are, and whether they answer.
+
+Templates and base signatures belong to the bundle that the server was started with; users' signatures have routes of their own
+(``signatures.py``). So load and unload only say whether a task answers, and a load that brings files is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from isoform.runtime.errors import InputError
+from isoform.server.body import read_body
+from isoform.server.protocol.metadata import VERSION
+from isoform.server.protocol.tensors import kind_of
+from isoform.server.state import get_service
+
+__all__ = ["blueprint", "read_object"]
+
+blueprint = Blueprint("repository", __name__, url_prefix="/v2/repository")
+
+
+@blueprint.post("/index")
+def index() -> Response:
+    """Every task, its version and its state. Raises ``InputError`` for a body that makes no sense."""
+    wanted = read_object()
+    only_ready = wanted.get("ready", False)
+    if not isinstance(only_ready, bool):
+        raise InputError(f"$.ready: true or false was expected, but a {kind_of(only_ready)} came")
+    service = get_service()
+    unloaded = service.tasks.unloaded
+    found = [
+        {"name": task, "version": VERSION, "state": "UNAVAILABLE" if task in unloaded else "READY", "reason": "unloaded" if task in unloaded else ""}
+        for task in service.runtime.tasks
+        if not (only_ready and task in unloaded)
+    ]  # fmt: skip
+    return jsonify(found)
+
+
+@blueprint.post("/models/<task>/load")
+def load(task: str) -> dict[str, Any]:
+    """Let a task answer. Raises ``InputError`` if files or a configuration come with it."""
+    if read_object().get("parameters"):
+        raise InputError(
+            f"$.parameters: none were expected; a user's signature is put to /v1/models/{task}/signatures/NAME"
+        )
+    get_service().tasks.set_loaded(task, loaded=True, actor="")
+    return {}
+
+
+@blueprint.post("/models/<task>/unload")
+def unload(task: str) -> dict[str, Any]:
+    """Let a task answer no more, until it is loaded again."""
+    read_object()
+    get_service().tasks.set_loaded(task, loaded=False, actor="")
+    return {}
+
+
+def read_object() -> dict[str, Any]:
+    """This request's body, a JSON object; an empty one if there is none.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    body = read_body(request, limit=get_service().settings.max_body_bytes)
+    if not body:
+        return {}
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        raise InputError("$: the body is not JSON; send an object, or nothing") from None
+    if not isinstance(content, dict):
+        raise InputError(f"$: an object was expected, but a {kind_of(content)} came")
+    return content

@@ -1,0 +1,242 @@
+"""Users' signatures as resources: put, get, list, go back, delete.
+
+Below ``/v1/models/<task>``:
+
+    GET     …/signatures?after=NAME&limit=N          users of a task, by name
+    PUT     …/signatures/<user>                      a signature file; a new revision
+    GET     …/signatures/<user>                      what the newest revision is
+    GET     …/signatures/<user>/file?revision=N      the file's bytes
+    GET     …/signatures/<user>/revisions?before=N&limit=N
+    POST    …/signatures/<user>/rollback             {"revision": N}; a new revision with that one's bytes
+    DELETE  …/signatures/<user>
+
+Every answer for a user carries an ETag. ``If-Match`` lets a write happen only if that revision is still the newest, ``If-None-Match: *``
+only if there is none; else 412. With an ``Idempotency-Key`` a write that is sent again is answered again, and not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from isoform.runtime.errors import ConflictError, InputError, SignatureError, UsageError
+from isoform.runtime.signature import Signature, check_name
+from isoform.server.body import read_body
+from isoform.server.problems import NotFoundError, PreconditionError
+from isoform.server.repository import read_object
+from isoform.server.state import get_service
+from isoform.server.store.store import ANY, Reply, Revision
+
+__all__ = ["blueprint", "check_user", "description", "expected_revision"]
+
+blueprint = Blueprint("signatures", __name__, url_prefix="/v1/models/<task>/signatures")
+
+FILE_LIMIT = 4 << 20
+"""Longest signature file, in bytes: over a hundred times what a large network's has."""
+PAGE_LIMIT = 1000
+
+
+def description(revision: Revision) -> dict[str, Any]:
+    """What is told of a revision."""
+    created = datetime.fromtimestamp(revision.created / 1000, UTC).isoformat(timespec="milliseconds")
+    return {
+        "task": revision.task, "signature": revision.user, "revision": revision.revision, "digest": revision.digest,
+        "parent": revision.parent, "action": revision.action, "actor": revision.actor, "created": created, "kept": revision.kept,
+    }  # fmt: skip
+
+
+@blueprint.get("")
+def listed(task: str) -> dict[str, Any]:
+    """Users of a task, by name; ``next`` is what to ask for ``after``, null at the end."""
+    service = get_service()
+    service.tasks.check(task)
+    limit = _number("limit", service.settings.page, 1, PAGE_LIMIT)
+    found = service.users.store.users(task, after=request.args.get("after", ""), limit=limit + 1)
+    rest = len(found) > limit
+    return {
+        "signatures": [description(revision) for revision in found[:limit]],
+        "next": found[limit - 1].user if rest else None,
+    }
+
+
+@blueprint.put("/<user>")
+def put(task: str, user: str) -> Response:
+    """Take a signature file in. Raises ``SignatureError`` if it is damaged, or was made for something else."""
+    service = get_service()
+    check_user(task, user)
+    body = read_body(request, limit=min(FILE_LIMIT, service.settings.max_body_bytes))
+
+    def _made() -> tuple[str, bytes]:
+        signature = Signature.decode(body, name=f"{task}/{user}")
+        if signature.task != task:
+            raise SignatureError(
+                f"the signature is of task {signature.task!r}, but it was put to {task!r}; put it there, or make another"
+            )
+        service.runtime.bundle.resolve(signature)
+        return signature.digest, body
+
+    return _written(task, user, "put", body, _made)
+
+
+@blueprint.get("/<user>")
+def shown(task: str, user: str) -> Response:
+    """The newest revision."""
+    check_user(task, user)
+    newest = _newest(task, user)
+    response = _answer(newest, 200)
+    return response.make_conditional(request)  # type: ignore[return-value]
+
+
+@blueprint.get("/<user>/file")
+def file(task: str, user: str) -> Response:
+    """A revision's bytes; the newest one's if none is named. Raises ``NotFoundError`` if they are not there."""
+    service = get_service()
+    check_user(task, user)
+    number = _number("revision", 0, 1, 1 << 31)
+    revision = service.users.store.find(task, user, number) if number else _newest(task, user)
+    data = None if revision is None else service.users.store.data(task, user, revision.revision)
+    if revision is None or data is None:
+        raise NotFoundError(f"{task}/{user} has no revision {number}, or it is not kept any longer")
+    response = Response(data, content_type="application/octet-stream")
+    response.headers["Content-Disposition"] = f'attachment; filename="{user}.safetensors"'
+    response.set_etag(_tag(revision))
+    return response.make_conditional(request)  # type: ignore[return-value]
+
+
+@blueprint.get("/<user>/revisions")
+def revisions(task: str, user: str) -> dict[str, Any]:
+    """Revisions, newest first; ``next`` is what to ask for ``before``, null at the end."""
+    service = get_service()
+    check_user(task, user)
+    _newest(task, user)
+    limit = _number("limit", service.settings.page, 1, PAGE_LIMIT)
+    before = _number("before", 0, 1, 1 << 31) or None
+    found = service.users.store.history(task, user, before=before, limit=limit + 1)
+    rest = len(found) > limit
+    return {
+        "revisions": [description(revision) for revision in found[:limit]],
+        "next": found[limit - 1].revision if rest else None,
+    }
+
+
+@blueprint.post("/<user>/rollback")
+def rollback(task: str, user: str) -> Response:
+    """Let an earlier revision's bytes answer again. Raises ``InputError`` for a malformed body, ``NotFoundError`` for no such revision."""
+    service = get_service()
+    check_user(task, user)
+    wanted = read_object()
+    number = wanted.get("revision")
+    if type(number) is not int or not 1 <= number < 1 << 31 or len(wanted) != 1:
+        raise InputError('$: {"revision": N}, N a revision\'s number, was expected')
+
+    def _made() -> tuple[str, bytes]:
+        revision = service.users.store.find(task, user, number)
+        data = None if revision is None else service.users.store.data(task, user, number)
+        if revision is None or data is None:
+            raise NotFoundError(f"{task}/{user} has no revision {number}, or it is not kept any longer")
+        return revision.digest, data
+
+    return _written(task, user, "rollback", str(number).encode(), _made)
+
+
+@blueprint.delete("/<user>")
+def delete(task: str, user: str) -> tuple[str, int]:
+    """Delete every revision, for good. Raises ``NotFoundError`` if there is none."""
+    service = get_service()
+    check_user(task, user)
+    newest = service.users.store.newest(task, user)
+    expect = expected_revision(newest)
+    if newest is None:
+        raise NotFoundError(f"there is no signature {user!r} for task {task!r}")
+    service.users.store.delete(task, user, actor="", expect=expect)
+    return "", 204
+
+
+def _written(task: str, user: str, action: str, what: bytes, made: Callable[[], tuple[str, bytes]]) -> Response:
+    """Append what ``made`` makes, unless this request was answered before."""
+    store = get_service().users.store
+    reply = _reply(what)
+    replayed = None if reply is None else store.replied("", reply)
+    if replayed is not None:
+        return _answer(replayed, 200, again=True)
+    newest = store.newest(task, user)
+    expect = expected_revision(newest)
+    digest, data = made()
+    if action == "put" and newest is not None and newest.digest == digest and reply is None:
+        return _answer(newest, 200)
+    try:
+        revision = store.append(
+            task, user, digest=digest, data=data, action=action, actor="", expect=expect, reply=reply
+        )
+    except ConflictError as problem:
+        replayed = None if reply is None else store.replied("", reply)
+        if replayed is not None:
+            return _answer(replayed, 200, again=True)
+        raise (PreconditionError(str(problem)) if expect != ANY else problem) from None
+    return _answer(revision, 201 if revision.revision == 1 else 200)
+
+
+def _answer(revision: Revision, status: int, *, again: bool = False) -> Response:
+    response = jsonify(description(revision))
+    response.status_code = status
+    response.set_etag(_tag(revision))
+    if again:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def _tag(revision: Revision) -> str:
+    return f"{revision.revision}-{revision.digest[:16]}"
+
+
+def expected_revision(newest: Revision | None) -> int:
+    """The revision that must be newest for this request to be done; raises ``PreconditionError`` if it is not."""
+    tag = "" if newest is None else _tag(newest)
+    if "If-Match" in request.headers:
+        if newest is None or not (request.if_match.star_tag or request.if_match.contains(tag)):
+            raise PreconditionError(
+                f"If-Match is {request.headers['If-Match'][:80]}, but the newest revision is {tag or 'none'}; read it again"
+            )
+        return newest.revision
+    if "If-None-Match" in request.headers:
+        if newest is not None and (request.if_none_match.star_tag or request.if_none_match.contains(tag)):
+            raise PreconditionError(
+                f"If-None-Match is {request.headers['If-None-Match'][:80]}, but there is revision {tag}"
+            )
+        return newest.revision if newest is not None else 0
+    return ANY
+
+
+def _reply(what: bytes) -> Reply | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
+        raise UsageError("Idempotency-Key has a strange form; 1 to 255 printable ASCII characters were expected")
+    return Reply(key, hashlib.sha256(b"\0".join((request.method.encode(), request.path.encode(), what))).digest())
+
+
+def check_user(task: str, user: str) -> None:
+    """Raise ``NotFoundError`` if there is no such task, ``SignatureError`` if that is no name."""
+    get_service().tasks.check(task)
+    check_name(user, what="signature")
+
+
+def _newest(task: str, user: str) -> Revision:
+    newest = get_service().users.store.newest(task, user)
+    if newest is None:
+        raise NotFoundError(f"there is no signature {user!r} for task {task!r}")
+    return newest
+
+
+def _number(name: str, default: int, least: int, most: int) -> int:
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and least <= int(text) <= most):
+        raise UsageError(f"{name} is {text[:40]!r}, but a whole number from {least} to {most} was expected")
+    return int(text)

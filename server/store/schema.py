@@ -1,0 +1,79 @@
+"""Tables. A user of a task has revisions 1, 2, …; the newest is what answers. Revisions are appended, never changed.
+
+    revisions   (task, user, revision) → digest, parent, action, actor, created, data
+    replies     (actor, key) → what a request with this idempotency key came to: a revision
+    events      what is no revision: deletions, tasks that were loaded or unloaded
+    unloaded    tasks that do not answer
+    jobs        what takes longer than a request: who asked for what, how far it is, what came of it; never its samples
+
+``data`` is the signature file's bytes; NULL for revisions that are too old to go back to. Digests are 32 bytes, times milliseconds
+since 1970 in UTC. Reading a user's newest revision is one look-up in the primary key.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
+
+__all__ = ["METADATA", "events", "jobs", "replies", "revisions", "unloaded"]
+
+METADATA = MetaData()
+
+revisions = Table(
+    "isoform_revisions",
+    METADATA,
+    Column("task", String(64), primary_key=True),
+    Column("user", String(64), primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("parent", LargeBinary(32)),
+    Column("action", String(16), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("data", LargeBinary),
+)
+
+replies = Table(
+    "isoform_replies",
+    METADATA,
+    Column("actor", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("fingerprint", LargeBinary(32), nullable=False),
+    Column("task", String(64), nullable=False),
+    Column("user", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Index("isoform_replies_created", "created"),
+)
+
+events = Table(
+    "isoform_events",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("created", BigInteger, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("task", String(64)),
+    Column("user", String(64)),
+    Column("revision", Integer),
+)
+
+unloaded = Table("isoform_unloaded", METADATA, Column("task", String(64), primary_key=True))
+
+jobs = Table(
+    "isoform_jobs",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("task", String(64), nullable=False),
+    Column("user", String(64), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("revision", Integer),
+    Column("message", String(400)),
+    Column("created", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+    Index("isoform_jobs_whose", "task", "user", "created"),
+    Index("isoform_jobs_updated", "updated"),
+)
