@@ -30,6 +30,7 @@ VERBS = {
     "inspect": ("isoform.runtime.commands", "", "say what a bundle, signature or compiled file holds"),
     "figure": ("isoform.runtime.figure", "figure", "draw a bundle's signatures side by side"),
     "serve": ("isoform.server.cli", "server", "answer predictions over HTTP"),
+    "key": ("isoform.server.key_command", "server", "make, list and revoke the server's keys"),
     "data": ("isoform.train.data.cli", "train", "list and download data sets"),
 }
 """Verb → module with ``add_arguments_<verb>(parser)`` and ``run_<verb>(arguments)``, the extra that it needs, one line of help."""
@@ -97,6 +98,7 @@ def _run(verb: str, words: list[str]) -> int:
     if verb in (
         "personalize",
         "adapt",
+        "serve",
     ):  # numpy's products are small there; its threads would only wait beside ONNX Runtime's, read at its import
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:

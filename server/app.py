@@ -5,6 +5,7 @@
     repository.py   which tasks answer
     signatures.py   users' signatures: put, get, go back, delete
     learning.py     users' signatures: personalize, adapt; jobs
+    access/         who may do what
     protocol/       the Open Inference Protocol, without Flask
     store/          where signatures are kept, without Flask
 
@@ -19,6 +20,9 @@ from flask import Flask
 
 from isoform.runtime.runtime import Runtime
 from isoform.server import health, inference, learning, repository, signatures
+from isoform.server.access.guard import guard
+from isoform.server.access.keys import Keys
+from isoform.server.access.tokens import Tokens
 from isoform.server.availability import Availability
 from isoform.server.problems import answer_with_json
 from isoform.server.settings import Settings
@@ -29,13 +33,18 @@ from isoform.server.users import Users
 __all__ = ["create_app"]
 
 
-def create_app(runtime: Runtime, *, store: Store | None = None, settings: Settings | None = None) -> Flask:
+def create_app(
+    runtime: Runtime, *, store: Store | None = None, settings: Settings | None = None, keys: Keys | None = None,
+    tokens: Tokens | None = None,
+) -> Flask:  # fmt: skip
     """Make the WSGI application.
 
     Args:
         runtime: An open runtime; the application uses it from many threads and does not close it.
         store: An open store of signatures, not closed either; None to keep none.
         settings: How it behaves; None for the defaults.
+        keys: API keys that are let in.
+        tokens: Signed tokens that are let in. Without any of both everybody may do everything: only for loopback.
 
     Returns:
         A Flask application; every answer is JSON or what was asked for, errors are ``{"error": text}``.
@@ -46,6 +55,7 @@ def create_app(runtime: Runtime, *, store: Store | None = None, settings: Settin
     app = Flask("isoform.server", static_folder=None, root_path=here, instance_path=here)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    guard(app, keys=keys, tokens=tokens)
     attach_service(app, Service(runtime, Users(runtime, store, settings), Availability(runtime, store), settings))
     for part in (health, inference, repository, signatures, learning):
         app.register_blueprint(part.blueprint)

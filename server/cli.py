@@ -26,7 +26,7 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
     add(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; there is no access control yet, so think before opening it (default: 127.0.0.1)",
+        help="address to listen on (default: 127.0.0.1)",
     )
     add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
     add(
@@ -52,7 +52,11 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
         choices=("gunicorn", "waitress"),
         help="what speaks HTTP (default: gunicorn; waitress where it cannot run)",
     )
-    parser.epilog = "example:\n  isoform serve bundle/ --port 8000\n  curl localhost:8000/v2/models/plain"
+    add("--open", action="store_true", help="let everybody do everything, without a key; only on loopback")
+    add("--token-keys", type=Path, help="file with the key set of whoever signs tokens (JWT), JSON")
+    add("--token-issuer", default="", help="'iss' of those tokens")
+    add("--token-audience", default="isoform", help="'aud' of those tokens (default: isoform)")
+    parser.epilog = "example:\n  isoform serve bundle/ --open\n  curl localhost:8000/v2/models/plain"
 
 
 def run_serve(arguments: argparse.Namespace) -> None:
@@ -70,6 +74,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
     ):  # fmt: skip
         if not least <= value <= most:
             raise UsageError(f"--{name} is {value}, but {least} to {most} was expected")
+    _check_access(arguments)
     behind = arguments.behind or ("gunicorn" if _gunicorn_runs() else "waitress")
     if behind == "waitress" and arguments.workers > 1:
         raise UsageError(
@@ -80,10 +85,13 @@ def run_serve(arguments: argparse.Namespace) -> None:
         bundle=arguments.bundle, store=store_url(arguments.store), prediction_threads=arguments.prediction_threads,
         request_threads=arguments.threads, cache_bytes=arguments.cache_mb << 20,
         settings=Settings(max_body_bytes=arguments.max_body_mb << 20, unknown=arguments.unknown),
+        guarded=not arguments.open, token_keys=arguments.token_keys, token_issuer=arguments.token_issuer,
+        token_audience=arguments.token_audience,
     )  # fmt: skip
     bundle = Bundle.load(
         arguments.bundle
     )  # what is wrong with the bundle or the store is said once, here, and not by every process
+    opening.tokens()
     if opening.store is not None:
         Store(opening.store).close()
 
@@ -101,6 +109,23 @@ def run_serve(arguments: argparse.Namespace) -> None:
 
         _check_free(arguments.host, arguments.port)
         gunicorn.serve(opening, host=arguments.host, port=arguments.port, processes=arguments.workers, ready=ready)
+
+
+def _check_access(arguments: argparse.Namespace) -> None:
+    if arguments.open:
+        if arguments.host not in ("127.0.0.1", "::1", "localhost"):
+            raise UsageError(
+                f"--open on {arguments.host} would let everybody in; leave --open out, or listen on 127.0.0.1"
+            )
+        if arguments.token_keys is not None:
+            raise UsageError("--open lets everybody in, and --token-keys only some; leave one of them out")
+    elif arguments.token_keys is not None:
+        if not arguments.token_issuer:
+            raise UsageError("--token-keys needs --token-issuer, so that only that issuer's tokens are taken")
+    elif arguments.store == "none":
+        raise UsageError(
+            "keys are kept in the store, and --store is none; name one, or --token-keys, or on loopback --open"
+        )
 
 
 def _gunicorn_runs() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 
 from isoform.runtime.errors import InputError, UsageError
+from isoform.server.access.guard import require_predict
 from isoform.server.body import compressed, read_body
 from isoform.server.problems import NotFoundError
 from isoform.server.protocol.metadata import VERSION
@@ -34,7 +35,9 @@ def infer(task: str, version: str = VERSION) -> Response:
     runtime = service.runtime
     body = read_body(request, limit=service.settings.max_body_bytes)
     asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes())
-    whose = service.users.find(task, _named(asked.signature, request.headers.get(SIGNATURE)))
+    name = _named(asked.signature, request.headers.get(SIGNATURE))
+    require_predict(name)
+    whose = service.users.find(task, name)
     logits = runtime.predict(asked.samples, whose.signature)
     data, head = encode_response(asked, task, logits, runtime.labels(whose.signature), whose.parameters())
     response = Response(data, content_type="application/json" if head is None else "application/octet-stream")

@@ -24,6 +24,7 @@ from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.learn.outcome import Report
 from isoform.runtime.learn.personalize import label_indices
 from isoform.runtime.signature import Signature
+from isoform.server.access.guard import actor, may_write
 from isoform.server.body import read_body
 from isoform.server.inference import json_bytes
 from isoform.server.problems import NotFoundError
@@ -135,7 +136,9 @@ def _start(task: str, user: str) -> tuple[Signature, int]:
 
 def _submitted(task: str, user: str, action: str, start: Signature, expect: int, learn: Learn) -> Response:
     service = get_service()
-    found = service.worker.submit(task, user, action=action, actor="", expect=expect, start=start.digest, learn=learn)
+    found = service.worker.submit(
+        task, user, action=action, actor=actor(), expect=expect, start=start.digest, learn=learn
+    )
     until = time.monotonic() + _patience()
     while found.open and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
@@ -153,7 +156,7 @@ def _patience() -> float:
 
 def _find(identity: str) -> Job:
     found = get_service().ledger.find(identity) if re.fullmatch(r"[0-9a-f]{32}", identity) else None
-    if found is None:
+    if found is None or not may_write(found.user):
         raise NotFoundError(f"there is no job {identity[:64]!r}")
     return found
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from flask import Flask
 
+from isoform.server.access.keys import Keys
+from isoform.server.access.tokens import Tokens
 from isoform.server.settings import Settings
 from isoform.server.store.store import Store
 
@@ -29,6 +31,12 @@ class Opening:
     cache_bytes: int
     """Of folded weights, as ``Runtime.open``."""
     settings: Settings
+    guarded: bool = True
+    """Whether a key or a token is asked for."""
+    token_keys: Path | None = None
+    """The key set of whoever signs tokens; None to take none."""
+    token_issuer: str = ""
+    token_audience: str = ""
 
     @contextmanager
     def app(self) -> Iterator[Flask]:
@@ -48,7 +56,14 @@ class Opening:
             store = (
                 None if self.store is None else stack.enter_context(Store(self.store, connections=self.request_threads))
             )
-            yield create_app(runtime, store=store, settings=self.settings)
+            keys = Keys(store) if self.guarded and store is not None else None
+            yield create_app(runtime, store=store, settings=self.settings, keys=keys, tokens=self.tokens())
+
+    def tokens(self) -> Tokens | None:
+        """What checks tokens; None if none are taken. Raises ``UsageError`` if the key set makes no sense."""
+        if not self.guarded or self.token_keys is None:
+            return None
+        return Tokens(self.token_keys, issuer=self.token_issuer, audience=self.token_audience)
 
 
 def store_url(text: str) -> str | None:

@@ -1,8 +1,11 @@
-"""What a client is told when it does not get what it asked for: errors of isoform → status codes; every body is ``{"error": text}``.
+"""What a client is told when it does not get what it asked for.
 
-InputError, SignatureError, UsageError   400      NotFoundError     404
-ConflictError                            409      PreconditionError 412
-StoreError                               503      anything else     500, and the text stays in the log
+Errors of isoform become status codes; every body is ``{"error": text}``:
+
+    InputError, SignatureError, UsageError   400      NotFoundError     404
+    UnknownCallerError                       401      ForbiddenError    403
+    ConflictError                            409      PreconditionError 412
+    StoreError, BusyError                    503      anything else     500, and the text stays in the log
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ from isoform.runtime.errors import (
     UsageError,
 )
 
-__all__ = ["BusyError", "NotFoundError", "PreconditionError", "answer_with_json"]
+__all__ = [
+    "BusyError", "ForbiddenError", "NotFoundError", "PreconditionError", "UnknownCallerError", "answer_with_json",
+]  # fmt: skip
 
 log = logging.getLogger("isoform.server")
 
@@ -34,12 +39,21 @@ class BusyError(IsoformError):
     """There is too much to do already: try again later."""
 
 
+class UnknownCallerError(IsoformError):
+    """Nobody knows whose request that is."""
+
+
+class ForbiddenError(IsoformError):
+    """It is known whose request that is, and that it may not."""
+
+
 class PreconditionError(IsoformError):
     """``If-Match`` or ``If-None-Match`` says that this should not be done now."""
 
 
 STATUS: dict[type[IsoformError], int] = {
-    InputError: 400, SignatureError: 400, UsageError: 400, NotFoundError: 404, ConflictError: 409, PreconditionError: 412, StoreError: 503, BusyError: 503,
+    InputError: 400, SignatureError: 400, UsageError: 400, NotFoundError: 404, ConflictError: 409, PreconditionError: 412,
+    StoreError: 503, BusyError: 503, UnknownCallerError: 401, ForbiddenError: 403,
 }  # fmt: skip
 
 
@@ -61,6 +75,8 @@ def _our_error(problem: IsoformError) -> tuple[Response, int]:
     response = jsonify(error=text)
     if status == 503:
         response.headers["Retry-After"] = "1"
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response, status
 
 

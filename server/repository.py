@@ -12,6 +12,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from isoform.runtime.errors import InputError
+from isoform.server.access.guard import actor, require_admin
 from isoform.server.body import read_body
 from isoform.server.protocol.metadata import VERSION
 from isoform.server.protocol.tensors import kind_of
@@ -42,19 +43,21 @@ def index() -> Response:
 @blueprint.post("/models/<task>/load")
 def load(task: str) -> dict[str, Any]:
     """Let a task answer. Raises ``InputError`` if files or a configuration come with it."""
+    require_admin()
     if read_object().get("parameters"):
         raise InputError(
             f"$.parameters: none were expected; a user's signature is put to /v1/models/{task}/signatures/NAME"
         )
-    get_service().tasks.set_loaded(task, loaded=True, actor="")
+    get_service().tasks.set_loaded(task, loaded=True, actor=actor())
     return {}
 
 
 @blueprint.post("/models/<task>/unload")
 def unload(task: str) -> dict[str, Any]:
     """Let a task answer no more, until it is loaded again."""
+    require_admin()
     read_object()
-    get_service().tasks.set_loaded(task, loaded=False, actor="")
+    get_service().tasks.set_loaded(task, loaded=False, actor=actor())
     return {}
 
 

@@ -25,6 +25,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from isoform.runtime.errors import ConflictError, InputError, SignatureError, UsageError
 from isoform.runtime.signature import Signature, check_name
+from isoform.server.access.guard import actor, require_admin, require_write
 from isoform.server.body import read_body
 from isoform.server.problems import NotFoundError, PreconditionError
 from isoform.server.repository import read_object
@@ -52,6 +53,7 @@ def description(revision: Revision) -> dict[str, Any]:
 @blueprint.get("")
 def listed(task: str) -> dict[str, Any]:
     """Users of a task, by name; ``next`` is what to ask for ``after``, null at the end."""
+    require_admin()
     service = get_service()
     service.tasks.check(task)
     limit = _number("limit", service.settings.page, 1, PAGE_LIMIT)
@@ -152,7 +154,7 @@ def delete(task: str, user: str) -> tuple[str, int]:
     expect = expected_revision(newest)
     if newest is None:
         raise NotFoundError(f"there is no signature {user!r} for task {task!r}")
-    service.users.store.delete(task, user, actor="", expect=expect)
+    service.users.store.delete(task, user, actor=actor(), expect=expect)
     return "", 204
 
 
@@ -160,7 +162,7 @@ def _written(task: str, user: str, action: str, what: bytes, made: Callable[[], 
     """Append what ``made`` makes, unless this request was answered before."""
     store = get_service().users.store
     reply = _reply(what)
-    replayed = None if reply is None else store.replied("", reply)
+    replayed = None if reply is None else store.replied(actor(), reply)
     if replayed is not None:
         return _answer(replayed, 200, again=True)
     newest = store.newest(task, user)
@@ -170,10 +172,10 @@ def _written(task: str, user: str, action: str, what: bytes, made: Callable[[], 
         return _answer(newest, 200)
     try:
         revision = store.append(
-            task, user, digest=digest, data=data, action=action, actor="", expect=expect, reply=reply
+            task, user, digest=digest, data=data, action=action, actor=actor(), expect=expect, reply=reply
         )
     except ConflictError as problem:
-        replayed = None if reply is None else store.replied("", reply)
+        replayed = None if reply is None else store.replied(actor(), reply)
         if replayed is not None:
             return _answer(replayed, 200, again=True)
         raise (PreconditionError(str(problem)) if expect != ANY else problem) from None
@@ -221,9 +223,10 @@ def _reply(what: bytes) -> Reply | None:
 
 
 def check_user(task: str, user: str) -> None:
-    """Raise ``NotFoundError`` if there is no such task, ``SignatureError`` if that is no name."""
-    get_service().tasks.check(task)
+    """Raise ``ForbiddenError`` if the caller may not see and change that user's, ``NotFoundError`` if there is no such task."""
     check_name(user, what="signature")
+    require_write(user)
+    get_service().tasks.check(task)
 
 
 def _newest(task: str, user: str) -> Revision:

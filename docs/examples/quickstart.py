@@ -208,8 +208,8 @@ def write_images(folder: Path, datasets: dict[str, Dataset]) -> dict[str, Path]:
 def serve(bundle: Path, runtime: Runtime, datasets: dict[str, Dataset], per_task: int = 50) -> tuple[int, int]:
     """Start the server, ask for predictions in every domain, compare with the local ones, stop it. Returns asked and right."""
     store = bundle.parent / "signatures.db"
-    print(f"\n$ isoform serve {bundle} --port 0 --store {store}", file=sys.stderr)
-    command = [*ISOFORM, "serve", str(bundle), "--port", "0", "--store", str(store)]
+    print(f"\n$ isoform serve {bundle} --port 0 --open --store {store}", file=sys.stderr)
+    command = [*ISOFORM, "serve", str(bundle), "--port", "0", "--open", "--store", str(store)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()

@@ -157,14 +157,14 @@ class Shrinkage:
     def _beyond_chance(self, delta: Array, place: slice, n: int) -> tuple[Array, float]:
         """max(0, 1 - ν/D) (Δ - λK), shape (2, c), and its first factor."""
         kappa, between = self.kappa, BETWEEN
-        if self._classes is not None:
+        if self._classes is not None and kappa > 0:
             classes = self._classes[:, :, place]
             if place.start not in self._between:
                 self._between[place.start] = float((classes**2).mean())
             between = self._between[place.start]
             explained = np.tensordot(self.mixture.astype(np.float32), classes, axes=1).astype(np.float64)
             size = float((explained**2).sum())
-            share = np.clip(float((delta * explained).sum()) / size, 0, 1) if size > 0 else 0.0
+            share = min(1.0, max(0.0, float((delta * explained).sum()) / size)) if size > 0 else 0.0
             delta = delta - kappa / (kappa + GATE) * share * explained
         shift = float((delta**2).mean())
         if place.start == 0:

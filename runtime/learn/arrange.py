@@ -26,8 +26,9 @@ def filled(spec: NetworkSpec, lanes: int | None) -> int:
 
 def filled_up(spec: NetworkSpec, values: Array, lanes: int | None) -> Array:
     """One number per channel, shape (…, E), with zeros for the channels that ``filled`` adds."""
-    more = filled(spec, lanes) - spec.expanded
-    return np.pad(values, [*[(0, 0)] * (values.ndim - 1), (0, more)])
+    result = np.zeros((*values.shape[:-1], filled(spec, lanes)), dtype=values.dtype)
+    result[..., : values.shape[-1]] = values
+    return result
 
 
 def forward_feeds(spec: NetworkSpec, weights: Mapping[str, Array], lanes: int | None) -> Feeds:

@@ -1,6 +1,8 @@
-"""Where users' signatures are kept: one table of revisions, in SQLite or PostgreSQL.
+"""Where users' signatures are kept, in SQLite or PostgreSQL.
 
-schema.py    tables
-store.py     revisions: append, look up, delete; each call one transaction
-ledger.py    jobs: what takes longer than a request
+No HTTP here, and no look into the bytes:
+
+    schema.py    tables
+    store.py     revisions: append, look up, delete; each call one transaction
+    ledger.py    jobs: what takes longer than a request
 """

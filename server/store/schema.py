@@ -4,6 +4,7 @@
     replies     (actor, key) → what a request with this idempotency key came to: a revision
     events      what is no revision: deletions, tasks that were loaded or unloaded
     unloaded    tasks that do not answer
+    keys        API keys: their secrets' hashes, names and scopes
     jobs        what takes longer than a request: who asked for what, how far it is, what came of it; never its samples
 
 ``data`` is the signature file's bytes; NULL for revisions that are too old to go back to. Digests are 32 bytes, times milliseconds
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
 
-__all__ = ["METADATA", "events", "jobs", "replies", "revisions", "unloaded"]
+__all__ = ["METADATA", "events", "jobs", "keys", "replies", "revisions", "unloaded"]
 
 METADATA = MetaData()
 
@@ -76,4 +77,15 @@ jobs = Table(
     Column("updated", BigInteger, nullable=False),
     Index("isoform_jobs_whose", "task", "user", "created"),
     Index("isoform_jobs_updated", "updated"),
+)
+
+keys = Table(
+    "isoform_keys",
+    METADATA,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Column("scopes", String(2000), nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("revoked", BigInteger),
 )

@@ -30,6 +30,7 @@ def server(compiled, tmp_path_factory, request):
             str(store),
             "--behind",
             request.param,
+            "--open",
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -96,7 +97,7 @@ def test_misuse(compiled) -> None:
             (["--port", str(port)], "cannot listen on"), (["--port", "99999"], "--port is 99999"), (["--workers", "0"], "--workers is 0"),
             (["--workers", "2", "--behind", "waitress"], "waitress has one process"), (["--store", "nosuch://x"], "cannot open the signature store"),
         ):  # fmt: skip
-            result = isoform("serve", compiled, "--store", "none", *words, check=False)
+            result = isoform("serve", compiled, "--open", "--store", "none", *words, check=False)
             assert result.returncode == 2
             assert message in result.stderr
             assert len(result.stderr.splitlines()) == 1

@@ -16,7 +16,7 @@ triton = pytest.importorskip("tritonclient.http")
 def url(compiled, tmp_path_factory) -> Iterator[str]:
     """host:port of a running server."""
     store = tmp_path_factory.mktemp("triton") / "signatures.db"
-    command = [*ISOFORM, "serve", str(compiled), "--port", "0", "--store", str(store)]
+    command = [*ISOFORM, "serve", str(compiled), "--port", "0", "--store", str(store), "--open"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             yield json.loads(process.stdout.readline())["url"].removeprefix("http://")

@@ -1,0 +1,130 @@
+"""API keys. A key is ``iso_<id>_<secret>``; the store has the id and the secret's sha256, so whoever reads it cannot use them.
+
+A secret has 256 random bits, which nobody guesses, so one fast hash is enough; a slow one is for passwords. A revoked key is refused
+by every process after at most ``SECONDS``.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import hmac
+import re
+import secrets
+import threading
+import time
+from typing import Any
+
+import sqlalchemy as sql
+
+from isoform.runtime.errors import UsageError
+from isoform.runtime.signature import check_name
+from isoform.server.access.scopes import Caller, check_scopes
+from isoform.server.store.schema import events, keys
+from isoform.server.store.store import Store, now
+
+__all__ = ["Key", "Keys"]
+
+SECONDS = 2.0
+REMEMBERED = 10_000
+_KEY = re.compile(r"iso_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Key:
+    """A key, without its secret."""
+
+    id: str
+    name: str
+    scopes: frozenset[str]
+    created: int
+    revoked: int | None
+    """Milliseconds since 1970, UTC."""
+
+
+class Keys:
+    """The keys of a store. Safe to use from several threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known = collections.OrderedDict[str, tuple[float, tuple[bytes, Caller] | None]]()
+        self._lock = threading.Lock()
+
+    def add(self, name: str, scopes: list[str]) -> str:
+        """Make a key.
+
+        Args:
+            name: What revisions will say of who made them.
+            scopes: What it may do.
+
+        Returns:
+            The key, which nobody can be told again.
+
+        Raises:
+            SignatureError: If that is no name.
+            UsageError: If a scope is none.
+        """
+        check_name(name, what="the key")
+        found = " ".join(sorted(check_scopes(scopes)))
+        if len(found) > 2000:
+            raise UsageError("the scopes have more than 2,000 characters together; make several keys")
+        identity, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+        row = {
+            "id": identity,
+            "name": name,
+            "hash": hashlib.sha256(secret.encode()).digest(),
+            "scopes": found,
+            "created": now(),
+        }
+        with self._store.writing() as connection:
+            connection.execute(sql.insert(keys), row)
+            connection.execute(sql.insert(events), {"created": now(), "actor": name, "action": f"key {identity}"})
+        return f"iso_{identity}_{secret}"
+
+    def listed(self) -> list[Key]:
+        """Every key, oldest first."""
+        with self._store.reading() as connection:
+            return [_key(row) for row in connection.execute(sql.select(keys).order_by(keys.c.created, keys.c.id)).all()]
+
+    def revoke(self, identity: str) -> bool:
+        """Let a key be refused from now on. Returns whether there was one of that id that was not revoked."""
+        query = sql.update(keys).where(keys.c.id == identity, keys.c.revoked.is_(None)).values(revoked=now())
+        with self._store.writing() as connection:
+            done = bool(connection.execute(query).rowcount)
+            if done:
+                connection.execute(sql.insert(events), {"created": now(), "actor": "", "action": f"revoke {identity}"})
+        with self._lock:
+            self._known.pop(identity, None)
+        return done
+
+    def caller(self, text: str) -> Caller | None:
+        """Whose key that is; None if it is nobody's, or revoked."""
+        parts = _KEY.fullmatch(text)
+        if parts is None:
+            return None
+        found = self._look_up(parts[1])
+        hashed = hashlib.sha256(parts[2].encode()).digest()
+        if found is None or not hmac.compare_digest(found[0], hashed):
+            return None
+        return found[1]
+
+    def _look_up(self, identity: str) -> tuple[bytes, Caller] | None:
+        moment = time.monotonic()
+        with self._lock:
+            known = self._known.get(identity)
+        if known is not None and moment - known[0] < SECONDS:
+            return known[1]
+        with self._store.reading() as connection:
+            row = connection.execute(sql.select(keys).where(keys.c.id == identity, keys.c.revoked.is_(None))).first()
+        found = None if row is None else (bytes(row.hash), Caller(row.name, frozenset(row.scopes.split())))
+        with self._lock:
+            self._known[identity] = moment, found
+            self._known.move_to_end(identity)
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return found
+
+
+def _key(row: Any) -> Key:
+    return Key(id=row.id, name=row.name, scopes=frozenset(row.scopes.split()), created=row.created, revoked=row.revoked)

@@ -1,0 +1,65 @@
+"""What a caller may do.
+
+    predict            with the base signatures
+    predict:NAME       and with the signature of that user, of any task; ``predict:*`` with everybody's
+    write:NAME         and put, personalize, adapt, roll back, delete, read the files and the history of that user; ``write:*``
+    admin              everything, and load and unload tasks, and list users
+
+Each includes those above it, for the same user.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+
+from isoform.runtime.errors import UsageError
+
+__all__ = ["ANYBODY", "Caller", "check_scopes"]
+
+_SCOPE = re.compile(r"admin|predict|(?:predict|write):(?:\*|[A-Za-z0-9][A-Za-z0-9._-]{0,63})")
+
+
+def check_scopes(scopes: Iterable[str]) -> frozenset[str]:
+    """A set of scopes.
+
+    Raises:
+        UsageError: If one is none, or there are none.
+    """
+    found = frozenset(scopes)
+    wrong = sorted(scope for scope in found if not _SCOPE.fullmatch(scope))
+    if wrong or not found:
+        came = f"the scope {wrong[0][:80]!r} came" if wrong else "none came"
+        raise UsageError(
+            f"scopes like admin, predict, predict:NAME, predict:*, write:NAME or write:* were expected, but {came}"
+        )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Caller:
+    """Who sent a request."""
+
+    name: str
+    """Of the key, or the token's subject; what revisions say of who made them."""
+    scopes: frozenset[str]
+
+    def may_predict(self, user: str | None) -> bool:
+        """Whether it may use a user's signature; None for the base signature."""
+        if user is None:
+            return bool(self.scopes)
+        return self.may_write(user) or not self.scopes.isdisjoint(("predict:*", f"predict:{user}"))
+
+    def may_write(self, user: str) -> bool:
+        """Whether it may change a user's signature, and see all of it."""
+        return not self.scopes.isdisjoint(("admin", "write:*", f"write:{user}"))
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it may do everything."""
+        return "admin" in self.scopes
+
+
+ANYBODY = Caller("", frozenset({"admin"}))
+"""Where there is no access control: on loopback, by an explicit flag."""
