@@ -3,7 +3,9 @@
     health.py       is it up, what is it, which models does it have
     inference.py    predictions, by whose network is asked for
     repository.py   which tasks answer
+    monitoring.py   metrics and statistics
     signatures.py   users' signatures: put, get, go back, delete
+    openapi.py      the document of all of them
     learning.py     users' signatures: personalize, adapt; jobs
     access/         who may do what
     protocol/       the Open Inference Protocol, without Flask
@@ -19,11 +21,13 @@ from pathlib import Path
 from flask import Flask
 
 from isoform.runtime.runtime import Runtime
-from isoform.server import health, inference, learning, repository, signatures
+from isoform.server import health, inference, learning, monitoring, openapi, repository, signatures
 from isoform.server.access.guard import guard
 from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import Tokens
 from isoform.server.availability import Availability
+from isoform.server.metrics import Metrics
+from isoform.server.monitoring import count_requests
 from isoform.server.problems import answer_with_json
 from isoform.server.settings import Settings
 from isoform.server.state import Service, attach_service
@@ -55,9 +59,13 @@ def create_app(
     app = Flask("isoform.server", static_folder=None, root_path=here, instance_path=here)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    count_requests(app)
     guard(app, keys=keys, tokens=tokens)
-    attach_service(app, Service(runtime, Users(runtime, store, settings), Availability(runtime, store), settings))
-    for part in (health, inference, repository, signatures, learning):
+    service = Service(
+        runtime, Users(runtime, store, settings), Availability(runtime, store), settings, Metrics(runtime)
+    )
+    attach_service(app, service)
+    for part in (health, inference, repository, monitoring, signatures, learning, openapi):
         app.register_blueprint(part.blueprint)
     answer_with_json(app)
     return app

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,17 +61,31 @@ def serve(opening: Opening, *, host: str, port: int, processes: int, ready: Call
         address = arbiter.LISTENERS[0].sock.getsockname()
         ready(address[0], address[1])
 
+    def child_exit(_arbiter: Any, worker: Any) -> None:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
     application: list[_Application] = []
 
     def worker_exit(_arbiter: Any, _worker: Any) -> None:
         application[0].close()
 
     memory = Path("/dev/shm")  # gunicorn's heartbeat is a file: on a slow disk it would stall a process
+    heartbeat = str(memory) if os.access(memory, os.W_OK) else None
     options = {
         "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "workers": processes, "worker_class": "gthread",
         "threads": opening.request_threads, "keepalive": KEEP_ALIVE_SECONDS, "graceful_timeout": GRACE_SECONDS, "timeout": 120,
-        "worker_tmp_dir": str(memory) if os.access(memory, os.W_OK) else None, "loglevel": "warning", "when_ready": when_ready, "worker_exit": worker_exit,
+        "worker_tmp_dir": heartbeat, "loglevel": "warning", "when_ready": when_ready, "worker_exit": worker_exit,
+        "child_exit": child_exit,
         "proc_name": "isoform", "limit_request_line": 4094, "limit_request_fields": 64,
     }  # fmt: skip
-    application.append(_Application(opening, options))
-    application[0].run()
+    folder = tempfile.mkdtemp(prefix="isoform-metrics-", dir=heartbeat)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # every process writes its numbers there, and reads all of them
+    first = os.getpid()
+    try:
+        application.append(_Application(opening, options))
+        application[0].run()
+    finally:
+        if os.getpid() == first:  # the others leave through here too
+            shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,7 @@ __all__ = ["blueprint"]
 
 blueprint = Blueprint("health", __name__, url_prefix="/v2")
 
-EXTENSIONS = ["binary_tensor_data", "model_repository", "parameters"]
+EXTENSIONS = ["binary_tensor_data", "model_repository", "parameters", "statistics"]
 
 
 @blueprint.get("/health/live")

@@ -33,13 +33,17 @@ def infer(task: str, version: str = VERSION) -> Response:
     check_version(task, version)
     service.tasks.check(task)
     runtime = service.runtime
-    body = read_body(request, limit=service.settings.max_body_bytes)
-    asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes())
+    with service.metrics.stage(task, "decode"):
+        body = read_body(request, limit=service.settings.max_body_bytes)
+        asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes())
     name = _named(asked.signature, request.headers.get(SIGNATURE))
     require_predict(name)
     whose = service.users.find(task, name)
-    logits = runtime.predict(asked.samples, whose.signature)
-    data, head = encode_response(asked, task, logits, runtime.labels(whose.signature), whose.parameters())
+    with service.metrics.stage(task, "predict"):
+        logits = runtime.predict(asked.samples, whose.signature)
+    with service.metrics.stage(task, "encode"):
+        data, head = encode_response(asked, task, logits, runtime.labels(whose.signature), whose.parameters())
+    service.metrics.samples(task, len(logits))
     response = Response(data, content_type="application/json" if head is None else "application/octet-stream")
     if head is not None:
         response.headers[JSON_BYTES] = str(head)

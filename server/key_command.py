@@ -26,7 +26,7 @@ def add_arguments_key(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SCOPE",
-        help="admin, predict, predict:NAME, predict:*, write:NAME or write:*; several are fine",
+        help="admin, metrics, predict, predict:NAME, predict:*, write:NAME or write:*; several are fine",
     )
     parser.epilog = "example:\n  isoform key add phone --scope write:alice\n  isoform key revoke 0123456789abcdef"
 

@@ -72,6 +72,7 @@ def _our_error(problem: IsoformError) -> tuple[Response, int]:
         text = "an error inside the server; its log has the details"
         if status == 503:
             text = "the signature store does not answer; try again"
+    _count(type(problem).__name__.removesuffix("Error"))
     response = jsonify(error=text)
     if status == 503:
         response.headers["Retry-After"] = "1"
@@ -84,6 +85,7 @@ def _http_error(problem: HTTPException) -> tuple[Response, int]:
     text = problem.description or problem.name
     if isinstance(problem, RequestEntityTooLarge):
         text = f"the body is longer than the {current_app.config['MAX_CONTENT_LENGTH']:,} bytes that this server reads; send fewer samples at a time"
+    _count(problem.name.replace(" ", ""))
     response = jsonify(error=text)
     for name, value in problem.get_headers():
         if name == "Allow":
@@ -93,4 +95,9 @@ def _http_error(problem: HTTPException) -> tuple[Response, int]:
 
 def _unforeseen_error(problem: Exception) -> tuple[Response, int]:
     log.exception("a request failed", exc_info=problem)
+    _count("Unforeseen")
     return jsonify(error="an error inside the server; its log has the details"), 500
+
+
+def _count(reason: str) -> None:
+    current_app.extensions["isoform"].metrics.error(reason)

@@ -9,6 +9,7 @@ from flask import Flask, current_app
 
 from isoform.runtime.runtime import Runtime
 from isoform.server.availability import Availability
+from isoform.server.metrics import Metrics
 from isoform.server.settings import Settings
 from isoform.server.store.ledger import Ledger
 from isoform.server.users import Users
@@ -25,6 +26,7 @@ class Service:
     users: Users
     tasks: Availability
     settings: Settings
+    metrics: Metrics
 
     @functools.cached_property
     def ledger(self) -> Ledger:

@@ -13,7 +13,7 @@ from isoform.server.access.scopes import ANYBODY, Caller
 from isoform.server.access.tokens import Tokens
 from isoform.server.problems import ForbiddenError, UnknownCallerError
 
-__all__ = ["actor", "guard", "may_write", "require_admin", "require_predict", "require_write"]
+__all__ = ["actor", "guard", "may_write", "require_admin", "require_metrics", "require_predict", "require_write"]
 
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
 
@@ -52,11 +52,8 @@ def actor() -> str:
 def require_predict(user: str | None) -> None:
     """Raise ``ForbiddenError`` if the caller may not use that user's signature; None for the base signature."""
     if not _caller().may_predict(user):
-        raise ForbiddenError(
-            f"this key may not predict as {user!r}; it needs the scope predict:{user}"
-            if user
-            else "this key has no scope"
-        )
+        needed = f"predict:{user}" if user else "predict"
+        raise ForbiddenError(f"this key may not predict as {user or 'a base signature'}; it needs the scope {needed}")
 
 
 def may_write(user: str) -> bool:
@@ -68,6 +65,12 @@ def require_write(user: str) -> None:
     """Raise ``ForbiddenError`` if the caller may not change that user's signature."""
     if not _caller().may_write(user):
         raise ForbiddenError(f"this key may not do that for {user!r}; it needs the scope write:{user}")
+
+
+def require_metrics() -> None:
+    """Raise ``ForbiddenError`` if the caller may not read Prometheus' page."""
+    if not _caller().may_read_metrics:
+        raise ForbiddenError("this key may not read metrics; it needs the scope metrics")
 
 
 def require_admin() -> None:

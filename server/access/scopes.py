@@ -3,9 +3,10 @@
     predict            with the base signatures
     predict:NAME       and with the signature of that user, of any task; ``predict:*`` with everybody's
     write:NAME         and put, personalize, adapt, roll back, delete, read the files and the history of that user; ``write:*``
+    metrics            read Prometheus' page
     admin              everything, and load and unload tasks, and list users
 
-Each includes those above it, for the same user.
+``write`` includes ``predict`` of the same user, every one but ``metrics`` the base signatures.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from isoform.runtime.errors import UsageError
 
 __all__ = ["ANYBODY", "Caller", "check_scopes"]
 
-_SCOPE = re.compile(r"admin|predict|(?:predict|write):(?:\*|[A-Za-z0-9][A-Za-z0-9._-]{0,63})")
+_SCOPE = re.compile(r"admin|metrics|predict|(?:predict|write):(?:\*|[A-Za-z0-9][A-Za-z0-9._-]{0,63})")
 
 
 def check_scopes(scopes: Iterable[str]) -> frozenset[str]:
@@ -32,7 +33,7 @@ def check_scopes(scopes: Iterable[str]) -> frozenset[str]:
     if wrong or not found:
         came = f"the scope {wrong[0][:80]!r} came" if wrong else "none came"
         raise UsageError(
-            f"scopes like admin, predict, predict:NAME, predict:*, write:NAME or write:* were expected, but {came}"
+            f"scopes like admin, metrics, predict, predict:NAME, predict:*, write:NAME or write:* were expected, but {came}"
         )
     return found
 
@@ -48,12 +49,17 @@ class Caller:
     def may_predict(self, user: str | None) -> bool:
         """Whether it may use a user's signature; None for the base signature."""
         if user is None:
-            return bool(self.scopes)
+            return any(scope != "metrics" for scope in self.scopes)
         return self.may_write(user) or not self.scopes.isdisjoint(("predict:*", f"predict:{user}"))
 
     def may_write(self, user: str) -> bool:
         """Whether it may change a user's signature, and see all of it."""
         return not self.scopes.isdisjoint(("admin", "write:*", f"write:{user}"))
+
+    @property
+    def may_read_metrics(self) -> bool:
+        """Whether it may read Prometheus' page."""
+        return not self.scopes.isdisjoint(("admin", "metrics"))
 
     @property
     def is_admin(self) -> bool:

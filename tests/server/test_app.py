@@ -22,7 +22,7 @@ def test_health_and_metadata(client, runtime) -> None:
     assert client.get("/v2").json == {
         "name": "isoform",
         "version": importlib.metadata.version("isoform"),
-        "extensions": ["binary_tensor_data", "model_repository", "parameters"],
+        "extensions": ["binary_tensor_data", "model_repository", "parameters", "statistics"],
     }
     assert client.get("/v2/models/plain/ready").json == {"name": "plain", "ready": True}
     model = client.get("/v2/models/plain").json
