@@ -32,17 +32,19 @@ class Availability:
 
     def check(self, task: str) -> None:
         """Raise ``NotFoundError`` if there is no such task, or it is unloaded."""
-        if task not in self._runtime.tasks:
-            raise NotFoundError(f"there is no task {task!r}; there are {', '.join(self._runtime.tasks)}")
+        self._check_known(task)
         if task in self.unloaded:
             raise NotFoundError(f"task {task!r} is unloaded; load it by POST /v2/repository/models/{task}/load")
 
     def set_loaded(self, task: str, *, loaded: bool, actor: str) -> None:
         """Let a task answer, or not; what its base signature held in memory goes. Raises ``NotFoundError`` if there is no such task."""
-        if task not in self._runtime.tasks:
-            raise NotFoundError(f"there is no task {task!r}; there are {', '.join(self._runtime.tasks)}")
+        self._check_known(task)
         if self._store is not None:
             self._store.set_loaded(task, loaded=loaded, actor=actor)
         self._unloaded = self._unloaded - {task} if loaded else self._unloaded | {task}
         if not loaded:
             self._runtime.forget(self._runtime.signature(task))
+
+    def _check_known(self, task: str) -> None:
+        if task not in self._runtime.tasks:
+            raise NotFoundError(f"there is no task {task!r}; there are {', '.join(self._runtime.tasks)}")

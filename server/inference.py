@@ -6,6 +6,8 @@ network it was, which revision, and its digest.
 
 from __future__ import annotations
 
+import time
+
 from flask import Blueprint, Response, request
 
 from isoform.runtime.errors import InputError, UsageError
@@ -33,17 +35,19 @@ def infer(task: str, version: str = VERSION) -> Response:
     check_version(task, version)
     service.tasks.check(task)
     runtime = service.runtime
-    with service.metrics.stage(task, "decode"):
-        body = read_body(request, limit=service.settings.max_body_bytes)
-        asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes())
+    began = time.perf_counter()
+    body = read_body(request, limit=service.settings.max_body_bytes)
+    asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes())
+    decoded = time.perf_counter()
     name = _named(asked.signature, request.headers.get(SIGNATURE))
     require_predict(name)
     whose = service.users.find(task, name)
-    with service.metrics.stage(task, "predict"):
-        logits = runtime.predict(asked.samples, whose.signature)
-    with service.metrics.stage(task, "encode"):
-        data, head = encode_response(asked, task, logits, runtime.labels(whose.signature), whose.parameters())
-    service.metrics.samples(task, len(logits))
+    found = time.perf_counter()
+    logits = runtime.predict(asked.samples, whose.signature)
+    predicted = time.perf_counter()
+    data, head = encode_response(asked, task, logits, runtime.labels(whose.signature), whose.parameters())
+    stages = (decoded - began, predicted - found, time.perf_counter() - predicted)
+    service.metrics.infer(task, len(logits), stages)
     response = Response(data, content_type="application/json" if head is None else "application/octet-stream")
     if head is not None:
         response.headers[JSON_BYTES] = str(head)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import UTC, datetime
 
 from isoform.runtime.errors import UsageError
 from isoform.server.access.keys import Key, Keys
 from isoform.server.opening import store_url
-from isoform.server.store.store import Store
+from isoform.server.store.store import Store, moment
 
 __all__ = ["add_arguments_key", "run_key"]
 
@@ -59,9 +58,6 @@ def run_key(arguments: argparse.Namespace) -> None:
 
 
 def _line(key: Key) -> dict[str, object]:
-    def moment(milliseconds: int) -> str:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
-
     return {
         "id": key.id, "name": key.name, "scopes": sorted(key.scopes), "created": moment(key.created),
         "revoked": moment(key.revoked) if key.revoked is not None else None,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -24,6 +23,7 @@ from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.learn.outcome import Report
 from isoform.runtime.learn.personalize import label_indices
 from isoform.runtime.signature import Signature
+from isoform.runtime.spec import Array
 from isoform.server.access.guard import actor, may_write
 from isoform.server.body import read_body
 from isoform.server.inference import json_bytes
@@ -32,6 +32,7 @@ from isoform.server.protocol.request import decode_examples
 from isoform.server.signatures import check_user, expected_revision
 from isoform.server.state import get_service
 from isoform.server.store.ledger import Job
+from isoform.server.store.store import moment
 from isoform.server.worker import Learn, Progress
 
 __all__ = ["blueprint"]
@@ -52,17 +53,13 @@ def personalize(task: str, user: str) -> Response:
         InputError: If they or their labels are malformed.
         UsageError: If there are no such parts.
     """
-    service, runtime = get_service(), get_service().runtime
+    runtime = get_service().runtime
     check_user(task, user)
     parts = tuple(request.args.get("parts", ",".join(PARTS)).split(","))
     if not set(parts) <= set(PARTS) or len(set(parts)) != len(parts):
         raise UsageError(f"parts is {request.args['parts'][:80]!r}, but some of {','.join(PARTS)} were expected")
-    samples, labels, _ = decode_examples(
-        read_body(request, limit=service.settings.max_body_bytes), shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes(),
-        labelled=True,
-    )  # fmt: skip
+    x, labels = _examples(labelled=True)
     start, expect = _start(task, user)
-    x = runtime.checked(samples)
     indices = label_indices(labels, runtime.labels(start), samples=len(x))
 
     def learn(progress: Progress) -> tuple[Signature, str]:
@@ -83,17 +80,13 @@ def adapt(task: str, user: str) -> Response:
         InputError: If they are malformed, or there are none.
         UsageError: If there is no such method.
     """
-    service, runtime = get_service(), get_service().runtime
+    runtime = get_service().runtime
     check_user(task, user)
     method = request.args.get("method", "auto")
     if method not in METHODS:
         raise UsageError(f"the method is {method[:80]!r}, but one of {', '.join(METHODS)} was expected")
-    samples, _, _ = decode_examples(
-        read_body(request, limit=service.settings.max_body_bytes), shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes(),
-        labelled=False,
-    )  # fmt: skip
+    x, _ = _examples(labelled=False)
     start, expect = _start(task, user)
-    x = runtime.checked(samples)
     if len(x) == 0:
         raise InputError("$.inputs[0]: there are no samples, but one at least was expected")
 
@@ -122,6 +115,15 @@ def cancel(identity: str) -> dict[str, Any]:
     _find(identity)
     get_service().ledger.cancel(identity)
     return _description(_find(identity))
+
+
+def _examples(*, labelled: bool) -> tuple[Array, list[str] | list[int]]:
+    """This request's samples, as every engine needs them, and their labels."""
+    service = get_service()
+    body = read_body(request, limit=service.settings.max_body_bytes)
+    shape = service.runtime.bundle.spec.input_shape
+    samples, labels = decode_examples(body, shape=shape, json_bytes=json_bytes(), labelled=labelled)
+    return service.runtime.checked(samples), labels
 
 
 def _start(task: str, user: str) -> tuple[Signature, int]:
@@ -162,9 +164,6 @@ def _find(identity: str) -> Job:
 
 
 def _description(job: Job) -> dict[str, Any]:
-    def moment(milliseconds: int) -> str:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
-
     return {
         "id": job.id, "task": job.task, "signature": job.user, "action": job.action, "actor": job.actor, "state": job.state,
         "step": job.step, "steps": job.steps, "revision": job.revision, "message": job.message, "created": moment(job.created),

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -69,16 +67,11 @@ class Metrics:
         """Count what did not get an answer of the kind that it asked for."""
         self._errors.labels(reason).inc()
 
-    @contextmanager
-    def stage(self, task: str, stage: str) -> Iterator[None]:
-        """Time a stage of a prediction; nothing is counted if it fails."""
-        began = time.perf_counter()
-        yield
-        self._infer.labels(task, stage).observe(time.perf_counter() - began)
-
-    def samples(self, task: str, count: int) -> None:
-        """Count samples that were predicted."""
-        self._samples.labels(task).inc(count)
+    def infer(self, task: str, samples: int, seconds: tuple[float, float, float]) -> None:
+        """Count a prediction that was answered: its samples, and how long each of ``STAGES`` took."""
+        for stage, spent in zip(STAGES, seconds, strict=True):
+            self._infer.labels(task, stage).observe(spent)
+        self._samples.labels(task).inc(samples)
 
     def refresh(self) -> None:
         """Take over what the runtime says of itself."""

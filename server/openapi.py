@@ -197,7 +197,6 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
         "state": {"enum": ["queued", "running", "done", "failed", "cancelled", "lost"]}, "step": WHOLE, "steps": WHOLE,
         "revision": {"type": ["integer", "null"]}, "message": MAYBE_TEXT, "created": TEXT, "updated": TEXT,
     }  # fmt: skip
-    either = {"type": ["string", "null"]}
     return {
         "Error": _object({"error": TEXT}),
         "Ready": _object({"name": TEXT, "ready": {"const": True}}),
@@ -215,7 +214,7 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
         "Samples": _object({"inputs": _list_of(image)}),
         "LabelledSamples": _object({"inputs": _list_of(image, label)}),
         "Revision": _object(revision),
-        "Users": _object({"signatures": {"type": "array", "items": _ref("Revision")}, "next": either}),
+        "Users": _object({"signatures": {"type": "array", "items": _ref("Revision")}, "next": MAYBE_TEXT}),
         "History": _object({"revisions": {"type": "array", "items": _ref("Revision")}, "next": {"type": ["integer", "null"]}}),
         "Rollback": {**_object({"revision": {**WHOLE, "minimum": 1, "maximum": 2**31 - 1}}), "additionalProperties": False},
         "Job": _object(described),

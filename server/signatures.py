@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -30,9 +29,9 @@ from isoform.server.body import read_body
 from isoform.server.problems import NotFoundError, PreconditionError
 from isoform.server.repository import read_object
 from isoform.server.state import get_service
-from isoform.server.store.store import ANY, Reply, Revision
+from isoform.server.store.store import ANY, Reply, Revision, moment
 
-__all__ = ["blueprint", "check_user", "description", "expected_revision"]
+__all__ = ["blueprint", "check_user", "expected_revision"]
 
 blueprint = Blueprint("signatures", __name__, url_prefix="/v1/models/<task>/signatures")
 
@@ -41,12 +40,11 @@ FILE_LIMIT = 4 << 20
 PAGE_LIMIT = 1000
 
 
-def description(revision: Revision) -> dict[str, Any]:
+def _description(revision: Revision) -> dict[str, Any]:
     """What is told of a revision."""
-    created = datetime.fromtimestamp(revision.created / 1000, UTC).isoformat(timespec="milliseconds")
     return {
         "task": revision.task, "signature": revision.user, "revision": revision.revision, "digest": revision.digest,
-        "parent": revision.parent, "action": revision.action, "actor": revision.actor, "created": created, "kept": revision.kept,
+        "parent": revision.parent, "action": revision.action, "actor": revision.actor, "created": moment(revision.created), "kept": revision.kept,
     }  # fmt: skip
 
 
@@ -60,7 +58,7 @@ def listed(task: str) -> dict[str, Any]:
     found = service.users.store.users(task, after=request.args.get("after", ""), limit=limit + 1)
     rest = len(found) > limit
     return {
-        "signatures": [description(revision) for revision in found[:limit]],
+        "signatures": [_description(revision) for revision in found[:limit]],
         "next": found[limit - 1].user if rest else None,
     }
 
@@ -96,13 +94,9 @@ def shown(task: str, user: str) -> Response:
 @blueprint.get("/<user>/file")
 def file(task: str, user: str) -> Response:
     """A revision's bytes; the newest one's if none is named. Raises ``NotFoundError`` if they are not there."""
-    service = get_service()
     check_user(task, user)
     number = _number("revision", 0, 1, 1 << 31)
-    revision = service.users.store.find(task, user, number) if number else _newest(task, user)
-    data = None if revision is None else service.users.store.data(task, user, revision.revision)
-    if revision is None or data is None:
-        raise NotFoundError(f"{task}/{user} has no revision {number}, or it is not kept any longer")
+    revision, data = _kept(task, user, number or _newest(task, user).revision)
     response = Response(data, content_type="application/octet-stream")
     response.headers["Content-Disposition"] = f'attachment; filename="{user}.safetensors"'
     response.set_etag(_tag(revision))
@@ -120,7 +114,7 @@ def revisions(task: str, user: str) -> dict[str, Any]:
     found = service.users.store.history(task, user, before=before, limit=limit + 1)
     rest = len(found) > limit
     return {
-        "revisions": [description(revision) for revision in found[:limit]],
+        "revisions": [_description(revision) for revision in found[:limit]],
         "next": found[limit - 1].revision if rest else None,
     }
 
@@ -128,7 +122,6 @@ def revisions(task: str, user: str) -> dict[str, Any]:
 @blueprint.post("/<user>/rollback")
 def rollback(task: str, user: str) -> Response:
     """Let an earlier revision's bytes answer again. Raises ``InputError`` for a malformed body, ``NotFoundError`` for no such revision."""
-    service = get_service()
     check_user(task, user)
     wanted = read_object()
     number = wanted.get("revision")
@@ -136,10 +129,7 @@ def rollback(task: str, user: str) -> Response:
         raise InputError('$: {"revision": N}, N a revision\'s number, was expected')
 
     def _made() -> tuple[str, bytes]:
-        revision = service.users.store.find(task, user, number)
-        data = None if revision is None else service.users.store.data(task, user, number)
-        if revision is None or data is None:
-            raise NotFoundError(f"{task}/{user} has no revision {number}, or it is not kept any longer")
+        revision, data = _kept(task, user, number)
         return revision.digest, data
 
     return _written(task, user, "rollback", str(number).encode(), _made)
@@ -183,7 +173,7 @@ def _written(task: str, user: str, action: str, what: bytes, made: Callable[[], 
 
 
 def _answer(revision: Revision, status: int, *, again: bool = False) -> Response:
-    response = jsonify(description(revision))
+    response = jsonify(_description(revision))
     response.status_code = status
     response.set_etag(_tag(revision))
     if again:
@@ -234,6 +224,15 @@ def _newest(task: str, user: str) -> Revision:
     if newest is None:
         raise NotFoundError(f"there is no signature {user!r} for task {task!r}")
     return newest
+
+
+def _kept(task: str, user: str, number: int) -> tuple[Revision, bytes]:
+    """A revision and its bytes."""
+    store = get_service().users.store
+    revision, data = store.find(task, user, number), store.data(task, user, number)
+    if revision is None or data is None:
+        raise NotFoundError(f"{task}/{user} has no revision {number}, or it is not kept any longer")
+    return revision, data
 
 
 def _number(name: str, default: int, least: int, most: int) -> int:

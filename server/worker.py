@@ -66,15 +66,11 @@ class Worker:
         Raises:
             BusyError: If too many wait already.
         """
-        if self._jobs.full():
-            raise BusyError(f"{WAITING} jobs wait in this process; try again later")
-        job = self._ledger.add(task, user, action=action, actor=actor)
-        try:
+        with self._lock:  # nobody else puts a job, so there is room until this one has its place
+            if self._jobs.full():
+                raise BusyError(f"{WAITING} jobs wait in this process; try again later")
+            job = self._ledger.add(task, user, action=action, actor=actor)
             self._jobs.put_nowait((job, expect, start, learn))
-        except queue.Full:
-            self._ledger.finish(job.id, state="failed", message="too many jobs wait; send it again later")
-            raise BusyError(f"{WAITING} jobs wait in this process; try again later") from None
-        with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="isoform-learn", daemon=True)
                 self._thread.start()

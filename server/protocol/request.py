@@ -79,21 +79,21 @@ def decode_request(body: bytes, *, shape: tuple[int, int, int], json_bytes: int 
 
 def decode_examples(
     body: bytes, *, shape: tuple[int, int, int], json_bytes: int | None = None, labelled: bool
-) -> tuple[Array, list[str] | list[int], dict[str, Any]]:
+) -> tuple[Array, list[str] | list[int]]:
     """Read a body with samples to learn from: the same form, with a second input ``label`` if they are labelled.
 
     Returns:
-        Samples, their labels (none if they are not labelled), and the request's parameters, unchecked.
+        Samples, and their labels; none if they are not labelled.
 
     Raises:
         InputError: With the JSON path of what is wrong.
     """
     content, tail = _head(body, json_bytes)
     inputs = _inputs(content, (INPUT, LABEL) if labelled else (INPUT,))
-    samples, labels = read_samples(inputs[0], shape, tail, "$.inputs[0]"), list[str]()
-    found = read_labels(inputs[1], tail, "$.inputs[1]") if labelled else labels
+    samples = read_samples(inputs[0], shape, tail, "$.inputs[0]")
+    labels = read_labels(inputs[1], tail, "$.inputs[1]") if labelled else []
     tail.check_empty()
-    return samples, found, parameters_of(content, "$")
+    return samples, labels
 
 
 def _head(body: bytes, json_bytes: int | None) -> tuple[dict[str, Any], Tail]:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from isoform.runtime.errors import ConflictError, StoreError
 from isoform.server.store.schema import METADATA, events, replies, revisions, unloaded
 
-__all__ = ["ANY", "Reply", "Revision", "Store", "now"]
+__all__ = ["ANY", "Reply", "Revision", "Store", "moment", "now"]
 
 ANY = -1
 """Expect nothing: append to whatever is newest."""
@@ -361,6 +362,11 @@ def _set_up_sqlite(engine: Engine, *, writes: bool) -> None:
     def begin(connection: Connection) -> None:
         if writes:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def moment(milliseconds: int) -> str:
+    """A time of the store's, ISO 8601, in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def now() -> int:
