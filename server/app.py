@@ -1,7 +1,8 @@
 """The application factory: one runtime, one store, one blueprint per concern, JSON errors everywhere.
 
-    health.py       is it up, what is it, which models does it have
+    front.py        what every request passes before its route: queue, key, log, counters
     inference.py    predictions, by whose network is asked for
+    health.py       is it up, what is it, which models does it have
     repository.py   which tasks answer
     monitoring.py   metrics and statistics
     signatures.py   users' signatures: put, get, go back, delete
@@ -21,13 +22,17 @@ from pathlib import Path
 from flask import Flask
 
 from isoform.runtime.runtime import Runtime
-from isoform.server import health, inference, learning, monitoring, openapi, repository, signatures
-from isoform.server.access.guard import guard
+from isoform.server import health, learning, monitoring, openapi, repository, signatures
+from isoform.server.access.guard import Gate
 from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import Tokens
+from isoform.server.admission import Admission
 from isoform.server.availability import Availability
+from isoform.server.batching import Batching
+from isoform.server.draining import Draining
+from isoform.server.front import Front
 from isoform.server.metrics import Metrics
-from isoform.server.monitoring import count_requests
+from isoform.server.monitoring import name_routes
 from isoform.server.problems import answer_with_json
 from isoform.server.settings import Settings
 from isoform.server.state import Service, attach_service
@@ -39,7 +44,7 @@ __all__ = ["create_app"]
 
 def create_app(
     runtime: Runtime, *, store: Store | None = None, settings: Settings | None = None, keys: Keys | None = None,
-    tokens: Tokens | None = None,
+    tokens: Tokens | None = None, admission: Admission | None = None, draining: Draining | None = None,
 ) -> Flask:  # fmt: skip
     """Make the WSGI application.
 
@@ -49,6 +54,8 @@ def create_app(
         settings: How it behaves; None for the defaults.
         keys: API keys that are let in.
         tokens: Signed tokens that are let in. Without any of both everybody may do everything: only for loopback.
+        admission: The queue of requests, of whoever accepts connections; None if nobody tells of one.
+        draining: Whether the server is about to stop; None if nobody tells.
 
     Returns:
         A Flask application; every answer is JSON or what was asked for, errors are ``{"error": text}``.
@@ -59,13 +66,19 @@ def create_app(
     app = Flask("isoform.server", static_folder=None, root_path=here, instance_path=here)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    count_requests(app)
-    guard(app, keys=keys, tokens=tokens)
-    service = Service(
-        runtime, Users(runtime, store, settings), Availability(runtime, store), settings, Metrics(runtime)
+    name_routes(app)
+    admission = admission or Admission(settings.queue_requests)
+    metrics = Metrics(runtime, admission)
+    batching = Batching(
+        runtime.predict, samples=settings.batch_samples, delay_seconds=settings.batch_delay_seconds, ran=metrics.batch
     )
+    service = Service(
+        runtime, Users(runtime, store, settings), Availability(runtime, store), settings, metrics, batching, admission,
+        draining or Draining(),
+    )  # fmt: skip
     attach_service(app, service)
-    for part in (health, inference, repository, monitoring, signatures, learning, openapi):
+    for part in (health, repository, monitoring, signatures, learning, openapi):
         app.register_blueprint(part.blueprint)
     answer_with_json(app)
+    app.wsgi_app = Front(app.wsgi_app, service, Gate(keys, tokens))  # type: ignore[method-assign,assignment]
     return app

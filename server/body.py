@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from typing import Any
 
-from flask import Request, Response
+from werkzeug.datastructures import Accept
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.http import parse_accept_header
+from werkzeug.wsgi import get_input_stream
 
 from isoform.runtime.errors import InputError
 
@@ -21,11 +24,11 @@ LEVEL = 1
 _WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
-def read_body(request: Request, *, limit: int) -> bytes:
+def read_body(environ: dict[str, Any], *, limit: int) -> bytes:
     """All of it.
 
     Args:
-        request: The request.
+        environ: The request, as WSGI has it.
         limit: Longest body, in bytes.
 
     Raises:
@@ -33,8 +36,11 @@ def read_body(request: Request, *, limit: int) -> bytes:
         UnsupportedMediaType: If it is encoded in a way that is not known.
         InputError: If it is not what its encoding says.
     """
-    data = request.get_data(cache=False)
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    try:
+        data: bytes = get_input_stream(environ, max_content_length=limit).read()
+    except RequestEntityTooLarge:
+        raise _too_long(limit) from None
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
     if encoding in ("", "identity"):
         return data
     if encoding not in _WINDOWS:
@@ -45,23 +51,30 @@ def read_body(request: Request, *, limit: int) -> bytes:
     except zlib.error:
         raise InputError(f"the body is not {encoding}, as its Content-Encoding says") from None
     if len(plain) > limit:
-        raise RequestEntityTooLarge
+        raise _too_long(limit)
     if not decoder.eof or decoder.unused_data:
         raise InputError(f"the body is cut short, or more follows its {encoding}")
     return plain
 
 
-def compressed(response: Response, request: Request) -> Response:
-    """The same answer, by gzip or deflate if the client takes it and it is long."""
-    data = response.get_data()
+def compressed(data: bytes, accepted: str) -> tuple[bytes, tuple[tuple[str, str], ...]]:
+    """An answer's body, by gzip or deflate if it is long and the client takes it; and the headers that say so.
+
+    Args:
+        data: The body.
+        accepted: The request's ``Accept-Encoding``.
+    """
     if len(data) < WORTH:
-        return response
-    accepted = request.accept_encodings
-    if accepted["gzip"] > 0:
-        response.set_data(gzip.compress(data, LEVEL))
-        response.headers["Content-Encoding"] = "gzip"
-    elif accepted["deflate"] > 0:
-        response.set_data(zlib.compress(data, LEVEL))
-        response.headers["Content-Encoding"] = "deflate"
-    response.headers["Vary"] = "Accept-Encoding"
-    return response
+        return data, ()
+    vary, wanted = ("Vary", "Accept-Encoding"), parse_accept_header(accepted, Accept)
+    if wanted["gzip"] > 0:
+        return gzip.compress(data, LEVEL), (("Content-Encoding", "gzip"), vary)
+    if wanted["deflate"] > 0:
+        return zlib.compress(data, LEVEL), (("Content-Encoding", "deflate"), vary)
+    return data, (vary,)
+
+
+def _too_long(limit: int) -> RequestEntityTooLarge:
+    return RequestEntityTooLarge(
+        f"the body is longer than the {limit:,} bytes that this server reads; send fewer samples at a time"
+    )

@@ -46,6 +46,43 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
     add(
         "--cache-mb", type=int, default=256, help="memory of a process for users' folded weights, in MiB (default: 256)"
     )
+    add("--queue", type=int, default=256, help="requests that may wait in a process; more get 503 (default: 256)")
+    add(
+        "--rate",
+        type=float,
+        default=0.0,
+        help="requests a second from one key to one process; more get 429 (default: any number)",
+    )
+    add(
+        "--deadline-ms",
+        type=float,
+        default=0.0,
+        help="a prediction that waited longer gets 504 (default: what its request says)",
+    )
+    add(
+        "--batch",
+        type=int,
+        default=1,
+        help="samples of concurrent requests for the same network that run together (default: 1, none)",
+    )
+    add(
+        "--batch-delay-ms",
+        type=float,
+        default=0.0,
+        help="how long a batch that is not full waits for more (default: 0)",
+    )
+    add(
+        "--drain-seconds",
+        type=float,
+        default=0.0,
+        help="after SIGTERM, say so long that it is not ready, and answer, then stop (default: 0)",
+    )
+    add(
+        "--log",
+        choices=("all", "errors", "none"),
+        default="errors",
+        help="requests written down on stderr, as JSON: all, refused and changing ones, none (default: errors)",
+    )
     add("--max-body-mb", type=int, default=16, help="longest request body, in MiB (default: 16)")
     add(
         "--behind",
@@ -70,21 +107,27 @@ def run_serve(arguments: argparse.Namespace) -> None:
     for name, value, least, most in (
         ("port", arguments.port, 0, 65535), ("workers", arguments.workers, 1, 256), ("threads", arguments.threads, 1, 256),
         ("prediction-threads", arguments.prediction_threads, 0, 1024), ("cache-mb", arguments.cache_mb, 0, 1 << 20),
-        ("max-body-mb", arguments.max_body_mb, 1, 1024),
+        ("max-body-mb", arguments.max_body_mb, 1, 1024), ("queue", arguments.queue, 1, 1 << 20), ("rate", arguments.rate, 0, 1e6),
+        ("deadline-ms", arguments.deadline_ms, 0, 3.6e6), ("batch", arguments.batch, 1, 4096),
+        ("batch-delay-ms", arguments.batch_delay_ms, 0, 1000), ("drain-seconds", arguments.drain_seconds, 0, 3600),
     ):  # fmt: skip
         if not least <= value <= most:
-            raise UsageError(f"--{name} is {value}, but {least} to {most} was expected")
+            raise UsageError(f"--{name} is {value}, but {least} to {most:.10g} was expected")
     _check_access(arguments)
     behind = arguments.behind or ("gunicorn" if _gunicorn_runs() else "waitress")
     if behind == "waitress" and arguments.workers > 1:
         raise UsageError(
             f"--workers is {arguments.workers}, but waitress has one process; take --threads, or --behind gunicorn"
         )
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    _set_up_logs()
     opening = Opening(
         bundle=arguments.bundle, store=store_url(arguments.store), prediction_threads=arguments.prediction_threads,
         request_threads=arguments.threads, cache_bytes=arguments.cache_mb << 20,
-        settings=Settings(max_body_bytes=arguments.max_body_mb << 20, unknown=arguments.unknown),
+        settings=Settings(
+            max_body_bytes=arguments.max_body_mb << 20, unknown=arguments.unknown, queue_requests=arguments.queue,
+            rate_per_second=arguments.rate, deadline_seconds=arguments.deadline_ms / 1e3, batch_samples=arguments.batch,
+            batch_delay_seconds=arguments.batch_delay_ms / 1e3, waiters=arguments.threads // 2, log=arguments.log,
+        ),
         guarded=not arguments.open, token_keys=arguments.token_keys, token_issuer=arguments.token_issuer,
         token_audience=arguments.token_audience,
     )  # fmt: skip
@@ -103,12 +146,17 @@ def run_serve(arguments: argparse.Namespace) -> None:
     if behind == "waitress":
         from isoform.server import waitress
 
-        waitress.serve(opening, host=arguments.host, port=arguments.port, ready=ready)
+        waitress.serve(
+            opening, host=arguments.host, port=arguments.port, drain_seconds=arguments.drain_seconds, ready=ready
+        )
     else:
         from isoform.server import gunicorn
 
         _check_free(arguments.host, arguments.port)
-        gunicorn.serve(opening, host=arguments.host, port=arguments.port, processes=arguments.workers, ready=ready)
+        gunicorn.serve(
+            opening, host=arguments.host, port=arguments.port, processes=arguments.workers,
+            drain_seconds=arguments.drain_seconds, ready=ready,
+        )  # fmt: skip
 
 
 def _check_access(arguments: argparse.Namespace) -> None:
@@ -141,3 +189,14 @@ def _check_free(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as problem:
         raise UsageError(f"cannot listen on {host}:{port}: {problem}; choose another --host or --port") from None
+
+
+def _set_up_logs() -> None:
+    """Words of the server with their time; requests as they are, because they are JSON with a time of its own."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    access = logging.getLogger("isoform.access")
+    access.handlers[:] = [handler]
+    access.setLevel(logging.INFO)
+    access.propagate = False

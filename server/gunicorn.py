@@ -9,14 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 
+from isoform.server.admission import Admission
+from isoform.server.draining import Draining
+from isoform.server.gthread import QuietLogger, Worker
 from isoform.server.opening import Opening
 
 __all__ = ["serve"]
@@ -26,9 +32,31 @@ GRACE_SECONDS = 30
 """How long requests that are under way may take when the server stops."""
 
 
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    def __init__(self, app: _Application) -> None:
+        self._drains = app
+        super().__init__(app)
+
+    def handle_term(self) -> None:
+        """Not ready any longer, for a while; then stop. A second signal ends the while."""
+        self._drains.draining.begin()
+        until = time.monotonic() + self._drains.drain_seconds
+        while (left := until - time.monotonic()) > 0:
+            came = self.wait_for_signals(timeout=min(1.0, left))
+            if {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT} & set(came):
+                break
+            if signal.SIGCHLD in came:
+                self.handle_chld()
+            self.manage_workers()
+        super().handle_term()
+
+
 class _Application(BaseApplication):  # type: ignore[misc]
-    def __init__(self, opening: Opening, options: dict[str, Any]) -> None:
+    def __init__(self, opening: Opening, options: dict[str, Any], drain_seconds: float) -> None:
         self._opening, self._options = opening, options
+        self.drain_seconds = drain_seconds
+        self.draining = Draining()
+        self.admission = Admission(opening.settings.queue_requests)
         self._stack = contextlib.ExitStack()
         super().__init__()
 
@@ -39,14 +67,20 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """In every process, after the fork."""
-        return self._stack.enter_context(self._opening.app())
+        return self._stack.enter_context(self._opening.app(admission=self.admission, draining=self.draining))
+
+    def run(self) -> None:
+        """Serve."""
+        _Arbiter(self).run()
 
     def close(self) -> None:
         """In every process, before it ends."""
         self._stack.close()
 
 
-def serve(opening: Opening, *, host: str, port: int, processes: int, ready: Callable[[str, int], None]) -> None:
+def serve(
+    opening: Opening, *, host: str, port: int, processes: int, drain_seconds: float, ready: Callable[[str, int], None]
+) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises ``SystemExit`` at the end, as gunicorn does.
 
     Args:
@@ -54,6 +88,7 @@ def serve(opening: Opening, *, host: str, port: int, processes: int, ready: Call
         host: Address to listen on.
         port: Port; 0 for a free one.
         processes: How many.
+        drain_seconds: How long after SIGTERM it says that it is not ready, and answers, before it stops.
         ready: Called with host and port as soon as connections are accepted.
     """
 
@@ -74,7 +109,8 @@ def serve(opening: Opening, *, host: str, port: int, processes: int, ready: Call
     memory = Path("/dev/shm")  # gunicorn's heartbeat is a file: on a slow disk it would stall a process
     heartbeat = str(memory) if os.access(memory, os.W_OK) else None
     options = {
-        "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "workers": processes, "worker_class": "gthread",
+        "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "workers": processes, "worker_class": Worker,
+        "logger_class": QuietLogger,
         "threads": opening.request_threads, "keepalive": KEEP_ALIVE_SECONDS, "graceful_timeout": GRACE_SECONDS, "timeout": 120,
         "worker_tmp_dir": heartbeat, "loglevel": "warning", "when_ready": when_ready, "worker_exit": worker_exit,
         "child_exit": child_exit,
@@ -84,7 +120,7 @@ def serve(opening: Opening, *, host: str, port: int, processes: int, ready: Call
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # every process writes its numbers there, and reads all of them
     first = os.getpid()
     try:
-        application.append(_Application(opening, options))
+        application.append(_Application(opening, options, drain_seconds))
         application[0].run()
     finally:
         if os.getpid() == first:  # the others leave through here too

@@ -26,9 +26,10 @@ def live() -> dict[str, bool]:
 
 @blueprint.get("/health/ready")
 def ready() -> tuple[Response, int]:
-    """Every task can be asked, and the store answers; else 503."""
+    """Every task can be asked, the store answers, and the server is not about to stop; else 503."""
     service = get_service()
-    is_ready = (not service.users.keeps or service.users.store.ready()) and not service.tasks.unloaded
+    is_ready = not service.draining.begun and not service.tasks.unloaded
+    is_ready = is_ready and (not service.users.keeps or service.users.store.ready())
     return jsonify(ready=is_ready), 200 if is_ready else 503
 
 

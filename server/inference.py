@@ -1,57 +1,102 @@
 """Predictions: ``POST /v2/models/<task>/infer``, JSON or binary, by the network of whoever is named.
 
 Who that is stands in the request's parameters (``{"signature": "alice"}``) or in the header ``Isoform-Signature``; the answer says whose
-network it was, which revision, and its digest.
+network it was, which revision, and its digest. Most requests come here, so ``front.py`` calls it without Flask in between.
 """
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from flask import Blueprint, Response, request
+import numpy as np
+from flask import request
+from werkzeug.exceptions import MethodNotAllowed
 
 from isoform.runtime.errors import InputError, UsageError
-from isoform.server.access.guard import require_predict
+from isoform.server.access.guard import check_predict
+from isoform.server.access.scopes import Caller
+from isoform.server.answer import Answer
 from isoform.server.body import compressed, read_body
 from isoform.server.problems import NotFoundError
 from isoform.server.protocol.metadata import VERSION
 from isoform.server.protocol.request import decode_request
 from isoform.server.protocol.response import encode_response
-from isoform.server.state import get_service
+from isoform.server.record import Record
+from isoform.server.state import Service
 
-__all__ = ["JSON_BYTES", "SIGNATURE", "blueprint", "check_version", "json_bytes"]
-
-blueprint = Blueprint("inference", __name__, url_prefix="/v2")
+__all__ = ["JSON_BYTES", "ROUTES", "SIGNATURE", "check_version", "infer", "json_bytes", "route_of"]
 
 JSON_BYTES = "Inference-Header-Content-Length"
 SIGNATURE = "Isoform-Signature"
+ROUTES = ("/v2/models/<task>/infer", "/v2/models/<task>/versions/<version>/infer")
 
 
-@blueprint.post("/models/<task>/infer")
-@blueprint.post("/models/<task>/versions/<version>/infer")
-def infer(task: str, version: str = VERSION) -> Response:
-    """Predict."""
-    service = get_service()
+def route_of(path: str) -> tuple[str, str, str] | None:
+    """The route, task and version that a request's path names; None if it is no prediction's."""
+    if not (path.endswith("/infer") and path.startswith("/v2/models/")):
+        return None
+    parts = path.split("/")
+    if len(parts) == 5 and parts[3]:
+        return ROUTES[0], parts[3], VERSION
+    if len(parts) == 7 and parts[4] == "versions" and parts[3] and parts[5]:
+        return ROUTES[1], parts[3], parts[5]
+    return None
+
+
+def infer(
+    service: Service,
+    caller: Caller,
+    environ: dict[str, Any],
+    task: str,
+    version: str,
+    *,
+    arrived: float,
+    record: Record,
+) -> Answer:
+    """Predict.
+
+    Args:
+        service: The application's.
+        caller: Who asks.
+        environ: The request, as WSGI has it.
+        task: The task.
+        version: Of the task.
+        arrived: ``time.perf_counter()`` when the request came.
+        record: What will be told of it.
+
+    Raises:
+        IsoformError: Any of those that ``problems.py`` lists.
+        HTTPException: If the body is too long or encoded strangely, or the method is not POST.
+    """
+    if environ["REQUEST_METHOD"] != "POST":
+        raise MethodNotAllowed(["POST", "OPTIONS"])
+    began = time.perf_counter()
     check_version(task, version)
     service.tasks.check(task)
-    runtime = service.runtime
-    began = time.perf_counter()
-    body = read_body(request, limit=service.settings.max_body_bytes)
-    asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes())
+    runtime, settings = service.runtime, service.settings
+    body = read_body(environ, limit=settings.max_body_bytes)
+    asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes(environ))
     decoded = time.perf_counter()
-    name = _named(asked.signature, request.headers.get(SIGNATURE))
-    require_predict(name)
+    name = _named(asked.signature, environ.get("HTTP_ISOFORM_SIGNATURE"))
+    check_predict(caller, name)
     whose = service.users.find(task, name)
+    record.task, record.signature, record.revision, record.digest = task, name, whose.revision, whose.signature.digest
+    patience = min(asked.timeout_seconds or np.inf, settings.deadline_seconds or np.inf)
     found = time.perf_counter()
-    logits = runtime.predict(asked.samples, whose.signature)
+    logits = service.batching.predict(asked.samples, whose.signature, until=arrived + patience)
     predicted = time.perf_counter()
     data, head = encode_response(asked, task, logits, runtime.labels(whose.signature), whose.parameters())
-    stages = (decoded - began, predicted - found, time.perf_counter() - predicted)
+    if head is None:
+        headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
+    else:
+        headers = (("Content-Type", "application/octet-stream"), (JSON_BYTES, str(head)))
+    if "HTTP_ACCEPT_ENCODING" in environ:
+        data, more = compressed(data, environ["HTTP_ACCEPT_ENCODING"])
+        headers += more
+    stages = (began - arrived, decoded - began, predicted - found, time.perf_counter() - predicted)
     service.metrics.infer(task, len(logits), stages)
-    response = Response(data, content_type="application/json" if head is None else "application/octet-stream")
-    if head is not None:
-        response.headers[JSON_BYTES] = str(head)
-    return compressed(response, request) if "Accept-Encoding" in request.headers else response
+    return Answer(200, data, headers)
 
 
 def check_version(task: str, version: str) -> None:
@@ -60,9 +105,13 @@ def check_version(task: str, version: str) -> None:
         raise NotFoundError(f"task {task!r} has no version {version!r}; there is {VERSION}")
 
 
-def json_bytes() -> int | None:
-    """How many bytes of this request's body are JSON; None if all are. Raises ``UsageError`` if the header makes no sense."""
-    text = request.headers.get(JSON_BYTES)
+def json_bytes(environ: dict[str, Any] | None = None) -> int | None:
+    """How many bytes of a request's body are JSON; None if all are. Raises ``UsageError`` if the header makes no sense.
+
+    Args:
+        environ: The request; None for the one that Flask handles.
+    """
+    text = (request.environ if environ is None else environ).get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH")
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 12):

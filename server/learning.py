@@ -7,7 +7,7 @@
     DELETE  /v1/jobs/<id>                                       cancel it
 
 A body is what ``infer`` takes, JSON or binary, with a second input ``label`` where there are labels. The answer is 202 and a job;
-``Prefer: wait=10`` (RFC 7240) waits so many seconds for it to end first. Samples are held in memory until then, and nowhere else.
+``Prefer: wait=10`` (RFC 7240) waits so many seconds for it to end first, unless too many wait already. Samples are held in memory until then, and nowhere else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from isoform.runtime.spec import Array
 from isoform.server.access.guard import actor, may_write
 from isoform.server.body import read_body
 from isoform.server.inference import json_bytes
-from isoform.server.problems import NotFoundError
+from isoform.server.problems import BusyError, NotFoundError
 from isoform.server.protocol.request import decode_examples
 from isoform.server.signatures import check_user, expected_revision
 from isoform.server.state import get_service
@@ -120,7 +120,7 @@ def cancel(identity: str) -> dict[str, Any]:
 def _examples(*, labelled: bool) -> tuple[Array, list[str] | list[int]]:
     """This request's samples, as every engine needs them, and their labels."""
     service = get_service()
-    body = read_body(request, limit=service.settings.max_body_bytes)
+    body = read_body(request.environ, limit=service.settings.max_body_bytes)
     shape = service.runtime.bundle.spec.input_shape
     samples, labels = decode_examples(body, shape=shape, json_bytes=json_bytes(), labelled=labelled)
     return service.runtime.checked(samples), labels
@@ -138,13 +138,20 @@ def _start(task: str, user: str) -> tuple[Signature, int]:
 
 def _submitted(task: str, user: str, action: str, start: Signature, expect: int, learn: Learn) -> Response:
     service = get_service()
+    if service.draining.begun:
+        raise BusyError("the server is about to stop; send it again")
     found = service.worker.submit(
         task, user, action=action, actor=actor(), expect=expect, start=start.digest, learn=learn
     )
-    until = time.monotonic() + _patience()
-    while found.open and time.monotonic() < until:
-        time.sleep(POLL_SECONDS)
-        found = service.ledger.find(found.id) or found
+    patience = _patience()
+    if patience and service.waiters.acquire(blocking=False):  # a few may keep a thread waiting, never all of them
+        try:
+            until = time.monotonic() + patience
+            while found.open and time.monotonic() < until:
+                time.sleep(POLL_SECONDS)
+                found = service.ledger.find(found.id) or found
+        finally:
+            service.waiters.release()
     response = jsonify(_description(found))
     response.status_code = 202 if found.open else 200
     response.headers["Location"] = f"/v1/jobs/{found.id}"

@@ -1,9 +1,12 @@
 """What Prometheus is told, and the protocol's statistics, from the same counters; of all processes together.
 
     isoform_requests_total{route, status}          isoform_request_seconds{route}
-    isoform_infer_seconds{task, stage}             decode, predict, encode: of predictions that were answered
+    isoform_infer_seconds{task, stage}             queue, decode, predict, encode: of predictions that were answered
     isoform_infer_samples_total{task}              isoform_errors_total{reason}
-    isoform_cache_*                                what the runtimes hold, found, built and dropped (``Runtime.stats``)
+    isoform_batch_samples                          samples that were run together
+    isoform_queue_requests                         requests that wait for a thread
+    isoform_resident_bytes                         memory of the processes
+    isoform_cache_*                                what the runtimes hold, found, swapped in (misses) and dropped (``Runtime.stats``)
 
 Seconds and bytes; labels are routes, tasks and kinds of errors, never users. Where several processes serve, each writes its numbers to
 a file in ``PROMETHEUS_MULTIPROC_DIR``, which must be set before this is imported, and any of them answers for all.
@@ -13,17 +16,20 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from isoform.runtime.runtime import Runtime
+from isoform.server.admission import Admission
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-STAGES = ("decode", "predict", "encode")
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
+STAGES = ("queue", "decode", "predict", "encode")
 REFRESH_SECONDS = 1.0
 _CACHE = {
     "entries": "Signatures whose weights are ready to run.", "bytes": "Bytes of them.", "limit_bytes": "At most so many bytes.",
@@ -35,8 +41,8 @@ _CACHE = {
 class Metrics:
     """An application's counters. Safe to use from several threads."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime, self._refreshed = runtime, 0.0
+    def __init__(self, runtime: Runtime, admission: Admission) -> None:
+        self._runtime, self._admission, self._refreshed = runtime, admission, 0.0
         own = self._registry = CollectorRegistry()
         self._requests = Counter(
             "isoform_requests_total", "Requests that were answered.", ["route", "status"], registry=own
@@ -51,6 +57,17 @@ class Metrics:
         self._errors = Counter(
             "isoform_errors_total", "Requests that were refused or failed.", ["reason"], registry=own
         )
+        self._batches = Histogram(
+            "isoform_batch_samples", "Samples that were run together.", registry=own, buckets=BATCHES
+        )
+        self._queue = Gauge(
+            "isoform_queue_requests", "Requests that wait for a thread.", registry=own, multiprocess_mode="livesum"
+        )
+        self._resident = Gauge(
+            "isoform_resident_bytes", "Memory of the processes.", registry=own, multiprocess_mode="livesum"
+        )
+        self._served: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._stages: dict[str, tuple[Histogram, ...]] = {}
         self._cache = {
             name: Gauge(f"isoform_cache_{name}", text, registry=own, multiprocess_mode="livesum")
             for name, text in _CACHE.items()
@@ -58,8 +75,14 @@ class Metrics:
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        served = self._served.get((route, status))
+        if served is None:
+            served = self._served[route, status] = (
+                self._requests.labels(route, str(status)),
+                self._seconds.labels(route),
+            )
+        served[0].inc()
+        served[1].observe(seconds)
         if time.monotonic() - self._refreshed > REFRESH_SECONDS:
             self.refresh()
 
@@ -67,10 +90,17 @@ class Metrics:
         """Count what did not get an answer of the kind that it asked for."""
         self._errors.labels(reason).inc()
 
-    def infer(self, task: str, samples: int, seconds: tuple[float, float, float]) -> None:
+    def batch(self, samples: int) -> None:
+        """Count samples that were run together."""
+        self._batches.observe(samples)
+
+    def infer(self, task: str, samples: int, seconds: tuple[float, float, float, float]) -> None:
         """Count a prediction that was answered: its samples, and how long each of ``STAGES`` took."""
-        for stage, spent in zip(STAGES, seconds, strict=True):
-            self._infer.labels(task, stage).observe(spent)
+        stages = self._stages.get(task)
+        if stages is None:
+            stages = self._stages[task] = tuple(self._infer.labels(task, stage) for stage in STAGES)
+        for stage, spent in zip(stages, seconds, strict=True):
+            stage.observe(spent)
         self._samples.labels(task).inc(samples)
 
     def refresh(self) -> None:
@@ -79,6 +109,8 @@ class Metrics:
         stats = self._runtime.stats()
         for name, gauge in self._cache.items():
             gauge.set(stats.get(name, 0))
+        self._queue.set(self._admission.waiting)
+        self._resident.set(_resident_bytes())
 
     def page(self) -> bytes:
         """Everything, in Prometheus' text format."""
@@ -107,7 +139,7 @@ class Metrics:
         return {
             "inference_count": int(found["samples"]), "execution_count": count,
             "inference_stats": {
-                "success": spent(*STAGES), "fail": none, "queue": none, "compute_input": spent("decode"),
+                "success": spent(*STAGES), "fail": none, "queue": spent("queue"), "compute_input": spent("decode"),
                 "compute_infer": spent("predict"), "compute_output": spent("encode"), "cache_hit": none, "cache_miss": none,
             },
             "batch_stats": [],
@@ -119,3 +151,11 @@ class Metrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return registry
+
+
+def _resident_bytes() -> int:
+    """Resident memory of this process; 0 where nobody says."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

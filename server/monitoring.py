@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Flask, Response, request
 
 from isoform.server.access.guard import require_metrics
 from isoform.server.inference import check_version
 from isoform.server.metrics import CONTENT_TYPE
 from isoform.server.protocol.metadata import VERSION
+from isoform.server.record import RECORD
 from isoform.server.state import get_service
 
-__all__ = ["blueprint", "count_requests"]
+__all__ = ["blueprint", "name_routes"]
 
 blueprint = Blueprint("monitoring", __name__)
 
@@ -44,15 +44,10 @@ def _entry(task: str) -> dict[str, Any]:
     return {"name": task, "version": VERSION, **get_service().metrics.statistics(task)}
 
 
-def count_requests(app: Flask) -> None:
-    """Count and time every request of an application, by the route that it took."""
+def name_routes(app: Flask) -> None:
+    """Let every request of an application be counted by the route that it took."""
 
     @app.before_request
-    def begin() -> None:
-        g.began = time.perf_counter()
-
-    @app.after_request
-    def end(response: Response) -> Response:
-        route = request.url_rule.rule if request.url_rule is not None else "none"
-        get_service().metrics.request(route, response.status_code, time.perf_counter() - g.began)
-        return response
+    def name() -> None:
+        if request.url_rule is not None:
+            request.environ[RECORD].route = request.url_rule.rule

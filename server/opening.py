@@ -11,10 +11,15 @@ from flask import Flask
 
 from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import Tokens
+from isoform.server.admission import Admission
+from isoform.server.draining import Draining
 from isoform.server.settings import Settings
 from isoform.server.store.store import Store
 
 __all__ = ["Opening", "store_url"]
+
+JOB_SECONDS = 20.0
+"""How long a job that is running may go on when the server stops."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +44,12 @@ class Opening:
     token_audience: str = ""
 
     @contextmanager
-    def app(self) -> Iterator[Flask]:
+    def app(self, *, admission: Admission | None = None, draining: Draining | None = None) -> Iterator[Flask]:
         """The application, and everything that it needs, for as long as the ``with`` block lasts.
+
+        Args:
+            admission: The queue of requests, of whoever accepts connections.
+            draining: Whether the server is about to stop.
 
         Raises:
             BundleError: If the bundle cannot be used.
@@ -48,6 +57,8 @@ class Opening:
         """
         from isoform.runtime.runtime import Runtime  # here, not above: ONNX Runtime's threads do not survive a fork
         from isoform.server.app import create_app
+        from isoform.server.state import service_of
+        from isoform.server.tracing import export_traces
 
         with ExitStack() as stack:
             runtime = stack.enter_context(
@@ -57,7 +68,13 @@ class Opening:
                 None if self.store is None else stack.enter_context(Store(self.store, connections=self.request_threads))
             )
             keys = Keys(store) if self.guarded and store is not None else None
-            yield create_app(runtime, store=store, settings=self.settings, keys=keys, tokens=self.tokens())
+            export_traces()
+            app = create_app(
+                runtime, store=store, settings=self.settings, keys=keys, tokens=self.tokens(), admission=admission,
+                draining=draining,
+            )  # fmt: skip
+            stack.callback(service_of(app).close, seconds=JOB_SECONDS)
+            yield app
 
     def tokens(self) -> Tokens | None:
         """What checks tokens; None if none are taken. Raises ``UsageError`` if the key set makes no sense."""

@@ -5,15 +5,17 @@ Errors of isoform become status codes; every body is ``{"error": text}``:
     InputError, SignatureError, UsageError   400      NotFoundError     404
     UnknownCallerError                       401      ForbiddenError    403
     ConflictError                            409      PreconditionError 412
+    TooManyError                             429      DeadlineError     504
     StoreError, BusyError                    503      anything else     500, and the text stays in the log
 """
 
 from __future__ import annotations
 
 import logging
+import math
 
-from flask import Flask, Response, current_app, jsonify
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
 
 from isoform.runtime.errors import (
     ConflictError,
@@ -23,12 +25,18 @@ from isoform.runtime.errors import (
     StoreError,
     UsageError,
 )
+from isoform.server.answer import Answer
 
 __all__ = [
-    "BusyError", "ForbiddenError", "NotFoundError", "PreconditionError", "UnknownCallerError", "answer_with_json",
+    "REASON", "BusyError", "DeadlineError", "ForbiddenError", "NotFoundError", "PreconditionError", "TooManyError",
+    "UnknownCallerError", "answer_with_json", "refusal",
 ]  # fmt: skip
 
 log = logging.getLogger("isoform.server")
+
+REASON = "isoform.reason"
+"""In a request's environment: the kind of error that it came to."""
+INSIDE = "an error inside the server; its log has the details"
 
 
 class NotFoundError(IsoformError):
@@ -37,6 +45,23 @@ class NotFoundError(IsoformError):
 
 class BusyError(IsoformError):
     """There is too much to do already: try again later."""
+
+
+class DeadlineError(IsoformError):
+    """The time that the request was given is over."""
+
+
+class TooManyError(IsoformError):
+    """The caller sent more requests than it may.
+
+    Args:
+        text: What is said.
+        seconds: When to try again.
+    """
+
+    def __init__(self, text: str, *, seconds: float) -> None:
+        super().__init__(text)
+        self.seconds = seconds
 
 
 class UnknownCallerError(IsoformError):
@@ -53,51 +78,37 @@ class PreconditionError(IsoformError):
 
 STATUS: dict[type[IsoformError], int] = {
     InputError: 400, SignatureError: 400, UsageError: 400, NotFoundError: 404, ConflictError: 409, PreconditionError: 412,
-    StoreError: 503, BusyError: 503, UnknownCallerError: 401, ForbiddenError: 403,
+    StoreError: 503, BusyError: 503, UnknownCallerError: 401, ForbiddenError: 403, TooManyError: 429, DeadlineError: 504,
 }  # fmt: skip
+
+
+def refusal(problem: Exception) -> tuple[Answer, str]:
+    """What to answer to a request that failed, and the kind of error, for counting."""
+    if isinstance(problem, HTTPException):
+        allow = tuple((name, value) for name, value in problem.get_headers() if name == "Allow")
+        text = problem.description or problem.name
+        return Answer.of_json({"error": text}, status=problem.code or 500, headers=allow), problem.name.replace(" ", "")
+    if not isinstance(problem, IsoformError):
+        log.error("a request failed", exc_info=problem)
+        return Answer.of_json({"error": INSIDE}, status=500), "Unforeseen"
+    status, text, headers = STATUS.get(type(problem), 500), str(problem), list[tuple[str, str]]()
+    if status in (500, 503) and not isinstance(problem, BusyError):
+        log.error("%s", problem)
+        text = "the signature store does not answer; try again" if status == 503 else INSIDE
+    if status in (429, 503):
+        seconds = problem.seconds if isinstance(problem, TooManyError) else 1
+        headers.append(("Retry-After", str(max(1, math.ceil(seconds)))))
+    if status == 401:
+        headers.append(("WWW-Authenticate", "Bearer"))
+    answer = Answer.of_json({"error": text}, status=status, headers=tuple(headers))
+    return answer, type(problem).__name__.removesuffix("Error")
 
 
 def answer_with_json(app: Flask) -> None:
     """Let every error of an application be JSON."""
-    app.register_error_handler(IsoformError, _our_error)
-    app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(Exception, _unforeseen_error)
+    app.register_error_handler(Exception, _refused)
 
 
-def _our_error(problem: IsoformError) -> tuple[Response, int]:
-    status = STATUS.get(type(problem), 500)
-    text = str(problem)
-    if status >= 500 and not isinstance(problem, BusyError):
-        log.error("%s", problem)
-        text = "an error inside the server; its log has the details"
-        if status == 503:
-            text = "the signature store does not answer; try again"
-    _count(type(problem).__name__.removesuffix("Error"))
-    response = jsonify(error=text)
-    if status == 503:
-        response.headers["Retry-After"] = "1"
-    if status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response, status
-
-
-def _http_error(problem: HTTPException) -> tuple[Response, int]:
-    text = problem.description or problem.name
-    if isinstance(problem, RequestEntityTooLarge):
-        text = f"the body is longer than the {current_app.config['MAX_CONTENT_LENGTH']:,} bytes that this server reads; send fewer samples at a time"
-    _count(problem.name.replace(" ", ""))
-    response = jsonify(error=text)
-    for name, value in problem.get_headers():
-        if name == "Allow":
-            response.headers[name] = value
-    return response, problem.code or 500
-
-
-def _unforeseen_error(problem: Exception) -> tuple[Response, int]:
-    log.exception("a request failed", exc_info=problem)
-    _count("Unforeseen")
-    return jsonify(error="an error inside the server; its log has the details"), 500
-
-
-def _count(reason: str) -> None:
-    current_app.extensions["isoform"].metrics.error(reason)
+def _refused(problem: Exception) -> Response:
+    answer, request.environ[REASON] = refusal(problem)
+    return Response(answer.body, answer.status, list(answer.headers))

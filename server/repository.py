@@ -67,7 +67,7 @@ def read_object() -> dict[str, Any]:
     Raises:
         InputError: If it is something else.
     """
-    body = read_body(request, limit=get_service().settings.max_body_bytes)
+    body = read_body(request.environ, limit=get_service().settings.max_body_bytes)
     if not body:
         return {}
     try:

@@ -27,6 +27,21 @@ class Settings:
     decoded_bytes: int = 64 << 20
     """How many bytes of users' signature files may stay decoded in memory."""
 
+    queue_requests: int = 256
+    """Requests that may wait for a thread in one process; more get 503."""
+    rate_per_second: float = 0.0
+    """Requests that one key may send to one process, on average; more get 429. 0: any number."""
+    deadline_seconds: float = 0.0
+    """A prediction that has waited longer is not made: 504. A request may say less (``timeout``). 0: only what requests say."""
+    batch_samples: int = 1
+    """At most so many samples of concurrent requests for the same network are run together. 1: each by itself."""
+    batch_delay_seconds: float = 0.0
+    """How long a batch that is not full waits for more."""
+    waiters: int = 2
+    """Requests of one process that may wait for a job to end (``Prefer: wait``); others are answered at once."""
+    log: Literal["all", "errors", "none"] = "errors"
+    """Which requests are written down: all, those that were refused or failed and those that change something, or none."""
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.max_body_bytes < 1:
@@ -35,5 +50,13 @@ class Settings:
             raise UsageError(f"unknown is {self.unknown!r}, but 'refuse' or 'base' was expected")
         if not 1 <= self.page <= 1000:
             raise UsageError(f"page is {self.page}, but 1 to 1000 was expected")
+        for name, least, most in (
+            ("queue_requests", 1, 1 << 20), ("rate_per_second", 0, 1e6), ("deadline_seconds", 0, 3600), ("batch_samples", 1, 4096),
+            ("batch_delay_seconds", 0, 1), ("waiters", 0, 1024),
+        ):  # fmt: skip
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(f"{name} is {getattr(self, name)!r}, but {least} to {most:g} was expected")
+        if self.log not in ("all", "errors", "none"):
+            raise UsageError(f"log is {self.log!r}, but 'all', 'errors' or 'none' was expected")
         if self.decoded_bytes < 0:
             raise UsageError(f"decoded_bytes is {self.decoded_bytes}, but 0 or more was expected")

@@ -27,6 +27,7 @@ from isoform.runtime.signature import Signature, check_name
 from isoform.server.access.guard import actor, require_admin, require_write
 from isoform.server.body import read_body
 from isoform.server.problems import NotFoundError, PreconditionError
+from isoform.server.record import RECORD, Record
 from isoform.server.repository import read_object
 from isoform.server.state import get_service
 from isoform.server.store.store import ANY, Reply, Revision, moment
@@ -68,7 +69,7 @@ def put(task: str, user: str) -> Response:
     """Take a signature file in. Raises ``SignatureError`` if it is damaged, or was made for something else."""
     service = get_service()
     check_user(task, user)
-    body = read_body(request, limit=min(FILE_LIMIT, service.settings.max_body_bytes))
+    body = read_body(request.environ, limit=min(FILE_LIMIT, service.settings.max_body_bytes))
 
     def _made() -> tuple[str, bytes]:
         signature = Signature.decode(body, name=f"{task}/{user}")
@@ -173,6 +174,9 @@ def _written(task: str, user: str, action: str, what: bytes, made: Callable[[], 
 
 
 def _answer(revision: Revision, status: int, *, again: bool = False) -> Response:
+    record: Record = request.environ[RECORD]
+    record.task, record.signature = revision.task, revision.user
+    record.revision, record.digest = revision.revision, revision.digest
     response = jsonify(_description(revision))
     response.status_code = status
     response.set_etag(_tag(revision))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 
 from flask import Flask, current_app
 
 from isoform.runtime.runtime import Runtime
+from isoform.server.admission import Admission
 from isoform.server.availability import Availability
+from isoform.server.batching import Batching
+from isoform.server.draining import Draining
 from isoform.server.metrics import Metrics
 from isoform.server.settings import Settings
 from isoform.server.store.ledger import Ledger
 from isoform.server.users import Users
 from isoform.server.worker import Worker
 
-__all__ = ["Service", "attach_service", "get_service"]
+__all__ = ["Service", "attach_service", "get_service", "service_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,9 @@ class Service:
     tasks: Availability
     settings: Settings
     metrics: Metrics
+    batching: Batching
+    admission: Admission
+    draining: Draining
 
     @functools.cached_property
     def ledger(self) -> Ledger:
@@ -38,6 +45,16 @@ class Service:
         """What learns in this process; raises ``NotFoundError`` if it keeps no signatures."""
         return Worker(self.users.store)
 
+    @functools.cached_property
+    def waiters(self) -> threading.Semaphore:
+        """Places for requests that wait for a job to end."""
+        return threading.Semaphore(self.settings.waiters)
+
+    def close(self, *, seconds: float) -> None:
+        """Let the job that is running end, if it does within so long; those behind it are not begun."""
+        if "worker" in self.__dict__:
+            self.worker.close(seconds=seconds)
+
 
 def attach_service(app: Flask, service: Service) -> None:
     """Give an application its service."""
@@ -46,5 +63,10 @@ def attach_service(app: Flask, service: Service) -> None:
 
 def get_service() -> Service:
     """The service of the application that handles this request."""
-    service: Service = current_app.extensions["isoform"]
+    return service_of(current_app)
+
+
+def service_of(app: Flask) -> Service:
+    """The service of an application."""
+    service: Service = app.extensions["isoform"]
     return service

@@ -45,6 +45,7 @@ class Worker:
         self._jobs = queue.Queue[tuple[Job, int, str | None, Learn]](WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._closing, self._running = threading.Event(), threading.Event()
 
     def submit(
         self, task: str, user: str, *, action: str, actor: str, expect: int, start: str | None, learn: Learn
@@ -76,9 +77,26 @@ class Worker:
                 self._thread.start()
         return job
 
+    def close(self, *, seconds: float) -> None:
+        """Begin no other job, and wait so long at most for the one that is running; jobs that were not begun have failed."""
+        self._closing.set()
+        until = time.monotonic() + seconds
+        with self._lock:
+            while not self._jobs.empty():
+                job, *_ = self._jobs.get_nowait()
+                self._end(job, "the server stopped before it was its turn; send it again")
+        while self._running.is_set() and time.monotonic() < until:
+            time.sleep(0.02)
+
     def _work(self) -> None:
         while True:
-            self._one(*self._jobs.get())
+            entry = self._jobs.get()
+            self._running.set()
+            if self._closing.is_set():
+                self._end(entry[0], "the server stopped before it was its turn; send it again")
+            else:
+                self._one(*entry)
+            self._running.clear()
 
     def _one(self, job: Job, expect: int, start: str | None, learn: Learn) -> None:
         told = 0.0

@@ -6,41 +6,56 @@ whether the server lives and is ready.
 
 from __future__ import annotations
 
-from flask import Flask, g, request
+from typing import Any
+
+from flask import request
 
 from isoform.server.access.keys import Keys
 from isoform.server.access.scopes import ANYBODY, Caller
 from isoform.server.access.tokens import Tokens
 from isoform.server.problems import ForbiddenError, UnknownCallerError
 
-__all__ = ["actor", "guard", "may_write", "require_admin", "require_metrics", "require_predict", "require_write"]
+__all__ = ["Gate", "actor", "check_predict", "may_write", "require_admin", "require_metrics", "require_predict", "require_write"]  # fmt: skip
 
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
+CALLER = "isoform.caller"
+NOBODY = Caller("", frozenset())
 
 
-def guard(app: Flask, *, keys: Keys | None, tokens: Tokens | None) -> None:
-    """Find the caller of every request of an application; both None for no access control."""
+class Gate:
+    """Who is let in.
 
-    @app.before_request
-    def find() -> None:
-        if keys is None and tokens is None:
-            g.caller = ANYBODY
-            return
-        kind, _, text = request.headers.get("Authorization", "").partition(" ")
+    Args:
+        keys: API keys.
+        tokens: Signed tokens; both None for no access control.
+    """
+
+    def __init__(self, keys: Keys | None, tokens: Tokens | None) -> None:
+        self._keys, self._tokens = keys, tokens
+
+    def find(self, environ: dict[str, Any]) -> Caller:
+        """A WSGI request's caller, which its routes can ask for from now on. Raises ``UnknownCallerError`` if it has no key."""
+        environ[CALLER] = found = self._found(environ)
+        return found
+
+    def _found(self, environ: dict[str, Any]) -> Caller:
+        if self._keys is None and self._tokens is None:
+            return ANYBODY
+        kind, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         found = None
         if kind.lower() == "bearer" and len(text) <= 8192:
             text = text.strip()
             if text.startswith("iso_"):
-                found = keys.caller(text) if keys is not None else None
-            elif tokens is not None:
-                found = tokens.caller(text)
-        if found is None and request.path not in OPEN:
+                found = self._keys.caller(text) if self._keys is not None else None
+            elif self._tokens is not None:
+                found = self._tokens.caller(text)
+        if found is None and environ.get("PATH_INFO") not in OPEN:
             raise UnknownCallerError("a key was expected: Authorization: Bearer KEY; 'isoform key add' makes one")
-        g.caller = found
+        return found or NOBODY
 
 
 def _caller() -> Caller:
-    caller: Caller = g.caller
+    caller: Caller = request.environ[CALLER]
     return caller
 
 
@@ -49,11 +64,16 @@ def actor() -> str:
     return _caller().name
 
 
-def require_predict(user: str | None) -> None:
-    """Raise ``ForbiddenError`` if the caller may not use that user's signature; None for the base signature."""
-    if not _caller().may_predict(user):
+def check_predict(caller: Caller, user: str | None) -> None:
+    """Raise ``ForbiddenError`` if a caller may not use that user's signature; None for the base signature."""
+    if not caller.may_predict(user):
         needed = f"predict:{user}" if user else "predict"
         raise ForbiddenError(f"this key may not predict as {user or 'a base signature'}; it needs the scope {needed}")
+
+
+def require_predict(user: str | None) -> None:
+    """Raise ``ForbiddenError`` if this request's caller may not use that user's signature; None for the base signature."""
+    check_predict(_caller(), user)
 
 
 def may_write(user: str) -> bool:

@@ -156,12 +156,12 @@ def test_a_long_body_is_413(client) -> None:
 
 def test_a_bug_is_a_500_without_details(runtime, samples, monkeypatch, caplog) -> None:
     """An unforeseen error is a 500 that tells the client nothing of the inside; the log has it."""
-    app = create_app(runtime)
 
     def explode(*_):
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr(type(runtime), "predict", explode)
+    app = create_app(runtime)
     answer = app.test_client().post("/v2/models/plain/infer", json=body(samples[0][:1]))
     assert answer.status_code == 500
     assert answer.json == {"error": "an error inside the server; its log has the details"}

@@ -17,6 +17,7 @@ from schemathesis.checks import (
 from schemathesis.generation import GenerationMode
 
 from isoform.server.app import create_app
+from isoform.server.inference import ROUTES
 from isoform.server.store.store import Store
 
 CHECKS = [
@@ -41,6 +42,7 @@ def test_valid_and_complete(app) -> None:
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
         routes |= {(path, method.lower()) for method in rule.methods - {"HEAD", "OPTIONS"}}
+    routes |= {(re.sub(r"<(\w+)>", r"{\1}", path), "post") for path in ROUTES}
     told = {
         (path, method)
         for path, operations in document["paths"].items()
