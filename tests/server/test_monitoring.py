@@ -61,7 +61,9 @@ def test_statistics(runtime) -> None:
         client.post("/v2/models/edges/infer", json=body(count))
     (entry,) = client.get("/v2/models/edges/stats").json["model_stats"]
     assert (entry["name"], entry["inference_count"], entry["execution_count"]) == ("edges", 5, 2)
-    parts = [entry["inference_stats"][name]["ns"] for name in ("queue", "compute_input", "compute_infer", "compute_output")]
+    parts = [
+        entry["inference_stats"][name]["ns"] for name in ("queue", "compute_input", "compute_infer", "compute_output")
+    ]
     assert all(part > 0 for part in parts)
     assert entry["inference_stats"]["success"] == {"count": 2, "ns": pytest.approx(sum(parts), abs=10)}
     everything = client.get("/v2/models/stats").json["model_stats"]
