@@ -6,6 +6,7 @@
     repository.py   which tasks answer
     monitoring.py   metrics and statistics
     signatures.py   users' signatures: put, get, go back, delete
+    audit.py        what happened that is no revision
     openapi.py      the document of all of them
     learning.py     users' signatures: personalize, adapt; jobs
     access/         who may do what
@@ -22,7 +23,7 @@ from pathlib import Path
 from flask import Flask
 
 from isoform.runtime.runtime import Runtime
-from isoform.server import health, learning, monitoring, openapi, repository, signatures
+from isoform.server import audit, health, learning, monitoring, openapi, repository, signatures
 from isoform.server.access.guard import Gate
 from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import Tokens
@@ -77,7 +78,7 @@ def create_app(
         draining or Draining(),
     )  # fmt: skip
     attach_service(app, service)
-    for part in (health, repository, monitoring, signatures, learning, openapi):
+    for part in (health, repository, monitoring, signatures, learning, audit, openapi):
         app.register_blueprint(part.blueprint)
     answer_with_json(app)
     app.wsgi_app = Front(app.wsgi_app, service, Gate(keys, tokens))  # type: ignore[method-assign,assignment]

@@ -92,6 +92,9 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
             "get": _does("How a job is", _ref("Job")),
             "delete": _does("Cancel it", _ref("Job")),
         },
+        "/v1/events": {
+            "get": _does("What happened, newest first", _ref("Events"), query={"before": number, "limit": _page()}),
+        },
         signatures: {
             "parameters": [task],
             "get": _does("Users of a task", _ref("Users"), query={"after": TEXT, "limit": _page()}),
@@ -216,6 +219,9 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
         "Revision": _object(revision),
         "Users": _object({"signatures": {"type": "array", "items": _ref("Revision")}, "next": MAYBE_TEXT}),
         "History": _object({"revisions": {"type": "array", "items": _ref("Revision")}, "next": {"type": ["integer", "null"]}}),
+        "Events": _object({"events": {"type": "array", "items": _ref("Event")}, "next": {"type": ["integer", "null"]}}),
+        "Event": _object({"id": WHOLE, "created": TEXT, "actor": TEXT, "action": TEXT, "task": MAYBE_TEXT, "signature": MAYBE_TEXT,
+                          "revision": {"type": ["integer", "null"]}}),
         "Rollback": {**_object({"revision": {**WHOLE, "minimum": 1, "maximum": 2**31 - 1}}), "additionalProperties": False},
         "Job": _object(described),
     }  # fmt: skip

@@ -27,6 +27,7 @@ from isoform.runtime.signature import Signature, check_name
 from isoform.server.access.guard import actor, require_admin, require_write
 from isoform.server.body import read_body
 from isoform.server.problems import NotFoundError, PreconditionError
+from isoform.server.query import PAGE_LIMIT, number
 from isoform.server.record import RECORD, Record
 from isoform.server.repository import read_object
 from isoform.server.state import get_service
@@ -38,7 +39,6 @@ blueprint = Blueprint("signatures", __name__, url_prefix="/v1/models/<task>/sign
 
 FILE_LIMIT = 4 << 20
 """Longest signature file, in bytes: over a hundred times what a large network's has."""
-PAGE_LIMIT = 1000
 
 
 def _description(revision: Revision) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def listed(task: str) -> dict[str, Any]:
     require_admin()
     service = get_service()
     service.tasks.check(task)
-    limit = _number("limit", service.settings.page, 1, PAGE_LIMIT)
+    limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
     found = service.users.store.users(task, after=request.args.get("after", ""), limit=limit + 1)
     rest = len(found) > limit
     return {
@@ -96,8 +96,8 @@ def shown(task: str, user: str) -> Response:
 def file(task: str, user: str) -> Response:
     """A revision's bytes; the newest one's if none is named. Raises ``NotFoundError`` if they are not there."""
     check_user(task, user)
-    number = _number("revision", 0, 1, 1 << 31)
-    revision, data = _kept(task, user, number or _newest(task, user).revision)
+    wanted = number("revision", 0, 1, 1 << 31)
+    revision, data = _kept(task, user, wanted or _newest(task, user).revision)
     response = Response(data, content_type="application/octet-stream")
     response.headers["Content-Disposition"] = f'attachment; filename="{user}.safetensors"'
     response.set_etag(_tag(revision))
@@ -110,8 +110,8 @@ def revisions(task: str, user: str) -> dict[str, Any]:
     service = get_service()
     check_user(task, user)
     _newest(task, user)
-    limit = _number("limit", service.settings.page, 1, PAGE_LIMIT)
-    before = _number("before", 0, 1, 1 << 31) or None
+    limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
+    before = number("before", 0, 1, 1 << 31) or None
     found = service.users.store.history(task, user, before=before, limit=limit + 1)
     rest = len(found) > limit
     return {
@@ -125,15 +125,15 @@ def rollback(task: str, user: str) -> Response:
     """Let an earlier revision's bytes answer again. Raises ``InputError`` for a malformed body, ``NotFoundError`` for no such revision."""
     check_user(task, user)
     wanted = read_object()
-    number = wanted.get("revision")
-    if type(number) is not int or not 1 <= number < 1 << 31 or len(wanted) != 1:
+    chosen = wanted.get("revision")
+    if type(chosen) is not int or not 1 <= chosen < 1 << 31 or len(wanted) != 1:
         raise InputError('$: {"revision": N}, N a revision\'s number, was expected')
 
     def _made() -> tuple[str, bytes]:
-        revision, data = _kept(task, user, number)
+        revision, data = _kept(task, user, chosen)
         return revision.digest, data
 
-    return _written(task, user, "rollback", str(number).encode(), _made)
+    return _written(task, user, "rollback", str(chosen).encode(), _made)
 
 
 @blueprint.delete("/<user>")
@@ -237,12 +237,3 @@ def _kept(task: str, user: str, number: int) -> tuple[Revision, bytes]:
     if revision is None or data is None:
         raise NotFoundError(f"{task}/{user} has no revision {number}, or it is not kept any longer")
     return revision, data
-
-
-def _number(name: str, default: int, least: int, most: int) -> int:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 12 and least <= int(text) <= most):
-        raise UsageError(f"{name} is {text[:40]!r}, but a whole number from {least} to {most} was expected")
-    return int(text)

@@ -1,0 +1,22 @@
+"""Numbers in a request's query."""
+
+from __future__ import annotations
+
+from flask import request
+
+from isoform.runtime.errors import UsageError
+
+__all__ = ["PAGE_LIMIT", "number"]
+
+PAGE_LIMIT = 1000
+"""Longest page of a list."""
+
+
+def number(name: str, default: int, least: int, most: int) -> int:
+    """A whole number of this request's query, or the default if it is not there. Raises ``UsageError`` if it is out of range."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and least <= int(text) <= most):
+        raise UsageError(f"{name} is {text[:40]!r}, but a whole number from {least} to {most} was expected")
+    return int(text)
