@@ -111,7 +111,8 @@ def serve(
     options = {
         "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "workers": processes, "worker_class": Worker,
         "logger_class": QuietLogger,
-        "threads": opening.request_threads, "keepalive": KEEP_ALIVE_SECONDS, "graceful_timeout": GRACE_SECONDS, "timeout": 120,
+        "threads": opening.request_threads, "worker_connections": 800 + opening.request_threads,  # under 1,024 open files
+        "keepalive": KEEP_ALIVE_SECONDS, "graceful_timeout": GRACE_SECONDS, "timeout": 120,
         "worker_tmp_dir": heartbeat, "loglevel": "warning", "when_ready": when_ready, "worker_exit": worker_exit,
         "child_exit": child_exit,
         "proc_name": "isoform", "limit_request_line": 4094, "limit_request_fields": 64,
