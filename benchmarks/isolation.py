@@ -161,12 +161,13 @@ def summary(bundle: Path, run: Run) -> dict[str, float]:
 
 
 def _times(answers: Sequence[Answer]) -> dict[str, float]:
-    found = {}
+    found = dict[str, float]()
     for kind in ("predict", "put", "rollback"):
         times = [1e3 * (a.ended - a.began) for a in answers if a.kind == kind and a.status in (200, 201)]
         if times:
             found |= {f"{kind}_p{share}_ms": float(np.percentile(times, share)) for share in (50, 99)}
-    return found
+    slowest = max(answers, key=lambda answer: answer.ended - answer.began)
+    return {**found, "longest_seconds": slowest.ended - slowest.began}
 
 
 def summary_rows(figures: dict[str, object]) -> list[tuple[str, float]]:

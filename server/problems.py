@@ -30,6 +30,9 @@ __all__ = [
 
 log = logging.getLogger("isoform.server")
 
+LONGEST = 1000
+"""Characters of an error: what a client sent wrong is quoted to it, but not all of a long thing."""
+
 
 class NotFoundError(IsoformError):
     """There is nothing of that name."""
@@ -73,6 +76,8 @@ def _our_error(problem: IsoformError) -> tuple[Response, int]:
         if status == 503:
             text = "the signature store does not answer; try again"
     _count(type(problem).__name__.removesuffix("Error"))
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 200]} … {text[-190:]}"
     response = jsonify(error=text)
     if status == 503:
         response.headers["Retry-After"] = "1"
