@@ -66,7 +66,8 @@ def main() -> int:
         [kind, *(str(sum(_column(a) == name for a in run.answers if a.kind == kind)) for name in COLUMNS)]
         for kind in (*KINDS, "job")
     ]
-    title = f"{arguments.clients} clients, {arguments.users} users, {arguments.seconds:g} s, {figures['store']}, {run.kills} kills, {figures['machine']}, {figures['date']}"
+    who = f"{arguments.clients} clients, {arguments.users} users, {arguments.seconds:g} s"
+    title = f"{who}, {figures['store']}, {run.kills} kills, {figures['machine']}, {figures['date']}"
     print_table(title, ["request", *COLUMNS], rows)
     print_table("judged afterwards", ["figure", ""], [[k, f"{v:.6g}"] for k, v in summary_rows(figures)])
     write_json(arguments.json, figures)
@@ -172,8 +173,13 @@ def _times(answers: Sequence[Answer]) -> dict[str, float]:
 
 def summary_rows(figures: dict[str, object]) -> list[tuple[str, float]]:
     """The numbers to print, faults first."""
-    numbers = {key: value for key, value in figures.items() if isinstance(value, int | float) and not isinstance(value, bool)}
-    names = [*FAULTS, *(key for key in numbers if key not in (*FAULTS, "cores", "seconds", "clients", "users", "kill_every"))]
+    numbers = {
+        key: value for key, value in figures.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    names = [
+        *FAULTS,
+        *(key for key in numbers if key not in (*FAULTS, "cores", "seconds", "clients", "users", "kill_every")),
+    ]
     return [(name, float(numbers[name])) for name in names]
 
 

@@ -119,7 +119,7 @@ class Crowd:
         self.address, self.users, self.bases, self.batches, self.lesson = address, users, bases, batches, lesson
         self.sent = dict[str, bytes]()
         """Digest → file, of every signature that was put."""
-        self.newest = {user: 1 for user in users}
+        self.newest = dict.fromkeys(users, 1)
         """Revisions that some client has seen."""
         self._seed = seed
 

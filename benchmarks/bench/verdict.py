@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import sqlalchemy as sql
-from bench.crowd import Answer, Batch
 
+from bench.crowd import Answer, Batch
 from isoform.runtime import Runtime, Signature
 from isoform.runtime.spec import Array
 from isoform.server.store.schema import revisions
@@ -88,7 +88,7 @@ def judge(
     )
     return {
         **_arithmetic(predictions, history, runtime, batches, sent),
-        "backwards": _backwards(answers, predictions, acknowledged),
+        "backwards": _backwards(predictions, acknowledged),
         "lost": sum(_is_lost(answer, made, history) for answer, made in acknowledged),
         "torn": sum(_is_torn(kept) for kept in history.values()),
         "twice": sum(_times_put(history, *put) > 1 for put in keys),
@@ -112,7 +112,9 @@ def _arithmetic(
     wrong, equal, largest, others = 0, 0, 0.0, list[float]()
     last = dict[int, tuple[str, Array]]()
     by_digest = sorted(predictions, key=lambda answer: str(answer.told.get("parameters", {}).get("digest")))
-    for digest, group in itertools.groupby(by_digest, key=lambda answer: answer.told.get("parameters", {}).get("digest")):
+    for digest, group in itertools.groupby(
+        by_digest, key=lambda answer: answer.told.get("parameters", {}).get("digest")
+    ):
         signature = bases.get(digest)
         if signature is None and digest in files:
             signature = Signature.decode(files[digest])
@@ -124,7 +126,11 @@ def _arithmetic(
             assert answer.logits is not None
             expected = runtime.predict(batches[answer.batch].x, signature)
             scale = float(np.abs(expected).max())
-            difference = float(np.abs(answer.logits - expected).max()) / scale if answer.logits.shape == expected.shape else np.inf
+            difference = (
+                float(np.abs(answer.logits - expected).max()) / scale
+                if answer.logits.shape == expected.shape
+                else np.inf
+            )
             wrong += not difference <= TOLERANCE
             equal += difference == 0
             largest = max(largest, difference)
@@ -147,9 +153,7 @@ def _belongs(answer: Answer, digest: str, history: History, bases: Mapping[str, 
     return told.get("signature") == answer.user.name and kept is not None and kept.digest == digest
 
 
-def _backwards(
-    answers: Sequence[Answer], predictions: Sequence[Answer], acknowledged: Sequence[tuple[Answer, int]]
-) -> int:
+def _backwards(predictions: Sequence[Answer], acknowledged: Sequence[tuple[Answer, int]]) -> int:
     """How many predictions came from a revision older than one that was known when they were asked for."""
     known = collections.defaultdict[Whose, list[tuple[float, int]]](list)
     asked = [answer for answer in predictions if answer.user is not None]
