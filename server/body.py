@@ -9,7 +9,7 @@ import gzip
 import zlib
 
 from flask import Request, Response
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
 from isoform.runtime.errors import InputError
 
@@ -31,9 +31,14 @@ def read_body(request: Request, *, limit: int) -> bytes:
     Raises:
         RequestEntityTooLarge: If it is longer.
         UnsupportedMediaType: If it is encoded in a way that is not known.
-        InputError: If it is not what its encoding says.
+        InputError: If it is not what its encoding says, or breaks off.
     """
-    data = request.get_data(cache=False)
+    try:
+        data = request.get_data(cache=False)
+    except HTTPException:
+        raise
+    except Exception:  # a server's own way of saying so: gunicorn's errors are no OSError
+        raise InputError("the body cannot be read: its chunks are malformed, or it breaks off") from None
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return data

@@ -31,6 +31,10 @@ class Ask:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
 
+    def __repr__(self) -> str:
+        shown = (self.method, self.path, self.query, self.headers, self.body)
+        return f"Ask{tuple(value if len(repr(value)) < 400 else repr(value)[:400] for value in shown)}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
