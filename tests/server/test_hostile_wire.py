@@ -122,13 +122,17 @@ def test_garbage(server, capsys) -> None:
             assert status < 500 or status in (501, 505), data
     grown = server.memory_bytes() - start
     with capsys.disabled():
-        print(f"\nwire: {CONNECTIONS} connections; statuses {counts}; the workers' memory grew by {grown / 2**20:.1f} MiB")
+        print(
+            f"\nwire: {CONNECTIONS} connections; statuses {counts}; the workers' memory grew by {grown / 2**20:.1f} MiB"
+        )
     assert {200, 400, 404} <= set(counts)
     assert grown < GROWTH_BYTES
     assert lives(server)
 
 
-@pytest.mark.parametrize("start", [b"", GET, POST + b"Content-Length: 1000\r\n\r\n{"], ids=["nothing", "half a head", "half a body"])
+@pytest.mark.parametrize(
+    "start", [b"", GET, POST + b"Content-Length: 1000\r\n\r\n{"], ids=["nothing", "half a head", "half a body"]
+)
 def test_who_sends_slowly_stops_nobody(start, server) -> None:
     """Forty clients who begin and do not go on: others are answered meanwhile."""
     slow = [socket.create_connection((server.host, server.port), timeout=10) for _ in range(40)]
