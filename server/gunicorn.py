@@ -18,6 +18,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from isoform.server.opening import Opening
+from isoform.server.patience import PatientWorker
 
 __all__ = ["serve"]
 
@@ -74,7 +75,7 @@ def serve(opening: Opening, *, host: str, port: int, processes: int, ready: Call
     memory = Path("/dev/shm")  # gunicorn's heartbeat is a file: on a slow disk it would stall a process
     heartbeat = str(memory) if os.access(memory, os.W_OK) else None
     options = {
-        "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "workers": processes, "worker_class": "gthread",
+        "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "workers": processes, "worker_class": PatientWorker,
         "threads": opening.request_threads, "keepalive": KEEP_ALIVE_SECONDS, "graceful_timeout": GRACE_SECONDS, "timeout": 120,
         "worker_tmp_dir": heartbeat, "loglevel": "warning", "when_ready": when_ready, "worker_exit": worker_exit,
         "child_exit": child_exit,

@@ -42,10 +42,11 @@ SMUGGLED = {
     "a zero byte": POST + b"X: a\0b\r\n\r\n",
 }  # fmt: skip
 PIECES = [
-    b"GET ", b"POST ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"/", b"/v2", b" HTTP/1.1\r\n", b" HTTP/9.9\r\n", b" HTTP/1.0\r\n", b"Host: x\r\n", b"\r\n", b"\n", b"\r",
-    b"\0", b"\xff" * 9, b"X: " + b"a" * 9000 + b"\r\n", b"X: y\r\n" * 200, b"A" * 5000, b": \r\n", b" \r\n", b"Content-Length: 9\r\n", b"Connection: keep-alive\r\n",
-    b"Expect: 100-continue\r\n", b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n", b"\x16\x03\x01\x02\x00\x01",
-    b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n", b"0\r\n\r\n", b"ffffffff\r\n", b"http://evil.example/", b"*", b"?" + b"x" * 4000, b"#", b"%00", b"..",
+    b"GET ", b"POST ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"/", b"/v2", b" HTTP/1.1\r\n", b" HTTP/9.9\r\n", b" HTTP/1.0\r\n", b"Host: x\r\n",
+    b"\r\n", b"\n", b"\r", b"\0", b"\xff" * 9, b"X: " + b"a" * 9000 + b"\r\n", b"X: y\r\n" * 200, b"A" * 5000, b": \r\n", b" \r\n",
+    b"Content-Length: 9\r\n", b"Connection: keep-alive\r\n", b"Expect: 100-continue\r\n", b"\x16\x03\x01\x02\x00\x01",
+    b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"5\r\nhello\r\n", b"0\r\n\r\n", b"ffffffff\r\n", b"http://evil.example/", b"*", b"?" + b"x" * 4000, b"#", b"%00", b"..",
     b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n", b"Forwarded: for=1\r\n", b"Host: a\r\nHost: b\r\n",
 ]  # fmt: skip
 
@@ -103,6 +104,37 @@ def test_two_requests_get_two_answers(server) -> None:
     assert statuses(talk(server, POST + b"Content-Length: 2\r\n\r\n{}" + INSIDE)) == [200, 404]
 
 
+def test_slowly_is_not_never(server) -> None:
+    """A request whose bytes come one by one, and one whose client waits to be told to go on, are answered; on one connection."""
+    with socket.create_connection((server.host, server.port), timeout=10) as connection:
+
+        def until(end: bytes) -> list[int]:
+            found = b""
+            while not found.endswith(end):
+                part = connection.recv(65536)
+                assert part
+                found += part
+            return statuses(found)
+
+        for byte in POST + b"Content-Length: 2\r\n\r\n{}":
+            connection.sendall(bytes([byte]))
+            time.sleep(0.002)
+        assert until(b"]\n") == [200]
+        connection.sendall(POST + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert until(b"\r\n\r\n") == [100]
+        connection.sendall(b"{}")
+        assert until(b"]\n") == [200]
+
+
+def test_who_says_nothing_is_hung_up_on(server) -> None:
+    """After a while; and one who waits for nothing does not hold up the end of the server, which ``served`` would say."""
+    with socket.create_connection((server.host, server.port), timeout=30) as connection:
+        connection.sendall(GET)
+        began = time.monotonic()
+        assert connection.recv(1) == b""
+        assert 5 < time.monotonic() - began < 25
+
+
 def test_garbage(server, capsys) -> None:
     """Thousands of connections with bytes of all kinds: no 5xx, no memory that grows, and it answers afterwards."""
     rng, counts, start = random.Random(0), {}, 0
@@ -130,9 +162,14 @@ def test_garbage(server, capsys) -> None:
     assert lives(server)
 
 
-@pytest.mark.parametrize(
-    "start", [b"", GET, POST + b"Content-Length: 1000\r\n\r\n{"], ids=["nothing", "half a head", "half a body"]
-)
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\n"
+STARTS = {
+    "nothing": b"", "half a head": GET, "half a body": POST + b"Content-Length: 1000\r\n\r\n{", "half a chunk": CHUNKED,
+    "one and a half": GET + b"\r\n" + GET,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 def test_who_sends_slowly_stops_nobody(start, server) -> None:
     """Forty clients who begin and do not go on: others are answered meanwhile."""
     slow = [socket.create_connection((server.host, server.port), timeout=10) for _ in range(40)]
