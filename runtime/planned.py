@@ -11,6 +11,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
+
 from isoform.runtime.bound import Binding, BlockWeights, OwnWeights, Shared, Stages
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.cache import Cache
@@ -63,11 +65,16 @@ class PlanEngine:
     @contextlib.contextmanager
     def bound(self, signature: Signature) -> Iterator[Binding]:
         """A binding with a signature's weights, for one run at a time; ``SignatureError`` if the signature does not fit."""
-        with self._hot.borrow(signature.digest, lambda make_room: self._swapped_in(signature, make_room)) as weights:
+        with self._hot.borrow(signature.digest, lambda make_room: self._swap(signature, make_room)) as weights:
             self._turn += 1
             binding = weights.take(self._turn)
             yield binding
             weights.give(binding)
+
+    def _swap(self, signature: Signature, make_room: Callable[[], Weights | None]) -> tuple[Weights, int]:
+        """As below, without numpy's word on numbers that grow too large: logits that are not finite are refused where they come out."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._swapped_in(signature, make_room)
 
     def _swapped_in(self, signature: Signature, make_room: Callable[[], Weights | None]) -> tuple[Weights, int]:
         """A signature's weights, in the place of others' where there are; and how many bytes they take."""

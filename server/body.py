@@ -10,7 +10,7 @@ import zlib
 from typing import Any
 
 from werkzeug.datastructures import Accept
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.http import parse_accept_header
 from werkzeug.wsgi import get_input_stream
 
@@ -34,12 +34,16 @@ def read_body(environ: dict[str, Any], *, limit: int) -> bytes:
     Raises:
         RequestEntityTooLarge: If it is longer.
         UnsupportedMediaType: If it is encoded in a way that is not known.
-        InputError: If it is not what its encoding says.
+        InputError: If it is not what its encoding says, or breaks off.
     """
     try:
         data: bytes = get_input_stream(environ, max_content_length=limit).read()
     except RequestEntityTooLarge:
         raise _too_long(limit) from None
+    except HTTPException:
+        raise
+    except Exception:  # a server's own way of saying so: gunicorn's errors are no OSError
+        raise InputError("the body cannot be read: its chunks are malformed, or it breaks off") from None
     encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
     if encoding in ("", "identity"):
         return data

@@ -1,52 +1,43 @@
-"""gunicorn's worker of threads, with four things changed that a server of small networks needs.
+"""gunicorn's worker of threads, with three things changed that a server of small networks needs; a fourth is in ``patience.py``.
 
-A request that comes when too many wait is answered 503 by a thread that is kept for it, not after all the others. A connection that
-says nothing, or stops in the middle of a request, does not keep a thread: gunicorn gives one to every new connection for up to five
-seconds, and to half a request for ever. A thread that has answered waits a moment for the same connection's next request, while
-another is free: handing it over to the main thread and back costs as much as a prediction. And a connection that is closed
-while its client still sends is waited for by its thread, not by the main one.
+A request that comes when too many wait is answered 503 by a thread that is kept for it, not after all the others. A thread that has
+answered waits a moment for the same connection's next request, while another is free: handing it over to the main thread and back
+costs as much as a prediction. And a connection that is closed while its client still sends is waited for by its thread, not by the main one.
 """
 
 from __future__ import annotations
 
 import select
-import selectors
 import socket
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
-from gunicorn.glogging import Logger
 from gunicorn.util import close, close_graceful
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import TConn
 
 from isoform.server.admission import Admission, Ticket
+from isoform.server.patience import PatientWorker
 
-__all__ = ["QuietLogger", "Worker"]
+__all__ = ["Connection", "Worker"]
 
 LINGER_SECONDS = 0.005
-STALL_SECONDS = 10.0
-"""So long a client may pause in the middle of a request."""
 CLOSE_SECONDS = 0.5
 
 
-class _Impatient(socket.socket):
-    """A socket whose blocking operations end after ``STALL_SECONDS``."""
+class Connection(TConn):  # type: ignore[misc]
+    """A client's."""
 
-    def setblocking(self, flag: bool) -> None:
-        self.settimeout(STALL_SECONDS if flag else 0.0)
-
-
-class _Connection(TConn):  # type: ignore[misc]
-    def close(self, graceful: bool = False) -> None:  # noqa: ARG002 - a connection's thread has waited for its client
+    def close(self, graceful: bool = False) -> None:  # noqa: ARG002 - its thread has waited for its client
+        """Close it."""
         close(self.sock)
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
+class Worker(PatientWorker):
     """One process. Its application has ``admission``."""
+
+    connection_class = Connection
 
     def init_process(self) -> None:
         """In the process, before it serves."""
@@ -59,19 +50,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _admission(self) -> Admission:
         admission: Admission = self.app.admission
         return admission
-
-    def accept(self, listener: Any) -> None:
-        """A new connection: watched until it says something."""
-        try:
-            plain, address = listener.accept()
-        except OSError:
-            return  # another process has it, or it is gone
-        self.nr_conns += 1
-        client = _Impatient(fileno=plain.detach())
-        connection = _Connection(self.cfg, client, address, listener.getsockname())
-        connection.timeout = time.monotonic() + self.cfg.keepalive
-        self.pending_conns.append(connection)
-        self.poller.register(client, selectors.EVENT_READ, partial(self.on_pending_socket_readable, connection))
 
     def enqueue_req(self, conn: Any) -> None:
         """A connection has a request."""
@@ -98,20 +76,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 self._busy -= 1
 
     def _next(self, conn: Any) -> bool:
-        """Whether the connection's next request is here, or comes in a moment."""
-        if not self.alive or self._busy >= self.cfg.threads or conn.parser.unreader.buf.getvalue():
+        """Whether the connection's next request is here, or comes in a moment. What there is of it is kept for whoever reads it."""
+        unread = conn.parser.unreader
+        if not self.alive or self._busy >= self.cfg.threads or unread.buf.getvalue():
             return False
         waiting = select.poll()
         waiting.register(conn.sock, select.POLLIN)
-        return bool(waiting.poll(1e3 * LINGER_SECONDS))
-
-
-class QuietLogger(Logger):  # type: ignore[misc]
-    """gunicorn's, without a traceback for every client that stalled."""
-
-    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log what was raised."""
-        if isinstance(sys.exc_info()[1], TimeoutError):
-            self.debug("a client stalled")
-        else:
-            super().exception(msg, *args, **kwargs)
+        if not waiting.poll(1e3 * LINGER_SECONDS):
+            return False
+        try:
+            part = socket.socket.recv(conn.sock, 1 << 16, socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        unread.unread(part)
+        return self._is_there(part, fresh=len(part))

@@ -22,7 +22,7 @@ from gunicorn.arbiter import Arbiter
 
 from isoform.server.admission import Admission
 from isoform.server.draining import Draining
-from isoform.server.gthread import QuietLogger, Worker
+from isoform.server.gthread import Worker
 from isoform.server.opening import Opening
 
 __all__ = ["serve"]
@@ -110,7 +110,6 @@ def serve(
     heartbeat = str(memory) if os.access(memory, os.W_OK) else None
     options = {
         "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "workers": processes, "worker_class": Worker,
-        "logger_class": QuietLogger,
         "threads": opening.request_threads, "worker_connections": 800 + opening.request_threads,  # under 1,024 open files
         "keepalive": KEEP_ALIVE_SECONDS, "graceful_timeout": GRACE_SECONDS, "timeout": 120,
         "worker_tmp_dir": heartbeat, "loglevel": "warning", "when_ready": when_ready, "worker_exit": worker_exit,

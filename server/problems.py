@@ -37,6 +37,8 @@ log = logging.getLogger("isoform.server")
 REASON = "isoform.reason"
 """In a request's environment: the kind of error that it came to."""
 INSIDE = "an error inside the server; its log has the details"
+LONGEST = 1000
+"""Characters of an error: what a client sent wrong is quoted to it, but not all of a long thing."""
 
 
 class NotFoundError(IsoformError):
@@ -95,6 +97,8 @@ def refusal(problem: Exception) -> tuple[Answer, str]:
     if status in (500, 503) and not isinstance(problem, BusyError):
         log.error("%s", problem)
         text = "the signature store does not answer; try again" if status == 503 else INSIDE
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 200]} … {text[-190:]}"
     if status in (429, 503):
         seconds = problem.seconds if isinstance(problem, TooManyError) else 1
         headers.append(("Retry-After", str(max(1, math.ceil(seconds)))))

@@ -88,8 +88,7 @@ def shown(task: str, user: str) -> Response:
     """The newest revision."""
     check_user(task, user)
     newest = _newest(task, user)
-    response = _answer(newest, 200)
-    return response.make_conditional(request)  # type: ignore[return-value]
+    return _conditional(_answer(newest, 200), newest)
 
 
 @blueprint.get("/<user>/file")
@@ -101,7 +100,7 @@ def file(task: str, user: str) -> Response:
     response = Response(data, content_type="application/octet-stream")
     response.headers["Content-Disposition"] = f'attachment; filename="{user}.safetensors"'
     response.set_etag(_tag(revision))
-    return response.make_conditional(request)  # type: ignore[return-value]
+    return _conditional(response, revision)
 
 
 @blueprint.get("/<user>/revisions")
@@ -183,6 +182,17 @@ def _answer(revision: Revision, status: int, *, again: bool = False) -> Response
     if again:
         response.headers["Idempotent-Replayed"] = "true"
     return response
+
+
+def _conditional(response: Response, revision: Revision) -> Response:
+    """The answer to a GET: 304 if the client has it already; raises ``PreconditionError`` if it wants another one."""
+    if "If-Match" in request.headers:
+        if not (request.if_match.star_tag or request.if_match.contains(_tag(revision))):
+            raise PreconditionError(
+                f"If-Match is {request.headers['If-Match'][:80]}, but this is revision {_tag(revision)}; read it without If-Match"
+            )
+        return response  # werkzeug would say 412 to "*", and send the revision with it
+    return response.make_conditional(request)  # type: ignore[return-value]
 
 
 def _tag(revision: Revision) -> str:

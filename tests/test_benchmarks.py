@@ -21,7 +21,7 @@ def quick(folder, name, *words) -> tuple[str, dict]:
 
 def test_every_benchmark_is_tested() -> None:
     """A benchmark that is added here needs a test below."""
-    assert BENCHMARKS == ["adapt.py", "personalize.py", "swap.py"]
+    assert BENCHMARKS == ["adapt.py", "isolation.py", "personalize.py", "store.py", "swap.py"]
 
 
 def test_swap(tmp_path) -> None:
@@ -89,3 +89,25 @@ def test_adapt(shared, tmp_path) -> None:
     assert 0 < figures["mnist.cost_over_forward"]["auto"] < 40
     assert figures["mnist.peak_rss_mb, auto"] < figures["mnist.peak_rss_mb, torch tent"]
     assert "</svg>" in (tmp_path / "out.svg").read_text()
+
+
+def test_isolation(compiled, tmp_path) -> None:
+    """Nothing wrong and nothing lost, with and without kills, is ``tests/server/test_isolation.py``; here, that it runs as a command."""
+    words = ("--bundle", compiled, "--seconds", "2", "--clients", "4", "--users", "8")
+    printed, figures = quick(tmp_path, "isolation.py", *words)
+    assert "another's" in printed
+    assert figures["wrong"] == figures["lost"] == figures["opened"] == figures["failed"] == 0
+    assert figures["predictions_checked"] > 20
+    assert figures["predict_p50_ms"] > 0
+
+
+def test_store(tmp_path) -> None:
+    """Few users: every place has its size and its times; a signature takes little more than its file."""
+    printed, figures = quick(tmp_path, "store.py", "--users", "3000")
+    assert "newest_warm_p50_us" in printed
+    for place in ("store", "table", "folder"):
+        assert figures[f"{place}.bytes_per_signature"] > 568
+        for what in ("data_warm", "data_cold", "append"):
+            assert 0 < figures[f"{place}.{what}_p50_us"] <= figures[f"{place}.{what}_p99_us"]
+    assert figures["store.bytes_per_signature"] < 1024
+    assert figures["store.page_p50_us"] > 0

@@ -112,6 +112,10 @@ def _head(body: bytes, json_bytes: int | None) -> tuple[dict[str, Any], Tail]:
     identity = content.get("id")
     if identity is not None and not isinstance(identity, str):
         raise InputError(f"$.id: a text was expected, but a {kind_of(identity)} came")
+    try:
+        (identity or "").encode()  # it is echoed
+    except UnicodeEncodeError:
+        raise InputError("$.id: it holds half of a surrogate pair, which no UTF-8 can say; send another id") from None
     return content, tail
 
 

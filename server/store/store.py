@@ -269,8 +269,8 @@ class Store:
             .limit(limit)
             .subquery()
         )
-        both = (revisions.c.user == names.c.user, revisions.c.revision == names.c.newest)
-        query = _LISTED.join(names, sql.and_(*both)).where(revisions.c.task == task).order_by(revisions.c.user)
+        both = (revisions.c.task == task, revisions.c.user == names.c.user, revisions.c.revision == names.c.newest)
+        query = _LISTED.select_from(names.join(revisions, sql.and_(*both))).order_by(names.c.user)
         with self.reading() as connection:
             return [_revision(row) for row in connection.execute(query).all()]
 

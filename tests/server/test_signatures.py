@@ -141,6 +141,9 @@ def test_preconditions(keeper, runtime) -> None:
     tag = keeper.put(ALICE, data=first, headers={"If-None-Match": "*"}).headers["ETag"]
     assert keeper.put(ALICE, data=second, headers={"If-None-Match": "*"}).status_code == 412
     assert keeper.get(ALICE, headers={"If-None-Match": tag}).status_code == 304
+    for wanted, status in (("*", 200), (tag, 200), ('"1-x"', 412)):
+        for path in (ALICE, f"{ALICE}/file"):
+            assert keeper.get(path, headers={"If-Match": wanted}).status_code == status
     assert keeper.put(ALICE, data=second, headers={"If-Match": tag}).status_code == 200
     for method, path in ((keeper.put, ALICE), (keeper.delete, ALICE)):
         stale = method(path, data=first, headers={"If-Match": tag})

@@ -14,9 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from serving import serving
 
-from isoform.server import gthread
-from isoform.server.gthread import _Impatient
-
 INFER = "/v2/models/plain/infer"
 
 
@@ -54,18 +51,6 @@ def test_silent_clients_keep_nobody_waiting(compiled) -> None:
             began = time.monotonic()
             assert ask(server, INFER, *body(1))[0] == 200
             assert time.monotonic() - began < 3
-
-
-def test_a_client_that_stalls_is_dropped(monkeypatch) -> None:
-    """Reading from a client that has paused for too long ends; one that goes on is read."""
-    monkeypatch.setattr(gthread, "STALL_SECONDS", 0.2)
-    ours, theirs = socket.socketpair()
-    with _Impatient(fileno=ours.detach()) as ours, theirs:
-        ours.setblocking(True)
-        theirs.sendall(b"GET")
-        assert ours.recv(10) == b"GET"
-        with pytest.raises(TimeoutError):
-            ours.recv(10)
 
 
 def test_keep_alive_and_pipelining(compiled) -> None:

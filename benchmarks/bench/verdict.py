@@ -1,0 +1,187 @@
+"""Is what clients were told true? Judged afterwards, from what they wrote down and what the store holds, by a runtime of our own.
+
+    wrong       a prediction that is not what its digest's signature gives offline, or whose digest is not that user's at that revision
+    backwards   a prediction from a revision that is older than one that some client had been told of before it asked
+    lost        a revision that was acknowledged and is not in the store, or holds another digest there
+    torn        a user whose revisions do not count 1, 2, … or do not name the one before as their parent
+    twice       a put with an idempotency key that was done more than once
+    opened      a request for somebody else's signature that was not refused
+    failed      an answer of 500 or above, but for a 503 that says why
+
+An answer equals the offline one to the bit where both ran as one batch of the same size; a server may put requests together, and then
+the last bits may differ: ``TOLERANCE``, in proportion to the largest logit.
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import sqlalchemy as sql
+
+from bench.crowd import Answer, Batch
+from isoform.runtime import Runtime, Signature
+from isoform.runtime.spec import Array
+from isoform.server.store.schema import revisions
+from isoform.server.store.store import Store
+
+__all__ = ["FAULTS", "History", "Kept", "judge", "read_history"]
+
+TOLERANCE = 1e-4
+FAULTS = ("wrong", "backwards", "lost", "torn", "twice", "opened", "failed")
+
+Whose = tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A revision as the store holds it."""
+
+    digest: str
+    parent: str | None
+    action: str
+    data: bytes | None
+
+
+History = dict[Whose, dict[int, Kept]]
+"""(task, user) → revision → what it is."""
+
+
+def read_history(store: Store) -> History:
+    """All that a store holds."""
+    found: History = collections.defaultdict(dict)
+    with store.reading() as connection:
+        for row in connection.execute(sql.select(revisions)):
+            data = None if row.data is None else bytes(row.data)
+            parent = None if row.parent is None else bytes(row.parent).hex()
+            found[row.task, row.user][row.revision] = Kept(bytes(row.digest).hex(), parent, row.action, data)
+    return dict(found)
+
+
+def judge(
+    answers: Sequence[Answer], history: History, runtime: Runtime, batches: Sequence[Batch], sent: Mapping[str, bytes]
+) -> dict[str, float]:
+    """Count faults.
+
+    Args:
+        answers: What clients were told.
+        history: What the store holds after the end.
+        runtime: Over the bundle that was served.
+        batches: What they asked about.
+        sent: Files that they put, by digest.
+
+    Returns:
+        ``FAULTS`` → how many, and how many were looked at: ``predictions_checked``, ``bit_equal_share``, ``largest_difference`` (in
+        proportion to the largest logit), ``other_signatures_difference`` (the same between answers of different signatures about the
+        same samples, first percentile: what a mix-up would look like), ``acknowledged``, ``never_acknowledged``.
+    """
+    predictions = [answer for answer in answers if answer.logits is not None and answer.kind in ("predict", "base")]
+    acknowledged = [(answer, made) for answer in answers if (made := answer.acknowledged) is not None]
+    held = {(whose, number) for whose, kept in history.items() for number in kept}
+    told = {(_whose(answer), made) for answer, made in acknowledged}
+    keys = collections.Counter(
+        (_whose(answer), answer.digest) for answer in {a.key: a for a in answers if a.key}.values()
+    )
+    return {
+        **_arithmetic(predictions, history, runtime, batches, sent),
+        "backwards": _backwards(predictions, acknowledged),
+        "lost": sum(_is_lost(answer, made, history) for answer, made in acknowledged),
+        "torn": sum(_is_torn(kept) for kept in history.values()),
+        "twice": sum(_times_put(history, *put) > 1 for put in keys),
+        "opened": sum(answer.kind == "another's" and answer.status not in (0, 403) for answer in answers),
+        "failed": sum(answer.status >= 500 and not (answer.status == 503 and "error" in answer.told) for answer in answers),
+        "acknowledged": len(told), "never_acknowledged": len({entry for entry in held if entry[1] > 1} - told),
+    }  # fmt: skip
+
+
+def _whose(answer: Answer) -> Whose:
+    assert answer.user is not None
+    return answer.user.task, answer.user.name
+
+
+def _arithmetic(
+    predictions: Sequence[Answer], history: History, runtime: Runtime, batches: Sequence[Batch], sent: Mapping[str, bytes]
+) -> dict[str, float]:  # fmt: skip
+    files = {entry.digest: entry.data for kept in history.values() for entry in kept.values() if entry.data is not None}
+    files.update(sent)  # what a client put itself needs no word of the store
+    bases = {runtime.signature(task).digest: runtime.signature(task) for task in runtime.tasks}
+    wrong, equal, largest, others = 0, 0, 0.0, list[float]()
+    last = dict[int, tuple[str, Array]]()
+    by_digest = sorted(predictions, key=lambda answer: str(answer.told.get("parameters", {}).get("digest")))
+    for digest, group in itertools.groupby(
+        by_digest, key=lambda answer: answer.told.get("parameters", {}).get("digest")
+    ):
+        signature = bases.get(digest)
+        if signature is None and digest in files:
+            signature = Signature.decode(files[digest])
+        for answer in group:
+            assert answer.batch is not None
+            if signature is None or not _belongs(answer, digest, history, bases):
+                wrong += 1
+                continue
+            assert answer.logits is not None
+            expected = runtime.predict(batches[answer.batch].x, signature)
+            scale = float(np.abs(expected).max())
+            difference = (
+                float(np.abs(answer.logits - expected).max()) / scale
+                if answer.logits.shape == expected.shape
+                else np.inf
+            )
+            wrong += not difference <= TOLERANCE
+            equal += difference == 0
+            largest = max(largest, difference)
+            other = last.get(answer.batch)
+            if other is not None and other[0] != digest and other[1].shape == expected.shape:
+                others.append(float(np.abs(other[1] - expected).max()) / scale)
+            last[answer.batch] = digest, expected
+    return {
+        "predictions_checked": len(predictions), "wrong": wrong, "bit_equal_share": equal / max(1, len(predictions)),
+        "largest_difference": largest, "other_signatures_difference": float(np.percentile(others, 1)) if others else float("nan"),
+    }  # fmt: skip
+
+
+def _belongs(answer: Answer, digest: str, history: History, bases: Mapping[str, Signature]) -> bool:
+    """Whether that signature is whose was asked for."""
+    told = answer.told["parameters"]
+    if answer.user is None:
+        return set(told) == {"digest"} and digest in bases and bases[digest].task == answer.told["model_name"]
+    kept = history.get(_whose(answer), {}).get(told.get("revision"))
+    return told.get("signature") == answer.user.name and kept is not None and kept.digest == digest
+
+
+def _backwards(predictions: Sequence[Answer], acknowledged: Sequence[tuple[Answer, int]]) -> int:
+    """How many predictions came from a revision older than one that was known when they were asked for."""
+    known = collections.defaultdict[Whose, list[tuple[float, int]]](list)
+    asked = [answer for answer in predictions if answer.user is not None]
+    for answer, revision in [*acknowledged, *((answer, answer.told["parameters"]["revision"]) for answer in asked)]:
+        known[_whose(answer)].append((answer.ended, revision))
+    times, highest = dict[Whose, list[float]](), dict[Whose, list[int]]()
+    for whose, events in known.items():
+        events.sort()
+        times[whose] = [moment for moment, _ in events]
+        highest[whose] = list(itertools.accumulate((revision for _, revision in events), max))
+    found = 0
+    for answer in asked:
+        before = bisect.bisect_left(times[_whose(answer)], answer.began)
+        found += before > 0 and answer.told["parameters"]["revision"] < highest[_whose(answer)][before - 1]
+    return found
+
+
+def _is_lost(answer: Answer, revision: int, history: History) -> bool:
+    kept = history.get(_whose(answer), {}).get(revision)
+    return kept is None or ("digest" in answer.told and kept.digest != answer.told["digest"])
+
+
+def _is_torn(kept: Mapping[int, Kept]) -> bool:
+    numbers = sorted(kept)
+    parents = [None, *(kept[number].digest for number in numbers[:-1])]
+    return numbers != [*range(1, len(numbers) + 1)] or [kept[number].parent for number in numbers] != parents
+
+
+def _times_put(history: History, whose: Whose, digest: str | None) -> int:
+    """How often a digest became the newest, but for being gone back to."""
+    return sum(entry.digest == digest and entry.action == "put" for entry in history.get(whose, {}).values())
