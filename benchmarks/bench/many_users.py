@@ -1,0 +1,71 @@
+"""A server with thousands of users: their signatures in its store, and what a random one costs beside always the same one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sql
+
+from bench.harness import Figures
+from bench.http_servers import Server
+from bench.load import Load
+from bench.people import users
+from bench.wire import wire
+from isoform.runtime import Signature
+from isoform.runtime.bundle import Bundle
+from isoform.runtime.plan_cache import cached_plan
+from isoform.runtime.spec import Array
+from isoform.server.store.schema import revisions
+from isoform.server.store.store import Store, now
+
+__all__ = ["bytes_of_a_user", "fill_store", "free_bytes", "many_users", "names"]
+
+
+def names(count: int) -> list[str]:
+    """Users' names, all equally long."""
+    return [f"user{number:06}" for number in range(count)]
+
+
+def bytes_of_a_user(bundle: Bundle) -> int:
+    """What a hot user holds in memory: folded weights, 4 bytes each."""
+    return 4 * len(cached_plan(bundle.require_compiled().portable, bundle.spec, bundle.tensors).gather)
+
+
+def free_bytes() -> int:
+    """Memory that is free, or would be if it were asked for; Linux."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def fill_store(path: Path, bundle: Bundle, count: int) -> None:
+    """Write what ``Store.append`` would, of all users in one transaction: one wait for the disk, not ten thousand."""
+    moment = now()
+    rows = [
+        {
+            "task": "base", "user": name, "revision": 1, "digest": bytes.fromhex(Signature.decode(data).digest), "parent": None,
+            "action": "put", "actor": "benchmark", "created": moment, "data": data,
+        }
+        for name, data in zip(names(count), users(bundle, count, "mixture"), strict=True)
+    ]  # fmt: skip
+    with Store(f"sqlite:///{path}") as store, store.writing() as connection:
+        connection.execute(sql.insert(revisions), rows)
+
+
+def many_users(load: Load, server: Server, samples: Array, *, count: int, seconds: float, rounds: int) -> Figures:
+    """Answers per second with one user, and with a random one each time; in turn, 8 connections, binary.
+
+    First every user once, which is what cold ones cost: read from the store, checked, folded.
+    """
+    request, port, everybody = wire("isoform", "binary", samples, named=True), server.ports["binary"], names(count)
+    first = load(request, port, connections=8, seconds=0, users=everybody, each=True)
+    single, several = list[float](), list[float]()
+    for _ in range(rounds):
+        single.append(load(request, port, connections=8, seconds=seconds, users=everybody[:1]).rps)
+        several.append(load(request, port, connections=8, seconds=seconds, users=everybody).rps)
+    ratios = np.array(several) / np.array(single)
+    return {
+        "single_user_rps": float(np.median(single)), "random_users_rps": float(np.median(several)), "first_touch_rps": first.rps,
+        "random_users_over_single_user": float(np.median(ratios)),
+        "first_touch_over_single_user": first.rps / float(np.median(single)), "users": float(count),
+    }  # fmt: skip
