@@ -11,7 +11,8 @@ predicting processes, and each is judged by the best of its settings (``bench/co
 
     ours_rps_over_best_rival         answers per second, bytes, one sample, 8 connections, over the better of LitServe and MLServer
     http_overhead_ms_p50             one connection: median of a request, less that of ``Runtime.predict`` in a process of its own
-    random_users_over_single_user    answers per second with another of 10,000 users each time, over those of always the same user
+    random_users_over_single_user    answers per second with another of 10,000 users each time, over those of always the same user; all
+                                     of them hot (with --quick as many as had their first turn within 15 seconds: ``users_at_random``)
 
 ``wrk`` is not used: this client costs a few dozen microseconds per request, is there wherever the benchmark is, and speaks as much gRPC as
 MLServer needs to take bytes.
@@ -119,9 +120,10 @@ def measure(arguments: argparse.Namespace, started: float) -> dict[str, object]:
         over = overhead(load, direct, keeper, bundle, seconds=0.6 * seconds, rounds=8 if quick else 20)
         say("one request beside a call")
         several = many_users(
-            load, keeper, samples_of(bundle, 1), count=count, seconds=1.5 * seconds, rounds=6 if quick else 15
+            load, keeper, samples_of(bundle, 1), count=count, seconds=1.5 * seconds, rounds=6 if quick else 15,
+            touch_seconds=15 if quick else 600,
         )
-        say("many users")
+        say(f"{several['users_at_random']:.0f} users at random")
         rows = [
             {"server": server.name, "setting": server.setting, "form": form, "batch": batch, "connections": connections, **vars(found)}
             for (server, form, batch, connections), found in blocks.items()
@@ -170,8 +172,8 @@ def under_load(
     for turn in range(max(rounds)):
         for server, form, batch, connections in keys:
             if turn < rounds[not (form != "json" and batch == 1)]:
-                request, port = requests[server.name, form, batch], server.ports[form]
-                block = load(request, port, connections=connections, seconds=seconds)
+                request = requests[server.name, form, batch]
+                block = load(server, form, request, connections=connections, seconds=seconds)
                 blocks[server, form, batch, connections].append(block)
     return {key: median(found) for key, found in blocks.items()}
 
@@ -184,7 +186,7 @@ def overhead(
     for _ in range(rounds):
         for who in ("", "user_"):
             request = wire("isoform", "binary", x, named=bool(who))
-            block = load(request, server.ports["binary"], connections=1, seconds=seconds, users=names(1) if who else ())
+            block = load(server, "binary", request, connections=1, seconds=seconds, users=names(1) if who else ())
             direct.tell({"seconds": seconds, "user": bool(who), "batch": 1})
             call = direct.answer()["p50_us"] / 1e3
             values = {"http_ms_p50": block.p50_ms, "in_process_ms_p50": call, "http_overhead_ms_p50": block.p50_ms - call}
@@ -216,11 +218,11 @@ def show(figures: Mapping[str, Any]) -> None:
     for row in figures["rows"]:
         place = rows.setdefault((row["server"], row["setting"], row["form"]), {})
         place[row["batch"], row["connections"]] = row
-    columns = ["server, setting, form", "p50 ms", "p99 ms", "8 conn. /s", "p50 ms", "p99 ms", "16 samples /s", "PSS MB"]
+    columns = ["server, setting, form", "p50 ms", "p99 ms", "8 conn. /s", "p50 ms", "p99 ms", "CPU ms", "of 16 /s", "PSS MB"]
     table = [
         [
             ", ".join(key), *(f"{found[1, 1][name]:.2f}" for name in ("p50_ms", "p99_ms")), f"{found[1, 8]['rps']:.0f}",
-            *(f"{found[1, 8][name]:.2f}" for name in ("p50_ms", "p99_ms")), f"{found[16, 8]['rps']:.0f}", f"{memory[key[:2]]:.0f}",
+            *(f"{found[1, 8][name]:.2f}" for name in ("p50_ms", "p99_ms", "cpu_ms")), f"{found[16, 8]['rps']:.0f}", f"{memory[key[:2]]:.0f}",
         ]
         for key, found in rows.items()
     ]  # fmt: skip

@@ -5,7 +5,7 @@ that were made before; of an answer only its length is read. Told is one line,
 
     {"port", "protocol": "http" or "grpc", "connections", "seconds", "head", "body": base64, "users"?: [names], "each"?: true}
 
-and answered with ``{"seconds", "latencies_us": [...]}``, of the answers that came in time. ``{user}`` in the head becomes a random one of
+and answered with ``{"seconds", "latencies_us": [...], "answers"}``: those that came in time, and how many there were in all. ``{user}`` in the head becomes a random one of
 the users' names; with ``each`` it becomes every one in turn, and the loop ends when all had their answer.
 """
 
@@ -93,20 +93,20 @@ def connect(protocol: str, port: int) -> Connection:
 
 def closed_loop(
     connections: Sequence[Connection], requests: Iterator[bytes], *, seconds: float
-) -> tuple[float, list[float]]:
+) -> tuple[float, list[float], int]:
     """Send and receive until the time is over, or no request is left.
 
     Args:
         connections: Open ones; each has answered once, so that what is new to the server is not measured.
         requests: What to send next, on whichever connection is free.
-        seconds: How long; answers that come later are awaited, but not counted.
+        seconds: How long, but at least until there are as many answers as connections; later ones are awaited, but not counted.
 
     Returns:
-        How long it was, and the seconds that each answer took.
+        How long it was, the seconds that each answer took, and how many answers came later.
     """
     poll, by_number, sent = select.poll(), {c.socket.fileno(): c for c in connections}, dict[int, float]()
-    clock, latencies, busy = time.perf_counter, list[float](), 0
-    began = ended = clock()
+    clock, latencies, busy, late = time.perf_counter, list[float](), 0, 0
+    began = last = clock()
     end = began + seconds
     for number, connection in by_number.items():
         request = next(requests, None)
@@ -123,18 +123,20 @@ def closed_loop(
             connection = by_number[number]
             if not connection.receive():
                 continue
-            now = clock()
-            if now <= end:
+            now, request = clock(), None
+            if now < end or len(latencies) < len(connections):
                 latencies.append(now - sent[number])
-                ended = now
-            request = next(requests, None) if now < end else None
+                last, request = now, next(requests, None)
+            else:
+                late += 1
             if request is None:
                 busy -= 1
                 poll.unregister(number)
                 continue
             sent[number] = clock()
             connection.send(request)
-    return (ended - began if ended < end and clock() < end else seconds), latencies
+    exhausted = next(requests, None) is None
+    return (last - began if exhausted else max(seconds, last - began)), latencies, late
 
 
 def _requests(told: dict[str, Any]) -> Iterator[bytes]:
@@ -159,11 +161,12 @@ def _obey(told: dict[str, Any]) -> dict[str, object]:
     requests = _requests(told)
     gc.collect()
     gc.disable()
-    seconds, latencies = closed_loop(connections, requests, seconds=told["seconds"])
+    seconds, latencies, late = closed_loop(connections, requests, seconds=told["seconds"])
     gc.enable()
     for connection in connections:
         connection.socket.close()
-    return {"seconds": seconds, "latencies_us": [round(1e6 * value) for value in latencies]}
+    answers = len(connections) + len(latencies) + late
+    return {"seconds": seconds, "latencies_us": [round(1e6 * value) for value in latencies], "answers": answers}
 
 
 def main() -> None:

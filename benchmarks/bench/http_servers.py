@@ -52,7 +52,7 @@ def start_isoform(
     ]  # fmt: skip
     process = Process([str(word) for word in command], log=folder / f"isoform-{port}.log", folder=folder)
     ports = {"json": port, "binary": port}
-    return Server("isoform", f"{workers} processes × {threads} threads", process, ports, "/v2/health/ready")
+    return Server("isoform", f"{workers} × {threads} threads", process, ports, "/v2/health/ready")
 
 
 def start_flask(model: Path, folder: Path, *, workers: int, threads: int = 4) -> Server:
@@ -64,7 +64,7 @@ def start_flask(model: Path, folder: Path, *, workers: int, threads: int = 4) ->
         "--chdir", str(HERE), "rival_flask:app",
     ]  # fmt: skip
     process = Process(command, environment={"MODEL": str(model)}, log=folder / f"flask-{port}.log", folder=folder)
-    return Server("flask", f"{workers} processes × {threads} threads", process, {"json": port, "binary": port}, "/health")
+    return Server("flask", f"{workers} × {threads} threads", process, {"json": port, "binary": port}, "/health")
 
 
 def start_litserve(python: Path, model: Path, folder: Path, *, workers: int, queue: str, batch: int) -> Server:

@@ -26,6 +26,8 @@ class Block:
     """Answers per second."""
     p50_ms: float
     p99_ms: float
+    cpu_ms: float
+    """Processor time of the server per answer, in all of its processes."""
 
 
 class Load:
@@ -35,13 +37,15 @@ class Load:
         self._clients, self._seed = clients, 0
 
     def __call__(
-        self, request: Wire, port: int, *, connections: int, seconds: float, users: Sequence[str] = (), each: bool = False
+        self, server: Server, form: str, request: Wire, *, connections: int, seconds: float = 0.0, users: Sequence[str] = (),
+        each: bool = False,
     ) -> Block:  # fmt: skip
         """Keep a server busy.
 
         Args:
-            request: What to send.
-            port: Where to.
+            server: Which.
+            form: One of its forms.
+            request: What to send, in that form.
             connections: How many are open; each has one request under way at a time.
             seconds: How long.
             users: Whose names belong into the request; each time another one, at random.
@@ -50,21 +54,21 @@ class Load:
         Raises:
             RuntimeError: If an answer is no success, or does not come.
         """
-        clients = self._clients[:connections]
+        clients, before = self._clients[:connections], server.process.cpu_seconds()
         for place, client in enumerate(clients):
             self._seed += 1
             told = {
-                "port": port, "protocol": request.protocol, "seconds": 1e6 if each else seconds, "head": request.head, "seed": self._seed,
+                "port": server.ports[form], "protocol": request.protocol, "seconds": 1e6 if each else seconds, "head": request.head, "seed": self._seed,
                 "body": base64.b64encode(request.body).decode(), "users": list(users[place :: len(clients)] if each else users),
                 "each": each, "connections": len(range(place, connections, len(clients))),
             }  # fmt: skip
             client.tell(told)
         answers = [client.answer() for client in clients]
+        spent = server.process.cpu_seconds() - before
         latencies = np.concatenate([answer["latencies_us"] for answer in answers])
-        if not len(latencies):
-            raise RuntimeError(f"port {port} gave no answer within {seconds} s")
         rps = sum(len(answer["latencies_us"]) / answer["seconds"] for answer in answers)
-        return Block(rps, float(np.median(latencies)) / 1e3, float(np.percentile(latencies, 99)) / 1e3)
+        p50, p99 = np.percentile(latencies, (50, 99)) / 1e3
+        return Block(rps, float(p50), float(p99), 1e3 * spent / sum(answer["answers"] for answer in answers))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import sqlalchemy as sql
 
 from bench.harness import Figures
 from bench.http_servers import Server
-from bench.load import Load
+from bench.load import Block, Load, median
 from bench.people import users
 from bench.wire import wire
 from isoform.runtime import Signature
@@ -20,6 +21,8 @@ from isoform.server.store.schema import revisions
 from isoform.server.store.store import Store, now
 
 __all__ = ["bytes_of_a_user", "fill_store", "free_bytes", "many_users", "names"]
+
+CHUNK = 1000
 
 
 def names(count: int) -> list[str]:
@@ -52,20 +55,27 @@ def fill_store(path: Path, bundle: Bundle, count: int) -> None:
         connection.execute(sql.insert(revisions), rows)
 
 
-def many_users(load: Load, server: Server, samples: Array, *, count: int, seconds: float, rounds: int) -> Figures:
-    """Answers per second with one user, and with a random one each time; in turn, 8 connections, binary.
+def many_users(
+    load: Load, server: Server, samples: Array, *, count: int, seconds: float, rounds: int, touch_seconds: float
+) -> Figures:
+    """Answers per second with one user, and with a random one each time; in turn, 8 connections, bytes.
 
-    First every user once, which is what cold ones cost: read from the store, checked, folded.
+    First every user once, which is what cold ones cost: read from the store, checked, folded into fresh memory. Those who had no turn
+    within ``touch_seconds`` are left out.
     """
-    request, port, everybody = wire("isoform", "binary", samples, named=True), server.ports["binary"], names(count)
-    first = load(request, port, connections=8, seconds=0, users=everybody, each=True)
+    request, everybody, began = wire("isoform", "binary", samples, named=True), names(count), time.perf_counter()
+    touched, first = 0, list[Block]()
+    while touched < count and time.perf_counter() - began < touch_seconds:
+        part = everybody[touched : touched + CHUNK]
+        first.append(load(server, "binary", request, connections=8, users=part, each=True))
+        touched += len(part)
     single, several = list[float](), list[float]()
     for _ in range(rounds):
-        single.append(load(request, port, connections=8, seconds=seconds, users=everybody[:1]).rps)
-        several.append(load(request, port, connections=8, seconds=seconds, users=everybody).rps)
-    ratios = np.array(several) / np.array(single)
+        single.append(load(server, "binary", request, connections=8, seconds=seconds, users=everybody[:1]).rps)
+        several.append(load(server, "binary", request, connections=8, seconds=seconds, users=everybody[:touched]).rps)
+    one, cold = float(np.median(single)), median(first).rps
     return {
-        "single_user_rps": float(np.median(single)), "random_users_rps": float(np.median(several)), "first_touch_rps": first.rps,
-        "random_users_over_single_user": float(np.median(ratios)),
-        "first_touch_over_single_user": first.rps / float(np.median(single)), "users": float(count),
+        "single_user_rps": one, "random_users_rps": float(np.median(several)), "first_touch_rps": cold,
+        "random_users_over_single_user": float(np.median(np.array(several) / np.array(single))),
+        "first_touch_over_single_user": cold / one, "users_at_random": float(touched), "users_in_store": float(count),
     }  # fmt: skip

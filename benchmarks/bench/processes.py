@@ -22,6 +22,9 @@ __all__ = ["Helper", "Process"]
 
 HERE = Path(__file__).parent
 PR_SET_PDEATHSIG = 1
+GRACE_SECONDS = 8.0
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""Of numpy, for everybody: its threads would only wait beside ONNX Runtime's."""
 _libc = ctypes.CDLL(None)
 
 
@@ -35,8 +38,9 @@ class Process:
         pipe, mother = subprocess.PIPE if talks else subprocess.DEVNULL, os.getpid()
         errors: IO[bytes] | int = subprocess.DEVNULL if log is None else log.open("ab")
         self.log = log
+        self._asked: float | None = None
         self._popen = subprocess.Popen(
-            [str(word) for word in command], env={**os.environ, **(environment or {})}, cwd=folder, stdin=pipe,
+            [str(word) for word in command], env={**os.environ, **ONE_THREAD, **(environment or {})}, cwd=folder, stdin=pipe,
             stdout=pipe if talks else errors, stderr=None if log is None else errors, start_new_session=True,
             preexec_fn=lambda: _end_with(mother),
         )  # fmt: skip
@@ -82,25 +86,37 @@ class Process:
             proportional += sizes["Pss"]
         return resident * 1024 / 1e6, proportional * 1024 / 1e6
 
+    def cpu_seconds(self) -> float:
+        """Processor time that all of them have used so far."""
+        ticks = 0
+        for number in self.numbers():
+            with contextlib.suppress(OSError):
+                ticks += sum(map(int, Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def ask_to_end(self) -> None:
         """Say that it is time, and do not wait: several may end at the same time."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+            self._ask()
+
+    def _ask(self) -> None:
         if self.alive:
-            self._popen.terminate()
+            self._popen.send_signal(signal.SIGINT)  # as Ctrl-C would; LitServe leaves its workers behind on SIGTERM
 
     def end(self) -> None:
-        """End all of them: kindly, and after two seconds by force."""
+        """End all of them: kindly, and by force those that are still there after ``GRACE_SECONDS``."""
         self.ask_to_end()
-        limit = time.monotonic() + 2
-        while self.numbers() and time.monotonic() < limit:
+        assert self._asked is not None
+        while self.numbers() and time.monotonic() < self._asked + GRACE_SECONDS:
             self._popen.poll()
             time.sleep(0.02)
         for process in self.numbers():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         self._popen.wait()
-        for pipe in (self._popen.stdin, self._popen.stdout):
-            if pipe is not None:
-                pipe.close()
+        if self._popen.stdout is not None:
+            self._popen.stdout.close()
 
 
 class Helper(Process):
@@ -108,6 +124,11 @@ class Helper(Process):
 
     def __init__(self, file: str, *arguments: object) -> None:
         super().__init__([sys.executable, HERE / file, *map(str, arguments)], talks=True)
+
+    def _ask(self) -> None:
+        assert self._popen.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._popen.stdin.close()
 
     def tell(self, what: Mapping[str, object]) -> None:
         """Say what to do."""
@@ -126,7 +147,8 @@ class Helper(Process):
 
 
 def _end_with(mother: int) -> None:
-    """In the new process: get SIGTERM when the one that started it is gone."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    """In the new process: get SIGINT when the one that started it is gone, and heed it even where that one was told to ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
     if os.getppid() != mother:
         os._exit(1)
