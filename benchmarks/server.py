@@ -12,7 +12,7 @@ predicting processes, and each is judged by the best of its settings (``bench/co
     ours_rps_over_best_rival         answers per second, bytes, one sample, 8 connections, over the better of LitServe and MLServer
     http_overhead_ms_p50             one connection: median of a request, less that of ``Runtime.predict`` in a process of its own
     random_users_over_single_user    answers per second with another of 10,000 users each time, over those of always the same user; all
-                                     of them hot (with --quick as many as had their first turn within 15 seconds: ``users_at_random``)
+                                     of them hot (with --quick as many as had their first turn within 12 seconds: ``users_at_random``)
 
 ``wrk`` is not used: this client costs a few dozen microseconds per request, is there wherever the benchmark is, and speaks as much gRPC as
 MLServer needs to take bytes.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import signal
 import sys
 import tempfile
@@ -78,9 +79,9 @@ def _arguments() -> argparse.Namespace:
     add("--environments", type=Path, default=default_folder(), help="where rivals are installed (default: %(default)s)")
     add("--users", type=int, default=10_000, help="how many users; 10,000 hot ones take 7 GB (default: 10000)")
     add("--clients", type=int, default=2, help="client processes (default: 2)")
-    add("--seconds", type=float, help="length of a block (default: 1, with --quick 0.2)")
+    add("--seconds", type=float, help="length of a block (default: 1, with --quick 0.15)")
     result = arguments.parse_args()
-    result.seconds = result.seconds or (0.2 if result.quick else 1.0)
+    result.seconds = result.seconds or (0.15 if result.quick else 1.0)
     return result
 
 
@@ -107,21 +108,30 @@ def measure(arguments: argparse.Namespace, started: float) -> dict[str, object]:
         keeper = start_isoform(
             bundle.path, folder, workers=1, store=folder / "users.db", cache_mb=64 + int(1.1 * count * size / 2**20)
         )
+        keeper = dataclasses.replace(keeper, setting=f"{keeper.setting}, its users hot")
         stack.enter_context(keeper.process)
         wait_until_ready(keeper)
         for server in (*servers, keeper):
             stack.callback(server.process.ask_to_end)  # all at once, before one is waited for after the other
-        load, direct = stack.enter_context(loading(arguments.clients)), stack.enter_context(Helper("in_process.py", bundle.path))
+        load, direct = (
+            stack.enter_context(loading(arguments.clients)),
+            stack.enter_context(Helper("in_process.py", bundle.path)),
+        )
         say(f"{len(servers) + 1} servers answer")
         equal = compare(bundle, [*servers, keeper])
         say(f"all of them give the same logits, within {equal['largest_relative_difference']:.1e}")
-        blocks = under_load(load, servers, bundle, seconds=seconds, rounds=(3, 1) if quick else (5, 5))
+        blocks = under_load(load, servers, bundle, seconds=seconds, rounds=(6, 1) if quick else (5, 5))
         say("load")
-        over = overhead(load, direct, keeper, bundle, seconds=0.6 * seconds, rounds=8 if quick else 20)
+        over = overhead(load, direct, keeper, bundle, seconds=0.8 * seconds, rounds=8 if quick else 20)
         say("one request beside a call")
         several = many_users(
-            load, keeper, samples_of(bundle, 1), count=count, seconds=1.5 * seconds, rounds=6 if quick else 15,
-            touch_seconds=15 if quick else 600,
+            load,
+            keeper,
+            samples_of(bundle, 1),
+            count=count,
+            seconds=2 * seconds,
+            rounds=6 if quick else 15,
+            touch_seconds=12 if quick else 600,
         )
         say(f"{several['users_at_random']:.0f} users at random")
         rows = [
@@ -154,7 +164,9 @@ def compare(bundle: Bundle, servers: Sequence[Server]) -> Figures:
             for server, form, signature, name in cases:
                 found = difference(server, form, x, runtime.predict(x, signature), user=name)
                 if not found <= TOLERANCE:
-                    raise RuntimeError(f"{server.title}, {form}, {batch} samples: logits are {found:.1e} from the runtime's")
+                    raise RuntimeError(
+                        f"{server.title}, {form}, {batch} samples: logits are {found:.1e} from the runtime's"
+                    )
                 largest, compared = max(largest, found), compared + 1
     return {"largest_relative_difference": largest, "compared_answers": float(compared)}
 
@@ -163,11 +175,14 @@ def under_load(
     load: Load, servers: Sequence[Server], bundle: Bundle, *, seconds: float, rounds: tuple[int, int]
 ) -> dict[Key, Block]:
     """Every server in every form under every load, in turn. Rounds: of one sample as bytes, and of everything else."""
-    keys = [(server, form, *size) for size in LOADS for bytes_ in (True, False) for server in servers for form in server.ports
-            if (form != "json") == bytes_]  # fmt: skip
+    keys = [
+        (server, form, *size) for size in LOADS for binary in (True, False) for server in servers for form in server.ports
+        if (form != "json") == binary
+    ]  # fmt: skip
     blocks = dict[Key, list[Block]]({key: [] for key in keys})
     requests = {
-        (server.name, form, batch): wire(server.name, form, samples_of(bundle, batch)) for server, form, batch, _ in keys
+        (server.name, form, batch): wire(server.name, form, samples_of(bundle, batch))
+        for server, form, batch, _ in keys
     }
     for turn in range(max(rounds)):
         for server, form, batch, connections in keys:
@@ -178,9 +193,7 @@ def under_load(
     return {key: median(found) for key, found in blocks.items()}
 
 
-def overhead(
-    load: Load, direct: Helper, server: Server, bundle: Bundle, *, seconds: float, rounds: int
-) -> Figures:
+def overhead(load: Load, direct: Helper, server: Server, bundle: Bundle, *, seconds: float, rounds: int) -> Figures:
     """Milliseconds of one request on one connection, of the same call in a process of its own, and between them; in turn."""
     x, found = samples_of(bundle, 1), dict[str, list[float]]({})
     for _ in range(rounds):
@@ -189,7 +202,11 @@ def overhead(
             block = load(server, "binary", request, connections=1, seconds=seconds, users=names(1) if who else ())
             direct.tell({"seconds": seconds, "user": bool(who), "batch": 1})
             call = direct.answer()["p50_us"] / 1e3
-            values = {"http_ms_p50": block.p50_ms, "in_process_ms_p50": call, "http_overhead_ms_p50": block.p50_ms - call}
+            values = {
+                "http_ms_p50": block.p50_ms,
+                "in_process_ms_p50": call,
+                "http_overhead_ms_p50": block.p50_ms - call,
+            }
             for name, value in values.items():
                 found.setdefault(who + name, []).append(value)
     return {name: float(np.median(values)) for name, values in found.items()}
@@ -212,13 +229,15 @@ def ratios(blocks: Mapping[Key, Block]) -> dict[str, object]:
 
 
 def show(figures: Mapping[str, Any]) -> None:
-    """One row per server, setting and form; then the figures that have aims, and what they are made of."""
+    """One row per server, setting and form: one connection, then 8, then 8 with 16 samples each; then the figures with aims, and others."""
     memory = {(row["server"], row["setting"]): row["pss_mb"] for row in figures["memory"]}
     rows = dict[tuple[str, str, str], dict[tuple[int, int], dict[str, float]]]()
     for row in figures["rows"]:
         place = rows.setdefault((row["server"], row["setting"], row["form"]), {})
         place[row["batch"], row["connections"]] = row
-    columns = ["server, setting, form", "p50 ms", "p99 ms", "8 conn. /s", "p50 ms", "p99 ms", "CPU ms", "of 16 /s", "PSS MB"]
+    columns = [
+        "server, setting, form", "p50 ms", "p99 ms", "8 conn. /s", "p50 ms", "p99 ms", "CPU ms", "of 16 /s", "PSS MB"
+    ]  # fmt: skip
     table = [
         [
             ", ".join(key), *(f"{found[1, 1][name]:.2f}" for name in ("p50_ms", "p99_ms")), f"{found[1, 8]['rps']:.0f}",

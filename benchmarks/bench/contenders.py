@@ -16,7 +16,12 @@ from typing import Any
 
 from bench.environments import RIVALS, environment
 from bench.http_servers import (
-    Server, start_flask, start_isoform, start_litserve, start_mlserver, wait_until_ready,
+    Server,
+    start_flask,
+    start_isoform,
+    start_litserve,
+    start_mlserver,
+    wait_until_ready,
 )  # fmt: skip
 
 __all__ = ["FLOOR", "start_all"]

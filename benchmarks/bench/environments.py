@@ -1,5 +1,6 @@
 """A virtual environment for each rival, because what they depend on is not what we depend on: made once, kept, made anew when its
-requirements change."""
+requirements change.
+"""
 
 from __future__ import annotations
 
@@ -60,4 +61,6 @@ def environment(rival: str, folder: Path) -> Path:
 
 
 def _run(command: list[str | Path]) -> None:
-    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    subprocess.run(
+        [str(word) for word in command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )

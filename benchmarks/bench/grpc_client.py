@@ -52,7 +52,7 @@ class GrpcConnection:
         for kind, flags, stream, payload in self._frames():
             if kind == DATA and stream == self._stream:
                 self._data += payload
-            elif kind == RESET or kind == GOAWAY:
+            elif kind in (RESET, GOAWAY):
                 raise ConnectionError(f"the server ended the call or the connection: {payload[:200]!r}")
             done = done or (kind in (DATA, HEADERS) and stream == self._stream and bool(flags & END_STREAM))
         if self._waiting:

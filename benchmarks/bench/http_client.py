@@ -5,8 +5,9 @@ that were made before; of an answer only its length is read. Told is one line,
 
     {"port", "protocol": "http" or "grpc", "connections", "seconds", "head", "body": base64, "users"?: [names], "each"?: true}
 
-and answered with ``{"seconds", "latencies_us": [...], "answers"}``: those that came in time, and how many there were in all. ``{user}`` in the head becomes a random one of
-the users' names; with ``each`` it becomes every one in turn, and the loop ends when all had their answer.
+and answered with ``{"seconds", "latencies_us": [...], "answers"}``: those that came in time, and how many there were in all. ``{user}``
+in the head becomes a random one of the users' names; with ``each`` it becomes every one in turn, and the loop ends when all had their
+answer.
 """
 
 from __future__ import annotations

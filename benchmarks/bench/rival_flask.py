@@ -28,5 +28,7 @@ def predict() -> Response | dict[str, object]:
     values = np.frombuffer(request.get_data(), "<f4") if binary else np.array(request.get_json()["image"], np.float32)
     logits = session.run(["logits"], {"image": values.reshape(shape)})[0]
     return (
-        Response(logits.tobytes(), mimetype="application/octet-stream") if binary else {"logits": logits.ravel().tolist()}
+        Response(logits.tobytes(), mimetype="application/octet-stream")
+        if binary
+        else {"logits": logits.ravel().tolist()}
     )

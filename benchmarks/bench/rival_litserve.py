@@ -26,7 +26,7 @@ async def content(request: Request) -> Any:
 class Network(litserve.LitAPI):
     """One ONNX file."""
 
-    def setup(self, device: str) -> None:
+    def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe calls it so
         """In every worker."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1

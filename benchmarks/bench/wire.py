@@ -52,7 +52,9 @@ def wire(server: str, form: str, samples: Array, *, named: bool = False) -> Wire
     tensor: dict[str, Any] = {"name": "image", "datatype": "FP32", "shape": list(samples.shape)}
     if server == "isoform" and binary:
         tensor["parameters"] = {"binary_data_size": len(data)}
-        head = _json({"inputs": [tensor], "outputs": [{"name": "logits", "parameters": {"binary_data": True}}]}, samples)
+        head = _json(
+            {"inputs": [tensor], "outputs": [{"name": "logits", "parameters": {"binary_data": True}}]}, samples
+        )
         kind, fields["Inference-Header-Content-Length"], body = OCTETS, str(len(head)), head + data
     elif server == "isoform":
         body = _json({"inputs": [{**tensor, "data": NUMBERS}], "outputs": [{"name": "logits"}]}, samples)
@@ -152,4 +154,3 @@ def _field(message: bytes, wanted: int) -> bytes:
             return message[place : place + size]
         place += size
     raise ValueError(f"protobuf: there is no field {wanted}")
-
