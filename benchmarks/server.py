@@ -120,7 +120,9 @@ def measure(arguments: argparse.Namespace, started: float) -> dict[str, object]:
         say(f"{len(servers) + 1} servers answer")
         equal = compare(bundle, [*servers, keeper])
         say(f"all of them give the same logits, within {equal['largest_relative_difference']:.1e}")
-        blocks = under_load(load, servers, bundle, seconds=seconds, rounds=(6, 1) if quick else (5, 5))
+        blocks = under_load(
+            load, servers, bundle, seconds=seconds, rounds=(6, 1) if quick else (5, 5), limit=22 if quick else 1e4
+        )
         say("load")
         over = overhead(load, direct, keeper, bundle, seconds=0.8 * seconds, rounds=8 if quick else 20)
         say("one request beside a call")
@@ -172,9 +174,13 @@ def compare(bundle: Bundle, servers: Sequence[Server]) -> Figures:
 
 
 def under_load(
-    load: Load, servers: Sequence[Server], bundle: Bundle, *, seconds: float, rounds: tuple[int, int]
+    load: Load, servers: Sequence[Server], bundle: Bundle, *, seconds: float, rounds: tuple[int, int], limit: float
 ) -> dict[Key, Block]:
-    """Every server in every form under every load, in turn. Rounds: of one sample as bytes, and of everything else."""
+    """Every server in every form under every load, in turn.
+
+    Rounds are those of one sample as bytes, and of everything else; none but the first begins later than ``limit`` seconds.
+    """
+    end = time.perf_counter() + limit
     keys = [
         (server, form, *size) for size in LOADS for binary in (True, False) for server in servers for form in server.ports
         if (form != "json") == binary
@@ -185,6 +191,8 @@ def under_load(
         for server, form, batch, _ in keys
     }
     for turn in range(max(rounds)):
+        if turn and time.perf_counter() > end:
+            break
         for server, form, batch, connections in keys:
             if turn < rounds[not (form != "json" and batch == 1)]:
                 request = requests[server.name, form, batch]
