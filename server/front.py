@@ -83,6 +83,8 @@ class Front:
         except Exception as problem:
             answer, environ[REASON] = refusal(problem)
         self._end(environ, record, answer.status, len(answer.body), arrived)
+        if answer.body and hasattr(connection := environ.get("gunicorn.socket"), "hold"):
+            connection.hold()
         return answer.send(start, *more)
 
     def _admitted(self, path: str) -> float:

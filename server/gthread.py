@@ -42,7 +42,7 @@ class Worker(PatientWorker):
     def init_process(self) -> None:
         """In the process, before it serves."""
         self._aside = ThreadPoolExecutor(1)
-        self._busy = 0
+        self._busy, self._notified = 0, 0.0
         self._counting = threading.Lock()
         super().init_process()
 
@@ -50,6 +50,13 @@ class Worker(PatientWorker):
     def _admission(self) -> Admission:
         admission: Admission = self.app.admission
         return admission
+
+    def notify(self) -> None:
+        """Tell the arbiter that the process lives: once a second is enough."""
+        now = time.monotonic()
+        if now - self._notified >= 1:
+            self._notified = now
+            super().notify()
 
     def enqueue_req(self, conn: Any) -> None:
         """A connection has a request."""

@@ -44,6 +44,11 @@ class _Socket(socket.socket):
     """A client's, that a thread does not wait for without an end."""
 
     _deadline = 0.0
+    _held: bytes | None = None
+
+    def hold(self) -> None:
+        """The next ``sendall`` waits for the one after it: a head and a body in one packet."""
+        self._held = b""
 
     def setblocking(self, flag: bool, /) -> None:
         """Whoever wants to wait begins to now."""
@@ -70,6 +75,11 @@ class _Socket(socket.socket):
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         """Raises ``ConnectionResetError`` when the client does not take it."""
+        if self._held is not None:
+            if not self._held:
+                self._held = bytes(data)
+                return
+            data, self._held = self._held + bytes(data), None
         wanted = self.gettimeout()
         super().settimeout(SEND_SECONDS if wanted is None else wanted)
         try:

@@ -2,8 +2,12 @@
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from support import ROOT
@@ -21,7 +25,7 @@ def quick(folder, name, *words) -> tuple[str, dict]:
 
 def test_every_benchmark_is_tested() -> None:
     """A benchmark that is added here needs a test below."""
-    assert BENCHMARKS == ["adapt.py", "isolation.py", "personalize.py", "store.py", "swap.py"]
+    assert BENCHMARKS == ["adapt.py", "isolation.py", "personalize.py", "server.py", "store.py", "swap.py"]
 
 
 def test_swap(tmp_path) -> None:
@@ -111,3 +115,80 @@ def test_store(tmp_path) -> None:
             assert 0 < figures[f"{place}.{what}_p50_us"] <= figures[f"{place}.{what}_p99_us"]
     assert figures["store.bytes_per_signature"] < 1024
     assert figures["store.page_p50_us"] > 0
+
+
+SERVER = ("--rivals", "flask", "--users", "60", "--seconds", "0.04")
+"""Ours beside Flask alone: no rival is installed for a test."""
+
+
+def test_server(tmp_path) -> None:
+    """Every server gives the same logits in every form; figures with aims, a row for each load, and memory."""
+    printed, figures = quick(tmp_path, "server.py", *SERVER)
+    assert "┃ server, setting, form" in printed
+    assert figures["compared_answers"] == 2 * (
+        4 * 2 + 2
+    )  # of 1 and 16 samples: 4 servers in 2 forms, and a user in both
+    assert figures["largest_relative_difference"] <= 1e-4
+    assert figures["ours_rps_over_best_rival"] is None  # Flask alone is the floor, not a rival
+    assert figures["ours_rps_over_flask_alone"] > 0
+    assert 0 < figures["random_users_over_single_user"] < 10
+    assert math.isfinite(figures["http_overhead_ms_p50"])
+    assert figures["users_at_random"] == figures["users_in_store"] == 60
+    assert {(row["form"], row["batch"], row["connections"]) for row in figures["rows"]} == {
+        (form, batch, connections) for form in ("json", "binary") for batch, connections in ((1, 1), (1, 8), (16, 8))
+    }
+    assert len(figures["rows"]) == 3 * 2 * 3
+    assert all(row["rps"] > 0 and row["p50_ms"] <= row["p99_ms"] for row in figures["rows"])
+    assert all(0 < row["pss_mb"] <= row["rss_mb"] for row in figures["memory"])
+
+
+def test_server_leaves_nothing_behind(tmp_path) -> None:
+    """However it ends, the servers that it started end with it."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "server.py"), "--quick", *SERVER]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
+    assert process.stderr is not None
+    try:
+        assert any("servers answer" in line for line in process.stderr)
+        assert _with_files_in(tmp_path)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+    limit = time.monotonic() + 20
+    while _with_files_in(tmp_path) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert not _with_files_in(tmp_path)
+
+
+def _with_files_in(folder: Path) -> list[str]:
+    """Command lines of processes that name a file in a folder, or work in it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                words, home = (entry / "cmdline").read_text(), os.readlink(entry / "cwd")
+            except OSError:
+                continue
+            if home.startswith(str(folder)):
+                found.append(words.replace("\0", " "))
+    return found
+
+
+def test_server_compares_logits(tmp_path) -> None:
+    """A server whose network is another one is found out before anything is timed."""
+    script = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import server
+right = server.complete_file
+server.complete_file = lambda bundle, _: right(bundle, server.Signature.decode(server.users(bundle, 1, "mixture")[0]))
+sys.argv = [*sys.argv[:1], *sys.argv[2:]]
+server.main()
+"""
+    command = [sys.executable, "-c", script, str(ROOT / "benchmarks"), "--quick", *SERVER]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "error: flask" in result.stderr
+    assert "from the runtime's" in result.stderr
