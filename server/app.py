@@ -7,6 +7,8 @@
     signatures.py   users' signatures: put, get, go back, delete
     openapi.py      the document of all of them
     learning.py     users' signatures: personalize, adapt; jobs
+    templates.py    which templates a network is made of
+    page/           the page at /
     access/         who may do what
     protocol/       the Open Inference Protocol, without Flask
     store/          where signatures are kept, without Flask
@@ -21,13 +23,14 @@ from pathlib import Path
 from flask import Flask
 
 from isoform.runtime.runtime import Runtime
-from isoform.server import health, inference, learning, monitoring, openapi, repository, signatures
+from isoform.server import health, inference, learning, monitoring, openapi, repository, signatures, templates
 from isoform.server.access.guard import guard
 from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import Tokens
 from isoform.server.availability import Availability
 from isoform.server.metrics import Metrics
 from isoform.server.monitoring import count_requests
+from isoform.server.page import routes as page
 from isoform.server.problems import answer_with_json
 from isoform.server.settings import Settings
 from isoform.server.state import Service, attach_service
@@ -65,7 +68,7 @@ def create_app(
         runtime, Users(runtime, store, settings), Availability(runtime, store), settings, Metrics(runtime)
     )
     attach_service(app, service)
-    for part in (health, inference, repository, monitoring, signatures, learning, openapi):
+    for part in (health, inference, repository, monitoring, signatures, learning, templates, openapi, page):
         app.register_blueprint(part.blueprint)
     answer_with_json(app)
     return app

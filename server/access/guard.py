@@ -1,7 +1,7 @@
 """Every request's caller, found before its route runs; and what routes ask of it.
 
 Without a key: 401. With one that may not: 403, and no word on whether there is such a user. Open to all are only the questions
-whether the server lives and is ready.
+whether the server lives and is ready, and the page, which asks for a key itself.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from isoform.server.problems import ForbiddenError, UnknownCallerError
 __all__ = ["actor", "guard", "may_write", "require_admin", "require_metrics", "require_predict", "require_write"]
 
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
+OPEN_BLUEPRINT = "page"
 
 
 def guard(app: Flask, *, keys: Keys | None, tokens: Tokens | None) -> None:
@@ -34,7 +35,7 @@ def guard(app: Flask, *, keys: Keys | None, tokens: Tokens | None) -> None:
                 found = keys.caller(text) if keys is not None else None
             elif tokens is not None:
                 found = tokens.caller(text)
-        if found is None and request.path not in OPEN:
+        if found is None and request.path not in OPEN and request.blueprint != OPEN_BLUEPRINT:
             raise UnknownCallerError("a key was expected: Authorization: Bearer KEY; 'isoform key add' makes one")
         g.caller = found
 
