@@ -1,4 +1,5 @@
-// The server, as functions. Every one that is refused throws a Refused with the server's own line.
+// The server, as functions. Every one that is refused throws a Refused with the server's own line;
+// with none where a key is wanted and none was sent, as the page then asks for one.
 //
 // The key, where the server wants one, is kept for this tab (sessionStorage) and sent in a header: never in an address.
 // Samples go as binary tensors: the JSON first, then float32, little-endian, as every browser's machine has them.
@@ -34,6 +35,7 @@ async function ask(path, { method = "GET", body, headers = {}, signal } = {}) {
     throw new Refused(0, "the server does not answer; is it still running?");
   }
   if (answer.ok) return answer.status === 204 ? null : answer.json();
+  if (answer.status === 401) throw new Refused(401, key === null ? "" : "this server does not know that key, or it was revoked; type another");
   const told = await answer.json().catch(() => ({}));
   throw new Refused(answer.status, told.error ?? `the server answered ${answer.status}`);
 }

@@ -56,7 +56,7 @@ export function thumbnail(pixels, [height, width], name) {
 /**
  * Which templates each layer uses: rows are templates, columns layers, the shade is the share.
  *
- * layers: one list of K shares per layer; order: templates from top to bottom; against: another network's layers: what differs is marked;
+ * Numbers are as `isoform figure` has them: layers from 1, templates from 0. layers: one list of K shares per layer; order: templates from top to bottom; against: another network's layers: what differs by more than 0.02 is marked;
  * shared: numbers of the layers that are the same everywhere.
  */
 export function heatMap(title, layers, { order, against = null, shared = [] }) {
@@ -67,7 +67,7 @@ export function heatMap(title, layers, { order, against = null, shared = [] }) {
     return made;
   };
   const rows = order.map((k) =>
-    element("tr", {}, element("th", { scope: "row" }, String(k + 1)), ...layers.map((row, l) => cell(row[k], against && Math.abs(row[k] - against[l][k]) > 0.005))),
+    element("tr", {}, element("th", { scope: "row" }, String(k)), ...layers.map((row, l) => cell(row[k], against && Math.abs(row[k] - against[l][k]) > 0.02))),
   );
   const head = element("tr", {}, element("td"), ...layers.map((_, l) => element("th", { scope: "col", class: shared.includes(l) ? "shared" : null }, String(l + 1))));
   return element("table", { class: "heat" }, element("caption", {}, title), element("tbody", {}, ...rows), element("tfoot", {}, head));

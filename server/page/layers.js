@@ -1,7 +1,7 @@
 // Which templates each layer uses: the network that answers, beside its base, and every task's own.
 
 import { templates } from "./api.js";
-import { element, heatMap } from "./charts.js";
+import { element, heatMap, percent } from "./charts.js";
 import { attempt, latest } from "./state.js";
 
 /** Show heat maps in `place`, an element with .mixtures and .summary. Sets `exists` and `labels` of the network that answers. */
@@ -24,11 +24,14 @@ export function showLayers(place, state) {
     const shared = names.length > 1 ? all[0].flatMap((_, l) => (all.every((layers) => bestOf(layers[l]) === bestOf(all[0][l])) ? [l] : [])) : [];
     const panels = [];
     if (own) {
-      const changed = own.layers.filter((row, l) => row.some((value, k) => Math.abs(value - own.base.layers[l][k]) > 0.005)).length;
+      const moves = own.layers.map((row, l) => row.reduce((sum, value, k) => sum + Math.abs(value - own.base.layers[l][k]) / 2, 0));
+      const most = Math.max(...moves);
+      const rest = "what else was learned is in batch norm and the last layer.";
       panels.push(heatMap(`${user}, revision ${own.revision}`, own.layers, { order, against: own.base.layers }));
-      summary.textContent = changed
-        ? `${user}’s mixture differs from ${task}’s in ${changed} of ${own.layers.length} layers, outlined; the rest of what was learned is in batch norm and the last layer.`
-        : `${user}’s network uses the templates of ${task} as they are; what was learned is in batch norm and the last layer.`;
+      summary.textContent =
+        most > 0
+          ? `${user}’s mixture moved away from ${task}’s, most in layer ${moves.indexOf(most) + 1}, by ${percent(most)}; ${rest}`
+          : `${user}’s network mixes the templates as ${task} does; ${rest}`;
     } else if (names.length > 1) {
       summary.textContent = `${shared.length} of ${all[0].length} layers use the same template in every task, underlined in green.`;
     } else {

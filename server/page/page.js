@@ -15,7 +15,7 @@ import { letTeach } from "./teach.js";
 import { giveTour } from "./tour.js";
 
 const at = (name) => document.querySelector(name);
-let started = false;
+let state = null; // once it has begun
 
 document.addEventListener("key-wanted", () => {
   at("#gate").hidden = false;
@@ -38,24 +38,24 @@ async function start() {
   const names = await tasks();
   at("#gate").hidden = true;
   at("#leave").hidden = !hasKey();
-  if (started) return;
+  if (state) return state.renew();
   if (names.length === 0) throw new Error("this server has no task that answers");
   const about = await metadata(names[0]);
   const known = names.every((name) => name in DOMAINS);
-  const state = new State({ tasks: names, task: names[0], user: null, exists: false, known: null, version: 0, strokes: [], pixels: null, framing: known ? "digits" : "drawn", ...about });
-  await changeTask(state, names[0]);
-  started = true;
+  const begun = new State({ tasks: names, task: names[0], user: null, exists: false, known: null, version: 0, strokes: [], pixels: null, framing: known ? "digits" : "drawn", ...about });
+  await changeTask(begun, names[0]);
+  state = begun;
   choosePeople(at("#people"), state);
   showLayers(at("#layers"), state);
   const drawable = about.shape[0] === 1;
   at("#undrawable").hidden = drawable;
   at("#undrawable b").textContent = about.shape.join(" × ");
   for (const part of ["#draw", "#teach", "#tour"]) at(part).hidden = !drawable;
-  if (drawable) startDrawing(state);
+  if (drawable) startDrawing();
   document.body.dataset.ready = "";
 }
 
-function startDrawing(state) {
+function startDrawing() {
   const drawing = new Drawing(at("#paper"), { changed: (strokes) => state.set({ strokes }), say: (text) => (at("#said").textContent = text) });
   const framing = at("#framing");
   framing.replaceChildren(...Object.entries(FRAMINGS).map(([name, text]) => element("option", { value: name }, text)));

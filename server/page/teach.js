@@ -21,7 +21,13 @@ export function letTeach(place, state, drawing) {
   let before = null;
 
   state.on(["labels"], () => label.replaceChildren(...state.get("labels").map((each) => element("option", {}, each))));
-  state.on(["user"], () => (name.value = state.get("user") ?? name.value));
+  state.on(["user", "task"], () => {
+    name.value = state.get("user") ?? name.value;
+    before = null;
+    outcome.textContent = "";
+    results.replaceChildren();
+    change(collected.map((each) => ({ ...each, said: null })));
+  });
   state.on(["pixels"], () => (find(".keep").disabled = !state.get("pixels")));
   find(".keep").addEventListener("click", () => keep(label.value));
   find(".forget").addEventListener("click", () => change([]));
@@ -31,7 +37,6 @@ export function letTeach(place, state, drawing) {
   });
   stop.addEventListener("click", () => attempt("teach", () => running && cancel(running.id)));
   place.addEventListener("undone", () => attempt("teach", compareAgain));
-  change([]);
 
   /** Take the drawing in, as a drawing of `text`. Returns whether there was one. */
   function keep(text) {
@@ -108,9 +113,9 @@ export function letTeach(place, state, drawing) {
       running = null;
       busy(false);
       if (ended?.state === "done" && ended.revision) arrived(task, user);
-      if (ended) outcome.textContent = `${{ done: "", cancelled: "Stopped" }[ended.state] ?? "Not learned"}${ended.state === "done" ? sentence(ended) : ended.state === "cancelled" ? "; nothing was changed." : `: ${ended.message}`}`;
+      if (ended) outcome.textContent = sentence(ended);
     }
-    show(await measure());
+    if (state.get("user") === user && state.get("task") === task) show(await measure());
   }
 
   function arrived(task, user) {
@@ -136,4 +141,9 @@ export function letTeach(place, state, drawing) {
   return { keep };
 }
 
-const sentence = (ended) => (ended.revision ? `Revision ${ended.revision}: ${ended.message}.` : `${ended.message}.`);
+/** What came of a job. */
+function sentence({ state, revision, message }) {
+  if (state === "cancelled") return "Stopped; nothing was changed.";
+  if (state !== "done") return `Not learned: ${message}`;
+  return revision ? `Revision ${revision}: ${message}.` : `Nothing was changed: ${message}.`;
+}
