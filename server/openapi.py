@@ -100,7 +100,11 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
         },
         "/v1/models/{task}/templates": {
             "parameters": [task],
-            "get": _does("Which templates each layer uses", _ref("Templates"), query={"signature": {"type": "string", "pattern": NAME}}),
+            "get": _does(
+                "Which templates each layer uses",
+                _ref("Templates"),
+                query={"signature": {"type": "string", "pattern": NAME}},
+            ),
         },
         signatures: {
             "parameters": [task],

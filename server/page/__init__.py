@@ -1,4 +1,4 @@
-"""The page at ``/``: HTML, CSS and ES modules as they are, without a build, and the routes that hand them out.
+"""The page at ``/``: HTML, CSS and ES modules as they are, and the routes that hand them out.
 
     routes.py      the two routes, and what browsers are told about them
     index.html     what is on the page
@@ -17,4 +17,6 @@
     revisions.js   a user's revisions, and how undoing finds its way through them
     teach.js       drawings with labels, learning from them, before and after
     tour.js        every task's answer to every domain
+
+No build, nothing from another host; every file is small enough to be read as it is.
 """

@@ -23,6 +23,7 @@ export function showAnswers(place, state) {
 
   state.on(["pixels", "task", "user", "version"], () => {
     clearTimeout(pause);
+    list.ariaBusy = "true";
     if (state.get("pixels")) {
       pause = setTimeout(() => attempt("answer", () => once(ask)), PAUSE_MS);
     } else {
@@ -32,9 +33,9 @@ export function showAnswers(place, state) {
 
   function empty() {
     bars(list, state.get("labels"), null);
+    list.ariaBusy = "false";
     verdict.textContent = "Draw a digit";
     whose.textContent = "";
-    state.set({ answer: null });
   }
 
   async function ask(signal, still) {
@@ -50,6 +51,6 @@ export function showAnswers(place, state) {
     const name = signature && revision ? `${signature}’s network, revision ${revision}` : `the base network of ${task}`;
     const note = user && !(signature && revision) ? `; ${user} has none yet` : "";
     whose.replaceChildren(`${name}${note} · `, element("code", { title: digest }, digest.slice(0, 12)));
-    state.set({ answer: { label, probabilities, ...found.whose } });
+    list.ariaBusy = "false";
   }
 }

@@ -73,9 +73,12 @@ function tensors(samples, shape, more) {
   const image = { name: "image", datatype: "FP32", shape: [count, ...shape], parameters: { binary_data_size: numbers.byteLength } };
   const { inputs = [], ...rest } = more;
   const head = new TextEncoder().encode(JSON.stringify({ ...rest, inputs: [image, ...inputs] }));
+  const body = new Uint8Array(head.length + numbers.byteLength);
+  body.set(head);
+  body.set(new Uint8Array(numbers.buffer), head.length);
   return {
     method: "POST",
-    body: new Blob([head, numbers]),
+    body,
     headers: { "Content-Type": "application/octet-stream", "Inference-Header-Content-Length": String(head.length) },
   };
 }

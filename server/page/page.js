@@ -64,7 +64,11 @@ function startDrawing() {
   at("#clear").addEventListener("click", () => drawing.clear());
   at("#back").addEventListener("click", () => drawing.takeBack());
   let example = 2;
-  at("#example").addEventListener("click", () => drawing.replace(EXAMPLES[(example = (example + 1) % EXAMPLES.length)]));
+  at("#example").addEventListener("click", () => {
+    example = (example + 1) % EXAMPLES.length;
+    drawing.replace(EXAMPLES[example]);
+    at("#said").textContent = `an example of ${example}`;
+  });
 
   showAnswers(at("#draw"), state);
   const { keep } = letTeach(at("#teach"), state, drawing);

@@ -58,10 +58,13 @@ export function showRevisions(place, state) {
     const [task, user, before, to] = [state.get("task"), state.get("user"), newest, target];
     undo.disabled = true;
     try {
-      if (to.revision) await rollback(task, user, to.revision, before);
-      else await forget(task, user, before);
+      if (to.revision) {
+        await rollback(task, user, to.revision, before);
+      } else {
+        await forget(task, user, before);
+        if (user === state.get("user")) state.set({ exists: false, known: state.get("known")?.filter((name) => name !== user) ?? null });
+      }
     } finally {
-      if (!to.revision) state.set({ exists: false, known: state.get("known")?.filter((name) => name !== user) ?? null });
       state.renew();
     }
     place.dispatchEvent(new CustomEvent("undone"));

@@ -107,6 +107,7 @@ export function letTeach(place, state, drawing) {
       }
     } catch (problem) {
       outcome.textContent = "";
+      results.replaceChildren();
       throw problem;
     } finally {
       const ended = running;
@@ -132,9 +133,9 @@ export function letTeach(place, state, drawing) {
   }
 
   async function compareAgain() {
-    if (!before || collected.length === 0) return;
+    if (collected.length === 0) return;
     const now = await measure();
-    show(now);
+    if (before) show(now);
     outcome.textContent = `Undone: ${share(now.taught)} of the taught drawings are right.`;
   }
 

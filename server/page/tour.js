@@ -40,6 +40,7 @@ export function giveTour(place, state, drawing) {
 
   async function show(signal, still) {
     const [pixels, shape] = [state.get("pixels"), state.get("shape")];
+    grid.ariaBusy = "true";
     example.hidden = pixels !== null;
     const shown = known ? names : ["drawn"];
     const views = shown.map((name) => (pixels && known ? DOMAINS[name].render(pixels, shape[1], shape[2]) : pixels));
@@ -53,6 +54,7 @@ export function giveTour(place, state, drawing) {
       const cells = names.map((_, c) => cell(columns[c]?.answers[r], known && r === c));
       return element("tr", {}, element("th", { scope: "row" }, picture, element("span", {}, known ? name : "")), ...cells);
     });
+    grid.ariaBusy = "false";
     grid.replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
   }
 

@@ -48,7 +48,11 @@ def test_no_file_names_another_host() -> None:
     page = (FOLDER / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", page)
     named = set(re.findall(r'(?:href|src)="page/([^"]+)"', page))
-    imported = {name for path in FOLDER.glob("*.js") for name in re.findall(r'from "\./([^"]+)"', path.read_text(encoding="utf-8"))}
+    imported = {
+        name
+        for path in FOLDER.glob("*.js")
+        for name in re.findall(r'from "\./([^"]+)"', path.read_text(encoding="utf-8"))
+    }
     assert named | imported == set(FILES)
 
 

@@ -59,9 +59,7 @@ def test_only_who_may_predict_may_look(runtime, store, mixed) -> None:
     """A key sees the base and the users that it may predict as, and no word on others."""
     keys = Keys(store)
     guarded = create_app(runtime, store=store, keys=keys).test_client()
-    alice, metrics = (
-        {"Authorization": f"Bearer {keys.add('k', [scope])}"} for scope in ("predict:alice", "metrics")
-    )
+    alice, metrics = ({"Authorization": f"Bearer {keys.add('k', [scope])}"} for scope in ("predict:alice", "metrics"))
     writer = {"Authorization": f"Bearer {keys.add('w', ['write:*'])}"}
     guarded.put("/v1/models/plain/signatures/alice", data=mixed.encode(), headers=writer)
     asked = [(None, ROUTE), (metrics, ROUTE), (alice, ROUTE), (alice, f"{ROUTE}?signature=alice"), (alice, f"{ROUTE}?signature=bob")]  # fmt: skip
