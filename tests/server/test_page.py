@@ -399,6 +399,7 @@ def test_a_bundle_without_images_and_a_server_without_a_store(browser, tmp_path)
     """Samples of two channels: the page says that there is nothing to draw, and shows tasks and templates; nobody can be taught."""
     spec = dataclasses.replace(SMALL, input_shape=(2, 8, 8), mean=(0.0, 0.0), std=(1.0, 1.0))
     bundle = make_bundle(spec, tasks=("walk", "run"))
+    (tmp_path / "bundle").mkdir()
     bundle.write(tmp_path / "bundle")
     with Runtime.open(tmp_path / "bundle", engine="numpy") as runtime, browser.new_context() as window:
         server = make_server("127.0.0.1", 0, create_app(runtime), threaded=True)
