@@ -51,7 +51,9 @@ def main() -> None:
 def photograph(url: str, program: str, output: Path) -> None:
     """Do what a visitor does, and take the pictures."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
         page = browser.new_page(viewport={"width": 1060, "height": 880})
         page.goto(url)
         strokes = page.evaluate("async () => (await import('/page/examples.js')).EXAMPLES")
@@ -74,7 +76,9 @@ def photograph(url: str, program: str, output: Path) -> None:
         expect(page.locator(".results data").nth(1)).not_to_have_text("…")
         print(page.locator(".outcome").inner_text(), page.locator(".results data").all_inner_texts())
         picture(page, output / "page-teach.png", "#teach", "#teach")
-        phone = browser.new_page(viewport={"width": 360, "height": 1130}, device_scale_factor=2, has_touch=True, color_scheme="dark")
+        phone = browser.new_page(
+            viewport={"width": 360, "height": 1130}, device_scale_factor=2, has_touch=True, color_scheme="dark"
+        )
         phone.goto(url)
         phone.locator("#people .user").select_option("alice")
         draw(phone, [slanted(line, rng) for line in strokes[7]])
