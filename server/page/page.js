@@ -42,7 +42,7 @@ async function start() {
   if (names.length === 0) throw new Error("this server has no task that answers");
   const about = await metadata(names[0]);
   const known = names.every((name) => name in DOMAINS);
-  const begun = new State({ tasks: names, task: names[0], user: null, exists: false, known: null, version: 0, strokes: [], pixels: null, framing: known ? "digits" : "drawn", ...about });
+  const begun = new State({ tasks: names, task: names[0], user: null, exists: false, known: null, version: 0, strokes: [], pixels: null, framing: framingFor(known, about.labels), ...about });
   await changeTask(begun, names[0]);
   state = begun;
   choosePeople(at("#people"), state);
@@ -53,6 +53,12 @@ async function start() {
   for (const part of ["#draw", "#teach", "#tour"]) at(part).hidden = !drawable;
   if (drawable) startDrawing();
   document.body.dataset.ready = "";
+}
+
+/** How drawings are shown to the network, unless something else is chosen: as its training data most likely was. */
+function framingFor(known, labels) {
+  if (known) return "digits";
+  return labels.join() === "0,1,2,3,4,5,6,7,8,9" ? "mnist" : "drawn";
 }
 
 function startDrawing() {

@@ -50,8 +50,8 @@ export function showRevisions(place, state) {
   }
 
   function row(made) {
-    const when = new Date(made.created).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-    return element("li", {}, element("b", {}, String(made.revision)), ` ${WORDS[made.action] ?? made.action} at ${when} · `, element("code", { title: made.digest }, made.digest.slice(0, 12)));
+    const when = new Date(made.created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    return element("li", {}, element("b", {}, String(made.revision)), ` ${WORDS[made.action] ?? made.action}`, element("time", { datetime: made.created }, `, ${when}`), " · ", element("code", { title: made.digest }, made.digest.slice(0, 12)));
   }
 
   async function goBack() {

@@ -72,13 +72,14 @@ export function letTeach(place, state, drawing) {
     return element("li", { class: kind }, shown, element("span", {}, element("b", {}, each.label), said), remove);
   }
 
-  /** Ask the network that answers now for every drawing. Returns how many are right, of those that teach and of those kept back. */
+  /** Ask the network that answers now for every drawing. Returns how many are right, of those that teach and of those kept back, and its revision. */
   async function measure() {
     const network = state.get("exists") ? state.get("user") : null;
-    const { answers } = await infer(state.get("task"), network, collected.map((each) => each.pixels), state.get("shape"));
+    const { whose, answers } = await infer(state.get("task"), network, collected.map((each) => each.pixels), state.get("shape"));
     change(collected.map((each, i) => ({ ...each, said: answers[i].label })));
     const counted = (some) => ({ right: some.filter((each) => each.said === each.label).length, of: some.length });
-    return { taught: counted(collected.filter((each) => !each.checks)), checks: counted(collected.filter((each) => each.checks)) };
+    const [taught, checks] = [counted(collected.filter((each) => !each.checks)), counted(collected.filter((each) => each.checks))];
+    return { taught, checks, revision: whose.revision ?? 0 };
   }
 
   function show(after) {
@@ -102,7 +103,7 @@ export function letTeach(place, state, drawing) {
       busy(true);
       while (OPEN.includes(running.state)) {
         await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-        running = await job(running.id);
+        running = await job(running.id).catch(orAsBefore(running));
         if (running.steps) Object.assign(bar, { max: running.steps, value: running.step });
       }
     } catch (problem) {
@@ -114,7 +115,7 @@ export function letTeach(place, state, drawing) {
       running = null;
       busy(false);
       if (ended?.state === "done" && ended.revision) arrived(task, user);
-      if (ended) outcome.textContent = sentence(ended);
+      if (ended) outcome.textContent = sentence(ended, before.revision);
     }
     if (state.get("user") === user && state.get("task") === task) show(await measure());
   }
@@ -142,9 +143,15 @@ export function letTeach(place, state, drawing) {
   return { keep };
 }
 
-/** What came of a job. */
-function sentence({ state, revision, message }) {
+/** A job that could not be asked about for a moment is taken to be as it was. */
+const orAsBefore = (running) => (problem) => {
+  if ([0, 429, 503].includes(problem.status)) return running;
+  throw problem;
+};
+
+/** What came of a job that began from revision `start`. */
+function sentence({ state, revision, message }, start) {
   if (state === "cancelled") return "Stopped; nothing was changed.";
   if (state !== "done") return `Not learned: ${message}`;
-  return revision ? `Revision ${revision}: ${message}.` : `Nothing was changed: ${message}.`;
+  return revision !== start ? `Revision ${revision}: ${message}.` : `Nothing was changed: ${message}.`;
 }

@@ -22,13 +22,26 @@ export function giveTour(place, state, drawing) {
   const names = state.get("tasks");
   const known = names.length > 1 && names.every((name) => name in DOMAINS);
   let at = 0;
+  let visible = false; // nobody is asked for what nobody sees
+  let stale = false; // whether the drawing is another than what is shown
 
   place.querySelector(".title").textContent = known ? `A tour of the ${words(names.length)} domains` : "What every task says";
   next.hidden = !known;
   next.addEventListener("click", () => go((at + 1) % STOPS.length));
   example.addEventListener("click", () => drawing.replace(EXAMPLES[Math.floor(Math.random() * EXAMPLES.length)]));
-  state.on(["pixels"], () => attempt("tour", () => once(show)));
+  state.on(["pixels"], refresh);
+  new IntersectionObserver((entries) => seen(entries.at(-1).isIntersecting), { rootMargin: "200px" }).observe(place);
   go(0);
+
+  function refresh() {
+    stale = !visible;
+    if (visible) attempt("tour", () => once(show));
+  }
+
+  function seen(is) {
+    visible = is;
+    if (visible && (stale || grid.childElementCount === 0)) refresh();
+  }
 
   function go(to) {
     at = to;
