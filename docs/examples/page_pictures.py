@@ -73,9 +73,8 @@ def photograph(url: str, program: str, output: Path) -> None:
                 page.locator("#teach .keep").click()
         page.locator("#teach .name").fill("alice")
         page.locator(".teach").click()
-        expect(page.locator(".outcome")).not_to_be_empty()
-        expect(page.locator(".cancel")).to_be_hidden(timeout=PATIENCE_MS)
-        expect(page.locator(".results data").nth(1)).not_to_have_text("…")
+        expect(page.locator(".outcome")).to_contain_text("Revision 1", timeout=PATIENCE_MS)
+        expect(page.locator(".results data").nth(1)).not_to_have_text("…", timeout=PATIENCE_MS)
         print(page.locator(".outcome").inner_text(), page.locator(".results data").all_inner_texts())
         picture(page, output / "page-teach.png", "#teach", "#teach")
         phone = browser.new_page(

@@ -45,6 +45,7 @@ async function start() {
   const begun = new State({ tasks: names, task: names[0], user: null, exists: false, known: null, version: 0, strokes: [], pixels: null, framing: framingFor(known, about.labels), ...about });
   await changeTask(begun, names[0]);
   state = begun;
+  at("main").hidden = false;
   choosePeople(at("#people"), state);
   showLayers(at("#layers"), state);
   const drawable = about.shape[0] === 1;
