@@ -2,7 +2,8 @@
 
     python docs/examples/page_pictures.py quickstart/bundle -o docs/images
 
-Needs Chromium and ``pip install 'isoform[test]'``. The server runs on a port of its own, with a store that is thrown away. What is drawn
+Needs Chromium and ``pip install 'isoform[test]'``; the font is the first of page.css that is there (those in docs have Inter, Debian's
+fonts-inter). The server runs on a port of its own, with a store that is thrown away. What is drawn
 is the page's ten examples, sheared and a little different every time (seed 0), by the mouse; two drawings of each digit, the second of
 which the page keeps back.
 """

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 from support import ISOFORM
 
 from isoform.runtime.spec import Array
 
 PAPER = "#paper"
+expect.set_options(timeout=30_000)  # a busy machine is no defect of the page
 
 
 @contextlib.contextmanager
