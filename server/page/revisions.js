@@ -36,7 +36,7 @@ export function showRevisions(place, state) {
   let target = null;
 
   state.on(["task", "user", "version", "exists"], () => attempt("revisions", show));
-  undo.addEventListener("click", () => attempt("revisions", goBack));
+  undo.addEventListener("click", () => attempt("undo", goBack));
 
   async function show() {
     const [task, user] = [state.get("task"), state.get("user")];

@@ -35,7 +35,7 @@ export function letTeach(place, state, drawing) {
     event.preventDefault();
     attempt("teach", learn);
   });
-  stop.addEventListener("click", () => attempt("teach", () => running && cancel(running.id)));
+  stop.addEventListener("click", () => attempt("stop", () => running && cancel(running.id)));
   place.addEventListener("undone", () => attempt("teach", compareAgain));
 
   /** Take the drawing in, as a drawing of `text`. Returns whether there was one. */

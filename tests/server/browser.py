@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,24 @@ def sent(request: Request, shape: tuple[int, int, int]) -> Array:
 def shown(page: Page) -> list[float]:
     """The ten probabilities as the page has them."""
     return [float(text) for text in page.eval_on_selector_all(".bars data", "all => all.map((each) => each.value)")]
+
+
+def collect(page: Page, name: str, digits: Iterable[int]) -> None:
+    """Draw digits and keep each as the digit after it, for a user."""
+    strokes = examples(page)
+    for digit in digits:
+        draw(page, strokes[digit])
+        page.locator("#teach .label").select_option(str((digit + 1) % 10))
+        page.locator("#teach .keep").click()
+    page.locator("#teach .name").fill(name)
+
+
+def heat(page: Page, name: str) -> Array:
+    """A heat map by its caption's beginning: shape (layers, templates), by number."""
+    panel = page.locator(".heat").filter(has=page.locator("caption", has_text=re.compile(f"^{name}"))).first
+    rows = panel.locator("tbody tr").all()
+    found = {
+        int(row.locator("th").inner_text()): [float(c.get_attribute("data-share")) for c in row.locator("td").all()]
+        for row in rows
+    }
+    return np.array([found[k] for k in sorted(found)]).T

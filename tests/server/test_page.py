@@ -1,21 +1,15 @@
 """The page at ``/``, in headless Chromium, over a server that really runs: what a visitor does, and that it is true."""
 
-import dataclasses
 import re
-import threading
 
 import numpy as np
 import pytest
-from browser import chromium, draw, examples, sent, serving, shown
+from browser import chromium, collect, draw, examples, heat, sent, serving, shown
 from playwright.sync_api import expect
 from scipy import ndimage
-from support import SMALL, isoform, make_bundle
-from werkzeug.serving import make_server
 
 from isoform.runtime.mixture import softmax
-from isoform.runtime.runtime import Runtime
 from isoform.runtime.signature import Signature
-from isoform.server.app import create_app
 from isoform.train.data.domains import transform
 
 pytestmark = pytest.mark.xdist_group("page")
@@ -111,17 +105,6 @@ def test_pixels_and_domains_are_those_of_training(page, samples) -> None:
         assert np.allclose(pixels, transform(x[None], domain=name).ravel(), atol=1e-5), name
 
 
-def heat(page, name) -> np.ndarray:
-    """A heat map by its caption's beginning: shape (layers, templates), by number."""
-    panel = page.locator(".heat").filter(has=page.locator("caption", has_text=re.compile(f"^{name}"))).first
-    rows = panel.locator("tbody tr").all()
-    found = {
-        int(row.locator("th").inner_text()): [float(c.get_attribute("data-share")) for c in row.locator("td").all()]
-        for row in rows
-    }
-    return np.array([found[k] for k in sorted(found)]).T
-
-
 def put(page, url, user, signature) -> None:
     """Give a user a signature, and let the page know."""
     assert page.request.put(f"{url}/v1/models/plain/signatures/{user}", data=signature.encode()).ok
@@ -164,16 +147,6 @@ def show_example(page, digit) -> None:
         if page.locator("#said").inner_text() == f"an example of {digit}":
             break
     settled(page)
-
-
-def collect(page, name, digits) -> None:
-    """Draw digits and keep each as the digit after it, for a user."""
-    strokes = examples(page)
-    for digit in digits:
-        draw(page, strokes[digit])
-        page.locator("#teach .label").select_option(str((digit + 1) % 10))
-        page.locator("#teach .keep").click()
-    page.locator("#teach .name").fill(name)
 
 
 def right(page) -> list[str]:
@@ -231,17 +204,16 @@ def test_kept_back_drawings_are_never_taught(page) -> None:
     expect(page.locator(".count")).to_have_text("2 to teach, 2 kept back.")
 
 
-def test_what_the_server_refuses_is_said_in_a_line(page, wrong) -> None:
+def test_what_the_server_refuses_is_said_in_a_line(page, url, runtime, wrong) -> None:
     """Another write came in between: the server's own line stands on the page, and goes when the next thing goes well."""
-    collect(page, "frida", [2, 5])
-    page.locator(".teach").click()
-    expect(page.locator(".undo")).to_be_enabled(timeout=60_000)
-    place = "/v1/models/plain/signatures/frida"
-    file = page.request.get(f"{page.url}{place[1:]}/file").body()
-    assert page.request.delete(f"{page.url}{place[1:]}").ok
-    assert page.request.put(f"{page.url}{place[1:]}", data=file[:-4] + file[-4:]).ok
-    assert page.request.post(f"{page.url}{place[1:]}/rollback", data={"revision": 1}).ok
+    put(page, url, "frida", runtime.signature("plain"))
+    page.locator("#people .user").select_option("frida")
+    expect(page.locator(".undo")).to_be_enabled()
+    expect(page.locator(".history li")).to_have_count(1)
+    assert page.request.post(f"{url}/v1/models/plain/signatures/frida/rollback", data={"revision": 1}).ok
     page.locator(".undo").click()
+    expect(page.locator("#problem")).to_contain_text("If-Match is ")
+    expect(page.locator(".history li")).to_have_count(2)
     expect(page.locator("#problem")).to_contain_text("If-Match is ")
     assert [("412" in each) for each in wrong] == [True]
     wrong.clear()
@@ -362,64 +334,3 @@ def test_a_phone(open_page) -> None:
     assert page.eval_on_selector_all("body *", wide) == []
     small = "all => all.filter((each) => each.offsetParent && Math.min(each.offsetWidth, each.offsetHeight) < 24).map((each) => each.outerHTML)"
     assert page.eval_on_selector_all("button, select, input:not([type=checkbox])", small) == []
-
-
-def test_a_guarded_server(browser, compiled, tmp_path) -> None:
-    """The page opens without a key, asks for one, says that a wrong one is unknown, works with a right one, and tells no address of it."""
-    store = tmp_path / "s.db"
-    made = isoform("key", "add", "me", "--scope", "write:me", "--store", store)
-    key = re.search(r"iso_[0-9a-f]{16}_[\w-]{43}", made.stdout)[0]
-    addresses = []
-    with serving(compiled, store) as url, browser.new_context() as window:
-        page = window.new_page()
-        page.on("request", lambda request: addresses.append(request.url))
-        page.goto(url)
-        box = page.locator("#gate input")
-        expect(box).to_be_focused()
-        expect(page.locator("#problem")).to_be_hidden()
-        box.fill("iso_0000000000000000_" + "x" * 43)
-        box.press("Enter")
-        expect(page.locator("#problem")).to_contain_text("this server does not know that key")
-        box.fill(key)
-        box.press("Enter")
-        expect(page.locator("body[data-ready]")).to_be_attached()
-        expect(page.locator("#gate")).to_be_hidden()
-        expect(page.locator("#problem")).to_be_hidden()
-        expect(page.locator("#people .note")).to_contain_text("does not list its users")
-        draw(page, examples(page)[0])
-        expect(page.locator(".verdict strong")).to_be_visible()
-        collect(page, "you", [3])
-        page.locator(".teach").click()
-        expect(page.locator("#problem")).to_contain_text("this key may not")
-        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
-        page.locator("#leave").click()
-        expect(page.locator("#gate")).to_be_visible()
-    assert len(addresses) > 20
-    assert not any("iso_" in address for address in addresses)
-
-
-def test_a_bundle_without_images_and_a_server_without_a_store(browser, tmp_path) -> None:
-    """Samples of two channels: the page says that there is nothing to draw, and shows tasks and templates; nobody can be taught."""
-    spec = dataclasses.replace(SMALL, input_shape=(2, 8, 8), mean=(0.0, 0.0), std=(1.0, 1.0))
-    bundle = make_bundle(spec, tasks=("walk", "run"))
-    (tmp_path / "bundle").mkdir()
-    bundle.write(tmp_path / "bundle")
-    with Runtime.open(tmp_path / "bundle", engine="numpy") as runtime, browser.new_context() as window:
-        server = make_server("127.0.0.1", 0, create_app(runtime), threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            page = window.new_page()
-            page.goto(f"http://127.0.0.1:{server.port}")
-            expect(page.locator("#undrawable")).to_contain_text("Samples here are 2 × 8 × 8 numbers")
-            for part in ("#draw", "#teach", "#tour"):
-                expect(page.locator(part)).to_be_hidden()
-            expect(page.locator(".heat")).to_have_count(2)
-            assert np.allclose(heat(page, "run"), softmax(bundle.signatures["run"].parts["mixture"]), atol=1e-12)
-            page.locator("#people .name").fill("alice")
-            page.locator("#people .name").press("Enter")
-            expect(page.locator("#people .user")).to_have_value("alice")
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
