@@ -9,6 +9,8 @@
     audit.py        what happened that is no revision
     openapi.py      the document of all of them
     learning.py     users' signatures: personalize, adapt; jobs
+    templates.py    which templates a network is made of
+    page/           the page at /
     access/         who may do what
     protocol/       the Open Inference Protocol, without Flask
     store/          where signatures are kept, without Flask
@@ -23,7 +25,7 @@ from pathlib import Path
 from flask import Flask
 
 from isoform.runtime.runtime import Runtime
-from isoform.server import audit, health, learning, monitoring, openapi, repository, signatures
+from isoform.server import audit, health, learning, monitoring, openapi, repository, signatures, templates
 from isoform.server.access.guard import Gate
 from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import Tokens
@@ -34,6 +36,7 @@ from isoform.server.draining import Draining
 from isoform.server.front import Front
 from isoform.server.metrics import Metrics
 from isoform.server.monitoring import name_routes
+from isoform.server.page import routes as page
 from isoform.server.problems import answer_with_json
 from isoform.server.settings import Settings
 from isoform.server.state import Service, attach_service
@@ -78,7 +81,7 @@ def create_app(
         draining or Draining(),
     )  # fmt: skip
     attach_service(app, service)
-    for part in (health, repository, monitoring, signatures, learning, audit, openapi):
+    for part in (health, repository, monitoring, signatures, learning, templates, audit, openapi, page):
         app.register_blueprint(part.blueprint)
     answer_with_json(app)
     app.wsgi_app = Front(app.wsgi_app, service, Gate(keys, tokens))  # type: ignore[method-assign,assignment]

@@ -70,7 +70,7 @@ class Front:
             arrived = self._admitted(path)
             caller: Caller = self._gate.find(environ)
             record.caller = caller.name
-            if path not in FREE:
+            if caller.scopes and path not in FREE:
                 self._rates.spend(caller.name)
             predicts = route_of(path)
             if predicts is None:
@@ -83,8 +83,9 @@ class Front:
         except Exception as problem:
             answer, environ[REASON] = refusal(problem)
         self._end(environ, record, answer.status, len(answer.body), arrived)
-        if answer.body and hasattr(connection := environ.get("gunicorn.socket"), "hold"):
-            connection.hold()
+        hold = getattr(environ.get("gunicorn.socket"), "hold", None)
+        if hold is not None and answer.body:
+            hold()
         return answer.send(start, *more)
 
     def _admitted(self, path: str) -> float:

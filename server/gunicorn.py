@@ -27,6 +27,7 @@ from isoform.server.opening import Opening
 
 __all__ = ["serve"]
 
+METRICS = "isoform-metrics-"
 KEEP_ALIVE_SECONDS = 15
 GRACE_SECONDS = 30
 """How long requests that are under way may take when the server stops."""
@@ -116,12 +117,27 @@ def serve(
         "child_exit": child_exit,
         "proc_name": "isoform", "limit_request_line": 4094, "limit_request_fields": 64,
     }  # fmt: skip
-    folder = tempfile.mkdtemp(prefix="isoform-metrics-", dir=heartbeat)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # every process writes its numbers there, and reads all of them
     first = os.getpid()
+    _sweep(Path(heartbeat or tempfile.gettempdir()))
+    folder = tempfile.mkdtemp(prefix=f"{METRICS}{first}-", dir=heartbeat)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # every process writes its numbers there, and reads all of them
     try:
         application.append(_Application(opening, options, drain_seconds))
         application[0].run()
     finally:
         if os.getpid() == first:  # the others leave through here too
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what servers that were killed have left; a folder's name has the number of its first process."""
+    for left in folder.glob(f"{METRICS}*"):
+        number = left.name.removeprefix(METRICS).partition("-")[0]
+        if not number.isdigit():
+            continue
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except OSError:
+            continue  # somebody else's

@@ -14,6 +14,7 @@ from flask import Blueprint
 
 from isoform.runtime.adapt.methods import METHODS
 from isoform.runtime.spec import NetworkSpec
+from isoform.server.page.routes import FILES
 from isoform.server.protocol.metadata import INPUT, LABEL, OUTPUTS, VERSION
 from isoform.server.state import get_service
 
@@ -94,6 +95,19 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
         },
         "/v1/events": {
             "get": _does("What happened, newest first", _ref("Events"), query={"before": number, "limit": _page()}),
+        },
+        "/": {"get": _does("The page", None, media="text/html", empty=(304,), errors=())},
+        "/page/{name}": {
+            "parameters": [_in_path("name", {"type": "string", "enum": sorted(FILES)})],
+            "get": _page_file(),
+        },
+        "/v1/models/{task}/templates": {
+            "parameters": [task],
+            "get": _does(
+                "Which templates each layer uses",
+                _ref("Templates"),
+                query={"signature": {"type": "string", "pattern": NAME}},
+            ),
         },
         signatures: {
             "parameters": [task],
@@ -195,6 +209,9 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
         "task": TEXT, "signature": TEXT, "revision": WHOLE, "digest": TEXT, "parent": MAYBE_TEXT, "action": TEXT, "actor": TEXT,
         "created": TEXT, "kept": {"type": "boolean"},
     }  # fmt: skip
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    row = {"type": "array", "items": share, "minItems": spec.templates, "maxItems": spec.templates}
+    mixture: Schema = {"type": "array", "items": row, "minItems": spec.layers, "maxItems": spec.layers}
     described: dict[str, Schema] = {
         "id": TEXT, "task": TEXT, "signature": TEXT, "action": {"enum": ["personalize", "adapt"]}, "actor": TEXT,
         "state": {"enum": ["queued", "running", "done", "failed", "cancelled", "lost"]}, "step": WHOLE, "steps": WHOLE,
@@ -224,6 +241,9 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
                           "revision": {"type": ["integer", "null"]}}),
         "Rollback": {**_object({"revision": {**WHOLE, "minimum": 1, "maximum": 2**31 - 1}}), "additionalProperties": False},
         "Job": _object(described),
+        "Templates": _object({"model_name": TEXT, "signature": TEXT, "revision": WHOLE, "digest": TEXT, "labels": {"type": "array", "items": TEXT},
+                              "templates": {"const": spec.templates}, "layers": mixture, "base": _object({"digest": TEXT, "layers": mixture})},
+                             optional=("signature", "revision")),
     }  # fmt: skip
 
 
@@ -284,6 +304,13 @@ def _in_path(name: str, schema: Schema) -> Schema:
 
 def _header(name: str, pattern: str | None = None) -> Schema:
     return {"name": name, "in": "header", "schema": {"type": "string", **({"pattern": pattern} if pattern else {})}}
+
+
+def _page_file() -> Schema:
+    """A file of the page: one of several media types."""
+    does = _does("A file of the page", None, media="text/javascript", empty=(304,), errors=(404,))
+    does["responses"]["200"]["content"] |= {media: {} for media in set(FILES.values())}
+    return does
 
 
 def _page() -> Schema:

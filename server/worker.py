@@ -24,6 +24,7 @@ log = logging.getLogger("isoform.server")
 
 WAITING = 32
 """Jobs that may wait in one process; more are refused with 503."""
+GIVE_UP_SECONDS = 3.0
 TOUCH_SECONDS = 0.5
 """So often is the database told how far a job is, and asked whether it was cancelled."""
 
@@ -37,6 +38,10 @@ class _CancelledError(Exception):
     """Somebody cancelled the job."""
 
 
+class _StoppedError(Exception):
+    """The server stops, and the job took too long for it."""
+
+
 class Worker:
     """One thread that learns. Started when the first job comes."""
 
@@ -45,7 +50,7 @@ class Worker:
         self._jobs = queue.Queue[tuple[Job, int, str | None, Learn]](WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closing, self._running = threading.Event(), threading.Event()
+        self._closing, self._running, self._given_up = threading.Event(), threading.Event(), threading.Event()
 
     def submit(
         self, task: str, user: str, *, action: str, actor: str, expect: int, start: str | None, learn: Learn
@@ -87,6 +92,10 @@ class Worker:
                 self._end(job, "the server stopped before it was its turn; send it again")
         while self._running.is_set() and time.monotonic() < until:
             time.sleep(0.02)
+        self._given_up.set()  # the next step of the job notices
+        until = time.monotonic() + GIVE_UP_SECONDS
+        while self._running.is_set() and time.monotonic() < until:
+            time.sleep(0.02)
 
     def _work(self) -> None:
         while True:
@@ -103,6 +112,8 @@ class Worker:
 
         def progress(step: int, steps: int) -> None:
             nonlocal told
+            if self._given_up.is_set():
+                raise _StoppedError
             if time.monotonic() - told >= TOUCH_SECONDS:
                 if not self._ledger.touch(job.id, step=step, steps=steps):
                     raise _CancelledError
@@ -128,6 +139,8 @@ class Worker:
             self._ledger.finish(job.id, state="done", message=message, revision=made.revision)
         except _CancelledError:
             return
+        except _StoppedError:
+            self._end(job, "the server stopped before it was done; send it again")
         except ConflictError:
             self._end(
                 job,

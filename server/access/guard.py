@@ -1,7 +1,7 @@
 """Every request's caller, found before its route runs; and what routes ask of it.
 
 Without a key: 401. With one that may not: 403, and no word on whether there is such a user. Open to all are only the questions
-whether the server lives and is ready.
+whether the server lives and is ready, and the page, which asks for a key itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from isoform.server.problems import ForbiddenError, UnknownCallerError
 
 __all__ = ["Gate", "actor", "check_predict", "may_write", "require_admin", "require_metrics", "require_predict", "require_write"]  # fmt: skip
 
-OPEN = frozenset({"/v2/health/live", "/v2/health/ready"})
+OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/"})
+PAGE = "/page/"
 CALLER = "isoform.caller"
 NOBODY = Caller("", frozenset())
 
@@ -49,9 +50,13 @@ class Gate:
                 found = self._keys.caller(text) if self._keys is not None else None
             elif self._tokens is not None:
                 found = self._tokens.caller(text)
-        if found is None and environ.get("PATH_INFO") not in OPEN:
+        if found is None and not _is_open(environ.get("PATH_INFO", "")):
             raise UnknownCallerError("a key was expected: Authorization: Bearer KEY; 'isoform key add' makes one")
         return found or NOBODY
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(PAGE)
 
 
 def _caller() -> Caller:

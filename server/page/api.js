@@ -1,0 +1,122 @@
+// The server, as functions. Every one that is refused throws a Refused with the server's own line;
+// with none where a key is wanted and none was sent, as the page then asks for one.
+//
+// The key, where the server wants one, is kept for this tab (sessionStorage) and sent in a header: never in an address.
+// Samples go as binary tensors: the JSON first, then float32, little-endian, as every browser's machine has them.
+
+const STORED = "isoform-key";
+
+/** What the server did not do, and why, in one line. */
+export class Refused extends Error {
+  constructor(status, text) {
+    super(text);
+    this.name = "Refused";
+    this.status = status;
+  }
+}
+
+/** Whether a key is kept. */
+export const hasKey = () => sessionStorage.getItem(STORED) !== null;
+
+/** Keep a key for this tab; an empty text forgets it. */
+export function keepKey(text) {
+  if (text) sessionStorage.setItem(STORED, text);
+  else sessionStorage.removeItem(STORED);
+}
+
+async function ask(path, { method = "GET", body, headers = {}, signal } = {}) {
+  const key = sessionStorage.getItem(STORED);
+  const sent = { ...headers, ...(key === null ? {} : { Authorization: `Bearer ${key}` }) };
+  let answer;
+  try {
+    answer = await fetch(new URL(path, document.baseURI), { method, body, headers: sent, signal, redirect: "error", cache: "no-store" });
+  } catch (problem) {
+    if (problem.name === "AbortError") throw problem;
+    throw new Refused(0, "the server does not answer; is it still running?");
+  }
+  if (answer.ok) return answer.status === 204 ? null : answer.json();
+  if (answer.status === 401) throw new Refused(401, key === null ? "" : "this server does not know that key, or it was revoked; type another");
+  const told = await answer.json().catch(() => ({}));
+  throw new Refused(answer.status, told.error ?? `the server answered ${answer.status}`);
+}
+
+const json = (value) => ({ body: JSON.stringify(value), headers: { "Content-Type": "application/json" } });
+const model = (task) => `v1/models/${encodeURIComponent(task)}`;
+const one = (task, user) => `${model(task)}/signatures/${encodeURIComponent(user)}`;
+
+/** Tasks that answer, by name. */
+export async function tasks() {
+  const found = await ask("v2/repository/index", { method: "POST", ...json({ ready: true }) });
+  return found.map((entry) => entry.name);
+}
+
+/** What a task takes and gives: {shape: [channels, height, width], labels}. */
+export async function metadata(task) {
+  const found = await ask(`v2/models/${encodeURIComponent(task)}`);
+  return { shape: found.inputs[0].shape.slice(1), labels: JSON.parse(found.parameters.labels) };
+}
+
+/** The mixture of every layer; of the task's own signature if no user is named. */
+export const templates = (task, user) => ask(`${model(task)}/templates${user ? `?signature=${encodeURIComponent(user)}` : ""}`);
+
+/** Users of a task: {signatures, next}. Only an administrator may ask. */
+export const users = (task) => ask(`${model(task)}/signatures?limit=200`);
+
+/** A user's revisions, newest first: {revisions, next}. */
+export const revisions = (task, user) => ask(`${one(task, user)}/revisions?limit=100`);
+
+function tensors(samples, shape, more) {
+  const count = samples.length;
+  const size = shape.reduce((a, b) => a * b, 1);
+  const numbers = new Float32Array(count * size);
+  samples.forEach((sample, index) => numbers.set(sample, index * size));
+  const image = { name: "image", datatype: "FP32", shape: [count, ...shape], parameters: { binary_data_size: numbers.byteLength } };
+  const { inputs = [], ...rest } = more;
+  const head = new TextEncoder().encode(JSON.stringify({ ...rest, inputs: [image, ...inputs] }));
+  const body = new Uint8Array(head.length + numbers.byteLength);
+  body.set(head);
+  body.set(new Uint8Array(numbers.buffer), head.length);
+  return {
+    method: "POST",
+    body,
+    headers: { "Content-Type": "application/octet-stream", "Inference-Header-Content-Length": String(head.length) },
+  };
+}
+
+/**
+ * Predict.
+ *
+ * samples: an array of Float32Array, each one sample as `shape`, 0 to 1; user: null for the task's own network.
+ * Returns {whose: {signature?, revision?, digest}, answers: [{label, probabilities}]}.
+ */
+export async function infer(task, user, samples, shape, signal) {
+  const wanted = { outputs: [{ name: "probabilities" }, { name: "label" }], ...(user ? { parameters: { signature: user } } : {}) };
+  const found = await ask(`v2/models/${encodeURIComponent(task)}/infer`, { ...tensors(samples, shape, wanted), signal });
+  const [probabilities, labels] = found.outputs;
+  const classes = probabilities.shape[1];
+  const answers = labels.data.map((label, i) => ({ label, probabilities: probabilities.data.slice(i * classes, (i + 1) * classes) }));
+  return { whose: found.parameters, answers };
+}
+
+/** Begin to learn from samples and their labels; a job. */
+export function personalize(task, user, samples, labels, shape) {
+  const label = { name: "label", datatype: "BYTES", shape: [labels.length], data: labels };
+  return ask(`${one(task, user)}/personalize`, tensors(samples, shape, { inputs: [label] }));
+}
+
+/** How a job is. */
+export const job = (id) => ask(`v1/jobs/${id}`);
+
+/** Cancel a job. */
+export const cancel = (id) => ask(`v1/jobs/${id}`, { method: "DELETE" });
+
+const tag = (revision) => ({ "If-Match": `"${revision.revision}-${revision.digest.slice(0, 16)}"` });
+
+/** Let revision `number` answer again, if `newest` still is the newest. */
+export function rollback(task, user, number, newest) {
+  const { body, headers } = json({ revision: number });
+  return ask(`${one(task, user)}/rollback`, { method: "POST", body, headers: { ...headers, ...tag(newest) } });
+}
+
+/** Delete a user's signature with all its revisions, if `newest` still is the newest. */
+export const forget = (task, user, newest) => ask(one(task, user), { method: "DELETE", headers: tag(newest) });

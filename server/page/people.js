@@ -1,0 +1,76 @@
+// Whose network is asked: a task, and a user of it or nobody.
+
+import { metadata, templates, users } from "./api.js";
+import { element } from "./charts.js";
+import { attempt } from "./state.js";
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+/** What is wrong with a user's name; an empty text if nothing is. */
+export const wrongName = (name) => (NAME.test(name) ? "" : "a name has 1 to 64 letters, digits, dots, dashes or underscores, and begins with a letter or digit");
+
+/** Let tasks and users be chosen in `place`, an element with the selects .task and .user, and the form .other with .name in it. */
+export function choosePeople(place, state) {
+  const [task, user, other, name, note] = [".task", ".user", ".other", ".name", ".note"].map((each) => place.querySelector(each));
+
+  task.replaceChildren(...state.get("tasks").map((each) => element("option", { value: each }, each)));
+  task.addEventListener("change", () => attempt("people", () => changeTask(state, task.value)));
+  user.addEventListener("change", () => attempt("people", () => changeUser(state, user.value || null)));
+  other.addEventListener("submit", (event) => {
+    event.preventDefault();
+    attempt("people", async () => {
+      const wanted = name.value.trim();
+      const wrong = wrongName(wanted);
+      if (wrong) throw new Error(wrong);
+      await changeUser(state, wanted);
+      name.value = "";
+    });
+  });
+
+  state.on(["task", "user", "known"], () => {
+    task.value = state.get("task");
+    const known = state.get("known") ?? [];
+    const names = state.get("user") && !known.includes(state.get("user")) ? [...known, state.get("user")] : known;
+    user.replaceChildren(element("option", { value: "" }, "nobody: the base"), ...names.map((each) => element("option", { value: each }, each)));
+    user.value = state.get("user") ?? "";
+    note.textContent = state.get("known") === null ? "This server does not list its users here; type a name." : "";
+  });
+}
+
+/** Ask another task, with the same user. */
+export async function changeTask(state, task) {
+  const about = await metadata(task);
+  const known = await listed(task);
+  const user = state.get("user");
+  const exists = user !== null && (known ? known.includes(user) : await isThere(task, user));
+  state.set({ task, known, exists, ...about });
+}
+
+/** Ask another user's network; null for the task's own. */
+export async function changeUser(state, user) {
+  const known = state.get("known");
+  const exists = user !== null && ((known?.includes(user) ?? false) || (await isThere(state.get("task"), user, known)));
+  state.set({ user, exists });
+}
+
+/** Names of a task's users; null where nobody is told. */
+async function listed(task) {
+  try {
+    const found = await users(task);
+    return found.next === null ? found.signatures.map((each) => each.signature) : null;
+  } catch (problem) {
+    if (problem.status === 403 || problem.status === 404) return null;
+    throw problem;
+  }
+}
+
+/** Whether a user has a network; false, without a question, if all users are known and this is none of them. */
+async function isThere(task, user, known = null) {
+  if (known !== null && !known.includes(user)) return false;
+  try {
+    return (await templates(task, user)).revision > 0;
+  } catch (problem) {
+    if (problem.status === 404) return false;
+    throw problem;
+  }
+}

@@ -1,0 +1,78 @@
+// A user's revisions, and how undoing finds its way through them. The server keeps them; nothing about them is kept here, so undoing
+// works after the page was loaded again, and for what another client did.
+
+import { forget, revisions, rollback } from "./api.js";
+import { element } from "./charts.js";
+import { attempt } from "./state.js";
+
+/**
+ * What undoing would do.
+ *
+ * newestFirst: revisions as the server lists them; complete: whether that is all of them.
+ * Returns {revision} to go back to; {} to delete what there is, because nothing was there before; null if that cannot be known.
+ *
+ * Every revision is a step on a path, and a rollback goes back along it: its digest is looked for where the path came from.
+ */
+export function undoOf(newestFirst, complete) {
+  const path = [];
+  for (const made of [...newestFirst].reverse()) {
+    const before = made.action === "rollback" ? path.findLastIndex((step) => step.digest === made.digest) : -1;
+    if (before >= 0) path.length = before;
+    path.push(made);
+  }
+  if (path.length > 1) {
+    const target = path.at(-2);
+    return target.kept ? { revision: target.revision } : null;
+  }
+  return path.length === 1 && complete ? {} : null;
+}
+
+const WORDS = { put: "put there as a file", personalize: "learned from labelled drawings", adapt: "adapted without labels", rollback: "gone back" };
+
+/** Show the newest revisions, and the button that undoes. `place` has .undo (a button), .undoes and .history. */
+export function showRevisions(place, state) {
+  const [undo, undoes, history] = [".undo", ".undoes", ".history"].map((name) => place.querySelector(name));
+  let newest = null;
+  let target = null;
+
+  state.on(["task", "user", "version", "exists"], () => attempt("revisions", show));
+  undo.addEventListener("click", () => attempt("undo", goBack));
+
+  async function show() {
+    const [task, user] = [state.get("task"), state.get("user")];
+    const found = user && state.get("exists") ? await revisions(task, user).catch(refusedIsEmpty) : { revisions: [], next: null };
+    if (task !== state.get("task") || user !== state.get("user")) return;
+    newest = found.revisions[0] ?? null;
+    target = undoOf(found.revisions, found.next === null);
+    undo.disabled = target === null;
+    undoes.textContent = !newest ? "" : target === null ? "What was there before is not kept any longer." : target.revision ? `Back to revision ${target.revision}.` : `Back to the base: ${user}’s signature is deleted.`;
+    history.replaceChildren(...found.revisions.slice(0, 6).map(row));
+  }
+
+  function row(made) {
+    const when = new Date(made.created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    return element("li", {}, element("b", {}, String(made.revision)), ` ${WORDS[made.action] ?? made.action}`, element("time", { datetime: made.created }, `, ${when}`), " · ", element("code", { title: made.digest }, made.digest.slice(0, 12)));
+  }
+
+  async function goBack() {
+    const [task, user, before, to] = [state.get("task"), state.get("user"), newest, target];
+    undo.disabled = true;
+    try {
+      if (to.revision) {
+        await rollback(task, user, to.revision, before);
+      } else {
+        await forget(task, user, before);
+        if (user === state.get("user")) state.set({ exists: false, known: state.get("known")?.filter((name) => name !== user) ?? null });
+      }
+    } finally {
+      state.renew();
+    }
+    place.dispatchEvent(new CustomEvent("undone"));
+  }
+}
+
+/** Who may only predict as a user is not told their history. */
+function refusedIsEmpty(problem) {
+  if (problem.status === 403 || problem.status === 404) return { revisions: [], next: null };
+  throw problem;
+}

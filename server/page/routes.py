@@ -1,0 +1,68 @@
+"""``GET /`` and the files that it names. No key is asked for: there is nothing in them but the page itself, which asks for one.
+
+Browsers are told to load, run and ask nothing but what comes from here, to show the page in no frame, and to tell nobody where it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+from flask import Blueprint, Response, request
+
+from isoform.server.problems import NotFoundError
+
+__all__ = ["FILES", "blueprint"]
+
+blueprint = Blueprint("page", __name__)
+
+INDEX = "index.html"
+SCRIPTS = (
+    "answer", "api", "charts", "domains", "examples", "framing", "layers", "page", "people", "revisions", "state", "strokes", "teach", "tour",
+)  # fmt: skip
+FILES = {"icon.svg": "image/svg+xml", "page.css": "text/css"} | {f"{name}.js": "text/javascript" for name in SCRIPTS}
+"""Name → media type: what there is, and nothing else."""
+
+POLICY = "; ".join((
+    "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'", "base-uri 'none'",
+    "form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'", "trusted-types 'none'",
+))  # fmt: skip
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # keep it, and ask whether it is still the one
+}
+
+
+@blueprint.get("/")
+def index() -> Response:
+    """The page."""
+    return _sent(INDEX, "text/html")
+
+
+@blueprint.get("/page/<name>")
+def file(name: str) -> Response:
+    """One of its files. Raises ``NotFoundError`` for any other."""
+    if name not in FILES:
+        raise NotFoundError(f"the page has no file {name[:64]!r}")
+    return _sent(name, FILES[name])
+
+
+def _sent(name: str, media: str) -> Response:
+    data, tag = _read(name)
+    response = Response(data, content_type=f"{media}; charset=utf-8")
+    response.headers.update(HEADERS)
+    response.set_etag(tag)
+    return response.make_conditional(request)  # type: ignore[return-value]
+
+
+@functools.cache
+def _read(name: str) -> tuple[bytes, str]:
+    """A file's bytes and their tag; once per process."""
+    data = (Path(__file__).parent / name).read_bytes()
+    return data, hashlib.sha256(data).hexdigest()[:32]

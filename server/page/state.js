@@ -1,0 +1,83 @@
+// What the page knows, in one place, and who is told when it changes. Nothing here is kept beyond the tab.
+//
+//   tasks      names of the tasks                    shape, labels   of the task that is asked
+//   task       the task that is asked                user            whose network; null for the task's own
+//   strokes    the drawing                           framing         how it is shown to the network
+//   pixels     the drawing as a sample; null while nothing is drawn
+//   known      users of this task; null where the server does not tell
+//   version    counts up whenever a user's network may be another than before
+
+/** A store of values. `on` calls back at once, and whenever one of the named values changes. */
+export class State {
+  #values;
+  #listeners = [];
+
+  constructor(values) {
+    this.#values = values;
+  }
+
+  get(name) {
+    return this.#values[name];
+  }
+
+  set(changes) {
+    const changed = Object.keys(changes).filter((name) => this.#values[name] !== changes[name]);
+    Object.assign(this.#values, changes);
+    for (const { names, call } of [...this.#listeners]) {
+      if (names.some((name) => changed.includes(name))) call();
+    }
+  }
+
+  on(names, call) {
+    this.#listeners.push({ names, call });
+    call();
+  }
+
+  /** Say that a user's network may be another one. */
+  renew() {
+    this.set({ version: this.get("version") + 1 });
+  }
+}
+
+/** One thing at a time: an answer that was overtaken by a later question is dropped. Returns a function of an async function. */
+export function latest() {
+  let running = null;
+  return async (work) => {
+    running?.abort();
+    const mine = (running = new AbortController());
+    const still = () => running === mine;
+    try {
+      await work(mine.signal, still);
+    } catch (problem) {
+      if (still() && problem.name !== "AbortError") throw problem;
+    }
+  };
+}
+
+const problems = new Map();
+
+function complain(topic, text) {
+  problems.delete(topic);
+  if (text) problems.set(topic, text);
+  const line = document.querySelector("#problem");
+  line.textContent = [...problems.values()].at(-1) ?? "";
+  line.hidden = problems.size === 0;
+}
+
+/**
+ * Do something, and show in a line what went wrong, until the same thing goes well.
+ *
+ * Returns whether it went well. Where the server wants a key, the page is told so.
+ */
+export async function attempt(topic, work) {
+  try {
+    await work();
+    complain(topic, "");
+    return true;
+  } catch (problem) {
+    if (problem.name === "AbortError") return false;
+    complain(topic, problem.message);
+    if (problem.status === 401) document.dispatchEvent(new CustomEvent("key-wanted"));
+    return false;
+  }
+}

@@ -1,0 +1,83 @@
+// A tour of the domains: the drawing as every camera sees it, and what every task's own network makes of it.
+//
+// Rows are what is shown, columns whose network answers. For bundles with other tasks the drawing is shown as it is, in one row.
+
+import { infer } from "./api.js";
+import { element, percent, thumbnail } from "./charts.js";
+import { DOMAINS } from "./domains.js";
+import { EXAMPLES } from "./examples.js";
+import { attempt, latest } from "./state.js";
+
+const STOPS = [
+  ["One drawing, four cameras", "Each row shows your drawing through another camera. The pixels have little in common; the digit is the same.", "rows"],
+  ["Four networks of the same templates", "Each column is one task’s network. All four are put together from the same few blocks; a signature says which block each layer uses.", "columns"],
+  ["At home on the diagonal", "Trained for just that camera, each network should know the digit there.", "diagonal"],
+  ["Lost elsewhere", "Off the diagonal the same pixels meet somebody else’s signature. Nothing else is different, and the answer often is.", "others"],
+];
+
+/** Show the tour in `place`, an element with .grid, .stop, .next and .example. */
+export function giveTour(place, state, drawing) {
+  const [grid, stop, next, example] = [".grid", ".stop", ".next", ".example"].map((name) => place.querySelector(name));
+  const once = latest();
+  const names = state.get("tasks");
+  const known = names.length > 1 && names.every((name) => name in DOMAINS);
+  let at = 0;
+  let visible = false; // nobody is asked for what nobody sees
+  let stale = false; // whether the drawing is another than what is shown
+
+  place.querySelector(".title").textContent = known ? `A tour of the ${words(names.length)} domains` : "What every task says";
+  next.hidden = !known;
+  next.addEventListener("click", () => go((at + 1) % STOPS.length));
+  example.addEventListener("click", () => drawing.replace(EXAMPLES[Math.floor(Math.random() * EXAMPLES.length)]));
+  state.on(["pixels"], refresh);
+  new IntersectionObserver((entries) => seen(entries.at(-1).isIntersecting), { rootMargin: "200px" }).observe(place);
+  go(0);
+
+  function refresh() {
+    stale = !visible;
+    if (visible) attempt("tour", () => once(show));
+  }
+
+  function seen(is) {
+    visible = is;
+    if (visible && (stale || grid.childElementCount === 0)) refresh();
+  }
+
+  function go(to) {
+    at = to;
+    const [title, text, mark] = STOPS[at];
+    grid.dataset.mark = known ? mark : "";
+    stop.replaceChildren(...(known ? [element("b", {}, `${at + 1} / ${STOPS.length} · ${title}. `), text] : ["Every task’s own network, asked about the drawing as it is."]));
+    next.textContent = at + 1 < STOPS.length ? "Next" : "From the start";
+  }
+
+  async function show(signal, still) {
+    const [pixels, shape] = [state.get("pixels"), state.get("shape")];
+    grid.ariaBusy = "true";
+    example.hidden = pixels !== null;
+    const shown = known ? names : ["drawn"];
+    const views = shown.map((name) => (pixels && known ? DOMAINS[name].render(pixels, shape[1], shape[2]) : pixels));
+    if (pixels) await new Promise((resolve) => setTimeout(resolve, 150));
+    if (!still()) return;
+    const columns = pixels ? await Promise.all(names.map((name) => infer(name, null, views, shape, signal))) : [];
+    if (!still()) return;
+    const head = element("tr", {}, element("td", {}, element("span", { class: "hidden" }, "what is shown")), ...names.map((name) => element("th", { scope: "col" }, name)));
+    const rows = shown.map((name, r) => {
+      const picture = thumbnail(views[r] ?? new Float32Array(shape[1] * shape[2]), shape.slice(1), known ? `${name}: ${DOMAINS[name].about}` : "the drawing");
+      const cells = names.map((_, c) => cell(columns[c]?.answers[r], known && r === c));
+      return element("tr", {}, element("th", { scope: "row" }, picture, element("span", {}, known ? name : "")), ...cells);
+    });
+    grid.ariaBusy = "false";
+    grid.replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+  }
+
+  function cell(answer, home) {
+    if (!answer) return element("td", { class: home ? "home" : null }, "·");
+    const sure = Math.max(...answer.probabilities);
+    const made = element("td", { class: home ? "home" : null }, element("b", {}, answer.label), element("small", {}, percent(sure)));
+    made.style.setProperty("--sure", sure);
+    return made;
+  }
+}
+
+const words = (number) => ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"][number] ?? String(number);

@@ -1,0 +1,105 @@
+"""Helpers for tests of the page: a real server as a process, a real Chromium, and hands that draw in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from support import ISOFORM
+
+from isoform.runtime.spec import Array
+
+PAPER = "#paper"
+expect.set_options(timeout=30_000)  # a busy machine is no defect of the page
+
+
+@contextlib.contextmanager
+def serving(bundle: Path, store: Path, *flags: str) -> Iterator[str]:
+    """Run ``isoform serve`` for as long as the block lasts, and give its address."""
+    words = [*ISOFORM, "serve", str(bundle), "--port", "0", "--store", str(store), *flags]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        assert "Traceback" not in errors
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium; tests are skipped where there is none."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no Chromium here; apt-get install chromium")
+    arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=arguments)
+        yield browser
+        browser.close()
+
+
+def examples(page: Page) -> list[list[list[list[float]]]]:
+    """The page's own ten digits, as strokes."""
+    found: list[list[list[list[float]]]] = page.evaluate("async () => (await import('/page/examples.js')).EXAMPLES")
+    assert len(found) == 10
+    return found
+
+
+def draw(page: Page, strokes: list[list[list[float]]]) -> None:
+    """Draw with the mouse, stroke by stroke, with every second of the points."""
+    page.locator(PAPER).scroll_into_view_if_needed()
+    box = page.locator(PAPER).bounding_box()
+    assert box is not None
+    for stroke in strokes:
+        places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in [*stroke[:-1:2], stroke[-1]]]
+        page.mouse.move(*places[0])
+        page.mouse.down()
+        for place in places[1:]:
+            page.mouse.move(*place)
+        page.mouse.up()
+
+
+def sent(request: Request, shape: tuple[int, int, int]) -> Array:
+    """The samples of a request for a prediction: shape (n, *shape), float32."""
+    body = request.post_data_buffer
+    assert body is not None
+    head = int(request.headers["inference-header-content-length"])
+    inputs = json.loads(body[:head])["inputs"]
+    return np.frombuffer(body[head:], "<f4").reshape(inputs[0]["shape"]).reshape(-1, *shape)
+
+
+def shown(page: Page) -> list[float]:
+    """The ten probabilities as the page has them."""
+    return [float(text) for text in page.eval_on_selector_all(".bars data", "all => all.map((each) => each.value)")]
+
+
+def collect(page: Page, name: str, digits: Iterable[int]) -> None:
+    """Draw digits and keep each as the digit after it, for a user."""
+    strokes = examples(page)
+    for digit in digits:
+        draw(page, strokes[digit])
+        page.locator("#teach .label").select_option(str((digit + 1) % 10))
+        page.locator("#teach .keep").click()
+    page.locator("#teach .name").fill(name)
+
+
+def heat(page: Page, name: str) -> Array:
+    """A heat map by its caption's beginning: shape (layers, templates), by number."""
+    panel = page.locator(".heat").filter(has=page.locator("caption", has_text=re.compile(f"^{name}"))).first
+    rows = panel.locator("tbody tr").all()
+    found = {
+        int(row.locator("th").inner_text()): [float(c.get_attribute("data-share")) for c in row.locator("td").all()]
+        for row in rows
+    }
+    return np.array([found[k] for k in sorted(found)]).T
