@@ -76,6 +76,7 @@ def _our_error(problem: IsoformError) -> tuple[Response, int]:
         if status == 503:
             text = "the signature store does not answer; try again"
     _count(type(problem).__name__.removesuffix("Error"))
+    text = " ".join(text.splitlines())
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 200]} … {text[-190:]}"
     response = jsonify(error=text)

@@ -38,6 +38,8 @@ blueprint = Blueprint("signatures", __name__, url_prefix="/v1/models/<task>/sign
 FILE_LIMIT = 4 << 20
 """Longest signature file, in bytes: over a hundred times what a large network's has."""
 PAGE_LIMIT = 1000
+LAST = (1 << 31) - 1
+"""No revision has a higher number; PostgreSQL could not compare one with it."""
 
 
 def _description(revision: Revision) -> dict[str, Any]:
@@ -55,7 +57,10 @@ def listed(task: str) -> dict[str, Any]:
     service = get_service()
     service.tasks.check(task)
     limit = _number("limit", service.settings.page, 1, PAGE_LIMIT)
-    found = service.users.store.users(task, after=request.args.get("after", ""), limit=limit + 1)
+    after = request.args.get("after", "")
+    if after:
+        check_name(after, what="after")
+    found = service.users.store.users(task, after=after, limit=limit + 1)
     rest = len(found) > limit
     return {
         "signatures": [_description(revision) for revision in found[:limit]],
@@ -94,7 +99,7 @@ def shown(task: str, user: str) -> Response:
 def file(task: str, user: str) -> Response:
     """A revision's bytes; the newest one's if none is named. Raises ``NotFoundError`` if they are not there."""
     check_user(task, user)
-    number = _number("revision", 0, 1, 1 << 31)
+    number = _number("revision", 0, 1, LAST)
     revision, data = _kept(task, user, number or _newest(task, user).revision)
     response = Response(data, content_type="application/octet-stream")
     response.headers["Content-Disposition"] = f'attachment; filename="{user}.safetensors"'
@@ -109,7 +114,7 @@ def revisions(task: str, user: str) -> dict[str, Any]:
     check_user(task, user)
     _newest(task, user)
     limit = _number("limit", service.settings.page, 1, PAGE_LIMIT)
-    before = _number("before", 0, 1, 1 << 31) or None
+    before = _number("before", 0, 1, LAST) or None
     found = service.users.store.history(task, user, before=before, limit=limit + 1)
     rest = len(found) > limit
     return {
@@ -124,7 +129,7 @@ def rollback(task: str, user: str) -> Response:
     check_user(task, user)
     wanted = read_object()
     number = wanted.get("revision")
-    if type(number) is not int or not 1 <= number < 1 << 31 or len(wanted) != 1:
+    if type(number) is not int or not 1 <= number <= LAST or len(wanted) != 1:
         raise InputError('$: {"revision": N}, N a revision\'s number, was expected')
 
     def _made() -> tuple[str, bytes]:
