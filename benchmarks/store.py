@@ -43,25 +43,32 @@ def main() -> None:
     arguments, started = _arguments(), time.perf_counter()
     effort = 1 if arguments.quick else 5
     figures: dict[str, object] = {**machine(), "quick": arguments.quick, "users": arguments.users}
+    measures = {"store": of_store, "table": of_table, "folder": of_folder}
+    if arguments.postgresql:
+        measures["postgresql"] = of_postgresql
     with tempfile.TemporaryDirectory(prefix="isoform-store-", dir=arguments.folder) as name:
-        folder = Path(name)
-        measures = {"store": of_store, "table": of_table, "folder": of_folder}
-        if arguments.postgresql:
-            measures["postgresql"] = of_postgresql
         for place, measure in measures.items():
-            (folder / place).mkdir()
-            found = measure(folder / place, arguments.users, effort)
+            (Path(name) / place).mkdir()
+            found = measure(Path(name) / place, arguments.users, effort)
             figures.update({f"{place}.{key}": value for key, value in found.items()})
             print(f"{time.perf_counter() - started:6.1f} s  {place}", file=sys.stderr)
+        report(arguments, figures, list(measures))  # before a million files are deleted, which takes its time
+
+
+def report(arguments: argparse.Namespace, figures: dict[str, object], places: list[str]) -> None:
+    """Ratios to the rivals, the table, the file."""
     for key in ("data_warm_p50_us", "data_cold_p50_us", "append_p50_us", "bytes_per_signature"):
         for rival in ("folder", "table"):
-            figures[f"store_over_{rival}.{key}"] = float(figures[f"store.{key}"]) / float(figures[f"{rival}.{key}"])  # type: ignore[arg-type]
-    rows = list(dict.fromkeys(key.split(".", 1)[1] for key in figures if key.split(".")[0] in measures))
+            figures[f"store_over_{rival}.{key}"] = float(str(figures[f"store.{key}"])) / float(
+                str(figures[f"{rival}.{key}"])
+            )
+    rows = list(dict.fromkeys(key.split(".", 1)[1] for key in figures if key.split(".")[0] in places))
     title = f"{arguments.users:,} users, {figures['machine']}, {figures['date']}"
+    columns = [*places, *(f"store_over_{rival}" for rival in ("folder", "table"))]
     print_table(
         title,
-        ["figure", *measures],
-        [[row, *(_shown(figures.get(f"{place}.{row}")) for place in measures)] for row in rows],
+        ["figure", *columns],
+        [[row, *(_shown(figures.get(f"{place}.{row}")) for place in columns)] for row in rows],
     )
     write_json(arguments.json, figures)
 
@@ -104,8 +111,8 @@ def of_store(folder: Path, users: int, effort: int) -> dict[str, float]:
     }
 
 
-def of_postgresql(folder: Path, users: int, effort: int) -> dict[str, float]:  # noqa: ARG001 - every store takes the same
-    """The server's store in PostgreSQL, on a server of its own; cold is that one restarted is not, only the connection."""
+def of_postgresql(_: Path, users: int, effort: int) -> dict[str, float]:
+    """The server's store in PostgreSQL, on a server of its own, never cold: its memory is not ours to empty."""
     sys.path.append(str(ROOT / "tests" / "server"))  # where the tests' own server is started
     postgres = importlib.import_module("postgres")
     if postgres.POSTGRES is None:

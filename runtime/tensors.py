@@ -103,7 +103,8 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
     try:
         entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as problem:
-        raise error(f"{what} is not a whole tensor file: {problem}") from None
+        said = " ".join(str(problem).splitlines())  # it quotes what stands in the file
+        raise error(f"{what} is not a whole tensor file: {said}") from None
     tensors: dict[str, Array] = {}
     for name, entry in entries:
         if entry["dtype"] not in _DTYPES:

@@ -11,7 +11,7 @@ from typing import Any
 from flask import Blueprint
 
 from isoform.server.access.guard import require_admin
-from isoform.server.query import PAGE_LIMIT, number
+from isoform.server.query import LAST, PAGE_LIMIT, number
 from isoform.server.state import get_service
 from isoform.server.store.audit import happened
 from isoform.server.store.store import moment
@@ -27,7 +27,7 @@ def listed() -> dict[str, Any]:
     require_admin()
     service = get_service()
     limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
-    found = happened(service.users.store, before=number("before", 0, 1, 1 << 31) or None, limit=limit + 1)
+    found = happened(service.users.store, before=number("before", 0, 1, LAST) or None, limit=limit + 1)
     told = [
         {**dataclasses.asdict(event), "signature": event.user, "created": moment(event.created)}
         for event in found[:limit]

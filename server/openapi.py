@@ -65,7 +65,7 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
         _does(text, _ref(name))
         for text, name in (("Ready?", "Ready"), ("Metadata", "Model"), ("Statistics", "Statistics"))
     )
-    number: Schema = {**WHOLE, "minimum": 1, "maximum": 2**31}
+    number: Schema = {**WHOLE, "minimum": 1, "maximum": 2**31 - 1}
     writes = [_header("If-Match"), _header("If-None-Match"), _header("Idempotency-Key", "^[ -~]{1,255}$")]
     learns = {
         "parts": {"type": "string", "pattern": "^(mixture|bn|head)(,(mixture|bn|head)){0,2}$"},
@@ -111,7 +111,9 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
         },
         signatures: {
             "parameters": [task],
-            "get": _does("Users of a task", _ref("Users"), query={"after": TEXT, "limit": _page()}),
+            "get": _does(
+                "Users of a task", _ref("Users"), query={"after": {"type": "string", "pattern": NAME}, "limit": _page()}
+            ),
         },
         one: {
             "parameters": [task, user],

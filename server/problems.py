@@ -97,6 +97,7 @@ def refusal(problem: Exception) -> tuple[Answer, str]:
     if status in (500, 503) and not isinstance(problem, BusyError):
         log.error("%s", problem)
         text = "the signature store does not answer; try again" if status == 503 else INSIDE
+    text = " ".join(text.splitlines())
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 200]} … {text[-190:]}"
     if status in (429, 503):

@@ -6,10 +6,12 @@ from flask import request
 
 from isoform.runtime.errors import UsageError
 
-__all__ = ["PAGE_LIMIT", "number"]
+__all__ = ["LAST", "PAGE_LIMIT", "number"]
 
 PAGE_LIMIT = 1000
 """Longest page of a list."""
+LAST = (1 << 31) - 1
+"""Nothing that is numbered has a higher number; PostgreSQL could not compare one with it."""
 
 
 def number(name: str, default: int, least: int, most: int) -> int:

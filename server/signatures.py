@@ -27,7 +27,7 @@ from isoform.runtime.signature import Signature, check_name
 from isoform.server.access.guard import actor, require_admin, require_write
 from isoform.server.body import read_body
 from isoform.server.problems import NotFoundError, PreconditionError
-from isoform.server.query import PAGE_LIMIT, number
+from isoform.server.query import LAST, PAGE_LIMIT, number
 from isoform.server.record import RECORD, Record
 from isoform.server.repository import read_object
 from isoform.server.state import get_service
@@ -56,7 +56,10 @@ def listed(task: str) -> dict[str, Any]:
     service = get_service()
     service.tasks.check(task)
     limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
-    found = service.users.store.users(task, after=request.args.get("after", ""), limit=limit + 1)
+    after = request.args.get("after", "")
+    if after:
+        check_name(after, what="after")
+    found = service.users.store.users(task, after=after, limit=limit + 1)
     rest = len(found) > limit
     return {
         "signatures": [_description(revision) for revision in found[:limit]],
@@ -95,7 +98,7 @@ def shown(task: str, user: str) -> Response:
 def file(task: str, user: str) -> Response:
     """A revision's bytes; the newest one's if none is named. Raises ``NotFoundError`` if they are not there."""
     check_user(task, user)
-    wanted = number("revision", 0, 1, 1 << 31)
+    wanted = number("revision", 0, 1, LAST)
     revision, data = _kept(task, user, wanted or _newest(task, user).revision)
     response = Response(data, content_type="application/octet-stream")
     response.headers["Content-Disposition"] = f'attachment; filename="{user}.safetensors"'
@@ -110,7 +113,7 @@ def revisions(task: str, user: str) -> dict[str, Any]:
     check_user(task, user)
     _newest(task, user)
     limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
-    before = number("before", 0, 1, 1 << 31) or None
+    before = number("before", 0, 1, LAST) or None
     found = service.users.store.history(task, user, before=before, limit=limit + 1)
     rest = len(found) > limit
     return {
@@ -125,7 +128,7 @@ def rollback(task: str, user: str) -> Response:
     check_user(task, user)
     wanted = read_object()
     chosen = wanted.get("revision")
-    if type(chosen) is not int or not 1 <= chosen < 1 << 31 or len(wanted) != 1:
+    if type(chosen) is not int or not 1 <= chosen <= LAST or len(wanted) != 1:
         raise InputError('$: {"revision": N}, N a revision\'s number, was expected')
 
     def _made() -> tuple[str, bytes]:

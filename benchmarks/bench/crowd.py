@@ -124,14 +124,14 @@ class Crowd:
         self._seed = seed
 
     def run(self, *, clients: int, seconds: float) -> list[Answer]:
-        """Let them ask for so long, and then wait as long at most for their jobs; all answers, of one client after the other."""
+        """Let them ask for so long, and then wait half as long at most for their jobs; all answers, of one client after the other."""
         until = time.monotonic() + seconds
         crowd = [_Client(self, self._seed * 10_000 + number) for number in range(clients)]
         problems = list[BaseException]()
 
         def work(client: _Client) -> None:
             try:
-                client.work(until, until + seconds)
+                client.work(until, until + seconds / 2)
             except BaseException as problem:
                 problems.append(problem)
 
