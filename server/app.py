@@ -69,6 +69,7 @@ def create_app(
     here = str(Path(__file__).parent)
     app = Flask("isoform.server", static_folder=None, root_path=here, instance_path=here)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.url_map.merge_slashes = False  # two slashes are another path, not an answer in HTML that says where to go
     app.json.sort_keys = False  # type: ignore[attr-defined]
     name_routes(app)
     admission = admission or Admission(settings.queue_requests)

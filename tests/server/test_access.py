@@ -43,18 +43,15 @@ def infer(client, x, name, headers):
 
 
 def test_every_route_asks_for_a_key(guarded) -> None:
-    """All but live and ready are 401 without one, whatever the method; also routes that do not exist."""
-    rules = [
-        rule
-        for rule in guarded.application.url_map.iter_rules()
-        if rule.rule not in ("/v2/health/live", "/v2/health/ready")
-    ]
-    assert len(rules) >= 20
-    for rule in rules:
-        path = rule.rule
-        for name in rule.arguments:
+    """All but live, ready and the page are 401 without one, whatever the method; also routes that do not exist."""
+    open_to_all = ("/v2/health/live", "/v2/health/ready", "/", "/page/<name>")
+    routes = [(rule.rule, rule.methods) for rule in guarded.application.url_map.iter_rules()]
+    routes = [route for route in [*routes, *((path, {"POST"}) for path in ROUTES)] if route[0] not in open_to_all]
+    assert len(routes) >= 22
+    for path, methods in routes:
+        for name in re.findall(r"<(\w+)>", path):
             path = path.replace(f"<{name}>", {"task": "plain", "user": "alice", "version": "1"}.get(name, "x"))
-        for method in rule.methods - {"OPTIONS", "HEAD"}:
+        for method in methods - {"OPTIONS", "HEAD"}:
             answer = guarded.open(path, method=method)
             assert answer.status_code == 401, (method, path)
             assert answer.headers["WWW-Authenticate"] == "Bearer"
