@@ -1,6 +1,7 @@
 """Who may do what: nobody without a key, nobody for another user, and nothing that looks like a key but is none."""
 
 import json
+import re
 import time
 
 import jwt
@@ -14,6 +15,7 @@ from isoform.server.access.keys import Keys
 from isoform.server.access.scopes import Caller
 from isoform.server.access.tokens import Tokens
 from isoform.server.app import create_app
+from isoform.server.inference import ROUTES
 
 ALICE, BOB = (f"/v1/models/plain/signatures/{name}" for name in ("alice", "bob"))
 

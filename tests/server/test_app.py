@@ -121,7 +121,16 @@ def test_bad_requests_are_400_with_a_path(request_body, message, client) -> None
 
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize(
-    "path", ["/page", "/v2/models", "/v2//health/live", "/v2/models/klingon/infer/x", "/v3", "/v2/models/../../etc/passwd", "/%00"]
+    "path",
+    [
+        "/page",
+        "/v2/models",
+        "/v2//health/live",
+        "/v2/models/klingon/infer/x",
+        "/v3",
+        "/v2/models/../../etc/passwd",
+        "/%00",
+    ],
 )
 def test_unknown_paths_are_404(path, method, client) -> None:
     """Any other path is a 404, as JSON."""

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from postgres import POSTGRES, postgres
 
 from isoform.runtime.errors import SignatureError
+from isoform.runtime.runtime import Runtime
 from isoform.runtime.signature import Signature
 from isoform.server.app import create_app
 from isoform.server.settings import Settings
@@ -33,6 +34,8 @@ CHUNK = 500
 """Examples of one run of hypothesis, which remembers all that it made."""
 GROWTH_BYTES = 64 << 20
 """So much may resident memory grow after the first tenth, with hypothesis in the same process."""
+CACHE_BYTES, DECODED_BYTES = 8 << 20, 1 << 20
+"""What a server may keep on purpose; by default more than that bound, which whole files would fill."""
 pytestmark = pytest.mark.timeout(max(300, TOTAL // 20))
 
 
@@ -71,10 +74,17 @@ def mixed(runtime, task="plain", **changes) -> Signature:
 
 
 @pytest.fixture(scope="module")
+def runtime(compiled):
+    """An open runtime that keeps little."""
+    with Runtime.open(compiled, cache_bytes=CACHE_BYTES) as runtime:
+        yield runtime
+
+
+@pytest.fixture(scope="module")
 def attacked(runtime, tmp_path_factory):
     """An application that is open, with alice in it; and its store."""
     with Store(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 's.db'}", keep=3) as store:
-        app = create_app(runtime, store=store, settings=Settings(max_body_bytes=1 << 20))
+        app = create_app(runtime, store=store, settings=Settings(max_body_bytes=1 << 20, decoded_bytes=DECODED_BYTES))
         app.test_client().put("/v1/models/plain/signatures/alice", data=mixed(runtime).encode())
         yield app
 
@@ -158,7 +168,7 @@ def test_hostile_on_postgresql(runtime) -> None:
         pytest.skip("PostgreSQL is not installed; Debian's package is 'postgresql'")
     tally = Tally()
     with postgres() as url, Store(url, keep=3) as store:
-        app = create_app(runtime, store=store, settings=Settings(max_body_bytes=1 << 20))
+        app = create_app(runtime, store=store, settings=Settings(max_body_bytes=1 << 20, decoded_bytes=DECODED_BYTES))
         found = kinds(app, runtime, None)
         for kind in ("requests", "files"):
             app.test_client().put("/v1/models/plain/signatures/alice", data=mixed(runtime).encode())
