@@ -58,6 +58,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         self.drain_seconds = drain_seconds
         self.draining = Draining()
         self.admission = Admission(opening.settings.queue_requests)
+        self.by_loop = opening.settings.batch_samples == 1  # a batch is made of what several threads bring
         self._stack = contextlib.ExitStack()
         super().__init__()
 

@@ -18,8 +18,9 @@ import os
 import time
 from pathlib import Path
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.values import MultiProcessValue
 
 from isoform.runtime.runtime import Runtime
 from isoform.server.admission import Admission
@@ -43,6 +44,11 @@ class Metrics:
 
     def __init__(self, runtime: Runtime, admission: Admission) -> None:
         self._runtime, self._admission, self._refreshed = runtime, admission, 0.0
+        if (
+            "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        ):  # it would ask for the process's number, a system call, at every count
+            number = os.getpid()
+            values.ValueClass = MultiProcessValue(process_identifier=lambda: number)  # type: ignore[no-untyped-call]
         own = self._registry = CollectorRegistry()
         self._requests = Counter(
             "isoform_requests_total", "Requests that were answered.", ["route", "status"], registry=own

@@ -65,7 +65,9 @@ class Opening:
                 Runtime.open(self.bundle, threads=self.prediction_threads, cache_bytes=self.cache_bytes)
             )
             store = (
-                None if self.store is None else stack.enter_context(Store(self.store, connections=self.request_threads))
+                None
+                if self.store is None
+                else stack.enter_context(Store(self.store, connections=self.request_threads + 2))
             )
             keys = Keys(store) if self.guarded and store is not None else None
             export_traces()

@@ -3,7 +3,7 @@
 gunicorn's own threads read heads and bodies themselves and wait as long as it takes, so that as many clients as there are threads, each
 with half a request, stop a process. Here its loop collects:
 
-    a head              until its empty line, at most ``HEAD_BYTES`` and for ``HEAD_SECONDS``
+    a head              until its empty line, at most ``HEAD_BYTES`` and for ``HEAD_SECONDS``, and longer for who sends fast enough
     a short body        of at most ``BODY_BYTES``, while all that are collected take at most ``TOTAL_BYTES``
 
 What is longer a thread reads; it hangs up on who is slower than ``RATE`` bytes a second after ``STALL_SECONDS``, and on who does not take
@@ -12,8 +12,10 @@ an answer within ``SEND_SECONDS``.
 
 from __future__ import annotations
 
+import errno
 import functools
 import re
+import select
 import selectors
 import socket
 import time
@@ -41,37 +43,58 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNOR
 
 
 class _Socket(socket.socket):
-    """A client's, that a thread does not wait for without an end."""
+    """A client's, that a thread does not wait for without an end.
 
+    It never blocks in the kernel: whoever wants to wait waits by ``poll``, so that changing between both is no system call. A system call
+    more is little; but each lets another thread run first, and it may be a while until this one runs again.
+    """
+
+    _patience: float | None = 0.0
+    """As ``gettimeout``: 0 not to wait, None to wait as long as it is allowed here."""
     _deadline = 0.0
     _held: bytes | None = None
+    _never = False
+
+    def __init__(self, accepted: socket.socket) -> None:
+        super().__init__(fileno=accepted.detach())
+        super().setblocking(False)
+
+    def setblocking(self, flag: bool, /) -> None:
+        """Whoever wants to wait begins to now."""
+        self.settimeout(None if flag else 0.0)
+
+    def settimeout(self, value: float | None, /) -> None:
+        """As any socket's; None is ``STALL_SECONDS``, and more for who sends fast enough."""
+        self._patience = value
+        self._deadline = time.monotonic() + (STALL_SECONDS if value is None else value)
+
+    def gettimeout(self) -> float | None:
+        """As it was set."""
+        return self._patience
+
+    def never_wait(self, flag: bool, /) -> None:
+        """Whether reading and writing fail where they would have to wait, whatever timeout is set."""
+        self._never = flag
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Raises ``ConnectionResetError`` when the client is too slow, as if it had gone; ``TimeoutError`` where a timeout was set."""
+        while True:
+            try:
+                found = super().recv(size, flags)
+            except BlockingIOError:
+                if self._patience == 0.0 or flags & socket.MSG_DONTWAIT:
+                    raise
+                if not self._ready(select.POLLIN, self._deadline):
+                    if self._patience is not None:
+                        raise TimeoutError("timed out") from None
+                    raise ConnectionResetError(errno.ECONNRESET, "the client sends too slowly") from None
+            else:
+                self._deadline += len(found) / RATE
+                return found
 
     def hold(self) -> None:
         """The next ``sendall`` waits for the one after it: a head and a body in one packet."""
         self._held = b""
-
-    def setblocking(self, flag: bool, /) -> None:
-        """Whoever wants to wait begins to now."""
-        super().setblocking(flag)
-        self._deadline = time.monotonic() + STALL_SECONDS
-
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """Raises ``ConnectionResetError`` when the client is too slow, as if it had gone."""
-        if self.gettimeout() == 0.0:
-            return super().recv(size, flags)
-        left = self._deadline - time.monotonic()
-        wanted = self.gettimeout()
-        super().settimeout(max(0.001, left if wanted is None else min(left, wanted)))
-        try:
-            found = super().recv(size, flags)
-        except TimeoutError:
-            if wanted is not None and left > wanted:
-                raise
-            raise ConnectionResetError(104, "the client sends too slowly") from None
-        finally:
-            super().settimeout(wanted)
-        self._deadline += len(found) / RATE
-        return found
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         """Raises ``ConnectionResetError`` when the client does not take it."""
@@ -80,14 +103,21 @@ class _Socket(socket.socket):
                 self._held = bytes(data)
                 return
             data, self._held = self._held + bytes(data), None
-        wanted = self.gettimeout()
-        super().settimeout(SEND_SECONDS if wanted is None else wanted)
-        try:
-            super().sendall(data, flags)
-        except TimeoutError:
-            raise ConnectionResetError(104, "the client does not take its answer") from None
-        finally:
-            super().settimeout(wanted)
+        rest, end = memoryview(data), 0.0
+        while rest:
+            try:
+                rest = rest[self.send(rest, flags) :]
+            except BlockingIOError:
+                end = end or time.monotonic() + (self._patience or SEND_SECONDS)
+                if not self._ready(select.POLLOUT, end):
+                    raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from None
+
+    def _ready(self, event: int, end: float) -> bool:
+        if self._never:
+            return False
+        poll = select.poll()
+        poll.register(self, event)
+        return bool(poll.poll(max(0.0, 1e3 * (end - time.monotonic()))))
 
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc]
@@ -98,7 +128,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._collected = dict[TConn, bytearray]()
-        self._bytes = 0
+        self._bytes, self._judged = 0, 0.0
 
     def accept(self, listener: socket.socket) -> None:
         """Take a connection, and wait for what it says."""
@@ -106,7 +136,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             accepted, address = listener.accept()
         except OSError:
             return  # another process was faster, or the client is gone
-        client = _Socket(fileno=accepted.detach())
+        client = _Socket(accepted)
         self.nr_conns += 1
         self._collect(self.connection_class(self.cfg, client, address, listener.getsockname()))
 
@@ -118,25 +148,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def on_pending_socket_readable(self, conn: TConn, client: socket.socket) -> None:
         """More of a request came."""
-        collected = self._collected[conn]
-        try:
-            part = client.recv(1 << 16)
-        except BlockingIOError:
-            return
-        except OSError:
-            part = b""
-        collected += part
-        self._bytes += len(part)
-        if part and not self._is_there(collected, fresh=len(part)):
-            return
-        self.poller.unregister(client)
-        self.pending_conns.remove(conn)
-        if collected:
+        if self._read(conn):
+            self.poller.unregister(client)
+            self.pending_conns.remove(conn)
             self._hand_over(conn)
-        else:  # it was closed before it said anything
-            self._let_go(conn)
-            self.nr_conns -= 1
-            conn.close()
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
         """An answer is sent; where the next request has begun already, collect the rest of it."""
@@ -149,10 +164,15 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def murder_pending(self) -> None:
         """Hang up on who did not say enough in time."""
-        waiting = list(self.pending_conns)
-        super().murder_pending()
-        for conn in waiting[: len(waiting) - len(self.pending_conns)]:
+        now = time.monotonic()
+        if now < self._judged + 0.5:
+            return
+        self._judged = now
+        for conn in [conn for conn in self.pending_conns if conn.timeout <= now]:
+            self.poller.unregister(conn.sock)
+            self.pending_conns.remove(conn)
             self._let_go(conn)
+            self._hang_up(conn)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Stop, without waiting long for who has not asked for anything."""
@@ -168,22 +188,45 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         conn.timeout = time.monotonic() + HEAD_SECONDS
         self._collected[conn] = bytearray(begun)
         self._bytes += len(begun)
-        if self._is_there(self._collected[conn], fresh=len(begun)):
+        if self._is_there(self._collected[conn], fresh=len(begun)) or self._read(conn):  # most are there already
             self._hand_over(conn)
             return
         self.pending_conns.append(conn)
-        ready = functools.partial(self.on_pending_socket_readable, conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, ready)
-        ready(conn.sock)  # most are there already
+        self.poller.register(conn.sock, selectors.EVENT_READ, functools.partial(self.on_pending_socket_readable, conn))
+
+    def _read(self, conn: TConn) -> bool:
+        """Read what there is. Returns whether that is all that is waited for."""
+        try:
+            part = conn.sock.recv(1 << 16)
+        except BlockingIOError:
+            return False
+        except OSError:
+            part = b""
+        collected = self._collected[conn]
+        collected += part
+        self._bytes += len(part)
+        conn.timeout += len(part) / RATE
+        return not part or self._is_there(collected, fresh=len(part))
 
     def _hand_over(self, conn: TConn) -> None:
         collected = bytes(self._collected[conn])
         self._let_go(conn)
+        if not collected:  # it was closed before it said anything
+            self._hang_up(conn)
+            return
         if conn.parser is None:
             conn.parser = http.get_parser(self.cfg, conn.sock, conn.client)
         conn.parser.unreader.unread(collected)
         conn.data_ready = True
+        self.begin(conn, collected)
+
+    def begin(self, conn: TConn, collected: bytes) -> None:  # noqa: ARG002 - for those who choose by what it is
+        """A request is there, or as much of it as is collected."""
         self.enqueue_req(conn)
+
+    def _hang_up(self, conn: TConn) -> None:
+        self.nr_conns -= 1
+        conn.close()
 
     def _let_go(self, conn: TConn) -> None:
         self._bytes -= len(self._collected.pop(conn, b""))

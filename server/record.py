@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import re
@@ -23,6 +24,8 @@ log = logging.getLogger("isoform.access")
 RECORD = "isoform.record"
 """In a request's environment: its ``Record``, for routes to add to."""
 _ID = re.compile(r"[!-~]{1,128}")
+_PREFIX, _NUMBERS = secrets.token_hex(6), itertools.count()
+"""Ids are random by process and counted within, because random bytes are a system call, during which another thread takes its turn."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -80,4 +83,4 @@ class Recorder:
 def request_id(environ: dict[str, Any]) -> str:
     """The id that the client gave its request, or a fresh one."""
     given: str = environ.get("HTTP_X_REQUEST_ID", "")
-    return given if _ID.fullmatch(given) else secrets.token_hex(8)
+    return given if given and _ID.fullmatch(given) else f"{_PREFIX}{next(_NUMBERS):08x}"

@@ -22,6 +22,8 @@ from isoform.server.protocol.request import InferRequest
 
 __all__ = ["encode_response"]
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 def encode_response(
     asked: InferRequest, task: str, logits: Array, labels: tuple[str, ...], parameters: Mapping[str, object]
@@ -59,7 +61,7 @@ def encode_response(
     if asked.id is not None:
         answer["id"] = asked.id
     answer |= {"parameters": parameters, "outputs": outputs}
-    head = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    head = _ENCODER.encode(answer).encode()
     return b"".join((head, *tail)), len(head) if tail else None
 
 
