@@ -1,16 +1,24 @@
 # isoform: `make` lists what there is. Everything runs in an environment of its own, .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+PORT ?= 8000
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format edge clean
+.PHONY: help quickstart serve test lint format edge clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: $(VENV)/.run  ## train, compile, swap and serve on real digits; everything lands in quickstart/
 	$(BIN)/python docs/examples/quickstart.py -o quickstart
+
+serve: quickstart/bundle/compiled/report.json  ## serve the quickstart's bundle, with the page, on port $(PORT); trains it first if it is not there
+	$(BIN)/isoform serve quickstart/bundle --open --port $(PORT) --store quickstart/isoform.db
+
+quickstart/bundle/compiled/report.json: | $(VENV)/.run
+	$(BIN)/isoform train digits -o quickstart/bundle
+	$(BIN)/isoform compile quickstart/bundle
 
 test: $(VENV)/.all  ## run all tests
 	$(BIN)/python -m pytest

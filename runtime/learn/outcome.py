@@ -51,7 +51,7 @@ class Outcome:
         where = (
             f"{self.held_back} held-back samples"
             if self.held_back
-            else "the samples themselves, too few to hold any back"
+            else "the samples themselves, too few to hold any back,"
         )
         early = {"": "", "time": "; stopped by the time limit", "ctrl-c": "; stopped by Ctrl-C"}[self.stopped]
         if not self.improved:
