@@ -30,18 +30,14 @@ from isoform.server.access.guard import Gate
 from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import Tokens
 from isoform.server.admission import Admission
-from isoform.server.availability import Availability
-from isoform.server.batching import Batching
 from isoform.server.draining import Draining
 from isoform.server.front import Front
-from isoform.server.metrics import Metrics
 from isoform.server.monitoring import name_routes
 from isoform.server.page import routes as page
 from isoform.server.problems import answer_with_json
 from isoform.server.settings import Settings
 from isoform.server.state import Service, attach_service
 from isoform.server.store.store import Store
-from isoform.server.users import Users
 
 __all__ = ["create_app"]
 
@@ -72,15 +68,7 @@ def create_app(
     app.url_map.merge_slashes = False  # two slashes are another path, not an answer in HTML that says where to go
     app.json.sort_keys = False  # type: ignore[attr-defined]
     name_routes(app)
-    admission = admission or Admission(settings.queue_requests)
-    metrics = Metrics(runtime, admission)
-    batching = Batching(
-        runtime.predict, samples=settings.batch_samples, delay_seconds=settings.batch_delay_seconds, ran=metrics.batch
-    )
-    service = Service(
-        runtime, Users(runtime, store, settings), Availability(runtime, store), settings, metrics, batching, admission,
-        draining or Draining(),
-    )  # fmt: skip
+    service = Service(runtime, store, settings, admission or Admission(settings.queue_requests), draining or Draining())
     attach_service(app, service)
     for part in (health, repository, monitoring, signatures, learning, templates, audit, openapi, page):
         app.register_blueprint(part.blueprint)

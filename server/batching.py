@@ -28,6 +28,7 @@ class _Request:
         self.x, self.until = x, until
         self.turn = threading.Event()
         """Set when it is done, or when it is to run the next batch."""
+        self.leads = False
         self.logits: Array | None = None
         self.problem: Exception | None = None
 
@@ -47,11 +48,11 @@ class Batching:
         predict: What predicts.
         samples: At most so many in a batch; 1 for no batching.
         delay_seconds: How long a batch that is not full waits for more.
-        ran: Called with the number of samples of every batch.
+        ran: Called with task and number of samples of every batch.
     """
 
     def __init__(
-        self, predict: Predict, *, samples: int = 1, delay_seconds: float = 0.0, ran: Callable[[int], None]
+        self, predict: Predict, *, samples: int = 1, delay_seconds: float = 0.0, ran: Callable[[str, int], None]
     ) -> None:
         self._predict, self._samples, self._delay, self._ran = predict, samples, delay_seconds, ran
         self._lines: dict[str, _Line] = {}
@@ -71,7 +72,7 @@ class Batching:
         """
         if self._samples <= 1 or len(x) >= self._samples:
             _check(until)
-            self._ran(len(x))
+            self._ran(signature.task, len(x))
             return self._predict(x, signature)
         request = _Request(x, until)
         with self._lock:
@@ -84,7 +85,7 @@ class Batching:
                 line.full.set()
         if not leads:
             request.turn.wait()
-        if request.logits is None and request.problem is None:
+        if leads or request.leads:
             self._lead(line, signature)
         if request.problem is not None:
             raise request.problem
@@ -107,16 +108,25 @@ class Batching:
         finally:
             with self._lock:
                 if line.waiting:
+                    line.waiting[0].leads = True
                     line.waiting[0].turn.set()
                     if sum(len(other.x) for other in line.waiting) >= self._samples:
                         line.full.set()
                 else:
-                    del self._lines[signature.digest]
+                    self._lines.pop(signature.digest, None)
             for request in batch:
                 request.turn.set()
 
     def _run(self, batch: list[_Request], signature: Signature) -> None:
-        """Fill in every request's logits or problem."""
+        """Fill in every request's logits or problem, whatever happens."""
+        try:
+            self._try(batch, signature)
+        except Exception as problem:
+            for request in batch:
+                if request.logits is None and request.problem is None:
+                    request.problem = problem
+
+    def _try(self, batch: list[_Request], signature: Signature) -> None:
         live = list[_Request]()
         for request in batch:
             try:
@@ -129,20 +139,16 @@ class Batching:
                 logits = self._predict(np.concatenate([request.x for request in live]), signature)
             except InputError:
                 pass  # one of them is at fault: each by itself will tell which
-            except Exception as problem:
-                for request in live:
-                    request.problem = problem
-                return
             else:
-                self._ran(len(logits))
                 begin = 0
                 for request in live:
                     request.logits = logits[begin : begin + len(request.x)]
                     begin += len(request.x)
+                self._ran(signature.task, len(logits))
                 return
         for request in live:
+            self._ran(signature.task, len(request.x))
             try:
-                self._ran(len(request.x))
                 request.logits = self._predict(request.x, signature)
             except Exception as problem:
                 request.problem = problem

@@ -144,13 +144,13 @@ def run_serve(arguments: argparse.Namespace) -> None:
         print(f"serving {len(bundle.signatures)} tasks on {url}; stop with Ctrl-C", file=sys.stderr)
 
     if behind == "waitress":
-        from isoform.server import waitress
+        from isoform.server.http import waitress
 
         waitress.serve(
             opening, host=arguments.host, port=arguments.port, drain_seconds=arguments.drain_seconds, ready=ready
         )
     else:
-        from isoform.server import gunicorn
+        from isoform.server.http import gunicorn
 
         _check_free(arguments.host, arguments.port)
         gunicorn.serve(

@@ -65,26 +65,28 @@ class Front:
         record = environ[RECORD] = Record(request_id(environ))
         path: str = environ.get("PATH_INFO", "")
         more = (("X-Request-Id", record.request), *ALWAYS)
-        arrived = time.perf_counter()
+        arrived, predicts = time.perf_counter(), route_of(path)
+        if predicts is not None:
+            record.route, task, version = predicts
         try:
             arrived = self._admitted(path)
             caller: Caller = self._gate.find(environ)
             record.caller = caller.name
             if caller.scopes and path not in FREE:
                 self._rates.spend(caller.name)
-            predicts = route_of(path)
             if predicts is None:
                 return self._by_flask(environ, start, more, arrived)
-            record.route, task, version = predicts
             if environ["REQUEST_METHOD"] == "OPTIONS":
                 answer = Answer(200, b"", (("Allow", "OPTIONS, POST"),))
             else:
                 answer = infer(self._service, caller, environ, task, version, arrived=arrived, record=record)
         except Exception as problem:
             answer, environ[REASON] = refusal(problem)
+            if predicts is not None:
+                self._service.metrics.fail(task)
         self._end(environ, record, answer.status, len(answer.body), arrived)
         hold = getattr(environ.get("gunicorn.socket"), "hold", None)
-        if hold is not None and answer.body:
+        if hold is not None and answer.body and environ["REQUEST_METHOD"] != "HEAD":
             hold()
         return answer.send(start, *more)
 

@@ -94,7 +94,9 @@ def infer(
     if "HTTP_ACCEPT_ENCODING" in environ:
         data, more = compressed(data, environ["HTTP_ACCEPT_ENCODING"])
         headers += more
-    stages = (began - arrived, decoded - began, predicted - found, time.perf_counter() - predicted)
+    stages = (
+        began - arrived, decoded - began, found - decoded, predicted - found, time.perf_counter() - predicted
+    )  # fmt: skip
     service.metrics.infer(task, len(logits), stages)
     return Answer(200, data, headers)
 

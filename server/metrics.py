@@ -1,9 +1,10 @@
 """What Prometheus is told, and the protocol's statistics, from the same counters; of all processes together.
 
     isoform_requests_total{route, status}          isoform_request_seconds{route}
-    isoform_infer_seconds{task, stage}             queue, decode, predict, encode: of predictions that were answered
+    isoform_infer_seconds{task, stage}             queue, decode, find (whose network), predict, encode: of predictions that were answered
     isoform_infer_samples_total{task}              isoform_errors_total{reason}
-    isoform_batch_samples                          samples that were run together
+    isoform_infer_failures_total{task}             predictions that were asked for and not answered
+    isoform_batch_samples{task}                    samples that were run together
     isoform_queue_requests                         requests that wait for a thread
     isoform_resident_bytes                         memory of the processes
     isoform_cache_*                                what the runtimes hold, found, swapped in (misses) and dropped (``Runtime.stats``)
@@ -30,8 +31,11 @@ __all__ = ["CONTENT_TYPE", "Metrics"]
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
-STAGES = ("queue", "decode", "predict", "encode")
+STAGES = ("queue", "decode", "find", "predict", "encode")
 REFRESH_SECONDS = 1.0
+_COUNTS = {
+    "isoform_infer_samples_total": "samples", "isoform_batch_samples_count": "runs", "isoform_infer_failures_total": "failures",
+}  # fmt: skip
 _CACHE = {
     "entries": "Signatures whose weights are ready to run.", "bytes": "Bytes of them.", "limit_bytes": "At most so many bytes.",
     "hits": "Predictions that found their weights ready.", "misses": "Predictions that had to make them ready.",
@@ -64,7 +68,10 @@ class Metrics:
             "isoform_errors_total", "Requests that were refused or failed.", ["reason"], registry=own
         )
         self._batches = Histogram(
-            "isoform_batch_samples", "Samples that were run together.", registry=own, buckets=BATCHES
+            "isoform_batch_samples", "Samples that were run together.", ["task"], registry=own, buckets=BATCHES
+        )
+        self._failures = Counter(
+            "isoform_infer_failures_total", "Predictions that were not answered.", ["task"], registry=own
         )
         self._queue = Gauge(
             "isoform_queue_requests", "Requests that wait for a thread.", registry=own, multiprocess_mode="livesum"
@@ -96,11 +103,16 @@ class Metrics:
         """Count what did not get an answer of the kind that it asked for."""
         self._errors.labels(reason).inc()
 
-    def batch(self, samples: int) -> None:
+    def batch(self, task: str, samples: int) -> None:
         """Count samples that were run together."""
-        self._batches.observe(samples)
+        self._batches.labels(task).observe(samples)
 
-    def infer(self, task: str, samples: int, seconds: tuple[float, float, float, float]) -> None:
+    def fail(self, task: str) -> None:
+        """Count a prediction that was not answered, if there is such a task."""
+        if task in self._runtime.tasks:
+            self._failures.labels(task).inc()
+
+    def infer(self, task: str, samples: int, seconds: tuple[float, ...]) -> None:
         """Count a prediction that was answered: its samples, and how long each of ``STAGES`` took."""
         stages = self._stages.get(task)
         if stages is None:
@@ -125,7 +137,7 @@ class Metrics:
 
     def statistics(self, task: str) -> dict[str, object]:
         """A task's entry of the statistics extension: counts and nanoseconds."""
-        found = {"count": 0.0, "samples": 0.0, **dict.fromkeys(STAGES, 0.0)}
+        found = {"count": 0.0, "samples": 0.0, "runs": 0.0, "failures": 0.0, **dict.fromkeys(STAGES, 0.0)}
         for metric in self._all().collect():
             for sample in metric.samples:
                 if sample.labels.get("task") != task:
@@ -134,18 +146,19 @@ class Metrics:
                     found[sample.labels["stage"]] += sample.value
                 elif sample.name == "isoform_infer_seconds_count" and sample.labels["stage"] == "encode":
                     found["count"] += sample.value
-                elif sample.name == "isoform_infer_samples_total":
-                    found["samples"] += sample.value
+                elif sample.name in _COUNTS:
+                    found[_COUNTS[sample.name]] += sample.value
         count = int(found["count"])
 
         def spent(*stages: str) -> dict[str, int]:
             return {"count": count, "ns": int(1e9 * sum(found[stage] for stage in stages))}
 
         none = {"count": 0, "ns": 0}
+        failed = {"count": int(found["failures"]), "ns": 0}
         return {
-            "inference_count": int(found["samples"]), "execution_count": count,
+            "inference_count": int(found["samples"]), "execution_count": int(found["runs"]),
             "inference_stats": {
-                "success": spent(*STAGES), "fail": none, "queue": spent("queue"), "compute_input": spent("decode"),
+                "success": spent(*STAGES), "fail": failed, "queue": spent("queue"), "compute_input": spent("decode", "find"),
                 "compute_infer": spent("predict"), "compute_output": spent("encode"), "cache_hit": none, "cache_miss": none,
             },
             "batch_stats": [],

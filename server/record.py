@@ -23,6 +23,7 @@ log = logging.getLogger("isoform.access")
 
 RECORD = "isoform.record"
 """In a request's environment: its ``Record``, for routes to add to."""
+CHANGING = ("/v1/", "/v2/repository/models/")
 _ID = re.compile(r"[!-~]{1,128}")
 _PREFIX, _NUMBERS = secrets.token_hex(6), itertools.count()
 """Ids are random by process and counted within, because random bytes are a system call, during which another thread takes its turn."""
@@ -66,7 +67,7 @@ class Recorder:
         if self._which == "none":
             return
         method = environ["REQUEST_METHOD"]
-        changes = method not in ("GET", "HEAD", "OPTIONS") and record.route.startswith("/v1/")
+        changes = method not in ("GET", "HEAD", "OPTIONS") and record.route.startswith(CHANGING)
         if self._which == "errors" and status < 400 and not changes:
             return
         line: dict[str, Any] = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import threading
 
 from flask import Flask, current_app
@@ -16,44 +14,51 @@ from isoform.server.draining import Draining
 from isoform.server.metrics import Metrics
 from isoform.server.settings import Settings
 from isoform.server.store.ledger import Ledger
+from isoform.server.store.store import Store
 from isoform.server.users import Users
 from isoform.server.worker import Worker
 
 __all__ = ["Service", "attach_service", "get_service", "service_of"]
 
 
-@dataclasses.dataclass(frozen=True)
 class Service:
-    """One application's."""
+    """One application's.
 
-    runtime: Runtime
-    users: Users
-    tasks: Availability
-    settings: Settings
-    metrics: Metrics
-    batching: Batching
-    admission: Admission
-    draining: Draining
+    Args:
+        runtime: An open runtime.
+        store: An open store of signatures; None to keep none.
+        settings: How it behaves.
+        admission: The queue of requests.
+        draining: Whether the server is about to stop.
+    """
 
-    @functools.cached_property
+    def __init__(
+        self, runtime: Runtime, store: Store | None, settings: Settings, admission: Admission, draining: Draining
+    ) -> None:
+        self.runtime, self.settings, self.admission, self.draining = runtime, settings, admission, draining
+        self.users, self.tasks = Users(runtime, store, settings), Availability(runtime, store)
+        self.metrics = Metrics(runtime, admission)
+        self.batching = Batching(
+            runtime.predict, samples=settings.batch_samples, delay_seconds=settings.batch_delay_seconds, ran=self.metrics.batch
+        )  # fmt: skip
+        self.waiters = threading.Semaphore(settings.waiters)
+        """Places for requests that wait for a job to end."""
+        self._jobs = None if store is None else (Ledger(store), Worker(store))
+
+    @property
     def ledger(self) -> Ledger:
         """Jobs; raises ``NotFoundError`` if this server keeps no signatures."""
-        return Ledger(self.users.store)
+        return self._jobs[0] if self._jobs else Ledger(self.users.store)
 
-    @functools.cached_property
+    @property
     def worker(self) -> Worker:
         """What learns in this process; raises ``NotFoundError`` if it keeps no signatures."""
-        return Worker(self.users.store)
-
-    @functools.cached_property
-    def waiters(self) -> threading.Semaphore:
-        """Places for requests that wait for a job to end."""
-        return threading.Semaphore(self.settings.waiters)
+        return self._jobs[1] if self._jobs else Worker(self.users.store)
 
     def close(self, *, seconds: float) -> None:
         """Let the job that is running end, if it does within so long; those behind it are not begun."""
-        if "worker" in self.__dict__:
-            self.worker.close(seconds=seconds)
+        if self._jobs:
+            self._jobs[1].close(seconds=seconds)
 
 
 def attach_service(app: Flask, service: Service) -> None:

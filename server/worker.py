@@ -25,6 +25,8 @@ log = logging.getLogger("isoform.server")
 WAITING = 32
 """Jobs that may wait in one process; more are refused with 503."""
 GIVE_UP_SECONDS = 3.0
+ALIVE_SECONDS = 5.0
+"""So often is the database told that jobs that wait are not lost."""
 TOUCH_SECONDS = 0.5
 """So often is the database told how far a job is, and asked whether it was cancelled."""
 
@@ -43,14 +45,14 @@ class _StoppedError(Exception):
 
 
 class Worker:
-    """One thread that learns. Started when the first job comes."""
+    """Two threads, one that learns and one that says which jobs are not lost. Started when the first job comes."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._ledger = store, Ledger(store)
         self._jobs = queue.Queue[tuple[Job, int, str | None, Learn]](WAITING)
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._closing, self._running, self._given_up = threading.Event(), threading.Event(), threading.Event()
+        self._open = set[str]()
+        self._lock, self._idle = threading.Lock(), threading.Condition()
+        self._started, self._closing, self._given_up = False, threading.Event(), threading.Event()
 
     def submit(
         self, task: str, user: str, *, action: str, actor: str, expect: int, start: str | None, learn: Learn
@@ -70,42 +72,53 @@ class Worker:
             The job, as it was written down.
 
         Raises:
-            BusyError: If too many wait already.
+            BusyError: If too many wait already, or the server is about to stop.
         """
         with self._lock:  # nobody else puts a job, so there is room until this one has its place
+            if self._closing.is_set():
+                raise BusyError("the server is about to stop; send it again")
             if self._jobs.full():
                 raise BusyError(f"{WAITING} jobs wait in this process; try again later")
             job = self._ledger.add(task, user, action=action, actor=actor)
+            with self._idle:
+                self._open.add(job.id)
             self._jobs.put_nowait((job, expect, start, learn))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="isoform-learn", daemon=True)
-                self._thread.start()
+            if not self._started:
+                self._started = True
+                for name, work in (("isoform-learn", self._work), ("isoform-jobs", self._keep_alive)):
+                    threading.Thread(target=work, name=name, daemon=True).start()
         return job
 
     def close(self, *, seconds: float) -> None:
         """Begin no other job, and wait so long at most for the one that is running; jobs that were not begun have failed."""
-        self._closing.set()
-        until = time.monotonic() + seconds
         with self._lock:
-            while not self._jobs.empty():
-                job, *_ = self._jobs.get_nowait()
-                self._end(job, "the server stopped before it was its turn; send it again")
-        while self._running.is_set() and time.monotonic() < until:
-            time.sleep(0.02)
-        self._given_up.set()  # the next step of the job notices
-        until = time.monotonic() + GIVE_UP_SECONDS
-        while self._running.is_set() and time.monotonic() < until:
-            time.sleep(0.02)
+            self._closing.set()
+        with self._idle:
+            if not self._idle.wait_for(lambda: not self._open, seconds):
+                self._given_up.set()  # the next step of the job notices
+                self._idle.wait_for(lambda: not self._open, GIVE_UP_SECONDS)
 
     def _work(self) -> None:
         while True:
-            entry = self._jobs.get()
-            self._running.set()
+            job, expect, start, learn = self._jobs.get()
             if self._closing.is_set():
-                self._end(entry[0], "the server stopped before it was its turn; send it again")
+                self._end(job, "the server stopped before it was its turn; send it again")
             else:
-                self._one(*entry)
-            self._running.clear()
+                self._one(job, expect, start, learn)
+            with self._idle:
+                self._open.discard(job.id)
+                self._idle.notify_all()
+
+    def _keep_alive(self) -> None:
+        while True:
+            time.sleep(ALIVE_SECONDS)
+            with self._idle:
+                found = list(self._open)
+            if found:
+                try:
+                    self._ledger.alive(found)
+                except IsoformError as problem:  # the database is away; it is said again
+                    log.error("%s", problem)
 
     def _one(self, job: Job, expect: int, start: str | None, learn: Learn) -> None:
         told = 0.0

@@ -116,6 +116,7 @@ def _balancer(nginx: str, folder: Path, ports: tuple[int, int, int]) -> Iterator
     text = (HERE / "nginx.conf").read_text(encoding="utf-8")
     for default, port in zip((8000, 8001, 8002), ports, strict=True):
         text = text.replace(f"127.0.0.1:{default}", f"127.0.0.1:{port}")
+    (folder / "nginx.pid").unlink(missing_ok=True)  # of one that was killed
     (folder / "nginx.conf").write_text(text, encoding="utf-8")
     with _process([nginx, "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]) as process:
         until = time.monotonic() + 10

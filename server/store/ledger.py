@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sql
@@ -90,6 +91,12 @@ class Ledger:
             Whether to go on: False if it was cancelled.
         """
         return self._change(identity, state="running", step=step, steps=steps)
+
+    def alive(self, identities: Iterable[str]) -> None:
+        """Say that jobs are not lost, though nobody may have begun them yet."""
+        with self._store.writing() as connection:
+            open_ones = (jobs.c.id.in_(list(identities)), jobs.c.state.in_(_OPEN))
+            connection.execute(sql.update(jobs).where(*open_ones).values(updated=now()))
 
     def finish(self, identity: str, *, state: str, message: str, revision: int | None = None) -> None:
         """Say what came of a job; nothing happens if it was cancelled."""

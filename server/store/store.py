@@ -82,6 +82,7 @@ class Store:
             options: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 10}
             if not lite:
                 options["pool_pre_ping"] = True
+                options["connect_args"] = _PATIENCE if "options" not in sql.make_url(url).query else {}
             self._writer = sql.create_engine(url, **options)
             self._reader = sql.create_engine(url, **options, **({} if lite else {"isolation_level": "AUTOCOMMIT"}))
             if lite:
@@ -323,6 +324,8 @@ class Store:
         return True
 
 
+_PATIENCE = {"connect_timeout": 5, "options": "-c statement_timeout=15000"}
+"""PostgreSQL's: a database that hangs is an error, not a server that hangs as well."""
 _LOCK = sql.text("SELECT pg_advisory_xact_lock(hashtextextended(:whose, 0))")
 _COLUMNS = [column for column in revisions.c if column.name != "data"]
 _LISTED = sql.select(*_COLUMNS, revisions.c.data.is_not(None).label("kept"))

@@ -7,33 +7,16 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
-from support import ISOFORM
 
 from isoform.runtime.spec import Array
 
 PAPER = "#paper"
 expect.set_options(timeout=30_000)  # a busy machine is no defect of the page
-
-
-@contextlib.contextmanager
-def serving(bundle: Path, store: Path, *flags: str) -> Iterator[str]:
-    """Run ``isoform serve`` for as long as the block lasts, and give its address."""
-    words = [*ISOFORM, "serve", str(bundle), "--port", "0", "--store", str(store), *flags]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield json.loads(process.stdout.readline())["url"]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
-        assert "Traceback" not in errors
 
 
 @contextlib.contextmanager

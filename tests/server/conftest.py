@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from flask.testing import FlaskClient
+from postgres import POSTGRES, postgres
 
 from isoform.runtime.runtime import Runtime
 from isoform.server.app import create_app
@@ -15,6 +16,15 @@ from isoform.server.store.store import Store
 def client(runtime: Runtime) -> FlaskClient:
     """A client of an application that reads at most a mebibyte, and keeps no signatures."""
     return create_app(runtime, settings=Settings(max_body_bytes=1 << 20)).test_client()
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL database."""
+    if POSTGRES is None:
+        pytest.skip("PostgreSQL is not installed; Debian's package is 'postgresql'")
+    with postgres() as url:
+        yield url
 
 
 @pytest.fixture

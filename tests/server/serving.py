@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from support import ISOFORM
 
@@ -17,9 +18,9 @@ __all__ = ["Served", "serving"]
 class Served:
     """A running server."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self.process, self.url = process, url
-        host, port = url.removeprefix("http://").rsplit(":", 1)
+    def __init__(self, process: subprocess.Popen[str], started: dict[str, Any]) -> None:
+        self.process, self.started, self.url = process, started, str(started["url"])
+        host, port = self.url.removeprefix("http://").rsplit(":", 1)
         self.address = host, int(port)
 
 
@@ -32,7 +33,7 @@ def serving(bundle: Path, *words: str | Path) -> Iterator[Served]:
         assert process.stdout is not None
         first = process.stdout.readline()
         assert first, process.communicate(timeout=20)[1]
-        yield Served(process, json.loads(first)["url"])
+        yield Served(process, json.loads(first))
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -78,23 +78,23 @@ def test_rate(runtime, store) -> None:
     """A key that asks too often gets 429 and when to try again; another key is not troubled, nor are health and metrics."""
     keys = Keys(store)
     one, two = (f"Bearer {keys.add(name, ['admin'])}" for name in ("one", "two"))
-    client = create_app(runtime, store=store, keys=keys, settings=Settings(rate_per_second=3)).test_client()
+    client = create_app(runtime, store=store, keys=keys, settings=Settings(rate_per_second=1)).test_client()
     answers = [client.get("/v2", headers={"Authorization": one}) for _ in range(12)]
     assert {answer.status_code for answer in answers} == {200, 429}
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert int(refused.headers["Retry-After"]) >= 1
-    assert "3 requests a second" in refused.json["error"]
+    assert "1 requests a second" in refused.json["error"]
     assert client.get("/v2", headers={"Authorization": two}).status_code == 200
     assert client.get("/v2/health/live").status_code == 200
     assert client.get("/metrics", headers={"Authorization": one}).status_code == 200
-    time.sleep(0.5)
+    time.sleep(1.1)
     assert client.get("/v2", headers={"Authorization": one}).status_code == 200
 
 
 def test_allowances_fill_up_again() -> None:
     """So many at once, then so many a second; 0 is no limit."""
-    rates = Rates(50)
-    for _ in range(50):
+    rates = Rates(4)
+    for _ in range(4):
         rates.spend("a")
 
     def ten_more() -> None:
@@ -103,11 +103,12 @@ def test_allowances_fill_up_again() -> None:
 
     with pytest.raises(TooManyError) as caught:
         ten_more()
-    assert 0 < caught.value.seconds <= 1 / 50
-    time.sleep(0.1)
+    assert 0 < caught.value.seconds <= 1 / 4
+    time.sleep(0.3)
     rates.spend("a")
+    free = Rates(0)
     for _ in range(1000):
-        Rates(0).spend("a")
+        free.spend("a")
 
 
 def test_deadlines(runtime) -> None:

@@ -1,13 +1,11 @@
 """``benchmarks/isolation.py`` for a few seconds: every answer is its digest's, nothing acknowledged is lost; and the judge can find faults."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from bench.verdict import FAULTS, judge
 from isolation import Run, crowded, summary
-from postgres import POSTGRES, postgres
 
 SECONDS = 5
 
@@ -17,15 +15,6 @@ def calm(compiled, tmp_path_factory) -> Run:
     """What happened when nobody was killed. Do not change it."""
     folder = tmp_path_factory.mktemp("calm")
     return crowded(compiled, f"sqlite:///{folder / 's.db'}", folder, seconds=SECONDS, clients=12, users=30, kill_every=None)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URL of a PostgreSQL database."""
-    if POSTGRES is None:
-        pytest.skip("PostgreSQL is not installed; Debian's package is 'postgresql'")
-    with postgres() as url:
-        yield url
 
 
 def faults(found) -> dict:
@@ -48,7 +37,7 @@ def test_nobody_gets_anothers_answer(calm, compiled) -> None:
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 def test_killed_processes_lose_nothing(store, compiled, tmp_path, request) -> None:
     """A process is killed every second: requests break, but what was acknowledged is there, and no answer is wrong."""
-    url = f"sqlite:///{tmp_path / 's.db'}" if store == "sqlite" else request.getfixturevalue("server")
+    url = f"sqlite:///{tmp_path / 's.db'}" if store == "sqlite" else request.getfixturevalue("postgresql")
     run = crowded(compiled, url, tmp_path, seconds=SECONDS, clients=12, users=30, kill_every=1)
     found = summary(compiled, run)
     assert faults(found) == {}

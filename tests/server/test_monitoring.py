@@ -2,13 +2,11 @@
 
 import json
 import re
-import signal
-import subprocess
 import urllib.request
 
 import numpy as np
 import pytest
-from support import ISOFORM
+from serving import serving
 
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
@@ -86,34 +84,14 @@ def test_who_may_read_them(runtime, store) -> None:
 
 def test_of_all_processes(compiled, tmp_path) -> None:
     """Two processes: whichever answers, it tells of both; and nothing is left behind."""
-    command = [
-        *ISOFORM,
-        "serve",
-        str(compiled),
-        "--port",
-        "0",
-        "--open",
-        "--workers",
-        "2",
-        "--threads",
-        "1",
-        "--store",
-        str(tmp_path / "s.db"),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            url = json.loads(process.stdout.readline())["url"]
-            for _ in range(40):
-                request = urllib.request.Request(f"{url}/v2/models/plain/infer", json.dumps(body(1)).encode())
-                urllib.request.urlopen(request, timeout=60).close()
-            pages = []
-            for _ in range(6):
-                with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
-                    pages.append(numbers(answer.read().decode()))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
+    flags = ("--open", "--workers", "2", "--threads", "1", "--store", tmp_path / "s.db")
+    with serving(compiled, *flags) as server:
+        for _ in range(40):
+            request = urllib.request.Request(f"{server.url}/v2/models/plain/infer", json.dumps(body(1)).encode())
+            urllib.request.urlopen(request, timeout=60).close()
+        pages = []
+        for _ in range(6):
+            with urllib.request.urlopen(f"{server.url}/metrics", timeout=60) as answer:
+                pages.append(numbers(answer.read().decode()))
     assert {page['isoform_infer_samples_total{task="plain"}'] for page in pages} == {40.0}
     assert all(re.match(r"isoform_", series) for series in pages[0])

@@ -4,9 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from browser import chromium, collect, draw, examples, heat, sent, serving, shown
+from browser import chromium, collect, draw, examples, heat, sent, shown
 from playwright.sync_api import expect
 from scipy import ndimage
+from serving import serving
 
 from isoform.runtime.mixture import softmax
 from isoform.runtime.signature import Signature
@@ -26,8 +27,8 @@ def browser():
 @pytest.fixture(scope="module")
 def url(compiled, tmp_path_factory):
     """The address of a server that lets everybody in."""
-    with serving(compiled, tmp_path_factory.mktemp("page") / "s.db", "--open") as url:
-        yield url
+    with serving(compiled, "--store", tmp_path_factory.mktemp("page") / "s.db", "--open") as server:
+        yield server.url
 
 
 @pytest.fixture

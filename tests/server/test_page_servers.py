@@ -6,8 +6,9 @@ import threading
 
 import numpy as np
 import pytest
-from browser import chromium, collect, draw, examples, heat, serving
+from browser import chromium, collect, draw, examples, heat
 from playwright.sync_api import expect
+from serving import serving
 from support import SMALL, isoform, make_bundle
 from werkzeug.serving import make_server
 
@@ -31,7 +32,8 @@ def test_a_guarded_server(browser, compiled, tmp_path) -> None:
     made = isoform("key", "add", "me", "--scope", "write:me", "--store", store)
     key = re.search(r"iso_[0-9a-f]{16}_[\w-]{43}", made.stdout)[0]
     addresses = []
-    with serving(compiled, store) as url, browser.new_context() as window:
+    with serving(compiled, "--store", store) as server, browser.new_context() as window:
+        url = server.url
         page = window.new_page()
         page.on("request", lambda request: addresses.append(request.url))
         page.goto(url)

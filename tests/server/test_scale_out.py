@@ -118,5 +118,5 @@ def test_one_system(example, runtime, samples) -> None:
     assert spread.sum() == len(USERS)
     assert spread.min() >= 3
     assert ask(f"{example['url']}/metrics")[0] == 404
-    os.kill(example["replicas"][0]["pid"], signal.SIGKILL)
+    os.killpg(example["replicas"][0]["pid"], signal.SIGKILL)
     assert {user: digest(example["url"], user) for user in USERS} == expected

@@ -2,47 +2,22 @@
 
 import concurrent.futures
 import json
-import signal
 import socket
-import subprocess
 import urllib.error
 import urllib.request
 
 import numpy as np
 import pytest
-from support import ISOFORM, isoform
+from serving import serving
+from support import isoform
 
 
 @pytest.fixture(scope="module", params=["gunicorn", "waitress"])
 def server(compiled, tmp_path_factory, request):
     """A running server's first line of output."""
     store = tmp_path_factory.mktemp("served") / "signatures.db"
-    process = subprocess.Popen(
-        [
-            *ISOFORM,
-            "serve",
-            str(compiled),
-            "--port",
-            "0",
-            "--max-body-mb",
-            "1",
-            "--store",
-            str(store),
-            "--behind",
-            request.param,
-            "--open",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield json.loads(process.stdout.readline())
-    finally:
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=20)
-        assert process.returncode == 0, errors
-        assert "Traceback" not in errors
+    with serving(compiled, "--max-body-mb", "1", "--store", store, "--behind", request.param, "--open") as server:
+        yield server.started
 
 
 def post(url, task, x):

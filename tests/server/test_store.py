@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy
-from postgres import POSTGRES, postgres
 
 from isoform.runtime.errors import ConflictError, StoreError
 from isoform.server.store.store import Reply, Store
@@ -30,21 +29,12 @@ def append(store: Store, user: str, text: str, **options):
     return store.append("t", user, digest=digest(text), data=text.encode(), action="put", actor="me", **options)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URL of a PostgreSQL database."""
-    if POSTGRES is None:
-        pytest.skip("PostgreSQL is not installed; Debian's package is 'postgresql'")
-    with postgres() as url:
-        yield url
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path) -> str:
     """The URL of an empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'signatures.db'}"
-    url = request.getfixturevalue("server")
+    url = request.getfixturevalue("postgresql")
     engine = sqlalchemy.create_engine(url)
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP SCHEMA public CASCADE")

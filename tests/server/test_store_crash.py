@@ -7,10 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
-from postgres import POSTGRES, postgres
 
 from isoform.server.store.store import Store
 
@@ -34,19 +32,10 @@ with Store(url) as store:
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URL of a PostgreSQL database."""
-    if POSTGRES is None:
-        pytest.skip("PostgreSQL is not installed; Debian's package is 'postgresql'")
-    with postgres() as url:
-        yield url
-
-
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_killed_at_random(kind, tmp_path, request) -> None:
     """Three writers of the same two users, all killed, some while they open the store: eight times."""
-    url = f"sqlite:///{tmp_path / 's.db'}" if kind == "sqlite" else request.getfixturevalue("server")
+    url = f"sqlite:///{tmp_path / 's.db'}" if kind == "sqlite" else request.getfixturevalue("postgresql")
     rng, told = random.Random(0), dict[tuple[str, int], str]()
     Store(url, keep=1_000_000).close()
     for turn in range(ROUNDS):

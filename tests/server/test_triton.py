@@ -1,13 +1,10 @@
 """Triton's own client, as it is, against the running server."""
 
-import json
-import signal
-import subprocess
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support import ISOFORM
+from serving import serving
 
 triton = pytest.importorskip("tritonclient.http")
 
@@ -15,14 +12,8 @@ triton = pytest.importorskip("tritonclient.http")
 @pytest.fixture(scope="module")
 def url(compiled, tmp_path_factory) -> Iterator[str]:
     """host:port of a running server."""
-    store = tmp_path_factory.mktemp("triton") / "signatures.db"
-    command = [*ISOFORM, "serve", str(compiled), "--port", "0", "--store", str(store), "--open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            yield json.loads(process.stdout.readline())["url"].removeprefix("http://")
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=30) == 0
+    with serving(compiled, "--store", tmp_path_factory.mktemp("triton") / "signatures.db", "--open") as server:
+        yield server.url.removeprefix("http://")
 
 
 @pytest.fixture

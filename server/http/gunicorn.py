@@ -22,7 +22,7 @@ from gunicorn.arbiter import Arbiter
 
 from isoform.server.admission import Admission
 from isoform.server.draining import Draining
-from isoform.server.gthread import Worker
+from isoform.server.http.gthread import Worker
 from isoform.server.opening import Opening
 
 __all__ = ["serve"]
@@ -48,6 +48,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
                 break
             if signal.SIGCHLD in came:
                 self.handle_chld()
+            self.murder_workers()
             self.manage_workers()
         super().handle_term()
 
@@ -58,7 +59,9 @@ class _Application(BaseApplication):  # type: ignore[misc]
         self.drain_seconds = drain_seconds
         self.draining = Draining()
         self.admission = Admission(opening.settings.queue_requests)
-        self.by_loop = opening.settings.batch_samples == 1  # a batch is made of what several threads bring
+        near = opening.store is None or opening.store.startswith("sqlite")
+        self.by_loop = near and opening.settings.batch_samples == 1  # a batch is made of what several threads bring
+        self.pulse: Callable[[], None] = _nothing
         self._stack = contextlib.ExitStack()
         super().__init__()
 
@@ -69,7 +72,11 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """In every process, after the fork."""
-        return self._stack.enter_context(self._opening.app(admission=self.admission, draining=self.draining))
+        from isoform.server.state import service_of  # here, as in opening.py
+
+        app = self._stack.enter_context(self._opening.app(admission=self.admission, draining=self.draining))
+        self.pulse = service_of(app).metrics.refresh
+        return app
 
     def run(self) -> None:
         """Serve."""
@@ -116,7 +123,7 @@ def serve(
         "keepalive": KEEP_ALIVE_SECONDS, "graceful_timeout": GRACE_SECONDS, "timeout": 120,
         "worker_tmp_dir": heartbeat, "loglevel": "warning", "when_ready": when_ready, "worker_exit": worker_exit,
         "child_exit": child_exit,
-        "proc_name": "isoform", "limit_request_line": 4094, "limit_request_fields": 64,
+        "proc_name": "isoform", "control_socket_disable": True, "limit_request_line": 4094, "limit_request_fields": 64,
     }  # fmt: skip
     first = os.getpid()
     _sweep(Path(heartbeat or tempfile.gettempdir()))
@@ -128,6 +135,10 @@ def serve(
     finally:
         if os.getpid() == first:  # the others leave through here too
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _sweep(folder: Path) -> None:

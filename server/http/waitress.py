@@ -63,7 +63,7 @@ def serve(opening: Opening, *, host: str, port: int, drain_seconds: float, ready
             if draining.begun or drain_seconds <= 0:
                 raise SystemExit(0)
             draining.begin()
-            later = threading.Timer(drain_seconds, _thread.interrupt_main)
+            later = threading.Timer(drain_seconds, _thread.interrupt_main, (signal.SIGTERM,))
             later.daemon = True
             later.start()
 

@@ -1,10 +1,9 @@
-"""gunicorn's worker of threads, with three things changed that a server of small networks needs; a fourth is in ``patience.py``.
+"""Which request is answered by whom, in one process: gunicorn's worker of threads, for small networks.
 
 A short prediction is made by the loop that has read its request, not by a thread: two threads that hand each other a request, and fight for
-Python's lock, take as long as the network does. As soon as one takes longer than ``SLOW_SECONDS``, because the network is large or the
-store is far away, predictions get threads again, for ``SHY_SECONDS``. Everything else always does.
+Python's lock, take as long as the network does. As soon as one takes longer than ``SLOW_SECONDS``, because the network is large, predictions
+get threads again, for ``SHY_SECONDS``; and always where the store is on another machine, or requests are batched. Everything else has threads.
 A request that comes when too many wait is answered 503 by a thread that is kept for it, not after all the others.
-And a connection that is closed while its client still sends is waited for by a thread, not by the loop.
 """
 
 from __future__ import annotations
@@ -14,44 +13,32 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from gunicorn.util import close, close_graceful
-from gunicorn.workers.gthread import TConn
-
 from isoform.server.admission import Admission, Ticket
-from isoform.server.patience import PatientWorker
+from isoform.server.http.patience import PatientWorker
 
-__all__ = ["Connection", "Worker"]
+__all__ = ["Worker"]
 
-SHORT_BYTES = 256 << 10
+SHORT_BYTES = 96 << 10
 """Longer requests bring more samples than one wants to wait for."""
 SLOW_SECONDS = 0.01
 SHY_SECONDS = 1.0
-CLOSE_SECONDS = 0.5
+AT_ONCE_SECONDS = 0.0002
+"""Where waiting for events took no longer, they had come before."""
+_OTHER = rb"(?:(?!(?:expect|transfer-encoding|content-encoding|content-length)[ \t]*:)[^\r\n]+\r\n)*"
 _PREDICTION = re.compile(
-    rb"POST /v2/models/[\w.-]+(?:/versions/[\w.-]+)?/infer HTTP/1\.1\r\n(?:(?!(?:expect|transfer-encoding|content-length)[ \t]*:)[^\r\n]+\r\n)*"
-    rb"content-length:[ \t]*(\d{1,6})\r\n(?:(?!(?:expect|transfer-encoding|content-length)[ \t]*:)[^\r\n]+\r\n)*\r\n",
+    rb"POST /v2/models/[\w.-]+(?:/versions/[\w.-]+)?/infer HTTP/1\.1\r\n" + _OTHER + rb"content-length:[ \t]*(\d{1,6})\r\n" + _OTHER + rb"\r\n",
     re.IGNORECASE,
-)
-
-
-class Connection(TConn):  # type: ignore[misc]
-    """A client's."""
-
-    def close(self, graceful: bool = False) -> None:  # noqa: ARG002 - a thread has waited for its client
-        """Close it."""
-        close(self.sock)
+)  # fmt: skip
 
 
 class Worker(PatientWorker):
-    """One process. Its application has ``admission``, and says whether predictions may be made by the loop (``by_loop``)."""
-
-    connection_class = Connection
+    """One process. Its application has ``admission``, says whether predictions may be made by the loop (``by_loop``), and has a ``pulse``."""
 
     def init_process(self) -> None:
         """In the process, before it serves."""
         self._aside = ThreadPoolExecutor(1)
         self._notified = self._shy_until = 0.0
-        self._woken = time.perf_counter()
+        self._woken = self._came = time.perf_counter()
         self._behind = 0
         super().init_process()
 
@@ -66,11 +53,16 @@ class Worker(PatientWorker):
         if now - self._notified >= 1:
             self._notified = now
             super().notify()
+            self.app.pulse()
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait for what comes, and see to it; all of it has come now."""
+        """Wait for what comes, and see to it."""
+        began = time.perf_counter()
         events = self.poller.select(timeout)
-        self._woken, self._behind = time.perf_counter(), 0
+        before, self._woken = self._woken, time.perf_counter()
+        # What did not have to be waited for has come while the events before were seen to.
+        self._came = before if self._woken - began < AT_ONCE_SECONDS else self._woken
+        self._behind = 0
         for key, _ in events:
             key.data(key.fileobj)
 
@@ -84,35 +76,41 @@ class Worker(PatientWorker):
     def enqueue_req(self, conn: Any) -> None:
         """A request gets a thread, as soon as there is one."""
         ticket = self._admission.arrive()
-        done = (self._aside if ticket.refused else self.tpool).submit(self._handled, conn, ticket)
+        self._in_thread(conn, self._aside if ticket.refused else self.tpool, self._handled, conn, ticket)
+
+    def _in_thread(self, conn: Any, pool: ThreadPoolExecutor, what: Any, *arguments: Any) -> None:
+        done = pool.submit(what, *arguments)
         done.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
 
     def _handled(self, conn: Any, ticket: Ticket) -> Any:
         """In a thread. Returns what ``handle`` does."""
         self._admission.begin(ticket)
-        kept = self.handle(conn)
-        if kept is False:
-            close_graceful(conn.sock, timeout=CLOSE_SECONDS)
-        return kept
+        return self.handle(conn)
 
     def _answer(self, conn: Any) -> None:
-        """In the loop, which waits for nobody: all of the request is there, and an answer is short."""
+        """In the loop, which waits for no client: all of the request is there, and what the client does not take at once a thread sends."""
         began = time.perf_counter()
-        self._admission.begin(Ticket(self._woken, refused=self._behind >= self._admission.limit))
+        self._admission.begin(Ticket(self._came, refused=self._behind >= self._admission.limit))
         self._behind += 1
-        conn.sock.never_wait(True)
-        kept = self.handle(conn)
-        conn.sock.never_wait(False)
+        conn.sock.hurry(True)
+        try:
+            kept = self.handle(conn)
+        finally:
+            conn.sock.hurry(False)
         ended = time.perf_counter()
         if ended - began > SLOW_SECONDS:
             self._shy_until = ended + SHY_SECONDS
-        if kept is False:
-            done = self._aside.submit(close_graceful, conn.sock, timeout=CLOSE_SECONDS)
-            done.add_done_callback(lambda future: self.method_queue.defer(self.finish_request, conn, future))
+        if conn.sock.unsent:
+            self._in_thread(conn, self.tpool, _send_rest, conn, kept)
         else:
-            done = Future()
+            done = Future[Any]()
             done.set_result(kept)
             self.finish_request(conn, done)
+
+
+def _send_rest(conn: Any, kept: Any) -> Any:
+    conn.sock.send_rest()
+    return kept
 
 
 def _is_short_prediction(collected: bytes) -> bool:
