@@ -37,7 +37,8 @@ class Worker(PatientWorker):
     def init_process(self) -> None:
         """In the process, before it serves."""
         self._aside = ThreadPoolExecutor(1)
-        self._notified = self._shy_until = 0.0
+        self._notified = self._shy_until = self._parent_asked = 0.0
+        self._parent_lives = True
         self._woken = self._came = time.perf_counter()
         self._behind = 0
         super().init_process()
@@ -55,6 +56,13 @@ class Worker(PatientWorker):
             super().notify()
             self.app.pulse()
 
+    def is_parent_alive(self) -> bool:
+        """Whether the arbiter lives; asked as often as ``notify`` says something."""
+        if self._parent_asked != self._notified:
+            self._parent_asked = self._notified
+            self._parent_lives = super().is_parent_alive()
+        return self._parent_lives
+
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for what comes, and see to it."""
         began = time.perf_counter()
@@ -66,12 +74,40 @@ class Worker(PatientWorker):
         for key, _ in events:
             key.data(key.fileobj)
 
+    def on_client_socket_readable(self, conn: Any, client: Any) -> None:
+        """The next request of a connection; where the loop answers it, the connection stays as it is."""
+        try:
+            part = client.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            part = b""
+        if not self._is_mine(part):
+            self.poller.unregister(client)
+            self.keepalived_conns.remove(conn)
+            self._collect(conn, part)
+            return
+        conn.parser.unreader.unread(part)
+        kept = self._answered(conn)
+        self.keepalived_conns.remove(conn)
+        if kept is True and not client.unsent and not conn.parser.unreader.buf.getvalue():
+            client.setblocking(False)
+            conn.set_timeout()
+            self.keepalived_conns.append(conn)
+        else:
+            self.poller.unregister(client)
+            self._finish(conn, kept)
+
     def begin(self, conn: Any, collected: bytes) -> None:
         """A request is there: by the loop, or by a thread."""
-        if self.app.by_loop and time.perf_counter() >= self._shy_until and _is_short_prediction(collected):
-            self._answer(conn)
+        if self._is_mine(collected):
+            self._finish(conn, self._answered(conn))
         else:
             self.enqueue_req(conn)
+
+    def _is_mine(self, collected: bytes) -> bool:
+        """Whether the loop answers it."""
+        return self.app.by_loop and time.perf_counter() >= self._shy_until and _is_short_prediction(collected)
 
     def enqueue_req(self, conn: Any) -> None:
         """A request gets a thread, as soon as there is one."""
@@ -87,7 +123,7 @@ class Worker(PatientWorker):
         self._admission.begin(ticket)
         return self.handle(conn)
 
-    def _answer(self, conn: Any) -> None:
+    def _answered(self, conn: Any) -> Any:
         """In the loop, which waits for no client: all of the request is there, and what the client does not take at once a thread sends."""
         began = time.perf_counter()
         self._admission.begin(Ticket(self._came, refused=self._behind >= self._admission.limit))
@@ -100,6 +136,10 @@ class Worker(PatientWorker):
         ended = time.perf_counter()
         if ended - began > SLOW_SECONDS:
             self._shy_until = ended + SHY_SECONDS
+        return kept
+
+    def _finish(self, conn: Any, kept: Any) -> None:
+        """What the loop answered."""
         if conn.sock.unsent:
             self._in_thread(conn, self.tpool, _send_rest, conn, kept)
         else:
