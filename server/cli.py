@@ -57,7 +57,7 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
         "--deadline-ms",
         type=float,
         default=0.0,
-        help="a prediction that waited longer gets 504 (default: what its request says)",
+        help="a prediction that waited longer gets 503 (default: no limit)",
     )
     add(
         "--batch",

@@ -18,7 +18,7 @@ from isoform.server.access.guard import check_predict
 from isoform.server.access.scopes import Caller
 from isoform.server.answer import Answer
 from isoform.server.body import compressed, read_body
-from isoform.server.problems import NotFoundError
+from isoform.server.problems import BusyError, DeadlineError, NotFoundError
 from isoform.server.protocol.metadata import VERSION
 from isoform.server.protocol.request import decode_request
 from isoform.server.protocol.response import encode_response
@@ -82,9 +82,12 @@ def infer(
     check_predict(caller, name)
     whose = service.users.find(task, name)
     record.task, record.signature, record.revision, record.digest = task, name, whose.revision, whose.signature.digest
-    patience = min(asked.timeout_seconds or np.inf, settings.deadline_seconds or np.inf)
+    own, ours = asked.timeout_seconds or np.inf, settings.deadline_seconds or np.inf
     found = time.perf_counter()
-    logits = service.batching.predict(asked.samples, whose.signature, until=arrived + patience)
+    try:
+        logits = service.batching.predict(asked.samples, whose.signature, until=arrived + min(own, ours))
+    except DeadlineError as problem:
+        raise problem if own <= ours else BusyError(str(problem)) from None
     predicted = time.perf_counter()
     data, head = encode_response(asked, task, logits, runtime.labels(whose.signature), whose.parameters())
     if head is None:

@@ -252,7 +252,7 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
 def _does(
     summary: str, answer: Schema | None, *, body: Schema | None = None, optional: bool = False, binary: bool = False, file: bool = False,
     media: str = "application/json", query: Mapping[str, Any] | None = None, more: list[Schema] | None = None, status: int = 200,
-    also: dict[int, Schema] | None = None, empty: tuple[int, ...] = (), errors: tuple[int, ...] = (400, 401, 403, 404, 409, 412, 413, 415, 429, 503, 504),
+    also: dict[int, Schema] | None = None, empty: tuple[int, ...] = (), errors: tuple[int, ...] = (400, 401, 403, 404, 408, 409, 412, 413, 415, 429, 503),
 ) -> Schema:  # fmt: skip
     """One operation."""
     answers: dict[str, Any] = {

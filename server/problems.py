@@ -5,7 +5,7 @@ Errors of isoform become status codes; every body is ``{"error": text}``:
     InputError, SignatureError, UsageError   400      NotFoundError     404
     UnknownCallerError                       401      ForbiddenError    403
     ConflictError                            409      PreconditionError 412
-    TooManyError                             429      DeadlineError     504
+    TooManyError                             429      DeadlineError     408
     StoreError, BusyError                    503      anything else     500, and the text stays in the log
 """
 
@@ -50,7 +50,7 @@ class BusyError(IsoformError):
 
 
 class DeadlineError(IsoformError):
-    """The time that the request was given is over."""
+    """The time that the request gives itself is over."""
 
 
 class TooManyError(IsoformError):
@@ -80,7 +80,7 @@ class PreconditionError(IsoformError):
 
 STATUS: dict[type[IsoformError], int] = {
     InputError: 400, SignatureError: 400, UsageError: 400, NotFoundError: 404, ConflictError: 409, PreconditionError: 412,
-    StoreError: 503, BusyError: 503, UnknownCallerError: 401, ForbiddenError: 403, TooManyError: 429, DeadlineError: 504,
+    StoreError: 503, BusyError: 503, UnknownCallerError: 401, ForbiddenError: 403, TooManyError: 429, DeadlineError: 408,
 }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ class Settings:
     rate_per_second: float = 0.0
     """Requests that one key may send to one process, on average; more get 429. 0: any number."""
     deadline_seconds: float = 0.0
-    """A prediction that has waited longer is not made: 504. A request may say less (``timeout``). 0: only what requests say."""
+    """A prediction that has waited longer is not made: 503. A request may say less itself (``timeout``), and gets 408. 0: no limit."""
     batch_samples: int = 1
     """At most so many samples of concurrent requests for the same network are run together. 1: each by itself."""
     batch_delay_seconds: float = 0.0

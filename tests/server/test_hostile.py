@@ -25,6 +25,7 @@ from isoform.runtime.errors import SignatureError
 from isoform.runtime.runtime import Runtime
 from isoform.runtime.signature import Signature
 from isoform.server.app import create_app
+from isoform.server.inference import ROUTES
 from isoform.server.settings import Settings
 from isoform.server.store.store import Store
 
@@ -96,6 +97,7 @@ def kinds(app, runtime, breach):
         for rule in app.url_map.iter_rules()
         for method in sorted(rule.methods - {"HEAD", "OPTIONS"})
     ]
+    rules += [("POST", path) for path in ROUTES]
     assert len(rules) >= 25
     good = [
         mixed(runtime).encode(), runtime.signature("plain").encode(), mixed(runtime).to("float16").encode(), mixed(runtime, "edges").encode(),

@@ -7,7 +7,8 @@ import pytest
 from bench.verdict import FAULTS, judge
 from isolation import Run, crowded, summary
 
-SECONDS = 5
+SECONDS = 4
+pytestmark = pytest.mark.xdist_group("isolation")  # what happened when nobody was killed is made once
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from isoform.server.store.store import Store
 
-ROUNDS, WRITERS = 8, 3
+ROUNDS, WRITERS = 5, 3
 WRITER = """
 import hashlib, sys
 from isoform.runtime.errors import ConflictError
@@ -34,7 +34,7 @@ with Store(url) as store:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_killed_at_random(kind, tmp_path, request) -> None:
-    """Three writers of the same two users, all killed, some while they open the store: eight times."""
+    """Three writers of the same two users, all killed, some while they open the store: five times."""
     url = f"sqlite:///{tmp_path / 's.db'}" if kind == "sqlite" else request.getfixturevalue("postgresql")
     rng, told = random.Random(0), dict[tuple[str, int], str]()
     Store(url, keep=1_000_000).close()
