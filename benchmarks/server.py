@@ -13,7 +13,7 @@ predicting processes, and each is judged by the best of its settings (``bench/co
     ours_rps_over_best_rival         answers per second, bytes, one sample, 8 connections, over the better of LitServe and MLServer
     http_overhead_ms_p50             one connection: median of a request, less that of ``Runtime.predict`` in a process of its own
     random_users_over_single_user    answers per second with another of 10,000 users each time, over those of always the same user; all
-                                     of them hot (with --quick as many as had their first turn within 12 seconds: ``users_at_random``)
+                                     of them hot (with --quick as many as had their first turn within 8 seconds: ``users_at_random``)
 
 ``wrk`` is not used: this client costs a few dozen microseconds per request, is there wherever the benchmark is, and speaks as much gRPC as
 MLServer needs to take bytes.
@@ -133,8 +133,8 @@ def measure(arguments: argparse.Namespace, started: float) -> dict[str, object]:
             samples_of(bundle, 1),
             count=count,
             seconds=2 * seconds,
-            rounds=6 if quick else 15,
-            touch_seconds=12 if quick else 600,
+            rounds=12 if quick else 15,
+            touch_seconds=8 if quick else 600,
         )
         say(f"{several['users_at_random']:.0f} users at random")
         rows = [

@@ -18,7 +18,7 @@ from isoform.server.http.patience import PatientWorker
 
 __all__ = ["Worker"]
 
-SHORT_BYTES = 96 << 10
+SHORT_BYTES = 32 << 10
 """Longer requests bring more samples than one wants to wait for."""
 SLOW_SECONDS = 0.01
 SHY_SECONDS = 1.0
