@@ -81,6 +81,7 @@ class Metrics:
         )
         self._served: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._stages: dict[str, tuple[Histogram, ...]] = {}
+        self._batches_of: dict[str, Histogram] = {}
         self._cache = {
             name: Gauge(f"isoform_cache_{name}", text, registry=own, multiprocess_mode="livesum")
             for name, text in _CACHE.items()
@@ -105,7 +106,10 @@ class Metrics:
 
     def batch(self, task: str, samples: int) -> None:
         """Count samples that were run together."""
-        self._batches.labels(task).observe(samples)
+        batches = self._batches_of.get(task)
+        if batches is None:
+            batches = self._batches_of[task] = self._batches.labels(task)
+        batches.observe(samples)
 
     def fail(self, task: str) -> None:
         """Count a prediction that was not answered, if there is such a task."""

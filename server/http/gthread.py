@@ -1,7 +1,7 @@
 """Which request is answered by whom, in one process: gunicorn's worker of threads, for small networks.
 
 A short prediction is made by the loop that has read its request, not by a thread: two threads that hand each other a request, and fight for
-Python's lock, take as long as the network does. As soon as one takes longer than ``SLOW_SECONDS``, because the network is large, predictions
+Python's lock, take as long as the network does. As soon as two in a row take longer than ``SLOW_SECONDS``, because the network is large, predictions
 get threads again, for ``SHY_SECONDS``; and always where the store is on another machine, or requests are batched. Everything else has threads.
 A request that comes when too many wait is answered 503 by a thread that is kept for it, not after all the others.
 """
@@ -21,6 +21,8 @@ __all__ = ["Worker"]
 SHORT_BYTES = 32 << 10
 """Longer requests bring more samples than one wants to wait for."""
 SLOW_SECONDS = 0.01
+SLOW_ONES = 2
+"""So many one after the other; one alone may be the machine's."""
 SHY_SECONDS = 1.0
 AT_ONCE_SECONDS = 0.0002
 """Where waiting for events took no longer, they had come before."""
@@ -40,7 +42,7 @@ class Worker(PatientWorker):
         self._notified = self._shy_until = self._parent_asked = 0.0
         self._parent_lives = True
         self._woken = self._came = time.perf_counter()
-        self._behind = 0
+        self._behind = self._slow = 0
         super().init_process()
 
     @property
@@ -134,8 +136,9 @@ class Worker(PatientWorker):
         finally:
             conn.sock.hurry(False)
         ended = time.perf_counter()
-        if ended - began > SLOW_SECONDS:
-            self._shy_until = ended + SHY_SECONDS
+        self._slow = self._slow + 1 if ended - began > SLOW_SECONDS else 0
+        if self._slow >= SLOW_ONES:
+            self._shy_until, self._slow = ended + SHY_SECONDS, 0
         return kept
 
     def _finish(self, conn: Any, kept: Any) -> None:

@@ -7,6 +7,7 @@ survive one; the plan that the first one makes lies on the disk for the others.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -76,6 +77,8 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
         app = self._stack.enter_context(self._opening.app(admission=self.admission, draining=self.draining))
         self.pulse = service_of(app).metrics.refresh
+        gc.collect()
+        gc.freeze()  # what was made so far stays; looking through it again and again would stop requests for milliseconds
         return app
 
     def run(self) -> None:
