@@ -17,6 +17,7 @@ serve: quickstart/bundle/compiled/report.json  ## serve the quickstart's bundle,
 	$(BIN)/isoform serve quickstart/bundle --open --port $(PORT) --store quickstart/isoform.db
 
 quickstart/bundle/compiled/report.json: | $(VENV)/.run
+	mkdir -p quickstart
 	$(BIN)/isoform train digits -o quickstart/bundle
 	$(BIN)/isoform compile quickstart/bundle
 

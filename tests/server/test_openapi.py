@@ -79,4 +79,5 @@ def test_answers_are_what_it_says(mode, app) -> None:
             check()
         except Unsatisfiable:
             assert mode is GenerationMode.NEGATIVE  # nothing can be wrong about some
+    print(f"schemathesis: {checked} requests, {mode.value}")  # shown by pytest -s
     assert checked > 500
