@@ -1,6 +1,6 @@
 """How many requests may wait in a process, how long the one at hand has waited, and how fast one caller may ask.
 
-Whoever accepts connections (``gthread.py``) says when a request has arrived, before a thread is free for it; with other servers a request
+Whoever accepts connections (``http/gthread.py``) says when a request has arrived, before a thread is free for it; with other servers a request
 arrives when its thread takes it. A caller's allowance is a token bucket: ``per_second`` requests on average, a second's worth at once.
 """
 

@@ -21,7 +21,7 @@ from isoform.server.admission import Rates
 from isoform.server.answer import Answer
 from isoform.server.inference import infer, route_of
 from isoform.server.problems import REASON, refusal
-from isoform.server.record import RECORD, Record, Recorder, request_id
+from isoform.server.record import RECORD, Ids, Record, Recorder
 from isoform.server.state import Service
 from isoform.server.tracing import Tracing
 
@@ -49,7 +49,7 @@ class Front:
     def __init__(self, flask: WSGIApplication, service: Service, gate: Gate) -> None:
         self._flask, self._service, self._gate = flask, service, gate
         self._rates = Rates(service.settings.rate_per_second)
-        self._recorder = Recorder(service.settings.log)
+        self._ids, self._recorder = Ids(), Recorder(service.settings.log)
         self._tracing = Tracing.found()
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
@@ -62,7 +62,7 @@ class Front:
             return answered
 
     def _answered(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        record = environ[RECORD] = Record(request_id(environ))
+        record = environ[RECORD] = Record(self._ids.of(environ))
         path: str = environ.get("PATH_INFO", "")
         more = (("X-Request-Id", record.request), *ALWAYS)
         arrived, predicts = time.perf_counter(), route_of(path)

@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import numpy as np
-from flask import request
 from werkzeug.exceptions import MethodNotAllowed
 
 from isoform.runtime.errors import InputError, UsageError
@@ -110,13 +109,9 @@ def check_version(task: str, version: str) -> None:
         raise NotFoundError(f"task {task!r} has no version {version!r}; there is {VERSION}")
 
 
-def json_bytes(environ: dict[str, Any] | None = None) -> int | None:
-    """How many bytes of a request's body are JSON; None if all are. Raises ``UsageError`` if the header makes no sense.
-
-    Args:
-        environ: The request; None for the one that Flask handles.
-    """
-    text = (request.environ if environ is None else environ).get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH")
+def json_bytes(environ: dict[str, Any]) -> int | None:
+    """How many bytes of a WSGI request's body are JSON; None if all are. Raises ``UsageError`` if the header makes no sense."""
+    text = environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH")
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 12):

@@ -122,7 +122,7 @@ def _examples(*, labelled: bool) -> tuple[Array, list[str] | list[int]]:
     service = get_service()
     body = read_body(request.environ, limit=service.settings.max_body_bytes)
     shape = service.runtime.bundle.spec.input_shape
-    samples, labels = decode_examples(body, shape=shape, json_bytes=json_bytes(), labelled=labelled)
+    samples, labels = decode_examples(body, shape=shape, json_bytes=json_bytes(request.environ), labelled=labelled)
     return service.runtime.checked(samples), labels
 
 

@@ -48,10 +48,8 @@ class Metrics:
 
     def __init__(self, runtime: Runtime, admission: Admission) -> None:
         self._runtime, self._admission, self._refreshed = runtime, admission, 0.0
-        if (
-            "PROMETHEUS_MULTIPROC_DIR" in os.environ
-        ):  # it would ask for the process's number, a system call, at every count
-            number = os.getpid()
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            number = os.getpid()  # else it is asked for, a system call, at every count
             values.ValueClass = MultiProcessValue(process_identifier=lambda: number)  # type: ignore[no-untyped-call]
         own = self._registry = CollectorRegistry()
         self._requests = Counter(

@@ -17,7 +17,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-__all__ = ["RECORD", "Record", "Recorder", "request_id"]
+__all__ = ["RECORD", "Ids", "Record", "Recorder"]
 
 log = logging.getLogger("isoform.access")
 
@@ -25,8 +25,6 @@ RECORD = "isoform.record"
 """In a request's environment: its ``Record``, for routes to add to."""
 CHANGING = ("/v1/", "/v2/repository/models/")
 _ID = re.compile(r"[!-~]{1,128}")
-_PREFIX, _NUMBERS = secrets.token_hex(6), itertools.count()
-"""Ids are random by process and counted within, because random bytes are a system call, during which another thread takes its turn."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -81,7 +79,16 @@ class Recorder:
         log.info("%s", json.dumps(line))
 
 
-def request_id(environ: dict[str, Any]) -> str:
-    """The id that the client gave its request, or a fresh one."""
-    given: str = environ.get("HTTP_X_REQUEST_ID", "")
-    return given if given and _ID.fullmatch(given) else f"{_PREFIX}{next(_NUMBERS):08x}"
+class Ids:
+    """Of requests. Made in every process, after it forked: ids are random by process and counted within.
+
+    Random bytes for each would be a system call, during which another thread takes its turn.
+    """
+
+    def __init__(self) -> None:
+        self._prefix, self._numbers = secrets.token_hex(6), itertools.count()
+
+    def of(self, environ: dict[str, Any]) -> str:
+        """The id that the client gave its request, or a fresh one."""
+        given: str = environ.get("HTTP_X_REQUEST_ID", "")
+        return given if given and _ID.fullmatch(given) else f"{self._prefix}{next(self._numbers):08x}"

@@ -12,10 +12,11 @@ from isoform.server.availability import Availability
 from isoform.server.batching import Batching
 from isoform.server.draining import Draining
 from isoform.server.metrics import Metrics
+from isoform.server.problems import NotFoundError
 from isoform.server.settings import Settings
 from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import Store
-from isoform.server.users import Users
+from isoform.server.users import NO_STORE, Users
 from isoform.server.worker import Worker
 
 __all__ = ["Service", "attach_service", "get_service", "service_of"]
@@ -48,12 +49,17 @@ class Service:
     @property
     def ledger(self) -> Ledger:
         """Jobs; raises ``NotFoundError`` if this server keeps no signatures."""
-        return self._jobs[0] if self._jobs else Ledger(self.users.store)
+        return self._needed()[0]
 
     @property
     def worker(self) -> Worker:
         """What learns in this process; raises ``NotFoundError`` if it keeps no signatures."""
-        return self._jobs[1] if self._jobs else Worker(self.users.store)
+        return self._needed()[1]
+
+    def _needed(self) -> tuple[Ledger, Worker]:
+        if self._jobs is None:
+            raise NotFoundError(NO_STORE)
+        return self._jobs
 
     def close(self, *, seconds: float) -> None:
         """Let the job that is running end, if it does within so long; those behind it are not begun."""

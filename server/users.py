@@ -18,7 +18,9 @@ from isoform.server.problems import NotFoundError
 from isoform.server.settings import Settings
 from isoform.server.store.store import Revision, Store
 
-__all__ = ["Users", "Whose"]
+__all__ = ["NO_STORE", "Users", "Whose"]
+
+NO_STORE = "this server keeps no signatures; start it with --store"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Users:
     def store(self) -> Store:
         """Raises ``NotFoundError`` if this server keeps no signatures."""
         if self._store is None:
-            raise NotFoundError("this server keeps no signatures; start it with --store")
+            raise NotFoundError(NO_STORE)
         return self._store
 
     def find(self, task: str, name: str | None) -> Whose:
