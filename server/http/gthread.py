@@ -8,29 +8,22 @@ A request that comes when too many wait is answered 503 by a thread that is kept
 
 from __future__ import annotations
 
-import re
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from isoform.server.admission import Admission, Ticket
 from isoform.server.http.patience import PatientWorker
+from isoform.server.http.short import Parser, ShortRequest, short_request
 
 __all__ = ["Worker"]
 
-SHORT_BYTES = 32 << 10
-"""Longer requests bring more samples than one wants to wait for."""
 SLOW_SECONDS = 0.01
 SLOW_ONES = 2
 """So many one after the other; one alone may be the machine's."""
 SHY_SECONDS = 1.0
 AT_ONCE_SECONDS = 0.0002
 """Where waiting for events took no longer, they had come before."""
-_OTHER = rb"(?:(?!(?:expect|transfer-encoding|content-encoding|content-length)[ \t]*:)[^\r\n]+\r\n)*"
-_PREDICTION = re.compile(
-    rb"POST /v2/models/[\w.-]+(?:/versions/[\w.-]+)?/infer HTTP/1\.1\r\n" + _OTHER + rb"content-length:[ \t]*(\d{1,6})\r\n" + _OTHER + rb"\r\n",
-    re.IGNORECASE,
-)  # fmt: skip
 
 
 class Worker(PatientWorker):
@@ -84,13 +77,13 @@ class Worker(PatientWorker):
             return
         except OSError:
             part = b""
-        if not self._is_mine(part):
+        request = self._own(conn, part)
+        if request is None:
             self.poller.unregister(client)
             self.keepalived_conns.remove(conn)
             self._collect(conn, part)
             return
-        conn.parser.unreader.unread(part)
-        kept = self._answered(conn)
+        kept = self._answered(conn, request)
         self.keepalived_conns.remove(conn)
         if kept is True and not client.unsent and not conn.parser.unreader.buf.getvalue():
             client.setblocking(False)
@@ -102,14 +95,21 @@ class Worker(PatientWorker):
 
     def begin(self, conn: Any, collected: bytes) -> None:
         """A request is there: by the loop, or by a thread."""
-        if self._is_mine(collected):
-            self._finish(conn, self._answered(conn))
+        request = self._own(conn, collected)
+        if request is None:
+            super().begin(conn, collected)
         else:
-            self.enqueue_req(conn)
+            self._finish(conn, self._answered(conn, request))
 
-    def _is_mine(self, collected: bytes) -> bool:
-        """Whether the loop answers it."""
-        return self.app.by_loop and time.perf_counter() >= self._shy_until and _is_short_prediction(collected)
+    def make_parser(self, conn: Any) -> Parser:
+        """Of a new connection."""
+        return Parser(self.cfg, conn.sock, conn.client)
+
+    def _own(self, conn: Any, collected: bytes) -> ShortRequest | None:
+        """The request, if the loop answers it."""
+        if not self.app.by_loop or time.perf_counter() < self._shy_until:
+            return None
+        return short_request(collected, self.cfg, conn.client)
 
     def enqueue_req(self, conn: Any) -> None:
         """A request gets a thread, as soon as there is one."""
@@ -125,11 +125,12 @@ class Worker(PatientWorker):
         self._admission.begin(ticket)
         return self.handle(conn)
 
-    def _answered(self, conn: Any) -> Any:
+    def _answered(self, conn: Any, request: ShortRequest) -> Any:
         """In the loop, which waits for no client: all of the request is there, and what the client does not take at once a thread sends."""
         began = time.perf_counter()
         self._admission.begin(Ticket(self._came, refused=self._behind >= self._admission.limit))
         self._behind += 1
+        conn.parser.given = request
         conn.sock.hurry(True)
         try:
             kept = self.handle(conn)
@@ -154,11 +155,3 @@ class Worker(PatientWorker):
 def _send_rest(conn: Any, kept: Any) -> Any:
     conn.sock.send_rest()
     return kept
-
-
-def _is_short_prediction(collected: bytes) -> bool:
-    """Whether that is one whole request for a prediction, short, and nothing else."""
-    if not collected.startswith(b"POST /v2/models/") or len(collected) > SHORT_BYTES:
-        return False
-    head = _PREDICTION.match(collected)
-    return head is not None and len(collected) == head.end() + int(head[1])

@@ -24,6 +24,7 @@ from gunicorn.arbiter import Arbiter
 from isoform.server.admission import Admission
 from isoform.server.draining import Draining
 from isoform.server.http.gthread import Worker
+from isoform.server.http.short import FIELDS, LINE_BYTES
 from isoform.server.opening import Opening
 
 __all__ = ["serve"]
@@ -126,7 +127,7 @@ def serve(
         "keepalive": KEEP_ALIVE_SECONDS, "graceful_timeout": GRACE_SECONDS, "timeout": 120,
         "worker_tmp_dir": heartbeat, "loglevel": "warning", "when_ready": when_ready, "worker_exit": worker_exit,
         "child_exit": child_exit,
-        "proc_name": "isoform", "control_socket_disable": True, "limit_request_line": 4094, "limit_request_fields": 64,
+        "proc_name": "isoform", "control_socket_disable": True, "limit_request_line": LINE_BYTES, "limit_request_fields": FIELDS,
     }  # fmt: skip
     first = os.getpid()
     _sweep(Path(heartbeat or tempfile.gettempdir()))

@@ -72,9 +72,14 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             self.pending_conns.remove(conn)
             self._hand_over(conn)
 
-    def begin(self, conn: TConn, collected: bytes) -> None:  # noqa: ARG002 - for those who choose by what it is
+    def begin(self, conn: TConn, collected: bytes) -> None:
         """A request is there, or as much of it as is collected."""
+        conn.parser.unreader.unread(collected)
         self.enqueue_req(conn)
+
+    def make_parser(self, conn: TConn) -> Any:
+        """Of a new connection."""
+        return http.get_parser(self.cfg, conn.sock, conn.client)
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
         """An answer is sent; where the next request has begun already, collect the rest of it."""
@@ -146,8 +151,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             self._hang_up(conn)
             return
         if conn.parser is None:
-            conn.parser = http.get_parser(self.cfg, conn.sock, conn.client)
-        conn.parser.unreader.unread(collected)
+            conn.parser = self.make_parser(conn)
         conn.data_ready = True
         self.begin(conn, collected)
 
