@@ -23,7 +23,7 @@ keep:  ## keep the bundle that the quickstart has left, without its engines, as 
 	test -f quickstart/bundle/compiled/report.json
 	rm -rf docs/examples/bundle
 	cp -r quickstart/bundle docs/examples/bundle
-	rm -r docs/examples/bundle/compiled/fast docs/examples/bundle/compiled/small
+	rm -rf docs/examples/bundle/compiled/fast docs/examples/bundle/compiled/small
 
 test: $(VENV)/.all  ## run all tests
 	$(BIN)/python -m pytest

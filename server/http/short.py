@@ -67,7 +67,10 @@ class Parser(RequestParser):  # type: ignore[misc]
 
     def finish_body(self, deadline: float | None = None, max_bytes: int | None = None) -> bool:
         """Discard what nobody read of the last request. Returns whether the next one may come."""
-        return isinstance(self.mesg, ShortRequest) or bool(super().finish_body(deadline, max_bytes))
+        if isinstance(self.mesg, ShortRequest):
+            self.mesg.body = io.BytesIO()  # else it stays for as long as the connection is idle
+            return True
+        return bool(super().finish_body(deadline, max_bytes))
 
 
 def short_request(data: bytes, cfg: Any, client: Any) -> ShortRequest | None:
