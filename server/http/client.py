@@ -73,6 +73,15 @@ class ClientSocket(socket.socket):
                     self._deadline = min(self._deadline + len(found) / RATE, time.monotonic() + STALL_SECONDS)
                 return found
 
+    def take(self, size: int, /) -> bytes | None:
+        """What has come: no bytes if the client is gone, None if nothing has yet. For whoever does not wait."""
+        try:
+            return self.recv(size)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         """Raises ``ConnectionResetError`` when the client does not take it."""
         if self._held is not None:

@@ -71,12 +71,9 @@ class Worker(PatientWorker):
 
     def on_client_socket_readable(self, conn: Any, client: Any) -> None:
         """The next request of a connection; where the loop answers it, the connection stays as it is."""
-        try:
-            part = client.recv(1 << 16)
-        except BlockingIOError:
+        part = client.take(1 << 16)
+        if part is None:
             return
-        except OSError:
-            part = b""
         request = self._own(conn, part)
         if request is None:
             self.poller.unregister(client)
@@ -85,7 +82,7 @@ class Worker(PatientWorker):
             return
         kept = self._answered(conn, request)
         self.keepalived_conns.remove(conn)
-        if kept is True and not client.unsent and not conn.parser.unreader.buf.getvalue():
+        if kept is True and not client.unsent:
             client.setblocking(False)
             conn.set_timeout()
             self.keepalived_conns.append(conn)

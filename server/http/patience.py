@@ -128,12 +128,9 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def _read(self, conn: TConn) -> bool:
         """Read what there is. Returns whether that is all that is waited for."""
-        try:
-            part = conn.sock.recv(1 << 16)
-        except BlockingIOError:
+        part = conn.sock.take(1 << 16)
+        if part is None:
             return False
-        except OSError:
-            part = b""
         collected = self._collected[conn]
         self._bytes += len(part)
         conn.timeout = min(conn.timeout + len(part) / RATE, time.monotonic() + HEAD_SECONDS)
@@ -172,13 +169,10 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         self._closing[conn] = 0
         self.poller.register(conn.sock, selectors.EVENT_READ, functools.partial(self._drain, conn))
 
-    def _drain(self, conn: TConn, client: socket.socket) -> None:
-        try:
-            part = client.recv(1 << 14)
-        except BlockingIOError:
+    def _drain(self, conn: TConn, client: ClientSocket) -> None:
+        part = client.take(1 << 14)
+        if part is None:
             return
-        except OSError:
-            part = b""
         self._closing[conn] += len(part)
         if not part or self._closing[conn] > CLOSE_BYTES:
             self._closed(conn)
