@@ -11,6 +11,7 @@ Reading checks every digest before anything is used. Must never import torch or 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +32,8 @@ FORMAT = 1
 """Of ``bundle.json``."""
 
 TEMPLATES_LIMIT = 4 << 30
+TRIES = 8
+"""How often a bundle is read again that was replaced while it was read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,14 +122,15 @@ class Bundle:
             SignatureError: If a base signature is damaged or does not fit.
         """
         path = Path(path)
-        for _ in range(8):
+        for attempt in range(TRIES):
             before = _identity(path)
             try:
                 return cls._load(path, with_compiled=with_compiled)
             except (BundleError, SignatureError):
                 # A writer may have put a new directory in place while we read the old one: then what we saw was half of each.
-                if _identity(path) == before:
+                if _stood_still(path, before):
                     raise
+            time.sleep(0.002 * attempt)
         return cls._load(path, with_compiled=with_compiled)
 
     @classmethod
@@ -260,9 +264,25 @@ def _checked_tensors(spec: NetworkSpec, arrays: Mapping[str, Array], *, where: s
     return checked
 
 
-def _identity(path: Path) -> tuple[int, ...]:
-    """Which directories lie at a bundle's path right now."""
-    return tuple(
-        hash((place.stat().st_ino, place.stat().st_ctime_ns)) if place.exists() else 0
-        for place in (path, path / "compiled")
-    )
+def _identity(path: Path) -> tuple[tuple[int, int, int] | None, ...]:
+    """Which directories lie at a bundle's path, and at its ``compiled``, right now; None where there is none that can be read."""
+    return tuple(_stamp(place) for place in (path, path / "compiled"))
+
+
+def _stood_still(path: Path, before: tuple[tuple[int, int, int] | None, ...]) -> bool:
+    """Whether no writer has replaced a bundle since ``before``, nor is about to.
+
+    Where a writer needs two renames, there is a moment in which nothing is in place, and the old directory is aside.
+    """
+    if _identity(path) != before:
+        return False
+    return before[0] is not None or (files.set_aside(path.absolute()) is None and _identity(path)[0] is None)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """One look at a path, because between two of them it may go."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns

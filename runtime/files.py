@@ -6,6 +6,8 @@ a temporary name and *exchanged* with the old one in one system call (``renameat
 the next writer puts the old directory back if the process died between them.
 
 A writer holds a lock on what it builds. What is left over and not locked belongs to the dead, and the next writer removes it.
+Between making a temporary file and locking it there is a moment in which another writer's clean-up may take it for a dead one's:
+so a writer looks, once it has the lock, whether what it locked is still there, and makes another one if not.
 Imports nothing of isoform but the errors.
 """
 
@@ -13,6 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import functools
 import glob
 import importlib
 import json
@@ -22,7 +26,8 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +36,12 @@ from isoform.runtime.errors import IsoformError
 # Writing is for POSIX systems: Windows can neither exchange directories nor flush their entries.
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
-__all__ = ["canonical_json", "is_left_over", "read_bytes", "read_json", "replace_directory", "set_aside", "write_bytes"]
+__all__ = [
+    "canonical_json", "hold", "is_left_over", "read_bytes", "read_json", "replace_directory", "set_aside", "write_bytes",
+]  # fmt: skip
 
+TRIES = 100
+"""How often a writer begins anew because another one was in its way at that very moment."""
 _AT_FDCWD = -100
 _EXCHANGE = 2
 _RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "armv7l": 382, "riscv64": 276}
@@ -81,14 +90,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         IsoformError: If the directory is missing or not writable, or the disk is full.
     """
     path = Path(os.path.realpath(path))
-    prefix = f".{path.name}.tmp-"
     try:
-        _remove_left_overs(path.parent, prefix)
-        temporary = path.parent / f"{prefix}{os.urandom(8).hex()}"
+        _remove_left_overs(path.parent, f".{path.name}.tmp-")
+        temporary, handle = _begin(path, "tmp", _new_file)
         try:
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             with os.fdopen(handle, "wb") as file:
-                _lock(file.fileno())
+                with contextlib.suppress(
+                    FileNotFoundError
+                ):  # who may read the old file may read the new one, and nobody else
+                    os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -114,16 +124,11 @@ def replace_directory(path: Path) -> Iterator[Path]:
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_dir():
         raise IsoformError(f"{path} is a file, but a directory was to be written there; choose another name")
-    prefix = f".{path.name}.new-"
     try:
-        if (aside := set_aside(path)) and not path.exists():
-            os.rename(aside, path)
-        _remove_left_overs(path.parent, prefix)
-        _remove_left_overs(path.parent, f".{path.name}.old-")
-        temporary = path.parent / f"{prefix}{os.urandom(8).hex()}"
-        temporary.mkdir()
-        handle = os.open(temporary, os.O_RDONLY)
-        _lock(handle)
+        _restore(path)
+        for kind in ("new", "old"):
+            _remove_left_overs(path.parent, f".{path.name}.{kind}-")
+        temporary, handle = _begin(path, "new", _new_directory)
     except OSError as problem:
         raise IsoformError(f"{path} cannot be written: {problem.strerror}") from None
     try:
@@ -131,10 +136,7 @@ def replace_directory(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             _sync(file)
         _sync(temporary)
-        if path.exists():
-            _exchange(temporary, path)
-        else:
-            os.rename(temporary, path)
+        _put(temporary, path)
         _sync(path.parent)
     except OSError as problem:
         raise IsoformError(f"{path} cannot be written: {problem.strerror}") from None
@@ -143,10 +145,51 @@ def replace_directory(path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
+def hold(path: Path, *, busy: IsoformError, remove: bool = False) -> Callable[[], None]:
+    """Take a file's lock, so that no other process, and nobody else in this one, does the same thing at the same time.
+
+    The lock ends with the process, however that ends. Where the file system or the system has no locks, there is none.
+
+    Args:
+        path: The file; made, empty, if it is missing.
+        busy: Raised if somebody else holds the lock.
+        remove: Whether the file goes with the lock.
+
+    Returns:
+        What gives the lock back; to be called once.
+
+    Raises:
+        IsoformError: ``busy``; or another one if the file cannot be made.
+    """
+    for _ in range(TRIES):
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        except OSError as problem:
+            raise IsoformError(f"{path} cannot be written: {problem.strerror}") from None
+        free = _lock(handle)
+        if free and _is_at(path, handle):
+            return functools.partial(_give_back, handle, path if remove else None)
+        os.close(handle)
+        if not free:
+            break
+        # else its last holder has removed it meanwhile: this would be the lock of a file that is gone
+    raise busy
+
+
+def _give_back(handle: int, path: Path | None) -> None:
+    if path is not None:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # before the lock is free: whoever takes it then sees that the file is gone
+    os.close(handle)
+
+
 def set_aside(path: Path) -> Path | None:
-    """Where a writer that died between two renames has left the directory that was at ``path``; None if there is none."""
-    found = _left_overs(path.parent, f".{path.name}.old-")
-    return max(found, key=lambda place: place.stat().st_mtime) if found else None
+    """Where a writer has put the directory that was at ``path`` while it renames, or left it when it died; None if there is none."""
+    found = list[tuple[float, Path]]()
+    for place in _left_overs(path.parent, f".{path.name}.old-"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((place.stat().st_mtime, place))
+    return max(found)[1] if found else None
 
 
 def is_left_over(path: Path) -> bool:
@@ -171,7 +214,9 @@ def _remove_left_overs(directory: Path, prefix: str) -> None:
         with contextlib.suppress(OSError):
             handle = os.open(left_over, os.O_RDONLY)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(
+                    handle, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # no lock, no removal: a file system without locks has none
                 if left_over.is_dir():
                     shutil.rmtree(left_over, ignore_errors=True)
                 else:
@@ -180,11 +225,81 @@ def _remove_left_overs(directory: Path, prefix: str) -> None:
                 os.close(handle)
 
 
-def _lock(handle: int) -> None:
-    """Mark as being written, until the handle is closed or the process dies. Best effort: some file systems have no locks."""
+def _lock(handle: int) -> bool:
+    """Mark as being written, until the handle is closed or the process dies; False if somebody else holds the lock.
+
+    Never waits, so that nobody who may read a folder can stop who writes there. Best effort: some file systems have no locks.
+    """
     if fcntl is not None:
-        with contextlib.suppress(OSError):
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Whether an open file or directory is the one that bears this name now."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _begin(path: Path, kind: str, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """Make something temporary beside ``path`` and lock it; its place, and the handle that holds the lock."""
+    for _ in range(TRIES):
+        temporary = path.parent / f".{path.name}.{kind}-{os.urandom(8).hex()}"
+        try:
+            handle = make(temporary)
+        except FileNotFoundError:
+            if not path.parent.is_dir():
+                raise
+            continue  # another writer's clean-up removed it before it could be opened
+        if _lock(handle) and _is_at(temporary, handle):
+            return temporary, handle
+        os.close(handle)  # a clean-up was faster, and has removed it or is about to
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def _new_directory(path: Path) -> int:
+    path.mkdir()
+    return os.open(path, os.O_RDONLY)
+
+
+def _restore(path: Path) -> None:
+    """Put back the directory that a writer took away before it died; one that lives holds its lock, and goes on by itself."""
+    aside = set_aside(path)
+    if aside is None or path.exists():
+        return
+    with contextlib.suppress(FileNotFoundError):
+        handle = os.open(aside, os.O_RDONLY)
+        try:
+            if _lock(handle) and not path.exists():
+                os.rename(aside, path)
+        finally:
+            os.close(handle)
+
+
+def _put(new: Path, path: Path) -> None:
+    """Give a new directory its name, whatever other writers do to that name meanwhile; what was there is at ``new`` then, or gone."""
+    for attempt in range(TRIES):
+        try:
+            if path.exists():
+                _exchange(new, path)
+            else:
+                os.rename(new, path)
+            return
+        except OSError as problem:
+            if problem.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY) or attempt == TRIES - 1:
+                raise
+            time.sleep(0.001 * attempt)
 
 
 def _sync(path: Path) -> None:
@@ -211,11 +326,18 @@ def _exchange(new: Path, old: Path) -> None:
             return
     elif sys.platform == "darwin" and hasattr(library, "renamex_np") and library.renamex_np(a, b, _EXCHANGE) == 0:
         return
-    aside = old.with_name(f".{old.name}.old-{os.urandom(8).hex()}")
-    os.rename(old, aside)
+    held = os.open(old, os.O_RDONLY)
     try:
-        os.rename(new, old)
-    except OSError:
-        os.rename(aside, old)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+        _lock(held)  # so that no other writer takes it for what a dead one left
+        if not _is_at(old, held):  # another writer was faster
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        aside = old.with_name(f".{old.name}.old-{os.urandom(8).hex()}")
+        os.rename(old, aside)
+        try:
+            os.rename(new, old)
+        except OSError:
+            os.rename(aside, old)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        os.close(held)

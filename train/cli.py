@@ -15,6 +15,7 @@ from isoform.train.recipe import override_fields, read_recipe, recipe_names
 
 if TYPE_CHECKING:
     from isoform.train.loop import Report
+    from isoform.train.recipe import Recipe
 
 __all__ = ["add_arguments_train", "run_train"]
 
@@ -57,6 +58,17 @@ def run_train(arguments: argparse.Namespace) -> None:
         )
     if not output.parent.is_dir():
         raise UsageError(f"{output.parent} is not a folder; make it first, or choose another --output")
+    busy = UsageError(
+        f"{arguments.output} is being trained by another process; wait until that is done, or choose another --output"
+    )
+    release = files.hold(output.with_name(f".{output.name}.lock"), busy=busy, remove=True)
+    try:
+        _train(arguments, recipe, output)
+    finally:
+        release()
+
+
+def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
     from isoform.train.checkpoint import checkpoint_path
     from isoform.train.data.load import load_task
     from isoform.train.loop import train

@@ -16,7 +16,10 @@ What guards it, whatever the method:
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 
@@ -67,6 +70,7 @@ class Adapter:
         self._of_bundle = chain.start.digest in bundle.bases()
         self._good = self._signature = chain.newest
         start = self._point(chain.start)
+        me = weakref.proxy(self)  # so that an adapter nobody has any more goes at once, and with it its folder's lock
         self._method = method(
             Context(
                 learner=learner,
@@ -74,8 +78,8 @@ class Adapter:
                 start=start,
                 classes=len(start.parts["logits.bias"]),
                 seed=seed,
-                predict=lambda x: self._predict(x, self._signature),
-                score=self._score,
+                predict=lambda x: me._predict(x, me._signature),
+                score=lambda point, x: me._score(point, x),
             )
         )
         if chain.newest is not chain.start:
@@ -116,12 +120,27 @@ class Adapter:
 
         Raises:
             InputError: If the samples are malformed, as ``Runtime.predict`` says; nothing moves then.
+            IsoformError: If the update cannot be written to its folder. The signature is then the one before it, which
+                ``Runtime.predict`` goes on with; the next call tries again.
         """
         x = self._checked(x)
         if len(x) == 0:
             return self._predict(x, self._signature)
         with self._lock:
             return self._step(x)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give its folder back, so that another adapter may go on there. One without a folder has nothing to give back."""
+        with self._lock:
+            self._chain.close()
 
     def reset(self) -> None:
         """Back to the start: predictions are what they were before, bit for bit."""
@@ -155,6 +174,7 @@ class Adapter:
             method.observe(x)
             if method.moves and (self._since * STEADY >= method.mass or method.jumped):
                 event = self._take(new_domain=method.jumped)
+                self._since = 0.0
             try:
                 logits = method.outputs(x, self._predict(x, self._signature))
             except InputError:
@@ -177,7 +197,6 @@ class Adapter:
 
     def _take(self, *, new_domain: bool) -> Event:
         """Make a signature of where the method stands."""
-        self._since = 0.0
         start, method = self._bundle.resolve(self._chain.start), self._method
         moved = {}
         for name in method.moves:
@@ -199,10 +218,11 @@ class Adapter:
         return "new domain" if new_domain else "update"
 
     def _replace(self, signature: Signature) -> None:
-        if self._signature is not self._chain.start:
-            self._forget(self._signature)
+        before = self._signature
+        self._chain.add(signature)  # first of all: what is not on the disk is not in use
         self._signature = signature
-        self._chain.add(signature)
+        if before is not self._chain.start:
+            self._forget(before)
 
     def _made(self, moved: dict[str, Array]) -> Signature:
         start = self._chain.start

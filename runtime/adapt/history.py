@@ -3,23 +3,29 @@
 In a folder every signature is a file of its own, named after its digest; it names its parent, so the chain can be audited. ``head``
 holds the digest of the one that is in use; it is replaced after the signature has reached the disk, so that a process that dies at
 any moment leaves the last update or the one before it. At most ``keep`` signatures stay, besides the start.
+
+Memory follows the disk: a signature that could not be written is neither in use nor something to go back to. A folder has one
+adapter at a time, which holds the lock of the file ``lock`` for as long as it lives.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import os
+import weakref
 from pathlib import Path
 from typing import Literal
 
 from isoform.runtime import files
-from isoform.runtime.errors import SignatureError, UsageError
+from isoform.runtime.errors import IsoformError, SignatureError, UsageError
 from isoform.runtime.signature import Signature
 
 __all__ = ["Chain", "Event", "Record"]
 
 Event = Literal["update", "hold", "new domain", "reset", "rejected", "rollback"]
 HEAD = "head"
+LOCK = "lock"
 SUFFIX = ".safetensors"
 RECORDS = 10_000
 """So many records are remembered."""
@@ -54,8 +60,9 @@ class Chain:
         directory: Where; None for memory alone. If it holds a chain from the same start, that one goes on.
 
     Raises:
-        UsageError: If the folder holds another chain.
+        UsageError: If the folder holds another chain, is no folder, or is another adapter's at this moment.
         SignatureError: If its signature is damaged.
+        IsoformError: If it cannot be written to.
     """
 
     def __init__(self, start: Signature, *, keep: int, directory: Path | None) -> None:
@@ -63,17 +70,39 @@ class Chain:
         self._kept: collections.OrderedDict[str, Signature | None] = collections.OrderedDict()
         self.records: collections.deque[Record] = collections.deque(maxlen=RECORDS)
         self.newest = start
+        self._release: weakref.finalize[..., Chain] | None = None
+        self._process = os.getpid()
         if directory is not None:
-            self._open(directory)
+            try:
+                self._open(directory)
+            except OSError as problem:
+                raise IsoformError(f"{directory} cannot be an adapter's folder: {problem.strerror}") from None
 
     def _open(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        if directory.exists() and not directory.is_dir():
+            raise UsageError(f"{directory} is a file, but a folder was expected; choose another name")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         origin = directory / f"start{SUFFIX}"
-        if not origin.exists():
-            if any(not files.is_left_over(path) for path in directory.iterdir()):
-                raise UsageError(f"{directory} holds other files, but an empty folder or an adapter's own was expected")
+        self._check_ours(directory, origin)
+        busy = UsageError(
+            f"{directory} is in use by another adapter, in this process or another one; close that one, or choose another folder"
+        )
+        release = files.hold(directory / LOCK, busy=busy)
+        self._release = weakref.finalize(self, release)
+        if self._check_ours(directory, origin):
+            self._read(directory, origin)
+        else:
             self.start.save(origin)
-            return
+
+    def _check_ours(self, directory: Path, origin: Path) -> bool:
+        """Whether the folder holds a chain; ``UsageError`` if it holds something else."""
+        if origin.exists():
+            return True
+        if any(path.name != LOCK and not files.is_left_over(path) for path in directory.iterdir()):
+            raise UsageError(f"{directory} holds other files, but an empty folder or an adapter's own was expected")
+        return False
+
+    def _read(self, directory: Path, origin: Path) -> None:
         found = Signature.load(origin)
         if found.digest != self.start.digest:
             raise UsageError(
@@ -82,25 +111,60 @@ class Chain:
         names = [path for path in directory.glob(f"*{SUFFIX}") if path != origin]
         for path in sorted(names, key=lambda path: (path.stat().st_mtime_ns, path.name)):
             self._kept[path.name.removesuffix(SUFFIX)] = None
+        if (head := self._head(directory)) is not None:
+            self.newest = self.find(head)
+
+    def _head(self, directory: Path) -> str | None:
+        """The digest that ``head`` names; None before the first update."""
         head = directory / HEAD
-        if head.exists():
-            text = files.read_bytes(head, limit=1024, error=SignatureError, what="head").decode("ascii", "replace")
-            self.newest = self.find(text.strip())
+        if not head.exists():
+            return None
+        return files.read_bytes(head, limit=1024, error=SignatureError, what="head").decode("ascii", "replace").strip()
+
+    def close(self) -> None:
+        """Give the folder back; nothing can be added then. Dropping the chain, and the end of the process, do so as well."""
+        if self._release is not None:
+            self._release()
 
     def add(self, signature: Signature) -> None:
-        """Take a signature into use; it is on the disk when this returns, if there is a folder."""
+        """Take a signature into use; it is on the disk when this returns, if there is a folder.
+
+        Raises:
+            IsoformError: If it cannot be written; then everything is as it was.
+            UsageError: If the chain is closed, or the process was forked from the one that opened it.
+        """
+        if self._directory is not None:
+            self._write(self._directory, signature)
         if signature.digest != self.start.digest:
             self._kept.pop(signature.digest, None)
             self._kept[signature.digest] = signature if self._directory is None else None
-            if self._directory is not None:
-                signature.save(self._directory / f"{signature.digest}{SUFFIX}")
         self.newest = signature
-        if self._directory is not None:
-            files.write_bytes(self._directory / HEAD, f"{signature.digest}\n".encode())
         while len(self._kept) > self._keep:
-            digest, _ = self._kept.popitem(last=False)
+            digest = next(iter(self._kept))
             if self._directory is not None:
-                (self._directory / f"{digest}{SUFFIX}").unlink(missing_ok=True)
+                try:
+                    (self._directory / f"{digest}{SUFFIX}").unlink(missing_ok=True)
+                except OSError:  # it stays there, and can be gone back to
+                    break
+            del self._kept[digest]
+
+    def _write(self, directory: Path, signature: Signature) -> None:
+        if self._release is None or not self._release.alive:
+            raise UsageError(f"the adapter of {directory} is closed; open another one")
+        if os.getpid() != self._process:
+            raise UsageError(
+                f"the adapter of {directory} belongs to process {self._process}, from which this one was forked; open one with a folder of its own here"
+            )
+        file = directory / f"{signature.digest}{SUFFIX}"
+        new = signature.digest != self.start.digest and signature.digest not in self._kept
+        try:
+            if signature.digest != self.start.digest:
+                signature.save(file)
+            files.write_bytes(directory / HEAD, f"{signature.digest}\n".encode())
+        except IsoformError:
+            if new and self._head(directory) != signature.digest:  # what never was in use is nothing to go back to
+                file.unlink(missing_ok=True)
+            raise
 
     def find(self, digest: str) -> Signature:
         """A signature of the chain; ``SignatureError`` if it is not there, or no longer."""

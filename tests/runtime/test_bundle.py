@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import threading
 import time
@@ -98,6 +99,33 @@ def test_reading_while_a_writer_replaces(compiled, tmp_path) -> None:
         stop.set()
         writer.join()
     assert found == {True, False}
+
+
+@pytest.mark.trust
+def test_reading_while_a_writer_renames(trained, tmp_path) -> None:
+    """Where a writer needs two renames, a reader that comes between them waits for the second; a dead writer is named after a while."""
+    path, aside = tmp_path / "bundle", tmp_path / f".bundle.old-{'0' * 16}"
+    shutil.copytree(trained, path)
+    stop = threading.Event()
+
+    def rename() -> None:
+        while not stop.is_set():
+            os.rename(path, aside)
+            time.sleep(0.002)
+            os.rename(aside, path)
+            time.sleep(0.01)
+
+    writer = threading.Thread(target=rename)
+    writer.start()
+    try:
+        for _ in range(100):
+            assert len(Bundle.load(path).signatures) == 4
+    finally:
+        stop.set()
+        writer.join()
+    os.rename(path, aside)
+    with pytest.raises(BundleError, match="was being replaced when its writer died; the old one is"):
+        Bundle.load(path)
 
 
 def test_unknown_tasks_are_named(compiled) -> None:

@@ -186,3 +186,73 @@ def test_reading_is_bounded(tmp_path) -> None:
         files.read_bytes(tmp_path / "a", limit=4, error=BundleError, what="thing")
     with pytest.raises(BundleError, match="is not JSON"):
         files.read_json(tmp_path / "b", limit=10, error=BundleError, what="thing")
+
+
+RACING = """
+import sys
+from pathlib import Path
+from isoform.runtime import files
+
+what, path, turns = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+if what == "renames":  # a file system that cannot exchange directories
+    sys.platform = "unknown"
+print("ready", flush=True)
+sys.stdin.readline()
+failed = 0
+for turn in range(turns):
+    try:
+        if what == "file":
+            files.write_bytes(path, b"whole" * 100)
+        else:
+            with files.replace_directory(path) as directory:
+                (directory / "whole").write_bytes(b"whole")
+    except files.IsoformError as problem:
+        print(problem, file=sys.stderr)
+        failed += 1
+print(failed)
+"""
+
+
+@pytest.mark.trust
+@pytest.mark.parametrize(("what", "turns"), [("file", 150), ("exchange", 60), ("renames", 60)])
+def test_every_one_of_four_writers_succeeds(what, turns, tmp_path) -> None:
+    """Four processes that write the same place at the same time: no write fails, and what is there in the end is whole."""
+    command = [sys.executable, "-c", RACING, what, str(tmp_path / "place"), str(turns)]
+    writers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * 4
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    found = [writer.communicate(timeout=120) for writer in writers]
+    assert [out for out, _ in found] == ["0\n"] * 4, found
+    assert os.listdir(tmp_path) == ["place"]
+    whole = tmp_path / "place" if what == "file" else tmp_path / "place" / "whole"
+    assert whole.read_bytes() in (b"whole" * 100, b"whole")
+
+
+@pytest.mark.trust
+def test_a_private_file_stays_private(tmp_path) -> None:
+    """A file that nobody else may read is replaced by one that nobody else may read."""
+    path = tmp_path / "a"
+    path.touch(mode=0o600)
+    files.write_bytes(path, b"new")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.trust
+def test_a_lock_is_held_by_one(tmp_path) -> None:
+    """Whoever comes second is refused, in the same process too; afterwards the file is gone, and the next one gets the lock."""
+    path, busy = tmp_path / "lock", BundleError("busy")
+    release = files.hold(path, busy=busy, remove=True)
+    with pytest.raises(BundleError, match="busy"):
+        files.hold(path, busy=busy)
+    release()
+    assert not path.exists()
+    files.hold(path, busy=busy)()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(IsoformError, match="cannot be written"):
+        files.hold(tmp_path / "link", busy=busy)
+    assert not (tmp_path / "elsewhere").exists()

@@ -141,12 +141,14 @@ def test_a_folder_outlives_the_process(runtime, shifted, tmp_path) -> None:
         first(x[start : start + 64])
     kept = first.digests
     assert len(list((tmp_path / "a").glob("*.safetensors"))) == 3
+    first.close()
     second = runtime.adapter(base, directory=tmp_path / "a")
     assert second.signature.digest == first.signature.digest
     assert second.digests == kept
     second(x[:64])
     assert second.signature.parent == first.signature.digest
     assert second.rollback(kept[1]).digest == kept[1]
+    second.close()
     assert runtime.adapter(base, directory=tmp_path / "a").signature.digest == kept[1]
 
 
@@ -163,6 +165,7 @@ def test_a_folder_of_something_else_is_refused(runtime, shifted, tmp_path) -> No
     base = runtime.signature("plain")
     adapter = runtime.adapter(base, directory=tmp_path / "a")
     adapter(shifted[0][:64])
+    adapter.close()
     with pytest.raises(UsageError, match="holds what began from signature"):
         runtime.adapter(base.replace(created="now"), directory=tmp_path / "a")
     file = tmp_path / "a" / f"{adapter.signature.digest}.safetensors"

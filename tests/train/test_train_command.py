@@ -1,0 +1,25 @@
+"""``isoform train`` as a process: one at a time for one bundle."""
+
+import os
+
+import pytest
+from support import TINY, isoform
+
+from isoform.runtime import files
+from isoform.runtime.errors import UsageError
+
+
+@pytest.mark.trust
+def test_a_second_run_for_the_same_bundle_is_refused(tmp_path) -> None:
+    """While one process trains a bundle, another one is refused in one line and touches nothing; afterwards it may."""
+    words = ["train", "digits", "-o", tmp_path / "bundle", *TINY, "--steps", "2", "--fresh"]
+    (tmp_path / "bundle.checkpoint").write_text("the other's")
+    release = files.hold(tmp_path / ".bundle.lock", busy=UsageError("busy"))
+    refused = isoform(*words, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "is being trained by another process" in refused.stderr
+    assert (tmp_path / "bundle.checkpoint").read_text() == "the other's"
+    release()
+    isoform(*words)
+    assert os.listdir(tmp_path) == ["bundle"]
