@@ -31,12 +31,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
-from isoform.runtime.engine import open_session, portable_session, session_options
+from isoform.runtime.engine import portable_session
 from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import CONSTANTS, HEAD, folded_shapes, row_shapes
 from isoform.runtime.lift import lift_weights, read_weights
+from isoform.runtime.sessions import open_session, ort, session_options
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["ALIGNMENT", "Plan", "Weight", "aligned", "bind", "build_plan", "lifted_session", "row_size"]

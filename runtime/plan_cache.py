@@ -21,12 +21,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from isoform.runtime import files
 from isoform.runtime.errors import EngineError, IsoformError
 from isoform.runtime.fold import folded_shapes
 from isoform.runtime.plan import ALIGNMENT, Plan, build_plan, row_size
+from isoform.runtime.sessions import ort
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["cache_directory", "cached_plan"]

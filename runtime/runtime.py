@@ -18,6 +18,7 @@ from isoform.runtime.incoming import checked_samples
 from isoform.runtime.plan_cache import cached_plan
 from isoform.runtime.planned import PlanEngine
 from isoform.runtime.reference import reference_logits
+from isoform.runtime.sessions import require_version
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 
@@ -370,6 +371,7 @@ class Runtime:
 
 def _onnx_engine(bundle: Bundle, *, threads: int, cache_bytes: int) -> PlanEngine | OnnxEngine:
     """The engine over a device plan; where there is none, said once, the one with a session per signature."""
+    require_version()
     compiled = bundle.require_compiled()
     try:
         plan = cached_plan(compiled.portable, bundle.spec, bundle.tensors)
