@@ -167,6 +167,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
 
 
 def _describe_graph(path: Path) -> dict[str, Any]:
+    from isoform.runtime.external import refuse_external_data
     from isoform.runtime.sessions import open_session, ort, session_options
 
     data = files.read_bytes(path, limit=2 << 30, error=InputError, what="graph")
@@ -174,6 +175,7 @@ def _describe_graph(path: Path) -> dict[str, Any]:
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
+        refuse_external_data(data)
         session = open_session(data, options, what="it")
     except EngineError as problem:
         if path.name == "portable.onnx" and (path.parent / "manifest.json").is_file():

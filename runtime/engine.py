@@ -18,16 +18,14 @@ from pathlib import Path
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.cache import Cache
+from isoform.runtime.compiled import WEIGHTS_LOCATION
 from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import HEAD, fold, folded_shapes
 from isoform.runtime.sessions import first_line, open_session, ort, session_options
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["WEIGHTS_LOCATION", "OnnxEngine", "portable_session", "run_error"]
-
-WEIGHTS_LOCATION = "weights"
-"""Where the portable graph says that its external data lies."""
+__all__ = ["OnnxEngine", "portable_session", "run_error"]
 
 
 def portable_session(
