@@ -18,7 +18,7 @@ Source: onnx.proto3 of the ONNX project. Must never import onnx.
 from __future__ import annotations
 
 from isoform.runtime.errors import EngineError
-from isoform.runtime.protobuf import fields, messages
+from isoform.runtime.protobuf import fields
 
 __all__ = ["refuse_external_data"]
 
@@ -72,8 +72,14 @@ def _check(tensor: bytes, location: bytes | None) -> None:
     entries = [part for number, part in found if number == _EXTERNAL_DATA]
     if not entries and all(part == b"\0" for _, part in found):
         return
-    pairs = [(list(messages(entry, 1)), list(messages(entry, 2))) for entry in entries]
-    named = [value for key, value in pairs if key not in ([b"offset"], [b"length"])]
-    if location is None or named != [[location]] or ([b"location"], [location]) not in pairs:
-        places = ", ".join(repr(place.decode(errors="replace")) for value in named for place in value)
+    pairs = [[(number, part) for number, _, part in fields(entry)] for entry in entries]
+    named = [
+        pair
+        for pair in pairs
+        if not (len(pair) == 2 and pair[0] in ((1, b"offset"), (1, b"length")) and pair[1][0] == 2)
+    ]
+    if location is None or named != [[(1, b"location"), (2, location)]]:
+        places = ", ".join(
+            repr(part.decode(errors="replace")) for pair in named for number, part in pair if number == 2
+        )
         raise EngineError(f"the graph takes data from another file ({places or 'unnamed'}), which is refused")

@@ -22,7 +22,7 @@ from isoform.runtime.errors import EngineError
 from isoform.runtime.protobuf import Field, edited, encoded, fields, message, messages, varint, varints
 from isoform.runtime.spec import Array
 
-__all__ = ["fix_inputs", "lift_weights", "read_weights"]
+__all__ = ["fix_inputs", "lift_weights", "read_weights", "value_info"]
 
 _GRAPH, _NODE, _INITIALIZER, _INPUT = 7, 1, 5, 11
 _NODE_INPUT = 1
@@ -72,7 +72,7 @@ def lift_weights(model: bytes, inputs: Mapping[str, str], constants: Mapping[str
         for number, kind, content in fields(data):
             tensor = _tensor(content) if (number, kind) == (_INITIALIZER, 2) else None
             if tensor is not None and tensor[0] in inputs:
-                edited_fields.append((_INPUT, 2, _value_info(inputs[tensor[0]], tensor[1].shape)))
+                edited_fields.append((_INPUT, 2, value_info(inputs[tensor[0]], tensor[1].shape)))
             elif tensor is not None and tensor[0] in constants:
                 value = np.ascontiguousarray(constants[tensor[0]], dtype="<f4").tobytes()
                 edited_fields.append((_INITIALIZER, 2, _with_raw_data(content, value)))
@@ -146,7 +146,8 @@ def _input_name(value_info: bytes) -> str:
     return next(messages(value_info, 1), b"").decode(errors="replace")
 
 
-def _value_info(name: str, shape: Iterable[int]) -> bytes:
+def value_info(name: str, shape: Iterable[int]) -> bytes:
+    """A float32 input or output of a shape."""
     dims = [(1, 2, message([(1, 0, encoded(size))])) for size in shape]
     tensor_type = message([(1, 0, encoded(_FLOAT)), (2, 2, message(dims))])
     return message([(1, 2, name.encode()), (2, 2, message([(1, 2, tensor_type)]))])

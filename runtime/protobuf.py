@@ -34,22 +34,23 @@ def edited(data: bytes, number: int, edit: Callable[[bytes], bytes]) -> bytes:
 
 def fields(data: bytes) -> Iterator[Field]:
     """Every field of a message, in order; ``EngineError`` if it is none."""
-    place = 0
-    while place < len(data):
-        key, place = varint(data, place)
+    place, end_of_data = 0, len(data)
+    while place < end_of_data:
+        key, place = (data[place], place + 1) if data[place] < 0x80 else varint(data, place)
         number, kind = key >> 3, key & 7
         if not 0 < number < KEY_LIMIT >> 3:
             raise EngineError(f"the graph has a field of number {number}, so it is not an ONNX file")
-        if kind == 0:
+        if kind == 2:
+            short = place < end_of_data and data[place] < 0x80  # most are: this is the loop that takes the time
+            length, place = (data[place], place + 1) if short else varint(data, place)
+            end = place + length
+        elif kind == 0:
             end = varint(data, place)[1]
         elif kind in (1, 5):
             end = place + (8 if kind == 1 else 4)
-        elif kind == 2:
-            length, place = varint(data, place)
-            end = place + length
         else:
             raise EngineError(f"the graph has a field of wire type {kind}, so it is not an ONNX file")
-        if end > len(data):
+        if end > end_of_data:
             raise EngineError("the graph is cut short")
         yield number, kind, data[place:end]
         place = end
