@@ -23,10 +23,10 @@ from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["SLICE_BYTES", "in_groups", "in_slices", "one_each", "slice_samples"]
 
-SLICE_BYTES = 8 << 20
+SLICE_BYTES = 4 << 20
 """Activations of one slice."""
-FEWEST = 4
-"""Samples of the smallest slice, however large they are; with fewer than 3, one of a single sample could be left."""
+FEWEST = 8
+"""Samples of the smallest slice, however large they are: fewer take longer each, and of fewer than 3 a single one could be left."""
 
 
 def slice_samples(spec: NetworkSpec) -> int:

@@ -136,7 +136,8 @@ class Runtime:
 
         Args:
             x: Samples, shape (n, channels, height, width) as the bundle's ``spec.input_shape``, in the unit of its training
-                data (images: 0 to 1), not normalised. float32; other numbers are converted. n may be 0.
+                data (images: 0 to 1), not normalised. float32; other numbers are converted. n may be 0; large
+                batches run in slices (``batches.py``), so that memory for activations does not grow with n.
             signature: Whose network to run; must be made for this bundle. Or one signature per sample: samples of the same
                 signature run together, and come back in the order given; all must have as many classes.
 

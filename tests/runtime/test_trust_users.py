@@ -156,7 +156,7 @@ def test_how_a_batch_is_cut() -> None:
             assert np.array_equal(found, np.arange(count))
             assert 2 <= min(sizes) <= max(sizes) <= samples
     wide = dataclasses.replace(SMALL, input_shape=(1, 512, 512))
-    assert slice_samples(wide) == 4 < slice_samples(SMALL) < 10_000
+    assert slice_samples(wide) == 8 < slice_samples(SMALL) < 10_000
 
 
 LARGE = """
