@@ -35,7 +35,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from bench import rivals
 from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
 from bench.networks import SPECS, complete_file, make_bundle
@@ -45,10 +44,10 @@ from bench.plot import plot_swaps
 from isoform.runtime import Signature
 from isoform.runtime.bound import NEAR
 from isoform.runtime.bundle import Bundle
-from isoform.runtime.engine import session_options
 from isoform.runtime.plan import build_plan
 from isoform.runtime.plan_cache import cached_plan
 from isoform.runtime.planned import PlanEngine
+from isoform.runtime.sessions import open_session, ort, session_options
 
 
 def main() -> None:
@@ -155,13 +154,13 @@ def swaps(bundle: Bundle, *, seconds: float) -> Figures:
         complete, path = complete_file(bundle, signatures[0]), Path(folder) / "optimised.onnx"
         options, disabled = session_options(1), session_options(1)
         options.optimized_model_filepath = str(path)
-        ort.InferenceSession(complete, options, providers=["CPUExecutionProvider"])
+        open_session(complete, options, what="a user's file")
         disabled.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         optimised = path.read_bytes()
         runs["adapter"] = rivals.adapter(bundle, base, signatures[0].xi.astype(np.float32), Path(folder))[1]
         burst = dict.fromkeys(runs, 40)
-        runs["rebuild"] = lambda: ort.InferenceSession(complete, session_options(1), providers=["CPUExecutionProvider"])
-        runs["preoptimised"] = lambda: ort.InferenceSession(optimised, disabled, providers=["CPUExecutionProvider"])
+        runs["rebuild"] = lambda: open_session(complete, session_options(1), what="a user's file")
+        runs["preoptimised"] = lambda: open_session(optimised, disabled, what="a user's file")
         for signature in signatures:
             swap_in(hot, signature)
         found = in_turn(runs, seconds=seconds, burst={**burst, "rebuild": 3, "preoptimised": 3})

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from isoform.runtime.engine import WEIGHTS_LOCATION
+from isoform.runtime.compiled import WEIGHTS_LOCATION
 from isoform.runtime.fold import BN_CONVOLUTIONS, bn_scale_shift, fold, folded_shapes
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array, NetworkSpec

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 
 from isoform.compile.graph import IR_VERSION, OPSET
 from isoform.compile.verify import PARITY_LIMIT, PARITY_SCALE, Measured
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import SignatureError
+from isoform.runtime.sessions import ort
 from isoform.runtime.signature import Signature
 
 __all__ = ["print_report", "report"]

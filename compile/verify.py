@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import onnxruntime as ort
 import torch
 
 from isoform.runtime.bundle import Bundle
-from isoform.runtime.engine import portable_session, session_options
+from isoform.runtime.engine import portable_session
 from isoform.runtime.errors import CompileError, SignatureError
 from isoform.runtime.fold import HEAD, fold
 from isoform.runtime.reference import reference_logits
+from isoform.runtime.sessions import open_session, ort, session_options
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 from isoform.train.bundling import network_from_bundle
@@ -78,8 +78,8 @@ def measure(
     resolved = bundle.resolve(signature)
     weights = fold(bundle.spec, bundle.tensors, resolved)
     run_fast, run_small = (
-        _runner(ort.InferenceSession(fast, session_options(1))),
-        _runner(ort.InferenceSession(small, session_options(1))),
+        _runner(open_session(graph, session_options(1), what=f"the {layout} layout"))
+        for layout, graph in (("fast", fast), ("small", small))
     )
     x = np.ascontiguousarray(test.images[_spread(len(test.images), PARITY_SAMPLES)])
     network = network_from_bundle(bundle, {"before": bundle.signatures[task], "after": signature})

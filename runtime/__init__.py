@@ -6,11 +6,15 @@
     logits = rt.predict(x, rt.signature("plain"))
 
 Names are imported when first used, so that importing the package costs nothing. Start reading at ``runtime.py``, then ``fold.py``.
+
+ONNX Runtime 1.31 would write a device id and an event queue into the user's cache, and look up a telemetry host, as soon as it is
+imported. ``ORT_DISABLE_TELEMETRY=1``, set here before any import of it, stops that; a value that the user has set stays.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from isoform.runtime.runtime import Runtime
     from isoform.runtime.signature import Signature
     from isoform.runtime.spec import NetworkSpec
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Bundle",

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from isoform.runtime.laid_fold import LaidBN, LaidFold
 from isoform.runtime.lift import fix_inputs
 from isoform.runtime.plan import Plan, Weight, aligned, bind, lifted_session
+from isoform.runtime.sessions import ort
 from isoform.runtime.spec import Array
 
 __all__ = ["Binding", "BlockWeights", "OwnWeights", "Shared", "Stages"]

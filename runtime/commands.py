@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime import files, tensors
-from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.errors import EngineError, InputError, UsageError
 from isoform.runtime.mixture import softmax
 from isoform.runtime.signature import Signature
 
@@ -167,20 +167,20 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
 
 
 def _describe_graph(path: Path) -> dict[str, Any]:
-    import onnxruntime as ort
-
-    from isoform.runtime.engine import first_line
+    from isoform.runtime.external import refuse_external_data
+    from isoform.runtime.sessions import open_session, ort, session_options
 
     data = files.read_bytes(path, limit=2 << 30, error=InputError, what="graph")
-    options = ort.SessionOptions()
+    options = session_options(1)
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as problem:
+        refuse_external_data(data)
+        session = open_session(data, options, what="it")
+    except EngineError as problem:
         if path.name == "portable.onnx" and (path.parent / "manifest.json").is_file():
             return _describe_portable(path)
-        raise InputError(f"{path} is not a graph that ONNX Runtime reads: {first_line(problem)}") from None
+        raise InputError(f"{path} is not a graph that ONNX Runtime reads: {problem}") from None
 
     def ends(entries: Any) -> dict[str, Any]:
         return {entry.name: f"{entry.type} {entry.shape}" for entry in entries}

@@ -20,13 +20,16 @@ from types import MappingProxyType
 from typing import Any
 
 from isoform.runtime import files
-from isoform.runtime.errors import BundleError, IsoformError
+from isoform.runtime.errors import BundleError, EngineError, IsoformError
+from isoform.runtime.external import refuse_external_data
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import NetworkSpec
 
-__all__ = ["FORMAT", "Compiled", "load_compiled", "read_base", "read_mapping", "read_object"]
+__all__ = ["FORMAT", "WEIGHTS_LOCATION", "Compiled", "load_compiled", "read_base", "read_mapping", "read_object"]
 
 FORMAT = 4
+WEIGHTS_LOCATION = "weights"
+"""Where the portable graph says that its external data lies; it is handed over from memory. No other graph has any."""
 JSON_LIMIT = 16 << 20
 GRAPH_LIMIT = 2 << 30
 
@@ -47,7 +50,7 @@ class Compiled:
         """Read a compiled file that the manifest names, such as ``portable.onnx``, and check its sha256.
 
         Raises:
-            BundleError: If it is not in the manifest, missing, or not the file that was compiled.
+            BundleError: If it is not in the manifest, missing, not the file that was compiled, or a graph that would read other files.
         """
         entry = self.manifest["files"].get(name)
         if entry is None:
@@ -57,6 +60,11 @@ class Compiled:
             raise BundleError(
                 f"{self.path / name} is not the file that was compiled; run 'isoform compile {self.path.parent}' again"
             )
+        if name.endswith(".onnx"):
+            try:
+                refuse_external_data(data, location=WEIGHTS_LOCATION.encode() if name == "portable.onnx" else None)
+            except EngineError as problem:
+                raise BundleError(f"{self.path / name} was not written by 'isoform compile': {problem}") from None
         return data
 
     def training(self) -> dict[str, bytes]:

@@ -16,45 +16,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import onnxruntime as ort
-
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.cache import Cache
+from isoform.runtime.compiled import WEIGHTS_LOCATION
 from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import HEAD, fold, folded_shapes
+from isoform.runtime.sessions import first_line, open_session, ort, session_options
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = [
-    "WEIGHTS_LOCATION",
-    "OnnxEngine",
-    "first_line",
-    "open_session",
-    "portable_session",
-    "run_error",
-    "session_options",
-]
-
-WEIGHTS_LOCATION = "weights"
-"""Where the portable graph says that its external data lies."""
-
-
-def session_options(threads: int) -> ort.SessionOptions:
-    """Options for a deterministic CPU session with ``threads`` threads per run; 0 lets ONNX Runtime choose."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    return options
-
-
-def open_session(graph: bytes, options: ort.SessionOptions, *, what: str) -> ort.InferenceSession:
-    """A session on the CPU; ``EngineError`` naming ``what`` was refused if ONNX Runtime does not take the graph."""
-    try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
-        raise EngineError(f"ONNX Runtime {ort.__version__} refused {what}: {first_line(problem)}") from problem
+__all__ = ["OnnxEngine", "portable_session", "run_error"]
 
 
 def portable_session(
@@ -144,8 +115,3 @@ class OnnxEngine:
 def run_error(x: Array, problem: Exception) -> EngineError:
     """What to raise when ONNX Runtime fails on a batch."""
     return EngineError(f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}")
-
-
-def first_line(problem: BaseException) -> str:
-    """What ONNX Runtime says first of a problem; the kind of problem if it says nothing."""
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0]

@@ -1,7 +1,6 @@
 """Lift: turn the constant weights of an ONNX file into inputs, byte by byte, without the onnx package.
 
-ONNX files are protocol buffers: a message is a row of fields, each a varint ``number << 3 | wire type``, then a varint (type 0),
-8 bytes (1), a varint length and so many bytes (2), or 4 bytes (5). What lifting needs of ONNX's messages:
+ONNX files are protocol buffers (``protobuf.py``). What lifting needs of ONNX's messages:
 
     ModelProto   7 graph
     GraphProto   1 node (NodeProto, repeated)   5 initializer (TensorProto, repeated)   11 input (ValueInfoProto, repeated)
@@ -15,22 +14,20 @@ Every other byte is kept as it is. Source: onnx.proto3 of the ONNX project. Must
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from isoform.runtime.errors import EngineError
+from isoform.runtime.protobuf import Field, edited, encoded, fields, message, messages, varint, varints
 from isoform.runtime.spec import Array
 
-__all__ = ["fix_inputs", "lift_weights", "read_weights"]
+__all__ = ["fix_inputs", "lift_weights", "read_weights", "value_info"]
 
 _GRAPH, _NODE, _INITIALIZER, _INPUT = 7, 1, 5, 11
 _NODE_INPUT = 1
 _DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _DATA_LOCATION = 1, 2, 8, 9, 14
 _FLOAT = 1
-
-Field = tuple[int, int, bytes]
-"""Number, wire type, and the bytes after the key; for type 2 without their length."""
 
 
 def read_weights(model: bytes) -> dict[str, Array]:
@@ -46,7 +43,7 @@ def read_weights(model: bytes) -> dict[str, Array]:
         EngineError: If it is not a protocol buffer, or a float32 initializer is not stored as plain bytes of its shape.
     """
     tensors = (
-        _tensor(data) for graph in _messages(model, _GRAPH) for data in _messages(graph, _INITIALIZER)
+        _tensor(data) for graph in messages(model, _GRAPH) for data in messages(graph, _INITIALIZER)
     )  # fmt: skip
     return {tensor[0]: tensor[1] for tensor in tensors if tensor is not None}
 
@@ -68,24 +65,24 @@ def lift_weights(model: bytes, inputs: Mapping[str, str], constants: Mapping[str
     renamed = {name.encode(): other.encode() for name, other in inputs.items()}
 
     def node(data: bytes) -> bytes:
-        return _edited(data, _NODE_INPUT, lambda name: renamed.get(name, name))
+        return edited(data, _NODE_INPUT, lambda name: renamed.get(name, name))
 
     def graph(data: bytes) -> bytes:
-        fields: list[Field] = []
-        for number, kind, content in _fields(data):
+        edited_fields: list[Field] = []
+        for number, kind, content in fields(data):
             tensor = _tensor(content) if (number, kind) == (_INITIALIZER, 2) else None
             if tensor is not None and tensor[0] in inputs:
-                fields.append((_INPUT, 2, _value_info(inputs[tensor[0]], tensor[1].shape)))
+                edited_fields.append((_INPUT, 2, value_info(inputs[tensor[0]], tensor[1].shape)))
             elif tensor is not None and tensor[0] in constants:
                 value = np.ascontiguousarray(constants[tensor[0]], dtype="<f4").tobytes()
-                fields.append((_INITIALIZER, 2, _with_raw_data(content, value)))
+                edited_fields.append((_INITIALIZER, 2, _with_raw_data(content, value)))
             elif (number, kind) == (_NODE, 2):
-                fields.append((_NODE, 2, node(content)))
+                edited_fields.append((_NODE, 2, node(content)))
             else:
-                fields.append((number, kind, content))
-        return _message(fields)
+                edited_fields.append((number, kind, content))
+        return message(edited_fields)
 
-    return _edited(model, _GRAPH, graph)
+    return edited(model, _GRAPH, graph)
 
 
 def fix_inputs(model: bytes, values: Mapping[str, Array]) -> bytes:
@@ -100,44 +97,31 @@ def fix_inputs(model: bytes, values: Mapping[str, Array]) -> bytes:
     """
 
     def graph(data: bytes) -> bytes:
-        kept = [field for field in _fields(data) if not (field[:2] == (_INPUT, 2) and _input_name(field[2]) in values)]
+        kept = [field for field in fields(data) if not (field[:2] == (_INPUT, 2) and _input_name(field[2]) in values)]
         made = [(_INITIALIZER, 2, _tensor_proto(name, value)) for name, value in values.items()]
-        return _message([*kept, *made])
+        return message([*kept, *made])
 
-    return _edited(model, _GRAPH, graph)
-
-
-def _messages(data: bytes, number: int) -> Iterator[bytes]:
-    """The contents of all fields of one number that have a length."""
-    return (content for found, kind, content in _fields(data) if (found, kind) == (number, 2))
-
-
-def _edited(data: bytes, number: int, edit: Callable[[bytes], bytes]) -> bytes:
-    """A message in which every field of one number that has a length holds something else."""
-    return _message(
-        (found, kind, edit(content) if (found, kind) == (number, 2) else content)
-        for found, kind, content in _fields(data)
-    )
+    return edited(model, _GRAPH, graph)
 
 
 def _with_raw_data(tensor: bytes, value: bytes) -> bytes:
-    return _edited(tensor, _RAW_DATA, lambda _: value)
+    return edited(tensor, _RAW_DATA, lambda _: value)
 
 
 def _tensor(data: bytes) -> tuple[str, Array] | None:
     """Name and value of a float32 TensorProto; None if it is of another type."""
     name, dims, kind, raw, located = "", [], 0, b"", 0
-    for number, wire, value in _fields(data):
+    for number, wire, value in fields(data):
         if number == _DIMS:
-            dims += [_varint(value, 0)[0]] if wire == 0 else list(_varints(value))
+            dims += [varint(value, 0)[0]] if wire == 0 else list(varints(value))
         elif number == _DATA_TYPE:
-            kind = _varint(value, 0)[0]
+            kind = varint(value, 0)[0]
         elif number == _NAME:
             name = value.decode(errors="replace")
         elif number == _RAW_DATA:
             raw = value
         elif number == _DATA_LOCATION:
-            located = _varint(value, 0)[0]
+            located = varint(value, 0)[0]
     if kind != _FLOAT:
         return None
     if located or len(raw) != 4 * math.prod(dims):
@@ -153,75 +137,17 @@ def _tensor(data: bytes) -> tuple[str, Array] | None:
 
 
 def _tensor_proto(name: str, value: Array) -> bytes:
-    dims: list[Field] = [(_DIMS, 0, _encoded(size)) for size in value.shape]
+    dims: list[Field] = [(_DIMS, 0, encoded(size)) for size in value.shape]
     data = np.ascontiguousarray(value, dtype="<f4").tobytes()
-    return _message([*dims, (_DATA_TYPE, 0, _encoded(_FLOAT)), (_NAME, 2, name.encode()), (_RAW_DATA, 2, data)])
+    return message([*dims, (_DATA_TYPE, 0, encoded(_FLOAT)), (_NAME, 2, name.encode()), (_RAW_DATA, 2, data)])
 
 
 def _input_name(value_info: bytes) -> str:
-    return next(_messages(value_info, 1), b"").decode(errors="replace")
+    return next(messages(value_info, 1), b"").decode(errors="replace")
 
 
-def _value_info(name: str, shape: Iterable[int]) -> bytes:
-    dims = [(1, 2, _message([(1, 0, _encoded(size))])) for size in shape]
-    tensor_type = _message([(1, 0, _encoded(_FLOAT)), (2, 2, _message(dims))])
-    return _message([(1, 2, name.encode()), (2, 2, _message([(1, 2, tensor_type)]))])
-
-
-def _fields(data: bytes) -> Iterator[Field]:
-    place = 0
-    while place < len(data):
-        key, place = _varint(data, place)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            end = _varint(data, place)[1]
-        elif kind in (1, 5):
-            end = place + (8 if kind == 1 else 4)
-        elif kind == 2:
-            length, place = _varint(data, place)
-            end = place + length
-        else:
-            raise EngineError(f"the graph has a field of wire type {kind}, so it is not an ONNX file")
-        if end > len(data):
-            raise EngineError("the graph is cut short")
-        yield number, kind, data[place:end]
-        place = end
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """The number at a place, and the place behind it."""
-    value = 0
-    for index in range(10):
-        if place + index >= len(data):
-            raise EngineError("the graph is cut short")
-        byte = data[place + index]
-        value |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return value, place + index + 1
-    raise EngineError("the graph has a number of more than ten bytes, so it is not an ONNX file")
-
-
-def _varints(data: bytes) -> Iterator[int]:
-    place = 0
-    while place < len(data):
-        value, place = _varint(data, place)
-        yield value
-
-
-def _encoded(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _message(fields: Iterable[Field]) -> bytes:
-    out = bytearray()
-    for number, kind, data in fields:
-        out += _encoded(number << 3 | kind)
-        if kind == 2:
-            out += _encoded(len(data))
-        out += data
-    return bytes(out)
+def value_info(name: str, shape: Iterable[int]) -> bytes:
+    """A float32 input or output of a shape."""
+    dims = [(1, 2, message([(1, 0, encoded(size))])) for size in shape]
+    tensor_type = message([(1, 0, encoded(_FLOAT)), (2, 2, message(dims))])
+    return message([(1, 2, name.encode()), (2, 2, message([(1, 2, tensor_type)]))])

@@ -8,7 +8,8 @@ keeps them and takes tens of milliseconds to build. A plan has both:
        in, and load that graph with optimisation disabled
     3. learn the layouts instead of knowing them: optimise with weights that hold their own index numbers; each optimised
        tensor then *is* the map from folded weights to layout (index 0: padding, the value 0)
-    4. test: random weights through the plan must give what they give as constants
+    4. test: random weights through the plan must give what they give as constants; one row of that is kept with the plan, and
+       checked again wherever the plan is read
 
 If a value is not an index, or the layers are not laid out alike, or the test fails, the optimiser did something else, and there
 is no plan (``EngineError``). Names in the optimised graph differ from run to run, so the graph and the map must come from one
@@ -19,7 +20,8 @@ The weights of one signature are one vector, in two regions, every tensor aligne
     rows    (L, Q)  what the mixture makes: layer ℓ's tensors, in the same order and layout in every layer
     rest    (R,)    what BN makes: biases, input and output adapter
 
-A plan is valid for one portable graph with its templates, one ONNX Runtime and one kind of processor.
+A plan is valid for one portable graph with its templates, one ONNX Runtime and one kind of processor: on another one, whose layout
+differs, it would answer wrongly without an error.
 """
 
 from __future__ import annotations
@@ -31,15 +33,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
-from isoform.runtime.engine import open_session, portable_session, session_options
+from isoform.runtime.engine import portable_session
 from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import CONSTANTS, HEAD, folded_shapes, row_shapes
 from isoform.runtime.lift import lift_weights, read_weights
+from isoform.runtime.sessions import first_line, open_session, ort, session_options
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["ALIGNMENT", "Plan", "Weight", "aligned", "bind", "build_plan", "lifted_session", "row_size"]
+__all__ = [
+    "ALIGNMENT", "TRIAL_CLASSES", "Plan", "Weight", "aligned", "bind", "build_plan", "check_plan", "lifted_session", "row_size",
+]  # fmt: skip
 
 WEIGHT_LIMIT = 1 << 24
 """float32 holds every whole number below this one."""
@@ -47,6 +51,10 @@ ALIGNMENT = 16
 """Every weight starts at a multiple of so many floats: 64 bytes, a cache line and the widest vector."""
 TOLERANCE = 1e-5
 """Largest difference of logits in the self-test, over the largest logit."""
+TRIAL_CLASSES = 3
+"""Classes of the self-test's random network."""
+TRIAL_NUMBERS = 65_521
+"""Random numbers that its weights are made of, over and over; a prime, so that no two layers get the same."""
 
 Weight = tuple[str, tuple[int, ...], int]
 """Name, shape, first place in the laid-out vector."""
@@ -64,6 +72,8 @@ class Plan:
     """Shape (M,), intp: for every place of the laid-out vector, its place in 0 followed by the folded weights."""
     row_size: int
     """Q: the vector's first L·Q places are the rows."""
+    expected: Array = dataclasses.field(default_factory=lambda: np.zeros(TRIAL_CLASSES, dtype=np.float32))
+    """Logits of the self-test's first sample, shape (TRIAL_CLASSES,), float32: what ``check_plan`` compares with."""
 
     def lay_out(self, folded: Mapping[str, Array]) -> Array:
         """The laid-out vector of folded weights.
@@ -117,8 +127,7 @@ def build_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array])
     except OSError as problem:
         raise EngineError(f"the optimised graph cannot be written to a temporary directory: {problem}") from problem
     plan = _learned(optimised, spec, tensors)
-    _test(plan, portable, spec, tensors)
-    return plan
+    return dataclasses.replace(plan, expected=_test(plan, portable, spec, tensors))
 
 
 def _learned(optimised: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:
@@ -203,31 +212,74 @@ def _places(name: str, value: Array, starts: Array) -> Array:
     return places
 
 
-def _test(plan: Plan, portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> None:
-    """Random weights, batches of 1 and 3: the plan and the portable graph with constants must agree."""
-    rng = np.random.default_rng(0)
-    shapes = folded_shapes(spec)
-    folded = {
-        name: (rng.normal(size=shape) / math.sqrt(max(1, math.prod(shape[1:])))).astype(np.float32)
-        for name, shape in shapes.items()
-    }
+def check_plan(plan: Plan, spec: NetworkSpec, tensors: Mapping[str, Array]) -> None:
+    """Run one sample of the self-test again.
+
+    Args:
+        plan: A plan from elsewhere.
+        spec: The network's sizes.
+        tensors: ``templates.safetensors``' arrays.
+
+    Raises:
+        EngineError: If the plan does not give here what it gave where it was built, or ONNX Runtime refuses it.
+    """
+    folded, head, x = _trial(spec, tensors)
+    try:
+        found = _Lifted(plan, folded, head)(x[:1])
+    except EngineError:
+        raise
+    except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
+        raise EngineError(f"the plan does not run here: {first_line(problem)}") from problem
+    _compare(found, plan.expected[None], "those where it was built")
+
+
+def _trial(spec: NetworkSpec, tensors: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array], Array]:
+    """A network of random weights but with these templates' constants, its logits layer, and four samples."""
+    rng, shapes, folded, start = np.random.default_rng(0), folded_shapes(spec), {}, 0
+    total = sum(math.prod(shape) for shape in shapes.values())
+    numbers = np.resize(rng.uniform(-1.7, 1.7, TRIAL_NUMBERS).astype(np.float32), total)
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        folded[name] = numbers[start : start + size].reshape(shape) / np.float32(
+            math.sqrt(max(1, math.prod(shape[1:])))
+        )
+        start += size
     folded.update({name: tensors[name] for name in CONSTANTS})
-    weight = rng.normal(size=(3, spec.embedding)) / math.sqrt(spec.embedding)
-    head = {"logits.weight": weight.astype(np.float32), "logits.bias": np.zeros(3, dtype=np.float32)}
-    constant, lifted = portable_session(portable, spec, folded, threads=1), lifted_session(plan.graph, threads=1)
-    vector, binding = plan.lay_out(folded), lifted.io_binding()
-    bind(binding, plan.weights, vector)
-    for name, value in head.items():
-        binding.bind_cpu_input(name, value)
-    for batch in (1, 3):
-        x = rng.uniform(-1, 1, (batch, *spec.input_shape)).astype(np.float32)
-        expected = constant.run(None, {"image": x, **head})[0]
-        binding.bind_cpu_input("image", x)
-        binding.bind_output("logits", "cpu")
-        lifted.run_with_iobinding(binding)
-        found = binding.get_outputs()[0].numpy()
-        gap = np.abs(found - expected).max() / np.abs(expected).max()
-        if not gap <= TOLERANCE:
-            raise EngineError(
-                f"the lifted graph's logits differ by {gap:.0e} from the portable graph's, so the plan is not used"
-            )
+    weight = rng.normal(size=(TRIAL_CLASSES, spec.embedding)) / math.sqrt(spec.embedding)
+    head = {"logits.weight": weight.astype(np.float32), "logits.bias": np.zeros(TRIAL_CLASSES, dtype=np.float32)}
+    return folded, head, rng.uniform(-1, 1, (4, *spec.input_shape)).astype(np.float32)
+
+
+class _Lifted:
+    """A plan with weights bound: samples → logits."""
+
+    def __init__(self, plan: Plan, folded: Mapping[str, Array], head: Mapping[str, Array]) -> None:
+        self._session, self._vector = lifted_session(plan.graph, threads=1), plan.lay_out(folded)
+        self._binding = self._session.io_binding()
+        bind(self._binding, plan.weights, self._vector)
+        for name, value in head.items():
+            self._binding.bind_cpu_input(name, value)
+
+    def __call__(self, x: Array) -> Array:
+        self._binding.bind_cpu_input("image", x)
+        self._binding.bind_output("logits", "cpu")
+        self._session.run_with_iobinding(self._binding)
+        result: Array = self._binding.get_outputs()[0].numpy()
+        return result
+
+
+def _compare(found: Array, expected: Array, whose: str) -> None:
+    gap = np.abs(found - expected).max() / np.abs(expected).max() if found.shape == expected.shape else math.inf
+    if not gap <= TOLERANCE:
+        raise EngineError(f"the lifted graph's logits differ by {gap:.0e} from {whose}, so the plan is not used")
+
+
+def _test(plan: Plan, portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Array:
+    """Random weights, batches of 1 and 3: the plan and the portable graph with constants must agree. The first row of logits."""
+    folded, head, x = _trial(spec, tensors)
+    constant, lifted, rows = portable_session(portable, spec, folded, threads=1), _Lifted(plan, folded, head), []
+    for samples in (x[:1], x[1:]):
+        rows.append(constant.run(None, {"image": samples, **head})[0])
+        _compare(lifted(samples), rows[-1], "the portable graph's")
+    result: Array = rows[0][0]
+    return result

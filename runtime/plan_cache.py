@@ -1,15 +1,20 @@
 """Plans on the disk, so that a runtime starts without building one.
 
-    8 bytes "ISOPLAN2", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, graph},
+    8 bytes "ISOPLAN3", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, graph, expected},
     the graph (``graph`` bytes), then ``gather`` as little-endian int32
 
 A file is named after what the plan depends on: the portable graph (which names its templates), ONNX Runtime's version, the
-processor's kind and features, and this module's format, which must change when layouts do. A file that is damaged, malformed or
-of another key is built anew; a directory that cannot be written to is done without.
+processor's kind and features, the layout that ONNX Runtime shows here (``probe.py``), and this module's format, which must change
+when layouts do. One that is read must pass a row of its self-test. A file that is damaged, malformed, of another key, or answers
+differently here is built anew; a directory that cannot be written to is done without.
+
+A stored plan is run, so only a directory and files of this user's own are read or written (``ownership.py``), and no graph that takes
+data from other files (``external.py``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -17,25 +22,29 @@ import math
 import operator
 import os
 import platform
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from isoform.runtime import files
-from isoform.runtime.errors import EngineError, IsoformError
+from isoform.runtime.errors import EngineError
+from isoform.runtime.external import refuse_external_data
 from isoform.runtime.fold import folded_shapes
-from isoform.runtime.plan import ALIGNMENT, Plan, build_plan, row_size
+from isoform.runtime.ownership import require_own_file, require_own_folder
+from isoform.runtime.plan import ALIGNMENT, TRIAL_CLASSES, Plan, build_plan, check_plan, row_size
+from isoform.runtime.probe import probed_layout
+from isoform.runtime.sessions import ort
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["cache_directory", "cached_plan"]
 
 log = logging.getLogger("isoform.runtime")
-MAGIC = b"ISOPLAN2"
+MAGIC = b"ISOPLAN3"
 SIZE_LIMIT = 1 << 30
 KEPT = 32
-"""How many plans stay in the directory, the newest."""
+"""How many plans stay in the directory: those used last."""
 
 
 def cache_directory() -> Path:
@@ -67,18 +76,52 @@ def cached_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]
         log.debug("the plan is not stored: %s", problem)
         return build_plan(portable, spec, tensors)
     try:
-        return _decoded(files.read_bytes(path, limit=SIZE_LIMIT, error=EngineError, what="plan"), key, spec)
+        require_own_folder(path.parent)
+        require_own_file(path)
     except EngineError as problem:
-        log.debug("no plan from the disk: %s", problem)
+        log.warning(
+            "the stored plans in %s are not used: %s; the plan is built anew at every start", path.parent, problem
+        )
+        return build_plan(portable, spec, tensors)
+    if path.exists():
+        try:
+            return _read(path, key, spec, tensors)
+        except EngineError as problem:
+            log.warning("the stored plan %s is not used: %s; it is built anew", path, problem)
     plan = build_plan(portable, spec, tensors)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(path, _encoded(plan, key))
-        for old in sorted(path.parent.glob("plan-*.bin"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
-            old.unlink(missing_ok=True)
-    except (IsoformError, OSError) as problem:
+        _write(path, _encoded(plan, key))
+    except (EngineError, OSError) as problem:
         log.debug("the plan is not stored: %s", problem)
     return plan
+
+
+def _read(path: Path, key: str, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:
+    """A stored plan that has passed a row of its self-test, marked as used now; ``EngineError`` if there is none."""
+    plan = _decoded(files.read_bytes(path, limit=SIZE_LIMIT, error=EngineError, what="plan"), key, spec)
+    check_plan(plan, spec, tensors)
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return plan
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Store a plan, from its first byte for this user alone, and remove the plans that were not used for longest."""
+    folder = path.parent
+    for missing in reversed([step for step in (folder, *folder.parents) if not step.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    require_own_folder(folder)  # again: somebody may have been quicker to make it
+    handle, temporary = tempfile.mkstemp(prefix="plan-", suffix=".new", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    for old in sorted(folder.glob("plan-*"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+        old.unlink(missing_ok=True)
 
 
 def _key(portable: bytes) -> str:
@@ -88,6 +131,7 @@ def _key(portable: bytes) -> str:
         ort.__version__.encode(),
         platform.machine().encode(),
         _processor(),
+        probed_layout(),
         hashlib.sha256(portable).digest(),
     ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
@@ -105,7 +149,8 @@ def _processor() -> bytes:
 
 
 def _encoded(plan: Plan, key: str) -> bytes:
-    header = json.dumps({"key": key, "weights": plan.weights, "graph": len(plan.graph)}).encode()
+    fields = {"key": key, "weights": plan.weights, "graph": len(plan.graph), "expected": plan.expected.tolist()}
+    header = json.dumps(fields).encode()
     rest = len(header).to_bytes(4, "little") + header + plan.graph + plan.gather.astype("<i4").tobytes()
     return MAGIC + hashlib.sha256(rest).digest() + rest
 
@@ -121,12 +166,16 @@ def _decoded(data: bytes, key: str, spec: NetworkSpec) -> Plan:
         if header["key"] != key:
             raise EngineError("the stored plan is of another graph, ONNX Runtime or processor")
         start = 4 + length + operator.index(header["graph"])
+        expected = np.array(header["expected"], dtype=np.float32)
         graph, gather = rest[4 + length : start], np.frombuffer(rest[start:], dtype="<i4").astype(np.intp)
         weights = tuple(
             (str(name), tuple(map(operator.index, shape)), place) for name, shape, place in header["weights"]
         )
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise EngineError(f"the stored plan is malformed: {problem}") from None
+    if expected.shape != (TRIAL_CLASSES,):
+        raise EngineError("the stored plan's self-test is malformed")
+    refuse_external_data(graph)
     place, total = 0, sum(math.prod(shape) for shape in folded_shapes(spec).values())
     for _, shape, first in weights:
         if first != place or min(shape, default=1) < 1:
@@ -134,4 +183,6 @@ def _decoded(data: bytes, key: str, spec: NetworkSpec) -> Plan:
         place += math.prod(shape) + -math.prod(shape) % ALIGNMENT
     if place != len(gather) or not place or gather.min() < 0 or gather.max() > total:
         raise EngineError("the stored plan's map does not fit its weights")
-    return Plan(graph=graph, weights=weights, gather=gather, row_size=row_size(gather, weights, spec))
+    return Plan(
+        graph=graph, weights=weights, gather=gather, row_size=row_size(gather, weights, spec), expected=expected
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
+from isoform.runtime.batches import in_groups, in_slices, one_each, slice_samples
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import OnnxEngine
 from isoform.runtime.errors import EngineError, InputError, UsageError
@@ -18,6 +19,7 @@ from isoform.runtime.incoming import checked_samples
 from isoform.runtime.plan_cache import cached_plan
 from isoform.runtime.planned import PlanEngine
 from isoform.runtime.reference import reference_logits
+from isoform.runtime.sessions import require_version
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 
@@ -54,6 +56,10 @@ class Runtime:
             raise UsageError(f"engine is {engine!r}, but 'onnx' or 'numpy' was expected")
         self.bundle = bundle
         self._threads = threads
+        self._lock = threading.Lock()
+        self._learner: Learner | None = None
+        self._sources: dict[str, Source] = {}
+        self._slice = slice_samples(bundle.spec)
         self._engine = _onnx_engine(bundle, threads=threads, cache_bytes=cache_bytes) if engine == "onnx" else None
 
     @classmethod
@@ -130,7 +136,8 @@ class Runtime:
 
         Args:
             x: Samples, shape (n, channels, height, width) as the bundle's ``spec.input_shape``, in the unit of its training
-                data (images: 0 to 1), not normalised. float32; other numbers are converted. n may be 0.
+                data (images: 0 to 1), not normalised. float32; other numbers are converted. n may be 0; large
+                batches run in slices (``batches.py``), so that memory for activations does not grow with n.
             signature: Whose network to run; must be made for this bundle. Or one signature per sample: samples of the same
                 signature run together, and come back in the order given; all must have as many classes.
 
@@ -147,7 +154,7 @@ class Runtime:
         logits = (
             self._logits(x, signature)
             if isinstance(signature, Signature)
-            else self._logits_by_group(x, _signatures(signature, len(x)))
+            else in_groups(self._logits, x, one_each(signature, len(x)))
         )
         finite = np.isfinite(logits).all(axis=1)
         if not finite.all():
@@ -156,9 +163,9 @@ class Runtime:
             )
         return logits
 
-    @functools.cached_property
+    @property
     def learner(self) -> Learner:
-        """What runs the bundle's training graphs; made when it is first needed.
+        """What runs the bundle's training graphs; made once, when it is first needed.
 
         Raises:
             UsageError: If the runtime was opened with the numpy engine, which cannot learn.
@@ -168,7 +175,11 @@ class Runtime:
 
         if self._engine is None:
             raise UsageError("the numpy engine cannot learn; open the runtime with engine='onnx'")
-        return Learner(self.bundle, self.bundle.require_compiled().training(), threads=self._threads)
+        with self._lock:
+            if self._learner is None:
+                graphs = self.bundle.require_compiled().training()
+                self._learner = Learner(self.bundle, graphs, threads=self._threads)
+            return self._learner
 
     def personalize(
         self,
@@ -318,12 +329,15 @@ class Runtime:
                 progress(min(first + 128, len(x)), len(x))
         return adapter.signature
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019  # a runtime lives as long as its bundle
     def _source(self, task: str) -> Source:
         from isoform.runtime.learn.source import Source
 
-        name = f"source/{task}.safetensors"
-        return Source.decode(self.bundle.require_compiled().read(name), spec=self.bundle.spec, name=name)
+        with self._lock:
+            if task not in self._sources:
+                name = f"source/{task}.safetensors"
+                data = self.bundle.require_compiled().read(name)
+                self._sources[task] = Source.decode(data, spec=self.bundle.spec, name=name)
+            return self._sources[task]
 
     def _starts(self, labels: object, classes: Sequence[str] | None) -> list[Signature]:
         """The base signatures that labels can be meant for."""
@@ -343,25 +357,10 @@ class Runtime:
     def _logits(self, x: Array, signature: Signature) -> Array:
         if len(x) == 0:
             return np.zeros((0, len(self.bundle.resolve(signature)["logits.bias"])), dtype=np.float32)
-        if self._engine is None:
-            return reference_logits(self.bundle.spec, self.bundle.tensors, self.bundle.resolve(signature), x)
-        return self._engine.logits(x, signature)
-
-    def _logits_by_group(self, x: Array, signatures: Sequence[Signature]) -> Array:
-        groups: dict[str, list[int]] = {}
-        for row, signature in enumerate(signatures):
-            groups.setdefault(signature.digest, []).append(row)
-        result = np.zeros((0, 0), dtype=np.float32)
-        for rows in groups.values():
-            part = self._logits(x[rows], signatures[rows[0]])
-            if not result.size:
-                result = np.empty((len(x), part.shape[1]), dtype=np.float32)
-            if part.shape[1] != result.shape[1]:
-                raise UsageError(
-                    f"the signature of sample {rows[0]} has {part.shape[1]} classes, but that of sample 0 has {result.shape[1]}; predict them apart"
-                )
-            result[rows] = part
-        return result
+        if (engine := self._engine) is not None:
+            return in_slices(lambda some: engine.logits(some, signature), x, self._slice)
+        spec, tensors, parts = self.bundle.spec, self.bundle.tensors, self.bundle.resolve(signature)
+        return in_slices(lambda some: reference_logits(spec, tensors, parts, some), x, self._slice)
 
     def checked(self, x: Array) -> Array:
         """Samples as ``predict`` needs them: float32, C-contiguous; ``InputError`` as described there."""
@@ -370,6 +369,7 @@ class Runtime:
 
 def _onnx_engine(bundle: Bundle, *, threads: int, cache_bytes: int) -> PlanEngine | OnnxEngine:
     """The engine over a device plan; where there is none, said once, the one with a session per signature."""
+    require_version()
     compiled = bundle.require_compiled()
     try:
         plan = cached_plan(compiled.portable, bundle.spec, bundle.tensors)
@@ -379,14 +379,3 @@ def _onnx_engine(bundle: Bundle, *, threads: int, cache_bytes: int) -> PlanEngin
             "no device plan: %s; every new signature builds a session of its own, which is right but slow", problem
         )
         return OnnxEngine(bundle, threads=threads, cache_bytes=cache_bytes)
-
-
-def _signatures(value: object, samples: int) -> Sequence[Signature]:
-    """One signature per sample; ``UsageError`` if it is anything else."""
-    if not isinstance(value, list | tuple) or not all(isinstance(entry, Signature) for entry in value):
-        raise UsageError(
-            f"the signature is a {type(value).__name__}; give one from rt.signature(task) or Signature.load(path), or a list of them, one per sample"
-        )
-    if len(value) != samples:
-        raise UsageError(f"there are {len(value)} signatures for {samples} samples, but one for each was expected")
-    return value

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
+
+from isoform.runtime.sessions import ort
 
 Figures = dict[str, float]
 """Name → number."""

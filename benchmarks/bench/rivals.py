@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from isoform.runtime.bundle import Bundle
-from isoform.runtime.engine import portable_session, session_options
+from isoform.runtime.engine import portable_session
 from isoform.runtime.fold import HEAD, bn_scale_shift, fold, row_shapes, template_matrix
+from isoform.runtime.sessions import open_session, ort, session_options
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 
@@ -134,4 +134,4 @@ def _head(bundle: Bundle, signature: Signature) -> dict[str, Array]:
 
 
 def _session(model: onnx.ModelProto) -> ort.InferenceSession:
-    return ort.InferenceSession(model.SerializeToString(), session_options(1), providers=["CPUExecutionProvider"])
+    return open_session(model.SerializeToString(), session_options(1), what="a rival's graph")

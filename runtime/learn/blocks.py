@@ -11,13 +11,12 @@ import logging
 from collections.abc import Mapping
 
 import numpy as np
-import onnxruntime as ort
 
-from isoform.runtime.engine import open_session, session_options
 from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import row_shapes
 from isoform.runtime.learn.arrange import filled_up, forward_feeds, named_gradients, unfolded_feeds, vjp_feeds
 from isoform.runtime.learn.layout import BATCH, probed_lanes, run
+from isoform.runtime.sessions import open_session, ort, session_options
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["Blocks", "open_blocks"]

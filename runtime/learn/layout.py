@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import onnxruntime as ort
 
-from isoform.runtime.engine import first_line, open_session, session_options
 from isoform.runtime.errors import EngineError
+from isoform.runtime.sessions import first_line, open_session, ort, session_options
 from isoform.runtime.spec import Array
 
 __all__ = ["BATCH", "LANES", "probed_lanes", "run"]

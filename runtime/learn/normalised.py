@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import onnxruntime as ort
 
 from isoform.runtime.fold import mix, template_matrix
 from isoform.runtime.learn.arrange import filled_up, unfolded_feeds
@@ -23,6 +22,7 @@ from isoform.runtime.learn.blocks import Blocks
 from isoform.runtime.learn.layout import run
 from isoform.runtime.learn.network import channels_first, cut_patches
 from isoform.runtime.reference import hard_swish
+from isoform.runtime.sessions import ort
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["Moments", "Pass", "normalised_pass"]

@@ -4,17 +4,17 @@ import dataclasses
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from support import SMALL, make_bundle
 
 from isoform.compile.graph import IR_VERSION, OPSET, fast_graph, portable_graph, small_graph
 from isoform.compile.snap import snap
-from isoform.runtime.engine import portable_session, session_options
+from isoform.runtime.engine import portable_session
 from isoform.runtime.errors import CompileError
 from isoform.runtime.fold import fold, folded_shapes
 from isoform.runtime.mixture import discrete_logits
 from isoform.runtime.reference import reference_logits
+from isoform.runtime.sessions import open_session, session_options
 from isoform.runtime.signature import Signature
 
 
@@ -49,7 +49,8 @@ def test_every_layout_is_the_twin(affine, shape, kernel, sequence) -> None:
     for batch in (1, 5):
         x = np.random.default_rng(batch).uniform(0, 1, (batch, *shape)).astype(np.float32)
         expected = reference_logits(spec, bundle.tensors, parts, x)
-        runs = [ort.InferenceSession(file, session_options(1)).run(None, {"image": x})[0] for file in (fast, small)]
+        sessions = [open_session(file, session_options(1), what="the file") for file in (fast, small)]
+        runs = [session.run(None, {"image": x})[0] for session in sessions]
         runs.append(portable_session(portable, spec, weights, threads=1).run(None, {"image": x, **head})[0])
         for found in runs:
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -1,18 +1,20 @@
 """Opening a bundle and predicting with it."""
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from isoform.runtime import Runtime, Signature
-from isoform.runtime.engine import portable_session, session_options
+from isoform.runtime.engine import portable_session
 from isoform.runtime.errors import BundleError, EngineError, InputError, SignatureError, UsageError
+from isoform.runtime.sessions import open_session, session_options
 
 
 def test_predict_equals_the_compiled_file(runtime, compiled, samples) -> None:
     """A signature through the portable graph gives what its own compiled network gives."""
     for task in runtime.tasks:
-        session = ort.InferenceSession(compiled / "compiled" / "fast" / f"{task}.onnx", session_options(1))
+        session = open_session(
+            (compiled / "compiled" / "fast" / f"{task}.onnx").read_bytes(), session_options(1), what="the file"
+        )
         expected = session.run(None, {"image": samples[0]})[0]
         np.testing.assert_allclose(runtime.predict(samples[0], runtime.signature(task)), expected, rtol=0, atol=1e-5)
 

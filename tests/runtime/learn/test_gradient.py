@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,6 @@ from support import SMALL, make_bundle
 from isoform.compile.block import block_forward_graph, file_of
 from isoform.compile.block_vjp import BlockProduct, block_vjp_graph
 from isoform.compile.training import probe_graph, training_graphs
-from isoform.runtime.engine import session_options
 from isoform.runtime.errors import EngineError
 from isoform.runtime.fold import fold, row_shapes
 from isoform.runtime.learn.arrange import forward_feeds, named_gradients, vjp_feeds
@@ -21,6 +19,7 @@ from isoform.runtime.learn.chain import signature_gradient
 from isoform.runtime.learn.layout import BATCH, LANES, probed_lanes, run
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.network import FoldedNetwork
+from isoform.runtime.sessions import open_session, session_options
 from isoform.train.bundling import network_from_bundle
 
 SPECS = {
@@ -136,7 +135,7 @@ def test_block_graphs_are_torchs_block(name, blocked) -> None:
         pytest.skip("ONNX Runtime has no blocked layout on this processor")
     spec, rng = dataclasses.replace(spec, layers=1), np.random.default_rng(0)
     forward, vjp = (
-        ort.InferenceSession(graph, session_options(1))
+        open_session(graph, session_options(1), what="a block")
         for graph in (block_forward_graph(spec, lanes=lanes), block_vjp_graph(spec, lanes=lanes))
     )
     weights = {
@@ -181,7 +180,7 @@ def test_the_slope_at_its_corners() -> None:
     nodes.hard_swish("u", "h")
     nodes.times_slope("g", "u", "slope")
     graph = file_of(nodes, {"u": list(u.shape), "g": list(u.shape)}, {"slope": list(u.shape)})
-    (found,) = ort.InferenceSession(graph, session_options(1)).run(None, {"u": u, "g": np.ones_like(u)})
+    (found,) = open_session(graph, session_options(1), what="the slope").run(None, {"u": u, "g": np.ones_like(u)})
     expected = np.where(np.abs(u) < 3, u / 3 + np.float32(0.5), u > 0)
     assert np.abs(found - expected).max() <= 3e-7
 

@@ -1,0 +1,43 @@
+"""ONNX Runtime's blocked layout on this machine, as it shows itself: what a plan's layout depends on.
+
+In the blocked layout the channels of a pixel lie together in groups, of 8, 16 or another number, which ONNX Runtime chooses by the
+processor. Names and flags of processors only hint at it, so a graph of one operator is run: 64 channels of two pixels each hold
+their own index numbers, and come back in the layout's order. (``learn/layout.py`` reads the same from a bundle's own graph.)
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from isoform.runtime.errors import EngineError
+from isoform.runtime.lift import value_info
+from isoform.runtime.protobuf import encoded, message
+from isoform.runtime.sessions import open_session, session_options
+
+__all__ = ["probed_layout"]
+
+_SHAPE = (1, 64, 1, 2)
+_BLOCKED = b"com.microsoft.nchwc"
+
+
+@functools.cache
+def probed_layout() -> bytes:
+    """The order in which channels and pixels lie here, one byte each; empty where ONNX Runtime has no blocked layout."""
+    numbers = np.arange(128, dtype=np.float32).reshape(_SHAPE)
+    try:
+        session = open_session(_graph(), session_options(1), what="the layout's probe")
+        order = session.run(None, {"x": numbers})[0]
+    except EngineError:
+        return b""
+    return bytes(order.ravel().astype(np.uint8))
+
+
+def _graph() -> bytes:
+    """An ONNX file: ``ReorderInput`` from x to y."""
+    node = message([(1, 2, b"x"), (2, 2, b"y"), (4, 2, b"ReorderInput"), (7, 2, _BLOCKED)])
+    ends = [(11, 2, value_info("x", _SHAPE)), (12, 2, value_info("y", _SHAPE))]
+    graph = message([(1, 2, node), (2, 2, b"probe"), *ends])
+    opsets = [message([(1, 2, domain), (2, 0, encoded(version))]) for domain, version in ((b"", 17), (_BLOCKED, 1))]
+    return message([(1, 0, encoded(8)), (7, 2, graph), *((8, 2, opset) for opset in opsets)])
