@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +98,10 @@ def run_personalize(arguments: argparse.Namespace) -> int:
     signature.save(arguments.output)
     print(f"{arguments.output}: {outcome.sentence()}", file=sys.stderr)
     scores = {
-        when: {"loss": round(score.loss, 6), "accuracy": round(score.accuracy, 6)}
+        when: {
+            "loss": round(score.loss, 6) if math.isfinite(score.loss) else None,
+            "accuracy": round(score.accuracy, 6),
+        }
         for when, score in (("before", outcome.before), ("after", outcome.after))
     }
     summary = {

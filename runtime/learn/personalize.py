@@ -14,6 +14,7 @@ The same samples and seed give the same signature on the same machine and ONNX R
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -189,7 +190,10 @@ class _Search:
     def _score(self, point: Point) -> tuple[float, float]:
         """Loss in nats and share that is right of all samples, every class counting alike."""
         rows = np.arange(len(self._labels))
-        logits = self._learner.logits(self.start(point, soft=False)(rows).rounded(), self._x)
+        point = self.start(point, soft=False)(rows).rounded()
+        if not point.finite:
+            return math.inf, 0.0
+        logits = self._learner.logits(point, self._x)
         shares = class_shares(self._labels)
         loss, right = scored(logits, self._labels, weights=shares)
         return loss, float(shares @ right)
