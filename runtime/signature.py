@@ -230,7 +230,7 @@ class Signature:
         if lost and self.base is not None:
             raise SignatureError(
                 f"signature {self.digest[:8]} has {', '.join(lost)} of its own, which keep() would exchange for those of base {self.base[:8]}, "
-                "because only a base can be inherited from; keep these parts too, or keep parts of the base"
+                "because only a base can be inherited from; keep these too, or begin from the base"
             )
         labels = self.labels if self.base is not None or "logits.weight" in kept else None
         return self.replace(parts=kept, base=self.base or self.digest, labels=labels)

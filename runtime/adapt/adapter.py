@@ -191,8 +191,9 @@ class Adapter:
         except SignatureError:
             method.reset(self._point(self._signature))
             return "rejected"
-        now = self._bundle.resolve(self._signature)
-        if all(np.array_equal(array, now[name]) for name, array in self._bundle.resolve(signature).items()):
+        if signature.parts.keys() == self._signature.parts.keys() and all(
+            np.array_equal(array, self._signature.parts[name]) for name, array in signature.parts.items()
+        ):
             return "hold"
         self._replace(signature)
         return "new domain" if new_domain else "update"

@@ -12,6 +12,7 @@ from isoform.compile.training import training_graphs
 from isoform.runtime.arithmetic import average
 from isoform.runtime.cli import main
 from isoform.runtime.errors import SignatureError
+from isoform.runtime.inheritance import reduced
 from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.personalize import personalize
 from isoform.runtime.runtime import Runtime
@@ -45,23 +46,42 @@ def samples(count=6):
 
 
 def user(**changes) -> Signature:
-    """A user of the base with a logits layer of their own."""
-    parts = {"logits.weight": BASE.parts["logits.weight"] + 1, "logits.bias": BASE.parts["logits.bias"]}
+    """A user of the base with a mixture and a logits layer of their own, in a file that has the base's statistics as well."""
+    parts = {**BASE.parts, "mixture": BASE.parts["mixture"] * 2, "logits.weight": BASE.parts["logits.weight"] + 1}
     return BASE.replace(**{"parts": parts, "base": BASE.digest, **changes})
 
 
 @pytest.mark.trust
 def test_keep_never_exchanges_a_users_own_part_for_the_bases() -> None:
     """A part of a user's own that would be lost is named; a base's parts, and all of a user's, are kept and predict the same."""
-    with pytest.raises(SignatureError, match=r"has logits\.weight, logits\.bias of its own.*keep these parts too"):
+    with pytest.raises(
+        SignatureError, match=r"has bn\.statistics, logits\.weight, logits\.bias of its own.*keep these too"
+    ):
         user().keep("mixture")
     with pytest.raises(SignatureError, match="has no part 'bn'"):
         BASE.keep("mixture", "bn")
-    for whole, part in ((user(), user().keep("mixture", "logits.weight", "logits.bias")), (BASE, BASE.keep("mixture"))):
+    for whole, part in ((user(), user().keep(*user().parts)), (BASE, BASE.keep("mixture"))):
         expected = BUNDLE.resolve(whole)
         for name, array in BUNDLE.resolve(part).items():
             assert np.array_equal(array, expected[name]), name
         assert part.parent == whole.digest
+
+
+@pytest.mark.parametrize("affine", ["layer", "task", "mixed"])
+def test_reduced_predicts_the_same_in_fewer_bytes(affine) -> None:
+    """What would be inherited bit for bit is left out, of a base all but its mixture; what is a user's own stays."""
+    bundle = make_bundle(dataclasses.replace(SMALL, affine=affine))
+    base = bundle.signatures["a"]
+    whole = base.replace(parts={**bundle.resolve(base), "logits.bias": base.parts["logits.bias"] + 1}, base=base.digest)
+    for signature, parts in ((base, {"mixture"}), (whole, {"logits.weight", "logits.bias"})):
+        found = reduced(bundle, signature)
+        assert set(found.parts) == parts
+        assert reduced(bundle, found) is found
+        expected = bundle.resolve(signature)
+        assert {name: array.tobytes() for name, array in bundle.resolve(found).items()} == {
+            name: expected[name].tobytes() for name in expected
+        }
+        assert bundle.labels(found) == bundle.labels(signature)
 
 
 @pytest.mark.trust
@@ -126,12 +146,13 @@ def test_one_sample_of_each_class_stores_no_bn(affine) -> None:
 
 @pytest.mark.trust
 def test_a_users_own_start_keeps_its_parts_and_no_others(learner) -> None:
-    """A fit of the mixture alone: the user's logits layer stays, the base's other parts are not copied."""
+    """A fit of γ and β: the user's mixture and logits layer stay, what is the base's is not copied along."""
     x, labels = samples()
-    found = personalize(learner, x, labels, starts=[user()], parts=("mixture", "bn"), statistics=False, steps=20)
-    assert np.array_equal(found.signature.parts["logits.weight"], user().parts["logits.weight"])
-    equal = [name for name, array in found.signature.parts.items() if np.array_equal(array, BUNDLE.resolve(BASE)[name])]
-    assert equal == ["logits.bias"]  # comes with its weight
+    found = personalize(learner, x, labels, starts=[user()], parts=("bn",), statistics=False, steps=20)
+    assert found.improved
+    assert set(found.signature.parts) == {"mixture", "bn.affine", "logits.weight", "logits.bias"}
+    for name in ("mixture", "logits.weight"):
+        assert np.array_equal(found.signature.parts[name], user().parts[name])
     assert found.signature.base == BASE.digest
 
 
