@@ -7,6 +7,7 @@ Nothing is written unless everything was verified. Files are a function of the b
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,10 @@ def compile_bundle(
     Raises:
         BundleError: If the bundle is damaged.
         DataError: If the samples to verify on are missing.
-        CompileError: If the result disagrees with torch, or snapping costs too much. Nothing is written then.
+        CompileError: If the result disagrees with torch, snapping costs too much, or an argument is out of range. Nothing is written then.
     """
+    if math.isnan(max_drop_points):
+        raise CompileError(f"max_drop_points is {max_drop_points}, but a number of points was expected")
     # Whatever state compiled/ is in: compiling is how one repairs it.
     bundle = Bundle.load(path, with_compiled=False)
     tests = _datasets(bundle, data)

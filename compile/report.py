@@ -15,6 +15,7 @@ from isoform.compile.graph import IR_VERSION, OPSET
 from isoform.compile.verify import PARITY_LIMIT, PARITY_SCALE, Measured
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import SignatureError
+from isoform.runtime.extras import needs
 from isoform.runtime.sessions import ort
 from isoform.runtime.signature import Signature
 
@@ -72,8 +73,9 @@ def report(
 
 def print_report(content: Mapping[str, Any]) -> None:
     """Print the report as two tables on stderr."""
-    from rich.console import Console
-    from rich.table import Table
+    with needs("the report", extra="train"):
+        from rich.console import Console
+        from rich.table import Table
 
     console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 160)
     first = Table(

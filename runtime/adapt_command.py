@@ -55,6 +55,8 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
 def run_adapt(arguments: argparse.Namespace) -> int:
     """Adapt, write the file, and say as JSON on stdout what happened. 130 after Ctrl-C, with what there was written."""
     from isoform.runtime.commands import choose_signature
+    from isoform.runtime.inheritance import reduced
+    from isoform.runtime.learn.labels import check_numbers
     from isoform.runtime.runtime import Runtime
     from isoform.runtime.unlabelled import read_stream
 
@@ -71,6 +73,8 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         data = read_stream(arguments.data, shape=runtime.bundle.spec.input_shape)
         names = runtime.labels(start)
         known = data.labels is not None and set(data.labels) <= set(names)
+        if data.labels is not None and data.numbers:
+            check_numbers(data.labels, names, where=str(arguments.data))
         adapter = runtime.adapter(start, method=arguments.method, seed=arguments.seed, directory=arguments.journal)
         x = runtime.checked(data.x)
         order = np.arange(len(x)) if arguments.in_order else np.random.default_rng(arguments.seed).permutation(len(x))
@@ -94,6 +98,10 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             stopped = True
         signature = adapter.signature
+        if (
+            signature.digest in runtime.bundle.bases()
+        ):  # nothing has moved: the file says so, and does not copy the base
+            signature = reduced(runtime.bundle, signature)
     signature.save(arguments.output)
     happened = collections.Counter(call["event"] for call in calls)
     summary: dict[str, Any] = {

@@ -21,6 +21,8 @@ import numpy as np
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import SignatureError, UsageError
+from isoform.runtime.fold import HEAD
+from isoform.runtime.inheritance import reduced
 from isoform.runtime.mixture import DISCRETE_GAP, softmax
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
@@ -38,7 +40,8 @@ def average(bundle: Bundle, signatures: Sequence[Signature], *, weights: Sequenc
         weights: One for each, not negative, not all 0; only their proportions count. None for equal ones.
 
     Returns:
-        A signature of the first one's task. If all inherit from one base, it holds the parts that any of them holds; else all five.
+        A signature of the first one's task, float32. If all inherit from one base, it holds the parts that any of them holds, and the
+        logits layer where they have their classes in another order; else all five. A part that it would inherit as it is, is left out.
 
     Raises:
         SignatureError: If one does not fit the bundle, or their classes differ.
@@ -54,6 +57,8 @@ def average(bundle: Bundle, signatures: Sequence[Signature], *, weights: Sequenc
     }:  # the base itself holds all: what the others hold counts
         held = {name for s in signatures if s.digest != common for name in s.parts} or {"mixture"}
     labels = bundle.labels(first)
+    if any(bundle.labels(signature) != labels for signature in signatures):
+        held |= set(HEAD)
     parts = {}
     for name in resolved[0]:
         if name in held:
@@ -61,10 +66,11 @@ def average(bundle: Bundle, signatures: Sequence[Signature], *, weights: Sequenc
             if name.startswith("logits."):
                 arrays = [_in_order(a, bundle.labels(s), labels) for a, s in zip(arrays, signatures, strict=True)]
             parts[name] = _average_part(name, arrays, share)
-    return Signature(
+    found = Signature(
         parts=parts, template=bundle.digest, task=first.task, base=common, parent=first.digest,
-        labels=labels if "logits.weight" in parts else None,
+        labels=labels if "logits.weight" in parts else None if first.digest == common else first.labels,
     )  # fmt: skip
+    return reduced(bundle, found)
 
 
 def interpolate(bundle: Bundle, a: Signature, b: Signature, t: float) -> Signature:
@@ -98,8 +104,8 @@ def nearest(
         SignatureError: If one does not fit the bundle.
         UsageError: If ``count`` is less than 1.
     """
-    if count < 1:
-        raise UsageError(f"count is {count!r}, but 1 or more was expected")
+    if not isinstance(count, int) or count < 1:
+        raise UsageError(f"count is {count!r}, but a whole number from 1 was expected")
     found = [(name, distance(bundle, signature, candidate)) for name, candidate in candidates.items()]
     return sorted(found, key=lambda entry: entry[1])[:count]
 

@@ -96,8 +96,8 @@ class Bundle:
                 )
 
     def write(self, directory: Path) -> None:
-        """Write everything but ``compiled/`` into an empty directory. The same bundle gives the same bytes."""
-        (directory / "signatures").mkdir()
+        """Write everything but ``compiled/`` into an empty directory, made if need be. The same bundle gives the same bytes."""
+        (directory / "signatures").mkdir(parents=True)
         (directory / "templates.safetensors").write_bytes(tensors.encode(self.tensors, {"template": self.digest}))
         tasks = {}
         for task, signature in self.signatures.items():
@@ -187,6 +187,14 @@ class Bundle:
         compiled = self.compiled.signatures.values() if self.compiled else ()
         return {base.digest: base for base in (*self.signatures.values(), *compiled)}
 
+    def base_of(self, signature: Signature) -> Signature | None:
+        """The base signature that a signature's absent parts come from; None if it names none, or one that is not here."""
+        for signatures in (self.signatures, self.compiled.signatures if self.compiled else {}):
+            base = signatures.get(signature.task)
+            if base is not None and base.digest == signature.base:
+                return base
+        return None
+
     def require_compiled(self) -> Compiled:
         """What was compiled. Raises ``BundleError``, with the command, if nothing was."""
         if self.compiled is None:
@@ -220,9 +228,8 @@ class Bundle:
         """
         signature.check_fits(self.spec, self.digest)
         parts = dict(signature.parts)
-        if not {"mixture", "bn.statistics", "logits.weight"} <= set(parts) or (
-            "bn.affine" not in parts and self.spec.affine == "task"
-        ):
+        lacks = {"mixture", "bn.statistics", "logits.weight"} - set(parts)
+        if lacks or ("bn.affine" not in parts and (self.spec.affine == "task" or self.base_of(signature) is not None)):
             parts = {**self._inherited(signature).parts, **parts}
         if "bn.affine" not in parts:
             parts["bn.affine"] = shared_affine(self.spec, self.tensors, parts["mixture"])
@@ -230,18 +237,17 @@ class Bundle:
         return parts
 
     def _inherited(self, signature: Signature) -> Signature:
-        candidates = [self.signatures, *([self.compiled.signatures] if self.compiled else [])]
-        for signatures in candidates:
-            base = signatures.get(signature.task)
-            if base is not None and base.digest == signature.base:
-                return base
+        base = self.base_of(signature)
+        if base is not None:
+            return base
         if signature.task not in self.signatures:
             raise SignatureError(
                 f"signature {signature.digest[:8]} is of task {signature.task!r}, but {self.path} has {', '.join(self.signatures)}"
             )
+        here = [base.digest[:8] for base in self.bases().values() if base.task == signature.task]
         raise SignatureError(
             f"signature {signature.digest[:8]} inherits parts from base {(signature.base or 'none')[:8]} of task {signature.task!r}, but "
-            f"{' and '.join(s[signature.task].digest[:8] for s in candidates)} are here; make the signature again from this bundle's base"
+            f"{' and '.join(here)} are here; make the signature again from this bundle's base"
         )
 
 

@@ -13,7 +13,8 @@ import os
 import sys
 from typing import NoReturn
 
-from isoform.runtime.errors import IsoformError, MissingExtraError
+from isoform.runtime.errors import IsoformError
+from isoform.runtime.extras import missing
 
 __all__ = ["main"]
 
@@ -108,11 +109,9 @@ def _run(verb: str, words: list[str]) -> int:
         arguments = parser.parse_args(words)
         result = getattr(module, f"run_{verb}")(arguments)
     except ModuleNotFoundError as problem:
-        if not extra or (problem.name or "").startswith("isoform"):
+        if not extra:
             raise
-        raise MissingExtraError(
-            f"'isoform {verb}' needs the package {problem.name}; pip install 'isoform[{extra}]'"
-        ) from None
+        raise missing(problem, f"'isoform {verb}'", extra=extra) from None
     return int(result or 0)
 
 

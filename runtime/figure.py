@@ -1,8 +1,9 @@
 """``isoform figure``: signatures as heat maps, side by side, so that one sees where tasks share and where they part.
 
 One panel per signature: rows are templates, columns layers, the shade is ξ. A layer whose strongest template is the same in
-every panel is marked below as shared. Beside a user's signature stands what changed from its start, red for more, blue for less,
-with the distance between them (``arithmetic.distance``). Needs matplotlib: ``pip install 'isoform[figure]'``.
+every panel is marked below as shared. Beside a user's signature stands what changed from its start, or where that is neither
+the bundle's nor given from its base: red for more, blue for less, with the distance between them (``arithmetic.distance``).
+Needs matplotlib: ``pip install 'isoform[figure]'``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from isoform.runtime import files
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import UsageError
+from isoform.runtime.extras import needs
 from isoform.runtime.mixture import softmax
 from isoform.runtime.signature import Signature
 from isoform.runtime.stream_figure import draw_stream, read_history
@@ -59,31 +61,30 @@ def run_figure(arguments: argparse.Namespace) -> None:
             name += "′"
         chosen[name] = Signature.load(path)
     xis = {name: softmax(bundle.resolve(signature)["mixture"]) for name, signature in chosen.items()}
-    changes = {}
+    known = {**bundle.bases(), **{signature.digest: signature for signature in chosen.values()}}
+    changes, origins = {}, {}
     for name, signature in list(chosen.items())[len(bundle.signatures) :]:
-        start = _start(bundle, signature)
-        if start is not None:
-            changes[name] = softmax(bundle.resolve(start)["mixture"])
-    save_figure(draw_signatures(xis, changes=changes), arguments.output)
+        for digest, what in ((signature.base, "base"), (signature.parent, "start")):
+            if digest is not None and digest in known:
+                changes[name], origins[name] = softmax(bundle.resolve(known[digest])["mixture"]), what
+    save_figure(draw_signatures(xis, changes=changes, origins=origins), arguments.output)
 
 
-def _start(bundle: Bundle, signature: Signature) -> Signature | None:
-    """The bundle's signature that a user's was made from, if it is one of the bundle's."""
-    known = bundle.bases()
-    return known.get(signature.parent or "") or known.get(signature.base or "")
-
-
-def draw_signatures(xis: Mapping[str, Any], *, changes: Mapping[str, Any] | None = None) -> Any:
+def draw_signatures(
+    xis: Mapping[str, Any], *, changes: Mapping[str, Any] | None = None, origins: Mapping[str, str] | None = None
+) -> Any:
     """Draw mixture weights side by side.
 
     Args:
         xis: Name → ξ, shape (L, K), rows sum to 1; all of one shape.
         changes: Names among them → ξ of the signature that it began from: what changed is drawn beside it.
+        origins: Names among them → what that signature is to it; "start" unless given.
 
     Returns:
         A matplotlib ``Figure``, not yet saved.
     """
-    from matplotlib.figure import Figure
+    with needs("a figure", extra="figure"):
+        from matplotlib.figure import Figure
 
     layers, templates = next(iter(xis.values())).shape
     # The picture shows templates in the order in which the first signature meets them: numbers are arbitrary, order is not.
@@ -96,7 +97,10 @@ def draw_signatures(xis: Mapping[str, Any], *, changes: Mapping[str, Any] | None
     panels: list[list[tuple[str, Any, bool]]] = [[(name, xis[name], False) for name in rows[0]], []]
     for name in rows[1]:
         gap = float(np.abs(changed[name]).sum(axis=1).mean() / 2)
-        panels[1] += [(name, xis[name], False), (f"{name} - its start: {gap:.3f}", changed[name], True)]
+        panels[1] += [
+            (name, xis[name], False),
+            (f"{name} - its {(origins or {}).get(name, 'start')}: {gap:.3f}", changed[name], True),
+        ]
     panels = [row for row in panels if row]
     columns = max(map(len, panels))
     size = 1.2 + columns * (0.8 + 0.28 * layers), 0.6 + len(panels) * (1.3 + 0.3 * templates)
@@ -143,7 +147,8 @@ def save_figure(figure: Any, path: Path) -> None:
     Raises:
         UsageError: If the file name's ending is not .png, .svg or .pdf.
     """
-    from matplotlib import rc_context
+    with needs("a figure", extra="figure"):
+        from matplotlib import rc_context
 
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):

@@ -6,6 +6,8 @@
                                   columns "label" and one per channel: one row per moment, a run of equal labels is a recording
     samples.npz                   arrays "x", shape (n, channels, height, width), and "labels", texts or whole numbers
 
+A label is always the name of a class, never its index; a whole number n is the name str(n).
+
 A recording is cut into windows of the network's width that do not overlap; what is left at its end is dropped. A column without
 a name is a row's number, as pandas writes it, and ignored.
 """
@@ -41,6 +43,8 @@ class Labelled:
     """Shape (n, channels, height, width), float32."""
     labels: tuple[str, ...]
     """n names."""
+    numbers: bool = False
+    """Whether the file has them as whole numbers, which could be indices as well; see ``learn/labels.py``."""
 
 
 def read_labelled(path: Path, *, shape: tuple[int, int, int]) -> Labelled:
@@ -179,4 +183,4 @@ def _arrays(path: Path) -> Labelled:
         raise InputError(
             f"{path} holds labels of shape {labels.shape}, {labels.dtype}, for samples of shape {x.shape}, but one text or number per sample was expected"
         )
-    return Labelled(x, tuple(str(label) for label in labels.tolist()))
+    return Labelled(x, tuple(str(label) for label in labels.tolist()), labels.dtype.kind in "iu")

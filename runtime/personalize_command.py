@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +62,9 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
 def run_personalize(arguments: argparse.Namespace) -> int:
     """Fit, write the file, and say as JSON on stdout what it is worth. 130 after Ctrl-C, with the best so far written."""
     from isoform.runtime.commands import choose_signature
+    from isoform.runtime.inheritance import reduced
     from isoform.runtime.labelled import read_labelled
+    from isoform.runtime.learn.labels import check_numbers
     from isoform.runtime.runtime import Runtime
 
     if arguments.seed < 0:
@@ -78,17 +81,27 @@ def run_personalize(arguments: argparse.Namespace) -> int:
         start = choose_signature(runtime, task=arguments.task, file=arguments.signature) if chosen else None
         data = read_labelled(arguments.data, shape=runtime.bundle.spec.input_shape)
         classes = sorted(set(data.labels)) if arguments.new_labels else None
+        if data.numbers and classes is None:
+            for base in [start] if start is not None else map(runtime.signature, runtime.tasks):
+                check_numbers(data.labels, runtime.labels(base), where=str(arguments.data))
         outcome = runtime.fit(
             data.x, np.array(data.labels), start, parts=tuple(arguments.parts.split(",")), statistics=arguments.statistics,
             classes=classes, seed=arguments.seed, steps=arguments.steps, seconds=arguments.seconds, progress=shown,
         )  # fmt: skip
-    signature = outcome.signature
+        signature = outcome.signature
+        if (
+            signature.digest in runtime.bundle.bases()
+        ):  # nothing has moved: the file says so, and does not copy the base
+            signature = reduced(runtime.bundle, signature)
     if arguments.float16:
         signature = signature.replace(precision="float16", parent=signature.parent)
     signature.save(arguments.output)
     print(f"{arguments.output}: {outcome.sentence()}", file=sys.stderr)
     scores = {
-        when: {"loss": round(score.loss, 6), "accuracy": round(score.accuracy, 6)}
+        when: {
+            "loss": round(score.loss, 6) if math.isfinite(score.loss) else None,
+            "accuracy": round(score.accuracy, 6),
+        }
         for when, score in (("before", outcome.before), ("after", outcome.after))
     }
     summary = {

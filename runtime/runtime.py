@@ -199,7 +199,7 @@ class Runtime:
 
         Args:
             x: Samples as for ``predict``.
-            labels: One per sample: a name of a class, or its index.
+            labels: One per sample: the name of a class, a text; or its index, where no class is named by another whole number.
             start: Signature to begin from; None to take the base signature that does best on the samples.
             parts: What may move: the ``mixture``, BN's affine map (``bn``), the logits layer (``head``). What does not move is not in
                 the result, which inherits it: a mixture alone is a file of less than 1 KiB.
@@ -215,8 +215,8 @@ class Runtime:
             ``isoform.runtime``, if none does better than it.
 
         Raises:
-            InputError: If samples are malformed, as ``predict`` says; labels are out of range or not one per sample; or all samples
-                are of one class.
+            InputError: If samples are malformed, as ``predict`` says; labels are out of range, not one per sample, or whole
+                numbers that may be names as well as indices; or all samples are of one class.
             SignatureError: If the start was made for other templates.
             UsageError: If an argument makes no sense, or labels are indices and bases with different classes could be meant.
             BundleError: If the bundle is not compiled.
@@ -238,10 +238,11 @@ class Runtime:
         **options: Any,
     ) -> Outcome:
         """As ``personalize``, with an account of what happened: scores before and after, steps, what ended it."""
-        from isoform.runtime.learn.personalize import label_indices, personalize
+        from isoform.runtime.learn.labels import label_indices, label_names
+        from isoform.runtime.learn.personalize import personalize
 
         x = self.checked(x)
-        starts = [start] if start is not None else self._starts(labels, classes)
+        starts = [start] if start is not None else self._starts(label_names(labels), classes)
         names = tuple(classes) if classes is not None else self.labels(starts[0])
         indices = label_indices(labels, names, samples=len(x))
         return personalize(self.learner, x, indices, starts=starts, classes=classes, **options)
@@ -339,14 +340,13 @@ class Runtime:
                 self._sources[task] = Source.decode(data, spec=self.bundle.spec, name=name)
             return self._sources[task]
 
-    def _starts(self, labels: object, classes: Sequence[str] | None) -> list[Signature]:
-        """The base signatures that labels can be meant for."""
+    def _starts(self, named: list[str] | None, classes: Sequence[str] | None) -> list[Signature]:
+        """The base signatures that labels, by name or None for indices, can be meant for."""
         bases = [self.signature(task) for task in self.tasks]
         if classes is not None:
             return bases
-        named = np.asarray(labels)
-        if named.dtype.kind == "U":
-            fitting = [base for base in bases if set(named.tolist()) <= set(self.labels(base))]
+        if named is not None:
+            fitting = [base for base in bases if set(named) <= set(self.labels(base))]
             bases = [base for base in fitting or bases if self.labels(base) == self.labels((fitting or bases)[0])]
         elif len({self.labels(base) for base in bases}) > 1:
             raise UsageError(

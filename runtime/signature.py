@@ -22,7 +22,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Self
@@ -211,13 +211,33 @@ class Signature:
         return self.replace(precision=precision)
 
     def keep(self, *names: str) -> Self:
-        """A copy with only these parts, that inherits the others from this very signature.
+        """A copy of a base signature with only these parts; it inherits the others from this very signature.
 
-        For the base signatures of a bundle: the copy's ``base`` is this signature's digest.
+        A user's own signature cannot be inherited from, so all of its own parts must be kept;
+        ``isoform.runtime.inheritance.reduced`` drops those that its base has as well.
+
+        Args:
+            names: Parts to keep; one that this signature inherits itself goes on being inherited.
+
+        Raises:
+            SignatureError: If there is no such part, or this is a user's own signature and a part of its own would be lost.
         """
+        unknown = [name for name in names if name not in _PARTS]
+        if unknown:
+            raise SignatureError(f"a signature has no part {unknown[0]!r}; its parts are {', '.join(_PARTS)}")
         kept = {name: array for name, array in self.parts.items() if name in names}
-        labels = self.labels if "logits.weight" in kept else None
+        lost = [name for name in self.parts if name not in kept]
+        if lost and self.base is not None:
+            raise SignatureError(
+                f"signature {self.digest[:8]} has {', '.join(lost)} of its own, which keep() would exchange for those of base {self.base[:8]}, "
+                "because only a base can be inherited from; keep these too, or begin from the base"
+            )
+        labels = self.labels if self.base is not None or "logits.weight" in kept else None
         return self.replace(parts=kept, base=self.base or self.digest, labels=labels)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Self], tuple[bytes]]:
+        """Copy and pickle as the file's bytes, so that whoever unpickles checks the digest."""
+        return type(self).decode, (self.encode(),)
 
     # --- fitting a bundle ---------------------------------------------------------------------------------------------
 

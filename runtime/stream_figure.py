@@ -11,6 +11,7 @@ from typing import Any
 
 from isoform.runtime import files
 from isoform.runtime.errors import InputError
+from isoform.runtime.extras import needs
 
 __all__ = ["draw_stream", "read_history"]
 
@@ -45,7 +46,8 @@ def draw_stream(history: Mapping[str, Any]) -> Any:
     Returns:
         A matplotlib ``Figure``, not yet saved.
     """
-    from matplotlib.figure import Figure
+    with needs("a figure", extra="figure"):
+        from matplotlib.figure import Figure
 
     calls = history["calls"]
     samples = [call["samples"] for call in calls]

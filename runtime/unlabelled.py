@@ -31,6 +31,8 @@ class Stream:
     """Shape (n, channels, height, width), float32."""
     labels: tuple[str, ...] | None
     """n names, for counting what is right; None if nobody knows."""
+    numbers: bool = False
+    """As ``Labelled.numbers``."""
 
 
 def read_stream(path: Path, *, shape: tuple[int, int, int]) -> Stream:
@@ -67,7 +69,7 @@ def _stream(path: Path, samples: list[Array], shape: tuple[int, int, int]) -> St
 
 def _labelled(path: Path, shape: tuple[int, int, int]) -> Stream:
     found = read_labelled(path, shape=shape)
-    return Stream(found.x, found.labels)
+    return Stream(found.x, found.labels, found.numbers)
 
 
 def _arrays(path: Path, shape: tuple[int, int, int]) -> Stream:

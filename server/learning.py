@@ -20,8 +20,8 @@ from flask import Blueprint, Response, jsonify, request
 
 from isoform.runtime.adapt.methods import METHODS
 from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.learn.outcome import Report
-from isoform.runtime.learn.personalize import label_indices
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 from isoform.server.access.guard import actor, may_write
@@ -60,13 +60,13 @@ def personalize(task: str, user: str) -> Response:
         raise UsageError(f"parts is {request.args['parts'][:80]!r}, but some of {','.join(PARTS)} were expected")
     x, labels = _examples(labelled=True)
     start, expect = _start(task, user)
-    indices = label_indices(labels, runtime.labels(start), samples=len(x))
+    label_indices(labels, runtime.labels(start), samples=len(x))  # what is wrong with them is said now
 
     def learn(progress: Progress) -> tuple[Signature, str]:
         def report(found: Report) -> None:
             progress(found.step, found.steps)
 
-        outcome = runtime.fit(x, indices, start, parts=parts, progress=report)
+        outcome = runtime.fit(x, labels, start, parts=parts, progress=report)
         return outcome.signature, outcome.sentence()
 
     return _submitted(task, user, "personalize", start, expect, learn)

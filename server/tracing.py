@@ -1,20 +1,26 @@
 """OpenTelemetry traces: a span for every request, if that library is installed, below the span of whoever sent it.
 
 Which exporter takes them is set as everywhere, by ``OTEL_EXPORTER_OTLP_ENDPOINT`` and its kin, or by ``opentelemetry-instrument``.
-Without the library, or with nobody to take spans, nothing is done at all. Attributes are routes, tasks and digests, never samples.
+With nobody to take spans, nothing is done at all; where somebody is named and the library is missing, the log says so.
+Attributes are routes, tasks and digests, never samples.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any, Self
 
+from isoform.runtime.errors import MissingExtraError
+from isoform.runtime.extras import needs
 from isoform.server.record import Record
 
 __all__ = ["Span", "Tracing", "export_traces"]
+
+log = logging.getLogger("isoform.server")
 
 
 def export_traces() -> bool:
@@ -24,16 +30,16 @@ def export_traces() -> bool:
     """
     if not (os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
         return False
-    if any(importlib.util.find_spec(name) is None for name in ("opentelemetry", "opentelemetry.sdk")):
+    try:
+        with needs("OTEL_EXPORTER_OTLP_ENDPOINT", extra="traces"):
+            from opentelemetry import trace
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except MissingExtraError as problem:
+        log.warning("no traces are sent: %s", problem)
         return False
-    if importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is None:
-        return False
-    from opentelemetry import trace
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return False
     resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "isoform")})

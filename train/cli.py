@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from isoform.runtime import files
 from isoform.runtime.errors import UsageError
+from isoform.runtime.extras import needs
 from isoform.train.recipe import override_fields, read_recipe, recipe_names
 
 if TYPE_CHECKING:
@@ -113,9 +114,10 @@ class Progress:
     """A progress bar with loss, accuracy and mean max ξ; plain lines where stderr is no terminal."""
 
     def __init__(self, steps: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+        with needs("the progress bar", extra="train"):
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
 
         console = Console(stderr=True)
         self._steps = steps

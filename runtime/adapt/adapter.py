@@ -28,6 +28,7 @@ from isoform.runtime.adapt.losses import concentration, entropies
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import InputError, SignatureError
+from isoform.runtime.inheritance import derived
 from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.source import Source
 from isoform.runtime.mixture import softmax
@@ -67,7 +68,6 @@ class Adapter:
     ) -> None:  # fmt: skip
         self._bundle, self._chain, self._predict, self._checked, self._forget = bundle, chain, predict, checked, forget
         self._lock = threading.Lock()
-        self._of_bundle = chain.start.digest in bundle.bases()
         self._good = self._signature = chain.newest
         start = self._point(chain.start)
         me = weakref.proxy(self)  # so that an adapter nobody has any more goes at once, and with it its folder's lock
@@ -198,15 +198,15 @@ class Adapter:
     def _take(self, *, new_domain: bool) -> Event:
         """Make a signature of where the method stands."""
         start, method = self._bundle.resolve(self._chain.start), self._method
-        moved = {}
+        parts = {}
         for name in method.moves:
             array = np.asarray(method.point.parts[name], dtype=np.float64)
             if name in ("bn.affine", "logits.weight", "logits.bias") and array.shape == start[name].shape:
                 array = np.clip(array, start[name] - REACH, start[name] + REACH)
-            moved[name] = array
-        method.point = method.point.with_parts(moved)
+            parts[name] = array
+        method.point = method.point.with_parts(parts)
         try:
-            signature = self._made(moved)
+            signature = self._made(parts)
         except SignatureError:
             method.reset(self._point(self._signature))
             return "rejected"
@@ -224,17 +224,8 @@ class Adapter:
         if before is not self._chain.start:
             self._forget(before)
 
-    def _made(self, moved: dict[str, Array]) -> Signature:
-        start = self._chain.start
-        with np.errstate(over="ignore"):
-            parts = {name: np.asarray(array, dtype=np.float32) for name, array in moved.items()}
-        labels = self._bundle.labels(start) if "logits.weight" in parts else start.labels
-        return start.replace(
-            parts={**({} if self._of_bundle else start.parts), **parts},
-            parent=self._signature.digest,
-            base=start.digest if self._of_bundle else start.base,
-            labels=labels if "logits.weight" in parts or not self._of_bundle else None,
-        )
+    def _made(self, parts: dict[str, Array]) -> Signature:
+        return derived(self._bundle, self._chain.start, parts, parent=self._signature.digest)
 
     def _collapsed(self, x: Array) -> bool:
         """Whether what was learned finds fewer classes than the start does, with the same statistics; else this is a good signature."""

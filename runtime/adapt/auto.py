@@ -90,8 +90,8 @@ class Auto(Method):
     def learn(self, x: Array, logits: Array) -> None:
         """A step of BN's affine map."""
         kappa, belief = self._shrinkage.kappa, self._shrinkage.belief
-        trust = min(1.0, (self._shrinkage.itself - GUESSED) / (TRUSTED - GUESSED))
-        if len(x) < LEAST_ROWS or kappa >= MIXED or belief == 0 or trust <= 0:
+        trust = min((self._shrinkage.itself - GUESSED) / (TRUSTED - GUESSED), 1.0)
+        if not (len(x) >= LEAST_ROWS and kappa < MIXED and belief > 0 and trust > 0):  # as NaN is, too
             return
         n, count = len(x), self._shrinkage.count
         mixture = (count * self._shrinkage.mixture + n * softmax(logits).mean(axis=0)) / (count + n)

@@ -17,6 +17,7 @@ import numpy as np
 
 from isoform.runtime.adapt.losses import information_loss
 from isoform.runtime.adapt.method import Context, Method
+from isoform.runtime.errors import UsageError
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.learner import Point
 from isoform.runtime.learn.samples import spaced
@@ -57,6 +58,9 @@ class Spsa(_Search):
     """One-sided simultaneous perturbation; ``c`` its size, ``lr`` Adam's rate."""
 
     def __init__(self, context: Context, c: float = 0.05, lr: float = 0.01) -> None:
+        for name, value in (("c", c), ("lr", lr)):
+            if not 0 < value < math.inf:
+                raise UsageError(f"{name} is {value!r}, but a finite number above 0 was expected")
         self._c, self._lr = c, lr
         super().__init__(context)
 
@@ -78,6 +82,8 @@ class CmaEs(_Search):
     """One generation per batch; ``sigma`` the first step size."""
 
     def __init__(self, context: Context, sigma: float = 0.1) -> None:
+        if not 0 < sigma < math.inf:
+            raise UsageError(f"sigma is {sigma!r}, but a finite number above 0 was expected")
         self._first = sigma
         super().__init__(context)
 

@@ -36,6 +36,15 @@ class Point:
         """The same with other numbers."""
         return dataclasses.replace(self, parts={**self.parts, **parts})
 
+    def rounded(self) -> Self:
+        """The same in float32, as a signature holds it: what is scored is then what is returned."""
+        return self.with_parts({name: np.asarray(array, dtype=np.float32) for name, array in self.parts.items()})
+
+    @property
+    def finite(self) -> bool:
+        """Whether a signature may hold these numbers."""
+        return all(bool(np.isfinite(array).all()) for array in self.parts.values())
+
 
 class Learner:
     """Runs a bundle's training graphs.

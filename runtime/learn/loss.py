@@ -6,12 +6,14 @@ dL/d logits_ic = w_i (p_ic - [c = label_i])
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from isoform.runtime.mixture import softmax
 from isoform.runtime.spec import Array
 
-__all__ = ["cross_entropy"]
+__all__ = ["cross_entropy", "scored"]
 
 
 def cross_entropy(logits: Array, labels: Array, *, weights: Array | None = None) -> tuple[float, Array]:
@@ -33,3 +35,19 @@ def cross_entropy(logits: Array, labels: Array, *, weights: Array | None = None)
     g = softmax(logits)
     g[rows, labels] -= 1
     return loss, (share[:, None] * g).astype(np.float32)
+
+
+def scored(logits: Array, labels: Array, *, weights: Array) -> tuple[float, Array]:
+    """How good logits are, where NaN is the worst: it compares false with everything, and so would hide what is good or pass for it.
+
+    Args:
+        logits: Shape (n, classes).
+        labels: Indices of classes, shape (n,).
+        weights: Share of each sample, shape (n,), sums to 1.
+
+    Returns:
+        The loss in nats, infinite unless it is finite; and which samples are right, shape (n,): never one with a logit that is not finite.
+    """
+    right = (logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1)
+    loss, _ = cross_entropy(logits, labels, weights=weights)
+    return loss if math.isfinite(loss) else math.inf, right

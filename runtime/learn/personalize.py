@@ -14,6 +14,7 @@ The same samples and seed give the same signature on the same machine and ONNX R
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -21,8 +22,10 @@ from typing import Literal
 import numpy as np
 
 from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.inheritance import derived
+from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.learn.learner import Learner, Point
-from isoform.runtime.learn.loss import cross_entropy
+from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.outcome import Outcome, Report
 from isoform.runtime.learn.samples import class_shares
 from isoform.runtime.learn.start import discriminant, softened
@@ -46,48 +49,6 @@ ASTRAY = 0.75
 """Nor are they where nothing can be held back and some start gets so many right: one odd sample is no shifted domain."""
 STEPS = 300
 """At most so many by default; held-back samples end most fits sooner, and a turned image takes 200."""
-
-
-def label_indices(labels: object, names: Sequence[str], *, samples: int) -> Array:
-    """Labels as indices of classes.
-
-    Args:
-        labels: One per sample: a name, or its index in ``names``.
-        names: The classes.
-        samples: How many there must be.
-
-    Returns:
-        Shape (samples,), int64.
-
-    Raises:
-        InputError: If they are not one per sample, a label is none of the classes, or all are of one class.
-    """
-    array = np.asarray(labels)
-    if array.shape != (samples,):
-        raise InputError(
-            f"labels have shape {array.shape} for {samples} samples, but one label per sample was expected"
-        )
-    if array.dtype.kind == "U":
-        known = {name: index for index, name in enumerate(names)}
-        unknown = sorted(set(array.tolist()) - set(known))
-        if unknown:
-            raise InputError(
-                f"label {unknown[0]!r} is none of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer of your own labels"
-            )
-        array = np.array([known[name] for name in array.tolist()])
-    if array.dtype.kind not in "iu":
-        raise InputError(f"labels are {array.dtype}, but names or whole numbers were expected")
-    bad = np.flatnonzero((array < 0) | (array >= len(names)))
-    if bad.size:
-        raise InputError(
-            f"label {array[bad[0]]} of sample {bad[0]} is out of range; there are {len(names)} classes, 0 to {len(names) - 1}"
-        )
-    if len(np.unique(array)) < 2:
-        what = f"all {samples} samples are of class {names[array[0]]!r}" if samples else "there are no samples"
-        raise InputError(
-            f"{what}, but at least two classes were expected: a network cannot learn to tell one class from nothing"
-        )
-    return array.astype(np.int64)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a fit that diverges is not taken, which is all there is to say of it
@@ -132,13 +93,13 @@ def personalize(
             )
     started = time.monotonic()
     back = held_back(labels, seed=seed)
-    search = _Search(learner, x, labels, classes, parts, seed, back=bool(back))
+    moves = [part for part in parts if back or part != "bn"] or parts  # BN needs more samples than one of each class
+    search = _Search(learner, x, labels, classes, moves, seed, back=bool(back))
     anew = "bn" in parts if statistics is None else statistics
     start, given, points = search.choose(starts, statistics=anew)
     trials: list[tuple[Trial, Point]] = []
     stopped: Literal["", "time", "ctrl-c"] = ""
     deadline = np.inf if seconds is None else started + seconds
-    moves = [part for part in parts if back or part != "bn"] or parts  # BN needs more samples than one of each class
     moving = tuple(name for part in moves for name in PARTS[part])
     try:
         for number, point in enumerate(points):
@@ -229,10 +190,13 @@ class _Search:
     def _score(self, point: Point) -> tuple[float, float]:
         """Loss in nats and share that is right of all samples, every class counting alike."""
         rows = np.arange(len(self._labels))
-        logits = self._learner.logits(self.start(point, soft=False)(rows), self._x)
+        point = self.start(point, soft=False)(rows).rounded()
+        if not point.finite:
+            return math.inf, 0.0
+        logits = self._learner.logits(point, self._x)
         shares = class_shares(self._labels)
-        loss, _ = cross_entropy(logits, self._labels, weights=shares)
-        return loss, float(shares @ (logits.argmax(axis=1) == self._labels))
+        loss, right = scored(logits, self._labels, weights=shares)
+        return loss, float(shares @ right)
 
     def start(self, point: Point, *, soft: bool) -> Start:
         """Where fits begin: the point, its mixture softened if wanted, with a logits layer for the classes if they are new."""
@@ -256,17 +220,9 @@ class _Search:
         return self._signature(start, {name: point.parts[name] for name in PARTS["head"]})
 
     def signature(self, start: Signature, point: Point, *, statistics: bool) -> Signature:
-        """The start with what has moved; only that is kept, if the start is one of the bundle's."""
-        moved = [name for part in self._parts for name in PARTS[part]] + (["bn.statistics"] if statistics else [])
-        return self._signature(start, {name: point.parts[name] for name in moved})
+        """The start with what has moved."""
+        names = [name for part in self._parts for name in PARTS[part]] + (["bn.statistics"] if statistics else [])
+        return self._signature(start, {name: point.parts[name] for name in names})
 
-    def _signature(self, start: Signature, moved: dict[str, Array]) -> Signature:
-        bundle = self._learner.bundle
-        of_bundle = start.digest in bundle.bases()
-        parts = {**({} if of_bundle else start.parts), **moved}
-        labels = self._classes or (bundle.labels(start) if "logits.weight" in parts else start.labels)
-        return start.replace(
-            parts=parts,
-            base=start.digest if of_bundle else start.base,
-            labels=labels if "logits.weight" in parts else None,
-        )
+    def _signature(self, start: Signature, parts: dict[str, Array]) -> Signature:
+        return derived(self._learner.bundle, start, parts, labels=self._classes)

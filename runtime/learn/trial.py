@@ -25,7 +25,7 @@ import numpy as np
 
 from isoform.runtime.learn.fit import Fit
 from isoform.runtime.learn.learner import Learner, Point
-from isoform.runtime.learn.loss import cross_entropy
+from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.samples import class_shares, folds
 from isoform.runtime.spec import Array
 
@@ -53,7 +53,7 @@ class Score:
     """How well held-back samples do."""
 
     loss: float
-    """Mean cross-entropy in nats, every class counting alike."""
+    """Mean cross-entropy in nats, every class counting alike; infinite where it is not finite."""
     accuracy: float
     """Share that is right, 0 to 1, every class counting alike."""
     right: frozenset[int] = dataclasses.field(default=frozenset(), repr=False)
@@ -177,7 +177,8 @@ class Trial:
     def _take(self, score: Score, point: Point) -> bool:
         """Keep a point if it is the best so far; whether it is."""
         errors = 1 if len(self._akin) > len(self._fits) else DOUBT
-        if not score.better_than(self.before, errors=errors) or score.loss >= self.best.score.loss:
+        point = point.rounded()
+        if not score.better_than(self.before, errors=errors) or score.loss >= self.best.score.loss or not point.finite:
             return False
         self.best = Best(point, score, self._fit.steps)  # one assignment: Ctrl-C may come at any moment
         return True
@@ -185,9 +186,10 @@ class Trial:
     def _score(self, points: list[Point]) -> Score:
         """Score each fold's held-back samples by its point; all samples by the only point where nothing is held back."""
         sets = self._back or [self._all]
-        logits = np.concatenate([self._learner.logits(p, self._x[rows]) for p, rows in zip(points, sets, strict=True)])
+        found = [self._learner.logits(p.rounded(), self._x[rows]) for p, rows in zip(points, sets, strict=True)]
+        logits = np.concatenate(found)
         rows = np.concatenate(sets)
         labels = self._labels[rows]
-        shares, right = class_shares(labels), logits.argmax(axis=1) == labels
-        loss, _ = cross_entropy(logits, labels, weights=shares)
+        shares = class_shares(labels)
+        loss, right = scored(logits, labels, weights=shares)
         return Score(loss, round(float(shares @ right), 9), frozenset(rows[right].tolist()))

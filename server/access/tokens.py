@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jwt
 
-from isoform.runtime.errors import IsoformError, UsageError
+from isoform.runtime.errors import IsoformError, MissingExtraError, UsageError
 from isoform.runtime.signature import check_name
 from isoform.server.access.scopes import Caller, check_scopes
 
@@ -31,10 +31,13 @@ class Tokens:
 
     Raises:
         UsageError: If the file has no key set.
+        MissingExtraError: If the library that checks signatures is not installed.
     """
 
     def __init__(self, keys: Path, *, issuer: str, audience: str) -> None:
         self._issuer, self._audience = issuer, audience
+        if not jwt.algorithms.has_crypto:
+            raise MissingExtraError("--token-keys needs the package cryptography; pip install 'isoform[server]'")
         try:
             self._keys = jwt.PyJWKSet.from_dict(json.loads(keys.read_bytes()))
         except (OSError, ValueError, jwt.PyJWTError, AttributeError, TypeError) as problem:

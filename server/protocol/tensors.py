@@ -1,7 +1,7 @@
 """Tensors of a request: numbers in its JSON, or behind it. Errors give the JSON path.
 
-An image is FP32; labels are BYTES (names) or INT64 (indices of classes). Binary numbers are little-endian, row by row; a binary text is
-its length, four bytes, and its UTF-8.
+An image is FP32; labels are BYTES (names) or INT64 (indices of classes, where no class is named by another whole number).
+Binary numbers are little-endian, row by row; a binary text is its length, four bytes, and its UTF-8.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from isoform.runtime.errors import ConflictError, StoreError
+from isoform.runtime.extras import missing
 from isoform.server.store.schema import METADATA, events, replies, revisions, unloaded
 
 __all__ = ["ANY", "Reply", "Revision", "Store", "moment", "now"]
@@ -72,7 +73,8 @@ class Store:
         keep: Revisions of one user whose bytes are kept.
 
     Raises:
-        StoreError: If the URL makes no sense, its driver is not installed, or the database cannot be reached.
+        StoreError: If the URL makes no sense, its driver is not one of ours, or the database cannot be reached.
+        MissingExtraError: If its driver is not installed.
     """
 
     def __init__(self, url: str, *, connections: int = 8, keep: int = KEEP) -> None:
@@ -91,6 +93,12 @@ class Store:
             with self._writer.begin() as connection:
                 METADATA.create_all(connection)
             self._texts = {query: self._compiled(query) for query in (_NEWEST, _DATA)}
+        except ModuleNotFoundError as problem:
+            if problem.name == "psycopg":
+                raise missing(problem, "the signature store", extra="postgresql") from None
+            raise StoreError(
+                f"the signature store needs {problem.name}, which is not installed; take postgresql+psycopg://…, and pip install 'isoform[postgresql]'"
+            ) from None
         except (SQLAlchemyError, ImportError) as problem:
             raise StoreError(f"cannot open the signature store: {_first_line(problem)}") from None
 

@@ -17,6 +17,13 @@ from isoform.runtime.errors import BundleError, IsoformError, SignatureError
 from isoform.runtime.signature import Signature
 
 
+@pytest.mark.trust
+def test_a_bundle_makes_its_folder(tmp_path) -> None:
+    """Written to a path that is not there yet, it can be read from there."""
+    make_bundle(SMALL).write(tmp_path / "new" / "bundle")
+    assert Bundle.load(tmp_path / "new" / "bundle").digest == make_bundle(SMALL).digest
+
+
 @pytest.mark.parametrize("affine", ["layer", "task", "mixed"])
 def test_round_trip(affine, tmp_path) -> None:
     """A bundle is read back as it was written, and writing it again gives the same bytes."""

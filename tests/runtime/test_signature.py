@@ -1,7 +1,12 @@
 """Signatures: the object, the file, and what a damaged one says."""
 
+import copy
 import dataclasses
 import json
+import multiprocessing
+import operator
+import pickle
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -296,3 +301,31 @@ def test_equality_and_hash() -> None:
     assert len({small(), small(), small().to("float16")}) == 2
     assert small() != "small"
     assert "plain" in repr(small())
+
+
+@pytest.mark.trust
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_signature_copies_and_pickles(precision) -> None:
+    """Copies and pickles of every protocol are equal, immutable, and know their digest; none is made where a byte was changed."""
+    signature = make_bundle(SMALL).signatures["a"].to(precision)
+    data = signature.encode()
+    copies = [copy.copy(signature), copy.deepcopy({"of": [signature]})["of"][0]]
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        copies.append(pickle.loads(pickle.dumps(signature, protocol)))
+    for found in copies:
+        assert found == signature
+        assert (found.digest, found.encode(), found.precision) == (signature.digest, data, precision)
+        assert not found.parts["mixture"].flags.writeable
+    pickled = pickle.dumps(signature)
+    place = pickled.index(data) + len(data) - 5
+    with pytest.raises(SignatureError, match="does not match its digest"):
+        pickle.loads(pickled[:place] + bytes([pickled[place] ^ 1]) + pickled[place + 1 :])
+
+
+@pytest.mark.trust
+def test_a_signature_travels_to_another_process() -> None:
+    """A worker process that was spawned gets the very bytes, and sends a signature back."""
+    signature = make_bundle(SMALL).signatures["a"]
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(operator.methodcaller("encode"), signature).result() == signature.encode()
+        assert pool.submit(copy.copy, signature).result().digest == signature.digest

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from isoform.runtime.errors import IsoformError
+from isoform.runtime.errors import InputError, IsoformError
 from isoform.runtime.runtime import Runtime
 from isoform.runtime.signature import Signature
 from isoform.server.app import create_app
@@ -110,6 +110,30 @@ def test_binary_samples_and_labels(keeper, faded) -> None:
         assert (answer.json["state"], answer.json["revision"]) == ("done", 1)
         digests.append(keeper.get(f"/v1/models/plain/signatures/{name}").json["digest"])
     assert digests[0] == digests[1]
+
+
+@pytest.mark.trust
+def test_a_user_whose_classes_are_numbers_from_one(runtime, keeper) -> None:
+    """Over HTTP and in the API: whole numbers are refused with the way out, which then works: names, as texts."""
+    base = runtime.signature("plain")
+    mine = base.replace(labels=tuple(map(str, range(1, 11))))
+    path = "/v1/models/plain/signatures/alice"
+    assert keeper.put(path, data=mine.encode()).status_code == 201
+    x, labels = digits()
+    image = {"name": "image", "shape": [20, *x.shape[1:]], "datatype": "FP32", "data": x[:20].ravel().tolist()}
+
+    def post(datatype, data):
+        label = {"name": "label", "shape": [20], "datatype": datatype, "data": data}
+        return keeper.post(
+            f"{path}/personalize?parts=head", json={"inputs": [image, label]}, headers={"Prefer": "wait=60"}
+        )
+
+    refused = post("INT64", labels[:20].tolist())
+    assert refused.status_code == 400
+    assert "may be the class" in refused.text
+    assert post("BYTES", [str(label + 1) for label in labels[:20]]).json["state"] == "done"
+    with pytest.raises(InputError, match="may be the class"):
+        runtime.personalize(x[:20], labels[:20], mine)
 
 
 def test_nothing_better_is_no_revision(keeper, runtime, monkeypatch, faded) -> None:

@@ -11,6 +11,7 @@ import functools
 import numpy as np
 from scipy import ndimage
 
+from isoform.runtime.extras import needs
 from isoform.runtime.spec import Array
 
 __all__ = ["digits"]
@@ -23,7 +24,8 @@ def digits() -> tuple[Array, Array]:
     Returns:
         Images, shape (1797, 1, 32, 32), float32 in [0, 1], ink is bright; labels, shape (1797,), int64 in 0..9. Read-only.
     """
-    from sklearn.datasets import load_digits
+    with needs("the data set 'digits'", extra="train"):
+        from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     small = images.reshape(-1, 8, 8).astype(np.float64) / 16

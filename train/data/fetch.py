@@ -9,6 +9,7 @@ import dataclasses
 from pathlib import Path
 
 from isoform.runtime.errors import DataError
+from isoform.runtime.extras import needs
 
 __all__ = ["SOURCES", "Source", "fetch"]
 
@@ -78,8 +79,9 @@ def fetch(name: str, *, into: Path, mirror: str | None = None) -> list[Path]:
     """
     if name not in SOURCES:
         raise DataError(f"there is no data set {name!r}; there are {', '.join(SOURCES)}")
-    import pooch
-    import requests
+    with needs("a download", extra="train"):
+        import pooch
+        import requests
 
     source = SOURCES[name]
     if mirror is not None and not mirror.startswith(("http://", "https://")):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import DataError
+from isoform.runtime.extras import needs
 from isoform.runtime.spec import Array
 from isoform.train.data.samples import Dataset, Split
 
@@ -47,7 +48,8 @@ def read_usps_folder(folder: Path) -> Dataset:
 
 
 def _from_h5(path: Path) -> Dataset:
-    import h5py
+    with needs(str(path), extra="train"):
+        import h5py
 
     halves = []
     try:
