@@ -272,9 +272,10 @@ class Runtime:
             raise UsageError(f"keep is {keep!r}, but a whole number from 1 was expected")
         made = method_named(method, options)
         self.bundle.resolve(start)
+        source = self._source(start.task).with_labels(self.labels(self.signature(start.task)), self.labels(start))
         chain = Chain(start, keep=keep, directory=None if directory is None else Path(directory))
         return Adapter(
-            self.bundle, chain, made, learner=self.learner, source=self._source(start.task), seed=seed,
+            self.bundle, chain, made, learner=self.learner, source=source, seed=seed,
             predict=self.predict, checked=self.checked, forget=self.forget,
         )  # fmt: skip
 
