@@ -300,7 +300,8 @@ class Runtime:
             **options: The method's own.
 
         Returns:
-            The signature that the samples end with; the start itself if nothing was to be done.
+            The signature that the samples end with; the start itself if nothing was to be done. Also the start, with a warning in
+            the log of ``isoform.runtime``, if no sample carries content, or if the samples say that the result is worse than it.
 
         Raises:
             InputError: If samples are malformed, as ``predict`` says, or there are none.
@@ -317,6 +318,13 @@ class Runtime:
             adapter(x[first : first + 128])
             if progress is not None:
                 progress(min(first + 128, len(x)), len(x))
+        blank = sum(record.blank for record in adapter.history)
+        if blank == len(x):
+            log.warning("adapt: none of %d samples carries content; the start is returned", len(x))
+            return start
+        if (reason := adapter.worse(x)) is not None:
+            log.warning("adapt: %s leaves it worse than its start: %s; the start is returned", method, reason)
+            return start
         return adapter.signature
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  # a runtime lives as long as its bundle

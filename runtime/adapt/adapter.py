@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from isoform.runtime.adapt.evidence import worse
 from isoform.runtime.adapt.history import Chain, Event, Record
 from isoform.runtime.adapt.losses import concentration, entropies
 from isoform.runtime.adapt.method import Context, Method
@@ -83,6 +84,7 @@ class Adapter:
         )
         if chain.newest is not chain.start:
             self._method.reset(self._point(chain.newest))
+        self._source = source
         self._content = Content(source.structure, pixels=math.prod(bundle.spec.input_shape[1:]))
         self._samples = self._calls = 0
         self._since = 0.0
@@ -148,6 +150,16 @@ class Adapter:
             signature = self._chain.find(digest)
             self._go_to(signature, "rollback")
             return signature
+
+    def worse(self, x: Array) -> str | None:
+        """Say what makes the signature worse than its start for these samples, by their own evidence; None if nothing does."""
+        x = self._checked(x)
+        x = x[Content(self._source.structure, pixels=math.prod(x.shape[2:]))(x)]
+        points = (self._point(self._chain.start), self._point(self._signature))
+        if len(x) == 0 or self._signature is self._chain.start:
+            return None
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is worse
+            return worse(self._method.context.learner, *points, x)
 
     def _step(self, x: Array) -> Array:
         method = self._method
