@@ -10,6 +10,7 @@ auto_minus_tent_points   accuracy of auto less torch Tent's at its authors' rate
 worst_setting_points     auto less no adaptation, mean over corruptions, in the setting where that is smallest; worst_stream: one stream
 long_stream_drop_points  the best 1,000 samples in a row of 20,000 less the last 1,000, the worst of a few corruptions; the samples
                          are the same 1,000 every time; fresh_stream_drop_points: corrupted anew, which is chance too
+blank_frames_points      right answers of the 100 samples after 64 frames without content, one at a time, less the base's; the worst kind of frame
 cost_over_forward        time of adapter(x) over rt.predict(x), batches of 128
 """
 
@@ -34,7 +35,7 @@ from bench.corruptions import CORRUPTIONS
 from bench.harness import in_turn, machine, parser, print_table, write_json
 from bench.held_out import progress
 from bench.shifted import NATURAL, Shifted, cifar_100, mnist
-from bench.streams import RATES, Result, Task, measure
+from bench.streams import BLANK, RATES, Result, Task, measure
 from bench.tent_rival import TorchTent
 
 from isoform.runtime import Runtime
@@ -46,6 +47,7 @@ WAYS = ("none", *METHODS, "tent mixture", "tent bn+mixture", *TENTS)
 SETTINGS = ("iid 1", "iid 16", "iid 128", "iid 512", "sorted 1", "sorted 16", "sorted 128")
 TOGETHER = ("continual 16", "continual 128", "mixed 16", "mixed 128")
 ENDLESS = ("long 128", "fresh 128")
+COVERED = "blank 1"
 LONG = ("impulse noise", "contrast", "canny edges", "rotate")
 FEW = ("impulse noise", "glass blur", "motion blur", "scale", "brightness", "contrast", "dotted line", "canny edges")
 
@@ -122,6 +124,7 @@ def _tasks(worlds: dict[str, tuple[Shifted, Path]], *, quick: bool) -> list[Task
         for setting in TOGETHER:
             ways = few if quick else (*few, "ema", "tent", "eata", "roid", "rotta")
             tasks += [Task(name, setting, "all", way, 64 if quick else 512) for way in ways]
+        tasks += [Task(name, COVERED, kind, way, 100) for kind in BLANK for way in ("none", "auto")]
         for domain in LONG[:1] if quick else LONG:
             tasks += [Task(name, ENDLESS[0], domain, way, 4000 if quick else 20_000) for way in few]
         tasks += [] if quick else [Task(name, ENDLESS[1], LONG[0], way, 20_000) for way in few]
@@ -137,6 +140,8 @@ def _summary(results: list[Result]) -> dict[str, object]:
     found: dict[str, object] = {}
     for data in dict.fromkeys(r.task.data for r in results):
         mine = {_key(r.task)[1:]: r.accuracy for r in results if r.task.data == data}
+        covered = [mine.pop((COVERED, kind, "auto")) - mine.pop((COVERED, kind, "none")) for kind in BLANK]
+        found[f"{data}.blank_frames_points"] = min(covered)
         corrupted = [d for d in CORRUPTIONS if ("iid 128", d, "auto") in mine]
 
         def mean(

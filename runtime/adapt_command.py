@@ -15,7 +15,7 @@ import numpy as np
 
 from isoform.runtime import files
 from isoform.runtime.bar import Bar
-from isoform.runtime.errors import UsageError
+from isoform.runtime.errors import InputError, UsageError
 
 __all__ = ["add_arguments_adapt", "run_adapt"]
 
@@ -97,16 +97,24 @@ def run_adapt(arguments: argparse.Namespace) -> int:
                 bar.show(done, len(x), f"{done:,} of {len(x):,} samples")
         except KeyboardInterrupt:
             stopped = True
-        signature = adapter.signature
-        if (
-            signature.digest in runtime.bundle.bases()
-        ):  # nothing has moved: the file says so, and does not copy the base
+        signature, blank = adapter.signature, sum(call["blank"] for call in calls)
+        if done and blank == done:
+            raise InputError(
+                f"none of the {done} samples of {arguments.data} carries content: they are constant, pure noise or repeat one another; "
+                "nothing was written, give pictures or recordings of what is to be adapted to"
+            )
+        if done and (reason := adapter.worse(x[order[:done]])) is not None:
+            raise InputError(
+                f"adapting by {arguments.method} to {arguments.data} leaves the signature worse than its start: {reason}; nothing was "
+                "written, give more samples, in a random order, or --method auto"
+            )
+        if signature.digest in runtime.bundle.bases():  # nothing moved: the file says so, and does not copy the base
             signature = reduced(runtime.bundle, signature)
     signature.save(arguments.output)
     happened = collections.Counter(call["event"] for call in calls)
     summary: dict[str, Any] = {
         "signature": str(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()), "start": start.digest,
-        "task": signature.task, "method": arguments.method, "samples": done, "events": dict(sorted(happened.items())),
+        "task": signature.task, "method": arguments.method, "samples": done, "blank": blank, "events": dict(sorted(happened.items())),
         "accuracy": {"before": round(before / done, 6), "during": round(during / done, 6)} if known and done else None,
         "stopped": "ctrl-c" if stopped else None, "seconds": round(time.monotonic() - started, 3),
     }  # fmt: skip
@@ -115,6 +123,8 @@ def run_adapt(arguments: argparse.Namespace) -> int:
     text = f"{arguments.output}: {done} samples, " + ", ".join(
         f"{count} × {event}" for event, count in sorted(happened.items())
     )
+    if blank:
+        text += f"; {blank} without content taught nothing"
     if summary["accuracy"]:
         text += f"; {100 * before / done:.1f} -> {100 * during / done:.1f} % right along the way"
     print(text, file=sys.stderr)

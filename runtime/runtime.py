@@ -284,9 +284,10 @@ class Runtime:
             raise UsageError(f"keep is {keep!r}, but a whole number from 1 was expected")
         made = method_named(method, options)
         self.bundle.resolve(start)
+        source = self._source(start.task).with_labels(self.labels(self.signature(start.task)), self.labels(start))
         chain = Chain(start, keep=keep, directory=None if directory is None else Path(directory))
         return Adapter(
-            self.bundle, chain, made, learner=self.learner, source=self._source(start.task), seed=seed,
+            self.bundle, chain, made, learner=self.learner, source=source, seed=seed,
             predict=self.predict, checked=self.checked, forget=self.forget,
         )  # fmt: skip
 
@@ -311,7 +312,8 @@ class Runtime:
             **options: The method's own.
 
         Returns:
-            The signature that the samples end with; the start itself if nothing was to be done.
+            The signature that the samples end with; the start itself if nothing was to be done. Also the start, with a warning in
+            the log of ``isoform.runtime``, if no sample carries content, or if the samples say that the result is worse than it.
 
         Raises:
             InputError: If samples are malformed, as ``predict`` says, or there are none.
@@ -328,6 +330,13 @@ class Runtime:
             adapter(x[first : first + 128])
             if progress is not None:
                 progress(min(first + 128, len(x)), len(x))
+        blank = sum(record.blank for record in adapter.history)
+        if blank == len(x):
+            log.warning("adapt: none of %d samples carries content; the start is returned", len(x))
+            return start
+        if (reason := adapter.worse(x)) is not None:
+            log.warning("adapt: %s leaves it worse than its start: %s; the start is returned", method, reason)
+            return start
         return adapter.signature
 
     def _source(self, task: str) -> Source:

@@ -91,7 +91,9 @@ def adapt(task: str, user: str) -> Response:
         raise InputError("$.inputs[0]: there are no samples, but one at least was expected")
 
     def learn(progress: Progress) -> tuple[Signature, str]:
-        return runtime.adapt(x, start, method=method, progress=progress), f"adapted to {len(x)} samples by {method}"
+        found = runtime.adapt(x, start, method=method, progress=progress)
+        what = "adapted to" if found.digest != start.digest else "nothing better than its start came of"
+        return found, f"{what} {len(x)} samples by {method}"
 
     return _submitted(task, user, "adapt", start, expect, learn)
 

@@ -3,7 +3,8 @@
 Settings: ``iid B`` batches of B in a random order; ``sorted B`` one class after the other; ``continual B`` one domain after the other;
 ``mixed B`` all domains in every batch; ``long B`` the same 1,000 samples again and again, each time in another order (the recurring
 stream of Hoang et al. 2024, "PeTTA"), so that what changes over time is what adapting did; ``fresh B`` the same, corrupted anew every
-time, so that 1,000 samples differ from the next 1,000 by chance too. Ways: ``none``, a method of the runtime, or ``torch tent`` with
+time, so that 1,000 samples differ from the next 1,000 by chance too; ``blank B`` frames without content, of the kind that the domain
+names, and then clean samples, which alone count. Ways: ``none``, a method of the runtime, or ``torch tent`` with
 its rate.
 """
 
@@ -24,10 +25,14 @@ from bench.tent_rival import TorchTent
 from isoform.runtime import Runtime
 from isoform.runtime.spec import Array
 
-__all__ = ["RATES", "Result", "Task", "measure"]
+__all__ = ["BLANK", "RATES", "Result", "Task", "measure"]
 
 RATES = (1e-3, 3e-3, 1e-2)
 """Of torch's Tent: the authors', and two more that it may choose from afterwards, by the labels that nobody has."""
+
+BLANK = ("black", "white", "grey", "sensor noise", "uniform noise", "one frame")
+"""What a covered lens, an overexposed, a broken or a stuck camera sends."""
+BLANK_FRAMES = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +83,8 @@ def _runtime(path: str) -> Runtime:
 @functools.lru_cache(maxsize=4)
 def _stream(data: str, setting: str, domain: str, samples: int) -> tuple[Array, Array]:
     world, kind = _worlds[data][0], setting.split()[0]
+    if kind == "blank":
+        return _after_blank(world, domain, samples)
     if kind in ("long", "fresh"):
         return _long(world, domain, samples, fresh=kind == "fresh")
     if domain != "all":
@@ -98,6 +105,19 @@ def _long(world: Shifted, domain: str, samples: int, *, fresh: bool) -> tuple[Ar
     return tuple(np.concatenate([part[i][order] for part, order in zip(parts, orders, strict=True)]) for i in (0, 1))  # type: ignore[return-value]
 
 
+def _after_blank(world: Shifted, kind: str, samples: int) -> tuple[Array, Array]:
+    """``BLANK_FRAMES`` frames, whose labels are -1, and clean samples."""
+    rng, shape = np.random.default_rng(0), (BLANK_FRAMES, *world.shape)
+    x, labels = world.stream("clean", samples + 1)
+    frames = {
+        "black": lambda: np.zeros(shape), "white": lambda: np.ones(shape), "grey": lambda: np.full(shape, 0.5),
+        "sensor noise": lambda: np.clip(rng.normal(0, 0.02, shape), 0, 1), "uniform noise": lambda: rng.uniform(size=shape),
+        "one frame": lambda: np.repeat(x[samples:], BLANK_FRAMES, axis=0),
+    }[kind]()  # fmt: skip
+    x = np.concatenate([frames.astype(np.float32), x[:samples]])
+    return x, np.concatenate([np.full(BLANK_FRAMES, -1), labels[:samples]])
+
+
 def _one(task: Task) -> Result:
     world, path = _worlds[task.data]
     x, labels = _stream(task.data, task.setting, task.domain, task.samples)
@@ -116,4 +136,4 @@ def _one(task: Task) -> Result:
         for record in adapter.history:
             events[record.event] = events.get(record.event, 0) + 1
     right = np.concatenate(found).argmax(axis=1) == labels
-    return Result(task, tuple(right.tolist()), events)
+    return Result(task, tuple(right[labels >= 0].tolist()), events)

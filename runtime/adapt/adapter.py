@@ -5,6 +5,7 @@ can be computed again, and undone. Templates never change. Samples are not kept,
 
 What guards it, whatever the method:
 
+    no content      a method never sees samples without content (``learn/content.py``); they are predicted, and move nothing   ``hold``
     not finite      an update with such a number is not taken; one whose logits overflow is taken back, and the samples are
                     predicted by the last good signature                                                              ``rejected``
     collapse        every ``CHECK`` batches the learned parts are compared with the start's, on the same statistics: if they find
@@ -15,6 +16,7 @@ What guards it, whatever the method:
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -23,12 +25,14 @@ from typing import Self
 
 import numpy as np
 
+from isoform.runtime.adapt.evidence import worse
 from isoform.runtime.adapt.history import Chain, Event, Record
 from isoform.runtime.adapt.losses import concentration, entropies
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import InputError, SignatureError
 from isoform.runtime.inheritance import derived
+from isoform.runtime.learn.content import Content
 from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.source import Source
 from isoform.runtime.mixture import softmax
@@ -84,6 +88,8 @@ class Adapter:
         )
         if chain.newest is not chain.start:
             self._method.reset(self._point(chain.newest))
+        self._source = source
+        self._content = Content(source.structure, pixels=math.prod(bundle.spec.input_shape[1:]))
         self._samples = self._calls = 0
         self._since = 0.0
         self._compared = np.zeros((2, len(start.parts["logits.bias"]) + 1))
@@ -164,19 +170,34 @@ class Adapter:
             self._go_to(signature, "rollback")
             return signature
 
+    def worse(self, x: Array) -> str | None:
+        """Say what makes the signature worse than its start for these samples, by their own evidence; None if nothing does."""
+        x = self._checked(x)
+        x = x[Content(self._source.structure, pixels=math.prod(x.shape[2:]))(x)]
+        points = (self._point(self._chain.start), self._point(self._signature))
+        if len(x) == 0 or self._signature is self._chain.start:
+            return None
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is worse
+            return worse(self._method.context.learner, *points, x)
+
     def _step(self, x: Array) -> Array:
         method = self._method
         event: Event = "hold"
+        telling = self._content(x)
+        seen = x if telling.all() else x[telling]
         self._samples += len(x)
-        self._calls += 1
-        self._since += len(x)
+        self._calls += len(seen) > 0
+        self._since += len(seen)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is not taken, below
-            method.observe(x)
-            if method.moves and (self._since * STEADY >= method.mass or method.jumped):
-                event = self._take(new_domain=method.jumped)
-                self._since = 0.0
+            if len(seen):
+                method.observe(seen)
+                if method.moves and (self._since * STEADY >= method.mass or method.jumped):
+                    event = self._take(new_domain=method.jumped)
+                    self._since = 0.0
             try:
-                logits = method.outputs(x, self._predict(x, self._signature))
+                logits = self._predict(x, self._signature)
+                if len(seen):
+                    logits[telling] = method.outputs(seen, logits[telling])
             except InputError:
                 if self._signature is self._chain.start:
                     raise
@@ -188,11 +209,12 @@ class Adapter:
                     self._go_to(self._chain.start, None)
                     logits = self._predict(x, self._signature)
             else:
-                method.learn(x, logits)
-        if self._calls % CHECK == 0 and self._collapsed(x):
+                if len(seen):
+                    method.learn(seen, logits[telling])
+        if len(seen) and self._calls % CHECK == 0 and self._collapsed(seen):
             event = "reset"
             self._go_to(self._good, None)
-        self._record(event, softmax(logits))
+        self._record(event, softmax(logits), blank=len(x) - len(seen))
         return logits
 
     def _take(self, *, new_domain: bool) -> Event:
@@ -262,6 +284,7 @@ class Adapter:
     def _go_to(self, signature: Signature, event: Event | None) -> None:
         self._replace(signature)
         self._method.reset(self._point(signature))
+        self._content.forget()
         self._since = 0.0
         if event is not None:
             self._good = signature
@@ -271,7 +294,7 @@ class Adapter:
         own = self._bundle.spec.affine != "mixed" or "bn.affine" in signature.parts
         return Point(self._bundle.resolve(signature), own)
 
-    def _record(self, event: Event, p: Array | None) -> None:
+    def _record(self, event: Event, p: Array | None, *, blank: int = 0) -> None:
         shown = 0.0 if p is None else float(entropies(p).mean())
         kappa = 0.0 if p is None else concentration(p.mean(axis=0), float((p**2).sum(axis=1).mean()), len(p))
         self._chain.records.append(
@@ -283,5 +306,6 @@ class Adapter:
                 entropy=shown,
                 concentration=kappa,
                 shift=self._method.shift,
+                blank=blank,
             )
         )

@@ -49,6 +49,8 @@ class Record:
     """κ of the predictions: 0 if all classes are alike frequent, 1 if there is one; see ``losses.py``."""
     shift: float | None
     """How far the samples are from the base's, in squared spreads between its samples; None if the method does not know."""
+    blank: int = 0
+    """Samples of this call without content: predicted, but nothing was learned from them."""
 
 
 class Chain:

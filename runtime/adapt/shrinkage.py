@@ -18,8 +18,8 @@ towards what was known by the share of its square that chance explains. A single
 moves; in fog D is 26, and it moves by nearly all of it. λ is a regression of what is seen on what the classes explain.
 
 As classes that came in turn before a new domain come in turn in it, κ is for a while at least what it was.
-A batch whose first BN lies farther from the stream so far than chance, and than most of the way to the base, begins a new
-stream: N = 0.
+Samples that lie elsewhere than the stream begin a new one, at N = 0 or where a domain was left (``domains.py``).
+Classes are matched by name (``Source.with_labels``); B is ``BETWEEN`` as far as the mixture is of classes that the base does not have.
 Sources: Schneider et al. 2020 (source statistics as a prior); James and Stein 1961; Efron and Morris 1973 (empirical Bayes).
 """
 
@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from isoform.runtime.adapt.domains import Domains
 from isoform.runtime.adapt.losses import concentration
 from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.normalised import Moments, Pass
@@ -42,15 +43,6 @@ BETWEEN = 0.5
 GATE = 0.05
 LEAST = 0.02
 """Of the base's variance, a channel's variance is at least so much."""
-JUMP = 4.0
-"""A batch that begins a new stream is so many times farther from it than chance, and by ``JUMP_SPREAD`` squared spreads more."""
-JUMP_SPREAD = 1.0
-JUMP_CLASSES = 4.0
-"""The more it looks as if its classes came in turn (κ of the stream so far), the more it may be just another class."""
-FAR = 0.8
-"""And so much of the larger one of its and the stream's squared distance from the base."""
-JUMP_SAMPLES = 8
-"""Fewer samples than this can be odd without a new domain."""
 
 
 class Shrinkage:
@@ -66,6 +58,8 @@ class Shrinkage:
     def __init__(self, learner: Learner, source: Source, given: Array, *, classes: int) -> None:
         self._learner, self._source, self._given = learner, source, given.astype(np.float32)
         self._classes = source.classes / source.spread if len(source.classes) == classes else None
+        self._known = source.classes.any(axis=(1, 2))
+        self._domains = Domains()
         self._between = dict[int, float]()
         self._variance = np.maximum(self._given[1].astype(np.float64), 1e-12)
         self._even = np.full(classes, 1 / classes), 1 / classes
@@ -90,6 +84,7 @@ class Shrinkage:
         """Whether the last batch began a new stream."""
         self._moments = np.zeros((2, self._given.shape[1]))
         self._habit = 0.0
+        self._domains.reset()
 
     def settle(self, point: Point, x: Array, p: Array) -> Pass:
         """Take in the first batch of a domain again, with what it was predicted to be then; as ``update``."""
@@ -126,13 +121,17 @@ class Shrinkage:
 
         def chosen(place: slice, found: Moments) -> tuple[Array, Array]:
             nonlocal w
-            batch = relative(found, self._given[1, place]).mean(axis=1, dtype=np.float64)
-            batch[1] -= 1
+            rows = relative(found, self._given[1, place])
+            rows[1] -= 1
+            batch = rows.mean(axis=1, dtype=np.float64)
             spread = self._source.spread[:, place].astype(np.float64)
-            if place.start == 0 and self._jumps(batch / spread, self._moments[:, place] / spread, n, kappa):
-                self.jumped, self._habit = True, kappa
-                self.count, (self.mixture, self.itself) = 0.0, before
-                w = share()
+            if place.start == 0:
+                begun = self._domains.judge(rows, spread, self._moments, count=self.count, kappa=kappa)
+                if begun is not None:
+                    self.jumped, self._habit = True, kappa
+                    self.count, (self.mixture, self.itself) = begun.count, before
+                    self._moments[:] = begun.moments
+                    w = share()
             self._moments[:, place] += w * (batch - self._moments[:, place])
             shift, belief = self._beyond_chance(self._moments[:, place] / spread, place, n)
             shift *= spread
@@ -145,23 +144,15 @@ class Shrinkage:
         self.count, self.belief = min(WINDOW, self.count + n), float(np.mean(beliefs))
         return result
 
-    def _jumps(self, batch: Array, stream: Array, n: int, kappa: float) -> bool:
-        """Whether a batch is of another domain than the stream so far: farther from it than chance, and than most of the way to the base."""
-        if not self.count >= JUMP_SAMPLES <= n:
-            return False
-        gap = float(((batch - stream) ** 2).mean())
-        shift = max(float((batch**2).mean()), float((stream**2).mean()))
-        chance = JUMP * (1 / n + 1 / self.count) + JUMP_SPREAD + JUMP_CLASSES * kappa
-        return gap > chance and gap > FAR * shift
-
     def _beyond_chance(self, delta: Array, place: slice, n: int) -> tuple[Array, float]:
         """max(0, 1 - ν/D) (Δ - λK), shape (2, c), and its first factor."""
         kappa, between = self.kappa, BETWEEN
         if self._classes is not None and kappa > 0:
             classes = self._classes[:, :, place]
             if place.start not in self._between:
-                self._between[place.start] = float((classes**2).mean())
-            between = self._between[place.start]
+                self._between[place.start] = float((classes[self._known] ** 2).mean()) if self._known.any() else BETWEEN
+            known = float(self.mixture[self._known].sum())
+            between = known * self._between[place.start] + (1 - known) * BETWEEN
             explained = np.tensordot(self.mixture.astype(np.float32), classes, axes=1).astype(np.float64)
             size = float((explained**2).sum())
             share = min(1.0, max(0.0, float((delta * explained).sum()) / size)) if size > 0 else 0.0

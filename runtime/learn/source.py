@@ -10,13 +10,15 @@ A stream of few classes differs from the base by what its classes explain, and t
 ``isoform.runtime.adapt.shrinkage``. And the Fisher information of the parts that move, F = E[(∂ log p(ŷ|x) / ∂w)²], ŷ the class that
 is found, over 512 samples in batches of 16 (Niu et al. 2022, "EATA", section 3.2; Kirkpatrick et al. 2017).
 
-The file is a tensor file (``tensors.py``): ``spread``, ``classes`` (float16), ``fisher.mixture`` (L, K), ``fisher.bn.affine`` (2, N).
+The file is a tensor file (``tensors.py``): ``spread``, ``classes`` (float16), ``fisher.mixture`` (L, K), ``fisher.bn.affine`` (2, N);
+``structure``, how structured the training samples are (``content.py``), is in its metadata, so that older versions can read it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -26,6 +28,7 @@ from isoform.runtime.errors import BundleError
 from isoform.runtime.fold import fold
 from isoform.runtime.learn.blocks import Blocks
 from isoform.runtime.learn.chain import signature_gradient
+from isoform.runtime.learn.content import least_structure
 from isoform.runtime.learn.layout import BATCH
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.network import FoldedNetwork
@@ -53,15 +56,18 @@ class Source:
     spread: Array
     """Shape (2, N), float32, above 0."""
     classes: Array
-    """Shape (C, 2, N), float32; C is 0 where there are too many."""
+    """Shape (C, 2, N), float32; C is 0 where there are too many. Zeros for a class that is not known."""
     fisher: Mapping[str, Array]
     """``mixture`` (L, K) and ``bn.affine`` (2, N), float32, 0 or more."""
+    structure: float | None = None
+    """``least_structure`` of the training samples; None in bundles that were compiled before it was measured."""
 
     def encode(self) -> bytes:
         """The whole file."""
         arrays = {"spread": self.spread, "classes": self.classes.astype(np.float16)}
         arrays |= {f"fisher.{name}": array for name, array in self.fisher.items()}
-        return tensor_file.encode(arrays, {"what": "source"})
+        structure = {} if self.structure is None else {"structure": repr(self.structure)}
+        return tensor_file.encode(arrays, {"what": "source", **structure})
 
     @classmethod
     def decode(cls, data: bytes, *, spec: NetworkSpec, name: str) -> Self:
@@ -70,7 +76,7 @@ class Source:
         Raises:
             BundleError: If it is malformed, or of another network.
         """
-        arrays, _ = tensor_file.decode(data, error=BundleError, what=name)
+        arrays, metadata = tensor_file.decode(data, error=BundleError, what=name)
         n = spec.bn_channels
         expected = {"spread": (2, n), "fisher.mixture": (spec.layers, spec.templates), "fisher.bn.affine": (2, n)}
         found = {key: array.shape for key, array in arrays.items() if key != "classes"}
@@ -80,7 +86,33 @@ class Source:
         if not all(np.isfinite(array).all() for array in arrays.values()) or arrays["spread"].min() <= 0:
             raise BundleError(f"{name} holds a number that is not finite or out of range; run 'isoform compile' again")
         fisher = {part: arrays[f"fisher.{part}"] for part in ("mixture", "bn.affine")}
-        return cls(arrays["spread"], classes.astype(np.float32), fisher)
+        return cls(arrays["spread"], classes.astype(np.float32), fisher, _structure(metadata.get("structure"), name))
+
+    def with_labels(self, own: Sequence[str], labels: Sequence[str]) -> Self:
+        """The same facts for a logits layer with other labels: classes are matched by name; one that the base does not have has zeros.
+
+        Args:
+            own: The base's labels, in the order of ``classes``.
+            labels: The logits layer's labels.
+        """
+        places = {name: place for place, name in enumerate(own)}
+        if len(self.classes) != len(own) or not places.keys() & set(labels):
+            return dataclasses.replace(self, classes=self.classes[:0])
+        classes = np.zeros((len(labels), *self.classes.shape[1:]), dtype=np.float32)
+        for row, name in enumerate(labels):
+            if name in places:
+                classes[row] = self.classes[places[name]]
+        return dataclasses.replace(self, classes=classes)
+
+
+def _structure(text: str | None, name: str) -> float | None:
+    try:
+        value = None if text is None else float(text)
+    except ValueError:
+        value = math.nan
+    if value is not None and math.isnan(value):
+        raise BundleError(f"{name} holds a structure that is no number; run 'isoform compile' again")
+    return value
 
 
 def relative(moments: Moments, variance: Array) -> Array:
@@ -120,7 +152,8 @@ def measure_source(
         for label in present:
             table[label] = rows[:, labels == label].mean(axis=1)
         table[present] -= table[present].mean(axis=0)
-    return Source(spread, table, _fisher(spec, tensors, parts, x, FoldedNetwork(spec, run_on)))
+    fisher = _fisher(spec, tensors, parts, x, FoldedNetwork(spec, run_on))
+    return Source(spread, table, fisher, least_structure(x, labels))
 
 
 def _fisher(
