@@ -56,7 +56,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
     """Adapt, write the file, and say as JSON on stdout what happened. 130 after Ctrl-C, with what there was written."""
     from isoform.runtime.commands import choose_signature
     from isoform.runtime.runtime import Runtime
-    from isoform.runtime.unlabelled import read_stream
+    from isoform.runtime.samples.unlabelled import read_stream
 
     if arguments.seed < 0:
         raise UsageError(f"--seed is {arguments.seed}, but 0 or more was expected")

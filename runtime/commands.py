@@ -47,7 +47,7 @@ def add_arguments_predict(parser: argparse.ArgumentParser) -> None:
 
 def run_predict(arguments: argparse.Namespace) -> None:
     """Predict on image files; one JSON object per image on stdout, in the order given."""
-    from isoform.runtime.images import load_image
+    from isoform.runtime.samples.images import load_image
     from isoform.runtime.runtime import Runtime
 
     if arguments.top < 1:

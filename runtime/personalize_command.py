@@ -61,7 +61,7 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
 def run_personalize(arguments: argparse.Namespace) -> int:
     """Fit, write the file, and say as JSON on stdout what it is worth. 130 after Ctrl-C, with the best so far written."""
     from isoform.runtime.commands import choose_signature
-    from isoform.runtime.labelled import read_labelled
+    from isoform.runtime.samples.labelled import read_labelled
     from isoform.runtime.runtime import Runtime
 
     if arguments.seed < 0:

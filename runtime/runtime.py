@@ -14,7 +14,7 @@ import numpy as np
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import OnnxEngine
 from isoform.runtime.errors import EngineError, InputError, UsageError
-from isoform.runtime.incoming import checked_samples
+from isoform.runtime.samples.checked import checked_samples
 from isoform.runtime.plan_cache import cached_plan
 from isoform.runtime.planned import PlanEngine
 from isoform.runtime.reference import reference_logits

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.labelled import read_labelled
+from isoform.runtime.samples.labelled import read_labelled
 
 IMAGES, SENSOR = (1, 4, 4), (2, 1, 3)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import DataError, InputError
-from isoform.runtime.images import load_image
-from isoform.runtime.labelled import IMAGE_ENDINGS, image_files
+from isoform.runtime.samples.images import load_image
+from isoform.runtime.samples.labelled import IMAGE_ENDINGS, image_files
 from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_image_folder"]

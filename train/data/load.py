@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import DataError
-from isoform.runtime.images import resize
+from isoform.runtime.samples.images import resize
 from isoform.runtime.signature import check_labels
 from isoform.runtime.spec import Array
 from isoform.train.data.domains import transform

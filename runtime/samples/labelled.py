@@ -23,7 +23,7 @@ import numpy as np
 
 from isoform.runtime import files
 from isoform.runtime.errors import InputError
-from isoform.runtime.images import load_image
+from isoform.runtime.samples.images import load_image
 from isoform.runtime.spec import Array
 
 __all__ = ["IMAGE_ENDINGS", "SIZE_LIMIT", "Labelled", "image_files", "read_arrays", "read_labelled", "read_recording"]

@@ -16,8 +16,8 @@ import numpy as np
 
 from isoform.runtime import files
 from isoform.runtime.errors import InputError
-from isoform.runtime.images import load_image
-from isoform.runtime.labelled import SIZE_LIMIT, image_files, read_arrays, read_labelled, read_recording
+from isoform.runtime.samples.images import load_image
+from isoform.runtime.samples.labelled import SIZE_LIMIT, image_files, read_arrays, read_labelled, read_recording
 from isoform.runtime.spec import Array
 
 __all__ = ["Stream", "read_stream"]
