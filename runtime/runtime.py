@@ -14,10 +14,10 @@ import numpy as np
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import OnnxEngine
 from isoform.runtime.errors import EngineError, InputError, UsageError
-from isoform.runtime.samples.checked import checked_samples
 from isoform.runtime.plan_cache import cached_plan
 from isoform.runtime.planned import PlanEngine
 from isoform.runtime.reference import reference_logits
+from isoform.runtime.samples.checked import checked_samples
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 

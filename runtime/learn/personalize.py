@@ -27,6 +27,7 @@ from isoform.runtime.learn.outcome import Outcome, Report
 from isoform.runtime.learn.samples import class_shares
 from isoform.runtime.learn.start import discriminant, softened
 from isoform.runtime.learn.trial import Start, Trial, held_back
+from isoform.runtime.samples.names import as_known, hint
 from isoform.runtime.signature import Signature, check_labels
 from isoform.runtime.spec import Array
 
@@ -69,10 +70,12 @@ def label_indices(labels: object, names: Sequence[str], *, samples: int) -> Arra
         )
     if array.dtype.kind == "U":
         known = {name: index for index, name in enumerate(names)}
+        array = np.array(as_known(array.tolist(), names), dtype=str)
         unknown = sorted(set(array.tolist()) - set(known))
         if unknown:
+            near = hint(unknown[0], names)
             raise InputError(
-                f"label {unknown[0]!r} is none of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer of your own labels"
+                f"label {unknown[0]!r} is none of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer of your own labels{near}"
             )
         array = np.array([known[name] for name in array.tolist()])
     if array.dtype.kind not in "iu":

@@ -1,36 +1,34 @@
 """Labelled samples from a user's files: images by class, recordings of sensors, or arrays.
 
-    folder/<label>/*.png          one image per sample
-    folder/<label>/*.csv          recordings: a header, then one row per moment, one column per channel
+    folder/<label>/**/*.png       one image per sample
+    folder/<label>/**/*.csv       recordings: a header, then one row per moment, one column per channel
     samples.csv                   columns "file" and "label": images, paths relative to the file
                                   columns "label" and one per channel: one row per moment, a run of equal labels is a recording
     samples.npz                   arrays "x", shape (n, channels, height, width), and "labels", texts or whole numbers
 
-A recording is cut into windows of the network's width that do not overlap; what is left at its end is dropped. A column without
-a name is a row's number, as pandas writes it, and ignored.
+A recording is cut into windows of the network's width that do not overlap (``recordings.py``). What is no data is left out
+(``listing.py``) and counted (``account.py``).
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from isoform.runtime import files
 from isoform.runtime.errors import InputError
-from isoform.runtime.samples.images import load_image
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.arrays import read_arrays
+from isoform.runtime.samples.checked import checked_samples
+from isoform.runtime.samples.collected import Collected
+from isoform.runtime.samples.listing import Listing
+from isoform.runtime.samples.names import Names
+from isoform.runtime.samples.reading import read_files, read_table_images, sort_out
+from isoform.runtime.samples.recordings import Recordings, column_of
+from isoform.runtime.samples.tables import Table
 from isoform.runtime.spec import Array
 
-__all__ = ["IMAGE_ENDINGS", "SIZE_LIMIT", "Labelled", "image_files", "read_arrays", "read_labelled", "read_recording"]
-
-IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".webp", ".gif", ".tif", ".tiff"}
-SIZE_LIMIT = 1 << 30
-"""Largest file of recordings or arrays that is read, in bytes."""
+__all__ = ["Labelled", "read_labelled", "read_labelled_arrays"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,137 +39,45 @@ class Labelled:
     """Shape (n, channels, height, width), float32."""
     labels: tuple[str, ...]
     """n names."""
+    account: Account = dataclasses.field(default_factory=Account, compare=False)
+    """What was taken and what was left out."""
 
 
-def read_labelled(path: Path, *, shape: tuple[int, int, int]) -> Labelled:
+def read_labelled(path: Path, *, shape: tuple[int, int, int], skip_short: bool = False) -> Labelled:
     """Read labelled samples.
 
     Args:
         path: A folder, a .csv or an .npz file, as above.
         shape: Channels, height, width of the network's samples.
+        skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
 
     Raises:
-        InputError: If there is nothing there, or a file is malformed; names the file, and the row where there is one.
+        InputError: If there is nothing there, or a file is malformed; names the file, and the line where there is one.
     """
+    account, ending = Account(), path.suffix.lower()
     if path.is_dir():
-        found = _folder(path, shape)
-    elif path.suffix == ".npz":
-        return _arrays(path)
-    elif path.suffix == ".csv":
-        found = _table(path, shape)
+        found = _folder(path, shape, account, skip_short)
+    elif ending == ".npz":
+        return read_labelled_arrays(path, read_arrays(path, account), shape=shape, account=account)
+    elif ending == ".csv":
+        found = _table(path, shape, account, skip_short)
     else:
         problem = "is none of these" if path.exists() else "does not exist"
         raise InputError(f"{path} {problem}: a folder with a folder per label, a .csv or an .npz file was expected")
-    samples, labels = [], []
-    for sample, label in found:
-        samples.append(sample)
-        labels.append(label)
-    if not samples:
+    collected, labels = Collected(shape), list[str]()
+    for samples, label in found:
+        collected.add(samples)
+        labels += [label] * len(samples)
+    if not labels:
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows of one label")
-    return Labelled(np.stack(samples), tuple(labels))
+    account.classes.update(labels)
+    return Labelled(collected.array(), tuple(labels), account)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_ENDINGS)
-
-
-def read_recording(path: Path, *, shape: tuple[int, int, int]) -> Iterator[Array]:
-    """The windows of a .csv file with one column per channel and one row per moment; ``InputError`` if it is none."""
-    header, rows = _rows(path)
-    return _windows(_numbers(rows, [i for i, name in enumerate(header) if name], path, shape), shape)
-
-
-def _folder(folder: Path, shape: tuple[int, int, int]) -> Iterator[tuple[Array, str]]:
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not classes:
-        raise InputError(f"{folder} has no folders, but one per label, with images or .csv files in it, was expected")
-    for entry in classes:
-        images, recordings = image_files(entry), sorted(entry.glob("*.csv"))
-        if not images and not recordings:
-            raise InputError(f"{entry} has neither images nor .csv files; put some there, or remove the folder")
-        for path in images:
-            yield load_image(path, shape=shape), entry.name
-        for path in recordings:
-            yield from ((window, entry.name) for window in read_recording(path, shape=shape))
-
-
-def _table(path: Path, shape: tuple[int, int, int]) -> Iterator[tuple[Array, str]]:
-    header, rows = _rows(path)
-    if "label" not in header:
-        raise InputError(f"{path} has columns {', '.join(header)}, but one named label was expected")
-    labels = [row[header.index("label")] for row in rows]
-    if "file" in header:
-        for row, label in zip(rows, labels, strict=True):
-            yield load_image(path.parent / row[header.index("file")], shape=shape), label
-        return
-    values = _numbers(rows, [i for i, name in enumerate(header) if name not in ("", "label")], path, shape)
-    start = 0
-    for end in range(1, len(labels) + 1):
-        if end == len(labels) or labels[end] != labels[start]:
-            yield from ((window, labels[start]) for window in _windows(values[start:end], shape))
-            start = end
-
-
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a CSV file, all rows of the header's length."""
-    data = files.read_bytes(path, limit=SIZE_LIMIT, error=InputError, what="CSV file")
-    try:
-        rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as problem:
-        raise InputError(f"{path} is not a CSV file in UTF-8: {problem}") from None
-    rows = [row for row in rows if row]
-    if len(rows) < 2:
-        raise InputError(f"{path} has {len(rows)} rows, but a header and at least one more were expected")
-    header, *rest = rows
-    for number, row in enumerate(rest, start=2):
-        if len(row) != len(header):
-            raise InputError(f"{path}, row {number}, has {len(row)} fields, but the header has {len(header)}")
-    return [name.strip() for name in header], rest
-
-
-def _numbers(rows: Sequence[Sequence[str]], columns: Sequence[int], path: Path, shape: tuple[int, int, int]) -> Array:
-    """Chosen columns as numbers, shape (moments, channels), float32."""
-    channels, height, _ = shape
-    if height != 1:
-        raise InputError(
-            f"{path} holds rows of numbers, but this network's samples are images of {height} rows; give image files"
-        )
-    if len(columns) != channels:
-        raise InputError(f"{path} has {len(columns)} columns of numbers, but the network has {channels} channels")
-    try:
-        return np.array([[row[i] for i in columns] for row in rows], dtype=np.float64).astype(np.float32)
-    except ValueError:
-        for number, row in enumerate(rows, start=2):
-            for i in columns:
-                try:
-                    float(row[i])
-                except ValueError:
-                    raise InputError(
-                        f"{path}, row {number}, holds {row[i][:40]!r}, but a number was expected"
-                    ) from None
-        raise
-
-
-def _windows(values: Array, shape: tuple[int, int, int]) -> Iterator[Array]:
-    """(moments, channels) cut into windows (channels, 1, width)."""
-    width = shape[2]
-    for start in range(0, len(values) - width + 1, width):
-        yield np.ascontiguousarray(values[start : start + width].T[:, None, :])
-
-
-def read_arrays(path: Path) -> dict[str, Array]:
-    """The arrays ``x`` and ``labels`` of an .npz file, those that it has; ``InputError`` if they cannot be read without pickle."""
-    data = files.read_bytes(path, limit=SIZE_LIMIT, error=InputError, what="file of arrays")
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in ("x", "labels") if name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, TypeError) as problem:
-        raise InputError(f"{path} cannot be read as numpy arrays: {problem}") from None
-
-
-def _arrays(path: Path) -> Labelled:
-    arrays = read_arrays(path)
+def read_labelled_arrays(
+    path: Path, arrays: dict[str, Array], *, shape: tuple[int, int, int], account: Account
+) -> Labelled:
+    """Samples and labels of an .npz file, as ``read_arrays`` has read it; ``InputError`` if they do not belong together."""
     if not {"x", "labels"} <= set(arrays):
         raise InputError(f"{path} has no arrays x and labels; write it with numpy.savez(path, x=..., labels=...)")
     x, labels = arrays["x"], arrays["labels"]
@@ -179,4 +85,42 @@ def _arrays(path: Path) -> Labelled:
         raise InputError(
             f"{path} holds labels of shape {labels.shape}, {labels.dtype}, for samples of shape {x.shape}, but one text or number per sample was expected"
         )
-    return Labelled(x, tuple(str(label) for label in labels.tolist()))
+    names = Names()
+    named = tuple(names.add(str(label), f"sample {i} of {path}") for i, label in enumerate(labels.tolist()))
+    samples = checked_samples(x, shape, where=f" of {path}")
+    account.take("sample", len(samples), files=1)
+    account.classes.update(named)
+    return Labelled(samples, named, account)
+
+
+def _folder(
+    folder: Path, shape: tuple[int, int, int], account: Account, skip_short: bool
+) -> Iterator[tuple[Array, str]]:
+    listing, recordings = Listing(folder, account), Recordings(shape, account, skip_short=skip_short)
+    classes = listing.classes(folder)
+    if not classes:
+        raise InputError(f"{folder} has no folders, but one per label, with images or .csv files in it, was expected")
+    files = {}
+    for label, place in classes.items():
+        files[label] = sort_out(listing.below(place), shape=shape, account=account)
+        if not files[label]:
+            advice = account.advice()
+            raise InputError(
+                f"{place} has neither images nor .csv files that can be samples of shape {shape}; put some there, or remove the folder{advice}"
+            )
+    for label, members in files.items():
+        for samples in read_files(members, shape=shape, account=account, recordings=recordings, label=label):
+            yield samples, label
+    recordings.close()
+
+
+def _table(path: Path, shape: tuple[int, int, int], account: Account, skip_short: bool) -> Iterator[tuple[Array, str]]:
+    table = Table(path)
+    if column_of(table, "label") is None:
+        raise InputError(f"{path} has columns {', '.join(table.header)[:200]}, but one named label was expected")
+    if column_of(table, "file") is not None:
+        yield from read_table_images(table, shape=shape, account=account)
+        return
+    recordings = Recordings(shape, account, skip_short=skip_short)
+    yield from recordings.read(table)
+    recordings.close()

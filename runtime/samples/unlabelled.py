@@ -1,7 +1,7 @@
 """Samples of a stream from a user's files, with labels only where these happen to be known: adaptation never sees them.
 
-    folder/*.png, folder/*.csv    one image per sample, or recordings, in the order of their names
-    samples.csv                   one column per channel, one row per moment
+    folder/*.png, folder/*.csv    one image per sample, or recordings, in the order of their names, subfolders included
+    samples.csv                   one column per channel, one row per moment; or a column "file" of images
     samples.npz                   an array "x", shape (n, channels, height, width)
 
 and every form of ``labelled.py``, whose labels then say how much was right. Recordings are cut into windows as there.
@@ -10,14 +10,19 @@ and every form of ``labelled.py``, whose labels then say how much was right. Rec
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
-from isoform.runtime import files
 from isoform.runtime.errors import InputError
-from isoform.runtime.samples.images import load_image
-from isoform.runtime.samples.labelled import SIZE_LIMIT, image_files, read_arrays, read_labelled, read_recording
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.arrays import read_arrays
+from isoform.runtime.samples.checked import checked_samples
+from isoform.runtime.samples.collected import Collected
+from isoform.runtime.samples.labelled import Labelled, read_labelled, read_labelled_arrays
+from isoform.runtime.samples.listing import Listing
+from isoform.runtime.samples.reading import read_files, read_table_images, sort_out
+from isoform.runtime.samples.recordings import Recordings, column_of
+from isoform.runtime.samples.tables import Table
 from isoform.runtime.spec import Array
 
 __all__ = ["Stream", "read_stream"]
@@ -31,49 +36,63 @@ class Stream:
     """Shape (n, channels, height, width), float32."""
     labels: tuple[str, ...] | None
     """n names, for counting what is right; None if nobody knows."""
+    account: Account = dataclasses.field(default_factory=Account, compare=False)
+    """What was taken and what was left out."""
 
 
-def read_stream(path: Path, *, shape: tuple[int, int, int]) -> Stream:
+def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = False) -> Stream:
     """Read samples.
 
     Args:
         path: A folder, a .csv or an .npz file, as above.
         shape: Channels, height, width of the network's samples.
+        skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
 
     Raises:
-        InputError: If there is nothing there, or a file is malformed; names the file, and the row where there is one.
+        InputError: If there is nothing there, or a file is malformed; names the file, and the line where there is one.
     """
+    account, ending = Account(), path.suffix.lower()
     if path.is_dir():
-        images, recordings = image_files(path), sorted(path.glob("*.csv"))
-        if not images and not recordings:
-            return _labelled(path, shape)
-        samples = [load_image(image, shape=shape) for image in images]
-        samples += [window for recording in recordings for window in read_recording(recording, shape=shape)]
-        return _stream(path, samples, shape)
-    if path.suffix == ".npz":
-        return _arrays(path, shape)
-    if path.suffix == ".csv":
-        header = files.read_bytes(path, limit=SIZE_LIMIT, error=InputError, what="CSV file").split(b"\n", 1)[0]
-        if b"label" not in [name.strip().strip(b'"') for name in header.removeprefix(b"\xef\xbb\xbf").split(b",")]:
-            return _stream(path, list(read_recording(path, shape=shape)), shape)
-    return _labelled(path, shape)
+        if _is_stream(path, shape):
+            recordings = Recordings(shape, account)
+            files = sort_out(Listing(path, account).below(path), shape=shape, account=account)
+            return _stream(
+                path, read_files(files, shape=shape, account=account, recordings=recordings, label=""), shape, account
+            )
+    elif ending == ".npz":
+        arrays = read_arrays(path, account)
+        if "labels" in arrays:
+            return _with_labels(read_labelled_arrays(path, arrays, shape=shape, account=account))
+        if "x" not in arrays:
+            raise InputError(f"{path} has no array x; write it with numpy.savez(path, x=...)")
+        x = checked_samples(arrays["x"], shape, where=f" of {path}")
+        account.take("sample", len(x), files=1)
+        return Stream(x, None, account)
+    elif ending == ".csv":
+        table = Table(path)
+        if column_of(table, "label") is None:
+            if column_of(table, "file") is not None:
+                images = read_table_images(table, shape=shape, account=account)
+                return _stream(path, (image for image, _ in images), shape, account)
+            windows = Recordings(shape, account).read(table, "")
+            return _stream(path, (x for x, _ in windows), shape, account)
+    return _with_labels(read_labelled(path, shape=shape, skip_short=skip_short))
 
 
-def _stream(path: Path, samples: list[Array], shape: tuple[int, int, int]) -> Stream:
-    if not samples:
+def _is_stream(folder: Path, shape: tuple[int, int, int]) -> bool:
+    """Whether samples lie directly in the folder, and not in a folder per label."""
+    aside = Account()
+    return bool(sort_out(Listing(folder, aside).level(folder)[1], shape=shape, account=aside))
+
+
+def _stream(path: Path, found: Iterable[Array], shape: tuple[int, int, int], account: Account) -> Stream:
+    collected = Collected(shape)
+    for samples in found:
+        collected.add(samples)
+    if not len(collected):
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows")
-    return Stream(np.stack(samples), None)
+    return Stream(collected.array(), None, account)
 
 
-def _labelled(path: Path, shape: tuple[int, int, int]) -> Stream:
-    found = read_labelled(path, shape=shape)
-    return Stream(found.x, found.labels)
-
-
-def _arrays(path: Path, shape: tuple[int, int, int]) -> Stream:
-    arrays = read_arrays(path)
-    if "labels" in arrays:
-        return _labelled(path, shape)
-    if "x" not in arrays:
-        raise InputError(f"{path} has no array x; write it with numpy.savez(path, x=...)")
-    return Stream(arrays["x"], None)
+def _with_labels(found: Labelled) -> Stream:
+    return Stream(found.x, found.labels, found.account)
