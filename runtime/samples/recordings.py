@@ -7,6 +7,8 @@ what is left at the end of a recording is counted. Columns of times or row numbe
 from __future__ import annotations
 
 import array
+import contextlib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -148,40 +150,44 @@ class _Numbers:
         self._table, self._columns = table, columns
         self._point: str | None = None
         self._comma: str | None = None
-        self._grouped: str | None = None
+        self._decimal = False
 
     def read(self, line: int, row: Sequence[str], into: array.array[float]) -> None:
         """Append the channels of one row."""
-        for place in self._columns:
-            cell = row[place]
-            try:
-                value = float(cell)
-            except ValueError:
-                value = self._with_comma(cell)
-            else:
-                if "." in cell and self._point is None:
-                    self._point = self._where(line, row, place)
-            if not -LARGEST <= value <= LARGEST or "_" in cell:
-                raise InputError(
-                    f"{self._where(line, row, place)}, but a finite number was expected; fill the gap or cut the recording there"
-                )
-            if self._comma is None and "," in cell:
-                self._comma = self._where(line, row, place)
-            if self._grouped is None and "," in cell and not THOUSANDS.fullmatch(cell):
-                self._grouped = cell
-            into.append(value)
+        cells = [row[place] for place in self._columns]
+        text = "".join(cells)
+        try:
+            values = list(map(float, cells))
+        except ValueError:
+            values = [math.nan]
+        plain = "_" not in text and all(-LARGEST <= value <= LARGEST for value in values)
+        if not plain or ("." in text and self._point is None):
+            values = [self._number(line, row, place) for place in self._columns]
+        into.extend(values)
+
+    def _number(self, line: int, row: Sequence[str], place: int) -> float:
+        """One field, which need not be a plain number."""
+        cell, value = row[place], math.nan
+        with contextlib.suppress(ValueError):
+            value = float(cell)
+            if "." in cell:
+                self._point = self._point or self._where(line, row, place)
+        if self._table.separator != "," and DECIMAL_COMMA.fullmatch(cell):
+            value = float(cell.replace(",", "."))
+            self._comma = self._comma or self._where(line, row, place)
+            self._decimal = self._decimal or not THOUSANDS.fullmatch(cell)
+        if not -LARGEST <= value <= LARGEST or "_" in cell:
+            raise InputError(
+                f"{self._where(line, row, place)}, but a finite number was expected; fill the gap or cut the recording there"
+            )
+        return value
 
     def check(self) -> None:
         """Refuse what can be read in two ways: commas and points, or commas that all could part thousands."""
         if self._comma is not None and self._point is not None:
             raise InputError(f"{self._comma} and {self._point}; use a decimal point, or a decimal comma, throughout")
-        if self._comma is not None and self._grouped is None:
+        if self._comma is not None and not self._decimal:
             raise InputError(f"{self._comma}, which could be a decimal comma or thousands; use decimal points")
-
-    def _with_comma(self, cell: str) -> float:
-        if self._table.separator != "," and DECIMAL_COMMA.fullmatch(cell):
-            return float(cell.replace(",", "."))
-        return float("nan")
 
     def _where(self, line: int, row: Sequence[str], place: int) -> str:
         line = self._table.line_of(line, row, place)
