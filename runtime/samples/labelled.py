@@ -28,7 +28,7 @@ from isoform.runtime.samples.recordings import Recordings, column_of
 from isoform.runtime.samples.tables import Table
 from isoform.runtime.spec import Array
 
-__all__ = ["Labelled", "read_labelled", "read_labelled_arrays"]
+__all__ = ["Labelled", "read_labelled", "read_labelled_arrays", "samples_of_array"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +87,17 @@ def read_labelled_arrays(
         )
     names = Names()
     named = tuple(names.add(str(label), f"sample {i} of {path}") for i, label in enumerate(labels.tolist()))
+    account.classes.update(named)
+    return Labelled(samples_of_array(path, x, shape=shape, account=account), named, account)
+
+
+def samples_of_array(path: Path, x: Array, *, shape: tuple[int, int, int], account: Account) -> Array:
+    """The samples of an array, float32; ``InputError`` if it has another shape or holds a number that is not finite."""
     samples = checked_samples(x, shape, where=f" of {path}")
     account.take("sample", len(samples), files=1)
-    account.classes.update(named)
-    return Labelled(samples, named, account)
+    if shape[0] in (1, 3) and shape[1] > 1 and samples.max(initial=0) > 2:
+        account.note(f"x goes up to {samples.max():g}, but images that are read from files are 0 to 1")
+    return samples
 
 
 def _folder(

@@ -24,7 +24,8 @@ from isoform.runtime.spec import Array
 __all__ = ["Recordings", "column_of"]
 
 NO_CHANNEL = re.compile(
-    r"|unnamed: \d+|index|(unix|epoch|utc|local)?[ _]?(date|time|date[ _]?time|time[ _]?stamp)[ _]?(n|u|µ|m)?(s|sec|seconds)?([ _]?[\[(].*[\])])?",
+    r"|unnamed: \d+|index|(seconds?[ _])?elapsed([ _](time|seconds?|m?s))?"
+    r"|(unix|epoch|utc|local)?[ _]?(date|time|date[ _]?time|time[ _]?stamp)[ _]?[numµ]?(s|sec|seconds)?([ _]?[\[(].*[\])])?",
     re.IGNORECASE,
 )
 """Names of columns that count rows or tell the time."""

@@ -16,9 +16,8 @@ from pathlib import Path
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
-from isoform.runtime.samples.checked import checked_samples
 from isoform.runtime.samples.collected import Collected
-from isoform.runtime.samples.labelled import Labelled, read_labelled, read_labelled_arrays
+from isoform.runtime.samples.labelled import Labelled, read_labelled, read_labelled_arrays, samples_of_array
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.reading import read_files, read_table_images, sort_out
 from isoform.runtime.samples.recordings import Recordings, column_of
@@ -65,9 +64,7 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
             return _with_labels(read_labelled_arrays(path, arrays, shape=shape, account=account))
         if "x" not in arrays:
             raise InputError(f"{path} has no array x; write it with numpy.savez(path, x=...)")
-        x = checked_samples(arrays["x"], shape, where=f" of {path}")
-        account.take("sample", len(x), files=1)
-        return Stream(x, None, account)
+        return Stream(samples_of_array(path, arrays["x"], shape=shape, account=account), None, account)
     elif ending == ".csv":
         table = Table(path)
         if column_of(table, "label") is None:

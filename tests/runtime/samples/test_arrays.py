@@ -44,7 +44,9 @@ def test_sound_archives(x, method, tmp_path) -> None:
     archive(tmp_path / "a.NPZ", entries, method)
     found = read_labelled(tmp_path / "a.NPZ", shape=SHAPE)
     assert np.array_equal(found.x, X)
-    assert found.account.sentence() == "2 samples in 2 classes; left out: 2 other arrays"
+    assert found.account.sentence() == (
+        "2 samples in 2 classes; left out: 2 other arrays; x goes up to 31, but images that are read from files are 0 to 1"
+    )
 
 
 BAD = {

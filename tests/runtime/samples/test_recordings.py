@@ -1,7 +1,10 @@
 """Recordings as spreadsheets, pandas and numpy write them: read right, or refused with the line that an editor shows."""
 
+import itertools
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.labelled import read_labelled
@@ -47,6 +50,7 @@ def write(path, content) -> None:
         lines() + ",\n,\n",
         lines().replace("2.5", '" 2.5"'),
     ],
+    ids=itertools.count(),
 )  # fmt: skip
 def test_one_table_in_many_forms(content, tmp_path) -> None:
     """Every way in which programs write the same numbers gives the same window."""
@@ -83,6 +87,7 @@ def test_one_table_in_many_forms(content, tmp_path) -> None:
         (b"PK\x03\x04" + bytes(range(256)), "a.csv"),
         ("x,y\n" + "9" * 200_000 + ",1\n", "field larger than field limit"),
     ],
+    ids=itertools.count(),
 )
 def test_what_could_be_read_wrong_is_refused(content, message, tmp_path) -> None:
     """One line with the file, the line as an editor counts it, and the column."""
@@ -132,8 +137,6 @@ def test_a_class_never_vanishes(form, tmp_path) -> None:
 
 def test_the_images_of_a_table(tmp_path) -> None:
     """Labels of a table may be in capitals and have spaces around them; a stream's table of images needs none."""
-    from PIL import Image
-
     Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "a.png")
     write(tmp_path / "a.csv", "File;Label\na.png; yes\n")
     assert read_labelled(tmp_path / "a.csv", shape=(1, 4, 4)).labels == ("yes",)
