@@ -69,8 +69,8 @@ def plugged(ending: str) -> bool:
         return True
     try:
         plugin = importlib.import_module(module)
-    except ImportError:
+        if name == "HEIF":
+            plugin.register_heif_opener()
+    except Exception:  # whatever somebody else's package raises, it is of no use here
         return False
-    if name == "HEIF":
-        plugin.register_heif_opener()
     return True

@@ -154,7 +154,7 @@ class _Numbers:
         self._decimal = False
 
     def read(self, line: int, row: Sequence[str], into: array.array[float]) -> None:
-        """Append the channels of one row."""
+        """Append the channels of one row; ``InputError`` if one is no finite number."""
         cells = [row[place] for place in self._columns]
         text = "".join(cells)
         try:
@@ -184,7 +184,7 @@ class _Numbers:
         return value
 
     def check(self) -> None:
-        """Refuse what can be read in two ways: commas and points, or commas that all could part thousands."""
+        """``InputError`` if the numbers can be read in two ways: commas and points, or commas that all could part thousands."""
         if self._comma is not None and self._point is not None:
             raise InputError(f"{self._comma} and {self._point}; use a decimal point, or a decimal comma, throughout")
         if self._comma is not None and not self._decimal:
