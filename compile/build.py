@@ -62,7 +62,7 @@ def compile_bundle(
         raise CompileError(f"max_drop_points is {max_drop_points}, but a number of points was expected")
     # Whatever state compiled/ is in: compiling is how one repairs it.
     bundle = Bundle.load(path, with_compiled=False)
-    tests = _datasets(bundle, data)
+    tests = _datasets(bundle, data, progress)
     signatures = {task: snap(signature, tau=tau) for task, signature in bundle.signatures.items()}
     portable = portable_graph(bundle.spec, template=bundle.digest)
     training = training_graphs(bundle.spec)
@@ -89,7 +89,7 @@ def compile_bundle(
     return content
 
 
-def _datasets(bundle: Bundle, data: Path | None) -> Mapping[str, Dataset]:
+def _datasets(bundle: Bundle, data: Path | None, progress: Callable[[str], None]) -> Mapping[str, Dataset]:
     recipe_json = bundle.training.get("recipe")
     if not isinstance(recipe_json, dict):
         raise CompileError(
@@ -100,6 +100,8 @@ def _datasets(bundle: Bundle, data: Path | None) -> Mapping[str, Dataset]:
         raise CompileError(f"{bundle.path} does not say what data it was trained on; write it with 'isoform train'")
     recipe = Recipe.from_json(recipe_json, where=f"{bundle.path / 'bundle.json'}, recipe")
     datasets = {task: load_task(entry, recipe.data, root=data) for task, entry in recipe.tasks.items()}
+    for task, dataset in datasets.items():
+        progress(f"samples of {task}: {dataset.account.sentence()}")
     for task in bundle.signatures:
         if task not in datasets or datasets[task].digest() != digests.get(task):
             raise CompileError(

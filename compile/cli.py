@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from isoform.runtime.samples.names import text_of
+
 __all__ = ["add_arguments_compile", "run_compile"]
 
 
@@ -41,5 +43,7 @@ def run_compile(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     print_report(content)
     print(
-        json.dumps({"compiled": str(arguments.bundle / "compiled"), "mean_top1_percent": content["mean_top1_percent"]})
+        json.dumps(
+            {"compiled": text_of(arguments.bundle / "compiled"), "mean_top1_percent": content["mean_top1_percent"]}
+        )
     )

@@ -16,6 +16,7 @@ import numpy as np
 from isoform.runtime import files
 from isoform.runtime.bar import Bar
 from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.samples.names import text_of
 
 __all__ = ["add_arguments_adapt", "run_adapt"]
 
@@ -44,6 +45,11 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
         "--journal", type=Path, help="a folder for every update, to go on from or back to; a second run goes on there"
     )
     parser.add_argument("--history", type=Path, help="a .json file for what happened, which 'isoform figure' draws")
+    parser.add_argument(
+        "--skip-short",
+        action="store_true",
+        help="go on without a class whose recordings are all shorter than a window (default: refuse)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the order and of what the method draws (default: 0)")
     parser.add_argument("--threads", type=int, default=1, help="threads, 0 for ONNX Runtime's choice (default: 1)")
     parser.epilog = (
@@ -58,7 +64,8 @@ def run_adapt(arguments: argparse.Namespace) -> int:
     from isoform.runtime.inheritance import reduced
     from isoform.runtime.learn.labels import check_numbers
     from isoform.runtime.runtime import Runtime
-    from isoform.runtime.unlabelled import read_stream
+    from isoform.runtime.samples.names import as_known
+    from isoform.runtime.samples.unlabelled import read_stream
 
     if arguments.seed < 0:
         raise UsageError(f"--seed is {arguments.seed}, but 0 or more was expected")
@@ -70,15 +77,19 @@ def run_adapt(arguments: argparse.Namespace) -> int:
     started, stopped = time.monotonic(), False
     with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime, Bar() as bar:
         start = choose_signature(runtime, task=arguments.task, file=arguments.signature)
-        data = read_stream(arguments.data, shape=runtime.bundle.spec.input_shape)
+        data = read_stream(arguments.data, shape=runtime.bundle.spec.input_shape, skip_short=arguments.skip_short)
         names = runtime.labels(start)
-        known = data.labels is not None and set(data.labels) <= set(names)
-        if data.labels is not None and data.numbers:
-            check_numbers(data.labels, names, where=str(arguments.data))
+        labels = None if data.labels is None else as_known(data.labels, names)
+        if labels is not None and data.numbers:
+            check_numbers(labels, names, where=str(arguments.data))
+        known = labels is not None and set(labels) <= set(names)
+        if labels is not None and not known:
+            other = sorted(set(labels) - set(names))[0]
+            data.account.note(f"label {other!r} is none of the classes, so what is right is not counted")
         adapter = runtime.adapter(start, method=arguments.method, seed=arguments.seed, directory=arguments.journal)
         x = runtime.checked(data.x)
         order = np.arange(len(x)) if arguments.in_order else np.random.default_rng(arguments.seed).permutation(len(x))
-        names_in_order = np.array(data.labels) if known else None
+        names_in_order = np.array(labels) if known else None
         calls: list[dict[str, Any]] = []
         during = before = done = 0
         try:
@@ -113,10 +124,10 @@ def run_adapt(arguments: argparse.Namespace) -> int:
     signature.save(arguments.output)
     happened = collections.Counter(call["event"] for call in calls)
     summary: dict[str, Any] = {
-        "signature": str(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()), "start": start.digest,
+        "signature": text_of(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()), "start": start.digest,
         "task": signature.task, "method": arguments.method, "samples": done, "blank": blank, "events": dict(sorted(happened.items())),
         "accuracy": {"before": round(before / done, 6), "during": round(during / done, 6)} if known and done else None,
-        "stopped": "ctrl-c" if stopped else None, "seconds": round(time.monotonic() - started, 3),
+        "data": data.account.to_json(), "stopped": "ctrl-c" if stopped else None, "seconds": round(time.monotonic() - started, 3),
     }  # fmt: skip
     if arguments.history is not None:
         files.write_bytes(arguments.history, files.canonical_json({"what": "adaptation", **summary, "calls": calls}))
@@ -127,6 +138,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         text += f"; {blank} without content taught nothing"
     if summary["accuracy"]:
         text += f"; {100 * before / done:.1f} -> {100 * during / done:.1f} % right along the way"
+    print(f"{text_of(arguments.data)}: {data.account.sentence()}", file=sys.stderr)
     print(text, file=sys.stderr)
     print(json.dumps(summary))
     return 130 if stopped else 0

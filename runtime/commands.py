@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from isoform.runtime import files, tensors
 from isoform.runtime.errors import EngineError, InputError, UsageError
 from isoform.runtime.mixture import softmax
+from isoform.runtime.samples.names import text_of
 from isoform.runtime.signature import Signature
 
 __all__ = [
@@ -33,7 +35,7 @@ def add_arguments_predict(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="IMAGE",
-        help="image files; another size is resized, colours become the bundle's channels",
+        help="image files, or folders of them; another size is resized, colours become the bundle's channels",
     )
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--task", help="whose base signature to use; may be left out when the bundle has one task")
@@ -47,8 +49,9 @@ def add_arguments_predict(parser: argparse.ArgumentParser) -> None:
 
 def run_predict(arguments: argparse.Namespace) -> None:
     """Predict on image files; one JSON object per image on stdout, in the order given."""
-    from isoform.runtime.images import load_image
     from isoform.runtime.runtime import Runtime
+    from isoform.runtime.samples.account import Account
+    from isoform.runtime.samples.named_images import read_images
 
     if arguments.top < 1:
         raise UsageError(f"--top is {arguments.top}, but 1 or more was expected")
@@ -56,15 +59,16 @@ def run_predict(arguments: argparse.Namespace) -> None:
         signature = choose_signature(runtime, task=arguments.task, file=arguments.signature)
         labels = runtime.labels(signature)
         shape = runtime.bundle.spec.input_shape
-        x = np.stack([load_image(path, shape=shape) for path in arguments.images])
+        account = Account()
+        x, paths = read_images(arguments.images, shape=shape, account=account)
         probabilities = softmax(runtime.predict(x, signature))
-    for path, row in zip(arguments.images, probabilities, strict=True):
+    for path, row in zip(paths, probabilities, strict=True):
         order = np.argsort(-row, kind="stable")[: arguments.top]
         best = [{"label": labels[i], "probability": round(float(row[i]), 6)} for i in order]
         print(
             json.dumps(
                 {
-                    "image": str(path),
+                    "image": text_of(path),
                     "label": labels[order[0]],
                     "top": best,
                     "task": signature.task,
@@ -72,6 +76,7 @@ def run_predict(arguments: argparse.Namespace) -> None:
                 }
             )
         )
+    print(account.sentence(), file=sys.stderr)
 
 
 def choose_signature(runtime: Any, *, task: str | None, file: Path | None) -> Signature:
@@ -157,7 +162,7 @@ def _describe_bundle(path: Path) -> dict[str, Any]:
     from isoform.runtime.bundle import Bundle
 
     bundle = Bundle.load(path)
-    sizes = {str(file.relative_to(path)): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
+    sizes = {text_of(file.relative_to(path)): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
     return {
         "what": "bundle", "template": bundle.digest, "network": bundle.spec.to_json(),
         "tasks": {task: describe_signature(signature) for task, signature in bundle.signatures.items()},

@@ -39,7 +39,11 @@ __all__ = [
 
 
 class IsoformError(Exception):
-    """The root: catch this to catch everything isoform raises on purpose."""
+    """The root: catch this to catch everything isoform raises on purpose. Its text is one printable line."""
+
+    def __str__(self) -> str:
+        """The message; line breaks and bytes that are no text, as in odd file names, are escaped."""
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__())
 
 
 class UsageError(IsoformError):

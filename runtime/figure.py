@@ -21,6 +21,7 @@ from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import UsageError
 from isoform.runtime.extras import needs
 from isoform.runtime.mixture import softmax
+from isoform.runtime.samples.names import text_of
 from isoform.runtime.signature import Signature
 from isoform.runtime.stream_figure import draw_stream, read_history
 
@@ -56,7 +57,7 @@ def run_figure(arguments: argparse.Namespace) -> None:
     bundle = Bundle.load(arguments.bundle)
     chosen = {task: bundle.signatures[task] if arguments.trained else bundle.base(task) for task in bundle.signatures}
     for path in arguments.signature:
-        name = path.stem
+        name = text_of(path.stem).replace("$", r"\$")  # else matplotlib reads a formula
         while name in chosen:
             name += "′"
         chosen[name] = Signature.load(path)

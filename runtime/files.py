@@ -29,7 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from isoform.runtime.errors import IsoformError
 
@@ -37,7 +37,7 @@ from isoform.runtime.errors import IsoformError
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 __all__ = [
-    "canonical_json", "hold", "is_left_over", "read_bytes", "read_json", "replace_directory", "set_aside", "write_bytes",
+    "canonical_json", "hold", "is_left_over", "open_file", "read_bytes", "read_json", "replace_directory", "set_aside", "write_bytes",
 ]  # fmt: skip
 
 TRIES = 100
@@ -54,19 +54,33 @@ def read_bytes(path: Path, *, limit: int, error: type[IsoformError], what: str) 
     Raises:
         IsoformError: Of the class ``error``, if the file is missing, unreadable, not a file, or larger than the limit.
     """
+    with open_file(path, limit=limit, error=error, what=what) as file:
+        try:
+            return file.read(os.fstat(file.fileno()).st_size)
+        except OSError as problem:
+            raise error(f"{what} {path} cannot be read: {problem.strerror or problem}") from None
+
+
+def open_file(path: Path, *, limit: int, error: type[IsoformError], what: str) -> BinaryIO:
+    """Open a regular file of at most ``limit`` bytes for reading, never waiting for it; errors as in ``read_bytes``."""
     try:
         # Not blocking: opening a pipe would wait for a writer, for ever if there is none.
-        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise error(f"{what} {path} cannot be read: it is not a regular file")
-            if found.st_size > limit:
-                raise error(f"{what} {path} is larger than the {limit:,} bytes that such a file may have")
-            return file.read(found.st_size)
+        file = open(path, "rb", opener=_not_blocking)  # noqa: SIM115 - the caller closes it
     except FileNotFoundError:
         raise error(f"{what} {path} does not exist") from None
     except (OSError, ValueError) as problem:
         raise error(f"{what} {path} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
+    found = os.fstat(file.fileno())
+    if stat.S_ISREG(found.st_mode) and found.st_size <= limit:
+        return file
+    file.close()
+    if stat.S_ISREG(found.st_mode):
+        raise error(f"{what} {path} is larger than the {limit:,} bytes that such a file may have")
+    raise error(f"{what} {path} cannot be read: it is not a regular file")
+
+
+def _not_blocking(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_json(path: Path, *, limit: int, error: type[IsoformError], what: str) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from isoform.runtime.bar import Bar
 from isoform.runtime.errors import UsageError
+from isoform.runtime.samples.names import text_of
 
 if TYPE_CHECKING:
     from isoform.runtime.learn.outcome import Report
@@ -48,6 +49,11 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the data's labels are not the bundle's: learn a logits layer for them",
     )
+    parser.add_argument(
+        "--skip-short",
+        action="store_true",
+        help="go on without a class whose recordings are all shorter than a window (default: refuse)",
+    )
     parser.add_argument("--float16", action="store_true", help="write the numbers in half the bytes")
     parser.add_argument(
         "--steps", type=int, default=300, help="at most so many steps per fit (default: 300; most end sooner)"
@@ -63,9 +69,9 @@ def run_personalize(arguments: argparse.Namespace) -> int:
     """Fit, write the file, and say as JSON on stdout what it is worth. 130 after Ctrl-C, with the best so far written."""
     from isoform.runtime.commands import choose_signature
     from isoform.runtime.inheritance import reduced
-    from isoform.runtime.labelled import read_labelled
     from isoform.runtime.learn.labels import check_numbers
     from isoform.runtime.runtime import Runtime
+    from isoform.runtime.samples.labelled import read_labelled
 
     if arguments.seed < 0:
         raise UsageError(f"--seed is {arguments.seed}, but 0 or more was expected")
@@ -79,7 +85,7 @@ def run_personalize(arguments: argparse.Namespace) -> int:
 
         chosen = arguments.task is not None or arguments.signature is not None
         start = choose_signature(runtime, task=arguments.task, file=arguments.signature) if chosen else None
-        data = read_labelled(arguments.data, shape=runtime.bundle.spec.input_shape)
+        data = read_labelled(arguments.data, shape=runtime.bundle.spec.input_shape, skip_short=arguments.skip_short)
         classes = sorted(set(data.labels)) if arguments.new_labels else None
         if data.numbers and classes is None:
             for base in [start] if start is not None else map(runtime.signature, runtime.tasks):
@@ -96,6 +102,7 @@ def run_personalize(arguments: argparse.Namespace) -> int:
     if arguments.float16:
         signature = signature.replace(precision="float16", parent=signature.parent)
     signature.save(arguments.output)
+    print(f"{text_of(arguments.data)}: {data.account.sentence()}", file=sys.stderr)
     print(f"{arguments.output}: {outcome.sentence()}", file=sys.stderr)
     scores = {
         when: {
@@ -105,10 +112,10 @@ def run_personalize(arguments: argparse.Namespace) -> int:
         for when, score in (("before", outcome.before), ("after", outcome.after))
     }
     summary = {
-        "signature": str(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()),
+        "signature": text_of(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()),
         "start": outcome.start.digest, "task": signature.task, "samples": len(data.labels), "improved": outcome.improved,
         "held_back": outcome.held_back, **scores, "steps": outcome.steps, "statistics": outcome.statistics,
-        "stopped": outcome.stopped or None, "seconds": round(outcome.seconds, 3),
+        "data": data.account.to_json(), "stopped": outcome.stopped or None, "seconds": round(outcome.seconds, 3),
     }  # fmt: skip
     print(json.dumps(summary))
     return 130 if outcome.stopped == "ctrl-c" else 0

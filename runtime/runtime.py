@@ -15,10 +15,10 @@ from isoform.runtime.batches import in_groups, in_slices, one_each, slice_sample
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.engine import OnnxEngine
 from isoform.runtime.errors import EngineError, InputError, UsageError
-from isoform.runtime.incoming import checked_samples
 from isoform.runtime.plan_cache import cached_plan
 from isoform.runtime.planned import PlanEngine
 from isoform.runtime.reference import reference_logits
+from isoform.runtime.samples.checked import checked_samples
 from isoform.runtime.sessions import require_version
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from isoform.runtime import files
 from isoform.runtime.errors import UsageError
 from isoform.runtime.extras import needs
+from isoform.runtime.samples.names import text_of
 from isoform.train.recipe import override_fields, read_recipe, recipe_names
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
     if arguments.fresh:
         checkpoint.unlink(missing_ok=True)
     datasets = {name: load_task(task, recipe.data, root=arguments.data) for name, task in recipe.tasks.items()}
+    for name, dataset in datasets.items():
+        print(f"task {name}: {dataset.account.sentence()}", file=sys.stderr)
     counts = ", ".join(f"{name} {len(dataset.train.labels):,}" for name, dataset in datasets.items())
     print(
         f"training {len(datasets)} tasks ({counts} samples) for {recipe.steps} steps; Ctrl-C is safe, the same command goes on",
@@ -98,7 +101,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
         bundle.write(directory)
     checkpoint.unlink(missing_ok=True)
     summary = {
-        "bundle": str(arguments.output), "template": bundle.digest, "test_accuracy": bundle.training["test_accuracy"],
+        "bundle": text_of(arguments.output), "template": bundle.digest, "test_accuracy": bundle.training["test_accuracy"],
         "mean_max_xi": bundle.training["mean_max_xi"], "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
     print(json.dumps(summary))

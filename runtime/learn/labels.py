@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from isoform.runtime.errors import InputError
+from isoform.runtime.samples.names import as_known, hint
 from isoform.runtime.spec import Array
 
 __all__ = ["check_numbers", "label_indices", "label_names"]
@@ -80,10 +81,12 @@ def check_numbers(labels: Sequence[str], names: Sequence[str], *, where: str) ->
 def _found(texts: Sequence[str], names: Sequence[str]) -> list[int]:
     """Places of names among the classes."""
     known = {name: index for index, name in enumerate(names)}
+    texts = as_known(texts, names)
     unknown = sorted(set(texts) - set(known))
     if unknown:
+        near = hint(unknown[0], names)
         raise InputError(
-            f"label {unknown[0]!r} is none of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer of your own labels"
+            f"label {unknown[0]!r} is none of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer of your own labels{near}"
         )
     return [known[text] for text in texts]
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.labelled import read_labelled
+from isoform.runtime.samples.labelled import read_labelled
 
 IMAGES, SENSOR = (1, 4, 4), (2, 1, 3)
 
@@ -72,11 +72,16 @@ def test_arrays(tmp_path, labels) -> None:
         ("d/a/notes.txt", "x", IMAGES, "has neither images nor .csv files"),
         ("a.csv", "x,y\n1,2\n", SENSOR, "has columns x, y, but one named label"),
         ("a.csv", "label,x,y\n", SENSOR, "has 1 rows, but a header and at least one more"),
-        ("a.csv", "label,x,y\na,1\n", SENSOR, "row 2, has 2 fields, but the header has 3"),
-        ("a.csv", "label,x,y\na,1,two\n", SENSOR, "row 2, holds 'two', but a number"),
+        ("a.csv", "label,x,y\na,1\n", SENSOR, "line 2, has 2 fields, but the header has 3"),
+        ("a.csv", "label,x,y\na,1,two\n", SENSOR, "line 2, column 'y', holds 'two', but a finite number"),
         ("a.csv", "label,x\na,1\n", SENSOR, "has 1 columns of numbers, but the network has 2 channels"),
         ("a.csv", "label,x,y\na,1,2\n", IMAGES, "this network's samples are images of 4 rows"),
-        ("a.csv", "label,x,y\na,1,2\nb,1,2\nb,1,2\n", SENSOR, "has no samples; a window needs 3 rows of one label"),
+        (
+            "a.csv",
+            "label,x,y\na,1,2\nb,1,2\nb,1,2\n",
+            SENSOR,
+            "class 'a' has no recording of the 3 rows of a window, but 1 in .*a.csv",
+        ),
         ("a.csv", 'label,x,y\n"a,1,2\n', SENSOR, "is not a CSV file in UTF-8"),
         ("a.csv", "label,file\na,gone.png\n", IMAGES, "gone.png"),
         ("a.npz", "x", IMAGES, "cannot be read as numpy arrays"),

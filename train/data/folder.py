@@ -1,4 +1,4 @@
-"""A folder of images, one folder per class: ``<class>/*.png``, or the same below ``train/`` and ``test/``."""
+"""A folder of images, one folder per class: ``<class>/**/*.png``, or the same below ``train/`` and ``test/``."""
 
 from __future__ import annotations
 
@@ -7,43 +7,76 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import DataError, InputError
-from isoform.runtime.images import load_image
-from isoform.runtime.labelled import IMAGE_ENDINGS, image_files
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.formats import ENDINGS
+from isoform.runtime.samples.images import load_image
+from isoform.runtime.samples.listing import Listing
+from isoform.runtime.samples.reading import sort_out
 from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_image_folder"]
 
 
-def read_image_folder(folder: Path, *, shape: tuple[int, int, int]) -> Dataset:
-    """Read every image.
+def read_image_folder(folder: Path, *, shape: tuple[int, int, int], account: Account | None = None) -> Dataset:
+    """Read every image; which files are images is decided as ``isoform personalize`` does (``runtime/samples``).
 
     Args:
         folder: Holds a folder per class, or ``train`` and ``test`` that do.
         shape: Channels, height, width that every image is made into.
+        account: Counts what is taken and left out.
 
     Raises:
-        DataError: If there are fewer than two classes, a class has no image, or a file is not an image.
+        DataError: If there are fewer than two classes, a class has no image, the halves have other classes, or a file is not
+            an image.
     """
+    account = account or Account()
+    try:
+        return _read(folder, shape, account)
+    except InputError as problem:
+        raise DataError(f"{problem}; mend it, or remove it from {folder}") from None
+
+
+def _read(folder: Path, shape: tuple[int, int, int], account: Account) -> Dataset:
     parts = [folder / "train", folder / "test"]
     roots = parts if all(part.is_dir() for part in parts) else [folder]
-    classes = sorted(entry.name for entry in roots[0].iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if len(classes) < 2:
-        raise DataError(f"{roots[0]} has {len(classes)} folders, but one per class, two at least, was expected")
-    halves = []
+    if len(roots) == 2:
+        _leave_others(folder, account)
+    halves: list[Split] = []
+    classes: list[str] = []
     for root in roots:
-        files = [(path, label) for label, name in enumerate(classes) for path in _images(root / name)]
+        listing = Listing(root, account)
+        found = listing.classes(root)
+        names = sorted(found)
+        if len(names) < 2:
+            raise DataError(f"{root} has {len(names)} folders, but one per class, two at least, was expected")
+        if halves and names != classes:
+            only = ", ".join(sorted(set(names) ^ set(classes)))
+            raise DataError(f"{folder} has classes in one half that are not in the other: {only}; both need the same")
+        classes = names
+        files = [(path, i) for i, name in enumerate(names) for path in _images(found[name], listing, shape, account)]
         images = np.empty((len(files), *shape), dtype=np.float32)
         for image, (path, _) in zip(images, files, strict=True):
-            try:
-                image[:] = load_image(path, shape=shape)
-            except InputError as problem:
-                raise DataError(f"{problem}; remove it from {folder}") from None
+            image[:] = load_image(path, shape=shape, account=account)
+        account.files += len(files)
         halves.append(Split(images=images, labels=np.array([label for _, label in files])))
+    account.classes.update(classes)
     return Dataset(train=halves[0], test=halves[1] if len(halves) == 2 else None, classes=tuple(classes))
 
 
-def _images(folder: Path) -> list[Path]:
-    found = image_files(folder)
+def _images(folder: Path, listing: Listing, shape: tuple[int, int, int], account: Account) -> list[Path]:
+    images = (shape[0], 0, shape[2])  # of no network's height: recordings are none of training's
+    found = sort_out(listing.below(folder), shape=images, account=account)
     if not found:
-        raise DataError(f"{folder} has no images; files ending in {', '.join(sorted(IMAGE_ENDINGS))} were expected")
+        raise DataError(
+            f"{folder} has no images; files ending in {', '.join(sorted(ENDINGS))} were expected{account.advice()}"
+        )
     return found
+
+
+def _leave_others(folder: Path, account: Account) -> None:
+    """Count what lies beside the two halves."""
+    listing = Listing(folder, account)
+    folders, files = listing.level(folder)
+    others = [path for place in folders if place.name not in ("train", "test") for path in listing.below(place)]
+    for path in files + others:
+        account.leave("file beside the folders of the classes", ending=path.suffix.lower())

@@ -13,14 +13,21 @@ import gzip
 import math
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from isoform.runtime.errors import DataError
+from isoform.runtime import files
+from isoform.runtime.errors import DataError, InputError
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.listing import Listing
 from isoform.runtime.spec import Array
 from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_idx", "read_idx_folder"]
+
+SIZE_LIMIT = 16 << 30
+"""Largest IDX file that is read, in bytes; what it declares is never taken before it is there."""
 
 
 def read_idx(path: Path) -> Array:
@@ -33,32 +40,54 @@ def read_idx(path: Path) -> Array:
         DataError: If it is missing, not IDX, not of unsigned bytes, or shorter or longer than declared.
     """
     try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
+        with files.open_file(path, limit=SIZE_LIMIT, error=DataError, what="IDX file") as raw:
+            head, shape, data = _content(gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw)
     except (OSError, EOFError, zlib.error) as problem:
         raise DataError(f"{path} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
-    if len(data) < 4 or data[:3] != b"\0\0\x08" or not 1 <= data[3] <= 4 or len(data) < 4 + 4 * data[3]:
+    if head[:3] != b"\0\0\x08" or len(head) < 4 or not 1 <= head[3] == len(shape) <= 4:
         raise DataError(
-            f"{path} is not an IDX file of unsigned bytes; its first bytes are {data[:4].hex(' ')}, but 00 00 08 and a number of dimensions were expected"
+            f"{path} is not an IDX file of unsigned bytes; its first bytes are {head.hex(' ')}, but 00 00 08 and a number of dimensions were expected"
         )
-    start = 4 + 4 * data[3]
-    shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
-    if len(data) - start != math.prod(shape):
+    declared = math.prod(shape)
+    if len(data) != declared:
+        holds = f"more than {declared:,}" if len(data) > declared else f"{len(data):,}"
         raise DataError(
-            f"{path} declares {math.prod(shape):,} bytes of shape {shape}, but holds {len(data) - start:,}; it was cut short or is damaged"
+            f"{path} declares {declared:,} bytes of shape {shape}, but holds {holds}; it was cut short or is damaged"
         )
-    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy()
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
-def read_idx_folder(folder: Path) -> Dataset:
+def _content(file: BinaryIO | gzip.GzipFile) -> tuple[bytes, tuple[int, ...], bytearray]:
+    """The first four bytes, the sizes after them, and at most one byte more than these declare."""
+    head, data = file.read(4), bytearray()
+    sizes = file.read(4 * min(head[3], 4)) if len(head) == 4 else b""
+    shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes) - 3, 4))
+    declared = math.prod(shape) if shape else 0
+    while len(data) <= declared and (more := file.read(min(1 << 20, declared + 1 - len(data)))):
+        data += more
+    return head, shape, data
+
+
+def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
     """Read the pairs of image and label files in a folder.
+
+    Args:
+        folder: Where they lie; what is hidden, or of another name, is left out.
+        account: Counts the files.
 
     Raises:
         DataError: If there is no pair, more than one for a half, or a pair does not match.
     """
     halves: dict[bool, tuple[Array, Array]] = {}
-    for file in sorted(folder.glob("*images-idx3-ubyte*")):
+    account = account or Account()
+    try:
+        present = Listing(folder, account).level(folder)[1]
+    except InputError as problem:
+        raise DataError(str(problem)) from None
+    used = set()
+    for file in present:
+        if "images-idx3-ubyte" not in file.name:
+            continue
         testing = "t10k" in file.name or "test" in file.name
         partner = folder / file.name.replace("images-idx3", "labels-idx1")
         partners = [
@@ -67,6 +96,8 @@ def read_idx_folder(folder: Path) -> Dataset:
             if path.is_file()
         ]
         if file.suffix == ".gz" and file.with_suffix("").is_file():
+            account.leave("packed copy")
+            used.add(file)
             continue
         if not partners:
             raise DataError(f"{file} has no labels beside it; {partner.name} was expected")
@@ -79,13 +110,18 @@ def read_idx_folder(folder: Path) -> Dataset:
             raise DataError(
                 f"{file} has shape {images.shape} and its labels {labels.shape}, but (n, height, width) and (n,) were expected"
             )
+        used |= {file, partners[0]}
+        account.files += 2
         if file.name.startswith("emnist"):
             images = images.transpose(0, 2, 1)
         halves[testing] = np.ascontiguousarray(images[:, None]).astype(np.float32) / np.float32(255), labels
     if not halves:
         raise DataError(f"{folder} has no IDX files; names such as train-images-idx3-ubyte.gz were expected")
     values = np.unique(np.concatenate([labels for _, labels in halves.values()]))
-    names = _mapping(folder)
+    names, mapping = _mapping(present)
+    account.files += len(mapping)
+    for file in set(present) - used - set(mapping):
+        account.leave("file of another name", ending=file.suffix.lower())
     classes = tuple(names.get(int(value), str(value)) for value in values)
     splits = {
         key: Split(images=images, labels=np.searchsorted(values, labels).astype(np.int64))
@@ -95,13 +131,14 @@ def read_idx_folder(folder: Path) -> Dataset:
     return Dataset(train=first, test=splits.get(True) if False in splits else None, classes=classes)
 
 
-def _mapping(folder: Path) -> dict[int, str]:
-    """EMNIST's names: lines of a label and the codes of its characters."""
+def _mapping(present: list[Path]) -> tuple[dict[int, str], list[Path]]:
+    """EMNIST's names, and their file: lines of a label and the codes of its characters."""
     names = {}
-    for file in sorted(folder.glob("*mapping.txt"))[:1]:
+    found = [file for file in present if file.name.endswith("mapping.txt")][:1]
+    for file in found:
         for line in file.read_text(encoding="ascii", errors="replace").splitlines():
             words = line.split()
             if len(words) < 2 or not all(word.isdigit() and int(word) < 0x110000 for word in words):
                 raise DataError(f"{file} has the line {line[:40]!r}, but a label and character codes were expected")
             names[int(words[0])] = "".join(chr(int(word)) for word in words[1:])
-    return names
+    return names, found

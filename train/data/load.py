@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import DataError
-from isoform.runtime.images import resize
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.images import resize
 from isoform.runtime.signature import check_labels
 from isoform.runtime.spec import Array
 from isoform.train.data.domains import transform
@@ -38,7 +39,12 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dat
     Raises:
         DataError: If files are missing, damaged or of another format, or a class has too few samples to split.
     """
-    whole = _read(task, root, recipe.input_shape)
+    account = Account()
+    whole = _read(task, root, recipe.input_shape, account)
+    if not account.taken:
+        halves = [half for half in (whole.train, whole.test) if half is not None]
+        account.take("image", sum(len(half.labels) for half in halves))
+        account.classes.update(whole.classes)
     check_labels(whole.classes, error=DataError, what=f"the data set of format {task.data!r}")
     if 0 in whole.train.labels.shape:
         raise DataError(f"the data set of format {task.data!r} in {root} has no samples")
@@ -46,15 +52,15 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dat
         whole = _split(whole, recipe)
     if task.limit:
         whole = dataclasses.replace(whole, train=_limited(whole.train, task.limit, recipe.split_seed))
-    halves = []
+    seen = []
     for half in (whole.train, whole.test):
         assert half is not None
         images = transform(_resized(half.images, recipe.input_shape), domain=task.domain)
-        halves.append(Split(images=images, labels=half.labels))
-    return Dataset(train=halves[0], test=halves[1], classes=whole.classes)
+        seen.append(Split(images=images, labels=half.labels))
+    return Dataset(train=seen[0], test=seen[1], classes=whole.classes, account=account)
 
 
-def _read(task: TaskRecipe, root: Path | None, shape: tuple[int, int, int]) -> Dataset:
+def _read(task: TaskRecipe, root: Path | None, shape: tuple[int, int, int], account: Account) -> Dataset:
     if task.data == "digits":
         from isoform.train.data.digits import digits
 
@@ -70,14 +76,14 @@ def _read(task: TaskRecipe, root: Path | None, shape: tuple[int, int, int]) -> D
     if task.data == "idx":
         from isoform.train.data.idx import read_idx_folder
 
-        return read_idx_folder(folder)
+        return read_idx_folder(folder, account=account)
     if task.data == "usps":
         from isoform.train.data.usps import read_usps_folder
 
-        return read_usps_folder(folder)
+        return read_usps_folder(folder, account=account)
     from isoform.train.data.folder import read_image_folder
 
-    return read_image_folder(folder, shape=shape)
+    return read_image_folder(folder, shape=shape, account=account)
 
 
 def _split(whole: Dataset, recipe: DataRecipe) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from isoform.runtime.samples.account import Account
 from isoform.runtime.spec import Array, digest_of
 
 __all__ = ["Dataset", "Split"]
@@ -27,6 +28,8 @@ class Dataset:
     test: Split | None
     classes: tuple[str, ...]
     """Names of the labels."""
+    account: Account = dataclasses.field(default_factory=Account, compare=False)
+    """What was read and what was left out."""
 
     def digest(self) -> str:
         """sha256 over every pixel and label, 64 hex digits: the same digest means the same data."""

@@ -14,33 +14,56 @@ from pathlib import Path
 
 import numpy as np
 
-from isoform.runtime.errors import DataError
+from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.extras import needs
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.listing import Listing
 from isoform.runtime.spec import Array
 from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_usps_folder"]
 
+FORMS = (("usps.h5", "usps.h5"), ("zip.train.gz", "zip.test.gz"), ("usps.bz2", "usps.t.bz2"))
+"""Names of the training and the test file, the form that is read first at the top."""
+SIZE_LIMIT = 64 << 20
+"""Largest text of half of USPS, in bytes; the published ones have at most 20 MB."""
 
-def read_usps_folder(folder: Path) -> Dataset:
+
+def read_usps_folder(folder: Path, *, account: Account | None = None) -> Dataset:
     """Read whichever form the folder has, the first of those above.
+
+    Args:
+        folder: Where the files lie; those of other forms and names are left out.
+        account: Counts the files.
 
     Raises:
         DataError: If none is there, or the one that is there is damaged.
     """
+    account = account or Account()
+    try:
+        found = Listing(folder, account).level(folder)[1]
+    except InputError as problem:
+        raise DataError(str(problem)) from None
+    names = next((form for form in FORMS if any(file.name in form for file in found)), ())
+    for file in found:
+        if file.name in names:
+            account.files += 1
+        else:
+            account.leave("file of another name", ending=file.suffix.lower())
     if (folder / "usps.h5").is_file():
         return _from_h5(folder / "usps.h5")
-    forms = [
-        ("zip.train.gz", "zip.test.gz", gzip.decompress, _from_text),
-        ("usps.bz2", "usps.t.bz2", bz2.decompress, _from_libsvm),
-    ]
-    for train, test, unpack, read in forms:
+    forms = [(FORMS[1], gzip.GzipFile, _from_text), (FORMS[2], bz2.BZ2File, _from_libsvm)]
+    for (train, test), unpack, read in forms:
         present = [folder / name for name in (train, test) if (folder / name).is_file()]
         if present:
             halves = []
             for path in present:
                 try:
-                    halves.append(_half(*read(unpack(path.read_bytes()).decode("ascii")), path))
+                    with unpack(path) as file:
+                        text = file.read(SIZE_LIMIT + 1)
+                    if len(text) > SIZE_LIMIT:
+                        raise DataError(f"{path} unpacks to more than {SIZE_LIMIT:,} bytes; it is not the USPS file")
+                    halves.append(_half(*read(text.decode("ascii")), path))
                 except (OSError, EOFError, zlib.error, ValueError, IndexError) as problem:
                     raise DataError(f"{path} is not the USPS file of that name: {problem}") from None
             return Dataset(train=halves[0], test=halves[1] if len(halves) == 2 else None, classes=tuple("0123456789"))
@@ -55,8 +78,16 @@ def _from_h5(path: Path) -> Dataset:
     try:
         with h5py.File(path, "r") as file:
             for group in ("train", "test"):
-                halves.append(_half(file[group]["data"][:], file[group]["target"][:], path))
-    except (OSError, KeyError, ValueError, TypeError) as problem:
+                data, target = file[group]["data"], file[group]["target"]
+                if (
+                    len(data.shape) != 2
+                    or data.shape[1] != 256
+                    or target.shape != data.shape[:1]
+                    or len(data) > 1 << 20
+                ):
+                    raise ValueError(f"{group} has the shapes {data.shape} and {target.shape}")
+                halves.append(_half(data[:], target[:], path))
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as problem:
         raise DataError(f"{path} is not an HDF5 file with groups train and test: {problem}") from None
     return Dataset(train=halves[0], test=halves[1], classes=tuple("0123456789"))
 
@@ -74,9 +105,13 @@ def _from_libsvm(text: str) -> tuple[Array, Array]:
 
 def _half(data: Array, target: Array, path: Path) -> Split:
     target = np.asarray(target, dtype=np.float64)
-    labels = np.where(np.isfinite(target), target, -1).astype(np.int64)
+    labels = np.where(np.isfinite(target) & (target % 1 == 0), target, -1).astype(np.int64)
     if data.ndim != 2 or data.shape[1] != 256 or labels.shape != data.shape[:1] or not np.isin(labels, range(10)).all():
         raise DataError(
             f"{path} holds values of shape {data.shape} and labels of shape {labels.shape}, but (n, 256) and n digits were expected"
+        )
+    if not (np.abs(data - 0.5) <= 0.5 + 1e-6).all():
+        raise DataError(
+            f"{path} holds values that are not USPS's: {np.min(data):g} to {np.max(data):g} once read as 0 to 1"
         )
     return Split(images=np.clip(data, 0, 1).astype(np.float32).reshape(-1, 1, 16, 16), labels=labels)

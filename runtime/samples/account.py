@@ -1,0 +1,102 @@
+"""What a reader took, and what it left out and why: nothing of a user's data goes missing without a word.
+
+60 images in 3 classes; left out: 4 hidden files, 2 files that are no images (.heic); for .heic: pip install pillow-heif
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["Account"]
+
+PLURALS = {
+    "class": "classes",
+    "file that is no image": "files that are no images",
+    "file that is no recording": "files that are no recordings",
+    "file that is neither image nor recording": "files that are neither images nor recordings",
+    "file beside the folders of the classes": "files beside the folders of the classes",
+    "file of another name": "files of other names",
+    "link that leads nowhere": "links that lead nowhere",
+    "link to a folder that is read anyway": "links to folders that are read anyway",
+    "entry that is no file": "entries that are no files",
+    "recording shorter than a window": "recordings shorter than a window",
+    "row at the end of a recording": "rows at the ends of recordings",
+    "column of times or row numbers": "columns of times or row numbers",
+}
+"""What is counted, and why it was left out; an \"s\" makes the plural of the others."""
+
+
+class Account:
+    """Counts of what was read, filled by the readers of one command."""
+
+    def __init__(self) -> None:
+        self.files = 0
+        """Files that samples were taken from."""
+        self.left_files = 0
+        """Files that were left out."""
+        self.taken: collections.Counter[str] = collections.Counter()
+        """What was taken: ``image``, ``window``, ``recording``, ``sample`` → how many."""
+        self.left: collections.Counter[str] = collections.Counter()
+        """Why something was left out, in the singular → how often."""
+        self.classes: set[str] = set()
+        self.remedies: dict[str, str] = {}
+        """Ending of images that cannot be read here → what makes them readable."""
+        self._endings: dict[str, set[str]] = collections.defaultdict(set)
+        self._notes: collections.Counter[str] = collections.Counter()
+
+    def take(self, what: str, count: int = 1, *, files: int = 0) -> None:
+        """Count samples, and the files that they came from."""
+        self.taken[what] += count
+        self.files += files
+
+    def leave(self, what: str, count: int = 1, *, ending: str | None = None, is_file: bool = True) -> None:
+        """Count what was left out.
+
+        Args:
+            what: The thing in the singular, with the reason: ``hidden file``, ``file that is no image``.
+            count: How many.
+            ending: The file's ending, to be listed; empty for a file without one.
+            is_file: Whether these are whole files, and not rows, columns or arrays of one.
+        """
+        if count:
+            self.left[what] += count
+            self.left_files += count if is_file else 0
+        if ending is not None:
+            self._endings[what].add(ending or "no ending")
+
+    def note(self, what: str) -> None:
+        """Remember a remark; equal ones are counted."""
+        self._notes[what] += 1
+
+    def sentence(self) -> str:
+        """Everything in one line."""
+        taken = ", ".join(plural(count, what) for what, count in self.taken.items() if what != "recording") or "nothing"
+        if "recording" in self.taken:
+            taken += f" of {plural(self.taken['recording'], 'recording')}"
+        if self.classes:
+            taken += f" in {plural(len(self.classes), 'class')}"
+        parts = [taken]
+        if self.left:
+            parts.append("left out: " + ", ".join(self._left()))
+        parts += [text if count == 1 else f"{text} ({count} times)" for text, count in self._notes.items()]
+        return "; ".join(parts) + self.advice()
+
+    def advice(self) -> str:
+        """How to read what could not be: ``; for .heic: pip install pillow-heif``."""
+        return "".join(f"; for {ending}: {remedy}" for ending, remedy in sorted(self.remedies.items()))
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON types."""
+        return {"taken": dict(self.taken), "left_out": dict(self.left), "files": self.files, "notes": dict(self._notes)}
+
+    def _left(self) -> Iterable[str]:
+        for what, count in self.left.items():
+            endings = f" ({', '.join(sorted(self._endings[what])[:8])})" if what in self._endings else ""
+            yield plural(count, what) + endings
+
+
+def plural(count: int, what: str) -> str:
+    """``1 image``, ``2 images``, ``2 files that are no images``."""
+    return f"{count:,} {what if count == 1 else PLURALS.get(what, what + 's')}"

@@ -1,0 +1,116 @@
+"""Arrays of samples from .npz files, read without pickle and without believing what a file says of itself.
+
+Every size is known, and compared with the limit and with what the archive holds, before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import math
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from isoform.runtime import files
+from isoform.runtime.errors import InputError
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.limits import data_bytes
+from isoform.runtime.spec import Array
+
+__all__ = ["read_arrays"]
+
+HEADER_LIMIT = 10_000
+"""Longest description of an array's type and shape that is read, in bytes; those of plain arrays have 118."""
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, TypeError, SyntaxError,
+    OverflowError, NotImplementedError, RuntimeError, MemoryError, KeyError, IndexError, AttributeError, RecursionError,
+)  # fmt: skip
+"""What zipfile and numpy raise over damaged archives. A finite list would miss some: they were written for sound ones."""
+
+
+def read_arrays(path: Path, account: Account) -> dict[str, Array]:
+    """The arrays ``x`` and ``labels`` of an .npz file, those that it has.
+
+    Args:
+        path: The file.
+        account: Counts the arrays that are left out.
+
+    Raises:
+        InputError: If the file is missing, damaged or encrypted, an array holds Python objects, or is too large.
+    """
+    limit = data_bytes()
+    with files.open_file(path, limit=limit, error=InputError, what="file of arrays") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return {
+                    name: _member(archive, entry, f"{path} cannot be read as numpy arrays: {name}", limit)
+                    for name, entry in _entries(archive, path, account).items()
+                }
+        except DAMAGED as problem:
+            raise InputError(
+                f"{path} cannot be read as numpy arrays: {str(problem)[:200] or type(problem).__name__}; write it with numpy.savez(path, x=..., labels=...)"
+            ) from None
+
+
+def _entries(archive: zipfile.ZipFile, path: Path, account: Account) -> dict[str, zipfile.ZipInfo]:
+    found: dict[str, zipfile.ZipInfo] = {}
+    for entry in archive.infolist():
+        name = entry.filename.removesuffix(".npy")
+        if entry.filename not in ("x.npy", "labels.npy"):
+            account.leave("other array", is_file=False)
+        elif name in found:
+            raise InputError(f"{path} has two arrays named {name}; write it anew")
+        else:
+            found[name] = entry
+    return found
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, what: str, limit: int) -> Array:
+    if entry.flag_bits & 1:
+        raise InputError(f"{what} is encrypted; write it without a password")
+    with archive.open(entry) as stream:
+        shape, fortran, dtype, start = _header(stream, what)
+        count = math.prod(shape)
+        size = count * dtype.itemsize
+        if max(size, 4 * count) > limit:
+            raise InputError(
+                f"{what} has shape {shape}, {max(size, 4 * count):,} bytes, but at most {limit:,} are read; give fewer samples, or set ISOFORM_MAX_DATA_BYTES"
+            )
+        if entry.file_size != start + size:
+            raise InputError(
+                f"{what} is damaged: its shape {shape} has {size:,} bytes, but {entry.file_size - start:,} are there"
+            )
+        content, done = np.empty(size, dtype=np.uint8), 0
+        while done < size and (more := stream.read(min(1 << 20, size - done))):
+            content[done : done + len(more)] = np.frombuffer(more, dtype=np.uint8)
+            done += len(more)
+        if done != size or stream.read(1):  # reading to the end is what checks the checksum
+            raise InputError(f"{what} is damaged: it ends after {done:,} of {size:,} bytes")
+    return content.view(dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
+    """Shape, order, type, and the bytes before the numbers."""
+    start = stream.read(8)
+    version = np.lib.format.read_magic(io.BytesIO(start))
+    if version not in ((1, 0), (2, 0)):
+        raise InputError(f"{what} is of the .npy format {version[0]}.{version[1]}, but 1.0 or 2.0 was expected")
+    width = 2 if version == (1, 0) else 4
+    start += stream.read(width)
+    length = int.from_bytes(start[8:], "little")
+    if length > HEADER_LIMIT:
+        raise InputError(f"{what} is described by {length:,} bytes, but at most {HEADER_LIMIT:,} are read")
+    start += stream.read(length)
+    read = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
+    text = io.BytesIO(start[8:])
+    shape, fortran, dtype = read(text)
+    if dtype.hasobject:
+        raise InputError(f"{what} holds Python objects, which are never opened; write texts with labels.astype(str)")
+    if dtype.names is not None or dtype.subdtype is not None or min(shape, default=0) < 0:
+        raise InputError(f"{what} is {dtype} of shape {shape}, but an array of numbers or texts was expected")
+    return shape, fortran, dtype, len(start)

@@ -1,0 +1,137 @@
+"""Labelled samples from a user's files: images by class, recordings of sensors, or arrays.
+
+    folder/<label>/**/*.png       one image per sample
+    folder/<label>/**/*.csv       recordings: a header, then one row per moment, one column per channel
+    samples.csv                   columns "file" and "label": images, paths relative to the file
+                                  columns "label" and one per channel: one row per moment, a run of equal labels is a recording
+    samples.npz                   arrays "x", shape (n, channels, height, width), and "labels", texts or whole numbers
+
+A label is always the name of a class, never its index; a whole number n is the name str(n).
+
+A recording is cut into windows of the network's width that do not overlap (``recordings.py``). What is no data is left out
+(``listing.py``) and counted (``account.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from isoform.runtime.errors import InputError
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.arrays import read_arrays
+from isoform.runtime.samples.checked import checked_samples
+from isoform.runtime.samples.collected import Collected
+from isoform.runtime.samples.listing import Listing
+from isoform.runtime.samples.names import Names
+from isoform.runtime.samples.reading import read_files, read_table_images, sort_out
+from isoform.runtime.samples.recordings import Recordings, column_of
+from isoform.runtime.samples.tables import Table
+from isoform.runtime.spec import Array
+
+__all__ = ["Labelled", "read_labelled", "read_labelled_arrays", "samples_of_array"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """Samples with the names of their classes."""
+
+    x: Array
+    """Shape (n, channels, height, width), float32."""
+    labels: tuple[str, ...]
+    """n names."""
+    numbers: bool = False
+    """Whether the file has them as whole numbers, which could be indices as well; see ``learn/labels.py``."""
+    account: Account = dataclasses.field(default_factory=Account, compare=False)
+    """What was taken and what was left out."""
+
+
+def read_labelled(path: Path, *, shape: tuple[int, int, int], skip_short: bool = False) -> Labelled:
+    """Read labelled samples.
+
+    Args:
+        path: A folder, a .csv or an .npz file, as above.
+        shape: Channels, height, width of the network's samples.
+        skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
+
+    Raises:
+        InputError: If there is nothing there, or a file is malformed; names the file, and the line where there is one.
+    """
+    account, ending = Account(), path.suffix.lower()
+    if path.is_dir():
+        found = _folder(path, shape, account, skip_short)
+    elif ending == ".npz":
+        return read_labelled_arrays(path, read_arrays(path, account), shape=shape, account=account)
+    elif ending == ".csv":
+        found = _table(path, shape, account, skip_short)
+    else:
+        problem = "is none of these" if path.exists() else "does not exist"
+        raise InputError(f"{path} {problem}: a folder with a folder per label, a .csv or an .npz file was expected")
+    collected, labels = Collected(shape), list[str]()
+    for samples, label in found:
+        collected.add(samples)
+        labels += [label] * len(samples)
+    if not labels:
+        raise InputError(f"{path} has no samples; a window needs {shape[2]} rows of one label")
+    account.classes.update(labels)
+    return Labelled(collected.array(), tuple(labels), account=account)
+
+
+def read_labelled_arrays(
+    path: Path, arrays: dict[str, Array], *, shape: tuple[int, int, int], account: Account
+) -> Labelled:
+    """Samples and labels of an .npz file, as ``read_arrays`` has read it; ``InputError`` if they do not belong together."""
+    if not {"x", "labels"} <= set(arrays):
+        raise InputError(f"{path} has no arrays x and labels; write it with numpy.savez(path, x=..., labels=...)")
+    x, labels = arrays["x"], arrays["labels"]
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU" or x.ndim < 1 or len(x) != len(labels):
+        raise InputError(
+            f"{path} holds labels of shape {labels.shape}, {labels.dtype}, for samples of shape {x.shape}, but one text or number per sample was expected"
+        )
+    names = Names()
+    named = tuple(names.add(str(label), f"sample {i} of {path}") for i, label in enumerate(labels.tolist()))
+    account.classes.update(named)
+    return Labelled(samples_of_array(path, x, shape=shape, account=account), named, labels.dtype.kind in "iu", account)
+
+
+def samples_of_array(path: Path, x: Array, *, shape: tuple[int, int, int], account: Account) -> Array:
+    """The samples of an array, float32; ``InputError`` if it has another shape or holds a number that is not finite."""
+    samples = checked_samples(x, shape, where=f" of {path}")
+    account.take("sample", len(samples), files=1)
+    if shape[0] in (1, 3) and shape[1] > 1 and samples.max(initial=0) > 2:
+        account.note(f"x goes up to {samples.max():g}, but images that are read from files are 0 to 1")
+    return samples
+
+
+def _folder(
+    folder: Path, shape: tuple[int, int, int], account: Account, skip_short: bool
+) -> Iterator[tuple[Array, str]]:
+    listing, recordings = Listing(folder, account), Recordings(shape, account, skip_short=skip_short)
+    classes = listing.classes(folder)
+    if not classes:
+        raise InputError(f"{folder} has no folders, but one per label, with images or .csv files in it, was expected")
+    files = {}
+    for label, place in classes.items():
+        files[label] = sort_out(listing.below(place), shape=shape, account=account)
+        if not files[label]:
+            advice = account.advice()
+            raise InputError(
+                f"{place} has neither images nor .csv files that can be samples of shape {shape}; put some there, or remove the folder{advice}"
+            )
+    for label, members in files.items():
+        for samples in read_files(members, shape=shape, account=account, recordings=recordings, label=label):
+            yield samples, label
+    recordings.close()
+
+
+def _table(path: Path, shape: tuple[int, int, int], account: Account, skip_short: bool) -> Iterator[tuple[Array, str]]:
+    table = Table(path)
+    if column_of(table, "label") is None:
+        raise InputError(f"{path} has columns {', '.join(table.header)[:200]}, but one named label was expected")
+    if column_of(table, "file") is not None:
+        yield from read_table_images(table, shape=shape, account=account)
+        return
+    recordings = Recordings(shape, account, skip_short=skip_short)
+    yield from recordings.read(table)
+    recordings.close()

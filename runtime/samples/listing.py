@@ -1,0 +1,135 @@
+"""Which files of a folder are data, for every reader the same.
+
+Hidden files and what systems leave in folders are not. Links are followed, but no folder is read twice, so that a link back
+cannot give one sample two labels. Whatever is left out is counted.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from isoform.runtime.errors import InputError
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.names import Names
+
+__all__ = ["Listing", "is_hidden"]
+
+SYSTEM = {
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "@recycle",
+    "#snapshot", "lost+found", "$recycle.bin", "recycler", "system volume information", "network trash folder",
+    "temporary items", "found.000", "__pycache__",
+}  # fmt: skip
+"""Files and folders of operating systems and storage devices, in lower case."""
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is the system's, not the user's data."""
+    return name.startswith((".", "~$")) or name.casefold() in SYSTEM
+
+
+class Listing:
+    """The files below one folder.
+
+    Args:
+        root: The folder. It is read whatever its name is.
+        account: Counts what is left out.
+    """
+
+    def __init__(self, root: Path, account: Account) -> None:
+        self._account = account
+        self._root = Path(os.path.realpath(root))
+        self._linked: set[Path] = set()
+
+    def level(self, folder: Path) -> tuple[list[Path], list[Path]]:
+        """The folders and the files directly in a folder that may be data, each sorted by name.
+
+        Raises:
+            InputError: If the folder cannot be read.
+        """
+        folders, files = list[Path](), list[Path]()
+        for entry in _entries(folder):
+            path = folder / entry.name
+            directory = entry.is_dir(follow_symlinks=False)
+            if is_hidden(entry.name):
+                self._account.leave("hidden file", _count(path) if directory else 1)
+            elif entry.is_symlink():
+                self._follow(path, folders, files)
+            elif directory:
+                folders.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                files.append(path)
+            else:
+                self._account.leave("entry that is no file")
+        return folders, files
+
+    def below(self, folder: Path) -> list[Path]:
+        """Every file in a folder and its subfolders that may be data, sorted; ``InputError`` if one cannot be read."""
+        found, waiting = [], [folder]
+        while waiting:
+            folders, files = self.level(waiting.pop())
+            waiting += folders
+            found += files
+        return sorted(found)
+
+    def classes(self, folder: Path) -> dict[str, Path]:
+        """The folders of classes, by the names of the classes, sorted.
+
+        Raises:
+            InputError: If two have the same name but for spaces or accents, a name is no text, or they are the halves of
+                a data set.
+        """
+        folders, files = self.level(folder)
+        for entry in _entries(folder):
+            lost = entry.is_symlink() and not os.path.exists(entry.path) and not os.path.splitext(entry.name)[1]
+            if lost and not is_hidden(entry.name):
+                raise InputError(f"link {folder / entry.name} leads nowhere, but may be a class; mend or remove it")
+        for file in files:
+            self._account.leave("file beside the folders of the classes", ending=file.suffix.lower())
+        if folders and all(path.name.casefold() in SPLITS for path in folders):
+            halves = " and ".join(path.name for path in folders)
+            raise InputError(
+                f"{folder} holds {halves}, the halves of a data set, but a folder per label was expected; point at one"
+            )
+        names = Names()
+        return {names.add(path.name, f"folder {path}"): path for path in folders}
+
+    def _follow(self, path: Path, folders: list[Path], files: list[Path]) -> None:
+        """Sort a link in by what it leads to."""
+        target = Path(os.path.realpath(path))
+        if os.path.isdir(target):
+            inside = target.is_relative_to(self._root) or self._root.is_relative_to(target)
+            if inside or any(target.is_relative_to(other) or other.is_relative_to(target) for other in self._linked):
+                self._account.leave("link to a folder that is read anyway")
+            else:
+                self._linked.add(target)
+                folders.append(path)
+        elif os.path.isfile(target):
+            files.append(path)
+        else:
+            self._account.leave("entry that is no file" if os.path.exists(target) else "link that leads nowhere")
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as problem:
+        raise InputError(f"folder {folder} cannot be read: {problem.strerror or problem}") from None
+
+
+def _count(folder: Path) -> int:
+    """How many files a folder of the system holds; none where it cannot be read."""
+    count, waiting = 0, [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        count += 1
+        except OSError:
+            continue
+    return count

@@ -1,0 +1,48 @@
+"""The images that a command line names: files, whatever their endings, and the image files below folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from isoform.runtime.errors import InputError
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.collected import Collected
+from isoform.runtime.samples.images import load_image
+from isoform.runtime.samples.listing import Listing
+from isoform.runtime.samples.reading import sort_out
+from isoform.runtime.spec import Array
+
+__all__ = ["read_images"]
+
+
+def read_images(
+    places: Sequence[Path], *, shape: tuple[int, int, int], account: Account
+) -> tuple[Array, tuple[Path, ...]]:
+    """Read images.
+
+    Args:
+        places: Files and folders.
+        shape: Channels, height, width of the network's samples.
+        account: Counts what is taken and left out.
+
+    Returns:
+        Shape (n, channels, height, width), float32, and the n files.
+
+    Raises:
+        InputError: If a file is no image, or a folder has none.
+    """
+    paths: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            found = sort_out(Listing(place, account).below(place), shape=(shape[0], 0, shape[2]), account=account)
+            if not found:
+                raise InputError(f"{place} has no images{account.advice()}")
+            paths += found
+        else:
+            paths.append(place)
+    collected = Collected(shape)
+    for path in paths:
+        collected.add(load_image(path, shape=shape, account=account)[None])
+        account.files += 1
+    return collected.array(), tuple(paths)

@@ -1,0 +1,74 @@
+"""Files of either kind → samples: which of a folder's files a network can have samples from, and reading them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.formats import is_image, remedy
+from isoform.runtime.samples.images import load_image
+from isoform.runtime.samples.names import Names
+from isoform.runtime.samples.recordings import Recordings, column_of
+from isoform.runtime.samples.tables import Table
+from isoform.runtime.spec import Array
+
+__all__ = ["read_files", "read_table_images", "sort_out"]
+
+CSV = ".csv"
+
+
+def sort_out(files: list[Path], *, shape: tuple[int, int, int], account: Account) -> list[Path]:
+    """The files that a network can have samples from; the others are counted, with what would make them readable.
+
+    Args:
+        files: Every file that is not the system's.
+        shape: Channels (1 and 3: images can be samples), height (1: recordings can), width of a sample.
+        account: Counts what is left out.
+    """
+    images, tables = shape[0] in (1, 3), shape[1] == 1
+    what = "neither image nor recording" if images and tables else "no image" if images else "no recording"
+    kept = []
+    for path in files:
+        ending = path.suffix.lower()
+        if (images and is_image(ending)) or (tables and ending == CSV):
+            kept.append(path)
+            continue
+        account.leave(f"file that is {what}", ending=ending)
+        if images and (advice := remedy(ending)):
+            account.remedies[ending] = advice
+    return kept
+
+
+def read_files(
+    files: list[Path], *, shape: tuple[int, int, int], account: Account, recordings: Recordings, label: str
+) -> Iterator[Array]:
+    """The samples of image files and recordings, as ``sort_out`` leaves them.
+
+    Args:
+        files: The files.
+        shape: Channels, height, width of a sample.
+        account: Counts what is taken.
+        recordings: Reads the .csv files.
+        label: What all of them are of; empty where nobody knows.
+
+    Yields:
+        Shape (n, channels, height, width): the images one by one, then the windows of each recording.
+    """
+    for path in files:
+        if path.suffix.lower() != CSV:
+            yield load_image(path, shape=shape, account=account)[None]
+            account.files += 1
+    for path in files:
+        if path.suffix.lower() == CSV:
+            yield from (windows for windows, _ in recordings.read(Table(path), label))
+
+
+def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Account) -> Iterator[tuple[Array, str]]:
+    """The images that a table's column ``file`` names, shape (1, channels, height, width), with its column ``label``, if any."""
+    names, file, label = Names(), column_of(table, "file"), column_of(table, "label")
+    assert file is not None
+    for line, row in table.rows():
+        where = f"{table.path}, line {table.line_of(line, row, label or 0)},"
+        name = "" if label is None else names.add(row[label], where)
+        yield load_image(table.path.parent / row[file].strip(), shape=shape, account=account)[None], name

@@ -1,0 +1,195 @@
+"""Recordings of sensors: tables of one row per moment and one column per channel, cut into windows of the network's width.
+
+The first file gives the order of the channels; columns of other files are matched by their names. Windows do not overlap, and
+what is left at the end of a recording is counted. Columns of times or row numbers are no channels.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from isoform.runtime.errors import InputError
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.names import Names, normal
+from isoform.runtime.samples.tables import Table
+from isoform.runtime.spec import Array
+
+__all__ = ["Recordings", "column_of"]
+
+NO_CHANNEL = re.compile(
+    r"|unnamed: \d+|index|(seconds?[ _])?elapsed([ _](time|seconds?|m?s))?"
+    r"|(unix|epoch|utc|local)?[ _]?(date|time|date[ _]?time|time[ _]?stamp)[ _]?[numµ]?(s|sec|seconds)?([ _]?[\[(].*[\])])?",
+    re.IGNORECASE,
+)
+"""Names of columns that count rows or tell the time."""
+DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
+THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class Recordings:
+    """Reads the recordings of one data set.
+
+    Args:
+        shape: Channels, height (1) and width of a window.
+        account: Counts what is taken and left out.
+        skip_short: Let classes go whose recordings are all shorter than a window.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], account: Account, *, skip_short: bool = False) -> None:
+        self._shape, self._account, self._skip_short = shape, account, skip_short
+        self._names = Names()
+        self._first: tuple[Path, list[str]] | None = None
+        self._windows: set[str] = set()
+        self._short: dict[str, list[tuple[int, str]]] = {}
+
+    def read(self, table: Table, label: str | None = None) -> Iterator[tuple[Array, str]]:
+        """The windows of every recording in a table, shape (n, channels, 1, width), with their label.
+
+        Args:
+            table: Its column ``label`` says what a row is of, and a run of equal ones is a recording; or
+            label: what the whole file is of, or an empty text where nobody knows.
+
+        Raises:
+            InputError: If the columns are not those of the network or of the first file, or a field is no finite number;
+                names the line.
+        """
+        place = column_of(table, "label") if label is None else None
+        numbers = _Numbers(table, self._columns(table, place))
+        values, first, current = array.array("f"), 0, label
+        for line, row in table.rows():
+            if place is not None:
+                at = table.line_of(line, row, place)
+                found = self._names.add(row[place], f"{table.path}, line {at},")
+                if found != current:
+                    if current is not None:
+                        yield self._cut(values, current, f"{table.path} from line {first}", is_file=False)
+                    values, first, current = array.array("f"), line, found
+            numbers.read(line, row, values)
+        numbers.check()
+        where = str(table.path) + (f" from line {first}" if place is not None else "")
+        yield self._cut(values, current or "", where, is_file=place is None)
+
+    def close(self) -> None:
+        """Say no if a class has gone: all of its recordings are shorter than a window.
+
+        Raises:
+            InputError: Naming the class, the lengths, and what to do.
+        """
+        for label, short in self._short.items():
+            if label in self._windows or not label:
+                continue
+            if not self._skip_short:
+                lengths = ", ".join(f"{rows} in {place}" for rows, place in short[:3]) + (", ..." if short[3:] else "")
+                raise InputError(
+                    f"class {label!r} has no recording of the {self._shape[2]} rows of a window, but {lengths}; record longer, or leave it out by --skip-short"
+                )
+            self._account.leave(f"class without a window ({label})", is_file=False)
+
+    def _cut(self, values: array.array[float], label: str, where: str, *, is_file: bool) -> tuple[Array, str]:
+        channels, _, width = self._shape
+        rows = len(values) // channels
+        count, rest = divmod(rows, width)
+        if count:
+            self._windows.add(label)
+            self._account.take("window", count)
+            self._account.take("recording", files=int(is_file))
+            self._account.leave("row at the end of a recording", rest, is_file=False)
+        else:
+            self._short.setdefault(label, []).append((rows, where))
+            self._account.leave("recording shorter than a window", is_file=is_file)
+        moments = np.frombuffer(values, dtype=np.float32, count=count * width * channels)
+        return moments.reshape(count, width, channels).transpose(0, 2, 1)[:, :, None], label
+
+    def _columns(self, table: Table, label: int | None) -> list[int]:
+        """Places of the channels in a row, in the order of the first file."""
+        channels, height, _ = self._shape
+        if height != 1:
+            raise InputError(
+                f"{table.path} holds rows of numbers, but this network's samples are images of {height} rows; give image files"
+            )
+        names = {
+            normal(name): i for i, name in enumerate(table.header) if i != label and not NO_CHANNEL.fullmatch(name)
+        }
+        left = len(table.header) - len(names) - (label is not None)
+        if len(names) != channels:
+            also = f" (columns of times and row numbers are none: {left} left out)" if left else ""
+            raise InputError(
+                f"{table.path} has {len(names)} columns of numbers, but the network has {channels} channels{also}: {', '.join(table.header)[:99]}"
+            )
+        self._account.leave("column of times or row numbers", left, is_file=False)
+        if self._first is None:
+            self._first = table.path, list(names)
+        path, order = self._first
+        if set(order) != set(names):
+            raise InputError(
+                f"{table.path} has the columns {', '.join(names)}, but {path} has {', '.join(order)}; give the same channels the same names"
+            )
+        if order != list(names):
+            self._account.note("columns put in the order of the first file")
+        return [names[name] for name in order]
+
+
+def column_of(table: Table, name: str) -> int | None:
+    """Where a table has the column of that name, in upper or lower case; None where it has none or several."""
+    found = [i for i, column in enumerate(table.header) if column.casefold() == name]
+    exact = [i for i in found if table.header[i] == name]
+    return exact[0] if exact else found[0] if len(found) == 1 else None
+
+
+class _Numbers:
+    """The numbers of a table's rows, with decimal points, or with decimal commas where commas do not separate columns."""
+
+    def __init__(self, table: Table, columns: Sequence[int]) -> None:
+        self._table, self._columns = table, columns
+        self._point: str | None = None
+        self._comma: str | None = None
+        self._decimal = False
+
+    def read(self, line: int, row: Sequence[str], into: array.array[float]) -> None:
+        """Append the channels of one row; ``InputError`` if one is no finite number."""
+        cells = [row[place] for place in self._columns]
+        text = "".join(cells)
+        try:
+            values = list(map(float, cells))
+        except ValueError:
+            values = [math.nan]
+        plain = "_" not in text and all(-LARGEST <= value <= LARGEST for value in values)
+        if not plain or ("." in text and self._point is None):
+            values = [self._number(line, row, place) for place in self._columns]
+        into.extend(values)
+
+    def _number(self, line: int, row: Sequence[str], place: int) -> float:
+        """One field, which need not be a plain number."""
+        cell, value = row[place], math.nan
+        with contextlib.suppress(ValueError):
+            value = float(cell)
+            if "." in cell:
+                self._point = self._point or self._where(line, row, place)
+        if self._table.separator != "," and DECIMAL_COMMA.fullmatch(cell):
+            value = float(cell.replace(",", "."))
+            self._comma = self._comma or self._where(line, row, place)
+            self._decimal = self._decimal or not THOUSANDS.fullmatch(cell)
+        if not -LARGEST <= value <= LARGEST or "_" in cell:
+            raise InputError(
+                f"{self._where(line, row, place)}, but a finite number was expected; fill the gap or cut the recording there"
+            )
+        return value
+
+    def check(self) -> None:
+        """``InputError`` if the numbers can be read in two ways: commas and points, or commas that all could part thousands."""
+        if self._comma is not None and self._point is not None:
+            raise InputError(f"{self._comma} and {self._point}; use a decimal point, or a decimal comma, throughout")
+        if self._comma is not None and not self._decimal:
+            raise InputError(f"{self._comma}, which could be a decimal comma or thousands; use decimal points")
+
+    def _where(self, line: int, row: Sequence[str], place: int) -> str:
+        line = self._table.line_of(line, row, place)
+        return f"{self._table.path}, line {line}, column {self._table.header[place]!r}, holds {row[place][:40]!r}"

@@ -1,0 +1,184 @@
+"""CSV files as spreadsheets, pandas and numpy write them: header and rows, each with the line that an editor shows for it.
+
+Columns may be separated by commas, semicolons, tabs or bars, whichever splits the header and the first rows alike.
+The text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. Blank lines, a first line ``sep=;``, and
+lines that begin with ``#`` are skipped. Rows are read one by one, so a file takes no more memory than its longest row.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from isoform.runtime import files
+from isoform.runtime.errors import InputError
+from isoform.runtime.samples.limits import data_bytes
+
+__all__ = ["Table"]
+
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+"""First bytes → encoding; those of UTF-32 begin with those of UTF-16 and so come first."""
+SEPARATORS = ",;\t|"
+PROBED = 50
+"""Rows by which the separator is recognised."""
+LINE_END = re.compile("\r\n|\r|\n")
+
+
+class Table:
+    """A CSV file: its header is read when it is opened, its rows when they are asked for.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: If it is missing, too large, no text, has no header, or its columns could be separated in two ways.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _open(path) as file:
+            self._encoding = _encoding(file.read(4))
+        self.separator = ","
+        self.separator = self._separator()
+        first = next(self._records(), None)
+        if first is None:
+            raise InputError(f"{path} has 0 rows, but a header and at least one more were expected")
+        self.header = [name.strip() for name in first[1]]
+        """Names of the columns, without spaces around them; empty where a column has none."""
+        self._check_header()
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Every row after the header with the number of the line that it begins in, all as long as the header.
+
+        Raises:
+            InputError: If a row has another number of fields, there is none, or the file is not CSV; names the line.
+        """
+        records, count, empty = self._records(), 0, 0
+        next(records)
+        for line, row in records:
+            if len(row) != len(self.header):
+                if row[0].lstrip().startswith("#"):
+                    continue
+                raise InputError(
+                    f"{self.path}, line {line}, has {len(row)} fields, but the header has {len(self.header)}"
+                )
+            if not any(map(str.strip, row)):
+                empty = empty or line
+                continue
+            if empty:
+                raise InputError(
+                    f"{self.path}, line {empty}, is a row of empty fields between others; fill or remove it"
+                )
+            count += 1
+            yield line, row
+        if not count:
+            raise InputError(f"{self.path} has 1 rows, but a header and at least one more were expected")
+
+    def line_of(self, line: int, row: Sequence[str], column: int) -> int:
+        """The line of a field of a row that begins in ``line``, which fields with line breaks before it move down."""
+        return line + sum(len(LINE_END.findall(field)) for field in row[:column])
+
+    def _records(self) -> Iterator[tuple[int, list[str]]]:
+        """Records with the line they begin in; without blank lines, and without comments before the header."""
+        with io.TextIOWrapper(_open(self.path), encoding=self._encoding, newline="") as text:
+            reader, line, started = csv.reader(text, delimiter=self.separator, strict=True), 1, False
+            while True:
+                try:
+                    row = next(reader)
+                except StopIteration:
+                    return
+                except UnicodeError:
+                    raise InputError(f"{self._not_text()}; save it as UTF-8") from None
+                except csv.Error as problem:
+                    raise InputError(f"{self.path}, line {line}, is not a CSV file in UTF-8: {problem}") from None
+                except OSError as problem:
+                    raise InputError(f"CSV file {self.path} cannot be read: {problem.strerror or problem}") from None
+                skipped = not row or (len(row) == 1 and not row[0].strip())
+                if not started and not skipped:
+                    skipped = row[0].startswith("#") or _separator_line(self.separator.join(row)) is not None
+                    started = not skipped
+                if not skipped:
+                    yield line, row
+                line = reader.line_num + 1
+
+    def _separator(self) -> str:
+        """The character between columns."""
+        with io.TextIOWrapper(_open(self.path), encoding=self._encoding, newline="", errors="replace") as text:
+            lines = list(itertools.islice((line[: 1 << 16] for line in text), 4 * PROBED))
+        lines = [line for line in lines if line.strip() and not line.startswith("#")]
+        if lines and (named := _separator_line(lines[0])):
+            return named
+        widths: dict[str, list[int]] = {}
+        for separator in SEPARATORS:
+            try:
+                rows = list(itertools.islice(csv.reader(lines, delimiter=separator), PROBED))
+            except csv.Error:
+                continue
+            widths[separator] = [len(row) for row in rows]
+        fitting = [separator for separator, found in widths.items() if found and found[0] > 1 and len(set(found)) == 1]
+        if len(fitting) > 1:
+            raise InputError(
+                f"the columns of {self.path} could be separated by {' or '.join(map(repr, fitting))}; use one of them only"
+            )
+        return fitting[0] if fitting else max(widths, key=lambda one: widths[one][:1], default=",")
+
+    def _check_header(self) -> None:
+        """A first line of numbers is a row, not the names of columns; a name stands for one column."""
+        numbers = [name for name in self.header if _is_number(name)]
+        names = [name for name in self.header if name]
+        # pandas writes whole numbers for columns without names, after an empty field for the row's number or beside others
+        counted = [str(i) for i in range(len(numbers))] == numbers and ("" in self.header or len(names) > len(numbers))
+        if numbers and not counted:
+            raise InputError(
+                f"{self.path} has no header: its first line holds {', '.join(self.header)[:60]!r}; add a line with the names of the columns"
+            )
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{self.path} has two columns named {twice!r}; give each a name of its own")
+
+    def _not_text(self) -> str:
+        """Where the first bytes are that are no text."""
+        if self._encoding.startswith("utf-8"):
+            with _open(self.path) as file:
+                for number, line in enumerate(file, start=1):
+                    try:
+                        line.decode()
+                    except UnicodeDecodeError as problem:
+                        return f"{self.path}, line {number}, is not UTF-8 text (byte {line[problem.start]:#x})"
+        return f"{self.path} is not {self._encoding.upper()} text"
+
+
+def _open(path: Path) -> BinaryIO:
+    return files.open_file(path, limit=data_bytes(), error=InputError, what="CSV file")
+
+
+def _encoding(head: bytes) -> str:
+    for mark, encoding in MARKS.items():
+        if head.startswith(mark):
+            return encoding
+    if len(head) == 4 and head.count(0) == 2:  # no text begins with NUL: two in four are UTF-16 without its mark
+        return "utf-16-be" if head[0] == 0 else "utf-16-le"
+    return "utf-8"
+
+
+def _separator_line(line: str) -> str | None:
+    """The character that a spreadsheet's first line ``sep=;`` names."""
+    found = re.fullmatch(r'"?sep=(.)"?', line.strip("\r\n").removeprefix("\ufeff"))
+    return found[1] if found else None
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name.replace(",", "."))
+    except ValueError:
+        return False
+    return True

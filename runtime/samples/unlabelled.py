@@ -1,0 +1,97 @@
+"""Samples of a stream from a user's files, with labels only where these happen to be known: adaptation never sees them.
+
+    folder/*.png, folder/*.csv    one image per sample, or recordings, in the order of their names, subfolders included
+    samples.csv                   one column per channel, one row per moment; or a column "file" of images
+    samples.npz                   an array "x", shape (n, channels, height, width)
+
+and every form of ``labelled.py``, whose labels then say how much was right. Recordings are cut into windows as there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from isoform.runtime.errors import InputError
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.arrays import read_arrays
+from isoform.runtime.samples.collected import Collected
+from isoform.runtime.samples.labelled import Labelled, read_labelled, read_labelled_arrays, samples_of_array
+from isoform.runtime.samples.listing import Listing
+from isoform.runtime.samples.reading import read_files, read_table_images, sort_out
+from isoform.runtime.samples.recordings import Recordings, column_of
+from isoform.runtime.samples.tables import Table
+from isoform.runtime.spec import Array
+
+__all__ = ["Stream", "read_stream"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Samples in order."""
+
+    x: Array
+    """Shape (n, channels, height, width), float32."""
+    labels: tuple[str, ...] | None
+    """n names, for counting what is right; None if nobody knows."""
+    numbers: bool = False
+    """As ``Labelled.numbers``."""
+    account: Account = dataclasses.field(default_factory=Account, compare=False)
+    """What was taken and what was left out."""
+
+
+def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = False) -> Stream:
+    """Read samples.
+
+    Args:
+        path: A folder, a .csv or an .npz file, as above.
+        shape: Channels, height, width of the network's samples.
+        skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
+
+    Raises:
+        InputError: If there is nothing there, or a file is malformed; names the file, and the line where there is one.
+    """
+    account, ending = Account(), path.suffix.lower()
+    if path.is_dir():
+        if _is_stream(path, shape):
+            recordings = Recordings(shape, account)
+            files = sort_out(Listing(path, account).below(path), shape=shape, account=account)
+            return _stream(
+                path, read_files(files, shape=shape, account=account, recordings=recordings, label=""), shape, account
+            )
+    elif ending == ".npz":
+        arrays = read_arrays(path, account)
+        if "labels" in arrays:
+            return _with_labels(read_labelled_arrays(path, arrays, shape=shape, account=account))
+        if "x" not in arrays:
+            raise InputError(f"{path} has no array x; write it with numpy.savez(path, x=...)")
+        return Stream(samples_of_array(path, arrays["x"], shape=shape, account=account), None, account=account)
+    elif ending == ".csv":
+        table = Table(path)
+        if column_of(table, "label") is None:
+            if column_of(table, "file") is not None:
+                images = read_table_images(table, shape=shape, account=account)
+                return _stream(path, (image for image, _ in images), shape, account)
+            windows = Recordings(shape, account).read(table, "")
+            return _stream(path, (x for x, _ in windows), shape, account)
+    return _with_labels(read_labelled(path, shape=shape, skip_short=skip_short))
+
+
+def _is_stream(folder: Path, shape: tuple[int, int, int]) -> bool:
+    """Whether samples lie directly in the folder, and not in a folder per label."""
+    aside = Account()
+    return bool(sort_out(Listing(folder, aside).level(folder)[1], shape=shape, account=aside))
+
+
+def _stream(path: Path, found: Iterable[Array], shape: tuple[int, int, int], account: Account) -> Stream:
+    collected = Collected(shape)
+    for samples in found:
+        collected.add(samples)
+    if not len(collected):
+        raise InputError(f"{path} has no samples; a window needs {shape[2]} rows")
+    return Stream(collected.array(), None, account=account)
+
+
+def _with_labels(found: Labelled) -> Stream:
+    return Stream(found.x, found.labels, found.numbers, found.account)

@@ -1,0 +1,110 @@
+"""Archives of arrays: sound ones of every kind are read, and whatever is wrong with one is one line."""
+
+import contextlib
+import io
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from isoform.runtime.errors import InputError
+from isoform.runtime.samples.labelled import read_labelled
+
+pytestmark = pytest.mark.trust
+SHAPE = (1, 4, 4)
+X, LABELS = np.arange(32, dtype=np.float32).reshape(2, *SHAPE), np.array(["a", "b"])
+
+
+def npy(array) -> bytes:
+    """An array's .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def header(shape, descr="<f4", version=1, pad=0) -> bytes:
+    """A .npy header that says what we like."""
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}".encode() + b" " * pad + b"\n"
+    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(text)) + text
+
+
+def archive(path, entries, method=zipfile.ZIP_STORED) -> None:
+    """A zip file of names and bytes, in which names may come twice."""
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name, data in entries:
+            file.writestr(name, data)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("x", [X, X.astype(">f8"), np.asfortranarray(X), X.astype(np.uint8), X.astype(np.float16)])
+def test_sound_archives(x, method, tmp_path) -> None:
+    """Every number type, byte order, order of axes and compression gives the same samples; other arrays are counted."""
+    entries = [("x.npy", npy(x)), ("labels.npy", npy(LABELS)), ("deep/x.npy", npy(X)), ("notes.txt", b"x")]
+    archive(tmp_path / "a.NPZ", entries, method)
+    found = read_labelled(tmp_path / "a.NPZ", shape=SHAPE)
+    assert np.array_equal(found.x, X)
+    assert found.account.sentence() == (
+        "2 samples in 2 classes; left out: 2 other arrays; x goes up to 31, but images that are read from files are 0 to 1"
+    )
+
+
+BAD = {
+    "two of a name": ([("x.npy", npy(X)), ("x.npy", npy(X)), ("labels.npy", npy(LABELS))], "two arrays named x"),
+    "objects": ([("x.npy", npy(np.array([{}, 1], dtype=object)))], "Python objects, which are never opened"),
+    "pickle": ([("x.npy", b"\x80\x04K\x01.")], "cannot be read as numpy arrays"),
+    "structured": ([("x.npy", npy(np.zeros(2, [("a", "f4")])))], "an array of numbers or texts was expected"),
+    "huge": ([("x.npy", header((1 << 40, 1, 4, 4)))], r"bytes, but at most 268,435,456 are read"),
+    "overflowing": ([("x.npy", header((1 << 62, 1 << 62)))], "bytes, but at most"),
+    "negative": ([("x.npy", header((-2, 1, 4, 4)))], "an array of numbers or texts was expected"),
+    "short": ([("x.npy", npy(X)[:-1])], "is damaged: its shape .* has 128 bytes, but 127"),
+    "long": ([("x.npy", npy(X) + b"x")], "is damaged"),
+    "long header": ([("x.npy", header((2, 1, 4, 4), version=2, pad=20_000))], "is described by .* bytes"),
+    "header of 4 GB": ([("x.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff")], "is described by 4,294,967,295 bytes"),
+    "version": ([("x.npy", header((2, 1, 4, 4), version=3))], "of the .npy format 3.0"),
+    "no literal": ([("x.npy", header("__import__('os')"))], "cannot be read as numpy arrays"),
+    "empty": ([("x.npy", b"")], "cannot be read as numpy arrays"),
+    "bytes": ([("x.npy", npy(X)), ("labels.npy", npy(LABELS.astype("S")))], "one text or number per sample"),
+    "not finite": ([("x.npy", npy(X * np.nan)), ("labels.npy", npy(LABELS))], "sample 0 of .*a.npz holds a number that is not finite"),
+    "shape": ([("x.npy", npy(X[:, 0])), ("labels.npy", npy(LABELS))], r"a.npz have shape \(2, 4, 4\)"),
+    "missing": ([("X.npy", npy(X))], "has no arrays x and labels"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_odd_archives(case, tmp_path) -> None:
+    """One line for each, and no memory for what is only declared."""
+    entries, message = BAD[case]
+    with pytest.warns(UserWarning, match="Duplicate name") if case == "two of a name" else contextlib.nullcontext():
+        archive(tmp_path / "a.npz", entries)
+    with pytest.raises(InputError, match=message) as problem:
+        read_labelled(tmp_path / "a.npz", shape=SHAPE)
+    assert str(problem.value).isprintable()
+
+
+def test_encrypted_and_unknown_compression(tmp_path) -> None:
+    """A password, or a method that Python does not have, is named."""
+    archive(tmp_path / "a.npz", [("x.npy", npy(X)), ("labels.npy", npy(LABELS))])
+    data = (tmp_path / "a.npz").read_bytes()
+    for place, value, message in ((8, 1, "is encrypted"), (10, 99, "compression")):
+        changed = bytearray(data)
+        for sign in (b"PK\x01\x02", b"PK\x03\x04"):
+            at = changed.index(sign) + place - 2 * (sign[2] == 3)
+            changed[at] = value
+        (tmp_path / "b.npz").write_bytes(changed)
+        with pytest.raises(InputError, match=message):
+            read_labelled(tmp_path / "b.npz", shape=SHAPE)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_archives_never_surprise(method, tmp_path) -> None:
+    """Whatever byte is damaged, or wherever it is cut: samples, or one line."""
+    archive(tmp_path / "a.npz", [("x.npy", npy(X)), ("labels.npy", npy(LABELS))], method)
+    data, rng = (tmp_path / "a.npz").read_bytes(), np.random.default_rng(0)
+    for number in range(300):
+        damaged = bytearray(data if number % 4 else data[: rng.integers(len(data))])
+        for place in rng.integers(len(damaged) or 1, size=rng.integers(1, 4))[: len(damaged)]:
+            damaged[place] = rng.integers(256)
+        (tmp_path / "b.npz").write_bytes(damaged)
+        with contextlib.suppress(InputError):
+            assert read_labelled(tmp_path / "b.npz", shape=SHAPE).x.shape == X.shape

@@ -1,0 +1,97 @@
+"""Small files that would take much memory: refused before it is taken, or read in little, by limits that can be set."""
+
+import io
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.samples.images import load_image
+from isoform.runtime.samples.unlabelled import read_stream
+
+pytestmark = pytest.mark.trust
+
+
+def peak(code, *words) -> tuple[int, str]:
+    """MB by which a process's memory grew while it ran a line, and what it printed."""
+    start = (
+        "import resource, sys, numpy as np\nfrom pathlib import Path\nfrom isoform.runtime.errors import InputError\n"
+        "from isoform.runtime.samples.images import load_image\nfrom isoform.runtime.samples.unlabelled import read_stream\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = peak()\ntry:\n    print({code}, end=' ')\nexcept InputError as problem:\n    print(problem, end=' ')\nprint(peak() - before)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", start.format(code=code), *map(str, words)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    text, _, grown = result.stdout.strip().rpartition(" ")
+    return int(grown), text
+
+
+def test_a_small_file_takes_no_large_memory(tmp_path) -> None:
+    """A PNG of some kilobytes and 64 million pixels is refused unread; one of 17 million, with alpha, takes under 220 MB."""
+    image = Image.new("1", (8192, 8192))
+    image.save(tmp_path / "bomb.png", compress_level=9)
+    code = "load_image(Path(sys.argv[1]), shape=(3, 32, 32)).shape"
+    grown, text = peak(code, tmp_path / "bomb.png")
+    assert "is larger than the 33,554,432 pixels that are read" in text
+    assert "ISOFORM_MAX_IMAGE_PIXELS" in text
+    assert grown < 30
+    Image.new("RGBA", (4096, 4096), (255, 0, 0, 128)).save(tmp_path / "large.png", compress_level=1)
+    grown, text = peak(code, tmp_path / "large.png")
+    assert text == "(3, 32, 32)"
+    assert grown < 220
+
+
+def test_a_small_archive_takes_no_large_memory(tmp_path) -> None:
+    """Arrays of 295 MB in a file of 1.3 MB are refused before memory is taken; the limit can be set."""
+    shape = (24_000, 3, 32, 32)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with (
+        zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+        file.open("x.npy", "w") as member,
+    ):
+        member.write(head.getvalue())
+        for _ in range(24):
+            member.write(bytes(1000 * 3 * 32 * 32 * 4))
+    code = "read_stream(Path(sys.argv[1]), shape=(3, 32, 32)).x.shape"
+    grown, text = peak(code, tmp_path / "a.npz")
+    assert "294,912,000 bytes, but at most 268,435,456 are read" in text
+    assert grown < 30
+
+
+def test_samples_of_many_files_are_bounded(tmp_path, monkeypatch) -> None:
+    """The limit holds for all samples together, too, and a setting that is none is named."""
+    for number in range(4):
+        Image.new("L", (4, 4)).save(tmp_path / f"{number}.png")
+    monkeypatch.setenv("ISOFORM_MAX_DATA_BYTES", str(3 * 64 + 8))
+    with pytest.raises(InputError, match=r"more than 3 samples of shape \(1, 4, 4\).*ISOFORM_MAX_DATA_BYTES"):
+        read_stream(tmp_path, shape=(1, 4, 4))
+    for name in ("ISOFORM_MAX_DATA_BYTES", "ISOFORM_MAX_IMAGE_PIXELS"):
+        monkeypatch.setenv(name, "many")
+        with pytest.raises(UsageError, match=f"{name} is 'many', but a whole number above 0"):
+            read_stream(tmp_path, shape=(1, 4, 4))
+        monkeypatch.delenv(name)
+
+
+def test_the_limit_of_pixels_can_be_set(tmp_path, monkeypatch) -> None:
+    """An image of one pixel more than the setting is refused, one of as many is read."""
+    Image.new("L", (10, 10)).save(tmp_path / "a.png")
+    monkeypatch.setenv("ISOFORM_MAX_IMAGE_PIXELS", "100")
+    assert load_image(tmp_path / "a.png", shape=(1, 4, 4)).shape == (1, 4, 4)
+    monkeypatch.setenv("ISOFORM_MAX_IMAGE_PIXELS", "99")
+    with pytest.raises(InputError, match="larger than the 99 pixels that are read"):
+        load_image(tmp_path / "a.png", shape=(1, 4, 4))
+
+
+def test_a_long_recording_is_read_in_little_more_than_its_numbers(tmp_path) -> None:
+    """A table of 4 MB takes less than 30 MB, where a list of its fields would take a hundred."""
+    (tmp_path / "a.csv").write_text("x,y\n" + "1.25,-2.5\n" * 400_000)
+    grown, text = peak("read_stream(Path(sys.argv[1]), shape=(2, 1, 128)).x.shape", tmp_path / "a.csv")
+    assert text == "(3125, 2, 1, 128)"
+    assert grown < 30

@@ -1,0 +1,144 @@
+"""Recordings as spreadsheets, pandas and numpy write them: read right, or refused with the line that an editor shows."""
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from isoform.runtime.errors import InputError
+from isoform.runtime.samples.labelled import read_labelled
+from isoform.runtime.samples.unlabelled import read_stream
+
+pytestmark = pytest.mark.trust
+SENSOR = (2, 1, 3)
+ROWS = [(1.5, 10), (2.5, 20), (3.5, 30)]
+
+
+def lines(header="x,y", rows=ROWS, separator=",", mark=".") -> str:
+    """A table's text."""
+    cells = [separator.join(str(cell).replace(".", mark) for cell in row) for row in rows]
+    return "\n".join([header, *cells]) + "\n"
+
+
+def write(path, content) -> None:
+    """A file with its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lines(),
+        lines().replace("\n", "\r\n"),
+        lines().replace("\n", "\r"),
+        lines().encode("utf-8-sig"),
+        lines().encode("utf-16"),
+        lines().encode("utf-16-le"),
+        lines().encode("utf-32"),
+        lines("x;y", separator=";"),
+        lines("x;y", separator=";", mark=","),
+        lines("x\ty", separator="\t", mark=","),
+        "sep=;\n" + lines("x;y", separator=";", mark=","),
+        "# a phone in a pocket, 2024\n\n" + lines(),
+        lines(" x , y "),
+        lines("Unnamed: 0,x,y", [(i, *row) for i, row in enumerate(ROWS)]),
+        lines("x,time (s),y", [(a, i / 50, b) for i, (a, b) in enumerate(ROWS)]),
+        lines("timestamp,x,y", [("2024-05-01 12:00:00", *row) for row in ROWS]),
+        lines(",0,1", [(i, *row) for i, row in enumerate(ROWS)]),
+        lines() + ",\n,\n",
+        lines().replace("2.5", '" 2.5"'),
+    ],
+    ids=itertools.count(),
+)  # fmt: skip
+def test_one_table_in_many_forms(content, tmp_path) -> None:
+    """Every way in which programs write the same numbers gives the same window."""
+    write(tmp_path / "a.csv", content)
+    assert read_stream(tmp_path / "a.csv", shape=SENSOR).x[0, :, 0].tolist() == [[1.5, 2.5, 3.5], [10, 20, 30]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lines(rows=[(1.5, 10), ("nan", 20), (3, 4)]), "line 3, column 'x', holds 'nan', but a finite number"),
+        (lines(rows=[(1.5, 10), ("", 20), (3, 4)]), "line 3, column 'x', holds ''"),
+        (b"\xef\xbb\xbf# note\n\nx,y\n\n1,2\n\n\n3,inf\n", "line 8, column 'y', holds 'inf'"),
+        (lines("label,x,y", [('"a\nb"', 1, 2), ('"a\nb"', 1, "NA")]), "line 5, column 'y', holds 'NA'"),
+        (lines(rows=[(1, 10), ("1e39", 20)]), "line 3, column 'x', holds '1e39'"),
+        (lines(rows=[(1, 10), ("1_000", 20)]), "holds '1_000'"),
+        (lines(rows=[(1, 10), ('"1,5"', 20)]), "holds '1,5'"),
+        (lines("x;y", [(1, "1,234"), (2, "2,345")], ";"), "could be a decimal comma or thousands"),
+        (lines("x;y", [(1, "1,5"), (2, "2.5")], ";"), "'1,5' and .*'2.5'; use a decimal point, or a decimal comma"),
+        (lines("x;y", [(1, "1.234,5")], ";"), "holds '1.234,5'"),
+        ("a;b,c\n1;2,3\n", "could be separated by ',' or ';'"),
+        ("1.5,10\n2.5,20\n3.5,30\n", "has no header: its first line holds '1.5, 10'"),
+        ("0,1\n2,3\n4,5\n", "has no header"),
+        (lines("x,x"), "two columns named 'x'"),
+        (lines("x,y,z", [(1, 2, 3)]), "has 3 columns of numbers, but the network has 2 channels"),
+        (lines("time,y"), "has 1 columns of numbers, .* 1 left out"),
+        (lines() + ",\n" + "4,5\n", "line 5, is a row of empty fields"),
+        (lines(rows=[(1, 2), (1, 2, 3)]), "line 3, has 3 fields, but the header has 2"),
+        ("x,température\n1,2\n".encode("latin-1"), r"line 1, is not UTF-8 text \(byte 0xe9\); save it as UTF-8"),
+        (lines().encode() + b"\xff,1\n", r"line 5, is not UTF-8 text"),
+        (lines().encode("utf-16")[:-1], "is not UTF-16 text"),
+        (b"", "has 0 rows"),
+        (b"\0" * 100, "a.csv"),
+        (b"PK\x03\x04" + bytes(range(256)), "a.csv"),
+        ("x,y\n" + "9" * 200_000 + ",1\n", "field larger than field limit"),
+    ],
+    ids=itertools.count(),
+)
+def test_what_could_be_read_wrong_is_refused(content, message, tmp_path) -> None:
+    """One line with the file, the line as an editor counts it, and the column."""
+    write(tmp_path / "a.csv", content)
+    with pytest.raises(InputError, match=message) as problem:
+        read_stream(tmp_path / "a.csv", shape=SENSOR) if b"label" not in (
+            tmp_path / "a.csv"
+        ).read_bytes() else read_labelled(tmp_path / "a.csv", shape=SENSOR)
+    assert str(problem.value).isprintable()
+
+
+def test_columns_are_matched_by_name(tmp_path) -> None:
+    """Another order is put right and said; other names are one line with both files; the first file's order counts."""
+    write(tmp_path / "walk" / "1.csv", lines())
+    write(tmp_path / "walk" / "2.csv", lines("y,x", [(b, a) for a, b in ROWS]))
+    write(tmp_path / "walk" / "3.csv", lines("y;x", [(b, a) for a, b in ROWS], ";"))
+    found = read_labelled(tmp_path, shape=SENSOR)
+    assert (found.x == found.x[0]).all()
+    assert "columns put in the order of the first file (2 times)" in found.account.sentence()
+    write(tmp_path / "sit" / "1.csv", lines("x,z"))
+    with pytest.raises(InputError, match=r"walk.1.csv has the columns x, y, but .*sit.1.csv has x, z"):
+        read_labelled(tmp_path, shape=SENSOR)
+
+
+@pytest.mark.parametrize("form", ["folder", "table.csv"])
+def test_a_class_never_vanishes(form, tmp_path) -> None:
+    """A class whose recordings are all shorter than a window is an error with lengths, or left out by name when asked."""
+    write(tmp_path / "folder" / "walk" / "1.csv", lines(rows=ROWS * 2 + ROWS[:1]))
+    write(tmp_path / "folder" / "sit" / "1.csv", lines(rows=ROWS[:2]))
+    rows = [("walk", *row) for row in ROWS * 2 + ROWS[:1]] + [("sit", *row) for row in ROWS[:2]]
+    write(tmp_path / "table.csv", lines("label,x,y", rows))
+    for read in (read_labelled, read_stream):
+        with pytest.raises(
+            InputError, match=r"class 'sit' has no recording of the 3 rows .* but 2 in .*csv.*--skip-short"
+        ):
+            read(tmp_path / form, shape=SENSOR)
+        found = read(tmp_path / form, shape=SENSOR, skip_short=True)
+        assert found.labels == ("walk", "walk")
+        text = found.account.sentence()
+        for part in (
+            "2 windows of 1 recording in 1 class",
+            "1 row at the end of a recording",
+            "without a window (sit)",
+        ):
+            assert part in text
+
+
+def test_the_images_of_a_table(tmp_path) -> None:
+    """Labels of a table may be in capitals and have spaces around them; a stream's table of images needs none."""
+    Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "a.png")
+    write(tmp_path / "a.csv", "File;Label\na.png; yes\n")
+    assert read_labelled(tmp_path / "a.csv", shape=(1, 4, 4)).labels == ("yes",)
+    write(tmp_path / "b.csv", "file\na.png\n")
+    assert read_stream(tmp_path / "b.csv", shape=(1, 4, 4)).labels is None
