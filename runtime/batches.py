@@ -21,7 +21,7 @@ from isoform.runtime.errors import UsageError
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array, NetworkSpec
 
-__all__ = ["SLICE_BYTES", "in_groups", "in_slices", "one_each", "slice_samples"]
+__all__ = ["SLICE_BYTES", "in_groups", "in_slices", "one_each", "slice_samples", "slices"]
 
 SLICE_BYTES = 4 << 20
 """Activations of one slice."""
@@ -47,11 +47,16 @@ def in_slices(run: Callable[[Array], Array], x: Array, samples: int) -> Array:
     Returns:
         Shape (n, …). A fresh array.
     """
-    count = -(-len(x) // samples)
-    if count <= 1:
+    if len(x) <= samples:
         return run(x)
-    edges = [len(x) * index // count for index in range(count + 1)]
-    return np.concatenate([run(x[start:end]) for start, end in itertools.pairwise(edges)])
+    return np.concatenate([run(x[place]) for place in slices(len(x), samples)])
+
+
+def slices(count: int, samples: int) -> list[slice]:
+    """Slices of at most ``samples``, all of about the same size, that together are ``count`` samples in order."""
+    number = max(1, -(-count // samples))
+    edges = [count * index // number for index in range(number + 1)]
+    return [slice(start, end) for start, end in itertools.pairwise(edges)]
 
 
 def in_groups(run: Callable[[Array, Signature], Array], x: Array, signatures: Sequence[Signature]) -> Array:

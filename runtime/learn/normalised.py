@@ -5,7 +5,8 @@ normalise by; what follows sees the samples as these make them. With u the convo
 
     s̄ᵢ = mean over pixels of (u - m₀),    s²ᵢ = mean over pixels of (u - m₀)²        for every sample i and channel
 
-Blocks run in ONNX Runtime (``compile/block_stages.py``), the adapters in numpy. All samples go through a block at once.
+Blocks run in ONNX Runtime (``compile/block_stages.py``), in slices, because it keeps the most memory that a run ever took; the adapters
+in numpy. All samples go through a block before the next one begins.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from isoform.runtime.batches import slice_samples, slices
 from isoform.runtime.fold import mix, template_matrix
 from isoform.runtime.learn.arrange import filled_up, unfolded_feeds
 from isoform.runtime.learn.blocks import Blocks
@@ -81,7 +83,7 @@ def normalised_pass(
     """
     affine, given = (parts[name].astype(np.float32) for name in ("bn.affine", "bn.statistics"))
     blocks, places = mix(spec, template_matrix(spec, tensors), parts["mixture"]), spec.bn_slices
-    chosen, pixels = np.empty_like(given), math.prod(spec.grid)
+    chosen, pixels, cut = np.empty_like(given), math.prod(spec.grid), slices(len(x), slice_samples(spec))
 
     def chosen_for(place: slice, moments: Moments) -> tuple[Array, Array]:
         mean, variance = (np.asarray(value, dtype=np.float32) for value in choose(place, moments))
@@ -101,7 +103,10 @@ def normalised_pass(
     def step(session: ort.InferenceSession, name: str, feed: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
         """One of a block's graphs: its output, and how to normalise that."""
         place = places[name]
-        u, means, squares = run(session, feed)
+        rows = next(iter(feed))  # the only input with a row per sample comes first
+        parts = [run(session, {**feed, rows: feed[rows][part]}) for part in cut]
+        u, means, squares = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        del parts
         mean, variance = chosen_for(place, Moments(means, squares / np.float32(pixels)))
         return u, {"gamma": affine[0, place], "beta": affine[1, place], "mean": mean, "variance": variance}
 
