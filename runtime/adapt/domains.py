@@ -143,7 +143,9 @@ class Domains:
         total, first = sum(step.samples for step in self._recent), self._recent[0]
         if total < ENOUGH:
             return False
-        together = np.average([step.mean for step in self._recent], axis=0, weights=[step.samples for step in self._recent])
+        together = np.average(
+            [step.mean for step in self._recent], axis=0, weights=[step.samples for step in self._recent]
+        )
         return _left(together, total, first.stream, first.count, kappa, max(1.0, self._scatter))
 
     def _remember(self, left: Known, count: float) -> None:
