@@ -34,6 +34,7 @@ from isoform.runtime.errors import InputError, SignatureError
 from isoform.runtime.inheritance import derived
 from isoform.runtime.learn.content import Content
 from isoform.runtime.learn.learner import Learner, Point
+from isoform.runtime.learn.samples import spaced
 from isoform.runtime.learn.source import Source
 from isoform.runtime.mixture import softmax
 from isoform.runtime.signature import Signature
@@ -46,6 +47,8 @@ CHECK_ROWS = 32
 COLLAPSED = 0.5
 COMPARED, LEAST_COMPARED = 32.0, 16.0
 """Samples that a comparison remembers, and needs."""
+COMPARED_ROWS = 1024
+"""Samples, evenly spaced, that a comparison with the start is made of."""
 REACH = 1.0
 STEADY = 8.0
 """The numbers are written down again when the samples since then are more than one ``STEADY``-th of those that they stand for."""
@@ -172,7 +175,7 @@ class Adapter:
 
     def worse(self, x: Array) -> str | None:
         """Say what makes the signature worse than its start for these samples, by their own evidence; None if nothing does."""
-        x = self._checked(x)
+        x = spaced(self._checked(x), COMPARED_ROWS)
         x = x[Content(self._source.structure, pixels=math.prod(x.shape[2:]))(x)]
         points = (self._point(self._chain.start), self._point(self._signature))
         if len(x) == 0 or self._signature is self._chain.start:

@@ -35,6 +35,8 @@ RESIZED = 0.25
 HUGE = 1e15
 """Samples with numbers beyond this, or all below its inverse, are scaled first: their products would leave float32."""
 RARE = 0.05
+CHUNK = 256
+"""Samples that are looked at together, which bounds memory."""
 FLAT = 1e-5
 """A channel that varies by less than this share of its largest value is constant: float32 arithmetic leaves such remainders."""
 LEAST_PIXELS = 256
@@ -111,7 +113,8 @@ class Content:
 
     def __call__(self, x: Array) -> Array:
         """Judge the next samples: shape (n,), bool. A sample that repeats one of its batch, or the last one before it, tells nothing new."""
-        result: Array = structure(x) >= self._least
+        found = [structure(x[first : first + CHUNK]) for first in range(0, len(x), CHUNK)]
+        result: Array = np.concatenate(found) >= self._least
         sums = [zlib.crc32(sample) for sample in np.ascontiguousarray(x)]
         seen = set() if self._last is None else {self._last}
         for row, checksum in enumerate(sums):
