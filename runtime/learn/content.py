@@ -9,7 +9,7 @@ M pairs of horizontal and vertical neighbours:
     structure = max over channels of max(z₁ - ¼ √M₁,  z₂)
 
 z₁ is of the channel as it is, z₂ of the means of its 2×2 blocks (of pairs, where a sample has one row). Noise that was resized by a
-triangle filter, as ``isoform.runtime.images`` does, has neighbours with a correlation of ¼; this is taken off z₁, and z₂ is nearly
+triangle filter, as ``isoform.runtime.samples.images`` does, has neighbours with a correlation of ¼; this is taken off z₁, and z₂ is nearly
 free of it. A constant sample has structure -∞.
 
 A sample carries content if its structure is at least ``CHANCE``, four standard deviations, which one frame of noise in 30,000 reaches.
