@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
+from sqlalchemy.engine import URL
 
 from isoform.runtime.errors import ConflictError
 from isoform.server.store.database import Database
@@ -63,16 +65,17 @@ class Store(Database):
     """An open database of signatures. Safe to use from several threads; each process opens its own. A context manager.
 
     Args:
-        url: ``sqlite:///signatures.db`` or ``postgresql+psycopg://user:password@host/name``, as SQLAlchemy reads it.
+        where: A file for SQLite, or a URL, as ``Database`` takes it.
         connections: At most so many at once for reading, and as many for writing.
         keep: Revisions of one user whose bytes are kept.
+        create: Whether to make what is not there, as ``Database``.
 
     Raises:
         StoreError: If the URL makes no sense, its driver is not installed, or the database cannot be reached.
     """
 
-    def __init__(self, url: str, *, connections: int = 8, keep: int = KEEP) -> None:
-        super().__init__(url, connections=connections)
+    def __init__(self, where: str | URL | Path, *, connections: int = 8, keep: int = KEEP, create: bool = True) -> None:
+        super().__init__(where, connections=connections, create=create)
         self._keep = keep
 
     def newest(self, task: str, user: str) -> Revision | None:
