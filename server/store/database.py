@@ -147,7 +147,7 @@ class Database:
             try:
                 with self._reader.connect() as connection:
                     if self._file is not None:
-                        self._file.glance()
+                        self._file.check()
                     yield connection
             except self._errors as problem:
                 raise _failed(problem) from None
@@ -166,7 +166,7 @@ class Database:
         text, names, always = self._texts[query]
         values = {**always, **values}
         if self._file is not None:
-            self._file.glance()
+            self._file.check()
         try:
             connection = self._reader.raw_connection()
         except self._errors as problem:
@@ -200,8 +200,6 @@ class Database:
         return True
 
     def _probe(self) -> None:
-        if self._file is not None:
-            self._file.check()
         self._first(_PROBE, {})
 
     def _connected(self, connection: Any, _: object) -> None:

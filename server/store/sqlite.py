@@ -3,7 +3,7 @@
 SQLite goes on writing into a file that was deleted, replaced or moved, and acknowledges what nobody will find again. So every
 connection remembers which files it has open, and is compared with what lies at their paths (device and inode):
 
-    PATH        before reads, ten times a second; before each write, and after it, before it is acknowledged
+    PATH        before each read; before each write, and after it, before it is acknowledged
     PATH-wal    before and after each write: what is committed lies there first
     PATH-shm    the same: other processes find their way in the log by it
 
@@ -16,7 +16,6 @@ import logging
 import os
 import sqlite3
 import stat
-import time
 from pathlib import Path
 
 from isoform.runtime.errors import StoreError
@@ -28,8 +27,6 @@ log = logging.getLogger("isoform.server")
 PRIVATE = 0o600
 READ_SECONDS, WRITE_SECONDS = 2, 10
 """How long a connection waits for a lock; readers wait for hardly any."""
-GLANCE_SECONDS = 0.1
-"""A look at the path for every look-up would make it a quarter slower."""
 _Identity = tuple[int, int]
 
 
@@ -56,7 +53,6 @@ class File:
         if create:
             self._create()
         self._identity = _identity(self._name)
-        self._glanced = -GLANCE_SECONDS
 
     def connect(self, *, writes: bool) -> OpenFile:
         """Open another connection to the same file; never makes one.
@@ -87,13 +83,6 @@ class File:
             connection.close()
             raise
         return connection
-
-    def glance(self) -> None:
-        """``check``, but not more often than every ``GLANCE_SECONDS``: for those that read."""
-        moment = time.monotonic()
-        if moment - self._glanced > GLANCE_SECONDS:
-            self.check()
-            self._glanced = moment
 
     def check(self, connection: OpenFile | None = None) -> None:
         """Raise ``StoreError`` if another file than the one that is open is at the path, or none.
