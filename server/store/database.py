@@ -82,7 +82,10 @@ class Database:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # at once, so that what a writer reads stays true
 
             return writer, reader
-        options |= {"pool_pre_ping": True, "connect_args": _PATIENCE if "options" not in url.query else {}}
+        options |= {
+            "pool_pre_ping": True,
+            "connect_args": {name: value for name, value in _PATIENCE.items() if name not in url.query},
+        }
         writer = sql.create_engine(url, **options)
         reader = sql.create_engine(url, **options, isolation_level="AUTOCOMMIT")
         for engine in (writer, reader):
