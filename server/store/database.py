@@ -61,12 +61,17 @@ class Database:
                 SQLAlchemyError,
                 self._reader.dialect.loaded_dbapi.Error,
                 OSError,
+                UnicodeError,  # a message of SQLite's that quotes damaged bytes
             )
             self._texts = dict[sql.Select[Any], tuple[str, list[str] | None, dict[str, Any]]]()
             self._breaker = Breaker(self._probe, self._cut)
             if create:
                 self._create()
-        except (SQLAlchemyError, ImportError) as problem:
+        except ImportError as problem:
+            raise StoreError(
+                f"cannot open the signature store: {_first_line(problem)}; PostgreSQL is postgresql+psycopg://… and needs pip install 'isoform[postgresql]'"
+            ) from None
+        except SQLAlchemyError as problem:
             raise StoreError(f"cannot open the signature store: {_first_line(problem)}") from None
 
     def _engines(self, url: URL, options: dict[str, Any]) -> tuple[Engine, Engine]:
