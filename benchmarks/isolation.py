@@ -52,8 +52,9 @@ def main() -> int:
     """Run, judge, print, write; 1 if there was a fault."""
     arguments = _arguments()
     with tempfile.TemporaryDirectory(prefix="isoform-isolation-") as folder:
-        store = store_url(arguments.store or str(Path(folder) / "signatures.db"))
-        assert store is not None
+        url = store_url(arguments.store or str(Path(folder) / "signatures.db"))
+        assert url is not None
+        store = url.render_as_string(hide_password=False)
         run = crowded(
             arguments.bundle, store, Path(folder), seconds=arguments.seconds, clients=arguments.clients, users=arguments.users,
             kill_every=arguments.kill_every,

@@ -3,6 +3,9 @@
 No HTTP here, and no look into the bytes:
 
     schema.py    tables
+    database.py  connections, transactions, errors
+    sqlite.py    the file of SQLite: made, opened, watched
+    breaker.py   what happens while the database hangs
     store.py     revisions: append, look up, delete; each call one transaction
     ledger.py    jobs: what takes longer than a request
 """

@@ -6,21 +6,24 @@ Two writers that began from the same revision: the second gets a ``ConflictError
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sql
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.engine import URL
 
+<<<<<<< HEAD
 from isoform.runtime.errors import ConflictError, StoreError
 from isoform.runtime.extras import missing
 from isoform.server.store.schema import METADATA, events, replies, revisions, unloaded
+=======
+from isoform.runtime.errors import ConflictError
+from isoform.server.store.database import Database
+from isoform.server.store.schema import events, replies, revisions, unloaded
+>>>>>>> t-store
 
 __all__ = ["ANY", "Reply", "Revision", "Store", "moment", "now"]
 
@@ -64,21 +67,24 @@ class Reply:
     """sha256 of what it asked for, 32 bytes: the same key with another one is refused."""
 
 
-class Store:
-    """An open database. Safe to use from several threads; each process opens its own. A context manager.
+class Store(Database):
+    """An open database of signatures. Safe to use from several threads; each process opens its own. A context manager.
 
     Args:
-        url: ``sqlite:///signatures.db`` or ``postgresql+psycopg://user:password@host/name``, as SQLAlchemy reads it.
+        where: A file for SQLite, or a URL, as ``Database`` takes it.
         connections: At most so many at once for reading, and as many for writing.
         keep: Revisions of one user whose bytes are kept.
+        create: Whether to make what is not there, as ``Database``.
 
     Raises:
         StoreError: If the URL makes no sense, its driver is not one of ours, or the database cannot be reached.
         MissingExtraError: If its driver is not installed.
     """
 
-    def __init__(self, url: str, *, connections: int = 8, keep: int = KEEP) -> None:
+    def __init__(self, where: str | URL | Path, *, connections: int = 8, keep: int = KEEP, create: bool = True) -> None:
+        super().__init__(where, connections=connections, create=create)
         self._keep = keep
+<<<<<<< HEAD
         try:
             lite = sql.make_url(url).get_backend_name() == "sqlite"
             options: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 10}
@@ -138,40 +144,18 @@ class Store:
                 yield connection
         except SQLAlchemyError as problem:
             raise StoreError(f"the signature store failed: {_first_line(problem)}") from None
+=======
+>>>>>>> t-store
 
     def newest(self, task: str, user: str) -> Revision | None:
         """The revision that answers for a user; None if there is none."""
-        row = self._first(_NEWEST, {"task": task, "user": user})
+        row = self.first(_NEWEST, {"task": task, "user": user})
         return None if row is None else _revision(row)
 
     def data(self, task: str, user: str, revision: int) -> bytes | None:
         """A signature file's bytes; None if there is no such revision, or its bytes are no longer kept."""
-        row = self._first(_DATA, {"task": task, "user": user, "revision": revision})
+        row = self.first(_DATA, {"task": task, "user": user, "revision": revision})
         return None if row is None or row[0] is None else bytes(row[0])
-
-    def _compiled(self, query: sql.Select[Any]) -> tuple[str, list[str] | None, dict[str, Any]]:
-        """A query as the driver wants it, the order of its values if they have no names there, and those that are always the same."""
-        compiled = query.compile(dialect=self._reader.dialect, compile_kwargs={"render_postcompile": True})
-        return str(compiled), compiled.positiontup, dict(compiled.params)
-
-    def _first(self, query: sql.Select[Any], values: dict[str, object]) -> Any:
-        """A query's first row, straight from the driver: every prediction asks, and this takes a fifth of the time."""
-        text, names, always = self._texts[query]
-        values = {**always, **values}
-        errors: type[Exception] = self._reader.dialect.loaded_dbapi.Error
-        try:
-            connection = self._reader.raw_connection()
-        except SQLAlchemyError as problem:
-            raise StoreError(f"the signature store failed: {_first_line(problem)}") from None
-        try:
-            cursor = connection.cursor()
-            cursor.execute(text, values if names is None else tuple(values[name] for name in names))
-            return cursor.fetchone()
-        except errors as problem:
-            connection.invalidate()
-            raise StoreError(f"the signature store failed: {_first_line(problem)}") from None
-        finally:
-            connection.close()
 
     def append(
         self, task: str, user: str, *, digest: str, data: bytes, action: str, actor: str, expect: int = ANY,
@@ -322,19 +306,7 @@ class Store:
                 happened = {"actor": actor, "action": "load" if loaded else "unload", "task": task, "created": now()}
                 connection.execute(sql.insert(events), happened)
 
-    def ready(self) -> bool:
-        """Whether the database answers."""
-        try:
-            with self.reading() as connection:
-                connection.execute(sql.select(sql.literal(1)))
-        except StoreError:
-            return False
-        return True
 
-
-_PATIENCE = {"connect_timeout": 5, "options": "-c statement_timeout=15000"}
-"""PostgreSQL's: a database that hangs is an error, not a server that hangs as well."""
-_LOCK = sql.text("SELECT pg_advisory_xact_lock(hashtextextended(:whose, 0))")
 _COLUMNS = [column for column in revisions.c if column.name != "data"]
 _LISTED = sql.select(*_COLUMNS, revisions.c.data.is_not(None).label("kept"))
 _HERE = (revisions.c.task == sql.bindparam("task"), revisions.c.user == sql.bindparam("user"))
@@ -360,21 +332,6 @@ def _revision(row: Any) -> Revision:
     )  # fmt: skip
 
 
-def _set_up_sqlite(engine: Engine, *, writes: bool) -> None:
-    """Write-ahead log, every commit on the disk; a writer takes its lock at once, so that what it read stays true; no lock to read."""
-
-    @sql.event.listens_for(engine, "connect")
-    def connect(connection: Any, _: object) -> None:
-        connection.isolation_level = None
-        for setting in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {setting}")
-
-    @sql.event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        if writes:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
 def moment(milliseconds: int) -> str:
     """A time of the store's, ISO 8601, in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
@@ -383,7 +340,3 @@ def moment(milliseconds: int) -> str:
 def now() -> int:
     """Milliseconds since 1970, UTC."""
     return time.time_ns() // 1_000_000
-
-
-def _first_line(problem: Exception) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0]
