@@ -180,7 +180,12 @@ class Worker:
             data = signature.encode()
             self._written(
                 lambda: self._ledger.complete(
-                    entry.job, begun=entry.begun, digest=signature.digest, data=data, message=message, steps=entry.step
+                    entry.job,
+                    begun=entry.begun,
+                    digest=signature.digest,
+                    data=data,
+                    message=message,
+                    steps=max(1, entry.step),  # what was good enough without a step is done as well
                 )
             )
         except _CancelledError:

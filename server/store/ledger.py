@@ -44,9 +44,9 @@ class Job:
     state: str
     """``queued``, ``running``, ``done``, ``failed``, ``cancelled`` or ``lost``."""
     step: int
-    """Of a job that is done: as many as there were."""
+    """How far it is, or was when it ended."""
     steps: int
-    """At most so many; 0 while it is not known. Of a job that is done: as many as there were."""
+    """At most so many, 0 while it is not known; as many as ``step`` once it is done."""
     revision: int | None
     """What it made, or what was there before and is no worse; None before it is done."""
     message: str | None
@@ -133,7 +133,7 @@ class Ledger:
             digest: Of what it learned; nothing is appended if it is what the job began from.
             data: Its file.
             message: What came of it.
-            steps: How many it took.
+            steps: Where it ended.
 
         Raises:
             ConflictError: If another revision is newest than the one that it began from; the job stays open.

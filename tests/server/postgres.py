@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["POSTGRES", "postgres"]
+__all__ = ["POSTGRES", "postgres", "stopped"]
 
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 """Debian's package keeps its programs there; None if it is not installed."""
@@ -22,6 +22,24 @@ def postgres() -> Iterator[str]:
         shutil.chown(folder, _user())
         with _started(Path(folder)) as url:
             yield url
+
+
+@contextmanager
+def stopped(url: str) -> Iterator[None]:
+    """The database of that URL, stopped as an operator restarts it: whoever is connected is cut off. It is started again afterwards."""
+    assert POSTGRES is not None
+    data = Path(url.partition("?host=")[2])
+    control = (str(POSTGRES / "pg_ctl"), "-D", str(data), "-w", "-s")
+    subprocess.run((*control, "-m", "fast", "stop"), user=_user(), check=True, cwd=data)
+    try:
+        yield
+    finally:
+        command = (*control, "-o", _options(data), "-l", str(data / "log"), "start")
+        subprocess.run(command, user=_user(), check=True, cwd=data, stdout=subprocess.DEVNULL)
+
+
+def _options(data: Path) -> str:
+    return f"-k {data} -c listen_addresses="
 
 
 def _user() -> str:
@@ -38,7 +56,7 @@ def _started(data: Path) -> Iterator[str]:
 
     run(str(POSTGRES / "initdb"), "-D", str(data), "-A", "trust", "-E", "UTF8", "--locale=C")
     control = (str(POSTGRES / "pg_ctl"), "-D", str(data), "-w", "-s")
-    run(*control, "-o", f"-k {data} -c listen_addresses=", "-l", str(data / "log"), "start")
+    run(*control, "-o", _options(data), "-l", str(data / "log"), "start")
     try:
         yield f"postgresql+psycopg://{user}@/postgres?host={data}"
     finally:
