@@ -78,10 +78,8 @@ class Deletions:
             if answer.kind in ("put", "rollback"):
                 firsts[answer.whose].append(answer)
             kept = self._history.get(answer.whose, {}).get(number)
-            if kept is None:
+            if kept is None or kept.digest != answer.told.get("digest", kept.digest):
                 gone += not self.may_explain(answer.whose, since=answer.began)
-            else:
-                gone += "digest" in answer.told and kept.digest != answer.told["digest"]
         for answer in self._answers:
             if answer.kind == "predict" and answer.status == 404:
                 before = [first.began for first in firsts[answer.whose] if first.ended < answer.began]

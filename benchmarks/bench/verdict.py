@@ -95,7 +95,7 @@ def judge(
         "abandoned": deletions.abandoned(kills=kills),
         "torn": sum(_is_torn(kept, deletions.may_explain(whose, since=0)) for whose, kept in history.items()),
         "twice": sum(_times_put(history, *put) > 1 for put in keys),
-        "opened": sum(answer.kind == "another's" and answer.status not in (0, 403) for answer in answers),
+        "opened": sum(answer.kind == "another's" and answer.status not in (0, 403, 503) for answer in answers),
         "failed": sum(answer.status >= 500 and not (answer.status == 503 and "error" in answer.told) for answer in answers),
         "acknowledged": len(told), "never_acknowledged": len({entry for entry in held if entry[1] > 1} - told),
     }  # fmt: skip
