@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flask import Flask
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
+from isoform.runtime.errors import StoreError
 from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import Tokens
 from isoform.server.admission import Admission
 from isoform.server.draining import Draining
 from isoform.server.settings import Settings
+from isoform.server.store.database import file_url
 from isoform.server.store.store import Store
 
 __all__ = ["Opening", "store_url"]
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 JOB_SECONDS = 20.0
 """How long a job that is running may go on when the server stops."""
 
@@ -27,8 +33,8 @@ class Opening:
     """What to open."""
 
     bundle: Path
-    store: str | None
-    """As SQLAlchemy reads it; None to keep no signatures."""
+    store: URL | None
+    """The database, which is there already; None to keep no signatures."""
     prediction_threads: int
     """Threads that one prediction may use."""
     request_threads: int
@@ -53,7 +59,7 @@ class Opening:
 
         Raises:
             BundleError: If the bundle cannot be used.
-            StoreError: If the store cannot be opened.
+            StoreError: If the store can never be opened; one that is away now is waited for.
         """
         from isoform.runtime.runtime import Runtime  # here, not above: ONNX Runtime's threads do not survive a fork
         from isoform.server.app import create_app
@@ -67,7 +73,7 @@ class Opening:
             store = (
                 None
                 if self.store is None
-                else stack.enter_context(Store(self.store, connections=self.request_threads + 2))
+                else stack.enter_context(Store(self.store, connections=self.request_threads + 2, create=False))
             )
             keys = Keys(store) if self.guarded and store is not None else None
             export_traces()
@@ -85,8 +91,17 @@ class Opening:
         return Tokens(self.token_keys, issuer=self.token_issuer, audience=self.token_audience)
 
 
-def store_url(text: str) -> str | None:
-    """What ``--store`` means: ``none``, a URL as it is, or a file for SQLite."""
+def store_url(text: str) -> URL | None:
+    """What ``--store`` means: ``none``; a URL, if it begins like one (``postgresql+psycopg://``); else a file for SQLite, as it is spelt.
+
+    Raises:
+        StoreError: If it begins like a URL and is none.
+    """
     if text == "none":
         return None
-    return text if "://" in text else f"sqlite:///{Path(text).absolute()}"
+    if _URL.match(text) is None:
+        return file_url(Path(text).absolute())
+    try:
+        return make_url(text)
+    except (ArgumentError, ValueError):
+        raise StoreError(f"--store {text!r} begins like a URL, but is none; a file of that name is ./{text}") from None

@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import threading
 
-from isoform.runtime.errors import StoreError
+from isoform.runtime.errors import SignatureError, StoreError
 from isoform.runtime.runtime import Runtime
 from isoform.runtime.signature import Signature, check_name
 from isoform.server.problems import NotFoundError
@@ -76,7 +76,8 @@ class Users:
         Raises:
             NotFoundError: If there is no such user and that is refused.
             BundleError: If there is no such task.
-            SignatureError: If that is no name, or the stored signature is damaged.
+            SignatureError: If that is no name, or the stored signature was made for other templates.
+            StoreError: If the store does not answer, or what it has is damaged.
         """
         base = self._runtime.signature(task)
         if name is None:
@@ -94,8 +95,8 @@ class Users:
 
         Raises:
             NotFoundError: If its bytes are not kept any longer.
-            SignatureError: If they are damaged.
-            StoreError: If they are not what the store says they are.
+            SignatureError: If they were made for other templates.
+            StoreError: If they are damaged, or not what the store says they are.
         """
         with self._lock:
             held = self._decoded.get(revision.digest)
@@ -107,7 +108,10 @@ class Users:
             raise NotFoundError(
                 f"revision {revision.revision} of {revision.task}/{revision.user} is not kept any longer"
             )
-        signature = Signature.decode(data, name=f"{revision.task}/{revision.user}")
+        try:
+            signature = Signature.decode(data, name=f"{revision.task}/{revision.user}")
+        except SignatureError as problem:  # it was whole when it was taken in, and whoever asks has sent nothing wrong
+            raise StoreError(f"revision {revision.revision} is damaged in the store: {problem}") from None
         if signature.digest != revision.digest or signature.task != revision.task:
             raise StoreError(
                 f"revision {revision.revision} of {revision.task}/{revision.user} holds another signature than it says"

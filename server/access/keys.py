@@ -1,7 +1,7 @@
 """API keys. A key is ``iso_<id>_<secret>``; the store has the id and the secret's sha256, so whoever reads it cannot use them.
 
 A secret has 256 random bits, which nobody guesses, so one fast hash is enough; a slow one is for passwords. A revoked key is refused
-by every process after at most ``SECONDS``.
+by every process after at most ``SECONDS``. While the store does not answer, a key that was good less than ``AWAY_SECONDS`` ago stays so.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import threading
@@ -18,7 +19,7 @@ from typing import Any
 
 import sqlalchemy as sql
 
-from isoform.runtime.errors import UsageError
+from isoform.runtime.errors import StoreError, UsageError
 from isoform.runtime.signature import check_name
 from isoform.server.access.scopes import Caller, check_scopes
 from isoform.server.store.schema import events, keys
@@ -26,7 +27,12 @@ from isoform.server.store.store import Store, now
 
 __all__ = ["Key", "Keys"]
 
+log = logging.getLogger("isoform.server")
+
 SECONDS = 2.0
+AWAY_SECONDS = 300.0
+PATIENCE_SECONDS = 0.5
+"""How long the caller of a key that is known waits for a store that hangs."""
 REMEMBERED = 10_000
 _KEY = re.compile(r"iso_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 
@@ -50,6 +56,7 @@ class Keys:
         self._store = store
         self._known = collections.OrderedDict[str, tuple[float, tuple[bytes, Caller] | None]]()
         self._lock = threading.Lock()
+        self._away = -SECONDS
 
     def add(self, name: str, scopes: list[str]) -> str:
         """Make a key.
@@ -115,15 +122,28 @@ class Keys:
             known = self._known.get(identity)
         if known is not None and moment - known[0] < SECONDS:
             return known[1]
-        with self._store.reading() as connection:
-            row = connection.execute(sql.select(keys).where(keys.c.id == identity, keys.c.revoked.is_(None))).first()
-        found = None if row is None else (bytes(row.hash), Caller(row.name, frozenset(row.scopes.split())))
+        if known is None or known[1] is None or moment - known[0] > AWAY_SECONDS:
+            found = self._read(identity)
+        elif moment - self._away < SECONDS:
+            return known[1]
+        else:
+            try:
+                found = self._store.within(PATIENCE_SECONDS, lambda: self._read(identity))
+            except StoreError as problem:
+                self._away = moment
+                log.error("%s; keys that were good in the last %.0f s are let in", problem, AWAY_SECONDS)
+                return known[1]
         with self._lock:
             self._known[identity] = moment, found
             self._known.move_to_end(identity)
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return found
+
+    def _read(self, identity: str) -> tuple[bytes, Caller] | None:
+        with self._store.reading() as connection:
+            row = connection.execute(sql.select(keys).where(keys.c.id == identity, keys.c.revoked.is_(None))).first()
+        return None if row is None else (bytes(row.hash), Caller(row.name, frozenset(row.scopes.split())))
 
 
 def _key(row: Any) -> Key:

@@ -61,7 +61,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         self.drain_seconds = drain_seconds
         self.draining = Draining()
         self.admission = Admission(opening.settings.queue_requests)
-        near = opening.store is None or opening.store.startswith("sqlite")
+        near = opening.store is None or opening.store.get_backend_name() == "sqlite"
         self.by_loop = near and opening.settings.batch_samples == 1  # a batch is made of what several threads bring
         self.pulse: Callable[[], None] = _nothing
         self._stack = contextlib.ExitStack()

@@ -3,6 +3,7 @@
 No HTTP here, and no look into the bytes:
 
     schema.py    tables
+    database.py  connections, transactions, errors
     store.py     revisions: append, look up, delete; each call one transaction
     ledger.py    jobs: what takes longer than a request
 """

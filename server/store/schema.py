@@ -18,8 +18,21 @@ since 1970 in UTC. Reading a user's newest revision is one look-up in the primar
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy.engine import Connection
 
-__all__ = ["METADATA", "doubts", "events", "jobs", "keys", "numbers", "replies", "revisions", "unloaded", "version"]
+__all__ = [
+    "METADATA",
+    "create",
+    "doubts",
+    "events",
+    "jobs",
+    "keys",
+    "numbers",
+    "replies",
+    "revisions",
+    "unloaded",
+    "version",
+]
 
 METADATA = MetaData()
 
@@ -111,3 +124,8 @@ keys = Table(
     Column("created", BigInteger, nullable=False),
     Column("revoked", BigInteger),
 )
+
+
+def create(connection: Connection) -> None:
+    """Make the tables that are not there yet, in the caller's transaction; nobody else does it at the same time."""
+    METADATA.create_all(connection)

@@ -6,13 +6,15 @@ import contextlib
 import json
 import signal
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from support import ISOFORM
 
-__all__ = ["Served", "serving"]
+__all__ = ["Served", "ask", "serving"]
 
 
 class Served:
@@ -22,6 +24,19 @@ class Served:
         self.process, self.started, self.url = process, started, str(started["url"])
         host, port = self.url.removeprefix("http://").rsplit(":", 1)
         self.address = host, int(port)
+
+
+def ask(
+    server: Served, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, str], Any]:
+    """Status, headers and body of an answer."""
+    request = urllib.request.Request(server.url + path, data, headers or {}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, dict(answer.headers), json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as problem:
+        with problem:
+            return problem.code, dict(problem.headers), json.loads(problem.read())
 
 
 @contextlib.contextmanager

@@ -1,0 +1,253 @@
+"""A database: its connections, its transactions, its errors. Knows SQLite and PostgreSQL, and nothing of what is kept there.
+
+    sqlite.py    the file of SQLite
+    breaker.py   what happens while the database hangs
+
+Whatever fails is a ``StoreError`` with one line, wherever in SQLAlchemy, the driver or the system it comes from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import sqlalchemy as sql
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+
+from isoform.runtime.errors import ConflictError, StoreError
+from isoform.server.store.breaker import Breaker
+from isoform.server.store.schema import create, unloaded
+from isoform.server.store.sqlite import File, OpenFile
+from isoform.server.store.upgrade import upgrade
+
+__all__ = ["Database", "file_url"]
+
+T = TypeVar("T")
+READY_SECONDS = 2.0
+"""A database that takes longer to say that it is there is not ready."""
+CREATE_SECONDS = 10.0
+"""How long to wait for another process that makes the tables of the same SQLite file."""
+BUSY = 5
+"""SQLite's number of an error: somebody else has the lock."""
+
+
+class Database:
+    """An open database. Safe to use from several threads; each process opens its own. A context manager.
+
+    Args:
+        where: A file for SQLite, or a URL as SQLAlchemy reads it: ``sqlite:///signatures.db``, ``postgresql+psycopg://user:password@host/name``.
+        connections: At most so many at once for reading, and as many for writing.
+        create: Whether to make what is not there, and to find out whether the database answers; else only when it is used.
+
+    Raises:
+        StoreError: If the URL makes no sense, its driver is not installed, or the database cannot be reached.
+    """
+
+    def __init__(self, where: str | URL | Path, *, connections: int = 8, create: bool = True) -> None:
+        try:
+            url = file_url(where) if isinstance(where, Path) else sql.make_url(where)
+            options: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 5}
+            self._file = File(_path(url), create=create) if url.get_backend_name() == "sqlite" else None
+            self._writer, self._reader = self._engines(url, options)
+            self._errors: tuple[type[Exception], ...] = (
+                SQLAlchemyError,
+                self._reader.dialect.loaded_dbapi.Error,
+                OSError,
+            )
+            self._texts = dict[sql.Select[Any], tuple[str, list[str] | None, dict[str, Any]]]()
+            self._breaker = Breaker(self._probe, self._cut)
+            if create:
+                self._create()
+        except (SQLAlchemyError, ImportError) as problem:
+            raise StoreError(f"cannot open the signature store: {_first_line(problem)}") from None
+
+    def _engines(self, url: URL, options: dict[str, Any]) -> tuple[Engine, Engine]:
+        """One for writing, one for reading."""
+        self._links, self._lock = weakref.WeakSet[Any](), threading.Lock()
+        if self._file is not None:
+            file = self._file
+            writer = sql.create_engine(url, **options, creator=lambda: file.connect(writes=True))
+            reader = sql.create_engine(url, **options, creator=lambda: file.connect(writes=False))
+
+            @sql.event.listens_for(writer, "begin")
+            def begin(connection: Connection) -> None:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # at once, so that what a writer reads stays true
+
+            return writer, reader
+        options |= {"pool_pre_ping": True, "connect_args": _PATIENCE if "options" not in url.query else {}}
+        writer = sql.create_engine(url, **options)
+        reader = sql.create_engine(url, **options, isolation_level="AUTOCOMMIT")
+        for engine in (writer, reader):
+            sql.event.listen(engine, "connect", self._connected)
+        return writer, reader
+
+    def _create(self) -> None:
+        until = time.monotonic() + CREATE_SECONDS
+        while True:
+            try:
+                with self._writer.begin() as connection:
+                    if self._file is None:
+                        connection.execute(_LOCK, {"whose": "isoform: tables"})  # of replicas that start together
+                    create(connection)
+                    upgrade(connection)
+                break
+            except OperationalError as problem:  # SQLite does not always wait for its lock where it changes to the log
+                if getattr(problem.orig, "sqlite_errorcode", 0) & 0xFF != BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
+        if self._file is not None:
+            self._file.tighten()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._breaker.close()
+        self._reader.dispose()
+        self._writer.dispose()
+
+    @contextlib.contextmanager
+    def writing(self, *whose: str) -> Iterator[Connection]:
+        """A transaction; writers of the same user wait for each other. Errors of the database become ours."""
+        with self._breaker.call():
+            try:
+                with self._writer.begin() as connection:
+                    file = cast(OpenFile, connection.connection.dbapi_connection)
+                    if self._file is not None:
+                        self._file.check(file)
+                    elif whose:  # SQLite has one writer at a time
+                        connection.execute(_LOCK, {"whose": "/".join(whose)})
+                    yield connection
+                if self._file is not None:
+                    self._file.check(file)
+            except IntegrityError:
+                raise ConflictError(
+                    "somebody else wrote at the same moment; read the newest revision and try again"
+                ) from None
+            except self._errors as problem:
+                raise _failed(problem) from None
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that reads; each statement sees what is committed."""
+        with self._breaker.call():
+            try:
+                with self._reader.connect() as connection:
+                    if self._file is not None:
+                        self._file.check()
+                    yield connection
+            except self._errors as problem:
+                raise _failed(problem) from None
+
+    def first(self, query: sql.Select[Any], values: dict[str, object]) -> Any:
+        """A query's first row, straight from the driver: every prediction asks, and this takes a fifth of the time."""
+        number = self._breaker.begin()
+        try:
+            return self._first(query, values)
+        finally:
+            self._breaker.end(number)
+
+    def _first(self, query: sql.Select[Any], values: dict[str, object]) -> Any:
+        if query not in self._texts:
+            self._texts[query] = self._compiled(query)
+        text, names, always = self._texts[query]
+        values = {**always, **values}
+        if self._file is not None:
+            self._file.check()
+        try:
+            connection = self._reader.raw_connection()
+        except self._errors as problem:
+            raise _failed(problem) from None
+        try:
+            cursor = connection.cursor()
+            cursor.execute(text, values if names is None else tuple(values[name] for name in names))
+            return cursor.fetchone()
+        except self._errors as problem:
+            connection.invalidate()
+            raise _failed(problem) from None
+        finally:
+            connection.close()
+
+    def _compiled(self, query: sql.Select[Any]) -> tuple[str, list[str] | None, dict[str, Any]]:
+        """A query as the driver wants it, the order of its values if they have no names there, and those that are always the same."""
+        compiled = query.compile(dialect=self._reader.dialect, compile_kwargs={"render_postcompile": True})
+        return str(compiled), compiled.positiontup, dict(compiled.params)
+
+    def within(self, seconds: float, ask: Callable[[], T]) -> T:
+        """As ``Breaker.within``: what ``ask`` returns; raises ``StoreError`` if that takes longer."""
+        return self._breaker.within(seconds, ask)
+
+    def ready(self) -> bool:
+        """Whether the database answers, in ``READY_SECONDS``, and is the one that was opened."""
+        try:
+            with self._breaker.call():
+                self._breaker.within(READY_SECONDS, self._probe)
+        except StoreError:
+            return False
+        return True
+
+    def _probe(self) -> None:
+        self._first(_PROBE, {})
+
+    def _connected(self, connection: Any, _: object) -> None:
+        with self._lock:
+            self._links.add(connection)
+
+    def _cut(self) -> None:
+        """End PostgreSQL's connections, so that nobody waits for one that says nothing."""
+        with self._lock:
+            links = list(self._links)
+        for link in links:
+            with (
+                contextlib.suppress(self._errors[1], OSError),  # closed already
+                socket.socket(fileno=os.dup(link.fileno())) as line,
+            ):
+                line.shutdown(socket.SHUT_RDWR)
+
+
+_PATIENCE = {"connect_timeout": 5, "options": "-c statement_timeout=15000"}
+"""PostgreSQL's: a database that hangs is an error, not a server that hangs as well."""
+_LOCK = sql.text("SELECT pg_advisory_xact_lock(hashtextextended(:whose, 0))")
+_PROBE = sql.select(unloaded.c.task).limit(1)
+
+
+def file_url(path: Path) -> URL:
+    """The URL of a file for SQLite, whatever characters its path has."""
+    return URL.create("sqlite", database=str(path))
+
+
+def _path(url: URL) -> Path:
+    """The file that an SQLite URL names. Raises ``StoreError`` if it names none, or has options that nobody would heed."""
+    if (
+        url.drivername not in ("sqlite", "sqlite+pysqlite")
+        or url.query
+        or not url.database
+        or url.database == ":memory:"
+    ):
+        raise StoreError(
+            "cannot open the signature store: sqlite:///FILE without options was expected; give a path with '?' in it as a path, not as a URL"
+        )
+    return Path(url.database)
+
+
+def _failed(problem: Exception) -> StoreError:
+    return StoreError(f"the signature store failed: {_first_line(problem)}")
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]

@@ -1,0 +1,139 @@
+"""The file of a store in SQLite: made for its owner alone, opened only where it is, and watched while it is open.
+
+SQLite goes on writing into a file that was deleted, replaced or moved, and acknowledges what nobody will find again. So every
+connection remembers which files it has open, and is compared with what lies at their paths (device and inode):
+
+    PATH        before each read; before each write, and after it, before it is acknowledged
+    PATH-wal    before and after each write: what is committed lies there first
+    PATH-shm    the same: other processes find their way in the log by it
+
+The log of a database that is open is never replaced by SQLite itself: the last connection to close it removes it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+from isoform.runtime.errors import StoreError
+
+__all__ = ["File", "OpenFile"]
+
+log = logging.getLogger("isoform.server")
+
+PRIVATE = 0o600
+READ_SECONDS, WRITE_SECONDS = 2, 10
+"""How long a connection waits for a lock; readers wait for hardly any."""
+_Identity = tuple[int, int]
+
+
+class OpenFile(sqlite3.Connection):
+    """A connection that knows which files it has open: the database, its log, the log's index."""
+
+    files: tuple[tuple[str, _Identity], ...] = ()
+
+
+class File:
+    """An SQLite database at a path.
+
+    Args:
+        path: Where it is; a symbolic link is followed.
+        create: Whether to make it, readable for its owner alone, where there is none.
+
+    Raises:
+        StoreError: If it cannot be made.
+    """
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        self._path = path.absolute()
+        self._name = str(self._path)
+        if create:
+            self._create()
+        self._identity = _identity(self._name)
+
+    def connect(self, *, writes: bool) -> OpenFile:
+        """Open another connection to the same file; never makes one.
+
+        Args:
+            writes: Whether it waits for other writers.
+
+        Raises:
+            StoreError: If another file is there by now, or none.
+            sqlite3.Error: If it cannot be opened.
+        """
+        if self._identity is None:
+            self._identity = _identity(self._name)
+        self.check()
+        connection = sqlite3.connect(
+            f"{self._path.as_uri()}?mode=rw", uri=True, timeout=WRITE_SECONDS if writes else READ_SECONDS,
+            isolation_level=None, check_same_thread=False, factory=OpenFile,
+        )  # fmt: skip
+        try:
+            for setting in ("journal_mode=WAL", "synchronous=FULL"):  # every commit is on the disk
+                connection.execute(f"PRAGMA {setting}")
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the log as well
+            real = os.path.realpath(self._path)
+            found = [(name, _identity(name)) for name in (real, f"{real}-wal", f"{real}-shm")]
+            connection.files = tuple((name, identity) for name, identity in found if identity is not None)
+            self.check()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def check(self, connection: OpenFile | None = None) -> None:
+        """Raise ``StoreError`` if another file than the one that is open is at the path, or none.
+
+        Args:
+            connection: Whose log is to be compared too; None for the database alone.
+        """
+        if _identity(self._name) != self._identity or self._identity is None:
+            raise StoreError(
+                f"{self._path} is not the file that is open: it was deleted, replaced or moved; "
+                "stop the server, put the right file there, and start it again"
+            )
+        for name, identity in () if connection is None else connection.files:
+            if _identity(name) != identity:
+                raise StoreError(
+                    f"{name} is not the file that is open: it was deleted, replaced or moved while the database was in use; "
+                    "restart the server, and restore a backup if anything is missing"
+                )
+
+    def tighten(self) -> None:
+        """Let nobody read the files whom their owner did not allow it: those of earlier versions could be read by everybody."""
+        for name in ("", "-wal", "-shm"):
+            path = f"{os.path.realpath(self._path)}{name}"
+            try:
+                mode = os.stat(path).st_mode
+                if (
+                    os.name == "posix" and mode & stat.S_IRWXO
+                ):  # a group's permissions are somebody's decision, and stay
+                    os.chmod(path, PRIVATE)
+                    log.warning("%s could be read by everybody; now its owner alone can", path)
+            except FileNotFoundError:
+                continue
+            except OSError as problem:
+                log.warning("everybody can read %s, and that cannot be changed: %s", path, problem)
+
+    def _create(self) -> None:
+        """Make an empty file, where there is none."""
+        real = os.path.realpath(self._path)
+        try:
+            # One that is there is not opened: closing it again would drop the locks of this process's other connections.
+            os.close(os.open(real, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
+        except FileExistsError:
+            if not os.path.isfile(real):
+                raise StoreError(f"cannot open the signature store: {self._path} is not a file") from None
+        except OSError as problem:
+            raise StoreError(f"cannot open the signature store: {problem}") from None
+
+
+def _identity(path: str) -> _Identity | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,216 @@
+"""A store that is away, hangs, is full or is damaged: what needs it is 503 in one line, what does not goes on."""
+
+import itertools
+import os
+import random
+import resource
+import sqlite3
+import time
+
+import numpy as np
+import pytest
+from postgres import POSTGRES, server
+
+from isoform.server.access.keys import Keys
+from isoform.server.app import create_app
+from isoform.server.store.store import Store
+
+pytestmark = pytest.mark.trust
+BODY = {"inputs": [{"name": "image", "shape": [1, 1, 32, 32], "datatype": "FP32", "data": [0.5] * 1024}]}
+INFER, USER = "/v2/models/plain/infer", "/v1/models/plain/signatures/alice"
+SERVED = ("/v2/health/live", "/v2", "/v2/models/plain", "/v2/models/plain/ready", "/v1/models/plain/templates", "/", "/metrics", "/openapi.json")  # fmt: skip
+
+
+@pytest.fixture
+def file(runtime) -> bytes:
+    """A signature file of the task plain."""
+    return runtime.signature("plain").encode()
+
+
+def named(client, user="alice", **options):
+    """The answer to a prediction for a user."""
+    return client.post(INFER, json={**BODY, "parameters": {"signature": user}}, **options)
+
+
+def check_refused(answer) -> None:
+    """503, one line, and when to come again."""
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1"), answer.data
+    assert answer.json == {"error": "the signature store does not answer; try again"}
+
+
+def check_goes_on(client, **options) -> None:
+    """What needs nothing of the store is answered, and soon."""
+    began = time.monotonic()
+    for path in SERVED:
+        assert client.get(path, **options).status_code == 200, path
+    assert client.post(INFER, json=BODY, **options).status_code == 200
+    assert client.post("/v2/repository/index", **options).status_code == 200
+    assert time.monotonic() - began < 3
+
+
+def check_all_refused(client, file, **options) -> None:
+    """Every route that needs the store says so."""
+    assert client.get("/v2/health/ready").status_code == 503
+    check_refused(named(client, **options))
+    for method, path, data in (
+        ("PUT", USER, file), ("GET", USER, None), ("GET", f"{USER}/file", None), ("GET", f"{USER}/revisions", None),
+        ("POST", f"{USER}/rollback", b'{"revision": 1}'), ("DELETE", USER, None), ("GET", f"{USER}/jobs", None),
+        ("GET", "/v1/models/plain/signatures", None), ("GET", f"/v1/jobs/{'0' * 32}", None), ("DELETE", f"/v1/jobs/{'0' * 32}", None),
+        ("GET", "/v1/events", None), ("POST", "/v2/repository/models/edges/unload", None), ("GET", "/v1/models/plain/templates?signature=alice", None),
+    ):  # fmt: skip
+        check_refused(client.open(path, method=method, data=data, **options))
+
+
+@pytest.fixture(scope="module")
+def database():
+    """A PostgreSQL server that may be stopped."""
+    if POSTGRES is None:
+        pytest.skip("PostgreSQL is not installed; Debian's package is 'postgresql'")
+    with server() as found:
+        yield found
+
+
+@pytest.mark.xdist_group("store")
+def test_postgresql_is_away(database, runtime, file, caplog) -> None:
+    """While it is stopped every route that needs it is 503; the others, and keys that were good just now, go on; afterwards all is as before."""
+    with Store(database.url) as store:
+        keys = Keys(store)
+        known, new = keys.add("known", ["admin"]), keys.add("new", ["admin"])
+        app = create_app(runtime, store=store, keys=keys)
+        client, options = app.test_client(), {"headers": {"Authorization": f"Bearer {known}"}}
+        wrong = {"headers": {"Authorization": f"Bearer {known[:-1]}{'ab'[known[-1] == 'a']}"}}
+        assert client.put(USER, data=file, **options).status_code == 201
+        database.stop()
+        try:
+            time.sleep(2.1)  # what is known of keys and tasks is asked for again
+            check_goes_on(client, **options)
+            check_all_refused(client, file, **options)
+            check_refused(client.post(INFER, json=BODY, headers={"Authorization": f"Bearer {new}"}))
+            assert client.post(INFER, json=BODY, **wrong).status_code == 401
+            assert client.post(INFER, json=BODY).status_code == 401
+        finally:
+            database.start()
+        assert named(client, **options).json["parameters"]["revision"] == 1
+        assert client.get("/v2/health/ready").status_code == 200
+        assert client.put(USER, data=runtime.signature("plain").keep("mixture").encode(), **options).status_code == 200
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.xdist_group("store")
+def test_postgresql_hangs(database, runtime, file, caplog) -> None:
+    """While it says nothing, base predictions and health are answered soon, and soon so is everything else; afterwards all is as before."""
+    with Store(database.url) as store:
+        client = create_app(runtime, store=store).test_client()
+        client.put(USER, data=file)
+        with database.held():
+            time.sleep(1.1)
+            check_goes_on(client)
+            began = time.monotonic()
+            assert client.get("/v2/health/ready").status_code == 503
+            assert time.monotonic() - began < 3
+            check_refused(named(client))
+            assert time.monotonic() - began < 12
+            began = time.monotonic()
+            check_all_refused(client, file)
+            check_goes_on(client)
+            assert time.monotonic() - began < 3
+        until = time.monotonic() + 15
+        while client.get("/v2/health/ready").status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert named(client).status_code == 200
+    assert "Traceback" not in caplog.text
+
+
+def test_no_descriptors_are_left(runtime, tmp_path, file) -> None:
+    """A process that may open no more files: users are 503, base predictions go on; once it may again, users are answered."""
+    with Store(tmp_path / "s.db") as store:
+        create_app(runtime, store=store).test_client().put(USER, data=file)
+    with Store(tmp_path / "s.db", create=False) as store:
+        client = create_app(runtime, store=store).test_client()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.open("/dev/null", os.O_RDONLY)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            refused, base = named(client), client.post(INFER, json=BODY)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        check_refused(refused)
+        assert base.status_code == 200
+        assert named(client).status_code == 200
+
+
+def test_the_disk_is_full(runtime, store, file) -> None:
+    """A write for which there is no room is 503 and leaves nothing; reading goes on; with room again it is taken."""
+    client = create_app(runtime, store=store).test_client()
+    assert client.put(USER, data=file).status_code == 201
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        refused, read = client.put(USER.replace("alice", "bob"), data=file), named(client)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    check_refused(refused)
+    assert read.status_code == 200
+    assert named(client, "bob").status_code == 404
+    assert client.put(USER.replace("alice", "bob"), data=file).status_code == 201
+
+
+def test_another_process_has_the_lock(runtime, store, file, monkeypatch) -> None:
+    """While another process does not let anybody write, writes are 503 and reading goes on."""
+    monkeypatch.setattr("isoform.server.store.sqlite.WRITE_SECONDS", 0.2)
+    client = create_app(runtime, store=store).test_client()
+    store._writer.dispose()  # its first connection still waits longer
+    with sqlite3.connect(store._file._path) as other:
+        other.execute("BEGIN IMMEDIATE")
+        check_refused(client.put(USER, data=file))
+        assert named(client).status_code == 404
+    other.close()
+    assert client.put(USER, data=file).status_code == 201
+
+
+def test_a_stored_signature_is_damaged(runtime, store, file) -> None:
+    """What the store has of a user is damaged: 503, not the user's own fault; others are answered."""
+    client = create_app(runtime, store=store).test_client()
+    for user in ("alice", "bob"):
+        client.put(USER.replace("alice", user), data=file)
+    with store.writing() as connection:
+        connection.exec_driver_sql("UPDATE isoform_revisions SET data = x'00112233' WHERE \"user\" = 'alice'")
+    client = create_app(runtime, store=store).test_client()  # which has nothing of it in memory
+    check_refused(named(client))
+    assert named(client, "bob").status_code == 200
+
+
+def test_a_damaged_database_is_never_500(runtime, tmp_path, file) -> None:
+    """Bytes of the database are overwritten at random: every answer is right, says that there is nothing, or is 503 in one line."""
+    with Store(tmp_path / "s.db") as store:
+        client = create_app(runtime, store=store).test_client()
+        for user in ("alice", "bob", "carol"):
+            client.put(USER.replace("alice", user), data=file)
+        client.delete(USER.replace("alice", "carol"))
+    whole, rng, refused = (tmp_path / "s.db").read_bytes(), np.random.default_rng(0), 0
+    for turn, width in itertools.product(range(3), (1, 64, 4096)):
+        harmed = bytearray(whole)
+        for _ in range(16):
+            start = random.Random(turn * 10000 + width).randrange(100, len(harmed) - width)
+            harmed[start : start + width] = rng.bytes(width)
+        path = tmp_path / f"{turn}-{width}.db"
+        path.write_bytes(harmed)
+        with Store(path, create=False) as store:
+            client = create_app(runtime, store=store).test_client()
+            for path in (
+                USER,
+                f"{USER}/file",
+                f"{USER}/revisions",
+                f"{USER}/jobs",
+                "/v1/models/plain/signatures",
+                "/v1/events",
+            ):
+                answer = client.get(path)
+                assert answer.status_code in (200, 404, 503), (path, answer.data)
+                refused += answer.status_code == 503
+            assert named(client).status_code in (200, 404, 503)
+            assert client.put(USER, data=file).status_code in (200, 201, 503)
+            assert client.post(INFER, json=BODY).status_code == 200
+    assert refused
