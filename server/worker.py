@@ -79,7 +79,7 @@ class Worker:
         self._ledger = Ledger(store)
         self._turns = Turns[_Entry](places=WAITING, share=share)
         self._open, self._coming = dict[str, _Entry](), 0
-        self._idle, self._news = threading.Condition(), threading.Event()
+        self._idle, self._news, self._talking = threading.Condition(), threading.Event(), threading.Lock()
         self._started, self._closing, self._given_up = False, threading.Event(), threading.Event()
 
     def submit(
@@ -138,6 +138,8 @@ class Worker:
             if not self._idle.wait_for(self._is_idle, seconds):
                 self._given_up.set()  # the next step of the job notices
                 self._idle.wait_for(self._is_idle, GIVE_UP_SECONDS)
+        if self._talking.acquire(timeout=GIVE_UP_SECONDS):  # nothing is told any more, so the store may be closed
+            self._talking.release()
 
     def _is_idle(self) -> bool:
         return not self._open and not self._coming
@@ -232,14 +234,8 @@ class Worker:
             asked = self._news.wait(pause)
             self._news.clear()
             everybody = asked or time.monotonic() - told >= ALIVE_SECONDS
-            with self._idle:
-                entries = [entry for entry in self._open.values() if everybody or entry.running]
-            if not entries:
-                continue
             try:
-                going = self._ledger.tell(
-                    {entry.job.id: (entry.step, entry.steps) if entry.running else None for entry in entries}
-                )
+                entries, going = self._told(everybody)
             except IsoformError as problem:  # the database is away; it is told again
                 pause = min(2 * pause, PAUSE_SECONDS)
                 log.error("%s", problem)
@@ -251,6 +247,17 @@ class Worker:
             for entry in entries:
                 if entry.gone and not entry.running:
                     self._forget(entry)
+
+    def _told(self, everybody: bool) -> tuple[list[_Entry], set[str]]:
+        """Tell of the job that is running, or of all; returns which those were, and the ids of those that go on."""
+        with self._talking:
+            with self._idle:
+                entries = [entry for entry in self._open.values() if everybody or entry.running]
+            if not entries:
+                return [], set()
+            return entries, self._ledger.tell(
+                {entry.job.id: (entry.step, entry.steps) if entry.running else None for entry in entries}
+            )
 
     def _forget(self, entry: _Entry) -> None:
         entry.learn = None

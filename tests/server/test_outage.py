@@ -11,6 +11,7 @@ from postgres import stopped
 
 from isoform.runtime.errors import ConflictError, StoreError
 from isoform.server.app import create_app
+from isoform.server.state import service_of
 from isoform.server.store import ledger
 from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import Store
@@ -29,6 +30,17 @@ def either(request, tmp_path) -> Iterator[Store]:
         yield store
 
 
+@contextlib.contextmanager
+def serving(url, runtime):
+    """A client of an application over a store, and the store; closed in the order in which a server closes them."""
+    with Store(url) as store:
+        app = create_app(runtime, store=store)
+        try:
+            yield app.test_client(), store
+        finally:
+            service_of(app).close(seconds=10)
+
+
 def learned(store, job, begun, text="x") -> None:
     """End a job as a worker does."""
     Ledger(store).complete(
@@ -40,8 +52,8 @@ def learned(store, job, begun, text="x") -> None:
 def test_a_job_rides_it_out(when, postgresql, runtime, monkeypatch) -> None:
     """PostgreSQL is stopped for two seconds while a job runs or as it ends: the job is done, once, and was never anything but running."""
     slow = Slow(monkeypatch, runtime)
-    with Store(postgresql) as store:
-        client, user = create_app(runtime, store=store).test_client(), when[:2]
+    with serving(postgresql, runtime) as (client, store):
+        user = when[:2]
         place = f"/v1/models/plain/signatures/{user}"
         job = client.post(f"{place}/adapt", json=body(X)).json
         assert slow.begun.wait(20)
@@ -66,8 +78,7 @@ def test_who_waits_for_a_job_is_told_of_it(postgresql, runtime, monkeypatch) -> 
         slow.go.set()
         raise StoreError("away")
 
-    with Store(postgresql) as store:
-        client = create_app(runtime, store=store).test_client()
+    with serving(postgresql, runtime) as (client, _):
         monkeypatch.setattr(Ledger, "find", find)
         answer = client.post(f"{ALICE}/adapt", json=body(X), headers={"Prefer": "wait=9"})
         monkeypatch.setattr(Ledger, "find", original)
