@@ -148,7 +148,8 @@ def _submitted(task: str, user: str, action: str, start: Signature, expect: int,
             task, user, action=action, actor=actor(), caller=actor(), begun=(expect, start.digest), learn=learn
         )
     except ConflictError as problem:  # somebody wrote or deleted since this request was read
-        raise (PreconditionError(str(problem)) if "If-Match" in request.headers else problem) from None
+        conditional = "If-Match" in request.headers or "If-None-Match" in request.headers
+        raise (PreconditionError(str(problem)) if conditional else problem) from None
     patience = _patience()
     if patience and service.waiters.acquire(blocking=False):  # a few may keep a thread waiting, never all of them
         try:

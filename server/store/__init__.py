@@ -5,5 +5,7 @@ No HTTP here, and no look into the bytes:
     schema.py    tables
     database.py  connections, transactions, errors
     store.py     revisions: append, look up, delete; each call one transaction
+    revisions.py the same within a transaction: numbers that never restart
+    upgrade.py   databases of older versions
     ledger.py    jobs: what takes longer than a request
 """
