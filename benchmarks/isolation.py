@@ -1,11 +1,12 @@
 """Nobody gets another's answer, and nothing that was acknowledged is lost: many clients at once of the real server, killed or not.
 
     python benchmarks/isolation.py [--bundle PATH] [--seconds 60] [--clients 64] [--users 500] [--kill-every 5] [--store URL]
-                                   [--quick] [--json PATH]
+                                   [--restart-database-every 10] [--quick] [--json PATH]
 
 `isoform serve` with two processes, guarded by a key for every user. Clients predict (JSON and binary), put, personalize, adapt, roll back,
-read histories, and ask for somebody else with a key that may not. With ``--kill-every 5`` one process is killed by SIGKILL every five
-seconds. Afterwards every prediction is compared with the one computed here from the signature whose digest it states, and every
+delete, cancel jobs, read histories, and ask for somebody else with a key that may not. With ``--kill-every 5`` one process is killed by
+SIGKILL every five seconds. With ``--restart-database-every 10`` the store is a PostgreSQL server of the benchmark's own, which is stopped
+for a second every ten seconds. Afterwards every prediction is compared with the one computed here from the signature whose digest it states, and every
 revision that was acknowledged is looked for in the store. What is counted as a fault stands in ``bench/verdict.py``; the exit status is 1
 if there is one.
 """
@@ -14,20 +15,26 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
+import importlib
 import itertools
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from bench.crowd import KINDS, Answer, Batch, Crowd, User, batches_of
 from bench.harness import machine, parser, print_table, write_json
-from bench.served import Killer, served
-from bench.verdict import FAULTS, History, judge, read_history
+from bench.served import Killer, Restarter, served
+from bench.verdict import FAULTS, History, judge, merged, read_history
 
 from isoform.runtime import Runtime
+from isoform.runtime.errors import StoreError
 from isoform.server.access.keys import Keys
 from isoform.server.opening import store_url
 from isoform.server.store.store import Store
@@ -41,9 +48,11 @@ class Run:
 
     answers: list[Answer]
     history: History
+    seen: History
     batches: list[Batch]
     sent: dict[str, bytes]
     kills: int
+    restarts: int
     tracebacks: int
     """In what the server said."""
 
@@ -51,24 +60,28 @@ class Run:
 def main() -> int:
     """Run, judge, print, write; 1 if there was a fault."""
     arguments = _arguments()
-    with tempfile.TemporaryDirectory(prefix="isoform-isolation-") as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="isoform-isolation-"))
         url = store_url(arguments.store or str(Path(folder) / "signatures.db"))
         assert url is not None
         store = url.render_as_string(hide_password=False)
+        if arguments.restart_database_every is not None:
+            store = stack.enter_context(_postgres().postgres())
         run = crowded(
             arguments.bundle, store, Path(folder), seconds=arguments.seconds, clients=arguments.clients, users=arguments.users,
-            kill_every=arguments.kill_every,
+            kill_every=arguments.kill_every, restart_every=arguments.restart_database_every,
         )  # fmt: skip
     figures: dict[str, object] = {
         **machine(), "quick": arguments.quick, "seconds": arguments.seconds, "clients": arguments.clients, "users": arguments.users,
-        "kill_every": arguments.kill_every, "store": store.partition(":")[0], **summary(arguments.bundle, run),
+        "kill_every": arguments.kill_every, "restart_database_every": arguments.restart_database_every,
+        "store": store.partition(":")[0], **summary(arguments.bundle, run),
     }  # fmt: skip
     rows = [
         [kind, *(str(sum(_column(a) == name for a in run.answers if a.kind == kind)) for name in COLUMNS)]
         for kind in (*KINDS, "job")
     ]
     who = f"{arguments.clients} clients, {arguments.users} users, {arguments.seconds:g} s"
-    title = f"{who}, {figures['store']}, {run.kills} kills, {figures['machine']}, {figures['date']}"
+    title = f"{who}, {figures['store']}, {run.kills} kills, {run.restarts} restarts, {figures['machine']}, {figures['date']}"
     print_table(title, ["request", *COLUMNS], rows)
     print_table("judged afterwards", ["figure", ""], [[k, f"{v:.6g}"] for k, v in summary_rows(figures)])
     write_json(arguments.json, figures)
@@ -83,16 +96,33 @@ def _arguments() -> argparse.Namespace:
     add("--clients", type=int, help="(default: 64; --quick: 16)")
     add("--users", type=int, help="(default: 500; --quick: 60)")
     add("--kill-every", type=float, help="seconds between two kills of a process (default: nobody is killed)")
+    add(
+        "--restart-database-every",
+        type=float,
+        help="seconds between two stops of PostgreSQL (default: it is not stopped)",
+    )
     add("--store", help="as for isoform serve; must be empty (default: a SQLite file that is deleted afterwards)")
     found = arguments.parse_args()
     for name, full, quick in (("seconds", 60.0, 10.0), ("clients", 64, 16), ("users", 500, 60)):
         if getattr(found, name) is None:
             setattr(found, name, quick if found.quick else full)
+    if found.restart_database_every is not None and found.store is not None:
+        raise SystemExit("--restart-database-every starts a database of its own; leave --store out")
+    return found
+
+
+def _postgres() -> Any:
+    """The tests' own PostgreSQL."""
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "server"))
+    found = importlib.import_module("postgres")
+    if found.POSTGRES is None:
+        raise SystemExit("PostgreSQL is not installed; Debian's package is 'postgresql'")
     return found
 
 
 def crowded(
-    bundle: Path, url: str, folder: Path, *, seconds: float, clients: int, users: int, kill_every: float | None, seed: int = 0
+    bundle: Path, url: str, folder: Path, *, seconds: float, clients: int, users: int, kill_every: float | None,
+    restart_every: float | None = None, seed: int = 0,
 ) -> Run:  # fmt: skip
     """Serve, let the clients ask, and read what is in the store at the end.
 
@@ -104,6 +134,7 @@ def crowded(
         clients: How many.
         users: How many signatures there are, spread over the bundle's tasks.
         kill_every: Seconds between two kills; None for no kills.
+        restart_every: Seconds between two restarts of the store, which is a PostgreSQL of ``postgres``; None for no restarts.
         seed: Of everything random.
     """
     from isoform.train.data.digits import digits
@@ -125,16 +156,48 @@ def crowded(
             mixture = (rng.normal(size=base.parts["mixture"].shape) * 3).astype(np.float32)
             mine = base.replace(parts={"mixture": mixture}, base=base.digest, labels=None)
             store.append(user.task, user.name, digest=mine.digest, data=mine.encode(), action="put", actor="setup")
-    log = folder / "log"
+    log, watcher = folder / "log", Watcher(url)
     flags = ("--workers", str(WORKERS), "--threads", str(THREADS))
     with served(bundle, url, log, *flags) as server:
         crowd.address = server.host, server.port
-        with Killer(server, kill_every, seconds=seconds, seed=seed) as killer:
+        with (
+            Killer(server, kill_every, seconds=seconds, seed=seed) as killer,
+            Restarter(lambda: _postgres().stopped(url), restart_every, seconds=seconds) as restarter,
+            watcher,
+        ):
             answers = crowd.run(clients=clients, seconds=seconds)
     with Store(url) as store:
         history = read_history(store)
     said = log.read_text()
-    return Run(answers, history, crowd.batches, crowd.sent, killer.killed, said.count("Traceback"))
+    return Run(
+        answers, history, watcher.seen, crowd.batches, crowd.sent, killer.killed, restarter.restarted, said.count("Traceback")
+    )  # fmt: skip
+
+
+class Watcher:
+    """Reads what is new in the store again and again, because a deletion leaves nothing to compare with. A context manager."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self.seen = url, dict[tuple[str, str], Any]()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="watcher")
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        since = 0
+        with Store(self._url) as store:
+            while not self._over.wait(0.1):
+                began = int(time.time() * 1000)
+                with contextlib.suppress(StoreError):  # restarted; it is asked again
+                    self.seen = merged(self.seen, read_history(store, since=since))
+                    since = began - 2000  # what was being written then
 
 
 COLUMNS = ("answered", "refused", "conflict", "busy", "broken", "failed")
@@ -153,12 +216,12 @@ def _column(answer: Answer) -> str:
 def summary(bundle: Path, run: Run) -> dict[str, float]:
     """Faults, what was looked at, and how fast it went."""
     with Runtime.open(bundle) as runtime:
-        found = judge(run.answers, run.history, runtime, run.batches, run.sent)
+        found = judge(run.answers, run.history, runtime, run.batches, run.sent, seen=run.seen, kills=run.kills)
     counts = collections.Counter(map(_column, run.answers))
     span = max(a.ended for a in run.answers) - min(a.began for a in run.answers)
     return {
         **found, **_times(run.answers), **{name: counts[name] for name in COLUMNS if name not in found}, "requests": len(run.answers),
-        "requests_per_second": len(run.answers) / span, "kills": run.kills, "tracebacks": run.tracebacks,
+        "requests_per_second": len(run.answers) / span, "kills": run.kills, "restarts": run.restarts, "tracebacks": run.tracebacks,
     }  # fmt: skip
 
 
@@ -179,7 +242,11 @@ def summary_rows(figures: dict[str, object]) -> list[tuple[str, float]]:
     }
     names = [
         *FAULTS,
-        *(key for key in numbers if key not in (*FAULTS, "cores", "seconds", "clients", "users", "kill_every")),
+        *(
+            key
+            for key in numbers
+            if key not in (*FAULTS, "cores", "seconds", "clients", "users", "kill_every", "restart_database_every")
+        ),
     ]
     return [(name, float(numbers[name])) for name in names]
 

@@ -72,6 +72,12 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
         help="how long a batch that is not full waits for more (default: 0)",
     )
     add(
+        "--jobs-per-caller",
+        type=int,
+        default=8,
+        help="jobs that may wait in a process for one caller, and for one user; more get 429 (default: 8)",
+    )
+    add(
         "--drain-seconds",
         type=float,
         default=0.0,
@@ -110,6 +116,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
         ("max-body-mb", arguments.max_body_mb, 1, 1024), ("queue", arguments.queue, 1, 1 << 20), ("rate", arguments.rate, 0, 1e6),
         ("deadline-ms", arguments.deadline_ms, 0, 3.6e6), ("batch", arguments.batch, 1, 4096),
         ("batch-delay-ms", arguments.batch_delay_ms, 0, 1000), ("drain-seconds", arguments.drain_seconds, 0, 3600),
+        ("jobs-per-caller", arguments.jobs_per_caller, 1, 32),
     ):  # fmt: skip
         if not least <= value <= most:
             raise UsageError(f"--{name} is {value}, but {least} to {most:.10g} was expected")
@@ -127,6 +134,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
             max_body_bytes=arguments.max_body_mb << 20, unknown=arguments.unknown, queue_requests=arguments.queue,
             rate_per_second=arguments.rate, deadline_seconds=arguments.deadline_ms / 1e3, batch_samples=arguments.batch,
             batch_delay_seconds=arguments.batch_delay_ms / 1e3, waiters=arguments.threads // 2, log=arguments.log,
+            jobs_per_caller=arguments.jobs_per_caller,
         ),
         guarded=not arguments.open, token_keys=arguments.token_keys, token_issuer=arguments.token_issuer,
         token_audience=arguments.token_audience,

@@ -7,7 +7,8 @@
     DELETE  /v1/jobs/<id>                                       cancel it
 
 A body is what ``infer`` takes, JSON or binary, with a second input ``label`` where there are labels. The answer is 202 and a job;
-``Prefer: wait=10`` (RFC 7240) waits so many seconds for it to end first, unless too many wait already. Samples are held in memory until then, and nowhere else.
+``Prefer: wait=10`` (RFC 7240) waits so many seconds for it to end first, unless too many wait already. Samples are held in memory until
+they are learned from or the job is cancelled, and nowhere else.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from isoform.runtime.adapt.methods import METHODS
-from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.errors import ConflictError, InputError, StoreError, UsageError
 from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.learn.outcome import Report
 from isoform.runtime.signature import Signature
@@ -27,7 +28,7 @@ from isoform.runtime.spec import Array
 from isoform.server.access.guard import actor, may_write
 from isoform.server.body import read_body
 from isoform.server.inference import json_bytes
-from isoform.server.problems import BusyError, NotFoundError
+from isoform.server.problems import BusyError, NotFoundError, PreconditionError
 from isoform.server.protocol.request import decode_examples
 from isoform.server.signatures import check_user, expected_revision
 from isoform.server.state import get_service
@@ -115,7 +116,9 @@ def job(identity: str) -> dict[str, Any]:
 def cancel(identity: str) -> dict[str, Any]:
     """Cancel a job that has not ended; one that has stays as it is."""
     _find(identity)
-    get_service().ledger.cancel(identity)
+    service = get_service()
+    service.ledger.cancel(identity)
+    service.worker.look()
     return _description(_find(identity))
 
 
@@ -142,9 +145,13 @@ def _submitted(task: str, user: str, action: str, start: Signature, expect: int,
     service = get_service()
     if service.draining.begun:
         raise BusyError("the server is about to stop; send it again")
-    found = service.worker.submit(
-        task, user, action=action, actor=actor(), expect=expect, start=start.digest, learn=learn
-    )
+    try:
+        found = service.worker.submit(
+            task, user, action=action, actor=actor(), caller=actor(), begun=(expect, start.digest), learn=learn
+        )
+    except ConflictError as problem:  # somebody wrote or deleted since this request was read
+        conditional = "If-Match" in request.headers or "If-None-Match" in request.headers
+        raise (PreconditionError(str(problem)) if conditional else problem) from None
     patience = _patience()
     if patience and service.waiters.acquire(blocking=False):  # a few may keep a thread waiting, never all of them
         try:
@@ -152,6 +159,8 @@ def _submitted(task: str, user: str, action: str, start: Signature, expect: int,
             while found.open and time.monotonic() < until:
                 time.sleep(POLL_SECONDS)
                 found = service.ledger.find(found.id) or found
+        except StoreError:  # the job goes on while the database is away: it can be asked for later
+            pass
         finally:
             service.waiters.release()
     response = jsonify(_description(found))

@@ -125,7 +125,7 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
                 more=writes,
                 also={201: _ref("Revision")},
             ),
-            "delete": _does("Delete every revision", None, more=writes[:2], status=204),
+            "delete": _does("Delete every revision, and cancel open jobs", None, more=writes[:2], status=204),
         },
         f"{one}/file": {
             "parameters": [task, user],

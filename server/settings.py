@@ -39,6 +39,8 @@ class Settings:
     """How long a batch that is not full waits for more."""
     waiters: int = 2
     """Requests of one process that may wait for a job to end (``Prefer: wait``); others are answered at once."""
+    jobs_per_caller: int = 8
+    """Jobs that may wait in one process for one caller, and for one user, of 32 in all; more get 429."""
     log: Literal["all", "errors", "none"] = "errors"
     """Which requests are written down: all, those that were refused or failed and those that change something, or none."""
 
@@ -52,7 +54,7 @@ class Settings:
             raise UsageError(f"page is {self.page}, but 1 to 1000 was expected")
         for name, least, most in (
             ("queue_requests", 1, 1 << 20), ("rate_per_second", 0, 1e6), ("deadline_seconds", 0, 3600), ("batch_samples", 1, 4096),
-            ("batch_delay_seconds", 0, 1), ("waiters", 0, 1024),
+            ("batch_delay_seconds", 0, 1), ("waiters", 0, 1024), ("jobs_per_caller", 1, 32),
         ):  # fmt: skip
             if not least <= getattr(self, name) <= most:
                 raise UsageError(f"{name} is {getattr(self, name)!r}, but {least} to {most:g} was expected")

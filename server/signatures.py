@@ -8,21 +8,22 @@ Below ``/v1/models/<task>``:
     GET     …/signatures/<user>/file?revision=N      the file's bytes
     GET     …/signatures/<user>/revisions?before=N&limit=N
     POST    …/signatures/<user>/rollback             {"revision": N}; a new revision with that one's bytes
-    DELETE  …/signatures/<user>
+    DELETE  …/signatures/<user>                      every revision; open jobs are cancelled
 
 Every answer for a user carries an ETag. ``If-Match`` lets a write happen only if that revision is still the newest, ``If-None-Match: *``
-only if there is none; else 412. With an ``Idempotency-Key`` a write that is sent again is answered again, and not done again.
+only if there is none; else 412. With an ``Idempotency-Key`` a write that is sent again is answered again, and not done again: 409 if what
+it made was deleted meanwhile. A user who is deleted and put again goes on counting revisions, so that no number or ETag means two things.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Blueprint, Response, jsonify, request
 
-from isoform.runtime.errors import ConflictError, InputError, SignatureError, UsageError
+from isoform.runtime.errors import ConflictError, InputError, IsoformError, SignatureError, UsageError
 from isoform.runtime.signature import Signature, check_name
 from isoform.server.access.guard import actor, require_admin, require_write
 from isoform.server.body import read_body
@@ -74,16 +75,22 @@ def put(task: str, user: str) -> Response:
     check_user(task, user)
     body = read_body(request.environ, limit=min(FILE_LIMIT, service.settings.max_body_bytes))
 
-    def _made() -> tuple[str, bytes]:
+    def _write(expect: int, reply: Reply | None) -> Revision:
         signature = Signature.decode(body, name=f"{task}/{user}")
         if signature.task != task:
             raise SignatureError(
                 f"the signature is of task {signature.task!r}, but it was put to {task!r}; put it there, or make another"
             )
         service.runtime.bundle.resolve(signature)
-        return signature.digest, body
+        store = service.users.store
+        newest = store.newest(task, user) if reply is None else None
+        if newest is not None and newest.digest == signature.digest and expect in (ANY, newest.revision):
+            return newest  # the same bytes again are no news
+        return store.append(
+            task, user, digest=signature.digest, data=body, action="put", actor=actor(), expect=expect, reply=reply
+        )
 
-    return _written(task, user, "put", body, _made)
+    return _written(task, user, body, _write)
 
 
 @blueprint.get("/<user>")
@@ -131,28 +138,33 @@ def rollback(task: str, user: str) -> Response:
     if type(chosen) is not int or not 1 <= chosen <= LAST or len(wanted) != 1:
         raise InputError('$: {"revision": N}, N a revision\'s number, was expected')
 
-    def _made() -> tuple[str, bytes]:
-        revision, data = _kept(task, user, chosen)
-        return revision.digest, data
+    def _write(expect: int, reply: Reply | None) -> Revision:
+        store = get_service().users.store
+        made = store.rollback(task, user, to=chosen, actor=actor(), expect=expect, reply=reply)
+        return made or _not_kept(task, user, chosen)
 
-    return _written(task, user, "rollback", str(chosen).encode(), _made)
+    return _written(task, user, str(chosen).encode(), _write)
 
 
 @blueprint.delete("/<user>")
 def delete(task: str, user: str) -> tuple[str, int]:
-    """Delete every revision, for good. Raises ``NotFoundError`` if there is none."""
+    """Delete every revision, for good, and cancel the open jobs. Raises ``NotFoundError`` if there are neither."""
     service = get_service()
     check_user(task, user)
-    newest = service.users.store.newest(task, user)
-    expect = expected_revision(newest)
-    if newest is None:
+    store = service.users.store
+    expect = expected_revision(store.newest(task, user))
+    try:
+        found = store.delete(task, user, actor=actor(), expect=expect)
+    except ConflictError as problem:
+        raise _conflict(problem, expect) from None
+    if not found:
         raise NotFoundError(f"there is no signature {user!r} for task {task!r}")
-    service.users.store.delete(task, user, actor=actor(), expect=expect)
+    service.worker.look()  # samples of jobs that wait here are dropped
     return "", 204
 
 
-def _written(task: str, user: str, action: str, what: bytes, made: Callable[[], tuple[str, bytes]]) -> Response:
-    """Append what ``made`` makes, unless this request was answered before."""
+def _written(task: str, user: str, what: bytes, write: Callable[[int, Reply | None], Revision]) -> Response:
+    """Write the revision that ``write`` makes of the expected one and the idempotency key, unless this request was answered before."""
     store = get_service().users.store
     reply = _reply(what)
     replayed = None if reply is None else store.replied(actor(), reply)
@@ -160,19 +172,19 @@ def _written(task: str, user: str, action: str, what: bytes, made: Callable[[], 
         return _answer(replayed, 200, again=True)
     newest = store.newest(task, user)
     expect = expected_revision(newest)
-    digest, data = made()
-    if action == "put" and newest is not None and newest.digest == digest and reply is None:
-        return _answer(newest, 200)
     try:
-        revision = store.append(
-            task, user, digest=digest, data=data, action=action, actor=actor(), expect=expect, reply=reply
-        )
+        revision = write(expect, reply)
     except ConflictError as problem:
         replayed = None if reply is None else store.replied(actor(), reply)
         if replayed is not None:
             return _answer(replayed, 200, again=True)
-        raise (PreconditionError(str(problem)) if expect != ANY else problem) from None
-    return _answer(revision, 201 if revision.revision == 1 else 200)
+        raise _conflict(problem, expect) from None
+    return _answer(revision, 201 if revision.parent is None and revision != newest else 200)
+
+
+def _conflict(problem: ConflictError, expect: int) -> IsoformError:
+    """What to raise where somebody else was faster: the caller's precondition does not hold, or there was none."""
+    return problem if expect == ANY else PreconditionError(str(problem))
 
 
 def _answer(revision: Revision, status: int, *, again: bool = False) -> Response:
@@ -248,5 +260,9 @@ def _kept(task: str, user: str, number: int) -> tuple[Revision, bytes]:
     store = get_service().users.store
     revision, data = store.find(task, user, number), store.data(task, user, number)
     if revision is None or data is None:
-        raise NotFoundError(f"{task}/{user} has no revision {number}, or it is not kept any longer")
+        _not_kept(task, user, number)
     return revision, data
+
+
+def _not_kept(task: str, user: str, number: int) -> NoReturn:
+    raise NotFoundError(f"{task}/{user} has no revision {number}, or it is not kept any longer")

@@ -44,7 +44,7 @@ class Service:
         )  # fmt: skip
         self.waiters = threading.Semaphore(settings.waiters)
         """Places for requests that wait for a job to end."""
-        self._jobs = None if store is None else (Ledger(store), Worker(store))
+        self._jobs = None if store is None else (Ledger(store), Worker(store, share=settings.jobs_per_caller))
 
     @property
     def ledger(self) -> Ledger:

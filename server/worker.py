@@ -2,21 +2,25 @@
 
 A job begins from the revision that was newest when it was taken in, and appends to that one only: if another revision came in
 between, what was learned is not written over it, and the job says so. Predictions go on meanwhile.
+
+The thread that learns never asks the database; another one tells it how far jobs are, and hears which were cancelled. So a database
+that is away delays what is told, and the end of a job for up to ``PATIENCE_SECONDS``, and fails nothing.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
 
-from isoform.runtime.errors import ConflictError, IsoformError
+from isoform.runtime.errors import ConflictError, IsoformError, StoreError
 from isoform.runtime.signature import Signature
 from isoform.server.problems import BusyError
 from isoform.server.store.ledger import Job, Ledger
 from isoform.server.store.store import Store
+from isoform.server.turns import Turns
 
 __all__ = ["Worker"]
 
@@ -26,9 +30,13 @@ WAITING = 32
 """Jobs that may wait in one process; more are refused with 503."""
 GIVE_UP_SECONDS = 3.0
 ALIVE_SECONDS = 5.0
-"""So often is the database told that jobs that wait are not lost."""
-TOUCH_SECONDS = 0.5
-"""So often is the database told how far a job is, and asked whether it was cancelled."""
+"""How often the database is told that jobs that wait are not lost, and asked whether they were cancelled."""
+TELL_SECONDS = 0.5
+"""The same for the job that is running, with its progress."""
+PATIENCE_SECONDS = 300.0
+"""How long the end of a job is tried to be written while the database is away."""
+PAUSE_SECONDS = 5.0
+"""Longest pause between two tries; the first is a fiftieth of it, and each is twice the one before."""
 
 Progress = Callable[[int, int], None]
 """Called with steps done and steps at most; raises where the job is to stop."""
@@ -37,25 +45,45 @@ Learn = Callable[[Progress], tuple[Signature, str]]
 
 
 class _CancelledError(Exception):
-    """Somebody cancelled the job."""
+    """Somebody cancelled the job, or deleted its user."""
 
 
 class _StoppedError(Exception):
     """The server stops, and the job took too long for it."""
 
 
-class Worker:
-    """Two threads, one that learns and one that says which jobs are not lost. Started when the first job comes."""
+@dataclasses.dataclass(eq=False)
+class _Entry:
+    """A job of this process that has not ended."""
 
-    def __init__(self, store: Store) -> None:
-        self._store, self._ledger = store, Ledger(store)
-        self._jobs = queue.Queue[tuple[Job, int, str | None, Learn]](WAITING)
-        self._open = set[str]()
-        self._lock, self._idle = threading.Lock(), threading.Condition()
+    job: Job
+    begun: tuple[int, str]
+    learn: Learn | None
+    """Holds the samples; None once they are no longer needed."""
+    running: bool = False
+    gone: bool = False
+    """Whether the database says that it is open no longer."""
+    step: int = 0
+    steps: int = 0
+
+
+class Worker:
+    """Two threads, one that learns and one that talks to the database meanwhile. Started when the first job comes.
+
+    Args:
+        store: Where revisions and jobs are.
+        share: Jobs that may wait for one caller, and for one user; more are refused with 429.
+    """
+
+    def __init__(self, store: Store, *, share: int = WAITING) -> None:
+        self._ledger = Ledger(store)
+        self._turns = Turns[_Entry](places=WAITING, share=share)
+        self._open, self._coming = dict[str, _Entry](), 0
+        self._idle, self._news, self._talking = threading.Condition(), threading.Event(), threading.Lock()
         self._started, self._closing, self._given_up = False, threading.Event(), threading.Event()
 
     def submit(
-        self, task: str, user: str, *, action: str, actor: str, expect: int, start: str | None, learn: Learn
+        self, task: str, user: str, *, action: str, actor: str, caller: str, begun: tuple[int, str], learn: Learn
     ) -> Job:
         """Take a job in.
 
@@ -63,9 +91,9 @@ class Worker:
             task: The task.
             user: Whose signature.
             action: ``personalize`` or ``adapt``.
-            actor: Whose key it was.
-            expect: The revision that it begins from; 0 for none.
-            start: Digest of the signature that it begins from.
+            actor: The name that the revision will have of whose key it was.
+            caller: What tells callers apart; empty where nothing does.
+            begun: Number and digest of the revision that it begins from; 0 and the base signature's digest if there is none.
             learn: What to do.
 
         Returns:
@@ -73,100 +101,166 @@ class Worker:
 
         Raises:
             BusyError: If too many wait already, or the server is about to stop.
+            TooManyError: If too many of that caller, or for that user, wait already.
+            ConflictError: If another revision is newest by now.
         """
-        with self._lock:  # nobody else puts a job, so there is room until this one has its place
+        with self._idle:
             if self._closing.is_set():
                 raise BusyError("the server is about to stop; send it again")
-            if self._jobs.full():
-                raise BusyError(f"{WAITING} jobs wait in this process; try again later")
-            job = self._ledger.add(task, user, action=action, actor=actor)
+            self._coming += 1
+        try:
+            place = self._turns.reserve(caller, (task, user))
+            try:
+                job = self._ledger.add(task, user, action=action, actor=actor, expect=begun[0])
+            except BaseException:
+                self._turns.release(place)
+                raise
+            entry = _Entry(job, begun, learn)
             with self._idle:
-                self._open.add(job.id)
-            self._jobs.put_nowait((job, expect, start, learn))
-            if not self._started:
-                self._started = True
-                for name, work in (("isoform-learn", self._work), ("isoform-jobs", self._keep_alive)):
-                    threading.Thread(target=work, name=name, daemon=True).start()
+                self._open[job.id] = entry
+                self._start()
+                self._idle.notify_all()
+            self._turns.put(place, entry)
+        finally:
+            with self._idle:
+                self._coming -= 1
+                self._idle.notify_all()
         return job
+
+    def look(self) -> None:
+        """Ask the database at once which jobs were cancelled: some may have been."""
+        self._news.set()
 
     def close(self, *, seconds: float) -> None:
         """Begin no other job, and wait so long at most for the one that is running; jobs that were not begun have failed."""
-        with self._lock:
-            self._closing.set()
         with self._idle:
-            if not self._idle.wait_for(lambda: not self._open, seconds):
+            self._closing.set()
+            if not self._idle.wait_for(self._is_idle, seconds):
                 self._given_up.set()  # the next step of the job notices
-                self._idle.wait_for(lambda: not self._open, GIVE_UP_SECONDS)
+                self._idle.wait_for(self._is_idle, GIVE_UP_SECONDS)
+        if self._talking.acquire(timeout=GIVE_UP_SECONDS):  # nothing is told any more, so the store may be closed
+            self._talking.release()
+
+    def _is_idle(self) -> bool:
+        return not self._open and not self._coming
+
+    def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            for name, work in (("isoform-learn", self._work), ("isoform-jobs", self._tell)):
+                threading.Thread(target=work, name=name, daemon=True).start()
 
     def _work(self) -> None:
         while True:
-            job, expect, start, learn = self._jobs.get()
+            self._one(self._turns.take())
+
+    def _one(self, entry: _Entry) -> None:
+        try:
             if self._closing.is_set():
-                self._end(job, "the server stopped before it was its turn; send it again")
-            else:
-                self._one(job, expect, start, learn)
-            with self._idle:
-                self._open.discard(job.id)
-                self._idle.notify_all()
+                self._fail(entry, "the server stopped before it was its turn; send it again")
+            elif not entry.gone:
+                entry.running = True
+                self._news.set()
+                self._learn(entry)
+        finally:
+            self._forget(entry)
 
-    def _keep_alive(self) -> None:
-        while True:
-            time.sleep(ALIVE_SECONDS)
-            with self._idle:
-                found = list(self._open)
-            if found:
-                try:
-                    self._ledger.alive(found)
-                except IsoformError as problem:  # the database is away; it is said again
-                    log.error("%s", problem)
-
-    def _one(self, job: Job, expect: int, start: str | None, learn: Learn) -> None:
-        told = 0.0
-
+    def _learn(self, entry: _Entry) -> None:
         def progress(step: int, steps: int) -> None:
-            nonlocal told
+            entry.step, entry.steps = step, steps
             if self._given_up.is_set():
                 raise _StoppedError
-            if time.monotonic() - told >= TOUCH_SECONDS:
-                if not self._ledger.touch(job.id, step=step, steps=steps):
-                    raise _CancelledError
-                told = time.monotonic()
+            if entry.gone:
+                raise _CancelledError
 
         try:
-            progress(0, 0)
-            signature, message = learn(progress)
-            told = 0.0
-            progress(0, 0)  # once more: what was cancelled in its last moments is not written
-            if signature.digest == start:
-                self._ledger.finish(job.id, state="done", message=message, revision=expect)
+            learn, entry.learn = entry.learn, None
+            if learn is None:  # cancelled just now
                 return
-            made = self._store.append(
-                job.task,
-                job.user,
-                digest=signature.digest,
-                data=signature.encode(),
-                action=job.action,
-                actor=job.actor,
-                expect=expect,
+            signature, message = learn(progress)
+            del learn  # and the samples with it
+            data = signature.encode()
+            self._written(
+                lambda: self._ledger.complete(
+                    entry.job,
+                    begun=entry.begun,
+                    digest=signature.digest,
+                    data=data,
+                    message=message,
+                    steps=max(1, entry.step),  # what was good enough without a step is done as well
+                )
             )
-            self._ledger.finish(job.id, state="done", message=message, revision=made.revision)
         except _CancelledError:
             return
         except _StoppedError:
-            self._end(job, "the server stopped before it was done; send it again")
+            self._fail(entry, "the server stopped before it was done; send it again")
         except ConflictError:
-            self._end(
-                job,
-                f"{job.task}/{job.user} has another revision than {expect} by now; what was learned is not written over it",
+            whose = f"{entry.job.task}/{entry.job.user}"
+            self._fail(
+                entry,
+                f"{whose} has another revision than {entry.begun[0]} by now; what was learned is not written over it",
             )
         except IsoformError as problem:
-            self._end(job, str(problem))
+            self._fail(entry, str(problem))
         except Exception:
             log.exception("a job failed")
-            self._end(job, "an error inside the server; its log has the details")
+            self._fail(entry, "an error inside the server; its log has the details")
 
-    def _end(self, job: Job, message: str) -> None:
-        try:
-            self._ledger.finish(job.id, state="failed", message=message)
-        except IsoformError as problem:  # the database is away; whoever asks will find the job lost
-            log.error("%s", problem)
+    def _fail(self, entry: _Entry, message: str) -> None:
+        entry.learn = None
+        self._written(
+            lambda: self._ledger.fail(entry.job.id, message=message, step=entry.step, steps=entry.steps), what=message
+        )
+
+    def _written(self, write: Callable[[], None], *, what: str = "") -> None:
+        """Write the end of a job, again and again while the database is away. Writing it twice is writing it once."""
+        until, pause = time.monotonic() + PATIENCE_SECONDS, PAUSE_SECONDS / 50
+        while True:
+            try:
+                return write()
+            except StoreError as problem:
+                log.error("the end of a job is not written yet%s: %s", f" ({what})" if what else "", problem)
+                if self._given_up.is_set() or time.monotonic() > until:
+                    log.error("it is given up; who asks will find the job lost")
+                    return
+            self._given_up.wait(pause)
+            pause = min(2 * pause, PAUSE_SECONDS)
+
+    def _tell(self) -> None:
+        told, pause = 0.0, TELL_SECONDS
+        while True:
+            with self._idle:
+                self._idle.wait_for(lambda: self._open)
+            asked = self._news.wait(pause)
+            self._news.clear()
+            everybody = asked or time.monotonic() - told >= ALIVE_SECONDS
+            try:
+                entries, going = self._told(everybody)
+            except IsoformError as problem:  # the database is away; it is told again
+                pause = min(2 * pause, PAUSE_SECONDS)
+                log.error("%s", problem)
+                continue
+            told, pause = time.monotonic() if everybody else told, TELL_SECONDS
+            for entry in entries:
+                entry.gone = entry.job.id not in going
+            self._turns.drop(lambda entry: entry.gone)
+            for entry in entries:
+                if entry.gone and not entry.running:
+                    self._forget(entry)
+
+    def _told(self, everybody: bool) -> tuple[list[_Entry], set[str]]:
+        """Tell of the job that is running, or of all; returns which those were, and the ids of those that go on."""
+        with self._talking:
+            with self._idle:
+                entries = [entry for entry in self._open.values() if everybody or entry.running]
+            if not entries:
+                return [], set()
+            return entries, self._ledger.tell(
+                {entry.job.id: (entry.step, entry.steps) if entry.running else None for entry in entries}
+            )
+
+    def _forget(self, entry: _Entry) -> None:
+        entry.learn = None
+        with self._idle:
+            self._open.pop(entry.job.id, None)
+            self._idle.notify_all()

@@ -4,7 +4,10 @@
     put           a signature of random numbers, half with an idempotency key      rollback      to an earlier revision
     personalize   ten samples and labels, waiting or asking later                  adapt         four samples
     history       the user's revisions                                             another's     somebody else, with this user's key
-    job           asking how what was asked for goes
+    delete        the user, for good, until the next put                           job           asking how what was asked for goes
+    cancel        the job that was sent last
+
+Every third job has something happen to its user as soon as it is accepted: a put, a deletion or a cancellation.
 
 Times are ``time.monotonic`` of this one process, so that what came before what is known among all clients.
 """
@@ -30,6 +33,7 @@ __all__ = ["KINDS", "Answer", "Batch", "Crowd", "User", "batches_of"]
 
 KINDS = {
     "predict": 70, "base": 4, "put": 8, "rollback": 5, "adapt": 2, "personalize": 1, "history": 4, "another's": 6,
+    "delete": 1, "cancel": 1,
 }  # fmt: skip
 """How often each is asked for, of a hundred requests."""
 HOT = 10
@@ -89,6 +93,19 @@ class Answer:
     """Of a signature that was put."""
     key: str | None = None
     """The idempotency key."""
+
+    @property
+    def whose(self) -> tuple[str, str]:
+        """Task and name of the user; of a request that names nobody, two empty texts."""
+        return ("", "") if self.user is None else (self.user.task, self.user.name)
+
+    @property
+    def predicted(self) -> int | None:
+        """The revision that a prediction for somebody came from; None for all other answers."""
+        if self.kind != "predict" or self.logits is None:
+            return None
+        number: int = self.told["parameters"]["revision"]
+        return number
 
     @property
     def acknowledged(self) -> int | None:
@@ -155,7 +172,7 @@ class _Client:
         does: dict[str, Callable[[User], None]] = {
             "predict": self.predict, "base": lambda user: self.predict(user, base=True), "put": self.put, "rollback": self.rollback,
             "adapt": lambda user: self.learn(user, "adapt"), "personalize": lambda user: self.learn(user, "personalize"),
-            "history": self.history, "another's": self.anothers,
+            "history": self.history, "another's": self.anothers, "delete": self.delete, "cancel": self.cancel,
         }  # fmt: skip
         while time.monotonic() < until:
             if self.jobs and self.rng.random() < 0.1:
@@ -216,7 +233,17 @@ class _Client:
         headers = {HEAD: str(len(head)), **({"Prefer": "wait=20"} if self.rng.random() < 0.5 else {})}
         query = f"?parts={self.rng.choice(('mixture', 'bn', 'mixture,bn,head'))}" if verb == "personalize" else ""
         body = b"".join((head, *(part[3] for part in parts)))
-        self.request(verb, user, "POST", f"{_place(user)}/{verb}{query}", body, headers)
+        status = self.request(verb, user, "POST", f"{_place(user)}/{verb}{query}", body, headers)
+        if status == 202 and self.rng.random() < 1 / 3:
+            self.rng.choice((self.put, self.delete, self.cancel))(user)
+
+    def delete(self, user: User) -> None:
+        self.request("delete", user, "DELETE", _place(user))
+
+    def cancel(self, _: User) -> None:
+        if self.jobs:
+            user, job = self.jobs[-1]
+            self.request("cancel", user, "DELETE", f"/v1/jobs/{job}")
 
     def ask(self, user: User, job: str) -> None:
         self.request("job", user, "GET", f"/v1/jobs/{job}")
@@ -268,9 +295,9 @@ class _Client:
         made = answer_of.acknowledged
         if made is not None:
             self.crowd.newest[user] = max(made, self.crowd.newest[user])
-        if told.get("state") in ("queued", "running"):
+        if told.get("state") in ("queued", "running") and kind != "cancel":
             self.jobs.append((user, told["id"]))
-        if status == 0 and kind == "job":
+        if status in (0, 503) and kind == "job":
             self.jobs.append((user, path.rpartition("/")[2]))
         return status
 

@@ -12,10 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["Killer", "Served", "served"]
+__all__ = ["Killer", "Restarter", "Served", "served"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +79,39 @@ class Killer:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._rng.choice(workers), signal.SIGKILL)
                     self.killed += 1
+
+
+class Restarter:
+    """Stops a database and starts it again at regular times. A context manager.
+
+    Args:
+        stopped: A context manager's maker: the database is stopped inside, and started at its end.
+        every: Seconds between two restarts; None to leave it alone.
+        seconds: For so long.
+        away: How long it stays stopped, in seconds.
+    """
+
+    def __init__(
+        self, stopped: Callable[[], contextlib.AbstractContextManager[None]], every: float | None, *, seconds: float, away: float = 1.0
+    ) -> None:  # fmt: skip
+        self._stopped, self._every, self._away = stopped, every, away
+        self._until = time.monotonic() + seconds
+        self._over, self.restarted = threading.Event(), 0
+        self._thread = threading.Thread(target=self._work, name="restarter")
+
+    def __enter__(self) -> Restarter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while self._every is not None and not self._over.wait(self._every) and time.monotonic() < self._until:
+            with self._stopped():
+                self._over.wait(self._away)
+            self.restarted += 1
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ class Event:
     task: str | None
     user: str | None
     revision: int | None
-    """The newest one that was deleted."""
+    """The newest one that was deleted; None if there were but jobs."""
 
 
 def happened(store: Store, *, before: int | None = None, limit: int = 100) -> list[Event]:

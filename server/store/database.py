@@ -24,9 +24,11 @@ from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from isoform.runtime.errors import ConflictError, StoreError
+from isoform.runtime.extras import missing
 from isoform.server.store.breaker import Breaker
 from isoform.server.store.schema import create, unloaded
 from isoform.server.store.sqlite import File, OpenFile
+from isoform.server.store.upgrade import upgrade
 
 __all__ = ["Database", "file_url"]
 
@@ -67,6 +69,12 @@ class Database:
             self._breaker = Breaker(self._probe, self._cut)
             if create:
                 self._create()
+        except ModuleNotFoundError as problem:
+            if problem.name == "psycopg":
+                raise missing(problem, "the signature store", extra="postgresql") from None
+            raise StoreError(
+                f"the signature store needs {problem.name}, which is not installed; take postgresql+psycopg://…, and pip install 'isoform[postgresql]'"
+            ) from None
         except ImportError as problem:
             raise StoreError(
                 f"cannot open the signature store: {_first_line(problem)}; PostgreSQL is postgresql+psycopg://… and needs pip install 'isoform[postgresql]'"
@@ -105,6 +113,7 @@ class Database:
                     if self._file is None:
                         connection.execute(_LOCK, {"whose": "isoform: tables"})  # of replicas that start together
                     create(connection)
+                    upgrade(connection)
                 break
             except OperationalError as problem:  # SQLite does not always wait for its lock where it changes to the log
                 if getattr(problem.orig, "sqlite_errorcode", 0) & 0xFF != BUSY or time.monotonic() > until:

@@ -1,11 +1,15 @@
 """Tables. A user of a task has revisions 1, 2, …; the newest is what answers. Revisions are appended, never changed.
+Numbers never restart: what a deleted user had is never the number of anything else.
 
     revisions   (task, user, revision) → digest, parent, action, actor, created, data
+    numbers     (task, user) → the last number that was given when the user was deleted
     replies     (actor, key) → what a request with this idempotency key came to: a revision
     events      what is no revision: deletions, tasks that were loaded or unloaded
     unloaded    tasks that do not answer
     keys        API keys: their secrets' hashes, names and scopes
     jobs        what takes longer than a request: who asked for what, how far it is, what came of it; never its samples
+    doubts      open jobs that were found silent, and since when: whether they are lost
+    version     of these tables
 
 ``data`` is the signature file's bytes; NULL for revisions that are too old to go back to. Digests are 32 bytes, times milliseconds
 since 1970 in UTC. Reading a user's newest revision is one look-up in the primary key.
@@ -16,7 +20,19 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
 from sqlalchemy.engine import Connection
 
-__all__ = ["METADATA", "create", "events", "jobs", "keys", "replies", "revisions", "unloaded"]
+__all__ = [
+    "METADATA",
+    "create",
+    "doubts",
+    "events",
+    "jobs",
+    "keys",
+    "numbers",
+    "replies",
+    "revisions",
+    "unloaded",
+    "version",
+]
 
 METADATA = MetaData()
 
@@ -32,6 +48,14 @@ revisions = Table(
     Column("actor", String(64), nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("data", LargeBinary),
+)
+
+numbers = Table(
+    "isoform_numbers",
+    METADATA,
+    Column("task", String(64), primary_key=True),
+    Column("user", String(64), primary_key=True),
+    Column("last", Integer, nullable=False),
 )
 
 replies = Table(
@@ -79,6 +103,16 @@ jobs = Table(
     Index("isoform_jobs_whose", "task", "user", "created"),
     Index("isoform_jobs_updated", "updated"),
 )
+
+doubts = Table(
+    "isoform_doubts",
+    METADATA,
+    Column("job", String(32), primary_key=True),
+    Column("updated", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),
+)
+
+version = Table("isoform_version", METADATA, Column("version", Integer, primary_key=True, autoincrement=False))
 
 keys = Table(
     "isoform_keys",

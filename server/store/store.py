@@ -6,65 +6,29 @@ Two writers that began from the same revision: the second gets a ``ConflictError
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.engine import URL
 
-<<<<<<< HEAD
-from isoform.runtime.errors import ConflictError, StoreError
-from isoform.runtime.extras import missing
-from isoform.server.store.schema import METADATA, events, replies, revisions, unloaded
-=======
-from isoform.runtime.errors import ConflictError
+from isoform.server.store import revisions as kept
 from isoform.server.store.database import Database
-from isoform.server.store.schema import events, replies, revisions, unloaded
->>>>>>> t-store
+from isoform.server.store.revisions import (
+    ANY,
+    DATA,
+    KEEP,
+    LISTED,
+    NEWEST,
+    ONE,
+    Reply,
+    Revision,
+    moment,
+    now,
+    revision_of,
+)
+from isoform.server.store.schema import events, revisions, unloaded
 
 __all__ = ["ANY", "Reply", "Revision", "Store", "moment", "now"]
-
-ANY = -1
-"""Expect nothing: append to whatever is newest."""
-KEEP = 100
-"""Revisions of one user whose bytes are kept."""
-REPLY_DAYS = 7
-"""How long an idempotency key is remembered."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Revision:
-    """One revision of one user's signature."""
-
-    task: str
-    user: str
-    revision: int
-    """From 1."""
-    digest: str
-    """The signature's, 64 hex digits."""
-    parent: str | None
-    """Digest of the revision that was newest before it; None for the first."""
-    action: str
-    """``put``, ``personalize``, ``adapt`` or ``rollback``."""
-    actor: str
-    """Whose key it was."""
-    created: int
-    """Milliseconds since 1970, UTC."""
-    kept: bool
-    """Whether its bytes are still there."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """What makes a request the same as an earlier one."""
-
-    key: str
-    """The idempotency key that its sender chose."""
-    fingerprint: bytes
-    """sha256 of what it asked for, 32 bytes: the same key with another one is refused."""
 
 
 class Store(Database):
@@ -77,84 +41,21 @@ class Store(Database):
         create: Whether to make what is not there, as ``Database``.
 
     Raises:
-        StoreError: If the URL makes no sense, its driver is not one of ours, or the database cannot be reached.
-        MissingExtraError: If its driver is not installed.
+        StoreError: If the URL makes no sense, its driver is not installed, or the database cannot be reached.
     """
 
     def __init__(self, where: str | URL | Path, *, connections: int = 8, keep: int = KEEP, create: bool = True) -> None:
         super().__init__(where, connections=connections, create=create)
-        self._keep = keep
-<<<<<<< HEAD
-        try:
-            lite = sql.make_url(url).get_backend_name() == "sqlite"
-            options: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 10}
-            if not lite:
-                options["pool_pre_ping"] = True
-                options["connect_args"] = _PATIENCE if "options" not in sql.make_url(url).query else {}
-            self._writer = sql.create_engine(url, **options)
-            self._reader = sql.create_engine(url, **options, **({} if lite else {"isolation_level": "AUTOCOMMIT"}))
-            if lite:
-                _set_up_sqlite(self._writer, writes=True)
-                _set_up_sqlite(self._reader, writes=False)
-            with self._writer.begin() as connection:
-                METADATA.create_all(connection)
-            self._texts = {query: self._compiled(query) for query in (_NEWEST, _DATA)}
-        except ModuleNotFoundError as problem:
-            if problem.name == "psycopg":
-                raise missing(problem, "the signature store", extra="postgresql") from None
-            raise StoreError(
-                f"the signature store needs {problem.name}, which is not installed; take postgresql+psycopg://…, and pip install 'isoform[postgresql]'"
-            ) from None
-        except (SQLAlchemyError, ImportError) as problem:
-            raise StoreError(f"cannot open the signature store: {_first_line(problem)}") from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._reader.dispose()
-        self._writer.dispose()
-
-    @contextlib.contextmanager
-    def writing(self, *whose: str) -> Iterator[Connection]:
-        """A transaction; writers of the same user wait for each other. Errors of the database become ours."""
-        try:
-            with self._writer.begin() as connection:
-                if whose and connection.dialect.name == "postgresql":  # SQLite has one writer at a time
-                    connection.execute(_LOCK, {"whose": "/".join(whose)})
-                yield connection
-        except IntegrityError:
-            raise ConflictError(
-                "somebody else wrote at the same moment; read the newest revision and try again"
-            ) from None
-        except SQLAlchemyError as problem:
-            raise StoreError(f"the signature store failed: {_first_line(problem)}") from None
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection that reads; each statement sees what is committed."""
-        try:
-            with self._reader.connect() as connection:
-                yield connection
-        except SQLAlchemyError as problem:
-            raise StoreError(f"the signature store failed: {_first_line(problem)}") from None
-=======
->>>>>>> t-store
+        self.keep = keep
 
     def newest(self, task: str, user: str) -> Revision | None:
         """The revision that answers for a user; None if there is none."""
-        row = self.first(_NEWEST, {"task": task, "user": user})
-        return None if row is None else _revision(row)
+        row = self.first(NEWEST, {"task": task, "user": user})
+        return None if row is None else revision_of(row)
 
     def data(self, task: str, user: str, revision: int) -> bytes | None:
         """A signature file's bytes; None if there is no such revision, or its bytes are no longer kept."""
-        row = self.first(_DATA, {"task": task, "user": user, "revision": revision})
+        row = self.first(DATA, {"task": task, "user": user, "revision": revision})
         return None if row is None or row[0] is None else bytes(row[0])
 
     def append(
@@ -181,40 +82,32 @@ class Store(Database):
             StoreError: If the database fails.
         """
         with self.writing(task, user) as connection:
-            row = connection.execute(_NEWEST, {"task": task, "user": user}).first()
-            newest = None if row is None else _revision(row)
-            number = newest.revision if newest is not None else 0
-            if expect not in (ANY, number):
-                raise ConflictError(
-                    f"{task}/{user} is at revision {number}, but {expect} was expected; read it again and decide anew"
-                )
-            made = Revision(
-                task=task, user=user, revision=number + 1, digest=digest, parent=newest.digest if newest else None, action=action,
-                actor=actor, created=now(), kept=True,
+            return kept.append(
+                connection, task, user, digest=digest, data=data, action=action, actor=actor, expect=expect, reply=reply, keep=self.keep
             )  # fmt: skip
-            connection.execute(
-                sql.insert(revisions),
-                {
-                    "task": task, "user": user, "revision": made.revision, "digest": bytes.fromhex(digest),
-                    "parent": bytes.fromhex(made.parent) if made.parent else None, "action": action, "actor": actor,
-                    "created": made.created, "data": data,
-                },
-            )  # fmt: skip
-            if made.revision > self._keep:
-                old = {"task": task, "user": user, "revision": made.revision - self._keep}
-                connection.execute(_FORGET, {f"b_{name}": value for name, value in old.items()})
-            if reply is not None:
-                connection.execute(
-                    sql.delete(replies).where(replies.c.created < made.created - REPLY_DAYS * 86_400_000)
-                )
-                connection.execute(
-                    sql.insert(replies),
-                    {
-                        "actor": actor, "key": reply.key, "fingerprint": reply.fingerprint, "task": task, "user": user,
-                        "revision": made.revision, "created": made.created,
-                    },
-                )  # fmt: skip
-        return made
+
+    def rollback(
+        self, task: str, user: str, *, to: int, actor: str, expect: int = ANY, reply: Reply | None = None
+    ) -> Revision | None:
+        """Let an earlier revision's bytes be the newest one's again, if they are still there when it is written.
+
+        Args:
+            task: The task.
+            user: The user.
+            to: The earlier revision.
+            actor: Whose key it was.
+            expect: As for ``append``.
+            reply: As for ``append``.
+
+        Returns:
+            The new revision; None if there is no such earlier one, or its bytes are no longer kept.
+
+        Raises:
+            ConflictError: As ``append``.
+            StoreError: If the database fails.
+        """
+        with self.writing(task, user) as connection:
+            return kept.rollback(connection, task, user, to=to, actor=actor, expect=expect, reply=reply, keep=self.keep)
 
     def replied(self, actor: str, reply: Reply) -> Revision | None:
         """What an earlier request with the same idempotency key made; None if there was none.
@@ -223,34 +116,22 @@ class Store(Database):
             ConflictError: If that key came with another request, or what it made is deleted.
         """
         with self.reading() as connection:
-            where = (replies.c.actor == actor, replies.c.key == reply.key)
-            row = connection.execute(sql.select(replies).where(*where)).first()
-            if row is None:
-                return None
-            if bytes(row.fingerprint) != reply.fingerprint:
-                raise ConflictError(
-                    f"the idempotency key {reply.key!r} came with another request before; choose a new one"
-                )
-            place = {"task": row.task, "user": row.user, "revision": row.revision}
-            found = connection.execute(_ONE, place).first()
-        if found is None:
-            raise ConflictError("what this idempotency key made is deleted")
-        return _revision(found)
+            return kept.replied(connection, actor, reply)
 
     def find(self, task: str, user: str, revision: int) -> Revision | None:
         """One revision; None if there is none of that number."""
         with self.reading() as connection:
-            row = connection.execute(_ONE, {"task": task, "user": user, "revision": revision}).first()
-        return None if row is None else _revision(row)
+            row = connection.execute(ONE, {"task": task, "user": user, "revision": revision}).first()
+        return None if row is None else revision_of(row)
 
     def history(self, task: str, user: str, *, before: int | None = None, limit: int = 100) -> list[Revision]:
         """A user's revisions, newest first, at most ``limit``, all below ``before``."""
-        query = _LISTED.where(revisions.c.task == task, revisions.c.user == user)
+        query = LISTED.where(revisions.c.task == task, revisions.c.user == user)
         if before is not None:
             query = query.where(revisions.c.revision < before)
         with self.reading() as connection:
             rows = connection.execute(query.order_by(revisions.c.revision.desc()).limit(limit)).all()
-        return [_revision(row) for row in rows]
+        return [revision_of(row) for row in rows]
 
     def users(self, task: str, *, after: str = "", limit: int = 100) -> list[Revision]:
         """Users of a task by name, at most ``limit``, all behind ``after``; of each the newest revision."""
@@ -263,32 +144,21 @@ class Store(Database):
             .subquery()
         )
         both = (revisions.c.task == task, revisions.c.user == names.c.user, revisions.c.revision == names.c.newest)
-        query = _LISTED.select_from(names.join(revisions, sql.and_(*both))).order_by(names.c.user)
+        query = LISTED.select_from(names.join(revisions, sql.and_(*both))).order_by(names.c.user)
         with self.reading() as connection:
-            return [_revision(row) for row in connection.execute(query).all()]
+            return [revision_of(row) for row in connection.execute(query).all()]
 
     def delete(self, task: str, user: str, *, actor: str, expect: int = ANY) -> bool:
-        """Delete every revision of a user, for good; what stays is that it happened, and when.
+        """Delete every revision of a user for good, and cancel the jobs that would make another; what stays is that it happened, and when.
 
         Returns:
-            Whether there was any.
+            Whether there was a revision or an open job.
 
         Raises:
             ConflictError: If another revision than the expected one is newest.
         """
         with self.writing(task, user) as connection:
-            row = connection.execute(_NEWEST, {"task": task, "user": user}).first()
-            if row is None:
-                return False
-            if expect not in (ANY, row.revision):
-                raise ConflictError(
-                    f"{task}/{user} is at revision {row.revision}, but {expect} was expected; read it again"
-                )
-            connection.execute(sql.delete(revisions).where(revisions.c.task == task, revisions.c.user == user))
-            connection.execute(sql.delete(replies).where(replies.c.task == task, replies.c.user == user))
-            happened = {"actor": actor, "action": "delete", "task": task, "user": user, "revision": row.revision}
-            connection.execute(sql.insert(events), {**happened, "created": now()})
-        return True
+            return kept.delete(connection, task, user, actor=actor, expect=expect)
 
     def unloaded(self) -> set[str]:
         """Tasks that do not answer, in any process."""
@@ -305,38 +175,3 @@ class Store(Database):
             if changed:
                 happened = {"actor": actor, "action": "load" if loaded else "unload", "task": task, "created": now()}
                 connection.execute(sql.insert(events), happened)
-
-
-_COLUMNS = [column for column in revisions.c if column.name != "data"]
-_LISTED = sql.select(*_COLUMNS, revisions.c.data.is_not(None).label("kept"))
-_HERE = (revisions.c.task == sql.bindparam("task"), revisions.c.user == sql.bindparam("user"))
-_NEWEST = _LISTED.where(*_HERE).order_by(revisions.c.revision.desc()).limit(1)
-_ONE = _LISTED.where(*_HERE, revisions.c.revision == sql.bindparam("revision"))
-_DATA = sql.select(revisions.c.data).where(*_HERE, revisions.c.revision == sql.bindparam("revision"))
-_FORGET = (
-    sql.update(revisions)
-    .where(
-        revisions.c.task == sql.bindparam("b_task"), revisions.c.user == sql.bindparam("b_user"),
-        revisions.c.revision <= sql.bindparam("b_revision"), revisions.c.data.is_not(None),
-    )
-    .values(data=None)
-)  # fmt: skip
-
-
-def _revision(row: Any) -> Revision:
-    """Of a row of ``_LISTED``'s columns, in their order."""
-    task, user, revision, digest, parent, action, actor, created, kept = row
-    return Revision(
-        task=task, user=user, revision=revision, digest=bytes(digest).hex(), parent=bytes(parent).hex() if parent is not None else None,
-        action=action, actor=actor, created=created, kept=bool(kept),
-    )  # fmt: skip
-
-
-def moment(milliseconds: int) -> str:
-    """A time of the store's, ISO 8601, in UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def now() -> int:
-    """Milliseconds since 1970, UTC."""
-    return time.time_ns() // 1_000_000

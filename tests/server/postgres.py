@@ -10,23 +10,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
-__all__ = ["POSTGRES", "Server", "postgres", "server"]
+__all__ = ["POSTGRES", "Server", "postgres", "server", "stopped"]
 
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 """Debian's package keeps its programs there; None if it is not installed."""
 
 
 class Server:
-    """A server over a fresh database, which can be stopped, started, and held."""
+    """A server over the database of a folder, which can be stopped, started, and held."""
 
     def __init__(self, data: Path, programs: Path) -> None:
         self._data, self._programs = data, programs
         self._user = _user()
         url = URL.create("postgresql+psycopg", username=self._user, database="postgres", query={"host": str(data)})
         self.url = url.render_as_string(hide_password=False)
-        self._run("initdb", "-D", data, "-A", "trust", "-E", "UTF8", "--locale=C")
+
+    def create(self) -> None:
+        """An empty database."""
+        self._run("initdb", "-D", self._data, "-A", "trust", "-E", "UTF8", "--locale=C")
 
     def start(self) -> None:
         """Until it answers."""
@@ -68,6 +71,7 @@ def server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="isoform-pg-") as folder:  # a socket's path must be short
         shutil.chown(folder, _user())
         found = Server(Path(folder), POSTGRES)
+        found.create()
         found.start()
         try:
             yield found
@@ -80,3 +84,15 @@ def postgres() -> Iterator[str]:
     """The URL of a fresh database."""
     with server() as found:
         yield found.url
+
+
+@contextmanager
+def stopped(url: str) -> Iterator[None]:
+    """The server of that URL, stopped, and started again afterwards."""
+    assert POSTGRES is not None
+    found = Server(Path(str(make_url(url).query["host"])), POSTGRES)
+    found.stop()
+    try:
+        yield
+    finally:
+        found.start()

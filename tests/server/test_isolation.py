@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import sqlalchemy
 from bench.verdict import FAULTS, judge
 from isolation import Run, crowded, summary
 
@@ -16,6 +17,17 @@ def calm(compiled, tmp_path_factory) -> Run:
     """What happened when nobody was killed. Do not change it."""
     folder = tmp_path_factory.mktemp("calm")
     return crowded(compiled, f"sqlite:///{folder / 's.db'}", folder, seconds=SECONDS, clients=12, users=30, kill_every=None)  # fmt: skip
+
+
+@pytest.fixture
+def emptied(postgresql) -> str:
+    """The URL of an empty PostgreSQL database."""
+    engine = sqlalchemy.create_engine(postgresql)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+    engine.dispose()
+    return postgresql
 
 
 def faults(found) -> dict:
@@ -32,19 +44,37 @@ def test_nobody_gets_anothers_answer(calm, compiled) -> None:
     assert found["broken"] == 0
     assert found["other_signatures_difference"] > 100 * max(found["largest_difference"], 1e-6)  # a mix-up would be seen
     kinds = {answer.kind for answer in calm.answers}
-    assert {"predict", "base", "put", "rollback", "another's"} <= kinds
+    assert {"predict", "base", "put", "rollback", "another's", "delete"} <= kinds
 
 
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 def test_killed_processes_lose_nothing(store, compiled, tmp_path, request) -> None:
     """A process is killed every second: requests break, but what was acknowledged is there, and no answer is wrong."""
-    url = f"sqlite:///{tmp_path / 's.db'}" if store == "sqlite" else request.getfixturevalue("postgresql")
+    url = f"sqlite:///{tmp_path / 's.db'}" if store == "sqlite" else request.getfixturevalue("emptied")
     run = crowded(compiled, url, tmp_path, seconds=SECONDS, clients=12, users=30, kill_every=1)
     found = summary(compiled, run)
     assert faults(found) == {}
     assert found["kills"] >= 3
     assert found["acknowledged"] > 5
     assert found["predictions_checked"] > 20
+
+
+@pytest.mark.trust
+def test_a_restarted_database_loses_nothing(emptied, compiled, tmp_path) -> None:
+    """PostgreSQL is stopped again and again while users are deleted and jobs cancelled: 503, and nothing lost, revived or failed."""
+    run = crowded(
+        compiled, emptied, tmp_path, seconds=SECONDS, clients=8, users=20, kill_every=None, restart_every=1.2
+    )  # fmt: skip
+    found = summary(compiled, run)
+    assert faults(found) == {}
+    assert found["restarts"] >= 1
+    assert found["acknowledged"] > 5
+
+
+def never_deleted(run: Run) -> dict:
+    """History of those who were there all the time."""
+    deleted = {answer.whose for answer in run.answers if answer.kind == "delete"}
+    return {whose: kept for whose, kept in run.history.items() if whose not in deleted}
 
 
 def spoilt(run: Run, kind: str, **changes) -> list:
@@ -75,24 +105,25 @@ def test_the_judge_finds_wrong_answers(calm, runtime) -> None:
     ]  # fmt: skip
     assert other.status == 200
     for fault, answers in cases:
-        found = judge(answers, calm.history, runtime, calm.batches, calm.sent)
+        found = judge(answers, calm.history, runtime, calm.batches, calm.sent, seen=calm.seen)
         assert found[fault] == 1, fault
         assert not any(found[name] for name in FAULTS if name != fault), fault
 
 
 def test_the_judge_finds_lost_revisions(calm, runtime) -> None:
     """A user's newest revision gone, one in the middle gone, one written twice, an answer from before what was known."""
-    users = {whose: kept for whose, kept in calm.history.items() if len(kept) >= 3 and kept[max(kept)].action == "put"}
+    there = never_deleted(calm)
+    users = {whose: kept for whose, kept in there.items() if len(kept) >= 3 and kept[max(kept)].action == "put"}
     whose, kept = next(iter(users.items()))
     last = max(kept)
 
     def judged(changed, answers=calm.answers):
-        return judge(answers, {**calm.history, whose: changed}, runtime, calm.batches, calm.sent)
+        return judge(answers, {**calm.history, whose: changed}, runtime, calm.batches, calm.sent, seen=calm.seen)
 
     assert judged({n: r for n, r in kept.items() if n != last})["lost"] >= 1
     assert judged({n: r for n, r in kept.items() if n != 2})["torn"] == 1
     assert judged({**kept, 2: dataclasses.replace(kept[2], parent="0" * 64)})["torn"] == 1
-    keyed = next(a for a in calm.answers if a.key and a.status in (200, 201))
+    keyed = next(a for a in calm.answers if a.key and a.status in (200, 201) and a.whose in there)
     mine = calm.history[keyed.user.task, keyed.user.name]
     again = dataclasses.replace(mine[keyed.told["revision"]], parent=mine[max(mine)].digest)
     found = judge(

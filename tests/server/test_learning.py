@@ -1,11 +1,11 @@
 """Learning over HTTP: a user's drawings in, a better network out; jobs that can be watched, cancelled, and lost."""
 
 import json
-import threading
 import time
 
 import numpy as np
 import pytest
+from jobs import Slow, body, ended
 
 from isoform.runtime.errors import InputError, IsoformError
 from isoform.runtime.runtime import Runtime
@@ -26,24 +26,6 @@ def faded():
     order = np.random.default_rng(0).permutation(len(labels))[:240]
     x = transform(np.array(images[order]), domain="low_contrast")
     return x[:40], labels[order[:40]], x[40:], labels[order[40:]]
-
-
-def body(x, labels=None, *, datatype="BYTES"):
-    """A request's JSON."""
-    inputs = [{"name": "image", "shape": list(x.shape), "datatype": "FP32", "data": x.ravel().tolist()}]
-    if labels is not None:
-        data = [str(label) if datatype == "BYTES" else int(label) for label in labels]
-        inputs.append({"name": "label", "shape": [len(data)], "datatype": datatype, "data": data})
-    return {"inputs": inputs}
-
-
-def ended(client, job, seconds=60):
-    """The job, once it has ended."""
-    until = time.monotonic() + seconds
-    while job["state"] in ("queued", "running") and time.monotonic() < until:
-        time.sleep(0.05)
-        job = client.get(f"/v1/jobs/{job['id']}").json
-    return job
 
 
 def right(client, x, labels, name):
@@ -142,23 +124,6 @@ def test_nothing_better_is_no_revision(keeper, runtime, monkeypatch, faded) -> N
     job = keeper.post(f"{ALICE}/adapt", json=body(faded[0]), headers={"Prefer": "wait=60"}).json
     assert (job["state"], job["revision"]) == ("done", 0)
     assert keeper.get(ALICE).status_code == 404
-
-
-class Slow:
-    """A stand-in for learning that waits to be let go: what is tested is what happens around it."""
-
-    def __init__(self, monkeypatch, runtime) -> None:
-        self.go, self.begun, base = threading.Event(), threading.Event(), runtime.signature("plain")
-
-        def adapt(_self, x, start, *, method, progress):
-            self.begun.set()
-            for step in range(1200):
-                progress(step, 1200)
-                if self.go.wait(0.05):
-                    return base.replace(created="slowly")
-            raise AssertionError("nobody let it go")
-
-        monkeypatch.setattr(Runtime, "adapt", adapt)
 
 
 def test_a_job_is_watched_and_cancelled(keeper, runtime, monkeypatch, faded) -> None:

@@ -112,16 +112,18 @@ def test_expectations(opened) -> None:
 
 
 def test_delete(opened) -> None:
-    """Every revision of that user goes, nobody else's; afterwards they count from 1 again."""
+    """Every revision of that user goes, nobody else's; afterwards they go on counting, and what was sent before is not done again."""
     append(opened, "a", "one", reply=Reply("k", b"1" * 32))
     append(opened, "b", "other")
     assert opened.delete("t", "a", actor="me") is True
     assert opened.delete("t", "a", actor="me") is False
     assert opened.newest("t", "a") is None
     assert opened.data("t", "a", 1) is None
-    assert opened.replied("me", Reply("k", b"1" * 32)) is None
+    with pytest.raises(ConflictError, match="revision 1 of t/a, which the idempotency key 'k' made, is deleted"):
+        opened.replied("me", Reply("k", b"1" * 32))
     assert opened.data("t", "b", 1) == b"other"
-    assert append(opened, "a", "again").revision == 1
+    again = append(opened, "a", "again")
+    assert (again.revision, again.parent) == (2, None)
 
 
 def test_replies(opened) -> None:

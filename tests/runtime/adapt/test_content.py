@@ -12,9 +12,9 @@ from support import isoform
 from isoform.runtime import BundleError
 from isoform.runtime.adapt.domains import Domains
 from isoform.runtime.adapt.methods import METHODS
-from isoform.runtime.samples.images import resize
 from isoform.runtime.learn.content import CHANCE, Content, least_structure, structure
 from isoform.runtime.learn.source import Source
+from isoform.runtime.samples.images import resize
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
 

@@ -1,0 +1,37 @@
+"""Databases of older versions: what their tables lack is added when they are opened; nothing that they hold is changed.
+
+version 0    before there was a table ``version``: numbers of revisions restarted after a deletion
+version 1    ``numbers``; the last number of every deleted user is taken from the events
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sql
+from sqlalchemy.engine import Connection
+
+from isoform.runtime.errors import StoreError
+from isoform.server.store.schema import events, numbers, version
+
+__all__ = ["VERSION", "upgrade"]
+
+VERSION = 1
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring a database to ``VERSION``, in the transaction in which its tables were created.
+
+    Raises:
+        StoreError: If a newer isoform made it.
+    """
+    found = connection.execute(sql.select(sql.func.max(version.c.version))).scalar() or 0
+    if found > VERSION:
+        raise StoreError(
+            f"the signature store has version {found}, but {VERSION} at most was expected; open it with the isoform that made it"
+        )
+    if found < 1:
+        last = sql.select(events.c.task, events.c.user, sql.func.max(events.c.revision)).where(
+            events.c.action == "delete", events.c.task.is_not(None), events.c.user.is_not(None), events.c.revision.is_not(None)
+        )  # fmt: skip
+        grouped = last.group_by(events.c.task, events.c.user)
+        connection.execute(sql.insert(numbers).from_select(["task", "user", "last"], grouped))
+        connection.execute(sql.insert(version), {"version": VERSION})
