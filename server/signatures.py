@@ -24,7 +24,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from isoform.runtime.errors import ConflictError, InputError, SignatureError, UsageError
 from isoform.runtime.signature import Signature, check_name
-from isoform.server.access.guard import actor, require_admin, require_write
+from isoform.server.access.guard import actor, caller_id, require_admin, require_write
 from isoform.server.body import read_body
 from isoform.server.problems import NotFoundError, PreconditionError
 from isoform.server.query import LAST, PAGE_LIMIT, number
@@ -226,7 +226,8 @@ def _reply(what: bytes) -> Reply | None:
         return None
     if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
         raise UsageError("Idempotency-Key has a strange form; 1 to 255 printable ASCII characters were expected")
-    return Reply(key, hashlib.sha256(b"\0".join((request.method.encode(), request.path.encode(), what))).digest())
+    asked = hashlib.sha256(b"\0".join((request.method.encode(), request.path.encode(), what))).digest()
+    return Reply(key, asked, sender=caller_id())
 
 
 def check_user(task: str, user: str) -> None:

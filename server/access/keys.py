@@ -117,7 +117,11 @@ class Keys:
             return known[1]
         with self._store.reading() as connection:
             row = connection.execute(sql.select(keys).where(keys.c.id == identity, keys.c.revoked.is_(None))).first()
-        found = None if row is None else (bytes(row.hash), Caller(row.name, frozenset(row.scopes.split())))
+        found = (
+            None
+            if row is None
+            else (bytes(row.hash), Caller(row.name, frozenset(row.scopes.split()), f"key:{identity}"))
+        )
         with self._lock:
             self._known[identity] = moment, found
             self._known.move_to_end(identity)

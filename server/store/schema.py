@@ -1,7 +1,7 @@
 """Tables. A user of a task has revisions 1, 2, …; the newest is what answers. Revisions are appended, never changed.
 
     revisions   (task, user, revision) → digest, parent, action, actor, created, data
-    replies     (actor, key) → what a request with this idempotency key came to: a revision
+    replies     (actor, key) → what a request with this idempotency key came to: a revision; the actor's id, not its name
     events      what is no revision: deletions, tasks that were loaded or unloaded
     unloaded    tasks that do not answer
     keys        API keys: their secrets' hashes, names and scopes

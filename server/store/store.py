@@ -61,6 +61,8 @@ class Reply:
     """The idempotency key that its sender chose."""
     fingerprint: bytes
     """sha256 of what it asked for, 32 bytes: the same key with another one is refused."""
+    sender: str = ""
+    """Who sent it, by id, because two actors may have the same name; empty for the actor's name."""
 
 
 class Store:
@@ -218,20 +220,20 @@ class Store:
                 connection.execute(
                     sql.insert(replies),
                     {
-                        "actor": actor, "key": reply.key, "fingerprint": reply.fingerprint, "task": task, "user": user,
+                        "actor": reply.sender or actor, "key": reply.key, "fingerprint": reply.fingerprint, "task": task, "user": user,
                         "revision": made.revision, "created": made.created,
                     },
                 )  # fmt: skip
         return made
 
     def replied(self, actor: str, reply: Reply) -> Revision | None:
-        """What an earlier request with the same idempotency key made; None if there was none.
+        """What an earlier request of the same sender with the same idempotency key made; None if there was none.
 
         Raises:
             ConflictError: If that key came with another request, or what it made is deleted.
         """
         with self.reading() as connection:
-            where = (replies.c.actor == actor, replies.c.key == reply.key)
+            where = (replies.c.actor == (reply.sender or actor), replies.c.key == reply.key)
             row = connection.execute(sql.select(replies).where(*where)).first()
             if row is None:
                 return None
