@@ -29,6 +29,7 @@ from isoform.server.body import read_body
 from isoform.server.inference import json_bytes
 from isoform.server.problems import BusyError, NotFoundError
 from isoform.server.protocol.request import decode_examples
+from isoform.server.query import check_query
 from isoform.server.signatures import check_user, expected_revision
 from isoform.server.state import get_service
 from isoform.server.store.ledger import Job
@@ -55,6 +56,7 @@ def personalize(task: str, user: str) -> Response:
     """
     runtime = get_service().runtime
     check_user(task, user)
+    check_query("parts")
     parts = tuple(request.args.get("parts", ",".join(PARTS)).split(","))
     if not set(parts) <= set(PARTS) or len(set(parts)) != len(parts):
         raise UsageError(f"parts is {request.args['parts'][:80]!r}, but some of {','.join(PARTS)} were expected")
@@ -82,6 +84,7 @@ def adapt(task: str, user: str) -> Response:
     """
     runtime = get_service().runtime
     check_user(task, user)
+    check_query("method")
     method = request.args.get("method", "auto")
     if method not in METHODS:
         raise UsageError(f"the method is {method[:80]!r}, but one of {', '.join(METHODS)} was expected")
