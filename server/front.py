@@ -76,8 +76,7 @@ class Front:
             record.route, task, version = predicts
         try:
             arrived = self._admitted(path)
-            caller = self._known(environ, path)
-            record.caller, record.caller_id = caller.name, caller.id
+            caller = self._known(environ, path, record)
             check_scopes_of(caller)
             if predicts is None:
                 return self._by_flask(environ, start, more, arrived)
@@ -95,7 +94,7 @@ class Front:
             hold()
         return answer.send(start, *more)
 
-    def _known(self, environ: Environ, path: str) -> Caller:
+    def _known(self, environ: Environ, path: str, record: Record) -> Caller:
         """Who sent it. Raises ``TooManyError`` if it sent too much: by its key, or without a valid one by its address."""
         proxies = self._service.settings.trusted_proxies
         try:
@@ -103,6 +102,7 @@ class Front:
         except UnknownCallerError:
             self._strangers.spend(client_address(environ, proxies))
             raise
+        record.caller, record.caller_id = caller.name, caller.id
         if path not in FREE:
             if caller is NOBODY:
                 self._visitors.spend(client_address(environ, proxies))

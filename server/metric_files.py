@@ -51,8 +51,10 @@ class MetricFiles:
         """Everything that was counted, as it stays while the ``with`` block lasts."""
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(self._folder))  # type: ignore[no-untyped-call]
-        with self._lock() as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with self._opened("lock") as lock:
+            with self._opened("turn") as turn:
+                fcntl.flock(turn, fcntl.LOCK_SH)
+                fcntl.flock(lock, fcntl.LOCK_SH)
             yield registry
 
     def fold(self, process: int) -> None:
@@ -62,12 +64,11 @@ class MetricFiles:
         """
         try:
             mark_process_dead(process, str(self._folder))  # type: ignore[no-untyped-call]
-            with self._lock() as descriptor:
-                until = time.monotonic() + WAIT_SECONDS
-                while not _is_taken(descriptor):
-                    if time.monotonic() > until:
-                        return
-                    time.sleep(0.01)
+            until = time.monotonic() + WAIT_SECONDS
+            with self._opened("lock") as lock, self._opened("turn") as turn:
+                # With the turn, no other reader begins, however many there are.
+                if not (_taken(turn, until) and _taken(lock, until)):
+                    return
                 for kind in SUMS:
                     own = self._folder / f"{kind}_{process}.db"
                     if own.exists():
@@ -77,21 +78,26 @@ class MetricFiles:
             log.warning("the metrics of process %d stay in files of their own: %s", process, problem)
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[int]:
-        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _opened(self, name: str) -> Iterator[int]:
+        """A file to be locked, which is unlocked at the end."""
+        descriptor = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield descriptor
         finally:
             os.close(descriptor)
 
 
-def _is_taken(descriptor: int) -> bool:
-    """Take the lock for oneself, if nobody has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _taken(descriptor: int, until: float) -> bool:
+    """Lock a file for oneself, if that is possible in time."""
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.002)
+        else:
+            return True
 
 
 def _add(own: Path, together: Path) -> None:

@@ -61,7 +61,7 @@ class Tokens:
             TokenError: If no known key signed it, or a claim is missing or wrong.
         """
         claims = self._claims(text)
-        subject = claims["sub"]
+        subject = claims["sub"]  # a text, which jwt.decode has seen to
         if not (0 < len(subject) <= SUBJECT and subject.isprintable()):
             raise TokenError(f"the token's 'sub' is wrong: 1 to {SUBJECT} printable characters were expected")
         identity = hashlib.sha256(json.dumps([claims["iss"], subject]).encode()).hexdigest()[:48]

@@ -54,6 +54,7 @@ def serve(opening: Opening, *, host: str, port: int, drain_seconds: float, ready
             server = create_server(
                 app, host=host, port=port, threads=opening.request_threads, ident="isoform",
                 max_request_body_size=4 * opening.settings.max_body_bytes, channel_timeout=opening.keep_alive_seconds,
+                cleanup_interval=min(30, opening.keep_alive_seconds),
             )  # fmt: skip
         except (OSError, ValueError) as problem:
             raise UsageError(f"cannot listen on {host}:{port}: {problem}; choose another --host or --port") from None
