@@ -192,7 +192,7 @@ def _check_access(arguments: argparse.Namespace) -> None:
         if arguments.token_keys is not None:
             raise UsageError("--open lets everybody in, and --token-keys only some; leave one of them out")
     elif arguments.token_keys is not None:
-        if not arguments.token_issuer:
+        if not arguments.token_issuer or not all(arguments.token_issuer):
             raise UsageError("--token-keys needs --token-issuer, so that only that issuer's tokens are taken")
     elif arguments.store == "none":
         raise UsageError(

@@ -72,9 +72,9 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
         "method": {"type": "string", "enum": list(METHODS)},
     }
     paths: dict[str, Any] = {
-        "/v2/health/live": {"get": _does("Does the server live?", _object({"live": {"const": True}}), errors=())},
+        "/v2/health/live": {"get": _does("Does the server live?", _object({"live": {"const": True}}), errors=(403,))},
         "/v2/health/ready": {
-            "get": _does("Do all tasks answer?", _ref("Readiness"), errors=(), also={503: _ref("Readiness")})
+            "get": _does("Do all tasks answer?", _ref("Readiness"), errors=(403,), also={503: _ref("Readiness")})
         },
         "/v2": {"get": _does("Name, version, extensions", _ref("Server"))},
         "/v2/models/stats": {"get": stats},
@@ -96,7 +96,7 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
         "/v1/events": {
             "get": _does("What happened, newest first", _ref("Events"), query={"before": number, "limit": _page()}),
         },
-        "/": {"get": _does("The page", None, media="text/html", empty=(304,), errors=())},
+        "/": {"get": _does("The page", None, media="text/html", empty=(304,), errors=(403, 429))},
         "/page/{name}": {
             "parameters": [_in_path("name", {"type": "string", "enum": sorted(FILES)})],
             "get": _page_file(),
@@ -315,7 +315,7 @@ def _header(name: str, pattern: str | None = None) -> Schema:
 
 def _page_file() -> Schema:
     """A file of the page: one of several media types."""
-    does = _does("A file of the page", None, media="text/javascript", empty=(304,), errors=(404,))
+    does = _does("A file of the page", None, media="text/javascript", empty=(304,), errors=(403, 404, 429))
     does["responses"]["200"]["content"] |= {media: {} for media in set(FILES.values())}
     return does
 

@@ -158,6 +158,18 @@ def test_the_page_works_where_it_came_from(server) -> None:
     assert (status, len(json.loads(answer.partition(b"\r\n\r\n")[2]))) == (200, 4)
 
 
+def test_idle_connections_make_room(compiled) -> None:
+    """When a process has as many connections as it takes, the one that is idle for longest is closed for a new one."""
+    ask = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving(compiled, "--store", "none", "--open") as server, contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(server.address, timeout=10)) for _ in range(830)]
+        for connection in idle:
+            connection.sendall(ask)
+        for connection in idle[-20:]:
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+        assert talk(server, "GET /v2/health/live HTTP/1.1\r\nHost: localhost")[0] == 200
+
+
 def test_idle_connections_are_kept_as_long_as_was_said(server) -> None:
     """--keep-alive is how long a connection stays open between requests."""
     connection = http.client.HTTPConnection(*server.address, timeout=20)
