@@ -197,16 +197,20 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
         "data": {"type": "array"},
         "parameters": _closed({"binary_data_size": WHOLE}),
     }
-    image = _object({"name": {"const": INPUT}, **tensor}, optional=("data", "parameters"))
-    label = _object({"name": {"const": LABEL}, "datatype": {"enum": ["BYTES", "INT64"]}, "shape": {"type": "array"}, "data": {"type": "array"},
-                     "parameters": _closed({"binary_data_size": WHOLE})}, optional=("data", "parameters"))  # fmt: skip
+    said = ("name", "datatype", "shape")
+    image = _closed({"name": {"const": INPUT}, **tensor}, required=said)
+    label = _closed({"name": {"const": LABEL}, "datatype": {"enum": ["BYTES", "INT64"]}, "shape": {"type": "array"}, "data": {"type": "array"},
+                     "parameters": _closed({"binary_data_size": WHOLE})}, required=said)  # fmt: skip
     asked = {
         "signature": {"type": "string", "pattern": NAME},
         "timeout": {"type": "number", "exclusiveMinimum": 0},
         "binary_data_output": {"type": "boolean"},
     }
     flag = _closed({"binary_data": {"type": "boolean"}})
-    wanted = _object({"name": {"enum": list(OUTPUTS)}, "parameters": flag}, optional=("parameters",))
+    wanted = _closed(
+        {"name": {"enum": list(OUTPUTS)}, "datatype": TEXT, "shape": {"type": "array"}, "parameters": flag},
+        required=("name",),
+    )
     revision = {
         "task": TEXT, "signature": TEXT, "revision": WHOLE, "digest": TEXT, "parent": MAYBE_TEXT, "action": TEXT, "actor": TEXT,
         "created": TEXT, "kept": {"type": "boolean"},

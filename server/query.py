@@ -18,7 +18,7 @@ def check_query(*known: str) -> None:
     """Raise ``UsageError`` if this request's query says something else than what is known, which would be ignored."""
     for name in request.args:
         if name not in known:
-            raise UsageError(f"the query names {name[:80]!r}, but {' or '.join(known)} was expected")
+            raise UsageError(f"the query names {name[:80]!r}, but {' or '.join(known) or 'none'} was expected")
 
 
 def number(name: str, default: int, least: int, most: int) -> int:

@@ -45,11 +45,11 @@ def check_parameters(parameters: Mapping[str, object], path: str, known: Collect
             raise InputError(f"{path}.parameters.{name}: {_WHY[name]}")
 
 
-def check_members(content: Mapping[str, object], known: Collection[str]) -> None:
-    """Raise ``InputError`` for a member of a request that would be ignored."""
+def check_members(content: Mapping[str, object], known: Collection[str], path: str = "$") -> None:
+    """Raise ``InputError`` for a member of an object, the one at a JSON path of a request, that would be ignored."""
     for name, value in content.items():
         if name not in known and value is not None:
-            raise InputError(f"$: {_listed(known)} were expected, but {name[:80]!r} came; leave it out")
+            raise InputError(f"{path}: {_listed(known)} were expected, but {name[:80]!r} came; leave it out")
 
 
 def _listed(names: Collection[str]) -> str:

@@ -25,6 +25,9 @@ from isoform.server.protocol.tensors import Tail, kind_of, parameters_of, read_l
 
 __all__ = ["InferRequest", "Wanted", "decode_examples", "decode_request"]
 
+IN_TENSOR = ("name", "datatype", "shape", "data", "parameters")
+IN_WANTED = ("name", "datatype", "shape", "parameters")
+"""Some clients repeat from the metadata what an output is."""
 MEMBERS = ("id", "inputs", "outputs", "parameters", "model_name", "model_version")
 
 
@@ -149,6 +152,7 @@ def _inputs(content: dict[str, Any], names: tuple[str, ...]) -> dict[str, tuple[
         if entry.get("name") not in left:
             wanted = " or ".join(map(repr, left))
             raise InputError(f"$.inputs[{index}].name: {wanted} was expected, but {entry.get('name')!r} came")
+        check_members(entry, IN_TENSOR, f"$.inputs[{index}]")
         found[entry["name"]] = f"$.inputs[{index}]", entry
     return found
 
@@ -191,6 +195,7 @@ def _outputs(wanted: object, *, binary: bool) -> tuple[Wanted, ...]:
                 f"$.outputs[{index}].name: one of {', '.join(OUTPUTS)}, each once, was expected, but {name!r} came"
             )
         path = f"$.outputs[{index}]"
+        check_members(entry, IN_WANTED, path)
         own = _flag(parameters_of(entry, path, IN_OUTPUT), "binary_data", path)
         found.append(Wanted(str(name), binary if own is None else own))
     return tuple(found)

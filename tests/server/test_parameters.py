@@ -40,6 +40,7 @@ def body(**changes) -> dict:
      ({"parameters": {"classification": 1}}, "$.parameters.classification: there is no classification"),
      ({"parameters": {"Signature": "alice"}}, "$.parameters: binary_data_output, signature, timeout were expected, but 'Signature' came"),
      ({"signature": "alice"}, "but 'signature' came"), ({"parameter": {}}, "but 'parameter' came"),
+     ({"outputs": [{"name": "label", "binary_data": True}]}, "$.outputs[0]: datatype, name, parameters, shape were expected, but 'binary_data' came"),
      ({"model_name": "edges"}, "those of the path were expected"), ({"model_version": "2"}, "those of the path were expected")],
 )  # fmt: skip
 def test_what_is_not_offered_is_refused_by_name(changes, said, client) -> None:
@@ -72,11 +73,16 @@ def test_queries_and_other_bodies(keeper) -> None:
         (f"{INFER}?signature=alice", body(), "a prediction has no query"), (f"{alice}/personalize?part=head", body(), "the query names 'part'"),
         (f"{alice}/adapt?methods=tent", body(), "the query names 'methods'"), (f"{alice}/adapt", body(parameters={"signature": "bob"}), "'signature' came"),
         (f"{alice}/adapt", body(parameters={"steps": 3}), "'steps' came"), (f"{alice}/adapt", body(outputs=[{"name": "label"}]), "'outputs' came"),
+        (f"{alice}/rollback?revision=1", {"revision": 1}, "the query names 'revision', but none was expected"),
         ("/v2/repository/models/plain/unload", {"parameters": {"seconds": 9}}, "'seconds' came"), ("/v2/repository/index", {"redy": True}, "'redy' came"),
         ("/v2/repository/models/plain/load", {"config": "{}"}, "'config' came"),
     ):  # fmt: skip
         answer = keeper.post(path, json=sent)
         assert (answer.status_code, said in answer.json["error"]) == (400, True), (path, answer.json)
+    for method, path in (("DELETE", f"{alice}?revision=3"), ("PUT", f"{alice}?dry=1"), ("GET", "/v1/models/plain/templates?user=alice"),
+                         ("GET", "/v1/models/plain/signatures?offset=3"), ("GET", f"{alice}/revisions?befor=3"), ("GET", "/v1/events?after=3")):  # fmt: skip
+        answer = keeper.open(path, method=method)
+        assert (answer.status_code, "the query names" in answer.json["error"]) == (400, True), path
     assert keeper.get("/v2/models/plain/ready").status_code == 200
 
 
