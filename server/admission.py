@@ -1,4 +1,4 @@
-"""How many requests may wait in a process, how long the one at hand has waited, and how fast one caller may ask.
+"""How many requests may wait in a process, how long the one at hand has waited, and how fast one caller or address may ask.
 
 Whoever accepts connections (``http/gthread.py``) says when a request has arrived, before a thread is free for it; with other servers a request
 arrives when its thread takes it. A caller's allowance is a token bucket: ``per_second`` requests on average, a second's worth at once.
@@ -79,11 +79,13 @@ class Rates:
 
     Args:
         per_second: Requests; 0 for no limit.
+        who: Whose they are, for the refusal.
+        at_once: At least so many requests may come at once.
     """
 
-    def __init__(self, per_second: float) -> None:
-        self._rate = per_second
-        self._most = max(1.0, per_second)
+    def __init__(self, per_second: float, *, who: str = "this key", at_once: float = 1.0) -> None:
+        self._rate, self._who = per_second, who
+        self._most = max(at_once, per_second)
         self._left = collections.OrderedDict[str, tuple[float, float]]()
         self._lock = threading.Lock()
 
@@ -100,5 +102,5 @@ class Rates:
                 self._left.popitem(last=False)
         if left < 1:
             raise TooManyError(
-                f"this key may send {self._rate:g} requests a second, and sent more", seconds=(1 - left) / self._rate
+                f"{self._who} may send {self._rate:g} requests a second, and sent more", seconds=(1 - left) / self._rate
             )

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import UsageError
+from isoform.server.access.address import networks
+from isoform.server.access.tokens import LEEWAY_SECONDS
 from isoform.server.opening import Opening, store_url
 from isoform.server.settings import Settings
 from isoform.server.store.store import Store
@@ -97,8 +99,27 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
     )
     add("--open", action="store_true", help="let everybody do everything, without a key; only on loopback")
     add("--token-keys", type=Path, help="file with the key set of whoever signs tokens (JWT), JSON")
-    add("--token-issuer", default="", help="'iss' of those tokens")
-    add("--token-audience", default="isoform", help="'aud' of those tokens (default: isoform)")
+    add("--token-issuer", action="append", default=[], help="'iss' of those tokens; several are fine")
+    add("--token-audience", action="append", help="'aud' of those tokens; several are fine (default: isoform)")
+    add(
+        "--token-leeway",
+        type=float,
+        default=LEEWAY_SECONDS,
+        help=f"seconds that the issuer's clock may differ (default: {LEEWAY_SECONDS:g})",
+    )
+    add(
+        "--trusted-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="address or network of a proxy whose X-Forwarded-For is believed; several are fine (default: none)",
+    )
+    add(
+        "--keep-alive",
+        type=int,
+        default=75,
+        help="seconds that an idle connection stays open; longer than the balancer in front keeps it (default: 75)",
+    )
     parser.epilog = "example:\n  isoform serve bundle/ --open\n  curl localhost:8000/v2/models/plain"
 
 
@@ -117,6 +138,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
         ("deadline-ms", arguments.deadline_ms, 0, 3.6e6), ("batch", arguments.batch, 1, 4096),
         ("batch-delay-ms", arguments.batch_delay_ms, 0, 1000), ("drain-seconds", arguments.drain_seconds, 0, 3600),
         ("jobs-per-caller", arguments.jobs_per_caller, 1, 32),
+        ("token-leeway", arguments.token_leeway, 0, 3600), ("keep-alive", arguments.keep_alive, 1, 3600),
     ):  # fmt: skip
         if not least <= value <= most:
             raise UsageError(f"--{name} is {value}, but {least} to {most:.10g} was expected")
@@ -135,9 +157,11 @@ def run_serve(arguments: argparse.Namespace) -> None:
             rate_per_second=arguments.rate, deadline_seconds=arguments.deadline_ms / 1e3, batch_samples=arguments.batch,
             batch_delay_seconds=arguments.batch_delay_ms / 1e3, waiters=arguments.threads // 2, log=arguments.log,
             jobs_per_caller=arguments.jobs_per_caller,
+            trusted_proxies=networks(arguments.trusted_proxy),
         ),
-        guarded=not arguments.open, token_keys=arguments.token_keys, token_issuer=arguments.token_issuer,
-        token_audience=arguments.token_audience,
+        guarded=not arguments.open, token_keys=arguments.token_keys, token_issuers=tuple(arguments.token_issuer),
+        token_audiences=tuple(arguments.token_audience or ["isoform"]), token_leeway_seconds=arguments.token_leeway,
+        keep_alive_seconds=arguments.keep_alive,
     )  # fmt: skip
     bundle = Bundle.load(
         arguments.bundle
@@ -176,7 +200,7 @@ def _check_access(arguments: argparse.Namespace) -> None:
         if arguments.token_keys is not None:
             raise UsageError("--open lets everybody in, and --token-keys only some; leave one of them out")
     elif arguments.token_keys is not None:
-        if not arguments.token_issuer:
+        if not arguments.token_issuer or not all(arguments.token_issuer):
             raise UsageError("--token-keys needs --token-issuer, so that only that issuer's tokens are taken")
     elif arguments.store == "none":
         raise UsageError(

@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from isoform.server.access.guard import Gate
+from isoform.server.access.address import client_address
+from isoform.server.access.guard import NOBODY, Gate, check_scopes_of
 from isoform.server.access.scopes import Caller
 from isoform.server.admission import Rates
 from isoform.server.answer import Answer
 from isoform.server.inference import infer, route_of
-from isoform.server.problems import REASON, refusal
+from isoform.server.problems import REASON, UnknownCallerError, refusal
 from isoform.server.record import RECORD, Ids, Record, Recorder
 from isoform.server.state import Service
 from isoform.server.tracing import Tracing
@@ -35,6 +36,8 @@ Environ = dict[str, Any]
 ALWAYS = (("X-Content-Type-Options", "nosniff"),)
 FREE = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
 """Answered however many requests there are, so that a busy server is not taken for a dead one."""
+PAGE_FILES = 64
+"""An address may ask for so many files of the page at once: a browser loads all of them."""
 
 
 class Front:
@@ -48,7 +51,10 @@ class Front:
 
     def __init__(self, flask: WSGIApplication, service: Service, gate: Gate) -> None:
         self._flask, self._service, self._gate = flask, service, gate
-        self._rates = Rates(service.settings.rate_per_second)
+        rate = service.settings.rate_per_second
+        self._rates = Rates(rate)
+        self._strangers = Rates(rate, who="an address without a valid key")
+        self._visitors = Rates(rate, who="an address without a key", at_once=PAGE_FILES)
         self._ids, self._recorder = Ids(), Recorder(service.settings.log)
         self._tracing = Tracing.found()
 
@@ -70,10 +76,8 @@ class Front:
             record.route, task, version = predicts
         try:
             arrived = self._admitted(path)
-            caller: Caller = self._gate.find(environ)
-            record.caller = caller.name
-            if caller.scopes and path not in FREE:
-                self._rates.spend(caller.name)
+            caller = self._known(environ, path, record)
+            check_scopes_of(caller)
             if predicts is None:
                 return self._by_flask(environ, start, more, arrived)
             if environ["REQUEST_METHOD"] == "OPTIONS":
@@ -89,6 +93,22 @@ class Front:
         if hold is not None and answer.body and environ["REQUEST_METHOD"] != "HEAD":
             hold()
         return answer.send(start, *more)
+
+    def _known(self, environ: Environ, path: str, record: Record) -> Caller:
+        """Who sent it. Raises ``TooManyError`` if it sent too much: by its key, or without a valid one by its address."""
+        proxies = self._service.settings.trusted_proxies
+        try:
+            caller = self._gate.find(environ)
+        except UnknownCallerError:
+            self._strangers.spend(client_address(environ, proxies))
+            raise
+        record.caller, record.caller_id = caller.name, caller.id
+        if path not in FREE:
+            if caller is NOBODY:
+                self._visitors.spend(client_address(environ, proxies))
+            else:
+                self._rates.spend(caller.id)
+        return caller
 
     def _admitted(self, path: str) -> float:
         """When the request came. Raises ``BusyError`` if there are too many before it."""

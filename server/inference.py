@@ -73,9 +73,15 @@ def infer(
     began = time.perf_counter()
     check_version(task, version)
     service.tasks.check(task)
+    if environ.get("QUERY_STRING"):
+        raise UsageError(
+            f"a prediction has no query, but {environ['QUERY_STRING'][:80]!r} came; the body's parameters say what is wanted"
+        )
     runtime, settings = service.runtime, service.settings
     body = read_body(environ, limit=settings.max_body_bytes)
     asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes(environ))
+    if asked.model[0] not in (None, task) or asked.model[1] not in (None, "", version):
+        raise InputError("$.model_name and $.model_version: those of the path were expected, or none, but others came")
     decoded = time.perf_counter()
     name = _named(asked.signature, environ.get("HTTP_ISOFORM_SIGNATURE"))
     check_predict(caller, name)

@@ -25,11 +25,12 @@ from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.learn.outcome import Report
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
-from isoform.server.access.guard import actor, may_write
+from isoform.server.access.guard import actor, caller_id, may_write
 from isoform.server.body import read_body
 from isoform.server.inference import json_bytes
 from isoform.server.problems import BusyError, NotFoundError, PreconditionError
 from isoform.server.protocol.request import decode_examples
+from isoform.server.query import check_query
 from isoform.server.signatures import check_user, expected_revision
 from isoform.server.state import get_service
 from isoform.server.store.ledger import Job
@@ -56,6 +57,7 @@ def personalize(task: str, user: str) -> Response:
     """
     runtime = get_service().runtime
     check_user(task, user)
+    check_query("parts")
     parts = tuple(request.args.get("parts", ",".join(PARTS)).split(","))
     if not set(parts) <= set(PARTS) or len(set(parts)) != len(parts):
         raise UsageError(f"parts is {request.args['parts'][:80]!r}, but some of {','.join(PARTS)} were expected")
@@ -83,6 +85,7 @@ def adapt(task: str, user: str) -> Response:
     """
     runtime = get_service().runtime
     check_user(task, user)
+    check_query("method")
     method = request.args.get("method", "auto")
     if method not in METHODS:
         raise UsageError(f"the method is {method[:80]!r}, but one of {', '.join(METHODS)} was expected")
@@ -147,7 +150,7 @@ def _submitted(task: str, user: str, action: str, start: Signature, expect: int,
         raise BusyError("the server is about to stop; send it again")
     try:
         found = service.worker.submit(
-            task, user, action=action, actor=actor(), caller=actor(), begun=(expect, start.digest), learn=learn
+            task, user, action=action, actor=actor(), caller=caller_id(), begun=(expect, start.digest), learn=learn
         )
     except ConflictError as problem:  # somebody wrote or deleted since this request was read
         conditional = "If-Match" in request.headers or "If-None-Match" in request.headers

@@ -10,17 +10,18 @@
     isoform_cache_*                                what the runtimes hold, found, swapped in (misses) and dropped (``Runtime.stats``)
 
 Seconds and bytes; labels are routes, tasks and kinds of errors, never users. Where several processes serve, each writes its numbers to
-a file in ``PROMETHEUS_MULTIPROC_DIR``, which must be set before this is imported, and any of them answers for all.
+a file in ``PROMETHEUS_MULTIPROC_DIR``, which must be set before this is imported, and any of them answers for all (``metric_files.py``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.values import MultiProcessValue
 
 from isoform.runtime.runtime import Runtime
@@ -135,21 +136,23 @@ class Metrics:
     def page(self) -> bytes:
         """Everything, in Prometheus' text format."""
         self.refresh()
-        return generate_latest(self._all())
+        with self._all() as registry:
+            return generate_latest(registry)
 
     def statistics(self, task: str) -> dict[str, object]:
         """A task's entry of the statistics extension: counts and nanoseconds."""
         found = {"count": 0.0, "samples": 0.0, "runs": 0.0, "failures": 0.0, **dict.fromkeys(STAGES, 0.0)}
-        for metric in self._all().collect():
-            for sample in metric.samples:
-                if sample.labels.get("task") != task:
-                    continue
-                if sample.name == "isoform_infer_seconds_sum":
-                    found[sample.labels["stage"]] += sample.value
-                elif sample.name == "isoform_infer_seconds_count" and sample.labels["stage"] == "encode":
-                    found["count"] += sample.value
-                elif sample.name in _COUNTS:
-                    found[_COUNTS[sample.name]] += sample.value
+        with self._all() as registry:
+            samples = [sample for metric in registry.collect() for sample in metric.samples]
+        for sample in samples:
+            if sample.labels.get("task") != task:
+                continue
+            if sample.name == "isoform_infer_seconds_sum":
+                found[sample.labels["stage"]] += sample.value
+            elif sample.name == "isoform_infer_seconds_count" and sample.labels["stage"] == "encode":
+                found["count"] += sample.value
+            elif sample.name in _COUNTS:
+                found[_COUNTS[sample.name]] += sample.value
         count = int(found["count"])
 
         def spent(*stages: str) -> dict[str, int]:
@@ -166,12 +169,19 @@ class Metrics:
             "batch_stats": [],
         }  # fmt: skip
 
-    def _all(self) -> CollectorRegistry:
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return self._registry
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return registry
+    @contextlib.contextmanager
+    def _all(self) -> Iterator[CollectorRegistry]:
+        """The numbers of all processes."""
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if folder is None:
+            yield self._registry
+            return
+        from isoform.server.metric_files import (
+            MetricFiles,
+        )  # here, not above: Windows has neither its lock nor several processes
+
+        with MetricFiles(Path(folder)).reading() as registry:
+            yield registry
 
 
 def _resident_bytes() -> int:

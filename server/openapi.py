@@ -72,9 +72,9 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
         "method": {"type": "string", "enum": list(METHODS)},
     }
     paths: dict[str, Any] = {
-        "/v2/health/live": {"get": _does("Does the server live?", _object({"live": {"const": True}}), errors=())},
+        "/v2/health/live": {"get": _does("Does the server live?", _object({"live": {"const": True}}), errors=(403,))},
         "/v2/health/ready": {
-            "get": _does("Do all tasks answer?", _ref("Readiness"), errors=(), also={503: _ref("Readiness")})
+            "get": _does("Do all tasks answer?", _ref("Readiness"), errors=(403,), also={503: _ref("Readiness")})
         },
         "/v2": {"get": _does("Name, version, extensions", _ref("Server"))},
         "/v2/models/stats": {"get": stats},
@@ -96,7 +96,7 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
         "/v1/events": {
             "get": _does("What happened, newest first", _ref("Events"), query={"before": number, "limit": _page()}),
         },
-        "/": {"get": _does("The page", None, media="text/html", empty=(304,), errors=())},
+        "/": {"get": _does("The page", None, media="text/html", empty=(304,), errors=(403, 429))},
         "/page/{name}": {
             "parameters": [_in_path("name", {"type": "string", "enum": sorted(FILES)})],
             "get": _page_file(),
@@ -171,7 +171,7 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
         does = _does(
             f"Let a task {'answer' if verb == 'load' else 'answer no more'}",
             {"type": "object"},
-            body={"type": "object"},
+            body=_closed({"parameters": {"type": "object"}}),
             optional=True,
         )
         paths[f"/v2/repository/models/{{task}}/{verb}"] = {"parameters": [task], "post": does}
@@ -195,18 +195,22 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
         "datatype": {"const": "FP32"},
         "shape": samples,
         "data": {"type": "array"},
-        "parameters": {"type": "object"},
+        "parameters": _closed({"binary_data_size": WHOLE}),
     }
-    image = _object({"name": {"const": INPUT}, **tensor}, optional=("data", "parameters"))
-    label = _object({"name": {"const": LABEL}, "datatype": {"enum": ["BYTES", "INT64"]}, "shape": {"type": "array"}, "data": {"type": "array"},
-                     "parameters": {"type": "object"}}, optional=("data", "parameters"))  # fmt: skip
+    said = ("name", "datatype", "shape")
+    image = _closed({"name": {"const": INPUT}, **tensor}, required=said)
+    label = _closed({"name": {"const": LABEL}, "datatype": {"enum": ["BYTES", "INT64"]}, "shape": {"type": "array"}, "data": {"type": "array"},
+                     "parameters": _closed({"binary_data_size": WHOLE})}, required=said)  # fmt: skip
     asked = {
         "signature": {"type": "string", "pattern": NAME},
         "timeout": {"type": "number", "exclusiveMinimum": 0},
         "binary_data_output": {"type": "boolean"},
     }
-    flag = _object({"binary_data": {"type": "boolean"}}, optional=("binary_data",))
-    wanted = _object({"name": {"enum": list(OUTPUTS)}, "parameters": flag}, optional=("parameters",))
+    flag = _closed({"binary_data": {"type": "boolean"}})
+    wanted = _closed(
+        {"name": {"enum": list(OUTPUTS)}, "datatype": TEXT, "shape": {"type": "array"}, "parameters": flag},
+        required=("name",),
+    )
     revision = {
         "task": TEXT, "signature": TEXT, "revision": WHOLE, "digest": TEXT, "parent": MAYBE_TEXT, "action": TEXT, "actor": TEXT,
         "created": TEXT, "kept": {"type": "boolean"},
@@ -228,20 +232,20 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
                           "parameters": {"type": "object"}}),
         "Statistics": _object({"model_stats": {"type": "array", "items": {"type": "object"}}}),
         "Entry": _object({"name": TEXT, "version": TEXT, "state": {"enum": ["READY", "UNAVAILABLE"]}, "reason": TEXT}),
-        "IndexRequest": _object({"ready": {"type": "boolean"}}, optional=("ready",)),
-        "InferRequest": _object({"id": TEXT, "parameters": _object(asked, optional=tuple(asked)), "inputs": _list_of(image),
-                                 "outputs": {"type": "array", "items": wanted}}, optional=("id", "parameters", "outputs")),
+        "IndexRequest": _closed({"ready": {"type": "boolean"}}),
+        "InferRequest": _closed({"id": TEXT, "parameters": _closed(asked), "inputs": _list_of(image), "outputs": {"type": "array", "items": wanted},
+                                 "model_name": TEXT, "model_version": TEXT}, required=("inputs",)),
         "InferAnswer": _object({"model_name": TEXT, "model_version": TEXT, "id": TEXT, "parameters": {"type": "object"}, "outputs": {"type": "array"}},
                                optional=("id",)),
-        "Samples": _object({"inputs": _list_of(image)}),
-        "LabelledSamples": _object({"inputs": _list_of(image, label)}),
+        "Samples": _closed({"id": TEXT, "inputs": _list_of(image)}, required=("inputs",)),
+        "LabelledSamples": _closed({"id": TEXT, "inputs": _list_of(image, label)}, required=("inputs",)),
         "Revision": _object(revision),
         "Users": _object({"signatures": {"type": "array", "items": _ref("Revision")}, "next": MAYBE_TEXT}),
         "History": _object({"revisions": {"type": "array", "items": _ref("Revision")}, "next": {"type": ["integer", "null"]}}),
         "Events": _object({"events": {"type": "array", "items": _ref("Event")}, "next": {"type": ["integer", "null"]}}),
         "Event": _object({"id": WHOLE, "created": TEXT, "actor": TEXT, "action": TEXT, "task": MAYBE_TEXT, "signature": MAYBE_TEXT,
                           "revision": {"type": ["integer", "null"]}}),
-        "Rollback": {**_object({"revision": {**WHOLE, "minimum": 1, "maximum": 2**31 - 1}}), "additionalProperties": False},
+        "Rollback": _closed({"revision": {**WHOLE, "minimum": 1, "maximum": 2**31 - 1}}, required=("revision",)),
         "Job": _object(described),
         "Templates": _object({"model_name": TEXT, "signature": TEXT, "revision": WHOLE, "digest": TEXT, "labels": {"type": "array", "items": TEXT},
                               "templates": {"const": spec.templates}, "layers": mixture, "base": _object({"digest": TEXT, "layers": mixture})},
@@ -292,6 +296,11 @@ def _object(properties: Mapping[str, Any], *, optional: tuple[str, ...] = ()) ->
     }
 
 
+def _closed(properties: Mapping[str, Any], *, required: tuple[str, ...] = ()) -> Schema:
+    """An object that has no other members: what a request says is never ignored."""
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
 def _list_of(*entries: Schema) -> Schema:
     return {"type": "array", "prefixItems": list(entries), "minItems": len(entries), "maxItems": len(entries)}
 
@@ -310,7 +319,7 @@ def _header(name: str, pattern: str | None = None) -> Schema:
 
 def _page_file() -> Schema:
     """A file of the page: one of several media types."""
-    does = _does("A file of the page", None, media="text/javascript", empty=(304,), errors=(404,))
+    does = _does("A file of the page", None, media="text/javascript", empty=(304,), errors=(403, 404, 429))
     does["responses"]["200"]["content"] |= {media: {} for media in set(FILES.values())}
     return does
 

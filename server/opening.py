@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from isoform.runtime.errors import StoreError
 from isoform.server.access.keys import Keys
-from isoform.server.access.tokens import Tokens
+from isoform.server.access.tokens import LEEWAY_SECONDS, Tokens
 from isoform.server.admission import Admission
 from isoform.server.draining import Draining
 from isoform.server.settings import Settings
@@ -46,8 +46,12 @@ class Opening:
     """Whether a key or a token is asked for."""
     token_keys: Path | None = None
     """The key set of whoever signs tokens; None to take none."""
-    token_issuer: str = ""
-    token_audience: str = ""
+    token_issuers: tuple[str, ...] = ()
+    token_audiences: tuple[str, ...] = ()
+    token_leeway_seconds: float = LEEWAY_SECONDS
+    """How much clocks may differ."""
+    keep_alive_seconds: int = 75
+    """How long a connection without a request stays open."""
 
     @contextmanager
     def app(self, *, admission: Admission | None = None, draining: Draining | None = None) -> Iterator[Flask]:
@@ -88,7 +92,9 @@ class Opening:
         """What checks tokens; None if none are taken. Raises ``UsageError`` if the key set makes no sense."""
         if not self.guarded or self.token_keys is None:
             return None
-        return Tokens(self.token_keys, issuer=self.token_issuer, audience=self.token_audience)
+        return Tokens(
+            self.token_keys, issuer=self.token_issuers, audience=self.token_audiences, leeway=self.token_leeway_seconds
+        )
 
 
 def store_url(text: str) -> URL | None:

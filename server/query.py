@@ -1,4 +1,4 @@
-"""Numbers in a request's query."""
+"""What a request's query says: numbers, and nothing that is not known."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from flask import request
 
 from isoform.runtime.errors import UsageError
 
-__all__ = ["LAST", "PAGE_LIMIT", "number"]
+__all__ = ["LAST", "PAGE_LIMIT", "check_query", "number"]
 
 PAGE_LIMIT = 1000
 """Longest page of a list."""
 LAST = (1 << 31) - 1
 """Nothing that is numbered has a higher number; PostgreSQL could not compare one with it."""
+
+
+def check_query(*known: str) -> None:
+    """Raise ``UsageError`` if this request's query says something else than what is known, which would be ignored."""
+    for name in request.args:
+        if name not in known:
+            raise UsageError(f"the query names {name[:80]!r}, but {' or '.join(known) or 'none'} was expected")
 
 
 def number(name: str, default: int, least: int, most: int) -> int:

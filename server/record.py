@@ -1,8 +1,9 @@
 """What is told of a request afterwards: one line of JSON in the log, with its id, whose network answered, and never a sample.
 
-    {"time", "request", "method", "route", "status", "ms", "bytes", "caller", "task"?, "signature"?, "revision"?, "digest"?, "error"?}
+    {"time", "request", "method", "route", "status", "ms", "bytes", "caller", "caller_id"?, "task"?, "signature"?, "revision"?, "digest"?, "error"?}
 
-``error`` is the kind of error. What a client sends as its request's id is taken over if it is one: 1 to 128 printable characters.
+``caller`` is a name, which several callers may have; ``caller_id`` tells them apart. ``error`` is the kind of error.
+What a client sends as its request's id is taken over if it is one: 1 to 128 printable characters.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Record:
     request: str
     route: str = "none"
     caller: str = ""
+    caller_id: str | None = None
     task: str | None = None
     signature: str | None = None
     revision: int | None = None
@@ -72,9 +74,9 @@ class Recorder:
             "time": datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds"), "request": record.request,
             "method": method, "route": record.route, "status": status, "ms": round(1e3 * seconds, 3), "bytes": size, "caller": record.caller,
         }  # fmt: skip
-        for name in ("task", "signature", "revision", "digest", "error"):
+        for name in ("caller_id", "task", "signature", "revision", "digest", "error"):
             value = getattr(record, name)
-            if value is not None:
+            if value is not None and value != "":
                 line[name] = value
         log.info("%s", json.dumps(line))
 

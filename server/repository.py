@@ -15,7 +15,8 @@ from isoform.runtime.errors import InputError
 from isoform.server.access.guard import actor, require_admin
 from isoform.server.body import read_body
 from isoform.server.protocol.metadata import VERSION
-from isoform.server.protocol.tensors import kind_of
+from isoform.server.protocol.parameters import check_members
+from isoform.server.protocol.tensors import kind_of, parameters_of
 from isoform.server.state import get_service
 
 __all__ = ["blueprint", "read_object"]
@@ -27,6 +28,7 @@ blueprint = Blueprint("repository", __name__, url_prefix="/v2/repository")
 def index() -> Response:
     """Every task, its version and its state. Raises ``InputError`` for a body that makes no sense."""
     wanted = read_object()
+    check_members(wanted, ("ready",))
     only_ready = wanted.get("ready", False)
     if not isinstance(only_ready, bool):
         raise InputError(f"$.ready: true or false was expected, but a {kind_of(only_ready)} came")
@@ -44,7 +46,8 @@ def index() -> Response:
 def load(task: str) -> dict[str, Any]:
     """Let a task answer. Raises ``InputError`` if files or a configuration come with it."""
     require_admin()
-    if read_object().get("parameters"):
+    check_members(wanted := read_object(), ("parameters",))
+    if wanted.get("parameters"):
         raise InputError(
             f"$.parameters: none were expected; a user's signature is put to /v1/models/{task}/signatures/NAME"
         )
@@ -54,9 +57,10 @@ def load(task: str) -> dict[str, Any]:
 
 @blueprint.post("/models/<task>/unload")
 def unload(task: str) -> dict[str, Any]:
-    """Let a task answer no more, until it is loaded again."""
+    """Let a task answer no more, until it is loaded again. Raises ``InputError`` for parameters that would be ignored."""
     require_admin()
-    read_object()
+    check_members(wanted := read_object(), ("parameters",))
+    parameters_of(wanted, "$", ("unload_dependents",))  # nothing depends on a task
     get_service().tasks.set_loaded(task, loaded=False, actor=actor())
     return {}
 

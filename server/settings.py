@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from isoform.runtime.errors import UsageError
+from isoform.server.access.address import Network
 
 __all__ = ["Settings"]
 
@@ -30,7 +31,9 @@ class Settings:
     queue_requests: int = 256
     """Requests that may wait for a thread in one process; more get 503."""
     rate_per_second: float = 0.0
-    """Requests that one key may send to one process, on average; more get 429. 0: any number."""
+    """Requests that one key, or one address without a valid key, may send to one process, on average; more get 429. 0: any number."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Addresses of proxies whose ``X-Forwarded-For`` says which address a client has."""
     deadline_seconds: float = 0.0
     """A prediction that has waited longer is not made: 503. A request may say less itself (``timeout``), and gets 408. 0: no limit."""
     batch_samples: int = 1

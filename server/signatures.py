@@ -25,10 +25,10 @@ from flask import Blueprint, Response, jsonify, request
 
 from isoform.runtime.errors import ConflictError, InputError, IsoformError, SignatureError, UsageError
 from isoform.runtime.signature import Signature, check_name
-from isoform.server.access.guard import actor, require_admin, require_write
+from isoform.server.access.guard import actor, caller_id, require_admin, require_write
 from isoform.server.body import read_body
 from isoform.server.problems import NotFoundError, PreconditionError
-from isoform.server.query import LAST, PAGE_LIMIT, number
+from isoform.server.query import LAST, PAGE_LIMIT, check_query, number
 from isoform.server.record import RECORD, Record
 from isoform.server.repository import read_object
 from isoform.server.state import get_service
@@ -54,6 +54,7 @@ def _description(revision: Revision) -> dict[str, Any]:
 def listed(task: str) -> dict[str, Any]:
     """Users of a task, by name; ``next`` is what to ask for ``after``, null at the end."""
     require_admin()
+    check_query("after", "limit")
     service = get_service()
     service.tasks.check(task)
     limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
@@ -73,6 +74,7 @@ def put(task: str, user: str) -> Response:
     """Take a signature file in. Raises ``SignatureError`` if it is damaged, or was made for something else."""
     service = get_service()
     check_user(task, user)
+    check_query()
     body = read_body(request.environ, limit=min(FILE_LIMIT, service.settings.max_body_bytes))
 
     def _write(expect: int, reply: Reply | None) -> Revision:
@@ -105,6 +107,7 @@ def shown(task: str, user: str) -> Response:
 def file(task: str, user: str) -> Response:
     """A revision's bytes; the newest one's if none is named. Raises ``NotFoundError`` if they are not there."""
     check_user(task, user)
+    check_query("revision")
     wanted = number("revision", 0, 1, LAST)
     revision, data = _kept(task, user, wanted or _newest(task, user).revision)
     response = Response(data, content_type="application/octet-stream")
@@ -118,6 +121,7 @@ def revisions(task: str, user: str) -> dict[str, Any]:
     """Revisions, newest first; ``next`` is what to ask for ``before``, null at the end."""
     service = get_service()
     check_user(task, user)
+    check_query("before", "limit")
     _newest(task, user)
     limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
     before = number("before", 0, 1, LAST) or None
@@ -133,6 +137,7 @@ def revisions(task: str, user: str) -> dict[str, Any]:
 def rollback(task: str, user: str) -> Response:
     """Let an earlier revision's bytes answer again. Raises ``InputError`` for a malformed body, ``NotFoundError`` for no such revision."""
     check_user(task, user)
+    check_query()
     wanted = read_object()
     chosen = wanted.get("revision")
     if type(chosen) is not int or not 1 <= chosen <= LAST or len(wanted) != 1:
@@ -151,6 +156,7 @@ def delete(task: str, user: str) -> tuple[str, int]:
     """Delete every revision, for good, and cancel the open jobs. Raises ``NotFoundError`` if there are neither."""
     service = get_service()
     check_user(task, user)
+    check_query()
     store = service.users.store
     expect = expected_revision(store.newest(task, user))
     try:
@@ -238,7 +244,8 @@ def _reply(what: bytes) -> Reply | None:
         return None
     if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
         raise UsageError("Idempotency-Key has a strange form; 1 to 255 printable ASCII characters were expected")
-    return Reply(key, hashlib.sha256(b"\0".join((request.method.encode(), request.path.encode(), what))).digest())
+    asked = hashlib.sha256(b"\0".join((request.method.encode(), request.path.encode(), what))).digest()
+    return Reply(key, asked, sender=caller_id())
 
 
 def check_user(task: str, user: str) -> None:

@@ -152,7 +152,7 @@ def contracts(tree: Path) -> subprocess.CompletedProcess[str]:
 PLANTS = {
     "runtime/fold.py": "def planted():\n    import torch\n",
     "runtime/planted.py": '"""A module that nobody placed."""\n',
-    "server/protocol.py": "import isoform.train.loop\n",
+    "server/protocol/request.py": "import isoform.train.loop\n",
     "train/loop.py": "import isoform.compile.graph\n",
     "compile/build.py": "import isoform.server.app\n",
     "runtime/signature.py": "import isoform.runtime.engine\n",

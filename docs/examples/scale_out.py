@@ -103,6 +103,8 @@ def _replica(bundle: Path, store: str, port: int) -> Iterator[dict[str, object]]
         "8",
         "--drain-seconds",
         "1",
+        "--trusted-proxy",
+        "127.0.0.1",
     ]
     with _process(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -1,7 +1,7 @@
 """Every request's caller, found before its route runs; and what routes ask of it.
 
 Without a key: 401. With one that may not: 403, and no word on whether there is such a user. Open to all are only the questions
-whether the server lives and is ready, and the page, which asks for a key itself.
+whether the server lives and is ready, and the page, which asks for a key itself. Where no key is asked for (``--open``), ``local.py`` judges.
 """
 
 from __future__ import annotations
@@ -11,16 +11,22 @@ from typing import Any
 from flask import request
 
 from isoform.server.access.keys import Keys
+from isoform.server.access.local import check_local
 from isoform.server.access.scopes import ANYBODY, Caller
-from isoform.server.access.tokens import Tokens
+from isoform.server.access.tokens import TokenError, Tokens
 from isoform.server.problems import ForbiddenError, UnknownCallerError
 
-__all__ = ["Gate", "actor", "check_predict", "may_write", "require_admin", "require_metrics", "require_predict", "require_write"]  # fmt: skip
+__all__ = [
+    "NOBODY", "Gate", "actor", "caller_id", "check_predict", "check_scopes_of", "may_write", "require_admin", "require_metrics",
+    "require_predict", "require_write",
+]  # fmt: skip
 
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/"})
 PAGE = "/page/"
 CALLER = "isoform.caller"
 NOBODY = Caller("", frozenset())
+LONGEST = 8192
+"""Characters of a key or a token."""
 
 
 class Gate:
@@ -35,24 +41,34 @@ class Gate:
         self._keys, self._tokens = keys, tokens
 
     def find(self, environ: dict[str, Any]) -> Caller:
-        """A WSGI request's caller, which its routes can ask for from now on. Raises ``UnknownCallerError`` if it has no key."""
+        """A WSGI request's caller, which its routes can ask for from now on; ``NOBODY`` where no key is needed and there is access control.
+
+        Raises:
+            UnknownCallerError: If it has no valid key.
+            ForbiddenError: If no key is asked for, and another site's page may have sent it.
+        """
         environ[CALLER] = found = self._found(environ)
         return found
 
     def _found(self, environ: dict[str, Any]) -> Caller:
         if self._keys is None and self._tokens is None:
+            check_local(environ)
             return ANYBODY
+        if _is_open(environ.get("PATH_INFO", "")):
+            return NOBODY
         kind, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        found = None
-        if kind.lower() == "bearer" and len(text) <= 8192:
-            text = text.strip()
+        text, found = text.strip(), None
+        if kind.lower() == "bearer" and len(text) <= LONGEST:
             if text.startswith("iso_"):
                 found = self._keys.caller(text) if self._keys is not None else None
-            elif self._tokens is not None:
-                found = self._tokens.caller(text)
-        if found is None and not _is_open(environ.get("PATH_INFO", "")):
+            elif text and self._tokens is not None:
+                try:
+                    found = self._tokens.caller(text)
+                except TokenError as problem:
+                    raise UnknownCallerError(str(problem)) from None
+        if found is None:
             raise UnknownCallerError("a key was expected: Authorization: Bearer KEY; 'isoform key add' makes one")
-        return found or NOBODY
+        return found
 
 
 def _is_open(path: str) -> bool:
@@ -65,8 +81,21 @@ def _caller() -> Caller:
 
 
 def actor() -> str:
-    """The caller's name."""
+    """The caller's name, for people; several callers may have the same."""
     return _caller().name
+
+
+def caller_id() -> str:
+    """What tells the caller from all others."""
+    return _caller().id
+
+
+def check_scopes_of(caller: Caller) -> None:
+    """Raise ``ForbiddenError`` if a caller is known, by a token, but may do nothing here."""
+    if not caller.scopes and caller is not NOBODY:
+        raise ForbiddenError(
+            "the token has none of this server's scopes, like predict or write:NAME; ask its issuer for one"
+        )
 
 
 def check_predict(caller: Caller, user: str | None) -> None:

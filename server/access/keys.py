@@ -143,7 +143,11 @@ class Keys:
     def _read(self, identity: str) -> tuple[bytes, Caller] | None:
         with self._store.reading() as connection:
             row = connection.execute(sql.select(keys).where(keys.c.id == identity, keys.c.revoked.is_(None))).first()
-        return None if row is None else (bytes(row.hash), Caller(row.name, frozenset(row.scopes.split())))
+        return (
+            None
+            if row is None
+            else (bytes(row.hash), Caller(row.name, frozenset(row.scopes.split()), f"key:{identity}"))
+        )
 
 
 def _key(row: Any) -> Key:

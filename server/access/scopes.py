@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from isoform.runtime.errors import UsageError
 
-__all__ = ["ANYBODY", "Caller", "check_scopes"]
+__all__ = ["ANYBODY", "Caller", "check_scopes", "is_scope"]
 
 _SCOPE = re.compile(r"admin|metrics|predict|(?:predict|write):(?:\*|[A-Za-z0-9][A-Za-z0-9._-]{0,63})")
 
@@ -29,13 +29,18 @@ def check_scopes(scopes: Iterable[str]) -> frozenset[str]:
         UsageError: If one is none, or there are none.
     """
     found = frozenset(scopes)
-    wrong = sorted(scope for scope in found if not _SCOPE.fullmatch(scope))
+    wrong = sorted(scope for scope in found if not is_scope(scope))
     if wrong or not found:
         came = f"the scope {wrong[0][:80]!r} came" if wrong else "none came"
         raise UsageError(
             f"scopes like admin, metrics, predict, predict:NAME, predict:*, write:NAME or write:* were expected, but {came}"
         )
     return found
+
+
+def is_scope(word: str) -> bool:
+    """Whether a word is a scope of this server; an identity provider's tokens have others beside."""
+    return _SCOPE.fullmatch(word) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Caller:
     name: str
     """Of the key, or the token's subject; what revisions say of who made them."""
     scopes: frozenset[str]
+    id: str = ""
+    """Who it is among all that have the same name: the key's id, or the token's issuer and subject. At most 64 characters; empty for nobody."""
 
     def may_predict(self, user: str | None) -> bool:
         """Whether it may use a user's signature; None for the base signature."""

@@ -30,7 +30,6 @@ from isoform.server.opening import Opening
 __all__ = ["serve"]
 
 METRICS = "isoform-metrics-"
-KEEP_ALIVE_SECONDS = 15
 GRACE_SECONDS = 30
 """How long requests that are under way may take when the server stops."""
 
@@ -110,9 +109,9 @@ def serve(
         ready(address[0], address[1])
 
     def child_exit(_arbiter: Any, worker: Any) -> None:
-        from prometheus_client.multiprocess import mark_process_dead
+        from isoform.server.metric_files import MetricFiles  # here, not above: the folder must be set before
 
-        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+        MetricFiles(Path(folder)).fold(worker.pid)
 
     application: list[_Application] = []
 
@@ -124,10 +123,12 @@ def serve(
     options = {
         "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "workers": processes, "worker_class": Worker,
         "threads": opening.request_threads, "worker_connections": 800 + opening.request_threads,  # under 1,024 open files
-        "keepalive": KEEP_ALIVE_SECONDS, "graceful_timeout": GRACE_SECONDS, "timeout": 120,
+        "keepalive": opening.keep_alive_seconds, "graceful_timeout": GRACE_SECONDS, "timeout": 120,
         "worker_tmp_dir": heartbeat, "loglevel": "warning", "when_ready": when_ready, "worker_exit": worker_exit,
         "child_exit": child_exit,
         "proc_name": "isoform", "control_socket_disable": True, "limit_request_line": LINE_BYTES, "limit_request_fields": FIELDS,
+        # No header changes a request's path, scheme or address, not even from loopback; nor does one with an underscore in its name.
+        "forwarded_allow_ips": "", "forwarder_headers": "", "secure_scheme_headers": {}, "header_map": "drop",
     }  # fmt: skip
     first = os.getpid()
     _sweep(Path(heartbeat or tempfile.gettempdir()))

@@ -57,6 +57,12 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
                 time.sleep(0.05)  # until one of those that there are ends
             return  # else another process was faster, or the client is gone
         self.nr_conns += 1
+        if (
+            self.nr_conns >= self.worker_connections and self.keepalived_conns
+        ):  # else nobody is accepted until one is idle for too long
+            oldest = self.keepalived_conns.popleft()
+            self.poller.unregister(oldest.sock)
+            self._hang_up(oldest)
         self._collect(TConn(self.cfg, ClientSocket(accepted), address, listener.getsockname()))
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:

@@ -53,7 +53,8 @@ def serve(opening: Opening, *, host: str, port: int, drain_seconds: float, ready
             # The application refuses long bodies itself, with JSON; waitress is only kept from reading without an end.
             server = create_server(
                 app, host=host, port=port, threads=opening.request_threads, ident="isoform",
-                max_request_body_size=4 * opening.settings.max_body_bytes,
+                max_request_body_size=4 * opening.settings.max_body_bytes, channel_timeout=opening.keep_alive_seconds,
+                cleanup_interval=min(30, opening.keep_alive_seconds),
             )  # fmt: skip
         except (OSError, ValueError) as problem:
             raise UsageError(f"cannot listen on {host}:{port}: {problem}; choose another --host or --port") from None

@@ -7,7 +7,8 @@ Binary:   a header says how many bytes of JSON come first; an input with "parame
           numbers follow the JSON, little-endian, row by row
 Raw:      that header says 0: the body is one sample's numbers, and the answer is binary
 
-``data`` is row-major, flat or nested as ``shape``. Parameters that are not known are left alone, as clients send some of their own.
+``data`` is row-major, flat or nested as ``shape``. Inputs are told apart by their names. What is not known is refused (``parameters.py``);
+``model_name`` and ``model_version``, which some clients repeat from the path, must be the path's.
 """
 
 from __future__ import annotations
@@ -19,9 +20,15 @@ from typing import Any
 from isoform.runtime.errors import InputError
 from isoform.runtime.spec import Array
 from isoform.server.protocol.metadata import INPUT, LABEL, OUTPUTS
+from isoform.server.protocol.parameters import IN_EXAMPLES, IN_OUTPUT, IN_REQUEST, check_members
 from isoform.server.protocol.tensors import Tail, kind_of, parameters_of, read_labels, read_samples, samples_from_bytes
 
 __all__ = ["InferRequest", "Wanted", "decode_examples", "decode_request"]
+
+IN_TENSOR = ("name", "datatype", "shape", "data", "parameters")
+IN_WANTED = ("name", "datatype", "shape", "parameters")
+"""Some clients repeat from the metadata what an output is."""
+MEMBERS = ("id", "inputs", "outputs", "parameters", "model_name", "model_version")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +54,8 @@ class InferRequest:
     """Whose network is to run; None for the task's base signature."""
     timeout_seconds: float | None = None
     """How long the client is going to wait; None if it did not say."""
+    model: tuple[object, object] = (None, None)
+    """The model's name and version as the body has them; None for what it does not say."""
 
 
 def decode_request(body: bytes, *, shape: tuple[int, int, int], json_bytes: int | None = None) -> InferRequest:
@@ -64,16 +73,18 @@ def decode_request(body: bytes, *, shape: tuple[int, int, int], json_bytes: int 
         samples = samples_from_bytes(memoryview(body), [1, *shape], "the body")
         return InferRequest(samples=samples, outputs=tuple(Wanted(name, True) for name in OUTPUTS))
     content, tail = _head(body, json_bytes)
-    (image,) = _inputs(content, (INPUT,))
-    samples = read_samples(image, shape, tail, "$.inputs[0]")
+    check_members(content, MEMBERS)
+    parameters = parameters_of(content, "$", IN_REQUEST)
+    ((path, image),) = _inputs(content, (INPUT,)).values()
+    samples = read_samples(image, shape, tail, path)
     tail.check_empty()
-    parameters = parameters_of(content, "$")
     return InferRequest(
         samples=samples,
         outputs=_outputs(content.get("outputs"), binary=_flag(parameters, "binary_data_output", "$") or False),
         id=content.get("id"),
         signature=_signature(parameters),
         timeout_seconds=_timeout(parameters),
+        model=(content.get("model_name"), content.get("model_version")),
     )
 
 
@@ -89,9 +100,14 @@ def decode_examples(
         InputError: With the JSON path of what is wrong.
     """
     content, tail = _head(body, json_bytes)
-    inputs = _inputs(content, (INPUT, LABEL) if labelled else (INPUT,))
-    samples = read_samples(inputs[0], shape, tail, "$.inputs[0]")
-    labels = read_labels(inputs[1], tail, "$.inputs[1]") if labelled else []
+    check_members(content, ("id", "inputs", "parameters"))
+    parameters_of(content, "$", IN_EXAMPLES)
+    labels: list[str] | list[int] = []
+    for name, (path, tensor) in _inputs(content, (INPUT, LABEL) if labelled else (INPUT,)).items():
+        if name == INPUT:
+            samples = read_samples(tensor, shape, tail, path)
+        else:
+            labels = read_labels(tensor, tail, path)
     tail.check_empty()
     return samples, labels
 
@@ -119,8 +135,8 @@ def _head(body: bytes, json_bytes: int | None) -> tuple[dict[str, Any], Tail]:
     return content, tail
 
 
-def _inputs(content: dict[str, Any], names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The inputs, which must be these, in this order."""
+def _inputs(content: dict[str, Any], names: tuple[str, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The inputs, which must be these, by name: their paths, and they. In the request's order, as their numbers behind the JSON are."""
     inputs = content.get("inputs")
     if (
         not isinstance(inputs, list)
@@ -130,10 +146,15 @@ def _inputs(content: dict[str, Any], names: tuple[str, ...]) -> list[dict[str, A
         count = f" of {len(inputs)}" if isinstance(inputs, list) else ""
         wanted = "one object" if len(names) == 1 else f"{len(names)} objects"
         raise InputError(f"$.inputs: a list of {wanted} was expected, but {kind_of(inputs)}{count} came")
-    for index, (entry, name) in enumerate(zip(inputs, names, strict=True)):
-        if entry.get("name") != name:
-            raise InputError(f"$.inputs[{index}].name: {name!r} was expected, but {entry.get('name')!r} came")
-    return inputs
+    found = dict[str, tuple[str, dict[str, Any]]]()
+    for index, entry in enumerate(inputs):
+        left = [name for name in names if name not in found]
+        if entry.get("name") not in left:
+            wanted = " or ".join(map(repr, left))
+            raise InputError(f"$.inputs[{index}].name: {wanted} was expected, but {entry.get('name')!r} came")
+        check_members(entry, IN_TENSOR, f"$.inputs[{index}]")
+        found[entry["name"]] = f"$.inputs[{index}]", entry
+    return found
 
 
 def _flag(parameters: dict[str, Any], name: str, path: str) -> bool | None:
@@ -174,6 +195,7 @@ def _outputs(wanted: object, *, binary: bool) -> tuple[Wanted, ...]:
                 f"$.outputs[{index}].name: one of {', '.join(OUTPUTS)}, each once, was expected, but {name!r} came"
             )
         path = f"$.outputs[{index}]"
-        own = _flag(parameters_of(entry, path), "binary_data", path)
+        check_members(entry, IN_WANTED, path)
+        own = _flag(parameters_of(entry, path, IN_OUTPUT), "binary_data", path)
         found.append(Wanted(str(name), binary if own is None else own))
     return tuple(found)

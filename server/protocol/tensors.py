@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.spec import Array
+from isoform.server.protocol.parameters import IN_INPUT, check_parameters
 
 __all__ = ["Tail", "kind_of", "parameters_of", "read_labels", "read_samples", "samples_from_bytes"]
 
@@ -41,13 +43,14 @@ class Tail:
             )
 
 
-def parameters_of(owner: dict[str, Any], path: str) -> dict[str, Any]:
-    """What stands in an object's ``parameters``; empty if it has none. Raises ``InputError`` if it is no object."""
+def parameters_of(owner: dict[str, Any], path: str, known: Collection[str]) -> dict[str, Any]:
+    """What stands in an object's ``parameters``; empty if it has none. Raises ``InputError`` if it is no object, or one is not known."""
     found = owner.get("parameters")
     if found is None:
         return {}
     if not isinstance(found, dict):
         raise InputError(f"{path}.parameters: an object was expected, but a {kind_of(found)} came")
+    check_parameters(found, path, known)
     return found
 
 
@@ -126,7 +129,7 @@ def _declared(tensor: dict[str, Any], datatypes: tuple[str, ...], path: str) -> 
 
 def _binary(tensor: dict[str, Any], tail: Tail, path: str) -> memoryview | None:
     """A tensor's bytes; None if its numbers are in the JSON."""
-    size = parameters_of(tensor, path).get("binary_data_size")
+    size = parameters_of(tensor, path, IN_INPUT).get("binary_data_size")
     if size is not None and "data" in tensor:
         raise InputError(f"{path} has both data and parameters.binary_data_size; send one of them")
     if size is None and "data" not in tensor:

@@ -3,7 +3,7 @@ Numbers never restart: what a deleted user had is never the number of anything e
 
     revisions   (task, user, revision) → digest, parent, action, actor, created, data
     numbers     (task, user) → the last number that was given when the user was deleted
-    replies     (actor, key) → what a request with this idempotency key came to: a revision
+    replies     (actor, key) → what a request with this idempotency key came to: a revision; the actor's id, not its name
     events      what is no revision: deletions, tasks that were loaded or unloaded
     unloaded    tasks that do not answer
     keys        API keys: their secrets' hashes, names and scopes

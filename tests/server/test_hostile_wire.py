@@ -17,9 +17,9 @@ CONNECTIONS = max(300, int(os.environ.get("ISOFORM_HOSTILE", "3000")) // 10)
 GROWTH_BYTES = 32 << 20
 pytestmark = pytest.mark.timeout(max(300, CONNECTIONS // 10))
 
-GET = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n"
-INSIDE = b"GET /v1/models/plain/signatures/bob/file HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST /v2/repository/index HTTP/1.1\r\nHost: x\r\n"
+GET = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n"
+INSIDE = b"GET /v1/models/plain/signatures/bob/file HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /v2/repository/index HTTP/1.1\r\nHost: localhost\r\n"
 SMUGGLED = {
     "length and chunks": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + INSIDE,
     "chunks and length": POST + b"Transfer-Encoding: chunked\r\nContent-Length: %d\r\n\r\n0\r\n\r\n" % (5 + len(INSIDE)) + INSIDE,

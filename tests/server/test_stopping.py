@@ -208,7 +208,8 @@ def test_a_running_job_is_finished(compiled, samples, tmp_path) -> None:
         ]
     }
     with serving(compiled, "--open", "--store", store) as server:
-        status, _, job = ask(server, "/v1/models/plain/signatures/alice/personalize", json.dumps(data).encode())
+        media = {"Content-Type": "application/json"}
+        status, _, job = ask(server, "/v1/models/plain/signatures/alice/personalize", json.dumps(data).encode(), media)
         assert status == 202
         for _ in range(300):
             state = ask(server, f"/v1/jobs/{job['id']}")[2]["state"]

@@ -76,7 +76,10 @@ def test_a_user_in_the_parameters(client, url, runtime, samples) -> None:
 
     base = runtime.signature("edges")
     mine = base.replace(parts={**base.parts, "logits.bias": base.parts["logits.bias"] + 1}, created="today")
-    request = urllib.request.Request(f"http://{url}/v1/models/edges/signatures/alice", mine.encode(), method="PUT")
+    headers = {"Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(
+        f"http://{url}/v1/models/edges/signatures/alice", mine.encode(), headers, method="PUT"
+    )
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.status == 201
     x = samples[0][:4]

@@ -1,0 +1,100 @@
+"""What ``--open`` lets in: programs of this machine and the server's own page, and no other web page.
+
+A page on any site can make its reader's browser send requests to loopback. Such a request is refused because
+
+    Host, or the authority of an absolute target     is not loopback: DNS rebinding
+    Sec-Fetch-Site                                   is neither ``same-origin`` nor ``none``
+    Origin                                           is not the origin that Host names; ``null`` is none
+    Content-Type, where something is changed         is a form's or ``text/plain``, which browsers send across sites without a preflight
+
+Programs send none of these but Host, or their own. X-Forwarded-Host and its like are never read. A link to the page may be followed
+from anywhere. Sources: Fetch Metadata Request Headers (W3C), RFC 6454, the Fetch standard's CORS-safelisted request headers.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+from typing import Any
+
+from werkzeug.exceptions import UnsupportedMediaType
+
+from isoform.server.problems import ForbiddenError
+
+__all__ = ["check_local"]
+
+SITES = frozenset({"same-origin", "none"})
+MEDIA = ("application/json", "application/octet-stream")
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([A-Za-z0-9.-]{1,253}))(?::\d{1,5})?")
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
+
+
+def check_local(environ: dict[str, Any]) -> None:
+    """Check a WSGI request of a server that asks for no key.
+
+    Raises:
+        ForbiddenError: If another site's page may have caused it.
+        UnsupportedMediaType: If it changes something and its content type is one that any page may send.
+    """
+    host: str | None = environ.get("HTTP_HOST")
+    target = _ABSOLUTE.match(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "")
+    for name in (host, target and target[1]):
+        if name is not None and not _is_loopback(name):
+            raise ForbiddenError(
+                f"Host is {name[:80]!r}, but with --open a loopback name like localhost was expected; use keys to be reached by another"
+            )
+    site = environ.get("HTTP_SEC_FETCH_SITE", "none").strip().lower()
+    if site not in SITES and not _follows_link(environ):
+        raise ForbiddenError(
+            f"a page of another site sent this (Sec-Fetch-Site: {site[:40]}); --open lets none but its own page in"
+        )
+    origin: str | None = environ.get("HTTP_ORIGIN")
+    if origin is not None and not _is_own(origin.strip().lower(), (host or "").lower()):
+        raise ForbiddenError(
+            f"Origin is {origin[:80]!r}, but Host is {(host or '')[:80]!r}; --open lets none but its own page in"
+        )
+    media = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+    if media and media not in MEDIA and _changes(environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")):
+        raise UnsupportedMediaType(
+            f"Content-Type is {media[:80]!r}, but {' or '.join(MEDIA)} was expected, as curl --json or curl -T send it"
+        )
+
+
+@functools.lru_cache(256)
+def _is_loopback(authority: str) -> bool:
+    """Whether ``host`` or ``host:port`` names this machine."""
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None:
+        return False
+    name = (parts[1] or parts[2].removesuffix(".")).lower()
+    if name == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """Whether an origin is the one that Host names, whatever ends TLS in front of the server."""
+    scheme, _, authority = origin.partition("://")
+    port = {"http": ":80", "https": ":443"}.get(scheme)
+    return port is not None and bool(host) and authority.removesuffix(port) == host.removesuffix(port)
+
+
+def _follows_link(environ: dict[str, Any]) -> bool:
+    """Whether a browser goes to the page, as a link or a bookmark lets it."""
+    return (
+        environ["REQUEST_METHOD"] == "GET"
+        and environ.get("PATH_INFO") == "/"
+        and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
+        and environ.get("HTTP_SEC_FETCH_DEST") == "document"
+    )
+
+
+def _changes(method: str, path: str) -> bool:
+    """Whether a request may change something; predictions and the index of tasks are POST, but only ask."""
+    return method not in READS and not path.endswith("/infer") and path != "/v2/repository/index"
