@@ -13,6 +13,7 @@ from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import Tokens
 from isoform.server.admission import Admission
 from isoform.server.draining import Draining
+from isoform.server.memory import give_back_freed_memory
 from isoform.server.settings import Settings
 from isoform.server.store.store import Store
 
@@ -60,6 +61,7 @@ class Opening:
         from isoform.server.state import service_of
         from isoform.server.tracing import export_traces
 
+        give_back_freed_memory()
         with ExitStack() as stack:
             runtime = stack.enter_context(
                 Runtime.open(self.bundle, threads=self.prediction_threads, cache_bytes=self.cache_bytes)

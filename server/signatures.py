@@ -26,6 +26,7 @@ from isoform.runtime.errors import ConflictError, InputError, SignatureError, Us
 from isoform.runtime.signature import Signature, check_name
 from isoform.server.access.guard import actor, require_admin, require_write
 from isoform.server.body import read_body
+from isoform.server.memory import Share
 from isoform.server.problems import NotFoundError, PreconditionError
 from isoform.server.query import LAST, PAGE_LIMIT, number
 from isoform.server.record import RECORD, Record
@@ -39,6 +40,9 @@ blueprint = Blueprint("signatures", __name__, url_prefix="/v1/models/<task>/sign
 
 FILE_LIMIT = 4 << 20
 """Longest signature file, in bytes: over a hundred times what a large network's has."""
+
+DECODED = 8
+"""Bytes that a byte of a file takes while it is checked: its tensors, what they are folded into, and the header that is read twice."""
 
 
 def _description(revision: Revision) -> dict[str, Any]:
@@ -72,7 +76,14 @@ def put(task: str, user: str) -> Response:
     """Take a signature file in. Raises ``SignatureError`` if it is damaged, or was made for something else."""
     service = get_service()
     check_user(task, user)
-    body = read_body(request.environ, limit=min(FILE_LIMIT, service.settings.max_body_bytes))
+    with service.memory.share() as share:
+        return _put(task, user, share)
+
+
+def _put(task: str, user: str, share: Share) -> Response:
+    service = get_service()
+    body = bytes(read_body(request.environ, limit=min(FILE_LIMIT, service.settings.max_body_bytes), share=share))
+    share.hold(DECODED * len(body))
 
     def _made() -> tuple[str, bytes]:
         signature = Signature.decode(body, name=f"{task}/{user}")
