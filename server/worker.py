@@ -105,6 +105,7 @@ class Worker:
                 self._end(job, "the server stopped before it was its turn; send it again")
             else:
                 self._one(job, expect, start, learn)
+            del learn  # and the samples that it has, which else stay until the next job comes
             with self._idle:
                 self._open.discard(job.id)
                 self._idle.notify_all()
@@ -161,6 +162,9 @@ class Worker:
             )
         except IsoformError as problem:
             self._end(job, str(problem))
+        except MemoryError:
+            log.error("a job found too little memory")
+            self._end(job, "there was not enough memory for the job; send fewer samples, or try again")
         except Exception:
             log.exception("a job failed")
             self._end(job, "an error inside the server; its log has the details")
