@@ -45,7 +45,7 @@ def posted(client, body: bytes, path: str = INFER, **headers: str):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("data", ['["%s"%s]', "[[[[%.0s%s]]]]", '["%s"%s', '[[[["%s"%s]]]]'], ids=["flat", "numbers", "cut", "nested"])  # fmt: skip
+@pytest.mark.parametrize("data", ['["%s"%s]', '[[[["%s"%s]]]]'], ids=["flat", "nested"])
 def test_a_text_among_numbers_takes_no_more_than_itself(data, client) -> None:
     """numpy would make every number as long as the longest text: 1,024 times 400 kB here."""
     answer, peak = posted(client, image(data % ("x" * 100_000, ",0" * 1023)))
