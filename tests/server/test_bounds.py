@@ -211,6 +211,7 @@ def test_no_memory_is_503_and_never_500(runtime, monkeypatch) -> None:
         (image('[{"a":' * 400 + "1" + "}]" * 400), "numbers or lists"),
         (image("[]", samples=0).replace(b'"image"', json.dumps(["y" * 9999] * 99).encode()), "'image' was expected, but ["),
     ],
+    ids=["id", "twice", "large", "true", "NaN", "1e999", "lists", "objects", "name"],
 )  # fmt: skip
 def test_odd_bodies_get_one_short_line(body, message, client) -> None:
     """400 and what is wrong; what came is quoted in part."""
