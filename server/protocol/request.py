@@ -34,7 +34,7 @@ from isoform.server.protocol.tensors import (
 
 __all__ = ["InferRequest", "Wanted", "decode_examples", "decode_request", "read_json"]
 
-ID_CHARACTERS = 1024
+ID_CHARACTERS = 1 << 17
 """Longest ``id``, which is echoed."""
 
 
