@@ -23,7 +23,7 @@ from isoform.runtime.spec import Array
 
 __all__ = ["decode", "encode"]
 
-HEADER_LIMIT = 16 << 20
+HEADER_LIMIT = 1 << 20
 """Longest header that is read, in bytes; a signature has about 700, a checkpoint of many tasks some 100,000."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}

@@ -14,48 +14,64 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, Unsupporte
 from werkzeug.http import parse_accept_header
 from werkzeug.wsgi import get_input_stream
 
-from isoform.runtime.errors import InputError
+from isoform.runtime.errors import InputError, IsoformError
+from isoform.server.memory import Share
 
 __all__ = ["compressed", "read_body"]
 
 WORTH = 4096
 """Shorter answers are sent as they are: compressing them costs more time than it saves."""
 LEVEL = 1
+PIECE = 1 << 18
+"""Bytes that are read or unpacked at a time where nobody says how many come."""
 _WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
-def read_body(environ: dict[str, Any], *, limit: int) -> bytes:
+def read_body(environ: dict[str, Any], *, limit: int, share: Share | None = None) -> bytes | bytearray:
     """All of it.
 
     Args:
         environ: The request, as WSGI has it.
-        limit: Longest body, in bytes.
+        limit: Longest body, in bytes, before and after decompression.
+        share: What the request's bytes are counted to, before they are read; None for bodies so short that they need not be.
 
     Raises:
         RequestEntityTooLarge: If it is longer.
         UnsupportedMediaType: If it is encoded in a way that is not known.
         InputError: If it is not what its encoding says, or breaks off.
+        TooLargeError: As ``Share.hold``.
+        BusyError: As ``Share.hold``.
     """
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
+    if encoding not in ("", "identity", *_WINDOWS):
+        raise UnsupportedMediaType(f"Content-Encoding is {encoding[:40]!r}, but gzip, deflate or none was expected")
     try:
-        data = _plain(environ, limit)
+        data = _plain(environ, limit, share)
     except RequestEntityTooLarge:
         raise _too_long(limit) from None
-    except HTTPException:
+    except (HTTPException, IsoformError, MemoryError):
         raise
     except Exception:  # a server's own way of saying so: gunicorn's errors are no OSError
         raise InputError("the body cannot be read: its chunks are malformed, or it breaks off") from None
-    encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
-    if encoding in ("", "identity"):
-        return data
-    if encoding not in _WINDOWS:
-        raise UnsupportedMediaType(f"Content-Encoding is {encoding[:40]!r}, but gzip, deflate or none was expected")
-    decoder = zlib.decompressobj(_WINDOWS[encoding])
-    try:
-        plain = decoder.decompress(data, limit + 1)
-    except zlib.error:
-        raise InputError(f"the body is not {encoding}, as its Content-Encoding says") from None
-    if len(plain) > limit:
-        raise _too_long(limit)
+    return _unpacked(data, encoding, limit, share) if encoding in _WINDOWS else data
+
+
+def _unpacked(data: bytes | bytearray, encoding: str, limit: int, share: Share | None) -> bytearray:
+    """A body before it was compressed, piece by piece, so that no more than the limit is ever unpacked."""
+    decoder, plain, rest = zlib.decompressobj(_WINDOWS[encoding]), bytearray(), bytes(data)
+    while not decoder.eof:
+        try:
+            piece = decoder.decompress(rest, PIECE)
+        except zlib.error:
+            raise InputError(f"the body is not {encoding}, as its Content-Encoding says") from None
+        plain += piece
+        rest = decoder.unconsumed_tail
+        if len(plain) > limit:
+            raise _too_long(limit)
+        if not piece and not decoder.eof:
+            break
+        if share is not None:
+            share.hold(2 * len(data) + 2 * len(plain))
     if not decoder.eof or decoder.unused_data:
         raise InputError(f"the body is cut short, or more follows its {encoding}")
     return plain
@@ -78,16 +94,27 @@ def compressed(data: bytes, accepted: str) -> tuple[bytes, tuple[tuple[str, str]
     return data, (vary,)
 
 
-def _plain(environ: dict[str, Any], limit: int) -> bytes:
+def _plain(environ: dict[str, Any], limit: int, share: Share | None) -> bytes | bytearray:
     """As it came."""
     length = environ.get("CONTENT_LENGTH", "")
-    if not (length.isascii() and length.isdigit() and int(length) <= limit):
-        found: bytes = get_input_stream(environ, max_content_length=limit).read()
-        return found
-    data: bytes = environ["wsgi.input"].read(int(length))  # most bodies say how long they are
-    if len(data) < int(length):
-        raise InputError(f"the body breaks off after {len(data)} of {length} bytes")
-    return data
+    if length.isascii() and length.isdigit():
+        if len(length) > 12 or int(length) > limit:
+            raise _too_long(limit)
+        size = int(length)
+        if share is not None:
+            share.hold(2 * size)  # once in a server's buffer, once as what is returned
+        data: bytes = environ["wsgi.input"].read(size)
+        if len(data) < size:
+            raise InputError(f"the body breaks off after {len(data)} of {size} bytes")
+        return data
+    found, stream = bytearray(), get_input_stream(environ, max_content_length=limit + 1)
+    while piece := stream.read(PIECE):
+        found += piece
+        if len(found) > limit:
+            raise _too_long(limit)
+        if share is not None:
+            share.hold(2 * len(found))
+    return found
 
 
 def _too_long(limit: int) -> RequestEntityTooLarge:

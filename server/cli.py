@@ -93,6 +93,19 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
     )
     add("--max-body-mb", type=int, default=16, help="longest request body, in MiB (default: 16)")
     add(
+        "--max-samples",
+        type=int,
+        default=0,
+        help="samples of one request (default: as many as the longest body has as FP32)",
+    )
+    add("--max-answer-mb", type=int, default=16, help="longest answer to a prediction, in MiB (default: 16)")
+    add(
+        "--request-memory-mb",
+        type=int,
+        default=128,
+        help="memory of a process for requests and the samples of jobs together, in MiB; more get 503 (default: 128)",
+    )
+    add(
         "--behind",
         choices=("gunicorn", "waitress"),
         help="what speaks HTTP (default: gunicorn; waitress where it cannot run)",
@@ -134,7 +147,9 @@ def run_serve(arguments: argparse.Namespace) -> None:
     for name, value, least, most in (
         ("port", arguments.port, 0, 65535), ("workers", arguments.workers, 1, 256), ("threads", arguments.threads, 1, 256),
         ("prediction-threads", arguments.prediction_threads, 0, 1024), ("cache-mb", arguments.cache_mb, 0, 1 << 20),
-        ("max-body-mb", arguments.max_body_mb, 1, 1024), ("queue", arguments.queue, 1, 1 << 20), ("rate", arguments.rate, 0, 1e6),
+        ("max-body-mb", arguments.max_body_mb, 1, 1024), ("max-samples", arguments.max_samples, 0, 1 << 24),
+        ("max-answer-mb", arguments.max_answer_mb, 1, 1024), ("request-memory-mb", arguments.request_memory_mb, 1, 1 << 20),
+        ("queue", arguments.queue, 1, 1 << 20), ("rate", arguments.rate, 0, 1e6),
         ("deadline-ms", arguments.deadline_ms, 0, 3.6e6), ("batch", arguments.batch, 1, 4096),
         ("batch-delay-ms", arguments.batch_delay_ms, 0, 1000), ("drain-seconds", arguments.drain_seconds, 0, 3600),
         ("jobs-per-caller", arguments.jobs_per_caller, 1, 32),
@@ -153,9 +168,12 @@ def run_serve(arguments: argparse.Namespace) -> None:
         bundle=arguments.bundle, store=store_url(arguments.store), prediction_threads=arguments.prediction_threads,
         request_threads=arguments.threads, cache_bytes=arguments.cache_mb << 20,
         settings=Settings(
-            max_body_bytes=arguments.max_body_mb << 20, unknown=arguments.unknown, queue_requests=arguments.queue,
+            max_body_bytes=arguments.max_body_mb << 20, max_samples=arguments.max_samples,
+            max_answer_bytes=arguments.max_answer_mb << 20, memory_bytes=arguments.request_memory_mb << 20,
+            unknown=arguments.unknown, queue_requests=arguments.queue,
             rate_per_second=arguments.rate, deadline_seconds=arguments.deadline_ms / 1e3, batch_samples=arguments.batch,
-            batch_delay_seconds=arguments.batch_delay_ms / 1e3, waiters=arguments.threads // 2, log=arguments.log,
+            batch_delay_seconds=arguments.batch_delay_ms / 1e3, waiters=arguments.threads // 2,
+            long_requests=max(1, arguments.threads // 2), log=arguments.log,
             jobs_per_caller=arguments.jobs_per_caller,
             trusted_proxies=networks(arguments.trusted_proxy),
         ),

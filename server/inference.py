@@ -17,10 +17,11 @@ from isoform.server.access.guard import check_predict
 from isoform.server.access.scopes import Caller
 from isoform.server.answer import Answer
 from isoform.server.body import compressed, read_body
-from isoform.server.problems import BusyError, DeadlineError, NotFoundError
+from isoform.server.memory import Share
+from isoform.server.problems import BusyError, DeadlineError, NotFoundError, TooLargeError
 from isoform.server.protocol.metadata import VERSION
 from isoform.server.protocol.request import decode_request
-from isoform.server.protocol.response import encode_response
+from isoform.server.protocol.response import answer_bytes, encode_response
 from isoform.server.record import Record
 from isoform.server.state import Service
 
@@ -77,9 +78,20 @@ def infer(
         raise UsageError(
             f"a prediction has no query, but {environ['QUERY_STRING'][:80]!r} came; the body's parameters say what is wanted"
         )
-    runtime, settings = service.runtime, service.settings
-    body = read_body(environ, limit=settings.max_body_bytes)
-    asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes(environ))
+    check_predict(caller, environ.get("HTTP_ISOFORM_SIGNATURE"))  # before a byte of the body is read
+    with service.memory.share() as share:
+        return _answer(service, caller, environ, (task, version), share, arrived=arrived, began=began, record=record)
+
+
+def _answer(
+    service: Service, caller: Caller, environ: dict[str, Any], model: tuple[str, str | None], share: Share, *, arrived: float,
+    began: float, record: Record,
+) -> Answer:  # fmt: skip
+    """Read, predict, write; what each takes is held by the share before it is made."""
+    runtime, settings, (task, version) = service.runtime, service.settings, model
+    body = read_body(environ, limit=settings.max_body_bytes, share=share)
+    asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes(environ), bounds=share)
+    del body  # what was sent as bytes the samples hold
     if asked.model[0] not in (None, task) or asked.model[1] not in (None, "", version):
         raise InputError("$.model_name and $.model_version: those of the path were expected, or none, but others came")
     decoded = time.perf_counter()
@@ -88,13 +100,21 @@ def infer(
     whose = service.users.find(task, name)
     record.task, record.signature, record.revision, record.digest = task, name, whose.revision, whose.signature.digest
     own, ours = asked.timeout_seconds or np.inf, settings.deadline_seconds or np.inf
+    labels = runtime.labels(whose.signature)
+    size = answer_bytes(asked, labels)
+    if size > settings.max_answer_bytes:
+        raise TooLargeError(
+            f"the answer for {len(asked.samples):,} samples of {len(labels):,} classes takes up to {size:,} bytes, but at most "
+            f"{settings.max_answer_bytes:,} are sent; send fewer samples, or ask for fewer outputs, or binary ones"
+        )
+    share.hold(asked.samples.nbytes + 4 * size)  # logits, what they become, and copies of it on the way to the socket
     found = time.perf_counter()
     try:
         logits = service.batching.predict(asked.samples, whose.signature, until=arrived + min(own, ours))
     except DeadlineError as problem:
         raise problem if own <= ours else BusyError(str(problem)) from None
     predicted = time.perf_counter()
-    data, head = encode_response(asked, task, logits, runtime.labels(whose.signature), whose.parameters())
+    data, head = encode_response(asked, task, logits, labels, whose.parameters())
     if head is None:
         headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
     else:

@@ -128,10 +128,15 @@ def cancel(identity: str) -> dict[str, Any]:
 def _examples(*, labelled: bool) -> tuple[Array, list[str] | list[int]]:
     """This request's samples, as every engine needs them, and their labels."""
     service = get_service()
-    body = read_body(request.environ, limit=service.settings.max_body_bytes)
     shape = service.runtime.bundle.spec.input_shape
-    samples, labels = decode_examples(body, shape=shape, json_bytes=json_bytes(request.environ), labelled=labelled)
-    return service.runtime.checked(samples), labels
+    with service.memory.share() as share:
+        body = read_body(request.environ, limit=service.settings.max_body_bytes, share=share)
+        samples, labels = decode_examples(
+            body, shape=shape, json_bytes=json_bytes(request.environ), labelled=labelled, bounds=share
+        )
+        samples = service.runtime.checked(samples)
+    service.memory.keep(samples)  # for as long as the job has them
+    return samples, labels
 
 
 def _start(task: str, user: str) -> tuple[Signature, int]:

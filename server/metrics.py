@@ -6,7 +6,8 @@
     isoform_infer_failures_total{task}             predictions that were asked for and not answered
     isoform_batch_samples{task}                    samples that were run together
     isoform_queue_requests                         requests that wait for a thread
-    isoform_resident_bytes                         memory of the processes
+    isoform_resident_bytes{pid}                    memory of each process; without pid where there is one only
+    isoform_held_bytes, isoform_held_limit_bytes   what requests and samples of jobs hold (``memory.py``), and at most may
     isoform_cache_*                                what the runtimes hold, found, swapped in (misses) and dropped (``Runtime.stats``)
 
 Seconds and bytes; labels are routes, tasks and kinds of errors, never users. Where several processes serve, each writes its numbers to
@@ -26,6 +27,7 @@ from prometheus_client.values import MultiProcessValue
 
 from isoform.runtime.runtime import Runtime
 from isoform.server.admission import Admission
+from isoform.server.memory import Memory
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
@@ -47,8 +49,8 @@ _CACHE = {
 class Metrics:
     """An application's counters. Safe to use from several threads."""
 
-    def __init__(self, runtime: Runtime, admission: Admission) -> None:
-        self._runtime, self._admission, self._refreshed = runtime, admission, 0.0
+    def __init__(self, runtime: Runtime, admission: Admission, memory: Memory) -> None:
+        self._runtime, self._admission, self._memory, self._refreshed = runtime, admission, memory, 0.0
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             number = os.getpid()  # else it is asked for, a system call, at every count
             values.ValueClass = MultiProcessValue(process_identifier=lambda: number)  # type: ignore[no-untyped-call]
@@ -76,7 +78,11 @@ class Metrics:
             "isoform_queue_requests", "Requests that wait for a thread.", registry=own, multiprocess_mode="livesum"
         )
         self._resident = Gauge(
-            "isoform_resident_bytes", "Memory of the processes.", registry=own, multiprocess_mode="livesum"
+            "isoform_resident_bytes", "Resident memory of each process.", registry=own, multiprocess_mode="liveall"
+        )
+        self._held, self._held_limit = (
+            Gauge(f"isoform_held{name}_bytes", text, registry=own, multiprocess_mode="livesum")
+            for name, text in (("", "What requests and samples of jobs hold."), ("_limit", "What they may hold."))
         )
         self._served: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._stages: dict[str, tuple[Histogram, ...]] = {}
@@ -132,6 +138,8 @@ class Metrics:
             gauge.set(stats.get(name, 0))
         self._queue.set(self._admission.waiting)
         self._resident.set(_resident_bytes())
+        self._held.set(self._memory.used)
+        self._held_limit.set(self._memory.limit)
 
     def page(self) -> bytes:
         """Everything, in Prometheus' text format."""

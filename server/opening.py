@@ -17,6 +17,7 @@ from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import LEEWAY_SECONDS, Tokens
 from isoform.server.admission import Admission
 from isoform.server.draining import Draining
+from isoform.server.memory import give_back_freed_memory
 from isoform.server.settings import Settings
 from isoform.server.store.database import file_url
 from isoform.server.store.store import Store
@@ -70,6 +71,7 @@ class Opening:
         from isoform.server.state import service_of
         from isoform.server.tracing import export_traces
 
+        give_back_freed_memory()
         with ExitStack() as stack:
             runtime = stack.enter_context(
                 Runtime.open(self.bundle, threads=self.prediction_threads, cache_bytes=self.cache_bytes)

@@ -6,6 +6,7 @@ Errors of isoform become status codes; every body is ``{"error": text}``:
     UnknownCallerError                       401      ForbiddenError    403
     ConflictError                            409      PreconditionError 412
     TooManyError                             429      DeadlineError     408
+    TooLargeError                            413      MemoryError       503
     StoreError, BusyError                    503      anything else     500, and the text stays in the log
 """
 
@@ -13,12 +14,14 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from isoform.runtime.errors import (
     ConflictError,
+    EngineError,
     InputError,
     IsoformError,
     SignatureError,
@@ -28,8 +31,8 @@ from isoform.runtime.errors import (
 from isoform.server.answer import Answer
 
 __all__ = [
-    "REASON", "BusyError", "DeadlineError", "ForbiddenError", "NotFoundError", "PreconditionError", "TooManyError",
-    "UnknownCallerError", "answer_with_json", "refusal",
+    "REASON", "BusyError", "DeadlineError", "ForbiddenError", "NotFoundError", "PreconditionError", "TooLargeError",
+    "TooManyError", "UnknownCallerError", "answer_with_json", "refusal",
 ]  # fmt: skip
 
 log = logging.getLogger("isoform.server")
@@ -37,6 +40,8 @@ log = logging.getLogger("isoform.server")
 REASON = "isoform.reason"
 """In a request's environment: the kind of error that it came to."""
 INSIDE = "an error inside the server; its log has the details"
+_NO_MEMORY = re.compile(r"allocate memory|bad_alloc|bad allocation", re.IGNORECASE)
+"""What ONNX Runtime says where memory ends."""
 LONGEST = 1000
 """Characters of an error: what a client sent wrong is quoted to it, but not all of a long thing."""
 
@@ -47,6 +52,10 @@ class NotFoundError(IsoformError):
 
 class BusyError(IsoformError):
     """There is too much to do already: try again later."""
+
+
+class TooLargeError(IsoformError):
+    """The request, or its answer, is larger than this server allows."""
 
 
 class DeadlineError(IsoformError):
@@ -81,11 +90,15 @@ class PreconditionError(IsoformError):
 STATUS: dict[type[IsoformError], int] = {
     InputError: 400, SignatureError: 400, UsageError: 400, NotFoundError: 404, ConflictError: 409, PreconditionError: 412,
     StoreError: 503, BusyError: 503, UnknownCallerError: 401, ForbiddenError: 403, TooManyError: 429, DeadlineError: 408,
+    TooLargeError: 413,
 }  # fmt: skip
 
 
 def refusal(problem: Exception) -> tuple[Answer, str]:
     """What to answer to a request that failed, and the kind of error, for counting."""
+    if isinstance(problem, MemoryError) or (isinstance(problem, EngineError) and _NO_MEMORY.search(str(problem))):
+        log.error("a request found too little memory: %s", str(problem) or type(problem).__name__)
+        problem = BusyError("there was not enough memory for the request; send fewer samples at a time, or try again")
     if isinstance(problem, HTTPException):
         allow = tuple((name, value) for name, value in problem.get_headers() if name == "Allow")
         text = problem.description or problem.name

@@ -6,7 +6,6 @@ Templates and base signatures belong to the bundle that the server was started w
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
@@ -16,11 +15,14 @@ from isoform.server.access.guard import actor, require_admin
 from isoform.server.body import read_body
 from isoform.server.protocol.metadata import VERSION
 from isoform.server.protocol.parameters import check_members
+from isoform.server.protocol.request import read_json
 from isoform.server.protocol.tensors import kind_of, parameters_of
 from isoform.server.state import get_service
 
 __all__ = ["blueprint", "read_object"]
 
+OBJECT_BYTES = 64 << 10
+"""Longest body of a request that brings no samples."""
 blueprint = Blueprint("repository", __name__, url_prefix="/v2/repository")
 
 
@@ -71,13 +73,8 @@ def read_object() -> dict[str, Any]:
     Raises:
         InputError: If it is something else.
     """
-    body = read_body(request.environ, limit=get_service().settings.max_body_bytes)
-    if not body:
-        return {}
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        raise InputError("$: the body is not JSON; send an object, or nothing") from None
-    if not isinstance(content, dict):
-        raise InputError(f"$: an object was expected, but a {kind_of(content)} came")
+    body = read_body(request.environ, limit=min(OBJECT_BYTES, get_service().settings.max_body_bytes))
+    content = read_json(body) if body else {}
+    if content is None:
+        raise InputError("$: the body is not JSON; send an object, or nothing")
     return content

@@ -21,12 +21,21 @@ class Settings:
 
     max_body_bytes: int = 16 << 20
     """Longest request body that is read, compressed or not; a longer one gets 413."""
+    max_samples: int = 0
+    """Samples of one request; more get 413. 0: as many as the longest body has as FP32."""
+    max_answer_bytes: int = 16 << 20
+    """Longest answer to a prediction, before it is compressed; a request for a longer one gets 413."""
+    memory_bytes: int = 128 << 20
+    """What long requests of one process, and samples of its jobs, may hold in memory together. A request that would hold more gets 413; one
+    that must wait for others gets 503."""
     unknown: Literal["refuse", "base"] = "refuse"
     """What a user who has no signature gets: 404, or the task's base signature, named as such in the answer."""
     page: int = 100
     """Entries of a list where the request does not say, from 1 to 1,000."""
     decoded_bytes: int = 64 << 20
     """How many bytes of users' signature files may stay decoded in memory."""
+    long_requests: int = 2
+    """Requests that may hold over 4 MiB at the same time, in one process; more get 503, so that threads are left for short ones."""
 
     queue_requests: int = 256
     """Requests that may wait for a thread in one process; more get 503."""
@@ -57,7 +66,8 @@ class Settings:
             raise UsageError(f"page is {self.page}, but 1 to 1000 was expected")
         for name, least, most in (
             ("queue_requests", 1, 1 << 20), ("rate_per_second", 0, 1e6), ("deadline_seconds", 0, 3600), ("batch_samples", 1, 4096),
-            ("batch_delay_seconds", 0, 1), ("waiters", 0, 1024), ("jobs_per_caller", 1, 32),
+            ("batch_delay_seconds", 0, 1), ("waiters", 0, 1024), ("long_requests", 1, 1024), ("max_samples", 0, 1 << 31),
+            ("max_answer_bytes", 1, 1 << 40), ("memory_bytes", 1 << 20, 1 << 40), ("jobs_per_caller", 1, 32),
         ):  # fmt: skip
             if not least <= getattr(self, name) <= most:
                 raise UsageError(f"{name} is {getattr(self, name)!r}, but {least} to {most:g} was expected")

@@ -27,6 +27,7 @@ from isoform.runtime.errors import ConflictError, InputError, IsoformError, Sign
 from isoform.runtime.signature import Signature, check_name
 from isoform.server.access.guard import actor, caller_id, require_admin, require_write
 from isoform.server.body import read_body
+from isoform.server.memory import Share
 from isoform.server.problems import NotFoundError, PreconditionError
 from isoform.server.query import LAST, PAGE_LIMIT, check_query, number
 from isoform.server.record import RECORD, Record
@@ -40,6 +41,9 @@ blueprint = Blueprint("signatures", __name__, url_prefix="/v1/models/<task>/sign
 
 FILE_LIMIT = 4 << 20
 """Longest signature file, in bytes: over a hundred times what a large network's has."""
+
+DECODED = 8
+"""Bytes that a byte of a file takes while it is checked: its tensors, what they are folded into, and the header that is read twice."""
 
 
 def _description(revision: Revision) -> dict[str, Any]:
@@ -75,7 +79,14 @@ def put(task: str, user: str) -> Response:
     service = get_service()
     check_user(task, user)
     check_query()
-    body = read_body(request.environ, limit=min(FILE_LIMIT, service.settings.max_body_bytes))
+    with service.memory.share() as share:
+        return _put(task, user, share)
+
+
+def _put(task: str, user: str, share: Share) -> Response:
+    service = get_service()
+    body = bytes(read_body(request.environ, limit=min(FILE_LIMIT, service.settings.max_body_bytes), share=share))
+    share.hold(DECODED * len(body))
 
     def _write(expect: int, reply: Reply | None) -> Revision:
         signature = Signature.decode(body, name=f"{task}/{user}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 from flask import Flask, current_app
@@ -11,6 +12,7 @@ from isoform.server.admission import Admission
 from isoform.server.availability import Availability
 from isoform.server.batching import Batching
 from isoform.server.draining import Draining
+from isoform.server.memory import Memory
 from isoform.server.metrics import Metrics
 from isoform.server.problems import NotFoundError
 from isoform.server.settings import Settings
@@ -37,8 +39,14 @@ class Service:
         self, runtime: Runtime, store: Store | None, settings: Settings, admission: Admission, draining: Draining
     ) -> None:
         self.runtime, self.settings, self.admission, self.draining = runtime, settings, admission, draining
+        sample_bytes = 4 * math.prod(runtime.bundle.spec.input_shape)
+        self.memory = Memory(
+            settings.memory_bytes, samples=settings.max_samples or max(1, settings.max_body_bytes // sample_bytes),
+            long_requests=settings.long_requests,
+        )  # fmt: skip
+        """What requests and the samples of jobs may hold together."""
         self.users, self.tasks = Users(runtime, store, settings), Availability(runtime, store)
-        self.metrics = Metrics(runtime, admission)
+        self.metrics = Metrics(runtime, admission, self.memory)
         self.batching = Batching(
             runtime.predict, samples=settings.batch_samples, delay_seconds=settings.batch_delay_seconds, ran=self.metrics.batch
         )  # fmt: skip

@@ -202,6 +202,9 @@ class Worker:
             )
         except IsoformError as problem:
             self._fail(entry, str(problem))
+        except MemoryError:
+            log.error("a job found too little memory")
+            self._fail(entry, "there was not enough memory for the job; send fewer samples, or try again")
         except Exception:
             log.exception("a job failed")
             self._fail(entry, "an error inside the server; its log has the details")

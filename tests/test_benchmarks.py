@@ -25,7 +25,7 @@ def quick(folder, name, *words) -> tuple[str, dict]:
 
 def test_every_benchmark_is_tested() -> None:
     """A benchmark that is added here needs a test below."""
-    assert BENCHMARKS == ["adapt.py", "isolation.py", "personalize.py", "server.py", "store.py", "swap.py"]
+    assert BENCHMARKS == ["adapt.py", "bounds.py", "isolation.py", "personalize.py", "server.py", "store.py", "swap.py"]
 
 
 def test_swap(tmp_path) -> None:
@@ -103,6 +103,27 @@ def test_isolation(compiled, tmp_path) -> None:
     assert figures["wrong"] == figures["lost"] == figures["opened"] == figures["failed"] == 0
     assert figures["predictions_checked"] > 20
     assert figures["predict_p50_ms"] > 0
+
+
+def test_bounds(compiled, tmp_path) -> None:
+    """It sends every kind to both servers; what it finds is judged in ``tests/server/test_bounded_server.py``."""
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "bounds.py"),
+        "--bundle",
+        str(compiled),
+        "--seconds",
+        "2",
+        "--quick",
+        "--json",
+        "out.json",
+    ]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode in (0, 1), result.stderr  # 1 says that a busy machine answered late
+    figures = json.loads((tmp_path / "out.json").read_text())
+    assert "slowest_health_seconds" in result.stdout
+    assert len(figures["statuses"]) == 19
+    assert 20e6 < figures["peak_resident_bytes"] < figures["flask.peak_resident_bytes"]
 
 
 def test_store(tmp_path) -> None:

@@ -3,11 +3,13 @@
 A short prediction is made by the loop that has read its request, not by a thread: two threads that hand each other a request, and fight for
 Python's lock, take as long as the network does. As soon as two in a row take longer than ``SLOW_SECONDS``, because the network is large, predictions
 get threads again, for ``SHY_SECONDS``; and always where the store is on another machine, or requests are batched. Everything else has threads.
-A request that comes when too many wait is answered 503 by a thread that is kept for it, not after all the others.
+A request that comes when too many wait is answered 503 by a thread that is kept for it, not after all the others. So is the question whether
+the server lives or is ready: busy threads are no reason to take it for dead.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -24,6 +26,9 @@ SLOW_ONES = 2
 SHY_SECONDS = 1.0
 AT_ONCE_SECONDS = 0.0002
 """Where waiting for events took no longer, they had come before."""
+_HEALTH = re.compile(rb"(?:GET|HEAD) /v2/health/(?:live|ready) HTTP/1\.[01]\r\n")
+_BODY = re.compile(rb"\r\n(?:content-length|transfer-encoding)", re.IGNORECASE)
+"""Where a body is announced, whoever answers may have to wait for it."""
 
 
 class Worker(PatientWorker):
@@ -31,7 +36,7 @@ class Worker(PatientWorker):
 
     def init_process(self) -> None:
         """In the process, before it serves."""
-        self._aside = ThreadPoolExecutor(1)
+        self._aside, self._for_health = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._notified = self._shy_until = self._parent_asked = 0.0
         self._parent_lives = True
         self._woken = self._came = time.perf_counter()
@@ -93,7 +98,10 @@ class Worker(PatientWorker):
     def begin(self, conn: Any, collected: bytes) -> None:
         """A request is there: by the loop, or by a thread."""
         request = self._own(conn, collected)
-        if request is None:
+        if request is None and _HEALTH.match(collected) and not _BODY.search(collected):
+            conn.parser.unreader.unread(collected)
+            self._in_thread(conn, self._for_health, self.handle, conn)
+        elif request is None:
             super().begin(conn, collected)
         else:
             self._finish(conn, self._answered(conn, request))

@@ -3,7 +3,7 @@
 gunicorn's own threads read heads and bodies themselves and wait as long as it takes, so that as many clients as there are threads, each
 with half a request, stop a process. Here its loop collects heads, and bodies that are short (``collecting.py``). Who does not get done
 in ``HEAD_SECONDS``, and is slower than ``RATE`` bytes a second, is hung up on; and who has sent more than a head while all that are
-collected take over ``TOTAL_BYTES``. What is longer a thread reads (``client.py``).
+collected, and those that wait for a thread, take over ``TOTAL_BYTES``. What is longer a thread reads (``client.py``).
 
 A connection that ends is closed by the loop too, when the client has closed it or ``CLOSE_SECONDS`` are over: closing it at once would
 take the answer from who has not read it, and waiting for that would take as long as the client likes.
@@ -44,6 +44,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._collected = dict[TConn, Collected]()
+        self._handed = dict[TConn, int]()
+        """Bytes of requests that were handed over, until they are answered: they count as long as they wait for a thread."""
         self._closing = dict[TConn, int]()
         """Connections that end, and how many bytes came since."""
         self._bytes, self._judged = 0, 0.0
@@ -89,6 +91,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
         """An answer is sent; where the next request has begun already, collect the rest of it."""
+        self._bytes -= self._handed.pop(conn, 0)
         if fs.cancelled() or fs.exception() is not None or fs.result() is not True:
             self._end(conn)
             return
@@ -156,6 +159,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         if conn.parser is None:
             conn.parser = self.make_parser(conn)
         conn.data_ready = True
+        self._handed[conn] = len(collected)
+        self._bytes += len(collected)
         self.begin(conn, collected)
 
     def _let_go(self, conn: TConn) -> None:

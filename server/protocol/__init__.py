@@ -2,6 +2,7 @@
 
     request.py     a body, JSON or JSON and tensors → samples, and what is wanted of them
     tensors.py     numbers and labels, in the JSON or behind it
+    bounds.py      what reading a body may take
     response.py    logits → a body of the same kind
     metadata.py    what a task takes and gives
 

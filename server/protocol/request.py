@@ -8,22 +8,37 @@ Binary:   a header says how many bytes of JSON come first; an input with "parame
 Raw:      that header says 0: the body is one sample's numbers, and the answer is binary
 
 ``data`` is row-major, flat or nested as ``shape``. Inputs are told apart by their names. What is not known is refused (``parameters.py``);
-``model_name`` and ``model_version``, which some clients repeat from the path, must be the path's.
+``model_name`` and ``model_version``, which some clients repeat from the path, must be the path's. A name that stands twice in one object
+is refused: readers of JSON do not agree on which of both counts.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from typing import Any
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.spec import Array
+from isoform.server.protocol.bounds import NO_BOUNDS, Bounds
 from isoform.server.protocol.metadata import INPUT, LABEL, OUTPUTS
 from isoform.server.protocol.parameters import IN_EXAMPLES, IN_OUTPUT, IN_REQUEST, check_members
-from isoform.server.protocol.tensors import Tail, kind_of, parameters_of, read_labels, read_samples, samples_from_bytes
+from isoform.server.protocol.tensors import (
+    Tail,
+    brief,
+    declared_shape,
+    kind_of,
+    parameters_of,
+    read_labels,
+    read_samples,
+    samples_from_bytes,
+)
 
-__all__ = ["InferRequest", "Wanted", "decode_examples", "decode_request"]
+__all__ = ["InferRequest", "Wanted", "decode_examples", "decode_request", "read_json"]
+
+ID_CHARACTERS = 1 << 17
+"""Longest ``id``, which is echoed."""
 
 IN_TENSOR = ("name", "datatype", "shape", "data", "parameters")
 IN_WANTED = ("name", "datatype", "shape", "parameters")
@@ -58,13 +73,16 @@ class InferRequest:
     """The model's name and version as the body has them; None for what it does not say."""
 
 
-def decode_request(body: bytes, *, shape: tuple[int, int, int], json_bytes: int | None = None) -> InferRequest:
+def decode_request(
+    body: bytes | bytearray, *, shape: tuple[int, int, int], json_bytes: int | None = None, bounds: Bounds = NO_BOUNDS
+) -> InferRequest:
     """Read a request's body.
 
     Args:
         body: As above.
         shape: Channels, height, width of one sample.
         json_bytes: How many bytes of it are JSON, the binary extension's header; None if that was not sent.
+        bounds: What it may take; asked before anything of that size is made.
 
     Raises:
         InputError: With the JSON path of what is wrong.
@@ -72,11 +90,11 @@ def decode_request(body: bytes, *, shape: tuple[int, int, int], json_bytes: int 
     if json_bytes == 0:
         samples = samples_from_bytes(memoryview(body), [1, *shape], "the body")
         return InferRequest(samples=samples, outputs=tuple(Wanted(name, True) for name in OUTPUTS))
-    content, tail = _head(body, json_bytes)
+    content, tail = _head(body, json_bytes, bounds)
     check_members(content, MEMBERS)
     parameters = parameters_of(content, "$", IN_REQUEST)
     ((path, image),) = _inputs(content, (INPUT,)).values()
-    samples = read_samples(image, shape, tail, path)
+    samples = read_samples(image, shape, tail, path, bounds)
     tail.check_empty()
     return InferRequest(
         samples=samples,
@@ -89,8 +107,8 @@ def decode_request(body: bytes, *, shape: tuple[int, int, int], json_bytes: int 
 
 
 def decode_examples(
-    body: bytes, *, shape: tuple[int, int, int], json_bytes: int | None = None, labelled: bool
-) -> tuple[Array, list[str] | list[int]]:
+    body: bytes | bytearray, *, shape: tuple[int, int, int], json_bytes: int | None = None, labelled: bool, bounds: Bounds = NO_BOUNDS
+) -> tuple[Array, list[str] | list[int]]:  # fmt: skip
     """Read a body with samples to learn from: the same form, with a second input ``label`` if they are labelled.
 
     Returns:
@@ -99,35 +117,57 @@ def decode_examples(
     Raises:
         InputError: With the JSON path of what is wrong.
     """
-    content, tail = _head(body, json_bytes)
+    content, tail = _head(body, json_bytes, bounds)
     check_members(content, ("id", "inputs", "parameters"))
     parameters_of(content, "$", IN_EXAMPLES)
     labels: list[str] | list[int] = []
-    for name, (path, tensor) in _inputs(content, (INPUT, LABEL) if labelled else (INPUT,)).items():
+    inputs = _inputs(content, (INPUT, LABEL) if labelled else (INPUT,))
+    count = declared_shape(inputs[INPUT][1], shape, inputs[INPUT][0])[0]
+    for name, (path, tensor) in inputs.items():
         if name == INPUT:
-            samples = read_samples(tensor, shape, tail, path)
+            samples = read_samples(tensor, shape, tail, path, bounds)
         else:
-            labels = read_labels(tensor, tail, path)
+            labels = read_labels(tensor, tail, path, samples=count)
     tail.check_empty()
     return samples, labels
 
 
-def _head(body: bytes, json_bytes: int | None) -> tuple[dict[str, Any], Tail]:
+def read_json(text: bytes | bytearray) -> dict[str, Any] | None:
+    """A JSON object, in which no name stands twice; None if it is no JSON. Raises ``InputError`` if it is anything else."""
+    try:
+        content = json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict):
+        raise InputError(f"$: an object was expected, but a {kind_of(content)} came")
+    return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise InputError(f"$: an object has {brief(twice)} twice; send it once")
+    return found
+
+
+def _head(body: bytes | bytearray, json_bytes: int | None, bounds: Bounds) -> tuple[dict[str, Any], Tail]:
     """The JSON, and what follows it."""
     if json_bytes is not None and json_bytes > len(body):
         raise InputError(
             f"Inference-Header-Content-Length says {json_bytes} bytes of JSON, but the body has {len(body)}"
         )
     tail = Tail(memoryview(body)[len(body) if json_bytes is None else json_bytes :])
-    try:
-        content = json.loads(body if json_bytes is None else body[:json_bytes])
-    except (ValueError, RecursionError):
-        raise InputError("$: the body is not JSON; send an object with 'inputs'") from None
-    if not isinstance(content, dict):
-        raise InputError(f"$: an object was expected, but a {kind_of(content)} came")
+    text = body if json_bytes is None else body[:json_bytes]
+    bounds.hold_json(len(body), text)
+    content = read_json(text)
+    if content is None:
+        raise InputError("$: the body is not JSON; send an object with 'inputs'")
     identity = content.get("id")
     if identity is not None and not isinstance(identity, str):
         raise InputError(f"$.id: a text was expected, but a {kind_of(identity)} came")
+    if len(identity or "") > ID_CHARACTERS:
+        raise InputError(f"$.id: at most {ID_CHARACTERS} characters were expected, but {len(identity or '')} came")
     try:
         (identity or "").encode()  # it is echoed
     except UnicodeEncodeError:
@@ -151,7 +191,7 @@ def _inputs(content: dict[str, Any], names: tuple[str, ...]) -> dict[str, tuple[
         left = [name for name in names if name not in found]
         if entry.get("name") not in left:
             wanted = " or ".join(map(repr, left))
-            raise InputError(f"$.inputs[{index}].name: {wanted} was expected, but {entry.get('name')!r} came")
+            raise InputError(f"$.inputs[{index}].name: {wanted} was expected, but {brief(entry.get('name'))} came")
         check_members(entry, IN_TENSOR, f"$.inputs[{index}]")
         found[entry["name"]] = f"$.inputs[{index}]", entry
     return found
@@ -176,9 +216,7 @@ def _timeout(parameters: dict[str, Any]) -> float | None:
     if value is None or value == 0:  # 0 is what some clients send for none
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e12:
-        raise InputError(
-            f"$.parameters.timeout: microseconds, more than 0, were expected, but {json.dumps(value)[:80]} came"
-        )
+        raise InputError(f"$.parameters.timeout: microseconds, more than 0, were expected, but {brief(value)} came")
     return value / 1e6
 
 
@@ -192,7 +230,7 @@ def _outputs(wanted: object, *, binary: bool) -> tuple[Wanted, ...]:
         name = entry.get("name") if isinstance(entry, dict) else None
         if name not in OUTPUTS or name in [other.name for other in found]:
             raise InputError(
-                f"$.outputs[{index}].name: one of {', '.join(OUTPUTS)}, each once, was expected, but {name!r} came"
+                f"$.outputs[{index}].name: one of {', '.join(OUTPUTS)}, each once, was expected, but {brief(name)} came"
             )
         path = f"$.outputs[{index}]"
         check_members(entry, IN_WANTED, path)

@@ -6,8 +6,9 @@ Binary numbers are little-endian, row by row; a binary text is its length, four 
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
+import reprlib
 from collections.abc import Collection
 from typing import Any
 
@@ -15,9 +16,19 @@ import numpy as np
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.spec import Array
+from isoform.server.protocol.bounds import Bounds
 from isoform.server.protocol.parameters import IN_INPUT, check_parameters
 
-__all__ = ["Tail", "kind_of", "parameters_of", "read_labels", "read_samples", "samples_from_bytes"]
+__all__ = [
+    "Tail",
+    "brief",
+    "declared_shape",
+    "kind_of",
+    "parameters_of",
+    "read_labels",
+    "read_samples",
+    "samples_from_bytes",
+]
 
 
 class Tail:
@@ -30,7 +41,7 @@ class Tail:
         """The next ``size`` bytes. Raises ``InputError`` if that is no size, or there are fewer."""
         if type(size) is not int or not 0 <= size <= len(self._data):
             raise InputError(
-                f"{path}.parameters.binary_data_size: at most {len(self._data)}, the bytes that follow the JSON, was expected, but {json.dumps(size)[:80]} came"
+                f"{path}.parameters.binary_data_size: at most {len(self._data)}, the bytes that follow the JSON, was expected, but {brief(size)} came"
             )
         found, self._data = self._data[:size], self._data[size:]
         return found
@@ -54,15 +65,22 @@ def parameters_of(owner: dict[str, Any], path: str, known: Collection[str]) -> d
     return found
 
 
-def read_samples(tensor: dict[str, Any], shape: tuple[int, int, int], tail: Tail, path: str) -> Array:
+def read_samples(tensor: dict[str, Any], shape: tuple[int, int, int], tail: Tail, path: str, bounds: Bounds) -> Array:
     """An image tensor's samples, shape (n, *shape), float32. Raises ``InputError`` if they are anything else."""
-    declared = _declared(tensor, ("FP32",), path)
-    if len(declared) != 4 or tuple(declared[1:]) != shape:
-        raise InputError(f"{path}.shape: [n, {', '.join(map(str, shape))}] was expected, but {declared} came")
+    declared = declared_shape(tensor, shape, path)
+    bounds.check_samples(declared[0])
     data = _binary(tensor, tail, path)
     if data is not None:
         return samples_from_bytes(data, declared, path)
     return _from_list(tensor["data"], declared, f"{path}.data")
+
+
+def declared_shape(tensor: dict[str, Any], shape: tuple[int, int, int], path: str) -> list[int]:
+    """What an image tensor says of its shape, ``[n, *shape]``. Raises ``InputError`` if it says anything else."""
+    declared = _declared(tensor, ("FP32",), path)
+    if len(declared) != 4 or tuple(declared[1:]) != shape:
+        raise InputError(f"{path}.shape: [n, {', '.join(map(str, shape))}] was expected, but {brief(declared)} came")
+    return declared
 
 
 def samples_from_bytes(data: memoryview, shape: list[int], what: str) -> Array:
@@ -73,11 +91,13 @@ def samples_from_bytes(data: memoryview, shape: list[int], what: str) -> Array:
     return np.frombuffer(data, dtype="<f4").reshape(shape).astype(np.float32, copy=False)
 
 
-def read_labels(tensor: dict[str, Any], tail: Tail, path: str) -> list[str] | list[int]:
-    """A label tensor's names or indices. Raises ``InputError`` if they are anything else."""
+def read_labels(tensor: dict[str, Any], tail: Tail, path: str, *, samples: int) -> list[str] | list[int]:
+    """A label tensor's names or indices, one per sample. Raises ``InputError`` if they are anything else."""
     declared = _declared(tensor, ("BYTES", "INT64"), path)
     if len(declared) not in (1, 2) or (len(declared) == 2 and declared[1] != 1):
-        raise InputError(f"{path}.shape: [n] was expected, but {declared} came")
+        raise InputError(f"{path}.shape: [n] was expected, but {brief(declared)} came")
+    if declared[0] != samples:
+        raise InputError(f"{path}.shape: one label per sample was expected, {samples} in all, but {declared[0]} came")
     data, kind = _binary(tensor, tail, path), str if tensor["datatype"] == "BYTES" else int
     if data is None:
         found = tensor["data"]
@@ -88,20 +108,22 @@ def read_labels(tensor: dict[str, Any], tail: Tail, path: str) -> list[str] | li
                 f"{path}.data: a list of {'texts' if kind is str else 'whole numbers'} was expected, but something else came"
             )
     elif kind is int:
-        if len(data) % 8:
-            raise InputError(f"{path}: 8 bytes for each INT64 were expected, but {len(data)} came")
+        if len(data) != 8 * samples:
+            raise InputError(f"{path}: {8 * samples} bytes of INT64 were expected, but {len(data)} came")
         found = np.frombuffer(data, dtype="<i8").tolist()
     else:
-        found = _texts(data, path)
-    if len(found) != declared[0]:
-        raise InputError(f"{path}: {declared[0]} labels were expected, but {len(found)} came")
+        found = _texts(data, samples, path)
+    if len(found) != samples:
+        raise InputError(f"{path}: {samples} labels were expected, but {len(found)} came")
     labels: list[str] | list[int] = found
     return labels
 
 
-def _texts(data: memoryview, path: str) -> list[str]:
+def _texts(data: memoryview, count: int, path: str) -> list[str]:
     found, place = list[str](), 0
     while place < len(data):
+        if len(found) == count:
+            raise InputError(f"{path}: {count} labels were expected, but more came")
         size = int.from_bytes(data[place : place + 4], "little")
         text = data[place + 4 : place + 4 + size]
         if place + 4 + size > len(data):
@@ -119,11 +141,11 @@ def _texts(data: memoryview, path: str) -> list[str]:
 def _declared(tensor: dict[str, Any], datatypes: tuple[str, ...], path: str) -> list[int]:
     if tensor.get("datatype") not in datatypes:
         raise InputError(
-            f"{path}.datatype: {' or '.join(map(repr, datatypes))} was expected, but {tensor.get('datatype')!r} came"
+            f"{path}.datatype: {' or '.join(map(repr, datatypes))} was expected, but {brief(tensor.get('datatype'))} came"
         )
     declared = tensor.get("shape")
     if not isinstance(declared, list) or not all(type(v) is int and 0 <= v <= 1 << 31 for v in declared):
-        raise InputError(f"{path}.shape: a list of whole numbers was expected, but {json.dumps(declared)[:80]} came")
+        raise InputError(f"{path}.shape: a list of whole numbers was expected, but {brief(declared)} came")
     return declared
 
 
@@ -138,25 +160,29 @@ def _binary(tensor: dict[str, Any], tail: Tail, path: str) -> memoryview | None:
 
 
 def _from_list(data: object, shape: list[int], path: str) -> Array:
+    """Numbers of a flat list, or of lists nested as the shape says. Nothing is allocated before all of them are known to be numbers."""
     if not isinstance(data, list):
         raise InputError(f"{path}: a list of numbers was expected, but a {kind_of(data)} came")
-    try:
-        array = np.array(data)
-    except (ValueError, OverflowError):
-        raise InputError(
-            f"{path}: the lists are ragged; a flat list, or lists nested as the shape says, were expected"
-        ) from None
-    size = math.prod(shape)
-    if array.size == 0 and size == 0:
-        array = np.zeros(shape, dtype=np.float32)
-    if array.dtype.kind not in "fiu":
+    nested = bool(data) and isinstance(data[0], list)
+    sizes = shape if nested else [math.prod(shape)]
+    rows: list[Any] = [data]
+    for depth, size in enumerate(sizes):
+        for row in rows:
+            if type(row) is not list or len(row) != size:
+                came = f"a list of {len(row)}" if isinstance(row, list) else f"a {kind_of(row)}"
+                raise InputError(
+                    f"{path}: {math.prod(shape)} numbers or lists of shape {shape} were expected, but {came} came{' inside' * bool(depth)}"
+                )
+        if depth < len(sizes) - 1:
+            rows = [*itertools.chain.from_iterable(rows)]
+    kinds = set(map(type, itertools.chain.from_iterable(rows)))
+    if not kinds <= {int, float}:
         raise InputError(f"{path}: numbers were expected, but something else is among them")
-    if list(array.shape) not in ([size], shape):
-        raise InputError(
-            f"{path}: {size} numbers or lists of shape {shape} were expected, but shape {list(array.shape)} came"
-        )
-    with np.errstate(over="ignore"):
-        return array.reshape(shape).astype(np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            return np.array(data, dtype=np.float32).reshape(shape)
+    except OverflowError:
+        raise InputError(f"{path}: a whole number among them is too large for FP32") from None
 
 
 def kind_of(value: object) -> str:
@@ -171,3 +197,13 @@ def kind_of(value: object) -> str:
         type(None): "null",
     }
     return names[type(value)]
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
+_BRIEF.maxlist = 12
+
+
+def brief(value: object) -> str:
+    """A value as an error quotes it, however long it is."""
+    return _BRIEF.repr(value)

@@ -72,7 +72,7 @@ def with_header(header: object, payload: bytes = b"") -> bytes:
     [
         (b"", "0 bytes long"),
         (b"1234567", "7 bytes long"),
-        ((HEADER_LIMIT + 1).to_bytes(8, "little") + b"{}", "claims a header of 16,777,217 bytes"),
+        ((HEADER_LIMIT + 1).to_bytes(8, "little") + b"{}", "claims a header of 1,048,577 bytes"),
         ((1 << 63).to_bytes(8, "little"), "claims a header of 9,223,372,036,854,775,808 bytes"),
         ((64).to_bytes(8, "little") + b"{}", "cut short"),
         (with_header(None), "no metadata"),

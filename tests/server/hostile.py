@@ -63,6 +63,9 @@ LEAVES: list[object] = [
     [1, "1"], {"": 0}, {"binary_data": 1}, {"binary_data_size": 4096}, Raw("1e400"), Raw("-1e400"), Raw("NaN"), Raw("Infinity"), Raw("9" * 5000),
     Raw("1" * 400), Raw("[" * 10_000), Raw("[" * 300 + "]" * 300), Raw("[" * 960 + "]" * 960), Raw('{"a":' * 900 + "1" + "}" * 900), Raw('"\\ud800"'),
     Raw('"\\udfff\\ud800"'), Raw('"\\u0000"'), Raw(""), Raw("01"), Raw("'x'"), Raw('{"a":1,"a":2}'), Raw("[1,]"), Raw("\\"), Raw('"\x01"'),
+    Raw('["' + "x" * 50_000 + '"' + ",0" * 1023 + "]"), Raw('["' + "💥" * 9000 + '"' + ",0.5" * 1023 + "]"), Raw("[" + "[]," * 40_000 + "[]]"),
+    Raw("[" + '{"a":1},' * 20_000 + "{}]"), Raw("[" + "0," * 300_000 + "0]"), Raw("[[" + "[[0.5]]," * 9000 + "[[0]]]]"), Raw('"' + "x" * 300_000 + '"'),
+    Raw("1e999"), Raw("-0"),  Raw("9" * 100_000), Raw("{" + ",".join(f'"{i}":{i}' for i in range(9000)) + "}"), Raw('{"name":"image","name":"label"}'),
 ]  # fmt: skip
 junk: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from(LEAVES), st.integers(), st.floats(), st.text(max_size=12),
@@ -135,6 +138,7 @@ ZEROS = Raw("[" + ",".join(["0.5"] * 1024) + "]")
 IMAGE = {"name": "image", "datatype": "FP32", "shape": [1, 1, 32, 32], "data": ZEROS, "parameters": {}}
 LABEL = {"name": "label", "datatype": "BYTES", "shape": [1], "data": ["1"], "parameters": {}}
 SHAPES: list[object] = [
+    [255, 1, 32, 32], [4096, 1, 32, 32], [2**31 - 1, 1, 32, 32], [0] * 4, [1] * 40_000,
     [0, 1, 32, 32], [2**31, 1, 32, 32], [2**31, 2**31, 2**31, 2**31], [1, 1, 32], [-1, 1, 32, 32], [1.0, 1, 32, 32], [True, 1, 32, 32], ["1", 1, 32, 32],
     [1, 1, 32, 32, 1], [2, 1, 32, 32], [1] * 3000, [2**64, 1, 32, 32], [], 1024, "1024",
 ]  # fmt: skip

@@ -94,9 +94,12 @@ ONE = np.zeros((1, 1, 32, 32))
         (body(ONE, shape=[2, 1, 32, 32]), r"$.inputs[0].data: 2048 numbers or lists of shape"),
         (
             body(ONE, data=ONE[0].tolist()),
-            r"$.inputs[0].data: 1024 numbers or lists of shape [1, 1, 32, 32] were expected, but shape [1, 32, 32]",
+            r"$.inputs[0].data: 1024 numbers or lists of shape [1, 1, 32, 32] were expected, but a list of 32 came inside",
         ),
-        (body(ONE, data=[[1, 2], [3]]), r"$.inputs[0].data: the lists are ragged"),
+        (
+            body(ONE, data=[[1, 2], [3]]),
+            r"$.inputs[0].data: 1024 numbers or lists of shape [1, 1, 32, 32] were expected, but a list of 2 came",
+        ),
         (body(ONE, data=["a"] * 1024), r"$.inputs[0].data: numbers were expected"),
         (body(ONE, data=[True] * 1024), r"$.inputs[0].data: numbers were expected"),
         (body(ONE, data=[None] * 1024), r"$.inputs[0].data: numbers were expected"),

@@ -1,0 +1,264 @@
+"""Bounded, whatever a client sends: scope before length before type before memory, and memory before it is allocated."""
+
+import gc
+import gzip
+import io
+import json
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from bench.unbounded import many_classes
+from test_body import HEAD, INFER, binary
+
+from isoform.runtime.errors import SignatureError
+from isoform.runtime.signature import Signature
+from isoform.runtime.tensors import HEADER_LIMIT
+from isoform.server.access.keys import Keys
+from isoform.server.app import create_app
+from isoform.server.memory import FREE_BYTES, Memory, json_memory
+from isoform.server.problems import BusyError, TooLargeError
+from isoform.server.protocol.request import read_json
+from isoform.server.settings import Settings
+from isoform.server.state import service_of
+
+pytestmark = pytest.mark.trust
+GZIP = {"Content-Encoding": "gzip"}
+
+
+def image(data: str, *, samples: int = 1, more: str = "") -> bytes:
+    """A request whose numbers are this JSON."""
+    return (
+        f'{{"inputs":[{{"name":"image","datatype":"FP32","shape":[{samples},1,32,32],"data":{data}}}]{more}}}'.encode()
+    )
+
+
+def posted(client, body: bytes, path: str = INFER, **headers: str):
+    """The answer to a compressed body, and how many bytes were allocated for it at most."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        answer = client.post(path, data=gzip.compress(body), headers={**GZIP, **headers})
+        return answer, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("data", ['["%s"%s]', '[[[["%s"%s]]]]'], ids=["flat", "nested"])
+def test_a_text_among_numbers_takes_no_more_than_itself(data, client) -> None:
+    """numpy would make every number as long as the longest text: 1,024 times 400 kB here."""
+    answer, peak = posted(client, image(data % ("x" * 100_000, ",0" * 1023)))
+    assert answer.status_code == 400
+    assert peak < 4 << 20
+
+
+class Unread(io.BytesIO):
+    """A body that nobody may look at."""
+
+    def read(self, *_):  # noqa: D102
+        raise AssertionError("the body was read")
+
+
+@pytest.fixture
+def guarded(runtime, store):
+    """A client of an application with keys; and a key that may read metrics only, one that predicts as alice."""
+    keys = Keys(store)
+    client = create_app(runtime, store=store, keys=keys).test_client()
+    return client, keys.add("m", ["metrics"]), keys.add("a", ["predict:alice"])
+
+
+def test_scope_comes_before_the_body(guarded) -> None:
+    """Who may not, or says too large a length or an encoding that is not known, is told so before a byte of the body is read."""
+    client, metrics, alice = guarded
+    long = {"CONTENT_LENGTH": str(17 << 20)}
+    for status, key, path, headers, more in (
+        (401, "", INFER, {}, {}),
+        (403, metrics, INFER, {}, {}),
+        (403, alice, INFER, {"Isoform-Signature": "bob"}, {}),
+        (413, alice, INFER, {}, long),
+        (415, alice, INFER, {"Content-Encoding": "br"}, {}),
+        (403, alice, "/v1/models/plain/signatures/alice/personalize", {}, {}),
+        (403, alice, "/v1/models/plain/signatures/alice/rollback", {}, {}),
+        (403, alice, "/v2/repository/models/plain/load", {}, {}),
+    ):
+        environ = {"wsgi.input": Unread(), "CONTENT_LENGTH": "1000", **more}
+        answer = client.post(path, headers={"Authorization": f"Bearer {key}", **headers}, environ_overrides=environ)
+        assert answer.status_code == status, (path, headers, answer.json)
+
+
+SHAPES = {
+    "integers": "1", "floats": "0.5", "large integers": "12345678901", "lists": "[]", "lists of one": "[0]", "objects": "{}",
+    "objects of one": '{"a":1}', "texts": '"ab"', "wide texts": '"💥💥"', "escapes": '"\\u0100aaaaaaaaa"', "rows": "[" + "0.5," * 31 + "0.5]",
+    "null": "null",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", SHAPES.values(), ids=SHAPES)
+def test_what_json_takes_is_known_before_it_is_read(part) -> None:
+    """The estimate is not less than what reading it takes, whatever it holds."""
+    text = ('{"a":[' + ",".join([part] * 20_000) + "]}").encode()
+    tracemalloc.start()
+    found = read_json(text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found is not None
+    assert peak <= json_memory(text)
+
+
+@pytest.mark.parametrize("part", ["[]", '{"a":1}', "0.5"])
+def test_json_that_would_take_too_much_is_413(part, runtime) -> None:
+    """A few kilobytes, compressed, that become many objects: refused before they do."""
+    client = create_app(runtime, settings=Settings(memory_bytes=16 << 20)).test_client()
+    answer, peak = posted(client, image("[" + ",".join([part] * 400_000) + "]"))
+    assert answer.status_code == 413
+    assert "memory" in answer.json["error"]
+    assert peak < 16 << 20
+
+
+def test_a_budget_that_threads_share() -> None:
+    """A request that needs more than all is refused for good, one that others leave no room for now; short ones pass."""
+    memory, mib = Memory(32 << 20, samples=8, long_requests=2), 1 << 20
+    with memory.share() as first, memory.share() as second, memory.share() as third:
+        first.hold(20 * mib)
+        third.hold(FREE_BYTES)
+        for size, error in ((13, BusyError), (33, TooLargeError)):
+            with pytest.raises(error):
+                second.hold(size * mib)
+        second.hold(12 * mib)
+        with pytest.raises(BusyError, match="2 long requests"):
+            third.hold(FREE_BYTES + 1)
+        with pytest.raises(TooLargeError, match="9 samples came, but a request may have 8"):
+            first.check_samples(9)
+        assert memory.used == 32 * mib
+    assert memory.used == 0
+
+
+def test_samples_of_jobs_are_counted_until_they_are_freed() -> None:
+    """At most half of the budget, however many jobs wait, and given back with the array."""
+    memory = Memory(8 << 20, samples=8, long_requests=2)
+    samples = np.zeros(3 << 18, dtype=np.float32)
+    memory.keep(samples)
+    with pytest.raises(BusyError, match="samples of jobs that wait"):
+        memory.keep(np.zeros(1 << 19, dtype=np.float32))
+    with pytest.raises(TooLargeError, match="those of jobs may take"):
+        memory.keep(np.zeros(2 << 20, dtype=np.float32))
+    assert memory.used == samples.nbytes
+    del samples
+    assert memory.used == 0
+
+
+def test_a_job_that_ended_holds_nothing(runtime, store, samples) -> None:
+    """What a job of the server held is given back when it has ended, and counted while it waits."""
+    app = create_app(runtime, store=store, settings=Settings(memory_bytes=1 << 20))
+    client, memory = app.test_client(), service_of(app).memory
+    body, headers = binary(samples[0][:40])
+    job = client.post("/v1/models/plain/signatures/alice/adapt", data=body, headers=headers).json
+    assert memory.used in (samples[0][:40].nbytes, 0)
+    end = time.monotonic() + 60
+    while client.get(f"/v1/jobs/{job['id']}").json["state"] not in ("done", "failed") and time.monotonic() < end:
+        time.sleep(0.05)
+    while memory.used and time.monotonic() < end:
+        time.sleep(0.05)
+    assert memory.used == 0
+    body, headers = binary(np.zeros((200, 1, 32, 32)))
+    assert client.post("/v1/models/plain/signatures/alice/adapt", data=body, headers=headers).status_code == 413
+
+
+@pytest.mark.parametrize("outputs", [None, [{"name": "label"}]])
+def test_samples_times_classes_is_bounded(outputs, keeper, runtime) -> None:
+    """Four kilobytes for a network of thousands of classes: 413 in place of a hundred megabytes; a few samples are answered."""
+    keeper.put("/v1/models/plain/signatures/alice", data=many_classes(runtime.bundle, "plain").encode())
+    for count, status in ((2500, 413), (2, 200)):
+        body, headers = binary(np.zeros((count, 1, 32, 32)), outputs=outputs, signature="alice")
+        answer, peak = posted(keeper, body, **headers)
+        assert answer.status_code == status, answer.json
+        assert len(answer.data) < 1 << 20
+        assert peak < 48 << 20
+
+
+def test_as_many_samples_as_are_allowed(runtime) -> None:
+    """The declared number is judged before anything is made of it."""
+    client = create_app(runtime, settings=Settings(max_samples=3)).test_client()
+    for count in (4, 1 << 31):
+        answer = client.post(INFER, data=image("[]", samples=count))
+        assert answer.status_code == 413
+        assert f"{count:,} samples came, but a request may have 3" in answer.json["error"]
+    body, headers = binary(np.zeros((3, 1, 32, 32)))
+    assert client.post(INFER, data=body, headers=headers).status_code == 200
+
+
+def test_no_memory_is_503_and_never_500(runtime, monkeypatch) -> None:
+    """numpy's own word that there is not enough memory becomes one line, with Retry-After."""
+    monkeypatch.setattr(type(runtime), "predict", lambda *_: np.empty(1 << 59))
+    client = create_app(runtime).test_client()
+    body, headers = binary(np.zeros((1, 1, 32, 32)))
+    answer = client.post(INFER, data=body, headers=headers)
+    assert answer.status_code == 503
+    assert "not enough memory" in answer.json["error"]
+    assert answer.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (image("[]", samples=0, more=f',"id":"{"x" * 131_073}"'), "$.id: at most 131072 characters"),
+        (image("[]", samples=0, more=',"parameters":{"signature":"alice","signature":"bob"}'), "has 'signature' twice"),
+        (image("[" + "9" * 400 + ",0" * 1023 + "]"), "too large for FP32"),
+        (image("[true" + ",0" * 1023 + "]"), "something else is among them"),
+        (image("[NaN" + ",0" * 1023 + "]"), "not finite"), (image("[1e999" + ",0" * 1023 + "]"), "not finite"),
+        (image("[" * 900 + "]" * 900), "but a list of 1 came inside"),
+        (image('[{"a":' * 400 + "1" + "}]" * 400), "numbers or lists"),
+        (image("[]", samples=0).replace(b'"image"', json.dumps(["y" * 9999] * 99).encode()), "'image' was expected, but ["),
+    ],
+    ids=["id", "twice", "large", "true", "NaN", "1e999", "lists", "objects", "name"],
+)  # fmt: skip
+def test_odd_bodies_get_one_short_line(body, message, client) -> None:
+    """400 and what is wrong; what came is quoted in part."""
+    answer, peak = posted(client, body)
+    assert answer.status_code == 400
+    assert message in answer.json["error"]
+    assert len(answer.json["error"]) < 1000
+    assert peak < 8 << 20
+
+
+def test_minus_zero_stays(client, runtime) -> None:
+    """-0 is a number, and the answer is that of the same numbers as bytes."""
+    answer = client.post(INFER, data=image("[-0.0" + ",0" * 1023 + "]")).json["outputs"][0]["data"]
+    expected = runtime.predict(np.zeros((1, 1, 32, 32), dtype=np.float32), runtime.signature("plain"))
+    assert np.array_equal(np.float32(answer), expected[0])
+
+
+def test_a_signature_file_with_a_huge_header_is_refused_unread(keeper) -> None:
+    """Four megabytes of names are not read; a header as long as one may be takes a bounded amount."""
+    header = json.dumps({"__metadata__": {}, **{f"t{i}": [] for i in range(HEADER_LIMIT // 9)}}).encode()
+    file = len(header).to_bytes(8, "little") + header
+    answer, peak = posted_file(keeper, file)
+    assert answer.status_code == 400
+    assert "claims a header" in answer.json["error"]
+    assert peak < 5 * len(file)
+    with pytest.raises(SignatureError, match="claims a header"):
+        Signature.decode(file)
+
+
+def posted_file(client, file: bytes):
+    """The answer to a put, and how much was allocated for it at most."""
+    tracemalloc.start()
+    try:
+        return client.put("/v1/models/plain/signatures/alice", data=file), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_labels_are_counted_before_they_are_read(keeper) -> None:
+    """A megabyte of empty texts is not a list of 250,000 labels for one sample."""
+    tensors = [
+        {"name": "image", "datatype": "FP32", "shape": [1, 1, 32, 32], "parameters": {"binary_data_size": 4096}},
+        {"name": "label", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 1 << 20}},
+    ]
+    head = json.dumps({"inputs": tensors}).encode()
+    path = "/v1/models/plain/signatures/alice/personalize"
+    answer, peak = posted(keeper, head + bytes(4096 + (1 << 20)), path, **{HEAD: str(len(head))})
+    assert answer.status_code == 400
+    assert "1 labels were expected, but more came" in answer.json["error"]
+    assert peak < 6 << 20
