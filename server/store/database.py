@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as sql
 from sqlalchemy.engine import URL, Connection, Engine
@@ -27,7 +27,7 @@ from isoform.runtime.errors import ConflictError, StoreError
 from isoform.runtime.extras import missing
 from isoform.server.store.breaker import Breaker
 from isoform.server.store.schema import create, unloaded
-from isoform.server.store.sqlite import File, OpenFile
+from isoform.server.store.sqlite import File
 from isoform.server.store.upgrade import upgrade
 
 __all__ = ["Database", "file_url"]
@@ -142,14 +142,13 @@ class Database:
         with self._breaker.call():
             try:
                 with self._writer.begin() as connection:
-                    file = cast(OpenFile, connection.connection.dbapi_connection)
                     if self._file is not None:
-                        self._file.check(file)
+                        self._file.check(log=True)
                     elif whose:  # SQLite has one writer at a time
                         connection.execute(_LOCK, {"whose": "/".join(whose)})
                     yield connection
                 if self._file is not None:
-                    self._file.check(file)
+                    self._file.check(log=True)
             except IntegrityError:
                 raise ConflictError(
                     "somebody else wrote at the same moment; read the newest revision and try again"
@@ -217,6 +216,8 @@ class Database:
         return True
 
     def _probe(self) -> None:
+        if self._file is not None:
+            self._file.check(log=True)
         self._first(_PROBE, {})
 
     def _connected(self, connection: Any, _: object) -> None:
