@@ -90,8 +90,7 @@ def _shown(value: object) -> str:
 def of_store(folder: Path, users: int, effort: int) -> dict[str, float]:
     """The server's store in SQLite."""
     file = folder / "signatures.db"
-    url = f"sqlite:///{file}"
-    with Store(url) as store:
+    with Store(file) as store:
         began = time.perf_counter()
         fill_store(store, users)
         filled = time.perf_counter() - began
@@ -100,7 +99,7 @@ def of_store(folder: Path, users: int, effort: int) -> dict[str, float]:
     @contextlib.contextmanager
     def opened() -> Iterator[Store]:
         drop(folder)
-        with Store(url) as store:
+        with Store(file) as store:
             yield store
 
     return {

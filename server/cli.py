@@ -32,7 +32,7 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
     add(
         "--store",
         default="isoform.db",
-        help="where users' signatures are kept: a file for SQLite, postgresql+psycopg://…, or none (default: isoform.db)",
+        help="where users' signatures are kept: a path of an SQLite file, a URL (begins like postgresql+psycopg://), or none (default: isoform.db)",
     )
     add(
         "--unknown",

@@ -25,12 +25,12 @@ def live() -> dict[str, bool]:
 
 
 @blueprint.get("/health/ready")
-def ready() -> tuple[Response, int]:
+def ready() -> tuple[Response, int, dict[str, str]]:
     """Every task can be asked, the store answers, and the server is not about to stop; else 503."""
     service = get_service()
     is_ready = not service.draining.begun and not service.tasks.unloaded
     is_ready = is_ready and (not service.users.keeps or service.users.store.ready())
-    return jsonify(ready=is_ready), 200 if is_ready else 503
+    return jsonify(ready=is_ready), 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"}
 
 
 @blueprint.get("")

@@ -104,4 +104,7 @@ def store_url(text: str) -> URL | None:
     try:
         return make_url(text)
     except (ArgumentError, ValueError):
-        raise StoreError(f"--store {text!r} begins like a URL, but is none; a file of that name is ./{text}") from None
+        start = text.partition("://")[0]  # the rest may hold a password
+        raise StoreError(
+            f"--store begins like a URL, {start}://, but is none; a file of that name begins with ./"
+        ) from None

@@ -52,7 +52,7 @@ def fill_store(path: Path, bundle: Bundle, count: int) -> None:
         }
         for name, data in zip(names(count), users(bundle, count, "mixture"), strict=True)
     ]  # fmt: skip
-    with Store(f"sqlite:///{path}") as store, store.writing() as connection:
+    with Store(path) as store, store.writing() as connection:
         connection.execute(sql.insert(revisions), rows)
 
 

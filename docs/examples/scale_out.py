@@ -23,6 +23,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from sqlalchemy.engine import URL
+
 from isoform.server.access.keys import Keys
 from isoform.server.store.store import Store
 
@@ -78,7 +80,8 @@ def _database(programs: Path, data: Path) -> Iterator[str]:
     control = (programs / "pg_ctl", "-D", data, "-w", "-s")
     run(*control, "-o", f"-k {data} -c listen_addresses=", "-l", data / "log", "start")
     try:
-        yield f"postgresql+psycopg://{user}@/postgres?host={data}"
+        url = URL.create("postgresql+psycopg", username=user, database="postgres", query={"host": str(data)})
+        yield url.render_as_string(hide_password=False)
     finally:
         run(*control, "-m", "fast", "stop")
 

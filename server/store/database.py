@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as sql
 from sqlalchemy.engine import URL, Connection, Engine
@@ -26,7 +26,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from isoform.runtime.errors import ConflictError, StoreError
 from isoform.server.store.breaker import Breaker
 from isoform.server.store.schema import create, unloaded
-from isoform.server.store.sqlite import File, OpenFile
+from isoform.server.store.sqlite import File
 from isoform.server.store.upgrade import upgrade
 
 __all__ = ["Database", "file_url"]
@@ -62,12 +62,17 @@ class Database:
                 SQLAlchemyError,
                 self._reader.dialect.loaded_dbapi.Error,
                 OSError,
+                UnicodeError,  # a message of SQLite's that quotes damaged bytes
             )
             self._texts = dict[sql.Select[Any], tuple[str, list[str] | None, dict[str, Any]]]()
             self._breaker = Breaker(self._probe, self._cut)
             if create:
                 self._create()
-        except (SQLAlchemyError, ImportError) as problem:
+        except ImportError as problem:
+            raise StoreError(
+                f"cannot open the signature store: {_first_line(problem)}; PostgreSQL is postgresql+psycopg://… and needs pip install 'isoform[postgresql]'"
+            ) from None
+        except SQLAlchemyError as problem:
             raise StoreError(f"cannot open the signature store: {_first_line(problem)}") from None
 
     def _engines(self, url: URL, options: dict[str, Any]) -> tuple[Engine, Engine]:
@@ -83,7 +88,10 @@ class Database:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # at once, so that what a writer reads stays true
 
             return writer, reader
-        options |= {"pool_pre_ping": True, "connect_args": _PATIENCE if "options" not in url.query else {}}
+        options |= {
+            "pool_pre_ping": True,
+            "connect_args": {name: value for name, value in _PATIENCE.items() if name not in url.query},
+        }
         writer = sql.create_engine(url, **options)
         reader = sql.create_engine(url, **options, isolation_level="AUTOCOMMIT")
         for engine in (writer, reader):
@@ -127,14 +135,13 @@ class Database:
         with self._breaker.call():
             try:
                 with self._writer.begin() as connection:
-                    file = cast(OpenFile, connection.connection.dbapi_connection)
                     if self._file is not None:
-                        self._file.check(file)
+                        self._file.check(log=True)
                     elif whose:  # SQLite has one writer at a time
                         connection.execute(_LOCK, {"whose": "/".join(whose)})
                     yield connection
                 if self._file is not None:
-                    self._file.check(file)
+                    self._file.check(log=True)
             except IntegrityError:
                 raise ConflictError(
                     "somebody else wrote at the same moment; read the newest revision and try again"
@@ -202,6 +209,8 @@ class Database:
         return True
 
     def _probe(self) -> None:
+        if self._file is not None:
+            self._file.check(log=True)
         self._first(_PROBE, {})
 
     def _connected(self, connection: Any, _: object) -> None:

@@ -1,7 +1,7 @@
 """The file of a store in SQLite: made for its owner alone, opened only where it is, and watched while it is open.
 
 SQLite goes on writing into a file that was deleted, replaced or moved, and acknowledges what nobody will find again. So every
-connection remembers which files it has open, and is compared with what lies at their paths (device and inode):
+process remembers which files it has open, and compares them with what lies at their paths (device and inode):
 
     PATH        before each read; before each write, and after it, before it is acknowledged
     PATH-wal    before and after each write: what is committed lies there first
@@ -16,11 +16,14 @@ import logging
 import os
 import sqlite3
 import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from isoform.runtime.errors import StoreError
 
-__all__ = ["File", "OpenFile"]
+__all__ = ["File"]
 
 log = logging.getLogger("isoform.server")
 
@@ -31,9 +34,15 @@ _Identity = tuple[int, int]
 
 
 class OpenFile(sqlite3.Connection):
-    """A connection that knows which files it has open: the database, its log, the log's index."""
+    """A connection whose closing its ``File`` hears of."""
 
-    files: tuple[tuple[str, _Identity], ...] = ()
+    closing: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def close(self) -> None:
+        """Close it; of a database's last connection, SQLite removes the log."""
+        closing, self.closing = self.closing, nullcontext
+        with closing():
+            super().close()
 
 
 class File:
@@ -53,6 +62,8 @@ class File:
         if create:
             self._create()
         self._identity = _identity(self._name)
+        self._lock, self._connections = threading.Lock(), 0
+        self._log: tuple[tuple[str, _Identity | None], ...] = ()
 
     def connect(self, *, writes: bool) -> OpenFile:
         """Open another connection to the same file; never makes one.
@@ -64,38 +75,53 @@ class File:
             StoreError: If another file is there by now, or none.
             sqlite3.Error: If it cannot be opened.
         """
-        if self._identity is None:
-            self._identity = _identity(self._name)
-        self.check()
-        connection = sqlite3.connect(
-            f"{self._path.as_uri()}?mode=rw", uri=True, timeout=WRITE_SECONDS if writes else READ_SECONDS,
-            isolation_level=None, check_same_thread=False, factory=OpenFile,
-        )  # fmt: skip
-        try:
-            for setting in ("journal_mode=WAL", "synchronous=FULL"):  # every commit is on the disk
-                connection.execute(f"PRAGMA {setting}")
-            connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the log as well
-            real = os.path.realpath(self._path)
-            found = [(name, _identity(name)) for name in (real, f"{real}-wal", f"{real}-shm")]
-            connection.files = tuple((name, identity) for name, identity in found if identity is not None)
-            self.check()
-        except BaseException:
-            connection.close()
-            raise
+        with self._lock:
+            if self._identity is None:
+                self._identity = _identity(self._name)
+            self.check(log=True)
+            connection = sqlite3.connect(
+                f"{self._path.as_uri()}?mode=rw", uri=True, timeout=WRITE_SECONDS if writes else READ_SECONDS,
+                isolation_level=None, check_same_thread=False, factory=OpenFile,
+            )  # fmt: skip
+            try:
+                for setting in ("journal_mode=WAL", "synchronous=FULL"):  # every commit is on the disk
+                    connection.execute(f"PRAGMA {setting}")
+                connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the log as well
+                if not self._connections:
+                    real = os.path.realpath(self._path)
+                    self._log = tuple((name, _identity(name)) for name in (real, f"{real}-wal", f"{real}-shm"))
+                self.check(log=True)
+            except BaseException:
+                connection.close()
+                if not self._connections:
+                    self._log = ()
+                raise
+            self._connections += 1
+            connection.closing = self._closing
         return connection
 
-    def check(self, connection: OpenFile | None = None) -> None:
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            finally:
+                self._connections -= 1
+                if not self._connections:
+                    self._log = ()
+
+    def check(self, *, log: bool = False) -> None:
         """Raise ``StoreError`` if another file than the one that is open is at the path, or none.
 
         Args:
-            connection: Whose log is to be compared too; None for the database alone.
+            log: Whether to compare the log and its index too.
         """
         if _identity(self._name) != self._identity or self._identity is None:
             raise StoreError(
                 f"{self._path} is not the file that is open: it was deleted, replaced or moved; "
                 "stop the server, put the right file there, and start it again"
             )
-        for name, identity in () if connection is None else connection.files:
+        for name, identity in self._log if log else ():
             if _identity(name) != identity:
                 raise StoreError(
                     f"{name} is not the file that is open: it was deleted, replaced or moved while the database was in use; "
