@@ -67,7 +67,11 @@ class Database:
             self._texts = dict[sql.Select[Any], tuple[str, list[str] | None, dict[str, Any]]]()
             self._breaker = Breaker(self._probe, self._cut)
             if create:
-                self._create()
+                try:
+                    self._create()
+                except BaseException:
+                    self.close()  # connections that were made before it was refused
+                    raise
         except ImportError as problem:
             raise StoreError(
                 f"cannot open the signature store: {_first_line(problem)}; PostgreSQL is postgresql+psycopg://… and needs pip install 'isoform[postgresql]'"
