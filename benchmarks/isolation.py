@@ -62,11 +62,12 @@ def main() -> int:
     arguments = _arguments()
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="isoform-isolation-"))
-        url = store_url(arguments.store or str(Path(folder) / "signatures.db"))
-        assert url is not None
-        store = url.render_as_string(hide_password=False)
         if arguments.restart_database_every is not None:
             store = stack.enter_context(_postgres().postgres())
+        else:
+            url = store_url(arguments.store or str(Path(folder) / "signatures.db"))
+            assert url is not None
+            store = url.render_as_string(hide_password=False)
         run = crowded(
             arguments.bundle, store, Path(folder), seconds=arguments.seconds, clients=arguments.clients, users=arguments.users,
             kill_every=arguments.kill_every, restart_every=arguments.restart_database_every,

@@ -68,7 +68,11 @@ class Database:
             self._texts = dict[sql.Select[Any], tuple[str, list[str] | None, dict[str, Any]]]()
             self._breaker = Breaker(self._probe, self._cut)
             if create:
-                self._create()
+                try:
+                    self._create()
+                except BaseException:
+                    self.close()  # connections that were made before it was refused
+                    raise
         except ModuleNotFoundError as problem:
             if problem.name == "psycopg":
                 raise missing(problem, "the signature store", extra="postgresql") from None

@@ -63,12 +63,13 @@ def test_killed_processes_lose_nothing(store, compiled, tmp_path, request) -> No
 def test_a_restarted_database_loses_nothing(emptied, compiled, tmp_path) -> None:
     """PostgreSQL is stopped again and again while users are deleted and jobs cancelled: 503, and nothing lost, revived or failed."""
     run = crowded(
-        compiled, emptied, tmp_path, seconds=SECONDS, clients=8, users=20, kill_every=None, restart_every=1.2
+        compiled, emptied, tmp_path, seconds=6, clients=8, users=20, kill_every=None, restart_every=2.5
     )  # fmt: skip
     found = summary(compiled, run)
     assert faults(found) == {}
     assert found["restarts"] >= 1
-    assert found["acknowledged"] > 5
+    assert found["acknowledged"] >= 1
+    assert found["predictions_checked"] > 5
 
 
 def never_deleted(run: Run) -> dict:
