@@ -59,11 +59,11 @@ def structure(x: Array) -> Array:
     if size.max(initial=0) > HUGE or size.min(initial=HUGE) < 1 / HUGE:
         x = x / np.maximum(size, np.float32(1e-37))[:, :, None, None]
     fine = _likeness(x.reshape(n * channels, height, width)) - RESIZED * math.sqrt(_pairs(height, width))
-    rows = min(2, height)
-    x = x[:, :, : height // rows * rows, : width // 2 * 2]
-    halved = x[..., ::2] + x[..., 1::2]
-    blocks = halved if rows == 1 else halved[:, :, ::2] + halved[:, :, 1::2]
-    coarse = _likeness(blocks.reshape(n * channels, height // rows, width // 2))
+    rows, columns = min(2, height), min(2, width)
+    blocks = x[:, :, : height // rows * rows, : width // columns * columns]
+    blocks = blocks if columns == 1 else blocks[..., ::2] + blocks[..., 1::2]
+    blocks = blocks if rows == 1 else blocks[:, :, ::2] + blocks[:, :, 1::2]
+    coarse = _likeness(blocks.reshape(n * channels, height // rows, width // columns))
     found: Array = np.where(varies, np.maximum(fine, coarse).reshape(n, channels), -np.inf).max(axis=1)
     return found
 
@@ -74,7 +74,7 @@ def _likeness(u: Array) -> Array:
     u = u.reshape(n, height * width)
     u = u - u.mean(axis=1, keepdims=True)
     alike = np.einsum("np,np->n", u[:, 1:], u[:, :-1])
-    if height > 1:
+    if min(height, width) > 1:
         alike += np.einsum("np,np->n", u[:, width:], u[:, :-width])
     square = np.maximum(np.einsum("np,np->n", u, u), np.float32(1e-37))
     result: Array = alike / square * np.float32(height * width / math.sqrt(max(1, _pairs(height, width))))
@@ -83,7 +83,7 @@ def _likeness(u: Array) -> Array:
 
 def _pairs(height: int, width: int) -> int:
     """M."""
-    return height * width - 1 + (height - 1) * width
+    return height * width - 1 + ((height - 1) * width if width > 1 else 0)
 
 
 def least_structure(x: Array, labels: Array) -> float:
@@ -107,7 +107,7 @@ class Content:
 
     def __init__(self, least: float | None, *, pixels: int) -> None:
         if least is None:
-            least = CHANCE if pixels >= LEAST_PIXELS else float(np.finfo(np.float32).min)
+            least = CHANCE if pixels >= LEAST_PIXELS else float(np.finfo(np.float32).min) if pixels > 1 else -math.inf
         self._least = min(CHANCE, least)
         self._last: int | None = None
 
