@@ -111,6 +111,7 @@ def test_expectations(opened) -> None:
     assert opened.newest("t", "a").revision == 2
 
 
+@pytest.mark.trust
 def test_delete(opened) -> None:
     """Every revision of that user goes, nobody else's; afterwards they go on counting, and what was sent before is not done again."""
     append(opened, "a", "one", reply=Reply("k", b"1" * 32))
