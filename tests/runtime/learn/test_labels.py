@@ -6,7 +6,7 @@ from support import ROOT
 
 from isoform.runtime.cli import main
 from isoform.runtime.errors import InputError
-from isoform.runtime.learn.personalize import label_indices
+from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.runtime import Runtime
 from isoform.train.data.digits import digits
 
