@@ -59,7 +59,12 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
 
 
 def run_adapt(arguments: argparse.Namespace) -> int:
-    """Adapt, write the file, and say as JSON on stdout what happened. 130 after Ctrl-C, with what there was written."""
+    """Adapt, write the file, and say as JSON on stdout what happened. 130 after Ctrl-C, with what there was written.
+
+    Raises:
+        InputError: If no sample carries content, or the result is worse than its start for these samples; nothing is written then.
+        UsageError: If a flag makes no sense.
+    """
     from isoform.runtime.commands import choose_signature
     from isoform.runtime.inheritance import reduced
     from isoform.runtime.learn.labels import check_numbers
