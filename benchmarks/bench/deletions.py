@@ -79,7 +79,9 @@ class Deletions:
                 firsts[answer.whose].append(answer)
             kept = self._history.get(answer.whose, {}).get(number)
             if kept is None or kept.digest != answer.told.get("digest", kept.digest):
-                gone += not self.may_explain(answer.whose, since=answer.began)
+                # A job says for ever that it is done, also after its user was deleted.
+                first = self._jobs[answer.told["id"]][0] if "state" in answer.told else answer
+                gone += not self.may_explain(answer.whose, since=first.began)
         for answer in self._answers:
             if answer.kind == "predict" and answer.status == 404:
                 before = [first.began for first in firsts[answer.whose] if first.ended < answer.began]

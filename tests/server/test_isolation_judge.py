@@ -57,6 +57,10 @@ WELL = [
     ([job("adapt", 0, "queued"), job("job", 2, "done", 1), gone(4), put(6, 2, B)], {2: kept(B)}),
     ([put(0, 1), job("adapt", 2, "queued"), job("job", 4, "done", 2)], {1: kept(A), 2: kept(B, A, "adapt")}),
     ([gone(0), said("predict", 2, 404)], {}),
+    (
+        [job("adapt", 0, "queued"), job("job", 2, "running"), gone(4), job("job", 6, "done", 1)],
+        {},
+    ),  # done before the deletion
 ]
 ILL = [
     ("revived", [put(0, 1), gone(2), put(4, 1, B)], {1: kept(B)}),
