@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -69,9 +70,10 @@ def new_classes(classes: object) -> tuple[str, ...]:
         UsageError: If they are no list of names.
         InputError: If a name is no text of 1 to 256 characters, or two are the same but for spaces or accents.
     """
-    if not isinstance(classes, Sequence | np.ndarray) or isinstance(classes, str | bytes) or np.ndim(classes) != 1:
+    names_in_order = isinstance(classes, Sequence) or (isinstance(classes, np.ndarray) and classes.ndim == 1)
+    if not names_in_order or isinstance(classes, str | bytes):
         raise UsageError(f"classes is {classes!r:.80}, but a list of names was expected, such as ['walk', 'run']")
-    found = check_labels(list(classes), error=InputError, what="the new logits layer")
+    found = check_labels(list(cast("Sequence[object]", classes)), error=InputError, what="the new logits layer")
     names = Names()
     for place, name in enumerate(found):
         names.add(name, f"place {place} of classes")
