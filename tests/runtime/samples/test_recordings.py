@@ -77,7 +77,10 @@ def test_one_table_in_many_forms(content, tmp_path) -> None:
         ("1.5,10\n2.5,20\n3.5,30\n", "has no header: its first line holds '1.5, 10'"),
         ("0,1\n2,3\n4,5\n", "has no header"),
         (lines("x,x"), "two columns named 'x'"),
-        (lines("é,e\u0301"), r"two columns named '\\xe9' and 'e\\u0301', the same but for how accents"),
+        (
+            lines("é,e\u0301,y", [(1, 2, 3)] * 3),
+            r"two columns named '\\xe9' and 'e\\u0301', the same but for how accents",
+        ),
         ('x,y\n"#1",2\n', "line 2, column 'x', holds '#1'"),
         (lines("x,y,z", [(1, 2, 3)]), "has 3 columns of numbers, but the network has 2 channels"),
         (lines("time,y"), "has 1 columns of numbers, .* 1 left out"),
@@ -191,7 +194,7 @@ def test_pictures_among_recordings(place, tmp_path) -> None:
 
 def test_a_folder_of_recordings_with_labels(tmp_path) -> None:
     """A column label in a folder's recordings is read as in a single file; in all or none, and as the folder's class says."""
-    shape = (3, 1, 3)  # as many channels as columns, so that the label could be taken for one
+    shape = (3, 1, 3)
     write(tmp_path / "1.csv", lines("label,x,y,z", [(1, *row, 0) for row in ROWS] + [(2, *row, 0) for row in ROWS]))
     write(tmp_path / "sub" / "2.csv", lines("x,y,z,Label", [(*row, 0, 2) for row in ROWS]))
     found = read_stream(tmp_path, shape=shape)
