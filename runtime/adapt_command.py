@@ -59,7 +59,12 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
 
 
 def run_adapt(arguments: argparse.Namespace) -> int:
-    """Adapt, write the file, and say as JSON on stdout what happened. 130 after Ctrl-C, with what there was written."""
+    """Adapt, write the file, and say as JSON on stdout what happened. 130 after Ctrl-C, with what there was written.
+
+    Raises:
+        InputError: If no sample carries content, or the result is worse than its start for these samples; nothing is written then.
+        UsageError: If a flag makes no sense.
+    """
     from isoform.runtime.commands import choose_signature
     from isoform.runtime.inheritance import reduced
     from isoform.runtime.learn.labels import check_numbers
@@ -87,6 +92,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
             other = sorted(set(labels) - set(names))[0]
             data.account.note(f"label {other!r} is none of the classes, so what is right is not counted")
         adapter = runtime.adapter(start, method=arguments.method, seed=arguments.seed, directory=arguments.journal)
+        before_all = adapter.signature.digest
         x = runtime.checked(data.x)
         order = np.arange(len(x)) if arguments.in_order else np.random.default_rng(arguments.seed).permutation(len(x))
         names_in_order = np.array(labels) if known else None
@@ -109,16 +115,21 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             stopped = True
         signature, blank = adapter.signature, sum(call["blank"] for call in calls)
+        refusal = None
         if done and blank == done:
-            raise InputError(
+            refusal = (
                 f"none of the {done} samples of {arguments.data} carries content: they are constant, pure noise or repeat one another; "
                 "nothing was written, give pictures or recordings of what is to be adapted to"
             )
-        if done and (reason := adapter.worse(x[order[:done]])) is not None:
-            raise InputError(
+        elif done and (reason := adapter.worse(x[order[:done]])) is not None:
+            refusal = (
                 f"adapting by {arguments.method} to {arguments.data} leaves the signature worse than its start: {reason}; nothing was "
                 "written, give more samples, in a random order, or --method auto"
             )
+        if refusal is not None:
+            if adapter.signature.digest != before_all:  # a journal goes on from where it was
+                adapter.rollback(before_all) if before_all in adapter.digests else adapter.reset()
+            raise InputError(refusal)
         if signature.digest in runtime.bundle.bases():  # nothing moved: the file says so, and does not copy the base
             signature = reduced(runtime.bundle, signature)
     signature.save(arguments.output)

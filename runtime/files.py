@@ -182,7 +182,7 @@ def hold(path: Path, *, busy: IsoformError, remove: bool = False) -> Callable[[]
             raise IsoformError(f"{path} cannot be written: {problem.strerror}") from None
         free = _lock(handle)
         if free and _is_at(path, handle):
-            return functools.partial(_give_back, handle, path if remove else None)
+            return functools.partial(_give_back, handle, path if remove else None, os.getpid())
         os.close(handle)
         if not free:
             break
@@ -190,10 +190,13 @@ def hold(path: Path, *, busy: IsoformError, remove: bool = False) -> Callable[[]
     raise busy
 
 
-def _give_back(handle: int, path: Path | None) -> None:
-    if path is not None:
+def _give_back(handle: int, path: Path | None, holder: int) -> None:
+    if os.getpid() == holder:  # a process that was forked has the handle too, but not the lock
         with contextlib.suppress(OSError):
-            os.unlink(path)  # before the lock is free: whoever takes it then sees that the file is gone
+            if path is not None:
+                os.unlink(path)  # before the lock is free: whoever takes it then sees that the file is gone
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_UN)
     os.close(handle)
 
 

@@ -7,7 +7,7 @@ What holds for every session is decided here:
     KleidiAI    off on Arm: the kernels that did that, until they were measured again.
     telemetry   off (``isoform.runtime`` sets ``ORT_DISABLE_TELEMETRY`` before this import), unless the user has set it.
     provider    the CPU, by name.
-    format      ONNX files only, never ONNX Runtime's own format, whose external data nobody checks (``lift.py``).
+    format      ONNX files only, never ONNX Runtime's own format, whose external data nobody checks (``external.py``).
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from isoform.server.record import RECORD, Record
 from isoform.server.repository import read_object
 from isoform.server.state import get_service
 from isoform.server.store.store import ANY, Reply, Revision, moment
+from isoform.server.users import whole
 
 __all__ = ["blueprint", "check_user", "expected_revision"]
 
@@ -156,6 +157,7 @@ def rollback(task: str, user: str) -> Response:
 
     def _write(expect: int, reply: Reply | None) -> Revision:
         store = get_service().users.store
+        _kept(task, user, chosen)  # damaged bytes must not become the newest revision
         made = store.rollback(task, user, to=chosen, actor=actor(), expect=expect, reply=reply)
         return made or _not_kept(task, user, chosen)
 
@@ -279,6 +281,7 @@ def _kept(task: str, user: str, number: int) -> tuple[Revision, bytes]:
     revision, data = store.find(task, user, number), store.data(task, user, number)
     if revision is None or data is None:
         _not_kept(task, user, number)
+    whole(revision, data)
     return revision, data
 
 

@@ -108,14 +108,7 @@ class Users:
             raise NotFoundError(
                 f"revision {revision.revision} of {revision.task}/{revision.user} is not kept any longer"
             )
-        try:
-            signature = Signature.decode(data, name=f"{revision.task}/{revision.user}")
-        except SignatureError as problem:  # it was whole when it was taken in, and whoever asks has sent nothing wrong
-            raise StoreError(f"revision {revision.revision} is damaged in the store: {problem}") from None
-        if signature.digest != revision.digest or signature.task != revision.task:
-            raise StoreError(
-                f"revision {revision.revision} of {revision.task}/{revision.user} holds another signature than it says"
-            )
+        signature = whole(revision, data)
         self._runtime.bundle.resolve(signature)
         with self._lock:
             if revision.digest not in self._decoded:
@@ -125,3 +118,21 @@ class Users:
                 _, (_, size) = self._decoded.popitem(last=False)
                 self._bytes -= size
         return signature
+
+
+def whole(revision: Revision, data: bytes) -> Signature:
+    """The signature in a revision's bytes.
+
+    Raises:
+        StoreError: If they are damaged, or not what the store says they are: they were whole when they were taken in, and the caller has
+            sent nothing wrong.
+    """
+    try:
+        signature = Signature.decode(data, name=f"{revision.task}/{revision.user}")
+    except SignatureError as problem:
+        raise StoreError(f"revision {revision.revision} is damaged in the store: {problem}") from None
+    if signature.digest != revision.digest or signature.task != revision.task:
+        raise StoreError(
+            f"revision {revision.revision} of {revision.task}/{revision.user} holds another signature than it says"
+        )
+    return signature

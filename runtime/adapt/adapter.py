@@ -129,14 +129,18 @@ class Adapter:
 
         Raises:
             InputError: If the samples are malformed, as ``Runtime.predict`` says; nothing moves then.
-            IsoformError: If the update cannot be written to its folder. The signature is then the one before it, which
-                ``Runtime.predict`` goes on with; the next call tries again.
+            IsoformError: If the update cannot be written to its folder. The signature is then the one before it, with which
+                ``Runtime.predict`` goes on. What the method saw of these samples stays in it; the next call writes again.
         """
         x = self._checked(x)
         if len(x) == 0:
             return self._predict(x, self._signature)
         with self._lock:
-            return self._step(x)
+            try:
+                return self._step(x)
+            except BaseException:
+                self._content.forget()  # a sample that is sent again is no repeated frame
+                raise
 
     def __enter__(self) -> Self:
         return self

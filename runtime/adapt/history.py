@@ -77,8 +77,11 @@ class Chain:
         if directory is not None:
             try:
                 self._open(directory)
-            except OSError as problem:
-                raise IsoformError(f"{directory} cannot be an adapter's folder: {problem.strerror}") from None
+            except BaseException as problem:
+                self.close()  # now, and not when the last traceback that shows this chain is gone
+                if isinstance(problem, OSError):
+                    raise IsoformError(f"{directory} cannot be an adapter's folder: {problem.strerror}") from None
+                raise
 
     def _open(self, directory: Path) -> None:
         if directory.exists() and not directory.is_dir():

@@ -23,7 +23,7 @@ import numpy as np
 
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.inheritance import derived
-from isoform.runtime.learn.labels import label_indices, new_classes
+from isoform.runtime.learn.labels import new_classes
 from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.outcome import Outcome, Report
@@ -33,7 +33,7 @@ from isoform.runtime.learn.trial import Start, Trial, held_back
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 
-__all__ = ["PARTS", "Part", "label_indices", "personalize"]
+__all__ = ["PARTS", "Part", "personalize"]
 
 Part = Literal["mixture", "bn", "head"]
 PARTS: dict[str, tuple[str, ...]] = {
@@ -62,7 +62,7 @@ def personalize(
     Args:
         learner: Runs the network.
         x: Checked samples, shape (n, channels, height, width), float32.
-        labels: Indices of classes, shape (n,), as ``label_indices`` returns them.
+        labels: Indices of classes, shape (n,), as ``labels.label_indices`` returns them.
         starts: Signatures to begin from; the best is chosen. All have the classes that the labels mean.
         parts: What may move.
         statistics: Whether BN's statistics may be taken anew from the samples; None: if ``parts`` has ``bn``.

@@ -30,7 +30,8 @@ def ask(
     server: Served, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, str], Any]:
     """Status, headers and body of an answer."""
-    request = urllib.request.Request(server.url + path, data, headers or {}, method=method)
+    kind = {} if data is None else {"Content-Type": "application/octet-stream"}  # not a form's, which urllib would say
+    request = urllib.request.Request(server.url + path, data, {**kind, **(headers or {})}, method=method)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, dict(answer.headers), json.loads(answer.read() or b"null")

@@ -143,6 +143,7 @@ def breach(runtime, tmp_path_factory):
         yield Breach(runtime, store, folder)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # bodies of a megabyte are meant
 def test_hostile(attacked, breach, runtime, capsys) -> None:
     """So many of every kind; what came of them, and how memory grew."""
     tally, start = Tally(), 0

@@ -227,11 +227,16 @@ def test_rollback_to_nothing(body, keeper, runtime) -> None:
     assert keeper.post("/v1/models/plain/signatures/zoe/rollback", json={"revision": 1}).status_code == 404
 
 
+@pytest.mark.trust
 def test_stored_bytes_are_checked_again(keeper, store, samples) -> None:
     """What another program wrote into the database is never run."""
     for data in (b"no", b""):
         store.append("plain", "alice", digest="0" * 64, data=data, action="put", actor="")
         assert infer(keeper, samples[0][:1], parameters={"signature": "alice"}).status_code == 503
+        number = store.newest("plain", "alice").revision
+        assert keeper.get(f"{ALICE}/file").status_code == 503
+        assert keeper.post(f"{ALICE}/rollback", json={"revision": number}).status_code == 503
+        assert store.newest("plain", "alice").revision == number
 
 
 def test_another_users_bytes_are_not_run(keeper, runtime, store, samples) -> None:

@@ -192,8 +192,9 @@ def test_a_damaged_database_is_never_500(runtime, tmp_path, file) -> None:
     whole, rng, refused = (tmp_path / "s.db").read_bytes(), np.random.default_rng(0), 0
     for turn, width in itertools.product(range(3), (1, 64, 4096)):
         harmed = bytearray(whole)
+        places = random.Random(turn * 10000 + width)
         for _ in range(16):
-            start = random.Random(turn * 10000 + width).randrange(100, len(harmed) - width)
+            start = places.randrange(100, len(harmed) - width)
             harmed[start : start + width] = rng.bytes(width)
         path = tmp_path / f"{turn}-{width}.db"
         path.write_bytes(harmed)

@@ -142,7 +142,9 @@ def test_what_is_a_url_and_what_is_a_path(tmp_path) -> None:
     for url in ("sqlite:///x.db?mode=memory", "sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite:///x.db"):
         with pytest.raises(StoreError, match="sqlite:///FILE without options was expected"):
             Store(url)
-    with pytest.raises(StoreError, match=r"No module named .* needs pip install 'isoform\[postgresql\]'"):
+    with pytest.raises(
+        StoreError, match=r"needs psycopg2, which is not installed; .* pip install 'isoform\[postgresql\]'"
+    ):
         Store("postgresql+psycopg2://host/x")
     with pytest.raises(StoreError, match="begins like a URL, x://, but is none; a file of that name begins with \\./"):
         store_url("x://y:z/")

@@ -2,13 +2,16 @@
 
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+from support import isoform
 
-from isoform.runtime import IsoformError, UsageError
+from isoform.runtime import IsoformError, SignatureError, UsageError
 from isoform.runtime.signature import Signature
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
@@ -143,6 +146,55 @@ def test_a_fork_writes_nothing_to_its_parents_folder(runtime, faded, tmp_path) -
     assert head(tmp_path) == adapter.signature.digest
     with pytest.raises(UsageError, match="in use"):
         runtime.adapter(runtime.signature("plain"), directory=tmp_path)
+
+
+def test_a_call_that_failed_holds_no_folder(runtime, faded, tmp_path) -> None:
+    """An adapter that could not be made leaves its folder free at once, also while its error is looked at, and a closed one despite a fork."""
+    base = runtime.signature("plain")
+    with pytest.raises(UsageError, match="c is -1") as problem:
+        runtime.adapter(base, directory=tmp_path, method="spsa", c=-1)
+    runtime.adapter(base, directory=tmp_path).close()
+    assert problem.value.__traceback__ is not None
+    (tmp_path / "head").write_text("0" * 64)
+    with pytest.raises(SignatureError, match="there is no signature") as problem:
+        runtime.adapter(base, directory=tmp_path)
+    (tmp_path / "head").unlink()
+    adapter = runtime.adapter(base, directory=tmp_path)
+    assert problem.value.__traceback__ is not None
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        adapter.close()
+        runtime.adapter(base, directory=tmp_path).close()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_refused_command_leaves_the_journal(runtime, faded, tmp_path) -> None:
+    """``isoform adapt`` that refuses its result leaves a journal where it was."""
+    folder = tmp_path / "journal"
+    with runtime.adapter(runtime.signature("plain"), directory=folder) as adapter:
+        adapter(faded[:64])
+        before = adapter.signature.digest
+    np.savez(tmp_path / "x.npz", x=np.concatenate([faded[64:192], 1 - faded[:1]]))
+    words = ["adapt", runtime.bundle.path, "--data", tmp_path / "x.npz", "--journal", folder, "-o", tmp_path / "o"]
+    done = isoform(*words, "--method", "batch", "--in-order", check=False)
+    assert done.returncode == 2, done.stderr
+    assert "nothing was written" in done.stderr
+    assert head(folder) == before
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_sample_sent_again_is_no_repeated_frame(runtime, faded, tmp_path) -> None:
+    """A sample whose update could not be written counts when it is sent again."""
+    adapter = runtime.adapter(runtime.signature("plain"), directory=tmp_path)
+    with FullDisk(), pytest.raises(IsoformError, match="cannot be written"):
+        adapter(faded[:1])
+    adapter(faded[:1])
+    assert adapter.last.blank == 0
 
 
 def test_what_is_no_folder_is_one_line(runtime, tmp_path) -> None:

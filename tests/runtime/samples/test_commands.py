@@ -11,7 +11,7 @@ from support import ROOT, isoform
 
 from isoform.runtime.cli import main
 from isoform.runtime.errors import InputError
-from isoform.runtime.learn.personalize import label_indices
+from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.samples.names import as_known, hint
 from isoform.runtime.stream_figure import read_history
 from isoform.train.data.digits import digits
