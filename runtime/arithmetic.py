@@ -24,6 +24,7 @@ from isoform.runtime.errors import SignatureError, UsageError
 from isoform.runtime.fold import HEAD
 from isoform.runtime.inheritance import reduced
 from isoform.runtime.mixture import DISCRETE_GAP, softmax
+from isoform.runtime.samples.names import as_known
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 
@@ -128,6 +129,7 @@ def _base_of(bundle: Bundle, signature: Signature) -> str | None:
 
 def _in_order(array: Array, labels: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
     """Rows of a logits layer in another order of classes."""
+    labels = tuple(as_known(labels, wanted))
     if labels == wanted:
         return array
     if set(labels) != set(wanted):

@@ -95,19 +95,34 @@ class Bundle:
                     f"the base signature of task {task!r} lacks {sorted(missing) or 'its own name or labels'}; a base signature is complete"
                 )
 
-    def write(self, directory: Path) -> None:
-        """Write everything but ``compiled/`` into an empty directory, made if need be. The same bundle gives the same bytes."""
-        (directory / "signatures").mkdir(parents=True)
-        (directory / "templates.safetensors").write_bytes(tensors.encode(self.tensors, {"template": self.digest}))
-        tasks = {}
-        for task, signature in self.signatures.items():
-            (directory / "signatures" / f"{task}.safetensors").write_bytes(signature.encode())
-            tasks[task] = {"labels": list(signature.labels or ()), "signature": signature.digest}
-        content = {
+    def write(self, directory: str | Path) -> None:
+        """Write everything but ``compiled/`` into an empty directory, made if need be. The same bundle gives the same bytes.
+
+        Raises:
+            BundleError: If the directory is not empty, or cannot be written.
+        """
+        directory = Path(directory)
+        content: dict[str, Any] = {
             "format": FORMAT, "kind": self.spec.kind, "network": self.spec.to_json(), "template": self.digest,
-            "tasks": tasks, "training": dict(self.training),
+            "tasks": {
+                task: {"labels": list(signature.labels or ()), "signature": signature.digest}
+                for task, signature in self.signatures.items()
+            },
+            "training": dict(self.training),
         }  # fmt: skip
-        (directory / "bundle.json").write_bytes(files.canonical_json(content))
+        try:
+            if directory.is_dir() and any(directory.iterdir()):
+                raise BundleError(
+                    f"{directory} is not empty, and a bundle is written into an empty directory; choose another name"
+                )
+            (directory / "signatures").mkdir(parents=True)
+            (directory / "templates.safetensors").write_bytes(tensors.encode(self.tensors, {"template": self.digest}))
+            for task, signature in self.signatures.items():
+                (directory / "signatures" / f"{task}.safetensors").write_bytes(signature.encode())
+            (directory / "bundle.json").write_bytes(files.canonical_json(content))
+        except (OSError, ValueError) as problem:
+            what = problem.strerror if isinstance(problem, OSError) else problem
+            raise BundleError(f"bundle {directory} cannot be written: {what}; choose another place") from None
 
     @classmethod
     def load(cls, path: str | Path, *, with_compiled: bool = True) -> Bundle:

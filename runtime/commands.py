@@ -48,7 +48,8 @@ def add_arguments_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def run_predict(arguments: argparse.Namespace) -> None:
-    """Predict on image files; one JSON object per image on stdout, in the order given."""
+    """Predict on image files; one JSON object per image on stdout, in the order given, as they are read."""
+    from isoform.runtime.batches import slice_samples
     from isoform.runtime.runtime import Runtime
     from isoform.runtime.samples.account import Account
     from isoform.runtime.samples.named_images import read_images
@@ -58,24 +59,14 @@ def run_predict(arguments: argparse.Namespace) -> None:
     with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime:
         signature = choose_signature(runtime, task=arguments.task, file=arguments.signature)
         labels = runtime.labels(signature)
-        shape = runtime.bundle.spec.input_shape
-        account = Account()
-        x, paths = read_images(arguments.images, shape=shape, account=account)
-        probabilities = softmax(runtime.predict(x, signature))
-    for path, row in zip(paths, probabilities, strict=True):
-        order = np.argsort(-row, kind="stable")[: arguments.top]
-        best = [{"label": labels[i], "probability": round(float(row[i]), 6)} for i in order]
-        print(
-            json.dumps(
-                {
-                    "image": text_of(path),
-                    "label": labels[order[0]],
-                    "top": best,
-                    "task": signature.task,
-                    "signature": signature.digest,
-                }
-            )
-        )
+        spec, account = runtime.bundle.spec, Account()
+        chunk = slice_samples(spec)
+        for x, paths in read_images(arguments.images, shape=spec.input_shape, account=account, chunk=chunk):
+            for path, row in zip(paths, softmax(runtime.predict(x, signature)), strict=True):
+                order = np.argsort(-row, kind="stable")[: arguments.top]
+                best = [{"label": labels[i], "probability": round(float(row[i]), 6)} for i in order]
+                found = {"image": text_of(path), "label": labels[order[0]], "top": best}
+                print(json.dumps({**found, "task": signature.task, "signature": signature.digest}))
     print(account.sentence(), file=sys.stderr)
 
 

@@ -19,6 +19,7 @@ from isoform.runtime.plan_cache import cached_plan
 from isoform.runtime.planned import PlanEngine
 from isoform.runtime.reference import reference_logits
 from isoform.runtime.samples.checked import checked_samples
+from isoform.runtime.samples.names import as_known, normal
 from isoform.runtime.sessions import require_version
 from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
@@ -239,12 +240,13 @@ class Runtime:
         **options: Any,
     ) -> Outcome:
         """As ``personalize``, with an account of what happened: scores before and after, steps, what ended it."""
-        from isoform.runtime.learn.labels import label_indices, label_names
+        from isoform.runtime.learn.labels import label_indices, label_names, new_classes
         from isoform.runtime.learn.personalize import personalize
 
         x = self.checked(x)
+        classes = None if classes is None else new_classes(classes)
         starts = [start] if start is not None else self._starts(label_names(labels), classes)
-        names = tuple(classes) if classes is not None else self.labels(starts[0])
+        names = classes if classes is not None else self.labels(starts[0])
         indices = label_indices(labels, names, samples=len(x))
         return personalize(self.learner, x, indices, starts=starts, classes=classes, **options)
 
@@ -360,10 +362,12 @@ class Runtime:
         bases = [self.signature(task) for task in self.tasks]
         if classes is not None:
             return bases
+        spelt = {base: self.labels(base) for base in bases}
+        alike = {base: tuple(map(normal, labels)) for base, labels in spelt.items()}
         if named is not None:
-            fitting = [base for base in bases if set(named) <= set(self.labels(base))]
-            bases = [base for base in fitting or bases if self.labels(base) == self.labels((fitting or bases)[0])]
-        elif len({self.labels(base) for base in bases}) > 1:
+            fitting = [base for base in bases if set(as_known(named, spelt[base])) <= set(spelt[base])] or bases
+            bases = [base for base in fitting if alike[base] == alike[fitting[0]]]
+        elif len(set(alike.values())) > 1:
             raise UsageError(
                 f"labels are indices, but the bases of {', '.join(self.tasks)} have different classes; give a start, or labels by name"
             )

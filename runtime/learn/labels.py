@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
-from isoform.runtime.errors import InputError
-from isoform.runtime.samples.names import as_known, hint
+from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.samples.names import Names, as_known, hint
+from isoform.runtime.signature import check_labels
 from isoform.runtime.spec import Array
 
-__all__ = ["check_numbers", "label_indices", "label_names"]
+__all__ = ["check_numbers", "label_indices", "label_names", "new_classes"]
 
 REMEDY = "give the names of the classes, as texts"
 _WHOLE = re.compile(r"\s*([+-]?\d+)(\.0*)?\s*")
@@ -59,6 +61,23 @@ def label_indices(labels: object, names: Sequence[str], *, samples: int) -> Arra
             f"{what}, but at least two classes were expected: a network cannot learn to tell one class from nothing"
         )
     return np.array(found, dtype=np.int64)
+
+
+def new_classes(classes: object) -> tuple[str, ...]:
+    """The names of the classes of a new logits layer, as they were given.
+
+    Raises:
+        UsageError: If they are no list of names.
+        InputError: If a name is no text of 1 to 256 characters, or two are the same but for spaces or accents.
+    """
+    names_in_order = isinstance(classes, Sequence) or (isinstance(classes, np.ndarray) and classes.ndim == 1)
+    if not names_in_order or isinstance(classes, str | bytes):
+        raise UsageError(f"classes is {classes!r:.80}, but a list of names was expected, such as ['walk', 'run']")
+    found = check_labels(list(cast("Sequence[object]", classes)), error=InputError, what="the new logits layer")
+    names = Names()
+    for place, name in enumerate(found):
+        names.add(name, f"place {place} of classes")
+    return found
 
 
 def check_numbers(labels: Sequence[str], names: Sequence[str], *, where: str) -> None:

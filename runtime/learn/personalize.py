@@ -23,13 +23,14 @@ import numpy as np
 
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.inheritance import derived
+from isoform.runtime.learn.labels import new_classes
 from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.outcome import Outcome, Report
 from isoform.runtime.learn.samples import class_shares
 from isoform.runtime.learn.start import discriminant, softened
 from isoform.runtime.learn.trial import Start, Trial, held_back
-from isoform.runtime.signature import Signature, check_labels
+from isoform.runtime.signature import Signature
 from isoform.runtime.spec import Array
 
 __all__ = ["PARTS", "Part", "personalize"]
@@ -82,7 +83,7 @@ def personalize(
     if seconds is not None and not seconds > 0:
         raise UsageError(f"seconds is {seconds!r}, but more than 0 was expected")
     if classes is not None:
-        classes = check_labels(classes, error=InputError, what="the new logits layer")
+        classes = new_classes(classes)
         if "head" not in parts:
             raise UsageError("classes are given for a new logits layer, but parts has no 'head' to learn it")
         missing = np.setdiff1d(np.arange(len(classes)), labels)

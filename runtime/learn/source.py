@@ -35,6 +35,7 @@ from isoform.runtime.learn.network import FoldedNetwork
 from isoform.runtime.learn.normalised import Moments, normalised_pass
 from isoform.runtime.learn.samples import spaced
 from isoform.runtime.learn.start import softened
+from isoform.runtime.samples.names import as_known
 from isoform.runtime.spec import Array, NetworkSpec
 
 __all__ = ["Source", "measure_source", "relative"]
@@ -96,6 +97,7 @@ class Source:
             labels: The logits layer's labels.
         """
         places = {name: place for place, name in enumerate(own)}
+        labels = as_known(labels, own)
         if len(self.classes) != len(own) or not places.keys() & set(labels):
             return dataclasses.replace(self, classes=self.classes[:0])
         classes = np.zeros((len(labels), *self.classes.shape[1:]), dtype=np.float32)

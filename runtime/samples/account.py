@@ -20,6 +20,7 @@ PLURALS = {
     "file of another name": "files of other names",
     "link that leads nowhere": "links that lead nowhere",
     "link to a folder that is read anyway": "links to folders that are read anyway",
+    "link to a file that is read anyway": "links to files that are read anyway",
     "entry that is no file": "entries that are no files",
     "recording shorter than a window": "recordings shorter than a window",
     "row at the end of a recording": "rows at the ends of recordings",

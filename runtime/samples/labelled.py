@@ -25,7 +25,7 @@ from isoform.runtime.samples.checked import checked_samples
 from isoform.runtime.samples.collected import Collected
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.names import Names
-from isoform.runtime.samples.reading import read_files, read_table_images, sort_out
+from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
 from isoform.runtime.samples.recordings import Recordings, column_of
 from isoform.runtime.samples.tables import Table
 from isoform.runtime.spec import Array
@@ -119,9 +119,9 @@ def _folder(
             raise InputError(
                 f"{place} has neither images nor .csv files that can be samples of shape {shape}; put some there, or remove the folder{advice}"
             )
+    check_one_kind([path for members in files.values() for path in members], where=folder)
     for label, members in files.items():
-        for samples in read_files(members, shape=shape, account=account, recordings=recordings, label=label):
-            yield samples, label
+        yield from read_files(members, shape=shape, account=account, recordings=recordings, label=label)
     recordings.close()
 
 

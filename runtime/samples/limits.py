@@ -1,7 +1,7 @@
 """How much a file may make us read, so that a small device survives a large one. Set by the environment.
 
 ISOFORM_MAX_IMAGE_PIXELS   width × height of an image, checked before it is decoded
-ISOFORM_MAX_DATA_BYTES     bytes of a file, of an array in it, and of all samples that a command reads (as float32)
+ISOFORM_MAX_DATA_BYTES     bytes of a file, of an array in it, and of all samples that a command holds at once (as float32)
 """
 
 from __future__ import annotations

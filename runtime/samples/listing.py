@@ -1,7 +1,7 @@
 """Which files of a folder are data, for every reader the same.
 
-Hidden files and what systems leave in folders are not. Links are followed, but no folder is read twice, so that a link back
-cannot give one sample two labels. Whatever is left out is counted.
+Hidden files and what systems leave in folders are not. Links are followed, but no folder and no linked file is read twice, so
+that a link cannot give one sample two labels. Whatever is left out is counted.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ class Listing:
     def __init__(self, root: Path, account: Account) -> None:
         self._account = account
         self._root = Path(os.path.realpath(root))
-        self._linked: set[Path] = set()
+        self._linked: dict[Path, Path] = {}
+        """Folder that a link leads to → the link."""
+        self._read: set[Path] = set()
+        """Real paths of the files that ``below`` has returned."""
+        self._in_classes = False
 
     def level(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """The folders and the files directly in a folder that may be data, each sorted by name.
@@ -65,26 +69,45 @@ class Listing:
         return folders, files
 
     def below(self, folder: Path) -> list[Path]:
-        """Every file in a folder and its subfolders that may be data, sorted; ``InputError`` if one cannot be read."""
-        found, waiting = [], [folder]
+        """Every file in a folder and its subfolders that may be data, sorted; ``InputError`` if one cannot be read.
+
+        A link to a file is left out if that file is below the root, or was returned before.
+        """
+        found, waiting = list[tuple[Path, Path]](), [folder]
         while waiting:
-            folders, files = self.level(waiting.pop())
+            place = waiting.pop()
+            folders, files = self.level(place)
             waiting += folders
-            found += files
-        return sorted(found)
+            real = Path(os.path.realpath(place))
+            found += [(path, Path(os.path.realpath(path)) if path.is_symlink() else real / path.name) for path in files]
+        kept = []
+        for path, target in sorted(found):
+            if target in self._read or (path.is_symlink() and self._is_file_read(target)):
+                self._account.leave("link to a file that is read anyway")
+            else:
+                self._read.add(target)
+                kept.append(path)
+        return kept
 
     def classes(self, folder: Path) -> dict[str, Path]:
         """The folders of classes, by the names of the classes, sorted.
 
         Raises:
-            InputError: If two have the same name but for spaces or accents, a name is no text, or they are the halves of
-                a data set.
+            InputError: If two have the same name but for spaces or accents, a name is no text, two are the same folder by
+                links, or they are the halves of a data set.
         """
         folders, files = self.level(folder)
+        self._in_classes = True
         for entry in _entries(folder):
+            path = folder / entry.name
+            if entry.is_symlink() and entry.is_dir() and not is_hidden(entry.name) and path not in folders:
+                target = Path(os.path.realpath(path))
+                raise InputError(
+                    f"link {path} leads to {target}, so it shares samples with {self._read_as(target, path)}; a sample has one label, remove one of the two"
+                )
             lost = entry.is_symlink() and not os.path.exists(entry.path) and not os.path.splitext(entry.name)[1]
             if lost and not is_hidden(entry.name):
-                raise InputError(f"link {folder / entry.name} leads nowhere, but may be a class; mend or remove it")
+                raise InputError(f"link {path} leads nowhere, but may be a class; mend or remove it")
         for file in files:
             self._account.leave("file beside the folders of the classes", ending=file.suffix.lower())
         if folders and all(path.name.casefold() in SPLITS for path in folders):
@@ -99,16 +122,34 @@ class Listing:
         """Sort a link in by what it leads to."""
         target = Path(os.path.realpath(path))
         if os.path.isdir(target):
-            inside = target.is_relative_to(self._root) or self._root.is_relative_to(target)
-            if inside or any(target.is_relative_to(other) or other.is_relative_to(target) for other in self._linked):
+            if self._read_as(target, path) is not None:
                 self._account.leave("link to a folder that is read anyway")
             else:
-                self._linked.add(target)
+                self._linked[target] = path
                 folders.append(path)
         elif os.path.isfile(target):
             files.append(path)
         else:
             self._account.leave("entry that is no file" if os.path.exists(target) else "link that leads nowhere")
+
+    def _read_as(self, target: Path, link: Path) -> Path | None:
+        """The folder through which files below ``target``, a folder, are read other than by ``link``; None if there is none."""
+        if self._root.is_relative_to(target):
+            return self._root
+        if _is_below(target, self._root):
+            return target
+        shared = (other for other in self._linked if _is_below(target, other) or _is_below(other, target))
+        return next((self._linked[other] for other in shared if self._linked[other] != link), None)
+
+    def _is_file_read(self, target: Path) -> bool:
+        """Whether a file is read under a name that is no link to it."""
+        beside = self._in_classes and target.parent == self._root
+        return not beside and any(_is_below(target, place) for place in (self._root, *self._linked))
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    """Whether a path is that folder, or in it and not hidden there."""
+    return path.is_relative_to(folder) and not any(map(is_hidden, path.relative_to(folder).parts))
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from isoform.runtime.batches import slices
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.collected import Collected
 from isoform.runtime.samples.images import load_image
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.reading import sort_out
@@ -17,20 +19,21 @@ __all__ = ["read_images"]
 
 
 def read_images(
-    places: Sequence[Path], *, shape: tuple[int, int, int], account: Account
-) -> tuple[Array, tuple[Path, ...]]:
-    """Read images.
+    places: Sequence[Path], *, shape: tuple[int, int, int], account: Account, chunk: int
+) -> Iterator[tuple[Array, tuple[Path, ...]]]:
+    """Read images, a chunk at a time, so that memory does not grow with their number.
 
     Args:
         places: Files and folders.
         shape: Channels, height, width of the network's samples.
         account: Counts what is taken and left out.
+        chunk: How many images are in memory at once.
 
-    Returns:
-        Shape (n, channels, height, width), float32, and the n files.
+    Yields:
+        Shape (n, channels, height, width), float32, n up to ``chunk``, and the n files.
 
     Raises:
-        InputError: If a file is no image, or a folder has none.
+        InputError: If a file is no image, or a folder has none; a folder before anything is read.
     """
     paths: list[Path] = []
     for place in places:
@@ -41,8 +44,7 @@ def read_images(
             paths += found
         else:
             paths.append(place)
-    collected = Collected(shape)
-    for path in paths:
-        collected.add(load_image(path, shape=shape, account=account)[None])
-        account.files += 1
-    return collected.array(), tuple(paths)
+    for part in slices(len(paths), chunk):
+        x = np.stack([load_image(path, shape=shape, account=account) for path in paths[part]])
+        account.files += len(x)
+        yield x, tuple(paths[part])

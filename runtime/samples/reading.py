@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.formats import is_image, remedy
 from isoform.runtime.samples.images import load_image
@@ -13,7 +14,7 @@ from isoform.runtime.samples.recordings import Recordings, column_of
 from isoform.runtime.samples.tables import Table
 from isoform.runtime.spec import Array
 
-__all__ = ["read_files", "read_table_images", "sort_out"]
+__all__ = ["check_one_kind", "read_files", "read_table_images", "sort_out"]
 
 CSV = ".csv"
 
@@ -40,9 +41,19 @@ def sort_out(files: list[Path], *, shape: tuple[int, int, int], account: Account
     return kept
 
 
+def check_one_kind(files: list[Path], *, where: Path) -> None:
+    """``InputError`` if a network that can have samples from images and from recordings is given both: only one is meant."""
+    pictures = [path for path in files if path.suffix.lower() != CSV]
+    if pictures and len(pictures) < len(files):
+        table = next(path for path in files if path.suffix.lower() == CSV)
+        raise InputError(
+            f"{where} holds images and recordings, {pictures[0]} and {table}, and both can be samples of this network; remove those that are none"
+        )
+
+
 def read_files(
-    files: list[Path], *, shape: tuple[int, int, int], account: Account, recordings: Recordings, label: str
-) -> Iterator[Array]:
+    files: list[Path], *, shape: tuple[int, int, int], account: Account, recordings: Recordings, label: str | None
+) -> Iterator[tuple[Array, str]]:
     """The samples of image files and recordings, as ``sort_out`` leaves them.
 
     Args:
@@ -50,25 +61,30 @@ def read_files(
         shape: Channels, height, width of a sample.
         account: Counts what is taken.
         recordings: Reads the .csv files.
-        label: What all of them are of; empty where nobody knows.
+        label: What all of them are of; None where only a recording's own column says it, if anything does.
 
     Yields:
-        Shape (n, channels, height, width): the images one by one, then the windows of each recording.
+        Shape (n, channels, height, width), and the label or an empty text: the images one by one, then the windows of each recording.
     """
     for path in files:
         if path.suffix.lower() != CSV:
-            yield load_image(path, shape=shape, account=account)[None]
+            yield load_image(path, shape=shape, account=account)[None], label or ""
             account.files += 1
     for path in files:
         if path.suffix.lower() == CSV:
-            yield from (windows for windows, _ in recordings.read(Table(path), label))
+            yield from recordings.read(Table(path), label)
 
 
 def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Account) -> Iterator[tuple[Array, str]]:
     """The images that a table's column ``file`` names, shape (1, channels, height, width), with its column ``label``, if any."""
     names, file, label = Names(), column_of(table, "file"), column_of(table, "label")
     assert file is not None
+    read = set[Path]()
     for line, row in table.rows():
         where = f"{table.path}, line {table.line_of(line, row, label or 0)},"
         name = "" if label is None else names.add(row[label], where)
-        yield load_image(table.path.parent / row[file].strip(), shape=shape, account=account)[None], name
+        path = table.path.parent / row[file].strip()
+        yield load_image(path, shape=shape, account=account)[None], name
+        read.add(path)
+    account.files += len(read)
+    account.leave("commented line", table.comments, is_file=False)

@@ -1,7 +1,7 @@
 """Recordings of sensors: tables of one row per moment and one column per channel, cut into windows of the network's width.
 
 The first file gives the order of the channels; columns of other files are matched by their names. Windows do not overlap, and
-what is left at the end of a recording is counted. Columns of times or row numbers are no channels.
+what is left at the end of a recording is counted. Columns of times, row numbers or labels are no channels.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Recordings:
         self._shape, self._account, self._skip_short = shape, account, skip_short
         self._names = Names()
         self._first: tuple[Path, list[str]] | None = None
+        self._unlabelled: dict[bool, Path] = {}
         self._windows: set[str] = set()
         self._short: dict[str, list[tuple[int, str]]] = {}
 
@@ -54,28 +55,41 @@ class Recordings:
         """The windows of every recording in a table, shape (n, channels, 1, width), with their label.
 
         Args:
-            table: Its column ``label`` says what a row is of, and a run of equal ones is a recording; or
-            label: what the whole file is of, or an empty text where nobody knows.
+            table: Where it has a column ``label``, that says what a row is of, and a run of equal ones is a recording.
+            label: What the whole file is of; None where only the table says it, if anything does.
+
+        Yields:
+            Windows and their label; an empty text where nothing says it.
 
         Raises:
-            InputError: If the columns are not those of the network or of the first file, or a field is no finite number;
-                names the line.
+            InputError: If the columns are not those of the network or of the first file, a field is no finite number, the label
+                is another than ``label``, or only some of the tables say it; names the line.
         """
-        place = column_of(table, "label") if label is None else None
+        place = column_of(table, "label")
+        if label is None:
+            self._same_kind(table.path, labelled=place is not None)
         numbers = _Numbers(table, self._columns(table, place))
-        values, first, current = array.array("f"), 0, label
+        values, first, current, windows = array.array("f"), 0, label, self._account.taken["window"]
         for line, row in table.rows():
             if place is not None:
-                at = table.line_of(line, row, place)
-                found = self._names.add(row[place], f"{table.path}, line {at},")
+                where = f"{table.path}, line {table.line_of(line, row, place)},"
+                found = self._names.add(row[place], where)
+                if label is not None and found != label:
+                    raise InputError(
+                        f"{where} has the label {found!r}, but lies in the folder of class {label!r}; remove the column label, or give the file alone"
+                    )
                 if found != current:
                     if current is not None:
-                        yield self._cut(values, current, f"{table.path} from line {first}", is_file=False)
+                        yield self._cut(values, current, f"{table.path} from line {first}")
                     values, first, current = array.array("f"), line, found
             numbers.read(line, row, values)
         numbers.check()
-        where = str(table.path) + (f" from line {first}" if place is not None else "")
-        yield self._cut(values, current or "", where, is_file=place is None)
+        yield self._cut(values, current or "", str(table.path) + (f" from line {first}" if first else ""))
+        self._account.leave("commented line", table.comments, is_file=False)
+        if self._account.taken["window"] > windows:
+            self._account.files += 1
+        else:
+            self._account.left_files += 1
 
     def close(self) -> None:
         """Say no if a class has gone: all of its recordings are shorter than a window.
@@ -93,18 +107,26 @@ class Recordings:
                 )
             self._account.leave(f"class without a window ({label})", is_file=False)
 
-    def _cut(self, values: array.array[float], label: str, where: str, *, is_file: bool) -> tuple[Array, str]:
+    def _same_kind(self, path: Path, *, labelled: bool) -> None:
+        """``InputError`` if another table had a column ``label`` and this one has not, or the other way round."""
+        self._unlabelled.setdefault(not labelled, path)
+        if len(self._unlabelled) > 1:
+            raise InputError(
+                f"{self._unlabelled[True]} has no column named label, but {self._unlabelled[False]} has; give it to all or to none"
+            )
+
+    def _cut(self, values: array.array[float], label: str, where: str) -> tuple[Array, str]:
         channels, _, width = self._shape
         rows = len(values) // channels
         count, rest = divmod(rows, width)
         if count:
             self._windows.add(label)
             self._account.take("window", count)
-            self._account.take("recording", files=int(is_file))
+            self._account.take("recording")
             self._account.leave("row at the end of a recording", rest, is_file=False)
         else:
             self._short.setdefault(label, []).append((rows, where))
-            self._account.leave("recording shorter than a window", is_file=is_file)
+            self._account.leave("recording shorter than a window", is_file=False)
         moments = np.frombuffer(values, dtype=np.float32, count=count * width * channels)
         return moments.reshape(count, width, channels).transpose(0, 2, 1)[:, :, None], label
 
@@ -178,9 +200,12 @@ class _Numbers:
             self._comma = self._comma or self._where(line, row, place)
             self._decimal = self._decimal or not THOUSANDS.fullmatch(cell)
         if not -LARGEST <= value <= LARGEST or "_" in cell:
-            raise InputError(
-                f"{self._where(line, row, place)}, but a finite number was expected; fill the gap or cut the recording there"
-            )
+            remedy = "fill the gap or cut the recording there"
+            if DECIMAL_COMMA.fullmatch(cell):
+                remedy = "write decimal points, or separate the columns by semicolons"
+                if len(self._table.header) == 1:
+                    remedy = "write decimal points, or put a line sep=; before the header"
+            raise InputError(f"{self._where(line, row, place)}, but a finite number was expected; {remedy}")
         return value
 
     def check(self) -> None:

@@ -1,8 +1,8 @@
 """CSV files as spreadsheets, pandas and numpy write them: header and rows, each with the line that an editor shows for it.
 
 Columns may be separated by commas, semicolons, tabs or bars, whichever splits the header and the first rows alike.
-The text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. Blank lines, a first line ``sep=;``, and
-lines that begin with ``#`` are skipped. Rows are read one by one, so a file takes no more memory than its longest row.
+The text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. Blank lines and a first line ``sep=;`` are
+skipped. Lines that begin with ``#`` are skipped and counted, whatever follows. Rows are read one by one, so a file takes no more memory than its longest row.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import BinaryIO
 from isoform.runtime import files
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.limits import data_bytes
+from isoform.runtime.samples.names import normal
 
 __all__ = ["Table"]
 
@@ -45,6 +46,8 @@ class Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.comments = 0
+        """Lines that began with ``#``, once ``rows`` is at its end."""
         with _open(path) as file:
             self._encoding = _encoding(file.read(4))
         self.separator = ","
@@ -66,10 +69,9 @@ class Table:
         next(records)
         for line, row in records:
             if len(row) != len(self.header):
-                if row[0].lstrip().startswith("#"):
-                    continue
+                decimal = "; for decimal commas, put a line sep=; before the header" if len(self.header) == 1 else ""
                 raise InputError(
-                    f"{self.path}, line {line}, has {len(row)} fields, but the header has {len(self.header)}"
+                    f"{self.path}, line {line}, has {len(row)} fields, but the header has {len(self.header)}{decimal}"
                 )
             if not any(map(str.strip, row)):
                 empty = empty or line
@@ -88,18 +90,23 @@ class Table:
         return line + sum(len(LINE_END.findall(field)) for field in row[:column])
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """Records with the line they begin in; without blank lines, and without comments before the header."""
+        """Records with the line they begin in; without blank lines and comments."""
         with io.TextIOWrapper(_open(self.path), encoding=self._encoding, newline="") as text:
-            reader, line, started = csv.reader(text, delimiter=self.separator, strict=True), 1, False
+            lines, started = _Lines(text), False
+            reader = csv.reader(lines, delimiter=self.separator, strict=True)
             while True:
+                lines.first = 0
                 try:
                     row = next(reader)
                 except StopIteration:
+                    self.comments = lines.comments
                     return
                 except UnicodeError:
                     raise InputError(f"{self._not_text()}; save it as UTF-8") from None
                 except csv.Error as problem:
-                    raise InputError(f"{self.path}, line {line}, is not a CSV file in UTF-8: {problem}") from None
+                    raise InputError(
+                        f"{self.path}, line {lines.first}, is not a CSV file in UTF-8: {problem}"
+                    ) from None
                 except OSError as problem:
                     raise InputError(f"CSV file {self.path} cannot be read: {problem.strerror or problem}") from None
                 skipped = not row or (len(row) == 1 and not row[0].strip())
@@ -107,14 +114,13 @@ class Table:
                     skipped = row[0].startswith("#") or _separator_line(self.separator.join(row)) is not None
                     started = not skipped
                 if not skipped:
-                    yield line, row
-                line = reader.line_num + 1
+                    yield lines.first, row
 
     def _separator(self) -> str:
         """The character between columns."""
         with io.TextIOWrapper(_open(self.path), encoding=self._encoding, newline="", errors="replace") as text:
             lines = list(itertools.islice((line[: 1 << 16] for line in text), 4 * PROBED))
-        lines = [line for line in lines if line.strip() and not line.startswith("#")]
+        lines = [line for line in lines if line.strip() and not _is_comment(line)]
         if lines and (named := _separator_line(lines[0])):
             return named
         widths: dict[str, list[int]] = {}
@@ -141,9 +147,14 @@ class Table:
             raise InputError(
                 f"{self.path} has no header: its first line holds {', '.join(self.header)[:60]!r}; add a line with the names of the columns"
             )
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise InputError(f"{self.path} has two columns named {twice!r}; give each a name of its own")
+        met: dict[str, str] = {}
+        for name in names:
+            if (other := met.get(normal(name))) is not None:
+                shown = (
+                    repr(name) if name == other else f"{other!a} and {name!a}, the same but for how accents are stored"
+                )
+                raise InputError(f"{self.path} has two columns named {shown}; give each a name of its own")
+            met[normal(name)] = name
 
     def _not_text(self) -> str:
         """Where the first bytes are that are no text."""
@@ -155,6 +166,34 @@ class Table:
                     except UnicodeDecodeError as problem:
                         return f"{self.path}, line {number}, is not UTF-8 text (byte {line[problem.start]:#x})"
         return f"{self.path} is not {self._encoding.upper()} text"
+
+
+class _Lines:
+    """The lines of a text for ``csv.reader``, without comments; counts them, because the reader does not see all.
+
+    A line within quotes is none, whatever it begins with: only at the start of a record is there a choice.
+    """
+
+    def __init__(self, text: Iterator[str]) -> None:
+        self._text = enumerate(text, start=1)
+        self.first = 0
+        """Number of the line in which the current record begins; 0 to begin another."""
+        self.comments = 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        for number, line in self._text:
+            if self.first or not _is_comment(line):
+                self.first = self.first or number
+                return line
+            self.comments += 1
+        raise StopIteration
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip(" ").startswith("#")
 
 
 def _open(path: Path) -> BinaryIO:

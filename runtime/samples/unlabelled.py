@@ -1,6 +1,7 @@
 """Samples of a stream from a user's files, with labels only where these happen to be known: adaptation never sees them.
 
-    folder/*.png, folder/*.csv    one image per sample, or recordings, in the order of their names, subfolders included
+    folder/*.png, folder/*.csv    one image per sample, or recordings, in the order of their names, subfolders included;
+                                  recordings may have a column "label"
     samples.csv                   one column per channel, one row per moment; or a column "file" of images
     samples.npz                   an array "x", shape (n, channels, height, width)
 
@@ -10,7 +11,7 @@ and every form of ``labelled.py``, whose labels then say how much was right. Rec
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from isoform.runtime.errors import InputError
@@ -19,7 +20,7 @@ from isoform.runtime.samples.arrays import read_arrays
 from isoform.runtime.samples.collected import Collected
 from isoform.runtime.samples.labelled import Labelled, read_labelled, read_labelled_arrays, samples_of_array
 from isoform.runtime.samples.listing import Listing
-from isoform.runtime.samples.reading import read_files, read_table_images, sort_out
+from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
 from isoform.runtime.samples.recordings import Recordings, column_of
 from isoform.runtime.samples.tables import Table
 from isoform.runtime.spec import Array
@@ -54,12 +55,16 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
     """
     account, ending = Account(), path.suffix.lower()
     if path.is_dir():
-        if _is_stream(path, shape):
-            recordings = Recordings(shape, account)
+        if _is_stream(path, shape, account):
+            recordings = Recordings(shape, account, skip_short=skip_short)
             files = sort_out(Listing(path, account).below(path), shape=shape, account=account)
-            return _stream(
-                path, read_files(files, shape=shape, account=account, recordings=recordings, label=""), shape, account
-            )
+            check_one_kind(files, where=path)
+
+            def found() -> Iterator[tuple[Array, str]]:
+                yield from read_files(files, shape=shape, account=account, recordings=recordings, label=None)
+                recordings.close()
+
+            return _stream(path, found(), shape, account)
     elif ending == ".npz":
         arrays = read_arrays(path, account)
         if "labels" in arrays:
@@ -71,26 +76,32 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
         table = Table(path)
         if column_of(table, "label") is None:
             if column_of(table, "file") is not None:
-                images = read_table_images(table, shape=shape, account=account)
-                return _stream(path, (image for image, _ in images), shape, account)
-            windows = Recordings(shape, account).read(table, "")
-            return _stream(path, (x for x, _ in windows), shape, account)
+                return _stream(path, read_table_images(table, shape=shape, account=account), shape, account)
+            return _stream(path, Recordings(shape, account).read(table), shape, account)
     return _with_labels(read_labelled(path, shape=shape, skip_short=skip_short))
 
 
-def _is_stream(folder: Path, shape: tuple[int, int, int]) -> bool:
-    """Whether samples lie directly in the folder, and not in a folder per label."""
+def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account) -> bool:
+    """Whether samples lie directly in the folder, and not in a folder per label; a note where both could be meant."""
     aside = Account()
-    return bool(sort_out(Listing(folder, aside).level(folder)[1], shape=shape, account=aside))
+    folders, files = Listing(folder, aside).level(folder)
+    samples = sort_out(files, shape=shape, account=aside)
+    if samples and folders:
+        account.note(
+            f"{samples[0].name!r} lies beside folders, so everything is one stream and the folders' names are no labels"
+        )
+    return bool(samples)
 
 
-def _stream(path: Path, found: Iterable[Array], shape: tuple[int, int, int], account: Account) -> Stream:
-    collected = Collected(shape)
-    for samples in found:
+def _stream(path: Path, found: Iterable[tuple[Array, str]], shape: tuple[int, int, int], account: Account) -> Stream:
+    collected, labels = Collected(shape), list[str]()
+    for samples, label in found:
         collected.add(samples)
+        labels += [label] * len(samples)
     if not len(collected):
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows")
-    return Stream(collected.array(), None, account=account)
+    account.classes.update(filter(None, labels))
+    return Stream(collected.array(), tuple(labels) if all(labels) else None, account=account)
 
 
 def _with_labels(found: Labelled) -> Stream:

@@ -22,6 +22,14 @@ def test_a_bundle_makes_its_folder(tmp_path) -> None:
     """Written to a path that is not there yet, it can be read from there."""
     make_bundle(SMALL).write(tmp_path / "new" / "bundle")
     assert Bundle.load(tmp_path / "new" / "bundle").digest == make_bundle(SMALL).digest
+    before = (tmp_path / "new" / "bundle" / "bundle.json").stat().st_mtime_ns
+    with pytest.raises(BundleError, match="is not empty, and a bundle is written into an empty directory"):
+        make_bundle(SMALL, seed=1).write(tmp_path / "new" / "bundle")
+    assert (tmp_path / "new" / "bundle" / "bundle.json").stat().st_mtime_ns == before
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "bundle", tmp_path / "nul\0"):
+        with pytest.raises(BundleError, match=r"cannot be written: .*; choose another place"):
+            make_bundle(SMALL).write(place)
 
 
 @pytest.mark.parametrize("affine", ["layer", "task", "mixed"])

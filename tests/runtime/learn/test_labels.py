@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
-from support import ROOT
+from support import ROOT, SMALL, make_bundle
 
+from isoform.runtime.arithmetic import average
+from isoform.runtime.bundle import Bundle
 from isoform.runtime.cli import main
-from isoform.runtime.errors import InputError
+from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.learn.labels import label_indices
+from isoform.runtime.learn.source import Source
 from isoform.runtime.runtime import Runtime
 from isoform.train.data.digits import digits
 
@@ -72,3 +75,50 @@ def test_whole_numbers_of_a_file(tmp_path, capsys, verb) -> None:
     shown = capsys.readouterr().err
     assert "data.npz: labels are whole numbers, and" in shown
     assert "give the names of the classes, as texts" in shown
+
+
+@pytest.mark.trust
+@pytest.mark.parametrize(
+    ("classes", "error", "message"),
+    [
+        (["é", "e\u0301"], InputError, r"'\\xe9' of place 0 .* 'e\\u0301' of place 1 .* same name but for spaces"),
+        (["a", "a "], InputError, "'a' of place 0 .* 'a ' of place 1"),
+        (["a", " "], InputError, "place 1 of classes gives the label ' '"),
+        (["a", "a"], InputError, "different texts of 1 to 256 characters"),
+        (["a", 1], InputError, "different texts"),
+        ("123", UsageError, "classes is '123', but a list of names was expected"),
+        ((name for name in "ab"), UsageError, "classes is <generator .*, but a list of names"),
+        ({"a", "b"}, UsageError, "a list of names"),
+        ({"a": 0, "b": 1}, UsageError, "a list of names"),
+        (7, UsageError, "classes is 7, but"),
+        ([["a"], ["b", "c"]], InputError, "different texts"),
+        (np.array("ab"), UsageError, "a list of names"),
+    ],
+)
+def test_names_of_new_classes(classes, error, message) -> None:
+    """Names that become the same, and what is no list of names, are one line; before anything is learnt."""
+    with Runtime.open(ROOT / "docs" / "examples" / "bundle", engine="numpy") as runtime:
+        for learn in (runtime.fit, runtime.personalize):
+            with pytest.raises(error, match=message):
+                learn(np.zeros((2, 1, 32, 32), np.float32), ["a", "b"], classes=classes)
+
+
+@pytest.mark.trust
+def test_names_are_compared_alike_everywhere() -> None:
+    """Which bases labels mean, which class statistics a head takes and which rows are averaged do not depend on spelling."""
+    bundle = make_bundle(SMALL)
+    names = {"a": ("x", "y", "z"), "b": ("e\u0301", "y ", "z")}
+    signatures = {task: bundle.signatures[task].replace(labels=labels) for task, labels in names.items()}
+    bundle = Bundle.create(spec=SMALL, tensors=bundle.tensors, signatures=signatures, training={})
+    runtime = Runtime(bundle, threads=1, cache_bytes=0, engine="numpy")
+    with pytest.raises(UsageError, match="the numpy engine cannot learn"):  # so the labels were those of task b
+        runtime.fit(np.zeros((2, 1, 8, 8), np.float32), ["é", "y"])
+    with pytest.raises(UsageError, match="labels are indices, but the bases of a, b have different classes"):
+        runtime.fit(np.zeros((2, 1, 8, 8), np.float32), [0, 1])
+    source = Source(np.ones((2, 4)), np.arange(24, dtype=np.float32).reshape(3, 2, 4), {})
+    assert np.array_equal(source.with_labels(names["b"], ("y", "new", "é")).classes[[0, 2]], source.classes[[1, 0]])
+    order = [1, 2, 0]
+    parts = {**signatures["b"].parts, **{n: signatures["b"].parts[n][order] for n in ("logits.weight", "logits.bias")}}
+    other = signatures["b"].replace(parts=parts, labels=("y", "z", "é"))
+    found = average(bundle, [signatures["b"], other])
+    assert np.allclose(found.parts["logits.weight"], signatures["b"].parts["logits.weight"])

@@ -11,7 +11,7 @@ from support import ROOT, isoform
 
 from isoform.runtime.cli import main
 from isoform.runtime.errors import InputError
-from isoform.runtime.learn.personalize import label_indices
+from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.samples.names import as_known, hint
 from isoform.runtime.stream_figure import read_history
 from isoform.train.data.digits import digits
@@ -49,7 +49,17 @@ def test_personalize_says_what_it_took(folder, tmp_path) -> None:
 
 
 def test_predict_takes_folders_by_the_same_rule(folder) -> None:
-    """A folder stands for its images; a file that is named is read whatever its name is."""
+    """A folder stands for its images, however many they are; a file that is named is read whatever its name is."""
+    many = isoform(
+        "predict",
+        BUNDLE,
+        folder,
+        "--task",
+        "plain",
+        env={**os.environ, "ISOFORM_MAX_DATA_BYTES": str(10 * 32 * 32 * 4)},
+    )
+    assert len(many.stdout.splitlines()) == 20
+    assert many.stderr == f"20 images; {LEFT}\n"
     done = isoform("predict", BUNDLE, folder / "3", "--task", "plain")
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr == f"2 images; {LEFT}\n"

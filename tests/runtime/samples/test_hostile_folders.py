@@ -5,6 +5,7 @@ import random
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hostile_samples import hostile_archive, hostile_folder, hostile_table
 
@@ -23,7 +24,7 @@ def accounts(folder) -> list[tuple[int, Account]]:
     """Samples and account of every reader of a folder of images."""
     trained, predicted = Account(), Account()
     halves = read_image_folder(folder, shape=SHAPE, account=trained)
-    x, _ = read_images([folder], shape=SHAPE, account=predicted)
+    x = np.concatenate([x for x, _ in read_images([folder], shape=SHAPE, account=predicted, chunk=3)])
     labelled, stream = read_labelled(folder, shape=SHAPE), read_stream(folder, shape=SHAPE)
     return [
         (len(halves.train.labels), trained),

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.images import load_image
+from isoform.runtime.samples.named_images import read_images
 from isoform.runtime.samples.unlabelled import read_stream
 
 pytestmark = pytest.mark.trust
@@ -66,12 +68,14 @@ def test_a_small_archive_takes_no_large_memory(tmp_path) -> None:
 
 
 def test_samples_of_many_files_are_bounded(tmp_path, monkeypatch) -> None:
-    """The limit holds for all samples together, too, and a setting that is none is named."""
+    """The limit holds for all samples together, but not for images to predict; a setting that is none is named."""
     for number in range(4):
         Image.new("L", (4, 4)).save(tmp_path / f"{number}.png")
     monkeypatch.setenv("ISOFORM_MAX_DATA_BYTES", str(3 * 64 + 8))
     with pytest.raises(InputError, match=r"more than 3 samples of shape \(1, 4, 4\).*ISOFORM_MAX_DATA_BYTES"):
         read_stream(tmp_path, shape=(1, 4, 4))
+    chunks = read_images([tmp_path], shape=(1, 4, 4), account=Account(), chunk=2)
+    assert [len(x) for x, _ in chunks] == [2, 2]
     for name in ("ISOFORM_MAX_DATA_BYTES", "ISOFORM_MAX_IMAGE_PIXELS"):
         monkeypatch.setenv(name, "many")
         with pytest.raises(UsageError, match=f"{name} is 'many', but a whole number above 0"):

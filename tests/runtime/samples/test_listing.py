@@ -12,6 +12,7 @@ from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.labelled import read_labelled
 from isoform.runtime.samples.named_images import read_images
 from isoform.runtime.samples.unlabelled import read_stream
+from isoform.train.data.folder import read_image_folder
 from isoform.train.data.load import load_task
 from isoform.train.recipe import DataRecipe, TaskRecipe
 
@@ -66,8 +67,9 @@ def test_every_command_takes_the_same_files(folder) -> None:
     task = TaskRecipe(data="folder")
     assert load_task(task, DataRecipe(input_shape=SHAPE), root=folder).account.sentence() == EXPECTED
     account = Account()
-    x, paths = read_images([folder], shape=SHAPE, account=account)
-    assert len(x) == len(paths) == account.files == 8
+    chunks = list(read_images([folder], shape=SHAPE, account=account, chunk=3))
+    assert [len(x) for x, paths in chunks] == [len(paths) for x, paths in chunks] == [2, 3, 3]
+    assert account.files == 8
     assert account.left_files == found.account.left_files == 19
 
 
@@ -84,14 +86,74 @@ def test_links(folder, tmp_path_factory) -> None:
     (folder / "cat" / "self.png").symlink_to("self.png")
     os.mkfifo(folder / "cat" / "pipe.png")
     found = read_labelled(folder, shape=SHAPE)
-    assert (found.labels.count("cat"), found.labels.count("dog")) == (6, 4)
+    assert (found.labels.count("cat"), found.labels.count("dog")) == (5, 4)
     text = found.account.sentence()
     assert "3 links to folders that are read anyway" in text
+    assert "1 link to a file that is read anyway" in text
     assert "2 links that lead nowhere" in text
     assert "1 entry that is no file" in text
     (folder / "bird").symlink_to(other / "gone")
     with pytest.raises(InputError, match=r"link .*bird leads nowhere, but may be a class"):
         read_labelled(folder, shape=SHAPE)
+
+
+def test_a_linked_file_has_one_label(tmp_path, tmp_path_factory) -> None:
+    """A link to a file that another class has, or is linked in another, is left out and counted; one to a hidden store is read."""
+    other, root = tmp_path_factory.mktemp("other"), tmp_path
+    picture(root / "0" / "x.png", 10)
+    picture(root / "1" / "y.png", 20)
+    picture(root / ".store" / "ab12.png", 30)
+    picture(other / "z.png", 40)
+    for link, target in {
+        "1/zz.png": "../0/x.png",
+        "0/one.png": other / "z.png",
+        "1/two.png": other / "z.png",
+        "1/stored.png": "../.store/ab12.png",
+    }.items():
+        (root / link).symlink_to(target)
+    found = read_labelled(root, shape=SHAPE)
+    assert sorted((round(255 * x.max()), y) for x, y in zip(found.x, found.labels, strict=True)) == [
+        (10, "0"), (20, "1"), (30, "1"), (40, "0"),
+    ]  # fmt: skip
+    assert "2 links to files that are read anyway" in found.account.sentence()
+    trained = Account()
+    assert sorted(read_image_folder(root, shape=SHAPE, account=trained).train.labels) == [0, 0, 1, 1]
+    assert trained.left == found.account.left
+
+
+@pytest.mark.parametrize(
+    ("links", "other"),
+    [
+        ({"cat": "{d}/0", "dog": "{d}/0"}, "cat"),
+        ({"kitten": "bird"}, "bird"),
+        ({"cat": "{d}/0", "dog": "{d}"}, "cat"),
+        ({"all": "."}, ""),
+    ],
+)
+def test_a_class_that_is_a_link_never_vanishes(links, other, tmp_path, tmp_path_factory) -> None:
+    """A class that shares its folder, or one inside it, with another is refused by both names; apart they are read."""
+    there = tmp_path_factory.mktemp("d")
+    for place in (there / "0", there / "1", tmp_path / "bird"):
+        picture(place / "x.png")
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(target.format(d=there))
+    last = list(links)[-1]
+    for read in (read_labelled, read_stream):
+        with pytest.raises(
+            InputError, match=rf"link .*/{last} leads to .* shares samples with .*/?{other}; a sample has"
+        ):
+            read(tmp_path, shape=SHAPE)
+    (tmp_path / last).unlink()
+    (tmp_path / last).symlink_to(there / "1")
+    assert last in read_labelled(tmp_path, shape=SHAPE).labels
+
+
+def test_an_image_beside_classes_is_said(folder) -> None:
+    """One stray image makes a stream of everything, without labels, and the account names it."""
+    picture(folder / "stray.png")
+    found = read_stream(folder, shape=SHAPE)
+    assert (len(found.x), found.labels) == (9, None)
+    assert "'stray.png' lies beside folders, so everything is one stream" in found.account.sentence()
 
 
 def test_a_class_of_nothing_readable_names_the_remedy(folder) -> None:

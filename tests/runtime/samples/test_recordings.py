@@ -49,6 +49,8 @@ def write(path, content) -> None:
         lines(",0,1", [(i, *row) for i, row in enumerate(ROWS)]),
         lines() + ",\n,\n",
         lines().replace("2.5", '" 2.5"'),
+        "# a, b\n" + lines().replace("2.5", '#9,99\n # it,"s\n2.5'),
+        "sep=;\n" + lines("x;y", separator=";", mark=",").replace("2,5", "#7;8\n2,5"),
     ],
     ids=itertools.count(),
 )  # fmt: skip
@@ -75,6 +77,11 @@ def test_one_table_in_many_forms(content, tmp_path) -> None:
         ("1.5,10\n2.5,20\n3.5,30\n", "has no header: its first line holds '1.5, 10'"),
         ("0,1\n2,3\n4,5\n", "has no header"),
         (lines("x,x"), "two columns named 'x'"),
+        (
+            lines("é,e\u0301,y", [(1, 2, 3)] * 3),
+            r"two columns named '\\xe9' and 'e\\u0301', the same but for how accents",
+        ),
+        ('x,y\n"#1",2\n', "line 2, column 'x', holds '#1'"),
         (lines("x,y,z", [(1, 2, 3)]), "has 3 columns of numbers, but the network has 2 channels"),
         (lines("time,y"), "has 1 columns of numbers, .* 1 left out"),
         (lines() + ",\n" + "4,5\n", "line 5, is a row of empty fields"),
@@ -142,3 +149,67 @@ def test_the_images_of_a_table(tmp_path) -> None:
     assert read_labelled(tmp_path / "a.csv", shape=(1, 4, 4)).labels == ("yes",)
     write(tmp_path / "b.csv", "file\na.png\n")
     assert read_stream(tmp_path / "b.csv", shape=(1, 4, 4)).labels is None
+    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(tmp_path / "c.png")
+    write(tmp_path / "c.csv", "file,label\na.png,yes\n# c.png,yes\nc.png,no\na.png,yes\n")
+    account = read_labelled(tmp_path / "c.csv", shape=(1, 4, 4)).account
+    assert (account.files, account.left_files, account.left["commented line"]) == (2, 0, 1)
+
+
+def test_one_column_with_decimal_commas(tmp_path) -> None:
+    """What the error says helps: after a line sep=; a single column is read with decimal commas."""
+    for cell, message in (
+        ("0,5", "line 2, has 2 fields, but the header has 1; for decimal commas"),
+        ('"0,5"', "holds"),
+    ):
+        write(tmp_path / "a.csv", f"x\n{cell}\n")
+        with pytest.raises(InputError, match=rf"{message}.*put a line sep=; before the header"):
+            read_stream(tmp_path / "a.csv", shape=(1, 1, 2))
+    write(tmp_path / "a.csv", "sep=;\nx\n0,5\n-1,25\n")
+    assert read_stream(tmp_path / "a.csv", shape=(1, 1, 2)).x.ravel().tolist() == [0.5, -1.25]
+
+
+def test_commented_lines_are_counted(tmp_path) -> None:
+    """A line that begins with # is no row, with as many fields or not, and is counted; the file is, too."""
+    write(tmp_path / "a.csv", lines("label,x,y", [("a", *row) for row in ROWS]) + "#b,1,2\n# end\n")
+    account = read_labelled(tmp_path / "a.csv", shape=SENSOR).account
+    assert account.sentence() == "1 window of 1 recording in 1 class; left out: 2 commented lines"
+    assert (account.files, account.left_files) == (1, 0)
+
+
+@pytest.mark.parametrize("place", ["", "walk/"])
+def test_pictures_among_recordings(place, tmp_path) -> None:
+    """Where a network can have samples from both, a folder with both is refused; each alone is read."""
+    sensor = (3, 1, 3)
+    write(tmp_path / place / "a.csv", lines("x,y,z", [(*row, 1) for row in ROWS]))
+    write(tmp_path / "walk" / "b.csv", lines("x,y,z", [(*row, 1) for row in ROWS]))
+    assert len(read_stream(tmp_path, shape=sensor).x) == 2
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "walk" / "plot.png")
+    for read in (read_stream, read_labelled):
+        with pytest.raises(InputError, match=r"images and recordings, .*plot.png and .*csv.*remove those"):
+            read(tmp_path, shape=sensor)
+    for path in tmp_path.rglob("*.csv"):
+        path.unlink()
+    assert len(read_stream(tmp_path, shape=sensor).x) == 1
+
+
+def test_a_folder_of_recordings_with_labels(tmp_path) -> None:
+    """A column label in a folder's recordings is read as in a single file; in all or none, and as the folder's class says."""
+    shape = (3, 1, 3)
+    write(tmp_path / "1.csv", lines("label,x,y,z", [(1, *row, 0) for row in ROWS] + [(2, *row, 0) for row in ROWS]))
+    write(tmp_path / "sub" / "2.csv", lines("x,y,z,Label", [(*row, 0, 2) for row in ROWS]))
+    found = read_stream(tmp_path, shape=shape)
+    assert (found.labels, found.x.shape, found.account.files) == (("1", "2", "2"), (3, *shape), 2)
+    assert found.labels[:2] == read_stream(tmp_path / "1.csv", shape=shape).labels
+    write(tmp_path / "3.csv", lines("label,y,z", [(1, *row) for row in ROWS]))
+    with pytest.raises(InputError, match=r"3.csv has 2 columns of numbers"):
+        read_stream(tmp_path, shape=shape)
+    write(tmp_path / "3.csv", lines("x,y,z", [(*row, 0) for row in ROWS]))
+    with pytest.raises(InputError, match=r"3.csv has no column named label, but .*1.csv has"):
+        read_stream(tmp_path, shape=shape)
+    (tmp_path / "3.csv").unlink()
+    (tmp_path / "1.csv").unlink()
+    (tmp_path / "sub").rename(tmp_path / "2")
+    assert read_labelled(tmp_path, shape=shape).labels == ("2",)
+    (tmp_path / "2").rename(tmp_path / "1")
+    with pytest.raises(InputError, match=r"2.csv, line 2, has the label '2', but lies in the folder of class '1'"):
+        read_labelled(tmp_path, shape=shape)
