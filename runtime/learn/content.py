@@ -86,7 +86,7 @@ def structure(x: Array) -> Array:
     found = np.maximum(fine, _likeness(_blocks(x)))
     if min(height, width) > 1:
         apart = np.abs(rows / (height * width - 1) - columns / (height * width - width)) * (height * width) / square
-        coarse = COARSE * _likeness(_cells(height) @ x @ _cells(width).T)
+        coarse = COARSE * _likeness(_cells(x))
         found = np.minimum(found, np.minimum(coarse, STRIPES * (1 - apart)))
     result: Array = np.where(varies, found, -np.inf).max(axis=1)
     return result
@@ -100,11 +100,14 @@ def _blocks(x: Array) -> Array:
     return x if height == 1 else x[:, :, ::2] + x[:, :, 1::2]
 
 
-def _cells(size: int) -> Array:
-    """The matrix that sums a side's pixels to cells, shape (cells, size)."""
-    width = max(2, size // CELLS)
-    sums = np.repeat(np.eye(size // width, dtype=np.float32), width, axis=1)
-    return np.pad(sums, ((0, 0), (0, size - sums.shape[1])))
+def _cells(x: Array) -> Array:
+    """Sums of cells; what is left over at the ends is left out."""
+    n, channels, height, width = x.shape
+    tall, wide = max(2, height // CELLS), max(2, width // CELLS)
+    rows, columns = height // tall, width // wide
+    sums = np.repeat(np.eye(columns, dtype=np.float32), wide, axis=0)
+    x = x[:, :, : rows * tall, : columns * wide].reshape(-1, columns * wide) @ sums
+    return x.reshape(n, channels, rows, tall, columns).sum(axis=3)
 
 
 def _likeness(x: Array) -> Array:
@@ -137,7 +140,10 @@ def _pairs(height: int, width: int) -> int:
 
 def _unit(x: Array) -> Array:
     """u of samples, each of length 1, shape (n, channels, rows, columns)."""
-    x = _blocks(x / np.maximum(np.abs(x).max(axis=(1, 2, 3), keepdims=True), np.float32(1e-37)))
+    size = np.maximum(x.max(axis=(1, 2, 3)), -x.min(axis=(1, 2, 3)))
+    if size.max() > HUGE or size.min() < 1 / HUGE:
+        x = x / np.maximum(size, np.float32(1e-37))[:, None, None, None]
+    x = _blocks(x)
     x = x - x.mean(axis=(2, 3), keepdims=True)
     result: Array = x / np.maximum(np.sqrt(np.einsum("nchw,nchw->n", x, x)), np.float32(1e-20))[:, None, None, None]
     return result
