@@ -61,6 +61,8 @@ STRIPES = 8.0
 NEIGHBOURS = 4
 EXPLAINED, ROUNDED = 0.5, 1e-3
 """What remains of a sample of 8 bits without noise is its rounding: a thousandth or less."""
+FEW = 0.34
+"""Samples that show nothing new are only left out where no more than this share of late does: small digits of one class are alike."""
 LEAST_NEW = 512
 RECENT = 16
 """Samples that "of late" means, besides those of the batch."""
@@ -199,6 +201,7 @@ class Content:
         """Forget what was seen: a checksum, ``NEIGHBOURS`` samples at half their size, and which of the last ``RECENT`` had structure."""
         self._last: int | None = None
         self._before: Array | None = None
+        self._news = collections.deque[bool](maxlen=RECENT)
         self._lately = collections.deque[bool](maxlen=RECENT)
 
     def __call__(self, x: Array) -> Array:
@@ -228,5 +231,9 @@ class Content:
             u = _unit(x[part])
             known = u[:0] if self._before is None else self._before
             u = np.concatenate([known, u])
-            result[part] &= _new(u, len(known))
+            new = _new(u, len(known))
+            news = [*self._news, *new.tolist()]
+            self._news.extend(new.tolist())
+            if sum(news) <= FEW * len(news):
+                result[part] &= new
             self._before = u[-NEIGHBOURS:].copy()
