@@ -109,7 +109,8 @@ def _cells(x: Array) -> Array:
     rows, columns = height // tall, width // wide
     sums = np.repeat(np.eye(columns, dtype=np.float32), wide, axis=0)
     x = x[:, :, : rows * tall, : columns * wide].reshape(-1, columns * wide) @ sums
-    return x.reshape(n, channels, rows, tall, columns).sum(axis=3)
+    result: Array = x.reshape(n, channels, rows, tall, columns).sum(axis=3)
+    return result
 
 
 def _likeness(x: Array) -> Array:
