@@ -17,7 +17,8 @@ numbers has z₁ and z₂ alone.
 Structure is not enough: a lens that is covered unevenly, a gradient and a still scene are smooth. So a sample is also compared with the
 two before it and the two after, or the nearest four that there are. With u the means of its 2×2 blocks less each channel's mean, and
 e what remains of u after least squares on theirs, it shows nothing new if Σ e² < ``EXPLAINED`` Σ u² and z of e is below ``CHANCE``, or if
-Σ e² < ``ROUNDED`` Σ u². Samples of one class differ by more. This is only asked of samples with ``LEAST_NEW`` pixels or more.
+Σ e² < ``ROUNDED`` Σ u². Samples of one class differ by more, and if more
+than ``FEW`` of those of late are new, all count as new. This is only asked of samples with ``LEAST_NEW`` pixels or more.
 
 A sample carries content if its structure is at least ``CHANCE``, four standard deviations, and it shows something new. What the base was
 trained on is content as well, whatever it looks like (a class "nothing there", letters of DNA): ``isoform compile`` records the
