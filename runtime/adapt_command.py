@@ -116,9 +116,10 @@ def run_adapt(arguments: argparse.Namespace) -> int:
             stopped = True
         signature, blank = adapter.signature, sum(call["blank"] for call in calls)
         refusal = None
-        if done and blank == done:
+        if 2 * blank > done:
+            few = "none" if blank == done else f"only {done - blank}"
             refusal = (
-                f"none of the {done} samples of {arguments.data} carries content: they are constant, pure noise or repeat one another; "
+                f"{few} of the {done} samples of {arguments.data} carries content: they are constant, pure noise or repeat one another; "
                 "nothing was written, give pictures or recordings of what is to be adapted to"
             )
         elif done and (reason := adapter.worse(x[order[:done]])) is not None:

@@ -321,7 +321,7 @@ class Runtime:
 
         Returns:
             The signature that the samples end with; the start itself if nothing was to be done. Also the start, with a warning in
-            the log of ``isoform.runtime``, if no sample carries content, or if the samples say that the result is worse than it.
+            the log of ``isoform.runtime``, if most samples carry no content, or if the samples say that the result is worse than it.
 
         Raises:
             InputError: If samples are malformed, as ``predict`` says, or there are none.
@@ -339,8 +339,9 @@ class Runtime:
             if progress is not None:
                 progress(min(first + 128, len(x)), len(x))
         blank = sum(record.blank for record in adapter.history)
-        if blank == len(x):
-            log.warning("adapt: none of %d samples carries content; the start is returned", len(x))
+        if 2 * blank > len(x):
+            few = "none" if blank == len(x) else f"only {len(x) - blank}"
+            log.warning("adapt: %s of %d samples carries content; the start is returned", few, len(x))
             return start
         if (reason := adapter.worse(x)) is not None:
             log.warning("adapt: %s leaves it worse than its start: %s; the start is returned", method, reason)

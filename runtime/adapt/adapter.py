@@ -1,7 +1,8 @@
 """A stream of unlabelled samples, one user's: predict, move the signature, and never be worse for it.
 
 Every update is a signature of its own, with its parent's digest, and every answer is what that signature gives: what was predicted
-can be computed again, and undone. Templates never change. Samples are not kept, but by the method that says so (``rotta``).
+can be computed again, and undone. Templates never change. Samples are not kept, but by the method that says so (``rotta``), and
+the last four at half their size, in memory, which the next are compared with (``Content``).
 
 What guards it, whatever the method:
 

@@ -1,6 +1,7 @@
 """Frames without content teach nothing, good ones do; classes are matched by name; what is worse than its start is not kept."""
 
 import dataclasses
+import io
 import logging
 import math
 
@@ -23,6 +24,13 @@ pytestmark = pytest.mark.trust
 SHAPE = (64, 1, 32, 32)
 
 
+def photographed(frame: np.ndarray, kind: str) -> np.ndarray:
+    """A frame as a file of a camera: 8 bits, PNG or JPEG, read again at 32×32."""
+    file = io.BytesIO()
+    Image.fromarray(np.clip(255 * frame, 0, 255).astype(np.uint8)).save(file, kind)
+    return resize(np.asarray(Image.open(file), dtype=np.float32)[None] / 255, 32, 32)
+
+
 def blanks() -> dict[str, np.ndarray]:
     """64 frames of every kind that tells nothing."""
     rng = np.random.default_rng(0)
@@ -33,6 +41,15 @@ def blanks() -> dict[str, np.ndarray]:
         "one grey level": np.round(rng.uniform(0, 0.7, SHAPE)) / 255, "hot pixels": rng.uniform(size=SHAPE) < 0.002,
         "resized noise": np.stack([resize(rng.uniform(size=(1, 100, 100)).astype(np.float32), 32, 32) for _ in range(64)]),
     }  # fmt: skip
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    turns = rng.uniform(0, 2 * np.pi, 64)
+    for kind, side, file in (("PNG of 28 pixels", 28, "PNG"), ("JPEG of 48", 48, "JPEG"), ("JPEG of 32", 32, "JPEG")):
+        frames[kind] = np.stack([photographed(rng.normal(0.02, 0.02, (side, side)), file) for _ in range(64)])
+    frames["vignette"] = np.stack(
+        [photographed(0.95 - 0.15 * (x * x + y * y) + rng.normal(0, 0.02, (64, 64)), "JPEG") for _ in range(64)]
+    )
+    frames["gradients"] = np.stack([photographed(0.5 + 0.2 * (np.cos(a) * x + np.sin(a) * y), "PNG") for a in turns])
+    frames["rows"] = np.broadcast_to(rng.uniform(size=(64, 1, 32, 1)), SHAPE)
     return {kind: np.ascontiguousarray(x, dtype=np.float32) for kind, x in frames.items()}
 
 
@@ -53,8 +70,8 @@ def source(runtime) -> Source:
 
 @pytest.mark.parametrize("kind", blanks())
 def test_a_blank_frame_has_no_content(kind, source) -> None:
-    """Constant frames, noise of any strength, also clipped, rounded or resized: at most a few are mistaken, by chance."""
-    assert Content(source.structure, pixels=1024)(blanks()[kind]).mean() <= (0.1 if kind == "resized noise" else 0.02)
+    """Constant frames, noise of any strength, also clipped, rounded, resized or stored, vignettes, gradients, stripes: but for a few, by chance."""
+    assert Content(source.structure, pixels=1024)(blanks()[kind]).mean() <= (0.1 if kind == "vignette" else 0.02)
 
 
 def test_good_samples_have_content(data, source) -> None:
@@ -97,7 +114,7 @@ def test_what_the_base_was_trained_on_is_content() -> None:
     assert np.allclose(structure(noise[..., :1]), structure(noise[..., :1].transpose(0, 1, 3, 2)), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["black", "white", "uniform", "sensor noise on black"])
+@pytest.mark.parametrize("kind", ["black", "white", "uniform", "sensor noise on black", "JPEG of 32", "rows"])
 def test_blank_frames_do_no_harm(kind, runtime, data) -> None:
     """After 64 of them, one at a time, the signature is the start's, and the next samples are as right as by the base."""
     (x, labels), base = data, runtime.signature("plain")
@@ -215,6 +232,12 @@ def test_adapt_returns_its_start_rather_than_worse(runtime, data, caplog) -> Non
     with caplog.at_level(logging.WARNING, logger=start):
         assert runtime.adapt(np.zeros((20, 1, 32, 32), dtype=np.float32), base).digest == base.digest
         assert "none of 20 samples carries content" in caplog.text
+        caplog.clear()
+        for kind in ("JPEG of 48", "PNG of 28 pixels", "vignette", "gradients", "rows"):
+            x = np.concatenate([blanks()[kind][:20], data[0][:4]])
+            assert runtime.adapt(x, base).digest == base.digest, kind
+            assert "of 24 samples carries content" in caplog.text
+            caplog.clear()
         assert runtime.adapt(data[0][:129], base, method="batch").digest == base.digest
         assert "its BN statistics describe the samples worse" in caplog.text
         caplog.clear()
