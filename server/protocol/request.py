@@ -35,7 +35,7 @@ from isoform.server.protocol.tensors import (
     samples_from_bytes,
 )
 
-__all__ = ["InferRequest", "Wanted", "check_shapes", "decode_examples", "decode_request", "read_json"]
+__all__ = ["ID_CHARACTERS", "InferRequest", "Wanted", "check_shapes", "decode_examples", "decode_request", "read_json"]
 
 ID_CHARACTERS = 1 << 17
 """Longest ``id``, which is echoed."""

@@ -86,16 +86,20 @@ def test_queries_and_other_bodies(keeper) -> None:
         (f"{alice}/rollback?revision=1", {"revision": 1}, "the query names 'revision', but none was expected"),
         ("/v2/repository/models/plain/unload", {"parameters": {"seconds": 9}}, "'seconds' came"), ("/v2/repository/index", {"redy": True}, "'redy' came"),
         ("/v2/repository/models/plain/load", {"config": "{}"}, "'config' came"),
-        ("/v2/repository/models/plain/load", {"parameters": []}, "an object was expected"), ("/v2/repository/models/plain/load", {"parameters": {"a": None, "b": 1}}, "none were"),
-        ("/v2/repository/models/plain/load?parameters=x", {}, "the query names 'parameters'"), ("/v2/repository/models/plain/unload?force=1", {}, "the query names"),
-        ("/v2/repository/index?ready=true", {}, "the query names 'ready', but none was expected"), (f"{alice}/adapt?method=auto&method=tent", body(), "'method' 2 times"),
+        ("/v2/repository/models/plain/load", {"parameters": []}, "an object was expected"),
+        ("/v2/repository/models/plain/load", {"parameters": {"a": None, "b": 1}}, "none were"),
+        ("/v2/repository/models/plain/load?parameters=x", {}, "the query names 'parameters'"),
+        ("/v2/repository/models/plain/unload?force=1", {}, "the query names 'force'"),
+        ("/v2/repository/index?ready=true", {}, "the query names 'ready', but none was expected"),
+        (f"{alice}/adapt?method=auto&method=tent", body(), "the query names 'method' 2 times"),
     ):  # fmt: skip
         answer = keeper.post(path, json=sent)
         assert (answer.status_code, said in answer.json["error"]) == (400, True), (path, answer.json)
     for method, path in (("DELETE", f"{alice}?revision=3"), ("PUT", f"{alice}?dry=1"), ("GET", "/v1/models/plain/templates?user=alice"),
                          ("GET", "/v1/models/plain/signatures?offset=3"), ("GET", f"{alice}/revisions?befor=3"), ("GET", "/v1/events?after=3"),
-                         ("GET", f"{alice}?revision=7"), ("GET", f"{alice}/jobs?limit=1&state=done"), ("GET", f"/v1/jobs/{'0' * 32}?wait=1"), ("DELETE", f"/v1/jobs/{'0' * 32}?a"),
-                         ("GET", "/v2/models/stats?task=plain"), ("GET", "/v2/models/plain/stats?x=1"), ("GET", "/v2/models/plain?version=1"), ("GET", "/v2?x="),
+                         ("GET", f"{alice}?revision=7"), ("GET", f"{alice}/jobs?limit=1&state=done"), ("GET", "/v1/jobs/0?wait=1"),
+                         ("DELETE", "/v1/jobs/0?now"), ("GET", "/v2/models/stats?task=plain"), ("GET", "/v2/models/plain/stats?x=1"), ("GET", "/v2?x="),
+                         ("GET", "/v2/models/plain?version=1"),
                          ("GET", "/metrics?name[]=x"), ("GET", "/openapi.json?version=3"), ("GET", "/v2/models/plain/ready?version=2"),
                          ("GET", f"{alice}/revisions?limit=1&limit=5"), ("GET", f"{alice}/file?revision=1&revision=1")):  # fmt: skip
         answer = keeper.open(path, method=method)
