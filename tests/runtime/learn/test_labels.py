@@ -1,5 +1,7 @@
 """Labels: texts are names, whole numbers are indices, and what could be both is refused wherever it comes in."""
 
+import time
+
 import numpy as np
 import pytest
 from support import ROOT
@@ -72,3 +74,14 @@ def test_whole_numbers_of_a_file(tmp_path, capsys, verb) -> None:
     shown = capsys.readouterr().err
     assert "data.npz: labels are whole numbers, and" in shown
     assert "give the names of the classes, as texts" in shown
+
+
+@pytest.mark.trust
+def test_a_long_wrong_label_is_refused_soon() -> None:
+    """A label of 400,000 characters among thousands of classes: compared once, not once for each class, and quoted in part."""
+    names, began = [f"class {number}" for number in range(5000)], time.monotonic()
+    with pytest.raises(InputError) as refused:
+        label_indices(["e\u0301" * 200_000, "class 1"], names, samples=2)
+    assert time.monotonic() - began < 5
+    assert "é" * 41 not in str(refused.value)
+    assert "e\u0301" * 41 not in str(refused.value)
