@@ -36,7 +36,6 @@ from bench.unbounded import JOBS, Ask, asks, flask_asks, many_classes
 
 from isoform.runtime.bundle import Bundle
 from isoform.server.access.keys import Keys
-from isoform.server.opening import store_url
 from isoform.server.store.store import Store
 
 AIMS = {"peak_resident_bytes": 400e6, "slowest_health_seconds": 1.0}
@@ -92,16 +91,15 @@ def _arguments() -> argparse.Namespace:
 
 def _ours(bundle: Bundle, folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     task = next(iter(bundle.signatures))
-    url = store_url(str(folder / "signatures.db"))
-    assert url is not None
-    with Store(url) as store:
+    file = folder / "signatures.db"
+    with Store(file) as store:
         keys = {
             "writer": Keys(store).add("writer", ["write:alice"]),
             "metrics": Keys(store).add("metrics", ["metrics"]),
         }
         first = many_classes(bundle, task)
         store.append(task, "alice", digest=first.digest, data=first.encode(), action="put", actor="setup")
-    with served(arguments.bundle, url, folder / "log") as server:
+    with served(arguments.bundle, str(file), folder / "log") as server:
         found = sent(
             (server.host, server.port), asks(bundle, task), keys, health="/v2/health/live", seconds=arguments.seconds,
             clients=arguments.clients, processes=server.workers,

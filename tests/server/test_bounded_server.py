@@ -13,7 +13,6 @@ from bounds import AIMS, sent
 
 from isoform.runtime.bundle import Bundle
 from isoform.server.access.keys import Keys
-from isoform.server.opening import store_url
 from isoform.server.store.store import Store
 
 pytestmark = pytest.mark.trust
@@ -27,17 +26,15 @@ PATIENCE_SECONDS = 1.0
 def guarded(compiled, tmp_path_factory):
     """A server at default settings, its keys, and the path of what it says."""
     folder = tmp_path_factory.mktemp("bounds")
-    url = store_url(str(folder / "s.db"))
-    assert url is not None
     bundle = Bundle.load(compiled)
-    with Store(url) as store:
+    with Store(folder / "s.db") as store:
         keys = {
             "writer": Keys(store).add("writer", ["write:alice"]),
             "metrics": Keys(store).add("metrics", ["metrics"]),
         }
         first = many_classes(bundle, "plain")
         store.append("plain", "alice", digest=first.digest, data=first.encode(), action="put", actor="setup")
-    with served(compiled, url, folder / "log") as server:
+    with served(compiled, str(folder / "s.db"), folder / "log") as server:
         yield server, keys
         jobs = urllib.request.Request(f"http://{server.host}:{server.port}{ALICE}", method="DELETE")
         jobs.add_header("Authorization", f"Bearer {keys['writer']}")

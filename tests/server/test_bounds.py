@@ -25,7 +25,7 @@ from isoform.server.settings import Settings
 from isoform.server.state import service_of
 
 pytestmark = pytest.mark.trust
-GZIP = {"Content-Encoding": "gzip"}
+GZIP = {"Content-Encoding": "gzip", "Content-Type": "application/octet-stream"}
 ALICE = "/v1/models/plain/signatures/alice"
 ADAPT = f"{ALICE}/adapt"
 
@@ -170,7 +170,7 @@ def test_a_job_keeps_its_samples_and_not_the_body_around_them(keeper, runtime, m
     jobs = []
     tracemalloc.start()
     for _ in range(5):
-        answer, _ = keeper.post(ADAPT, data=padded, headers={HEAD: str(size + (1 << 20))}), gc.collect()
+        answer, _ = keeper.post(ADAPT, data=padded, headers={**headers, HEAD: str(size + (1 << 20))}), gc.collect()
         jobs.append(answer.json["id"])
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
@@ -232,7 +232,7 @@ def labelled(x, indices) -> tuple[bytes, dict]:
         )
     ]
     head = json.dumps({"inputs": inputs}).encode()
-    return head + numbers + labels, {HEAD: str(len(head))}
+    return head + numbers + labels, {HEAD: str(len(head)), "Content-Type": "application/octet-stream"}
 
 
 def test_as_many_samples_as_are_allowed(runtime) -> None:

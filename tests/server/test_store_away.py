@@ -61,7 +61,11 @@ def check_all_refused(client, file, **options) -> None:
         ("GET", "/v1/models/plain/signatures", None), ("GET", f"/v1/jobs/{'0' * 32}", None), ("DELETE", f"/v1/jobs/{'0' * 32}", None),
         ("GET", "/v1/events", None), ("POST", "/v2/repository/models/edges/unload", None), ("GET", "/v1/models/plain/templates?signature=alice", None),
     ):  # fmt: skip
-        check_refused(client.open(path, method=method, data=data, **options))
+        check_refused(
+            client.open(
+                path, method=method, data=data, content_type="application/json" if method == "POST" else None, **options
+            )
+        )
 
 
 @pytest.fixture(scope="module")
