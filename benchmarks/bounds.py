@@ -9,7 +9,8 @@ them one client asks every tenth of a second whether the server lives. Two figur
     peak_resident_bytes      of the process that needed most, as Linux counts it (``VmHWM``)       <= 400 MB
     slowest_health_seconds   from asking to the answer                                               <= 1
 
-The exit status is 1 where an aim is missed, or an answer is a 5xx other than 503. Linux.
+The exit status is 1 where an aim is missed, a question whether the server lives is not answered, an answer is a 5xx other than 503, or a
+kind of job was never taken in (202). Linux.
 """
 
 from __future__ import annotations
@@ -31,11 +32,10 @@ from bench.harness import machine, parser, print_table, write_json
 from bench.http_servers import start_flask, wait_until_ready
 from bench.networks import complete_file
 from bench.served import served
-from bench.unbounded import Ask, asks, flask_asks, many_classes
+from bench.unbounded import JOBS, Ask, asks, flask_asks, many_classes
 
 from isoform.runtime.bundle import Bundle
 from isoform.server.access.keys import Keys
-from isoform.server.opening import store_url
 from isoform.server.store.store import Store
 
 AIMS = {"peak_resident_bytes": 400e6, "slowest_health_seconds": 1.0}
@@ -71,8 +71,11 @@ def main() -> int:
     figures |= {f"flask.{key}": value for key, value in floor.items()}
     _show(figures)
     write_json(arguments.json, figures)
+    missing = [kind for kind, counts in ours["statuses"].items() if kind.startswith(JOBS) and not counts.get(202)]
     failed = [status for counts in ours["statuses"].values() for status in counts if status >= 500 and status != 503]
-    return int(bool(failed) or any(ours[name] > aim for name, aim in AIMS.items()))
+    return int(
+        bool(failed or missing or ours["unanswered_health"]) or any(ours[name] > aim for name, aim in AIMS.items())
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -88,16 +91,15 @@ def _arguments() -> argparse.Namespace:
 
 def _ours(bundle: Bundle, folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     task = next(iter(bundle.signatures))
-    url = store_url(str(folder / "signatures.db"))
-    assert url is not None
-    with Store(url) as store:
+    file = folder / "signatures.db"
+    with Store(file) as store:
         keys = {
             "writer": Keys(store).add("writer", ["write:alice"]),
             "metrics": Keys(store).add("metrics", ["metrics"]),
         }
         first = many_classes(bundle, task)
         store.append(task, "alice", digest=first.digest, data=first.encode(), action="put", actor="setup")
-    with served(arguments.bundle, url, folder / "log") as server:
+    with served(arguments.bundle, str(file), folder / "log") as server:
         found = sent(
             (server.host, server.port), asks(bundle, task), keys, health="/v2/health/live", seconds=arguments.seconds,
             clients=arguments.clients, processes=server.workers,
@@ -128,7 +130,7 @@ def sent(
     address: tuple[str, int], kinds: Mapping[str, Ask], keys: Mapping[str, str], *, health: str, seconds: float, clients: int,
     processes: Callable[[], list[int]],
 ) -> dict[str, object]:  # fmt: skip
-    """Send all kinds for a while, and see how large the processes become and how soon they say that they live.
+    """Send every kind once, then all of them for a while, and see how large the processes become and how soon they say that they live.
 
     Args:
         address: Host and port.
@@ -143,6 +145,8 @@ def sent(
     threads = [threading.Thread(target=_client, args=(address, kinds, keys, seen, over, n)) for n in range(clients)]
     threads.append(threading.Thread(target=_watch, args=(address, health, seen, over)))
     peaks = dict[int, int]()
+    for kind, asked in kinds.items():  # alone, so that none is refused because of the others
+        _ask(address, kind, asked, keys, seen)
     for thread in threads:
         thread.start()
     until = time.monotonic() + seconds
@@ -167,21 +171,24 @@ def _client(
     rng, names = random.Random(seed), [*kinds]
     while not over.is_set():
         kind = rng.choice(names)
-        asked = kinds[kind]
-        headers = {**asked.headers, **({"Authorization": f"Bearer {keys[asked.who]}"} if asked.who in keys else {})}
-        connection = http.client.HTTPConnection(*address, timeout=ANSWER_SECONDS)
-        status = 0
-        try:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a refusal may come before all is sent
-                connection.request(asked.method, asked.path, asked.body, headers)
-            answer = connection.getresponse()
-            seen.longest_answer = max(seen.longest_answer, len(answer.read()))
-            status = answer.status
-        except (OSError, http.client.HTTPException):
-            pass  # a refused body may not be read to its end
-        finally:
-            connection.close()
-        seen.statuses[kind][status] += 1
+        _ask(address, kind, kinds[kind], keys, seen)
+
+
+def _ask(address: tuple[str, int], kind: str, asked: Ask, keys: Mapping[str, str], seen: Seen) -> None:
+    headers = {**asked.headers, **({"Authorization": f"Bearer {keys[asked.who]}"} if asked.who in keys else {})}
+    connection = http.client.HTTPConnection(*address, timeout=ANSWER_SECONDS)
+    status = 0
+    try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a refusal may come before all is sent
+            connection.request(asked.method, asked.path, asked.body, headers)
+        answer = connection.getresponse()
+        seen.longest_answer = max(seen.longest_answer, len(answer.read()))
+        status = answer.status
+    except (OSError, http.client.HTTPException):
+        pass  # a refused body may not be read to its end
+    finally:
+        connection.close()
+    seen.statuses[kind][status] += 1
 
 
 def _watch(address: tuple[str, int], health: str, seen: Seen, over: threading.Event) -> None:
@@ -208,7 +215,13 @@ def _bytes(number: int, name: str) -> int:
 
 
 def _show(figures: Mapping[str, object]) -> None:
-    names = ["peak_resident_bytes", "resident_bytes_at_the_end", "slowest_health_seconds", "longest_answer_bytes"]
+    names = [
+        "peak_resident_bytes",
+        "resident_bytes_at_the_end",
+        "slowest_health_seconds",
+        "unanswered_health",
+        "longest_answer_bytes",
+    ]
     rows = [[name, f"{figures[name]:,.4g}", f"{figures[f'flask.{name}']:,.4g}", f"{AIMS[name]:g}" if name in AIMS else ""] for name in names]  # fmt: skip
     title = f"{figures['clients']} clients, {figures['seconds']:g} s, {figures['machine']}, {figures['date']}"
     print_table(title, ["figure", "isoform", "Flask alone", "aim"], rows)

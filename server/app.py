@@ -35,6 +35,7 @@ from isoform.server.front import Front
 from isoform.server.monitoring import name_routes
 from isoform.server.page import routes as page
 from isoform.server.problems import answer_with_json
+from isoform.server.query import check_queries
 from isoform.server.settings import Settings
 from isoform.server.state import Service, attach_service
 from isoform.server.store.store import Store
@@ -68,6 +69,7 @@ def create_app(
     app.url_map.merge_slashes = False  # two slashes are another path, not an answer in HTML that says where to go
     app.json.sort_keys = False  # type: ignore[attr-defined]
     name_routes(app)
+    check_queries(app)
     service = Service(runtime, store, settings, admission or Admission(settings.queue_requests), draining or Draining())
     attach_service(app, service)
     for part in (health, repository, monitoring, signatures, learning, templates, audit, openapi, page):

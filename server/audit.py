@@ -11,7 +11,7 @@ from typing import Any
 from flask import Blueprint
 
 from isoform.server.access.guard import require_admin
-from isoform.server.query import LAST, PAGE_LIMIT, check_query, number
+from isoform.server.query import LAST, PAGE_LIMIT, number
 from isoform.server.state import get_service
 from isoform.server.store.audit import happened
 from isoform.server.store.store import moment
@@ -25,7 +25,6 @@ blueprint = Blueprint("audit", __name__, url_prefix="/v1/events")
 def listed() -> dict[str, Any]:
     """Events; ``next`` is what to ask for ``before``, null at the end."""
     require_admin()
-    check_query("before", "limit")
     service = get_service()
     limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
     found = happened(service.users.store, before=number("before", 0, 1, LAST) or None, limit=limit + 1)

@@ -28,8 +28,7 @@ def live() -> dict[str, bool]:
 def ready() -> tuple[Response, int, dict[str, str]]:
     """Every task can be asked, the store answers, and the server is not about to stop; else 503."""
     service = get_service()
-    is_ready = not service.draining.begun and not service.tasks.unloaded
-    is_ready = is_ready and (not service.users.keeps or service.users.store.ready())
+    is_ready = not service.draining.begun and service.readiness.ask()
     return jsonify(ready=is_ready), 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"}
 
 

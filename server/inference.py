@@ -20,7 +20,7 @@ from isoform.server.body import compressed, read_body
 from isoform.server.memory import Share
 from isoform.server.problems import BusyError, DeadlineError, NotFoundError, TooLargeError
 from isoform.server.protocol.metadata import VERSION
-from isoform.server.protocol.request import decode_request
+from isoform.server.protocol.request import check_shapes, decode_request
 from isoform.server.protocol.response import answer_bytes, encode_response
 from isoform.server.record import Record
 from isoform.server.state import Service
@@ -91,7 +91,9 @@ def _answer(
     runtime, settings, (task, version) = service.runtime, service.settings, model
     body = read_body(environ, limit=settings.max_body_bytes, share=share)
     asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes(environ), bounds=share)
-    del body  # what was sent as bytes the samples hold
+    # Samples that were sent as bytes are a view of the body, and keep all of it; those of JSON are an array of their own.
+    size_of_samples = max(len(body), asked.samples.nbytes)
+    del body
     if asked.model[0] not in (None, task) or asked.model[1] not in (None, "", version):
         raise InputError("$.model_name and $.model_version: those of the path were expected, or none, but others came")
     decoded = time.perf_counter()
@@ -101,13 +103,14 @@ def _answer(
     record.task, record.signature, record.revision, record.digest = task, name, whose.revision, whose.signature.digest
     own, ours = asked.timeout_seconds or np.inf, settings.deadline_seconds or np.inf
     labels = runtime.labels(whose.signature)
+    check_shapes(asked, len(labels))
     size = answer_bytes(asked, labels)
     if size > settings.max_answer_bytes:
         raise TooLargeError(
             f"the answer for {len(asked.samples):,} samples of {len(labels):,} classes takes up to {size:,} bytes, but at most "
             f"{settings.max_answer_bytes:,} are sent; send fewer samples, or ask for fewer outputs, or binary ones"
         )
-    share.hold(asked.samples.nbytes + 4 * size)  # logits, what they become, and copies of it on the way to the socket
+    share.hold(size_of_samples + 4 * size)  # logits, what they become, and copies of it on the way to the socket
     found = time.perf_counter()
     try:
         logits = service.batching.predict(asked.samples, whose.signature, until=arrived + min(own, ours))

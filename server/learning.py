@@ -17,6 +17,7 @@ import re
 import time
 from typing import Any
 
+import numpy as np
 from flask import Blueprint, Response, jsonify, request
 
 from isoform.runtime.adapt.methods import METHODS
@@ -28,9 +29,8 @@ from isoform.runtime.spec import Array
 from isoform.server.access.guard import actor, caller_id, may_write
 from isoform.server.body import read_body
 from isoform.server.inference import json_bytes
-from isoform.server.problems import BusyError, NotFoundError, PreconditionError
+from isoform.server.problems import BusyError, NotFoundError, PreconditionError, TooLargeError
 from isoform.server.protocol.request import decode_examples
-from isoform.server.query import check_query
 from isoform.server.signatures import check_user, expected_revision
 from isoform.server.state import get_service
 from isoform.server.store.ledger import Job
@@ -57,12 +57,11 @@ def personalize(task: str, user: str) -> Response:
     """
     runtime = get_service().runtime
     check_user(task, user)
-    check_query("parts")
     parts = tuple(request.args.get("parts", ",".join(PARTS)).split(","))
     if not set(parts) <= set(PARTS) or len(set(parts)) != len(parts):
         raise UsageError(f"parts is {request.args['parts'][:80]!r}, but some of {','.join(PARTS)} were expected")
-    x, labels = _examples(labelled=True)
-    start, expect = _start(task, user)
+    x, labels = _examples(task, user, labelled=True)
+    start, expect = _start(task, user, samples=len(x))
     label_indices(labels, runtime.labels(start), samples=len(x))  # what is wrong with them is said now
 
     def learn(progress: Progress) -> tuple[Signature, str]:
@@ -85,12 +84,11 @@ def adapt(task: str, user: str) -> Response:
     """
     runtime = get_service().runtime
     check_user(task, user)
-    check_query("method")
     method = request.args.get("method", "auto")
     if method not in METHODS:
         raise UsageError(f"the method is {method[:80]!r}, but one of {', '.join(METHODS)} was expected")
-    x, _ = _examples(labelled=False)
-    start, expect = _start(task, user)
+    x, _ = _examples(task, user, labelled=False)
+    start, expect = _start(task, user, samples=len(x))
     if len(x) == 0:
         raise InputError("$.inputs[0]: there are no samples, but one at least was expected")
 
@@ -125,7 +123,7 @@ def cancel(identity: str) -> dict[str, Any]:
     return _description(_find(identity))
 
 
-def _examples(*, labelled: bool) -> tuple[Array, list[str] | list[int]]:
+def _examples(task: str, user: str, *, labelled: bool) -> tuple[Array, list[str] | list[int]]:
     """This request's samples, as every engine needs them, and their labels."""
     service = get_service()
     shape = service.runtime.bundle.spec.input_shape
@@ -134,19 +132,29 @@ def _examples(*, labelled: bool) -> tuple[Array, list[str] | list[int]]:
         samples, labels = decode_examples(
             body, shape=shape, json_bytes=json_bytes(request.environ), labelled=labelled, bounds=share
         )
-        samples = service.runtime.checked(samples)
-    service.memory.keep(samples)  # for as long as the job has them
+        # A view of the body would keep all of the body for as long as the job has it.
+        samples = np.array(service.runtime.checked(samples))
+    service.memory.keep(samples, caller_id() or f"{task}/{user}")
     return samples, labels
 
 
-def _start(task: str, user: str) -> tuple[Signature, int]:
-    """What learning begins from, and the revision that this is; 0 for the task's base signature."""
+def _start(task: str, user: str, *, samples: int) -> tuple[Signature, int]:
+    """What learning begins from, and the revision that this is; 0 for the task's base signature.
+
+    Raises:
+        TooLargeError: If its logits for so many samples take over half of what those of an answer may: learning has ten arrays of that size.
+    """
     service = get_service()
     newest = service.users.store.newest(task, user)
     expected_revision(newest)
-    if newest is None:
-        return service.runtime.signature(task), 0
-    return service.users.signature(newest), newest.revision
+    start = service.runtime.signature(task) if newest is None else service.users.signature(newest)
+    classes, most = len(service.runtime.labels(start)), service.settings.max_answer_bytes // 2
+    if 4 * samples * classes > most:
+        raise TooLargeError(
+            f"the logits of {samples:,} samples of {classes:,} classes take {4 * samples * classes:,} bytes, but those of a job "
+            f"may take {most:,}; send fewer samples"
+        )
+    return start, 0 if newest is None else newest.revision
 
 
 def _submitted(task: str, user: str, action: str, start: Signature, expect: int, learn: Learn) -> Response:

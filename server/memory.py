@@ -5,11 +5,13 @@ request that needs more than the whole budget is refused for good (413), one tha
 ``Retry-After``). Up to ``FREE_BYTES`` a request is short and takes nothing, so that short ones pass while long ones fill the budget; and
 long ones may occupy some of the threads only, so that there is one for a short request.
 
-Samples of jobs stay in memory while the job waits and runs. They have at most half of the budget, until their array is freed.
+Samples of jobs stay in memory while the job waits and runs. They have at most half of the budget, until their array is freed; those of
+one caller a quarter of that, or one job, so that nobody's samples keep out everybody else's jobs.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import threading
@@ -18,11 +20,14 @@ from types import TracebackType
 from typing import Self
 
 from isoform.runtime.spec import Array
-from isoform.server.problems import BusyError, TooLargeError
+from isoform.server.problems import BusyError, TooLargeError, TooManyError
 
 __all__ = ["FREE_BYTES", "Memory", "Share", "give_back_freed_memory", "json_memory"]
 
 FREE_BYTES = 4 << 20
+CALLERS = 4
+"""A caller may hold so small a part of what samples of jobs may."""
+RETRY_SECONDS = 5.0
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """glibc's numbers for what ``mallopt`` sets, from malloc.h."""
 LARGE_BLOCK, HEAPS = 256 << 10, 2
@@ -41,7 +46,9 @@ class Memory:
 
     def __init__(self, limit: int, *, samples: int, long_requests: int) -> None:
         self.limit, self.samples, self._longest = limit, samples, long_requests
-        self._used = self._kept = self._long = 0
+        self._used = self._long = 0
+        self._kept = collections.Counter[str]()
+        """Caller → bytes of samples of its jobs."""
         # An array is freed wherever Python likes, also in a thread that holds the lock: so it may be taken twice.
         self._lock = threading.RLock()
 
@@ -54,22 +61,33 @@ class Memory:
         """What one request holds: a context manager, at whose end it holds nothing."""
         return Share(self)
 
-    def keep(self, samples: Array) -> None:
+    def keep(self, samples: Array, caller: str) -> None:
         """Count a job's samples until their array is freed.
+
+        Args:
+            samples: The array, which owns its numbers: a view would keep what it is a view of.
+            caller: Whose job it is.
 
         Raises:
             TooLargeError: If no job may hold so much.
-            BusyError: If other jobs hold too much.
+            TooManyError: If other jobs of that caller hold too much.
+            BusyError: If jobs of others do.
         """
         size, most = samples.nbytes, self.limit // 2
         if size > most:
             raise TooLargeError(f"the samples take {size:,} bytes, but those of jobs may take {most:,}; send fewer")
         with self._lock:
-            if self._kept + size > most:
-                raise BusyError(f"samples of jobs that wait take {self._kept:,} of {most:,} bytes; try again later")
+            own, kept = self._kept[caller], self._kept.total()
+            if own and own + size > most // CALLERS:
+                raise TooManyError(
+                    f"samples of this caller's jobs take {own:,} of {most // CALLERS:,} bytes; try again later",
+                    seconds=RETRY_SECONDS,
+                )
+            if kept + size > most:
+                raise BusyError(f"samples of jobs that wait take {kept:,} of {most:,} bytes; try again later")
             self.move(size)
-            self._kept += size
-        weakref.finalize(samples, self._forget, size).atexit = False
+            self._kept[caller] += size
+        weakref.finalize(samples, self._forget, size, caller).atexit = False
 
     def move(self, change: int, *, requests: int = 0) -> None:
         """Hold so many bytes more, or less, for that many long requests more. Raises ``BusyError`` if others hold too many."""
@@ -81,10 +99,12 @@ class Memory:
             self._used += change
             self._long += requests
 
-    def _forget(self, size: int) -> None:
+    def _forget(self, size: int, caller: str) -> None:
         with self._lock:
             self._used -= size
-            self._kept -= size
+            self._kept[caller] -= size
+            if not self._kept[caller]:
+                del self._kept[caller]
 
 
 class Share:

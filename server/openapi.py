@@ -16,6 +16,7 @@ from isoform.runtime.adapt.methods import METHODS
 from isoform.runtime.spec import NetworkSpec
 from isoform.server.page.routes import FILES
 from isoform.server.protocol.metadata import INPUT, LABEL, OUTPUTS, VERSION
+from isoform.server.protocol.request import ID_CHARACTERS
 from isoform.server.state import get_service
 
 __all__ = ["blueprint", "document"]
@@ -28,6 +29,12 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}
 MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+NO_KEY: Schema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": False,
+    "description": "Refused: what is sent again is done again.",
+}
 
 
 @blueprint.get("/openapi.json")
@@ -125,7 +132,9 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
                 more=writes,
                 also={201: _ref("Revision")},
             ),
-            "delete": _does("Delete every revision, and cancel open jobs", None, more=writes[:2], status=204),
+            "delete": _does(
+                "Delete every revision, and cancel open jobs", None, more=[*writes[:2], NO_KEY], status=204
+            ),
         },
         f"{one}/file": {
             "parameters": [task, user],
@@ -157,7 +166,7 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
     for verb, body in (("personalize", "LabelledSamples"), ("adapt", "Samples")):
         query: Schema = {"parts": learns["parts"]} if verb == "personalize" else {"method": learns["method"]}
         does = _does(f"{verb.capitalize()}: a job", _ref("Job"), body=_ref(body), binary=True, query=query, also={202: _ref("Job")},
-                     more=[_header("If-Match"), _header("Prefer")])  # fmt: skip
+                     more=[*writes[:2], _header("Prefer"), NO_KEY])  # fmt: skip
         paths[f"{one}/{verb}"] = {"parameters": [task, user], "post": does}
     for place, parameters in (("/v2/models/{task}", [task]), ("/v2/models/{task}/versions/{version}", [task, version])):
         for rest, does in (
@@ -207,8 +216,16 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
         "binary_data_output": {"type": "boolean"},
     }
     flag = _closed({"binary_data": {"type": "boolean"}})
+    identity: Schema = {"type": "string", "maxLength": ID_CHARACTERS}
+    ignored = _closed({"binary_data_output": {}})
+    both: Schema = {"oneOf": [_list_of(image, label), _list_of(label, image)]}
     wanted = _closed(
-        {"name": {"enum": list(OUTPUTS)}, "datatype": TEXT, "shape": {"type": "array"}, "parameters": flag},
+        {
+            "name": {"enum": list(OUTPUTS)},
+            "datatype": {"enum": sorted(set(OUTPUTS.values()))},
+            "shape": {"type": "array"},
+            "parameters": flag,
+        },
         required=("name",),
     )
     revision = {
@@ -233,12 +250,12 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
         "Statistics": _object({"model_stats": {"type": "array", "items": {"type": "object"}}}),
         "Entry": _object({"name": TEXT, "version": TEXT, "state": {"enum": ["READY", "UNAVAILABLE"]}, "reason": TEXT}),
         "IndexRequest": _closed({"ready": {"type": "boolean"}}),
-        "InferRequest": _closed({"id": TEXT, "parameters": _closed(asked), "inputs": _list_of(image), "outputs": {"type": "array", "items": wanted},
+        "InferRequest": _closed({"id": identity, "parameters": _closed(asked), "inputs": _list_of(image), "outputs": {"type": "array", "items": wanted},
                                  "model_name": TEXT, "model_version": TEXT}, required=("inputs",)),
         "InferAnswer": _object({"model_name": TEXT, "model_version": TEXT, "id": TEXT, "parameters": {"type": "object"}, "outputs": {"type": "array"}},
                                optional=("id",)),
-        "Samples": _closed({"id": TEXT, "inputs": _list_of(image)}, required=("inputs",)),
-        "LabelledSamples": _closed({"id": TEXT, "inputs": _list_of(image, label)}, required=("inputs",)),
+        "Samples": _closed({"id": identity, "inputs": _list_of(image), "parameters": ignored}, required=("inputs",)),
+        "LabelledSamples": _closed({"id": identity, "inputs": both, "parameters": ignored}, required=("inputs",)),
         "Revision": _object(revision),
         "Users": _object({"signatures": {"type": "array", "items": _ref("Revision")}, "next": MAYBE_TEXT}),
         "History": _object({"revisions": {"type": "array", "items": _ref("Revision")}, "next": {"type": ["integer", "null"]}}),

@@ -6,12 +6,13 @@ Errors of isoform become status codes; every body is ``{"error": text}``:
     UnknownCallerError                       401      ForbiddenError    403
     ConflictError                            409      PreconditionError 412
     TooManyError                             429      DeadlineError     408
-    TooLargeError                            413      MemoryError       503
+    TooLargeError                            413      MemoryError       503, and OSError where no file descriptor is left
     StoreError, BusyError                    503      anything else     500, and the text stays in the log
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import re
@@ -99,6 +100,9 @@ def refusal(problem: Exception) -> tuple[Answer, str]:
     if isinstance(problem, MemoryError) or (isinstance(problem, EngineError) and _NO_MEMORY.search(str(problem))):
         log.error("a request found too little memory: %s", str(problem) or type(problem).__name__)
         problem = BusyError("there was not enough memory for the request; send fewer samples at a time, or try again")
+    if isinstance(problem, OSError) and problem.errno in (errno.EMFILE, errno.ENFILE):
+        log.error("a request found no free file descriptor: %s", problem)
+        problem = BusyError("too many files and connections are open; try again")
     if isinstance(problem, HTTPException):
         allow = tuple((name, value) for name, value in problem.get_headers() if name == "Allow")
         text = problem.description or problem.name

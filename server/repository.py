@@ -49,10 +49,11 @@ def load(task: str) -> dict[str, Any]:
     """Let a task answer. Raises ``InputError`` if files or a configuration come with it."""
     require_admin()
     check_members(wanted := read_object(), ("parameters",))
-    if wanted.get("parameters"):
+    if isinstance(wanted.get("parameters"), dict) and wanted["parameters"]:
         raise InputError(
             f"$.parameters: none were expected; a user's signature is put to /v1/models/{task}/signatures/NAME"
         )
+    parameters_of(wanted, "$", ())
     get_service().tasks.set_loaded(task, loaded=True, actor=actor())
     return {}
 

@@ -24,7 +24,7 @@ class Settings:
     max_samples: int = 0
     """Samples of one request; more get 413. 0: as many as the longest body has as FP32."""
     max_answer_bytes: int = 16 << 20
-    """Longest answer to a prediction, before it is compressed; a request for a longer one gets 413."""
+    """Longest answer to a prediction, before it is compressed; a request for a longer one gets 413. A job's logits may take half as much."""
     memory_bytes: int = 128 << 20
     """What long requests of one process, and samples of its jobs, may hold in memory together. A request that would hold more gets 413; one
     that must wait for others gets 503."""

@@ -29,7 +29,7 @@ from isoform.server.access.guard import actor, caller_id, require_admin, require
 from isoform.server.body import read_body
 from isoform.server.memory import Share
 from isoform.server.problems import NotFoundError, PreconditionError
-from isoform.server.query import LAST, PAGE_LIMIT, check_query, number
+from isoform.server.query import LAST, PAGE_LIMIT, number
 from isoform.server.record import RECORD, Record
 from isoform.server.repository import read_object
 from isoform.server.state import get_service
@@ -59,7 +59,6 @@ def _description(revision: Revision) -> dict[str, Any]:
 def listed(task: str) -> dict[str, Any]:
     """Users of a task, by name; ``next`` is what to ask for ``after``, null at the end."""
     require_admin()
-    check_query("after", "limit")
     service = get_service()
     service.tasks.check(task)
     limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
@@ -79,7 +78,6 @@ def put(task: str, user: str) -> Response:
     """Take a signature file in. Raises ``SignatureError`` if it is damaged, or was made for something else."""
     service = get_service()
     check_user(task, user)
-    check_query()
     with service.memory.share() as share:
         return _put(task, user, share)
 
@@ -119,7 +117,6 @@ def shown(task: str, user: str) -> Response:
 def file(task: str, user: str) -> Response:
     """A revision's bytes; the newest one's if none is named. Raises ``NotFoundError`` if they are not there."""
     check_user(task, user)
-    check_query("revision")
     wanted = number("revision", 0, 1, LAST)
     revision, data = _kept(task, user, wanted or _newest(task, user).revision)
     response = Response(data, content_type="application/octet-stream")
@@ -133,7 +130,6 @@ def revisions(task: str, user: str) -> dict[str, Any]:
     """Revisions, newest first; ``next`` is what to ask for ``before``, null at the end."""
     service = get_service()
     check_user(task, user)
-    check_query("before", "limit")
     _newest(task, user)
     limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
     before = number("before", 0, 1, LAST) or None
@@ -149,7 +145,6 @@ def revisions(task: str, user: str) -> dict[str, Any]:
 def rollback(task: str, user: str) -> Response:
     """Let an earlier revision's bytes answer again. Raises ``InputError`` for a malformed body, ``NotFoundError`` for no such revision."""
     check_user(task, user)
-    check_query()
     wanted = read_object()
     chosen = wanted.get("revision")
     if type(chosen) is not int or not 1 <= chosen <= LAST or len(wanted) != 1:
@@ -169,7 +164,6 @@ def delete(task: str, user: str) -> tuple[str, int]:
     """Delete every revision, for good, and cancel the open jobs. Raises ``NotFoundError`` if there are neither."""
     service = get_service()
     check_user(task, user)
-    check_query()
     store = service.users.store
     expect = expected_revision(store.newest(task, user))
     try:

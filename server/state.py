@@ -16,6 +16,7 @@ from isoform.server.memory import Memory
 from isoform.server.metrics import Metrics
 from isoform.server.problems import NotFoundError
 from isoform.server.settings import Settings
+from isoform.server.shared import Shared
 from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import Store
 from isoform.server.users import NO_STORE, Users
@@ -46,6 +47,8 @@ class Service:
         )  # fmt: skip
         """What requests and the samples of jobs may hold together."""
         self.users, self.tasks = Users(runtime, store, settings), Availability(runtime, store)
+        self.readiness = Shared(lambda: not self.tasks.unloaded and (store is None or store.ready()))
+        """Whether every task can be asked, and the store answers."""
         self.metrics = Metrics(runtime, admission, self.memory)
         self.batching = Batching(
             runtime.predict, samples=settings.batch_samples, delay_seconds=settings.batch_delay_seconds, ran=self.metrics.batch

@@ -16,7 +16,6 @@ from flask import Blueprint, request
 from isoform.runtime.mixture import softmax
 from isoform.runtime.signature import Signature
 from isoform.server.access.guard import require_predict
-from isoform.server.query import check_query
 from isoform.server.state import get_service
 
 __all__ = ["blueprint"]
@@ -31,7 +30,6 @@ def templates(task: str) -> dict[str, Any]:
     service.tasks.check(task)
     name = request.args.get("signature")
     require_predict(name)
-    check_query("signature")
     whose = service.users.find(task, name)
     base = service.runtime.signature(task)
     return {

@@ -13,7 +13,7 @@ from isoform.runtime import tensors
 from isoform.runtime.bundle import Bundle
 from isoform.runtime.signature import Signature
 
-__all__ = ["CLASSES", "LARGE_BYTES", "Ask", "asks", "flask_asks", "many_classes"]
+__all__ = ["CLASSES", "JOBS", "LARGE_BYTES", "Ask", "asks", "flask_asks", "many_classes"]
 
 HEAD = "Inference-Header-Content-Length"
 INFER = "/v2/models/{task}/infer"
@@ -21,6 +21,10 @@ LEARN = "/v1/models/{task}/signatures/alice/{verb}"
 LARGE_BYTES = 15_974_400
 """15.2 MiB: 3,900 samples of 32 × 32 FP32, a little less than a body may have."""
 CLASSES = 2000
+JOB_SAMPLES = 1000
+"""So many of so many classes a job may have."""
+JOBS = tuple(f"{verb}: {what}" for verb in ("personalize", "adapt") for what in ("as many as may", "one and spaces"))
+"""Beginnings of the names of those that become jobs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +47,12 @@ def many_classes(bundle: Bundle, task: str) -> Signature:
     return base.replace(parts=parts, base=base.digest, labels=tuple(f"class {i}" for i in range(CLASSES)))
 
 
-def _binary(samples: int, shape: tuple[int, ...], **more: object) -> tuple[bytes, dict[str, str]]:
+def _binary(
+    samples: int, shape: tuple[int, ...], *, content: bool = False, **more: object
+) -> tuple[bytes, dict[str, str]]:
     data = bytes(4 * samples * int(np.prod(shape)))
+    if content:  # zeros are no images, and nothing would be learned from them
+        data = np.random.default_rng(0).random((samples, *shape), dtype=np.float32).tobytes()
     image = {
         "name": "image",
         "datatype": "FP32",
@@ -58,6 +66,22 @@ def _binary(samples: int, shape: tuple[int, ...], **more: object) -> tuple[bytes
 def _json(data: str, samples: int, shape: tuple[int, ...], **more: object) -> bytes:
     image = {"name": "image", "datatype": "FP32", "shape": [samples, *shape], "data": 0}
     return json.dumps({"inputs": [image], **more}).replace('"data": 0', f'"data": {data}').encode()
+
+
+def _labelled(samples: int, shape: tuple[int, ...], labels: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
+    """Samples to learn from, with content, and a few labels in turn."""
+    whole, headers = _binary(samples, shape, content=True)
+    head, data = json.loads(whole[: int(headers[HEAD])]), whole[int(headers[HEAD]) :]
+    named = [labels[i % len(labels)] for i in range(samples)]
+    head["inputs"].append({"name": "label", "datatype": "BYTES", "shape": [samples], "data": named})
+    text = json.dumps(head).encode()
+    return text + data, {HEAD: str(len(text))}
+
+
+def _padded(body: bytes, headers: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
+    """The same, but with spaces in its JSON until it is as long as a body may be."""
+    end, more = int(headers[HEAD]) - 1, LARGE_BYTES - len(body)
+    return body[:end] + b" " * more + body[end:], {HEAD: str(end + 1 + more)}
 
 
 def _packed(body: bytes, headers: Mapping[str, str] | None = None) -> tuple[bytes, dict[str, str]]:
@@ -74,10 +98,8 @@ def asks(bundle: Bundle, task: str) -> dict[str, Ask]:
     lists, dicts, ones = (
         "[" + ",".join([part] * (LARGE_BYTES // (len(part) + 1))) + "]" for part in ("[]", '{"a":1}', "0.5")
     )
-    label = {"name": "label", "datatype": "BYTES", "shape": [count], "data": ["0"] * count}
-    head = json.loads(large[0][: int(large[1][HEAD])])
-    labelled = json.dumps({"inputs": [*head["inputs"], label]}).encode()
-    learn = labelled + large[0][int(large[1][HEAD]) :]
+    names = ("class 0", "class 1")
+    personalize, adapt = (LEARN.format(task=task, verb=verb) for verb in ("personalize", "adapt"))
     header = json.dumps({"__metadata__": {"labels": "x"}, **{f"t{i}": [] for i in range(300_000)}}).encode()
     found = {
         "3,900 samples": Ask(infer, *large),
@@ -97,8 +119,12 @@ def asks(bundle: Bundle, task: str) -> dict[str, Ask]:
         "signature: bomb, gzip": Ask(f"/v1/models/{task}/signatures/alice", *_packed(bytes(LARGE_BYTES)), method="PUT"),
         "signature: many classes": Ask(f"/v1/models/{task}/signatures/alice", many_classes(bundle, task).encode(), method="PUT"),
         "rollback of 15 MB, gzip": Ask(f"/v1/models/{task}/signatures/alice/rollback", *_packed(_json(ones, 1, shape))),
-        "personalize, 3,900 samples": Ask(LEARN.format(task=task, verb="personalize"), learn, {HEAD: str(len(labelled))}),
-        "adapt, 3,900 samples, gzip": Ask(LEARN.format(task=task, verb="adapt"), *_packed(*large)),
+        "personalize: samples × classes": Ask(personalize, *_labelled(count, shape, names)),
+        "adapt: samples × classes, gzip": Ask(adapt, *_packed(*_binary(count, shape, content=True))),
+        "personalize: as many as may": Ask(personalize, *_labelled(JOB_SAMPLES, shape, names)),
+        "adapt: as many as may, gzip": Ask(adapt, *_packed(*_binary(JOB_SAMPLES, shape, content=True))),
+        "personalize: one and spaces, gzip": Ask(personalize, *_packed(*_padded(*_labelled(2, shape, names)))),
+        "adapt: one and spaces, gzip": Ask(adapt, *_packed(*_padded(*_binary(1, shape, content=True)))),
     }  # fmt: skip
     assert len(header) > tensors.HEADER_LIMIT
     return found

@@ -103,9 +103,9 @@ def _found(texts: Sequence[str], names: Sequence[str]) -> list[int]:
     texts = as_known(texts, names)
     unknown = sorted(set(texts) - set(known))
     if unknown:
-        near = hint(unknown[0], names)
+        shown, near = unknown[0][:40], hint(unknown[0], names)
         raise InputError(
-            f"label {unknown[0]!r} is none of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer of your own labels{near}"
+            f"label {shown!r} is none of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer of your own labels{near}"
         )
     return [known[text] for text in texts]
 

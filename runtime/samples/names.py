@@ -13,7 +13,10 @@ from pathlib import Path
 
 from isoform.runtime.errors import InputError
 
-__all__ = ["Names", "as_known", "hint", "normal", "text_of"]
+__all__ = ["LONGEST", "Names", "as_known", "hint", "normal", "text_of"]
+
+LONGEST = 256
+"""Characters of a name."""
 
 
 def normal(name: str) -> str:
@@ -46,9 +49,9 @@ class Names:
         if name in self._normal:
             return self._normal[name]
         found = normal(name)
-        if not 0 < len(found) <= 256 or any(0xD800 <= ord(c) < 0xE000 for c in found):
+        if not 0 < len(found) <= LONGEST or any(0xD800 <= ord(c) < 0xE000 for c in found):
             raise InputError(
-                f"{where} gives the label {name[:40]!r}, but a text of 1 to 256 characters that UTF-8 can hold was expected; rename it"
+                f"{where} gives the label {name[:40]!r}, but a text of 1 to {LONGEST} characters that UTF-8 can hold was expected; rename it"
             )
         other, place = self._spelt.setdefault(found, (name, where))
         if other != name:
@@ -73,5 +76,6 @@ def as_known(labels: Iterable[str], names: Sequence[str]) -> list[str]:
 
 def hint(label: str, names: Sequence[str]) -> str:
     """``; did you mean 'Cat'?`` if a class differs from the label in upper and lower case only, else nothing."""
-    near = [name for name in names if normal(name).casefold() == normal(label).casefold()]
-    return f"; did you mean {near[0]!r}?" if near else ""
+    wanted = normal(label[:LONGEST]).casefold()
+    near = next((name for name in names if normal(name).casefold() == wanted), None)
+    return "" if near is None else f"; did you mean {near[:40]!r}?"

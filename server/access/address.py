@@ -7,6 +7,7 @@ left never counts. An IPv6 client is its /64, because one machine has all addres
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,8 @@ __all__ = ["Network", "client_address", "networks"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 PREFIX = 64
+_WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d{1,5})?|([\d.]+):\d{1,5}")
+"""``[2001:db8::1]:99``, ``[2001:db8::1]`` and ``1.2.3.4:99``: some proxies add the port."""
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
@@ -55,9 +58,10 @@ def client_address(environ: dict[str, Any], proxies: tuple[Network, ...]) -> str
 
 
 def _address(text: str) -> Address | None:
-    """An address without zone; an IPv4 address in IPv6's form is that IPv4 address."""
+    """An address without port and zone; an IPv4 address in IPv6's form is that IPv4 address."""
+    port = _WITH_PORT.fullmatch(text)
     try:
-        found = ipaddress.ip_address(text.partition("%")[0].removeprefix("[").removesuffix("]"))
+        found = ipaddress.ip_address((port[1] or port[2] if port else text).partition("%")[0])
     except ValueError:
         return None
     return getattr(found, "ipv4_mapped", None) or found

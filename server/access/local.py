@@ -5,7 +5,8 @@ A page on any site can make its reader's browser send requests to loopback. Such
     Host, or the authority of an absolute target     is not loopback: DNS rebinding
     Sec-Fetch-Site                                   is neither ``same-origin`` nor ``none``
     Origin                                           is not the origin that Host names; ``null`` is none
-    Content-Type, where something is changed         is a form's or ``text/plain``, which browsers send across sites without a preflight
+    Content-Type, where something is changed         is a form's or ``text/plain``, which browsers send across sites without a preflight; or is
+                                                     not there with the body of a POST, which a page may send as well; not so for PUT
 
 Programs send none of these but Host, or their own. X-Forwarded-Host and its like are never read. A link to the page may be followed
 from anywhere. Sources: Fetch Metadata Request Headers (W3C), RFC 6454, the Fetch standard's CORS-safelisted request headers.
@@ -56,9 +57,11 @@ def check_local(environ: dict[str, Any]) -> None:
             f"Origin is {origin[:80]!r}, but Host is {(host or '')[:80]!r}; --open lets none but its own page in"
         )
     media = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-    if media and media not in MEDIA and _changes(environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")):
+    if not _changes(environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")) or media in MEDIA:
+        return
+    if media or (environ["REQUEST_METHOD"] == "POST" and _has_body(environ)):
         raise UnsupportedMediaType(
-            f"Content-Type is {media[:80]!r}, but {' or '.join(MEDIA)} was expected, as curl --json or curl -T send it"
+            f"Content-Type is {media[:80]!r}, but {' or '.join(MEDIA)} was expected, as curl --json sends it; PUT needs none, as with curl -T"
         )
 
 
@@ -93,6 +96,10 @@ def _follows_link(environ: dict[str, Any]) -> bool:
         and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
         and environ.get("HTTP_SEC_FETCH_DEST") == "document"
     )
+
+
+def _has_body(environ: dict[str, Any]) -> bool:
+    return environ.get("CONTENT_LENGTH", "").strip() not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ
 
 
 def _changes(method: str, path: str) -> bool:

@@ -4,7 +4,7 @@ A short prediction is made by the loop that has read its request, not by a threa
 Python's lock, take as long as the network does. As soon as two in a row take longer than ``SLOW_SECONDS``, because the network is large, predictions
 get threads again, for ``SHY_SECONDS``; and always where the store is on another machine, or requests are batched. Everything else has threads.
 A request that comes when too many wait is answered 503 by a thread that is kept for it, not after all the others. So is the question whether
-the server lives or is ready: busy threads are no reason to take it for dead.
+the server lives, and whether it is ready, each by threads of its own: busy threads, or a store that hangs, are no reason to take it for dead.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from isoform.server.http.short import Parser, ShortRequest, short_request
 __all__ = ["Worker"]
 
 SLOW_SECONDS = 0.01
+READY_THREADS = 4
+"""Questions whether the server is ready wait for the store, all of them for one look at it."""
 SLOW_ONES = 2
 """So many one after the other; one alone may be the machine's."""
 SHY_SECONDS = 1.0
 AT_ONCE_SECONDS = 0.0002
 """Where waiting for events took no longer, they had come before."""
-_HEALTH = re.compile(rb"(?:GET|HEAD) /v2/health/(?:live|ready) HTTP/1\.[01]\r\n")
+_HEALTH = re.compile(rb"(?:GET|HEAD) /v2/health/(live|ready)(?:\?\S*)? HTTP/1\.[01]\r\n")
 _BODY = re.compile(rb"\r\n(?:content-length|transfer-encoding)", re.IGNORECASE)
 """Where a body is announced, whoever answers may have to wait for it."""
 
@@ -36,7 +38,11 @@ class Worker(PatientWorker):
 
     def init_process(self) -> None:
         """In the process, before it serves."""
-        self._aside, self._for_health = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._aside, self._for_live, self._for_ready = (
+            ThreadPoolExecutor(1),
+            ThreadPoolExecutor(1),
+            ThreadPoolExecutor(READY_THREADS),
+        )
         self._notified = self._shy_until = self._parent_asked = 0.0
         self._parent_lives = True
         self._woken = self._came = time.perf_counter()
@@ -98,9 +104,11 @@ class Worker(PatientWorker):
     def begin(self, conn: Any, collected: bytes) -> None:
         """A request is there: by the loop, or by a thread."""
         request = self._own(conn, collected)
-        if request is None and _HEALTH.match(collected) and not _BODY.search(collected):
+        health = _HEALTH.match(collected) if request is None and not _BODY.search(collected) else None
+        if health is not None:
             conn.parser.unreader.unread(collected)
-            self._in_thread(conn, self._for_health, self.handle, conn)
+            pool = self._for_live if health[1] == b"live" else self._for_ready
+            self._in_thread(conn, pool, self.handle, conn)
         elif request is None:
             super().begin(conn, collected)
         else:

@@ -12,7 +12,8 @@ __all__ = ["INPUT", "LABEL", "OUTPUTS", "PLATFORM", "VERSION", "metadata"]
 INPUT = "image"
 LABEL = "label"
 """What samples to learn from have beside it."""
-OUTPUTS = ("logits", "probabilities", "label")
+OUTPUTS = {"logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
+"""Name → datatype."""
 PLATFORM = "isoform_onnxv1"
 VERSION = "1"
 """Of every task: templates are not versioned here, and signatures have revisions."""
@@ -32,9 +33,7 @@ def metadata(task: str, spec: NetworkSpec, labels: tuple[str, ...], digest: str)
         "name": task, "versions": [VERSION], "platform": PLATFORM,
         "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, *spec.input_shape]}],
         "outputs": [
-            {"name": "logits", "datatype": "FP32", "shape": [-1, classes]},
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+            {"name": name, "datatype": kind, "shape": [-1] if name == LABEL else [-1, classes]} for name, kind in OUTPUTS.items()
         ],
         "parameters": {"digest": digest, "labels": json.dumps(list(labels), ensure_ascii=False)},
     }  # fmt: skip

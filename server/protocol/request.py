@@ -35,14 +35,14 @@ from isoform.server.protocol.tensors import (
     samples_from_bytes,
 )
 
-__all__ = ["InferRequest", "Wanted", "decode_examples", "decode_request", "read_json"]
+__all__ = ["ID_CHARACTERS", "InferRequest", "Wanted", "check_shapes", "decode_examples", "decode_request", "read_json"]
 
 ID_CHARACTERS = 1 << 17
 """Longest ``id``, which is echoed."""
 
 IN_TENSOR = ("name", "datatype", "shape", "data", "parameters")
 IN_WANTED = ("name", "datatype", "shape", "parameters")
-"""Some clients repeat from the metadata what an output is."""
+"""Some clients repeat from the metadata what an output is; it must be that."""
 MEMBERS = ("id", "inputs", "outputs", "parameters", "model_name", "model_version")
 
 
@@ -53,6 +53,8 @@ class Wanted:
     name: str
     binary: bool
     """Whether its numbers follow the JSON instead of being in it."""
+    shape: object = None
+    """As the request has it; None if it does not say."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,15 @@ def decode_request(
         timeout_seconds=_timeout(parameters),
         model=(content.get("model_name"), content.get("model_version")),
     )
+
+
+def check_shapes(asked: InferRequest, classes: int) -> None:
+    """Raise ``InputError`` if an output is wanted in another shape than it has, or than the metadata says it has: ``[-1, classes]``."""
+    for index, wanted in enumerate(asked.outputs):
+        rest = [] if wanted.name == LABEL else [classes]
+        own, came = [len(asked.samples), *rest], wanted.shape
+        if came is not None and not (came in (own, [-1, *rest]) and all(type(v) is int for v in came)):
+            raise InputError(f"$.outputs[{index}].shape: {own} was expected, or none, but {brief(came)} came")
 
 
 def decode_examples(
@@ -228,12 +239,15 @@ def _outputs(wanted: object, *, binary: bool) -> tuple[Wanted, ...]:
     found = list[Wanted]()
     for index, entry in enumerate(wanted):
         name = entry.get("name") if isinstance(entry, dict) else None
-        if name not in OUTPUTS or name in [other.name for other in found]:
+        if not isinstance(name, str) or name not in OUTPUTS or name in [other.name for other in found]:
             raise InputError(
                 f"$.outputs[{index}].name: one of {', '.join(OUTPUTS)}, each once, was expected, but {brief(name)} came"
             )
         path = f"$.outputs[{index}]"
         check_members(entry, IN_WANTED, path)
         own = _flag(parameters_of(entry, path, IN_OUTPUT), "binary_data", path)
-        found.append(Wanted(str(name), binary if own is None else own))
+        kind = entry.get("datatype")
+        if kind not in (None, OUTPUTS[name]):
+            raise InputError(f"{path}.datatype: {OUTPUTS[name]!r} was expected, or none, but {brief(kind)} came")
+        found.append(Wanted(name, binary if own is None else own, entry.get("shape")))
     return tuple(found)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.errors import InputError
+from isoform.runtime.samples.names import LONGEST
 from isoform.runtime.spec import Array
 from isoform.server.protocol.bounds import Bounds
 from isoform.server.protocol.parameters import IN_INPUT, check_parameters
@@ -115,6 +116,8 @@ def read_labels(tensor: dict[str, Any], tail: Tail, path: str, *, samples: int) 
         found = _texts(data, samples, path)
     if len(found) != samples:
         raise InputError(f"{path}: {samples} labels were expected, but {len(found)} came")
+    if kind is str and any(len(label) > LONGEST for label in found):
+        raise InputError(f"{path}: labels of at most {LONGEST} characters were expected, but a longer one came")
     labels: list[str] | list[int] = found
     return labels
 
@@ -126,6 +129,10 @@ def _texts(data: memoryview, count: int, path: str) -> list[str]:
             raise InputError(f"{path}: {count} labels were expected, but more came")
         size = int.from_bytes(data[place : place + 4], "little")
         text = data[place + 4 : place + 4 + size]
+        if place + 4 + size <= len(data) and size > 4 * LONGEST:
+            raise InputError(
+                f"{path}: labels of at most {LONGEST} characters were expected, but one of {size} bytes came"
+            )
         if place + 4 + size > len(data):
             raise InputError(
                 f"{path}: a text of {size} bytes was announced, but {max(0, len(data) - place - 4)} follow"

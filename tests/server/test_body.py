@@ -27,7 +27,7 @@ def binary(x, *, size=None, outputs=None, **parameters) -> tuple[bytes, dict]:
     head = json.dumps(
         {"inputs": [tensor], "parameters": parameters, **({"outputs": outputs} if outputs else {})}
     ).encode()
-    return head + data, {HEAD: str(len(head))}
+    return head + data, {HEAD: str(len(head)), "Content-Type": "application/octet-stream"}
 
 
 def outputs_of(answer) -> dict:

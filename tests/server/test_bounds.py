@@ -10,6 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from bench.unbounded import many_classes
+from jobs import Slow, ended
 from test_body import HEAD, INFER, binary
 
 from isoform.runtime.errors import SignatureError
@@ -18,13 +19,15 @@ from isoform.runtime.tensors import HEADER_LIMIT
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
 from isoform.server.memory import FREE_BYTES, Memory, json_memory
-from isoform.server.problems import BusyError, TooLargeError
+from isoform.server.problems import BusyError, TooLargeError, TooManyError
 from isoform.server.protocol.request import read_json
 from isoform.server.settings import Settings
 from isoform.server.state import service_of
 
 pytestmark = pytest.mark.trust
-GZIP = {"Content-Encoding": "gzip"}
+GZIP = {"Content-Encoding": "gzip", "Content-Type": "application/octet-stream"}
+ALICE = "/v1/models/plain/signatures/alice"
+ADAPT = f"{ALICE}/adapt"
 
 
 def image(data: str, *, samples: int = 1, more: str = "") -> bytes:
@@ -135,17 +138,47 @@ def test_a_budget_that_threads_share() -> None:
 
 
 def test_samples_of_jobs_are_counted_until_they_are_freed() -> None:
-    """At most half of the budget, however many jobs wait, and given back with the array."""
+    """At most half of the budget, however many jobs wait, and given back with the array; one caller has a quarter of that, or one job."""
     memory = Memory(8 << 20, samples=8, long_requests=2)
     samples = np.zeros(3 << 18, dtype=np.float32)
-    memory.keep(samples)
+    memory.keep(samples, "one")
     with pytest.raises(BusyError, match="samples of jobs that wait"):
-        memory.keep(np.zeros(1 << 19, dtype=np.float32))
+        memory.keep(np.zeros(1 << 19, dtype=np.float32), "two")
     with pytest.raises(TooLargeError, match="those of jobs may take"):
-        memory.keep(np.zeros(2 << 20, dtype=np.float32))
-    assert memory.used == samples.nbytes
+        memory.keep(np.zeros(2 << 20, dtype=np.float32), "two")
+    with pytest.raises(TooManyError, match="samples of this caller's jobs take") as refused:
+        memory.keep(np.zeros(1, dtype=np.float32), "one")
+    assert refused.value.seconds > 0
+    others = [np.zeros(1 << 17, dtype=np.float32) for _ in range(2)]
+    for other in others:
+        memory.keep(other, "two")
     del samples
+    with pytest.raises(TooManyError, match="this caller's jobs"):
+        memory.keep(np.zeros(1, dtype=np.float32), "two")
+    memory.keep(again := np.zeros(1, dtype=np.float32), "one")
+    assert memory.used == again.nbytes + sum(other.nbytes for other in others)
+    del again, others, other
     assert memory.used == 0
+
+
+def test_a_job_keeps_its_samples_and_not_the_body_around_them(keeper, runtime, monkeypatch) -> None:
+    """Bodies of a megabyte with one sample each, of jobs that wait: they take what is counted, which is the samples."""
+    slow, memory = Slow(monkeypatch, runtime), service_of(keeper.application).memory
+    body, headers = binary(np.ones((1, 1, 32, 32)))
+    size = int(headers[HEAD])
+    padded = body[: size - 1] + b" " * (1 << 20) + body[size - 1 :]
+    jobs = []
+    tracemalloc.start()
+    for _ in range(5):
+        answer, _ = keeper.post(ADAPT, data=padded, headers={**headers, HEAD: str(size + (1 << 20))}), gc.collect()
+        jobs.append(answer.json["id"])
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert memory.used == 5 * 4096
+    assert held < 2 << 20
+    slow.go.set()
+    for job in jobs:
+        ended(keeper, {"id": job, "state": "queued"})
 
 
 def test_a_job_that_ended_holds_nothing(runtime, store, samples) -> None:
@@ -175,6 +208,31 @@ def test_samples_times_classes_is_bounded(outputs, keeper, runtime) -> None:
         assert answer.status_code == status, answer.json
         assert len(answer.data) < 1 << 20
         assert peak < 48 << 20
+
+
+@pytest.mark.parametrize("verb", ["personalize", "adapt"])
+def test_samples_times_classes_of_a_job_is_bounded(verb, keeper, runtime) -> None:
+    """A few thousand samples for a user with thousands of classes: 413, and nothing is learned from them."""
+    keeper.put(ALICE, data=many_classes(runtime.bundle, "plain").encode())
+    x = np.ones((2500, 1, 32, 32), dtype=np.float32)
+    body, headers = labelled(x, [i % 2 for i in range(len(x))]) if verb == "personalize" else binary(x)
+    answer = keeper.post(f"{ALICE}/{verb}", data=body, headers=headers)
+    assert (answer.status_code, "2,500 samples of 2,000 classes" in answer.json["error"]) == (413, True), answer.json
+    assert keeper.get(f"{ALICE}/jobs").json == {"jobs": []}
+
+
+def labelled(x, indices) -> tuple[bytes, dict]:
+    """A body with samples and indices of classes, both binary, and its header."""
+    numbers, labels = np.asarray(x, "<f4").tobytes(), np.asarray(indices, "<i8").tobytes()
+    inputs = [
+        {"name": name, "datatype": kind, "shape": shape, "parameters": {"binary_data_size": len(data)}}
+        for name, kind, shape, data in (
+            ("image", "FP32", list(x.shape), numbers),
+            ("label", "INT64", [len(indices)], labels),
+        )
+    ]
+    head = json.dumps({"inputs": inputs}).encode()
+    return head + numbers + labels, {HEAD: str(len(head)), "Content-Type": "application/octet-stream"}
 
 
 def test_as_many_samples_as_are_allowed(runtime) -> None:
@@ -262,3 +320,11 @@ def test_labels_are_counted_before_they_are_read(keeper) -> None:
     assert answer.status_code == 400
     assert "1 labels were expected, but more came" in answer.json["error"]
     assert peak < 6 << 20
+    long = ((1 << 20) - 4).to_bytes(4, "little") + b"x" * ((1 << 20) - 4)
+    for sent, head_bytes in ((head + bytes(4096) + long, len(head)), (head.replace(
+        b'"parameters": {"binary_data_size": 1048576}', b'"data": ["%b"]' % (b"x" * 257)) + bytes(4096), None)):  # fmt: skip
+        head_bytes = len(sent) - 4096 if head_bytes is None else head_bytes
+        answer, _ = posted(keeper, sent, path, **{HEAD: str(head_bytes)})
+        assert (answer.status_code, "labels of at most 256 characters" in answer.json["error"]) == (400, True), (
+            answer.json
+        )

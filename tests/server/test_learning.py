@@ -87,7 +87,7 @@ def test_binary_samples_and_labels(keeper, faded) -> None:
         head = json.dumps({"inputs": tensors}).encode()
         answer = keeper.post(
             f"/v1/models/plain/signatures/{name}/personalize", data=head + image + data,
-            headers={"Inference-Header-Content-Length": str(len(head)), "Prefer": "wait=60"},
+            headers={"Inference-Header-Content-Length": str(len(head)), "Prefer": "wait=60", "Content-Type": "application/octet-stream"},
         )  # fmt: skip
         assert (answer.json["state"], answer.json["revision"]) == ("done", 1)
         digests.append(keeper.get(f"/v1/models/plain/signatures/{name}").json["digest"])

@@ -100,8 +100,17 @@ def test_a_form_changes_nothing(media, client) -> None:
     assert client.get("/v2/models/edges/ready").status_code == 200
     assert client.post("/v2/repository/index", data=b"{}", content_type=media).status_code == 200
     assert client.post("/v2/models/plain/infer", data=b"{}", content_type=media).status_code == 400  # it only asks
-    for usual in (None, "application/json; charset=utf-8", "application/octet-stream"):
+    for usual in ("application/json; charset=utf-8", "application/octet-stream"):
         assert client.post(LOAD, data=b"{}", content_type=usual).status_code == 200
+    assert client.post(LOAD).status_code == 200
+    for path in (
+        LOAD,
+        f"{ALICE}/rollback",
+        f"{ALICE}/adapt",
+        f"{ALICE}/personalize",
+    ):  # fetch sends a Blob without a type
+        assert client.post(path, data=b"{}").status_code == 415, path
+    assert client.put(ALICE, data=b"{}").status_code == 404  # curl -T sends none: there is no store here
 
 
 @pytest.fixture(scope="module", params=["gunicorn", "waitress"])

@@ -41,6 +41,11 @@ def body(**changes) -> dict:
      ({"parameters": {"Signature": "alice"}}, "$.parameters: binary_data_output, signature, timeout were expected, but 'Signature' came"),
      ({"signature": "alice"}, "but 'signature' came"), ({"parameter": {}}, "but 'parameter' came"),
      ({"outputs": [{"name": "label", "binary_data": True}]}, "$.outputs[0]: datatype, name, parameters, shape were expected, but 'binary_data' came"),
+     ({"outputs": [{"name": "logits", "datatype": "FP64"}]}, "$.outputs[0].datatype: 'FP32' was expected, or none, but 'FP64' came"),
+     ({"outputs": [{"name": "label", "datatype": "FP32"}]}, "$.outputs[0].datatype: 'BYTES' was expected"),
+     ({"outputs": [{"name": "label"}, {"name": "logits", "shape": [99]}]}, "$.outputs[1].shape: [1, 10] was expected, or none, but [99] came"),
+     ({"outputs": [{"name": "logits", "shape": [2, 10]}]}, "$.outputs[0].shape: [1, 10]"), ({"outputs": [{"name": "logits", "shape": [True, 10]}]}, "[1, 10]"),
+     ({"outputs": [{"name": "label", "shape": [1, 10]}]}, "$.outputs[0].shape: [1] was"), ({"outputs": [{"name": "logits", "shape": 5}]}, "[1, 10]"),
      ({"model_name": "edges"}, "those of the path were expected"), ({"model_version": "2"}, "those of the path were expected")],
 )  # fmt: skip
 def test_what_is_not_offered_is_refused_by_name(changes, said, client) -> None:
@@ -64,6 +69,11 @@ def test_what_asks_for_nothing_is_as_good_as_none(client) -> None:
     )
     answer = client.post(INFER, json=sent)
     assert (answer.status_code, [entry["name"] for entry in answer.json["outputs"]]) == (200, ["label"])
+    for outputs in (
+        client.get("/v2/models/plain").json["outputs"],
+        [{"name": "logits", "datatype": "FP32", "shape": [1, 10]}],
+    ):
+        assert client.post(INFER, json=body(outputs=outputs)).status_code == 200
 
 
 def test_queries_and_other_bodies(keeper) -> None:
@@ -76,14 +86,44 @@ def test_queries_and_other_bodies(keeper) -> None:
         (f"{alice}/rollback?revision=1", {"revision": 1}, "the query names 'revision', but none was expected"),
         ("/v2/repository/models/plain/unload", {"parameters": {"seconds": 9}}, "'seconds' came"), ("/v2/repository/index", {"redy": True}, "'redy' came"),
         ("/v2/repository/models/plain/load", {"config": "{}"}, "'config' came"),
+        ("/v2/repository/models/plain/load", {"parameters": []}, "an object was expected"),
+        ("/v2/repository/models/plain/load", {"parameters": {"a": None, "b": 1}}, "none were"),
+        ("/v2/repository/models/plain/load?parameters=x", {}, "the query names 'parameters'"),
+        ("/v2/repository/models/plain/unload?force=1", {}, "the query names 'force'"),
+        ("/v2/repository/index?ready=true", {}, "the query names 'ready', but none was expected"),
+        (f"{alice}/adapt?method=auto&method=tent", body(), "the query names 'method' 2 times"),
     ):  # fmt: skip
         answer = keeper.post(path, json=sent)
         assert (answer.status_code, said in answer.json["error"]) == (400, True), (path, answer.json)
     for method, path in (("DELETE", f"{alice}?revision=3"), ("PUT", f"{alice}?dry=1"), ("GET", "/v1/models/plain/templates?user=alice"),
-                         ("GET", "/v1/models/plain/signatures?offset=3"), ("GET", f"{alice}/revisions?befor=3"), ("GET", "/v1/events?after=3")):  # fmt: skip
+                         ("GET", "/v1/models/plain/signatures?offset=3"), ("GET", f"{alice}/revisions?befor=3"), ("GET", "/v1/events?after=3"),
+                         ("GET", f"{alice}?revision=7"), ("GET", f"{alice}/jobs?limit=1&state=done"), ("GET", "/v1/jobs/0?wait=1"),
+                         ("DELETE", "/v1/jobs/0?now"), ("GET", "/v2/models/stats?task=plain"), ("GET", "/v2/models/plain/stats?x=1"), ("GET", "/v2?x="),
+                         ("GET", "/v2/models/plain?version=1"),
+                         ("GET", "/metrics?name[]=x"), ("GET", "/openapi.json?version=3"), ("GET", "/v2/models/plain/ready?version=2"),
+                         ("GET", f"{alice}/revisions?limit=1&limit=5"), ("GET", f"{alice}/file?revision=1&revision=1")):  # fmt: skip
         answer = keeper.open(path, method=method)
         assert (answer.status_code, "the query names" in answer.json["error"]) == (400, True), path
-    assert keeper.get("/v2/models/plain/ready").status_code == 200
+    for path in (
+        "/v2/models/plain/ready",
+        "/v2/health/live?probe=1",
+        "/v2/health/ready?probe=1",
+        "/?lang=en",
+        "/page/page.css?v=2",
+    ):
+        assert keeper.get(path).status_code == 200, path
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/personalize"), ("POST", "/adapt"), ("DELETE", "")])
+def test_a_key_that_would_not_be_heeded_is_refused(method, path, keeper, runtime) -> None:
+    """An ``Idempotency-Key`` where what is sent again is done again: 400, and neither is there a job nor is anything deleted."""
+    alice = "/v1/models/plain/signatures/alice"
+    keeper.put(alice, data=runtime.signature("plain").encode())
+    answer = keeper.open(alice + path, method=method, json=body(), headers={"Idempotency-Key": "k"})
+    assert (answer.status_code, answer.json["error"].startswith("Idempotency-Key was sent, but")) == (400, True), (
+        answer.json
+    )
+    assert (keeper.get(alice).status_code, keeper.get(f"{alice}/jobs").json) == (200, {"jobs": []})
 
 
 @pytest.mark.parametrize("order", [("image", "label"), ("label", "image")])

@@ -1,15 +1,18 @@
 """A store that is away, hangs, is full or is damaged: what needs it is 503 in one line, what does not goes on."""
 
+import importlib
 import itertools
 import os
 import random
 import resource
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from postgres import POSTGRES, server
+from serving import ask, serving
 
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
@@ -58,7 +61,11 @@ def check_all_refused(client, file, **options) -> None:
         ("GET", "/v1/models/plain/signatures", None), ("GET", f"/v1/jobs/{'0' * 32}", None), ("DELETE", f"/v1/jobs/{'0' * 32}", None),
         ("GET", "/v1/events", None), ("POST", "/v2/repository/models/edges/unload", None), ("GET", "/v1/models/plain/templates?signature=alice", None),
     ):  # fmt: skip
-        check_refused(client.open(path, method=method, data=data, **options))
+        check_refused(
+            client.open(
+                path, method=method, data=data, content_type="application/json" if method == "POST" else None, **options
+            )
+        )
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +129,24 @@ def test_postgresql_hangs(database, runtime, file, caplog) -> None:
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.xdist_group("store")
+def test_live_does_not_wait_for_ready(database, compiled) -> None:
+    """While PostgreSQL hangs: who asks whether the server is ready at the same time hears of one look at it, and it lives all the while."""
+    with serving(compiled, "--store", database.url, "--open") as server, ThreadPoolExecutor(4) as pool, database.held():
+        began = time.monotonic()
+        readies = [pool.submit(ask, server, "GET", "/v2/health/ready") for _ in range(4)]
+        while not all(ready.done() for ready in readies):
+            before = time.monotonic()
+            assert ask(server, "GET", "/v2/health/live")[0] == 200
+            assert time.monotonic() - before < 2  # the machine may be busy
+            time.sleep(0.05)
+        assert {ready.result()[0] for ready in readies} == {503}
+        assert time.monotonic() - began < 5
+
+
 def test_no_descriptors_are_left(runtime, tmp_path, file) -> None:
-    """A process that may open no more files: users are 503, base predictions go on; once it may again, users are answered."""
+    """A process that may open no more files: users and metrics are 503, base predictions go on; once it may again, users are answered."""
+    importlib.import_module("isoform.server.metric_files")  # a server that asks for metrics now and then has it
     with Store(tmp_path / "s.db") as store:
         create_app(runtime, store=store).test_client().put(USER, data=file)
     with Store(tmp_path / "s.db", create=False) as store:
@@ -134,10 +157,14 @@ def test_no_descriptors_are_left(runtime, tmp_path, file) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
         try:
             refused, base = named(client), client.post(INFER, json=BODY)
+            with pytest.MonkeyPatch.context() as patch:  # as with several processes
+                patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+                page = client.get("/metrics")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         check_refused(refused)
         assert base.status_code == 200
+        assert (page.status_code, page.headers.get("Retry-After"), "too many files" in page.text) == (503, "1", True)
         assert named(client).status_code == 200
 
 

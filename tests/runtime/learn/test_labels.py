@@ -1,5 +1,7 @@
 """Labels: texts are names, whole numbers are indices, and what could be both is refused wherever it comes in."""
 
+import time
+
 import numpy as np
 import pytest
 from support import ROOT, SMALL, make_bundle
@@ -122,3 +124,14 @@ def test_names_are_compared_alike_everywhere() -> None:
     other = signatures["b"].replace(parts=parts, labels=("y", "z", "é"))
     found = average(bundle, [signatures["b"], other])
     assert np.allclose(found.parts["logits.weight"], signatures["b"].parts["logits.weight"])
+
+
+@pytest.mark.trust
+def test_a_long_wrong_label_is_refused_soon() -> None:
+    """A label of 400,000 characters among thousands of classes: compared once, not once for each class, and quoted in part."""
+    names, began = [f"class {number}" for number in range(5000)], time.monotonic()
+    with pytest.raises(InputError) as refused:
+        label_indices(["e\u0301" * 200_000, "class 1"], names, samples=2)
+    assert time.monotonic() - began < 5
+    assert "é" * 41 not in str(refused.value)
+    assert "e\u0301" * 41 not in str(refused.value)
