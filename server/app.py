@@ -38,6 +38,7 @@ from isoform.server.problems import answer_with_json
 from isoform.server.settings import Settings
 from isoform.server.state import Service, attach_service
 from isoform.server.store.store import Store
+from isoform.server.unloaded import Unloaded
 
 __all__ = ["create_app"]
 
@@ -45,6 +46,7 @@ __all__ = ["create_app"]
 def create_app(
     runtime: Runtime, *, store: Store | None = None, settings: Settings | None = None, keys: Keys | None = None,
     tokens: Tokens | None = None, admission: Admission | None = None, draining: Draining | None = None,
+    unloaded: Unloaded | None = None,
 ) -> Flask:  # fmt: skip
     """Make the WSGI application.
 
@@ -56,6 +58,7 @@ def create_app(
         tokens: Signed tokens that are let in. Without any of both everybody may do everything: only for loopback.
         admission: The queue of requests, of whoever accepts connections; None if nobody tells of one.
         draining: Whether the server is about to stop; None if nobody tells.
+        unloaded: Tasks that do not answer, as far as the server's processes know; None for none.
 
     Returns:
         A Flask application; every answer is JSON or what was asked for, errors are ``{"error": text}``.
@@ -68,7 +71,8 @@ def create_app(
     app.url_map.merge_slashes = False  # two slashes are another path, not an answer in HTML that says where to go
     app.json.sort_keys = False  # type: ignore[attr-defined]
     name_routes(app)
-    service = Service(runtime, store, settings, admission or Admission(settings.queue_requests), draining or Draining())
+    admission, draining = admission or Admission(settings.queue_requests), draining or Draining()
+    service = Service(runtime, store, settings, admission, draining, unloaded)
     attach_service(app, service)
     for part in (health, repository, monitoring, signatures, learning, templates, audit, openapi, page):
         app.register_blueprint(part.blueprint)

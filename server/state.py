@@ -18,6 +18,7 @@ from isoform.server.problems import NotFoundError
 from isoform.server.settings import Settings
 from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import Store
+from isoform.server.unloaded import Unloaded
 from isoform.server.users import NO_STORE, Users
 from isoform.server.worker import Worker
 
@@ -33,11 +34,13 @@ class Service:
         settings: How it behaves.
         admission: The queue of requests.
         draining: Whether the server is about to stop.
+        unloaded: Tasks that do not answer, as far as the server's processes know; None for none.
     """
 
     def __init__(
-        self, runtime: Runtime, store: Store | None, settings: Settings, admission: Admission, draining: Draining
-    ) -> None:
+        self, runtime: Runtime, store: Store | None, settings: Settings, admission: Admission, draining: Draining,
+        unloaded: Unloaded | None = None,
+    ) -> None:  # fmt: skip
         self.runtime, self.settings, self.admission, self.draining = runtime, settings, admission, draining
         sample_bytes = 4 * math.prod(runtime.bundle.spec.input_shape)
         self.memory = Memory(
@@ -45,7 +48,8 @@ class Service:
             long_requests=settings.long_requests,
         )  # fmt: skip
         """What requests and the samples of jobs may hold together."""
-        self.users, self.tasks = Users(runtime, store, settings), Availability(runtime, store)
+        self.users = Users(runtime, store, settings)
+        self.tasks = Availability(runtime, store, unloaded or Unloaded(runtime.tasks))
         self.metrics = Metrics(runtime, admission, self.memory)
         self.batching = Batching(
             runtime.predict, samples=settings.batch_samples, delay_seconds=settings.batch_delay_seconds, ran=self.metrics.batch
