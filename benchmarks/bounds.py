@@ -35,7 +35,6 @@ from bench.unbounded import Ask, asks, flask_asks, many_classes
 
 from isoform.runtime.bundle import Bundle
 from isoform.server.access.keys import Keys
-from isoform.server.opening import store_url
 from isoform.server.store.store import Store
 
 AIMS = {"peak_resident_bytes": 400e6, "slowest_health_seconds": 1.0}
@@ -88,16 +87,15 @@ def _arguments() -> argparse.Namespace:
 
 def _ours(bundle: Bundle, folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     task = next(iter(bundle.signatures))
-    url = store_url(str(folder / "signatures.db"))
-    assert url is not None
-    with Store(url) as store:
+    path = folder / "signatures.db"
+    with Store(path) as store:
         keys = {
             "writer": Keys(store).add("writer", ["write:alice"]),
             "metrics": Keys(store).add("metrics", ["metrics"]),
         }
         first = many_classes(bundle, task)
         store.append(task, "alice", digest=first.digest, data=first.encode(), action="put", actor="setup")
-    with served(arguments.bundle, url, folder / "log") as server:
+    with served(arguments.bundle, str(path), folder / "log") as server:
         found = sent(
             (server.host, server.port), asks(bundle, task), keys, health="/v2/health/live", seconds=arguments.seconds,
             clients=arguments.clients, processes=server.workers,
