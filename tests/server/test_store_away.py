@@ -5,7 +5,6 @@ import os
 import random
 import resource
 import sqlite3
-import sys
 import threading
 import time
 
@@ -16,7 +15,6 @@ from postgres import POSTGRES, server
 
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
-from isoform.server.state import service_of
 from isoform.server.store.breaker import Breaker
 from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import Store
@@ -244,28 +242,6 @@ def test_nobody_waits_for_what_another_asks(runtime, store, monkeypatch) -> None
         go.set()
         first.join()
     assert app.test_client().get("/v2/models/edges/ready").status_code == 404
-
-
-def test_tasks_unloaded_at_once(runtime) -> None:
-    """Two administrators unload and load different tasks at the same moment: neither undoes what the other did."""
-    tasks, wrong, before = service_of(create_app(runtime)).tasks, list[str](), sys.getswitchinterval()
-
-    def work(task: str) -> None:
-        for turn in range(1500):
-            tasks.set_loaded(task, loaded=bool(turn % 2), actor="")
-            if (task in tasks.unloaded) != (turn % 2 == 0):
-                wrong.append(task)
-
-    threads = [threading.Thread(target=work, args=(task,)) for task in ("plain", "edges")]
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
-    assert wrong == []
 
 
 def test_no_threads_are_left(runtime, store, file, monkeypatch) -> None:
