@@ -32,6 +32,7 @@ from bench.crowd import KINDS, Answer, Batch, Crowd, User, batches_of
 from bench.harness import machine, parser, print_table, write_json
 from bench.served import Killer, Restarter, served
 from bench.verdict import FAULTS, History, judge, merged, read_history
+from sqlalchemy.engine import URL
 
 from isoform.runtime import Runtime
 from isoform.runtime.errors import StoreError
@@ -65,9 +66,7 @@ def main() -> int:
         if arguments.restart_database_every is not None:
             store = stack.enter_context(_postgres().postgres())
         else:
-            url = store_url(arguments.store or str(Path(folder) / "signatures.db"))
-            assert url is not None
-            store = url.render_as_string(hide_password=False)
+            store = arguments.store or str(Path(folder) / "signatures.db")
         run = crowded(
             arguments.bundle, store, Path(folder), seconds=arguments.seconds, clients=arguments.clients, users=arguments.users,
             kill_every=arguments.kill_every, restart_every=arguments.restart_database_every,
@@ -75,7 +74,7 @@ def main() -> int:
     figures: dict[str, object] = {
         **machine(), "quick": arguments.quick, "seconds": arguments.seconds, "clients": arguments.clients, "users": arguments.users,
         "kill_every": arguments.kill_every, "restart_database_every": arguments.restart_database_every,
-        "store": store.partition(":")[0], **summary(arguments.bundle, run),
+        "store": _url(store).drivername, **summary(arguments.bundle, run),
     }  # fmt: skip
     rows = [
         [kind, *(str(sum(_column(a) == name for a in run.answers if a.kind == kind)) for name in COLUMNS)]
@@ -121,15 +120,23 @@ def _postgres() -> Any:
     return found
 
 
+def _url(store: str) -> URL:
+    """What ``--store`` means."""
+    url = store_url(store)
+    if url is None:
+        raise SystemExit("--store is none, but what was acknowledged is looked for there; name one")
+    return url
+
+
 def crowded(
-    bundle: Path, url: str, folder: Path, *, seconds: float, clients: int, users: int, kill_every: float | None,
+    bundle: Path, store: str, folder: Path, *, seconds: float, clients: int, users: int, kill_every: float | None,
     restart_every: float | None = None, seed: int = 0,
 ) -> Run:  # fmt: skip
     """Serve, let the clients ask, and read what is in the store at the end.
 
     Args:
         bundle: A compiled bundle of digits.
-        url: Of an empty store.
+        store: An empty one, as ``--store`` takes it.
         folder: For the server's log.
         seconds: How long they ask.
         clients: How many.
@@ -140,11 +147,12 @@ def crowded(
     """
     from isoform.train.data.digits import digits
 
+    url = _url(store)
     images, labels = digits()
-    with Runtime.open(bundle) as runtime, Store(url) as store:
+    with Runtime.open(bundle) as runtime, Store(url) as opened:
         bases = {task: runtime.signature(task) for task in runtime.tasks}
         people = [
-            User(task, f"u{number:05d}", Keys(store).add(f"u{number:05d}", [f"write:u{number:05d}"]))
+            User(task, f"u{number:05d}", Keys(opened).add(f"u{number:05d}", [f"write:u{number:05d}"]))
             for number, task in zip(range(users), itertools.cycle(bases))
         ]  # fmt: skip
         crowd = Crowd(
@@ -156,10 +164,10 @@ def crowded(
             base = bases[user.task]
             mixture = (rng.normal(size=base.parts["mixture"].shape) * 3).astype(np.float32)
             mine = base.replace(parts={"mixture": mixture}, base=base.digest, labels=None)
-            store.append(user.task, user.name, digest=mine.digest, data=mine.encode(), action="put", actor="setup")
+            opened.append(user.task, user.name, digest=mine.digest, data=mine.encode(), action="put", actor="setup")
     log, watcher = folder / "log", Watcher(url)
     flags = ("--workers", str(WORKERS), "--threads", str(THREADS))
-    with served(bundle, url, log, *flags) as server:
+    with served(bundle, store, log, *flags) as server:
         crowd.address = server.host, server.port
         with (
             Killer(server, kill_every, seconds=seconds, seed=seed) as killer,
@@ -167,8 +175,8 @@ def crowded(
             watcher,
         ):
             answers = crowd.run(clients=clients, seconds=seconds)
-    with Store(url) as store:
-        history = read_history(store)
+    with Store(url) as opened:
+        history = read_history(opened)
     said = log.read_text()
     return Run(
         answers, history, watcher.seen, crowd.batches, crowd.sent, killer.killed, restarter.restarted, said.count("Traceback")
@@ -178,7 +186,7 @@ def crowded(
 class Watcher:
     """Reads what is new in the store again and again, because a deletion leaves nothing to compare with. A context manager."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: URL) -> None:
         self._url, self.seen = url, dict[tuple[str, str], Any]()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="watcher")

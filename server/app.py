@@ -39,6 +39,7 @@ from isoform.server.query import check_queries
 from isoform.server.settings import Settings
 from isoform.server.state import Service, attach_service
 from isoform.server.store.store import Store
+from isoform.server.unloaded import Unloaded
 
 __all__ = ["create_app"]
 
@@ -46,6 +47,7 @@ __all__ = ["create_app"]
 def create_app(
     runtime: Runtime, *, store: Store | None = None, settings: Settings | None = None, keys: Keys | None = None,
     tokens: Tokens | None = None, admission: Admission | None = None, draining: Draining | None = None,
+    unloaded: Unloaded | None = None,
 ) -> Flask:  # fmt: skip
     """Make the WSGI application.
 
@@ -57,6 +59,7 @@ def create_app(
         tokens: Signed tokens that are let in. Without any of both everybody may do everything: only for loopback.
         admission: The queue of requests, of whoever accepts connections; None if nobody tells of one.
         draining: Whether the server is about to stop; None if nobody tells.
+        unloaded: Tasks that do not answer, as far as the server's processes know; None for none.
 
     Returns:
         A Flask application; every answer is JSON or what was asked for, errors are ``{"error": text}``.
@@ -70,7 +73,8 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]
     name_routes(app)
     check_queries(app)
-    service = Service(runtime, store, settings, admission or Admission(settings.queue_requests), draining or Draining())
+    admission, draining = admission or Admission(settings.queue_requests), draining or Draining()
+    service = Service(runtime, store, settings, admission, draining, unloaded)
     attach_service(app, service)
     for part in (health, repository, monitoring, signatures, learning, templates, audit, openapi, page):
         app.register_blueprint(part.blueprint)

@@ -14,6 +14,7 @@ from isoform.runtime.errors import StoreError
 from isoform.runtime.runtime import Runtime
 from isoform.server.problems import NotFoundError
 from isoform.server.store.store import Store
+from isoform.server.unloaded import Unloaded
 
 __all__ = ["Availability"]
 
@@ -25,48 +26,62 @@ log = logging.getLogger("isoform.server")
 
 
 class Availability:
-    """Of the tasks of one bundle. Safe to use from several threads."""
+    """Of the tasks of one bundle. Safe to use from several threads.
 
-    def __init__(self, runtime: Runtime, store: Store | None) -> None:
-        self._runtime, self._store = runtime, store
-        self._unloaded, self._read = frozenset[str](), -SECONDS
-        self._lock, self._changes = threading.Lock(), 0
+    Args:
+        runtime: The open runtime.
+        store: Where it is kept; None to keep it in memory.
+        shared: What the processes of this server knew last.
+    """
+
+    def __init__(self, runtime: Runtime, store: Store | None, shared: Unloaded) -> None:
+        self._runtime, self._store, self._shared = runtime, store, shared
+        self._unloaded, self._read = shared.get(), -SECONDS
+        self._lock, self._asking, self._changes = threading.Lock(), threading.Lock(), 0
 
     @property
     def unloaded(self) -> frozenset[str]:
-        """Tasks that do not answer."""
-        if self._store is None or time.monotonic() - self._read <= SECONDS:
+        """Tasks that do not answer. One thread asks the store for them; others meanwhile get what was known last."""
+        store = self._store
+        if store is None or time.monotonic() - self._read <= SECONDS or not self._asking.acquire(blocking=False):
             return self._unloaded
-        with self._lock:
-            if time.monotonic() - self._read <= SECONDS:  # another thread was faster
-                return self._unloaded
+        try:
             changes = self._changes
             try:
-                found = frozenset(self._store.within(PATIENCE_SECONDS, self._store.unloaded))
+                found = frozenset(store.within(PATIENCE_SECONDS, store.unloaded))
             except StoreError as problem:
                 log.error("%s; the tasks that were unloaded before stay so", problem)
-                found = self._unloaded
-            if changes == self._changes:  # else something was changed here meanwhile, and is known better
-                self._unloaded = found
+            else:
+                with self._lock:
+                    if changes == self._changes:  # else something was changed here meanwhile, and is known better
+                        self._set(found)
             self._read = time.monotonic()
+        finally:
+            self._asking.release()
         return self._unloaded
 
     def check(self, task: str) -> None:
         """Raise ``NotFoundError`` if there is no such task, or it is unloaded."""
-        self._check_known(task)
+        self.check_known(task)
         if task in self.unloaded:
             raise NotFoundError(f"task {task!r} is unloaded; load it by POST /v2/repository/models/{task}/load")
 
     def set_loaded(self, task: str, *, loaded: bool, actor: str) -> None:
         """Let a task answer, or not; what its base signature held in memory goes. Raises ``NotFoundError`` if there is no such task."""
-        self._check_known(task)
+        self.check_known(task)
         if self._store is not None:
             self._store.set_loaded(task, loaded=loaded, actor=actor)
-        self._changes += 1
-        self._unloaded = self._unloaded - {task} if loaded else self._unloaded | {task}
+        with self._lock:
+            self._changes += 1
+            self._set(self._unloaded - {task} if loaded else self._unloaded | {task})
         if not loaded:
             self._runtime.forget(self._runtime.signature(task))
 
-    def _check_known(self, task: str) -> None:
+    def _set(self, unloaded: frozenset[str]) -> None:
+        self._unloaded = unloaded
+        self._shared.set(unloaded)
+
+    def check_known(self, task: str) -> None:
+        """Raise ``NotFoundError`` if there is no such task."""
         if task not in self._runtime.tasks:
             raise NotFoundError(f"there is no task {task!r}; there are {', '.join(self._runtime.tasks)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -17,6 +18,7 @@ from isoform.server.access.tokens import LEEWAY_SECONDS
 from isoform.server.opening import Opening, store_url
 from isoform.server.settings import Settings
 from isoform.server.store.store import Store
+from isoform.server.unloaded import Unloaded
 
 __all__ = ["add_arguments_serve", "run_serve"]
 
@@ -117,7 +119,6 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
     add(
         "--token-leeway",
         type=float,
-        default=LEEWAY_SECONDS,
         help=f"seconds that the issuer's clock may differ (default: {LEEWAY_SECONDS:g})",
     )
     add(
@@ -144,6 +145,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
         BundleError: If the bundle cannot be used.
         StoreError: If the store cannot be opened.
     """
+    leeway = LEEWAY_SECONDS if arguments.token_leeway is None else arguments.token_leeway
     for name, value, least, most in (
         ("port", arguments.port, 0, 65535), ("workers", arguments.workers, 1, 256), ("threads", arguments.threads, 1, 256),
         ("prediction-threads", arguments.prediction_threads, 0, 1024), ("cache-mb", arguments.cache_mb, 0, 1 << 20),
@@ -153,7 +155,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
         ("deadline-ms", arguments.deadline_ms, 0, 3.6e6), ("batch", arguments.batch, 1, 4096),
         ("batch-delay-ms", arguments.batch_delay_ms, 0, 1000), ("drain-seconds", arguments.drain_seconds, 0, 3600),
         ("jobs-per-caller", arguments.jobs_per_caller, 1, 32),
-        ("token-leeway", arguments.token_leeway, 0, 3600), ("keep-alive", arguments.keep_alive, 1, 3600),
+        ("token-leeway", leeway, 0, 3600), ("keep-alive", arguments.keep_alive, 1, 3600),
     ):  # fmt: skip
         if not least <= value <= most:
             raise UsageError(f"--{name} is {value}, but {least} to {most:.10g} was expected")
@@ -178,7 +180,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
             trusted_proxies=networks(arguments.trusted_proxy),
         ),
         guarded=not arguments.open, token_keys=arguments.token_keys, token_issuers=tuple(arguments.token_issuer),
-        token_audiences=tuple(arguments.token_audience or ["isoform"]), token_leeway_seconds=arguments.token_leeway,
+        token_audiences=tuple(arguments.token_audience or ["isoform"]), token_leeway_seconds=leeway,
         keep_alive_seconds=arguments.keep_alive,
     )  # fmt: skip
     bundle = Bundle.load(
@@ -186,7 +188,9 @@ def run_serve(arguments: argparse.Namespace) -> None:
     )  # what is wrong with the bundle or the store is said once, here, and not by every process
     opening.tokens()
     if opening.store is not None:
-        Store(opening.store).close()
+        with Store(opening.store) as store:
+            unloaded = Unloaded(list(bundle.signatures), store.unloaded())
+            opening = dataclasses.replace(opening, identity=store.identity, unloaded=unloaded)
 
     def ready(host: str, port: int) -> None:
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -210,6 +214,15 @@ def run_serve(arguments: argparse.Namespace) -> None:
 
 
 def _check_access(arguments: argparse.Namespace) -> None:
+    if arguments.token_keys is None:
+        given = {
+            "--token-issuer": arguments.token_issuer != [], "--token-audience": arguments.token_audience is not None,
+            "--token-leeway": arguments.token_leeway is not None,
+        }  # fmt: skip
+        for name in (name for name, is_given in given.items() if is_given):
+            raise UsageError(
+                f"{name} says which tokens are taken, but without --token-keys none is; add it, or leave {name} out"
+            )
     if arguments.open:
         if arguments.host not in ("127.0.0.1", "::1", "localhost"):
             raise UsageError(

@@ -103,7 +103,7 @@ def adapt(task: str, user: str) -> Response:
 @blueprint.get("/models/<task>/signatures/<user>/jobs")
 def jobs(task: str, user: str) -> dict[str, Any]:
     """A user's jobs, newest first; at most 100, of the last week."""
-    check_user(task, user)
+    check_user(task, user, unloaded=True)
     return {"jobs": [_description(job) for job in get_service().ledger.listed(task, user)]}
 
 

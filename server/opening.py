@@ -20,7 +20,9 @@ from isoform.server.draining import Draining
 from isoform.server.memory import give_back_freed_memory
 from isoform.server.settings import Settings
 from isoform.server.store.database import file_url
+from isoform.server.store.sqlite import Identity
 from isoform.server.store.store import Store
+from isoform.server.unloaded import Unloaded
 
 __all__ = ["Opening", "store_url"]
 
@@ -36,6 +38,10 @@ class Opening:
     bundle: Path
     store: URL | None
     """The database, which is there already; None to keep no signatures."""
+    identity: Identity | None = None
+    """The only SQLite file that is accepted there, also by a process that is started again later; None for PostgreSQL."""
+    unloaded: Unloaded | None = None
+    """Tasks that do not answer, for processes that start while the store does not answer; None for none."""
     prediction_threads: int
     """Threads that one prediction may use."""
     request_threads: int
@@ -79,13 +85,15 @@ class Opening:
             store = (
                 None
                 if self.store is None
-                else stack.enter_context(Store(self.store, connections=self.request_threads + 2, create=False))
+                else stack.enter_context(
+                    Store(self.store, connections=self.request_threads + 2, create=False, identity=self.identity)
+                )
             )
             keys = Keys(store) if self.guarded and store is not None else None
             export_traces()
             app = create_app(
                 runtime, store=store, settings=self.settings, keys=keys, tokens=self.tokens(), admission=admission,
-                draining=draining,
+                draining=draining, unloaded=self.unloaded,
             )  # fmt: skip
             stack.callback(service_of(app).close, seconds=JOB_SECONDS)
             yield app

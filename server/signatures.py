@@ -163,7 +163,9 @@ def rollback(task: str, user: str) -> Response:
 def delete(task: str, user: str) -> tuple[str, int]:
     """Delete every revision, for good, and cancel the open jobs. Raises ``NotFoundError`` if there are neither."""
     service = get_service()
-    check_user(task, user)
+    check_user(task, user, unloaded=True)
+    record: Record = request.environ[RECORD]
+    record.task, record.signature = task, user
     store = service.users.store
     expect = expected_revision(store.newest(task, user))
     try:
@@ -255,11 +257,18 @@ def _reply(what: bytes) -> Reply | None:
     return Reply(key, asked, sender=caller_id())
 
 
-def check_user(task: str, user: str) -> None:
-    """Raise ``ForbiddenError`` if the caller may not see and change that user's, ``NotFoundError`` if there is no such task."""
+def check_user(task: str, user: str, *, unloaded: bool = False) -> None:
+    """Raise ``ForbiddenError`` if the caller may not see and change that user's, ``NotFoundError`` if there is no such task.
+
+    Args:
+        task: The task.
+        user: The user.
+        unloaded: Whether a task will do that is unloaded: what is there can be deleted and stopped at any time.
+    """
     check_name(user, what="signature")
     require_write(user)
-    get_service().tasks.check(task)
+    tasks = get_service().tasks
+    (tasks.check_known if unloaded else tasks.check)(task)
 
 
 def _newest(task: str, user: str) -> Revision:

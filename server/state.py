@@ -19,6 +19,7 @@ from isoform.server.settings import Settings
 from isoform.server.shared import Shared
 from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import Store
+from isoform.server.unloaded import Unloaded
 from isoform.server.users import NO_STORE, Users
 from isoform.server.worker import Worker
 
@@ -34,11 +35,13 @@ class Service:
         settings: How it behaves.
         admission: The queue of requests.
         draining: Whether the server is about to stop.
+        unloaded: Tasks that do not answer, as far as the server's processes know; None for none.
     """
 
     def __init__(
-        self, runtime: Runtime, store: Store | None, settings: Settings, admission: Admission, draining: Draining
-    ) -> None:
+        self, runtime: Runtime, store: Store | None, settings: Settings, admission: Admission, draining: Draining,
+        unloaded: Unloaded | None = None,
+    ) -> None:  # fmt: skip
         self.runtime, self.settings, self.admission, self.draining = runtime, settings, admission, draining
         sample_bytes = 4 * math.prod(runtime.bundle.spec.input_shape)
         self.memory = Memory(
@@ -46,7 +49,8 @@ class Service:
             long_requests=settings.long_requests,
         )  # fmt: skip
         """What requests and the samples of jobs may hold together."""
-        self.users, self.tasks = Users(runtime, store, settings), Availability(runtime, store)
+        self.users = Users(runtime, store, settings)
+        self.tasks = Availability(runtime, store, unloaded or Unloaded(runtime.tasks))
         self.readiness = Shared(lambda: not self.tasks.unloaded and (store is None or store.ready()))
         """Whether every task can be asked, and the store answers."""
         self.metrics = Metrics(runtime, admission, self.memory)

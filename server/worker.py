@@ -80,7 +80,8 @@ class Worker:
         self._turns = Turns[_Entry](places=WAITING, share=share)
         self._open, self._coming = dict[str, _Entry](), 0
         self._idle, self._news, self._talking = threading.Condition(), threading.Event(), threading.Lock()
-        self._started, self._closing, self._given_up = False, threading.Event(), threading.Event()
+        self._started = set[str]()
+        self._closing, self._given_up = threading.Event(), threading.Event()
 
     def submit(
         self, task: str, user: str, *, action: str, actor: str, caller: str, begun: tuple[int, str], learn: Learn
@@ -100,13 +101,14 @@ class Worker:
             The job, as it was written down.
 
         Raises:
-            BusyError: If too many wait already, or the server is about to stop.
+            BusyError: If too many wait already, the server is about to stop, or there is no thread for jobs.
             TooManyError: If too many of that caller, or for that user, wait already.
             ConflictError: If another revision is newest by now.
         """
         with self._idle:
             if self._closing.is_set():
                 raise BusyError("the server is about to stop; send it again")
+            self._start()
             self._coming += 1
         try:
             place = self._turns.reserve(caller, (task, user))
@@ -118,7 +120,6 @@ class Worker:
             entry = _Entry(job, begun, learn)
             with self._idle:
                 self._open[job.id] = entry
-                self._start()
                 self._idle.notify_all()
             self._turns.put(place, entry)
         finally:
@@ -145,14 +146,21 @@ class Worker:
         return not self._open and not self._coming
 
     def _start(self) -> None:
-        if not self._started:
-            self._started = True
-            for name, work in (("isoform-learn", self._work), ("isoform-jobs", self._tell)):
-                threading.Thread(target=work, name=name, daemon=True).start()
+        for name, work in (("isoform-learn", self._work), ("isoform-jobs", self._talk)):
+            if name not in self._started:
+                try:
+                    threading.Thread(target=work, name=name, daemon=True).start()
+                except RuntimeError as problem:  # the system has no more
+                    raise BusyError(f"there is no thread for jobs: {problem}; try again later") from None
+                self._started.add(name)
 
     def _work(self) -> None:
         while True:
-            self._one(self._turns.take())
+            entry = self._turns.take()
+            try:
+                self._one(entry)
+            except Exception:  # jobs behind it have their turn
+                log.exception("the end of a job is not written; who asks will find it lost")
 
     def _one(self, entry: _Entry) -> None:
         try:
@@ -229,7 +237,7 @@ class Worker:
             self._given_up.wait(pause)
             pause = min(2 * pause, PAUSE_SECONDS)
 
-    def _tell(self) -> None:
+    def _talk(self) -> None:
         told, pause = 0.0, TELL_SECONDS
         while True:
             with self._idle:
@@ -238,18 +246,22 @@ class Worker:
             self._news.clear()
             everybody = asked or time.monotonic() - told >= ALIVE_SECONDS
             try:
-                entries, going = self._told(everybody)
-            except IsoformError as problem:  # the database is away; it is told again
+                self._tell(everybody)
+            except Exception as problem:  # mostly the database is away; it is told again
                 pause = min(2 * pause, PAUSE_SECONDS)
-                log.error("%s", problem)
-                continue
-            told, pause = time.monotonic() if everybody else told, TELL_SECONDS
-            for entry in entries:
-                entry.gone = entry.job.id not in going
-            self._turns.drop(lambda entry: entry.gone)
-            for entry in entries:
-                if entry.gone and not entry.running:
-                    self._forget(entry)
+                log.error("%s", problem, exc_info=not isinstance(problem, IsoformError))
+            else:
+                told, pause = time.monotonic() if everybody else told, TELL_SECONDS
+
+    def _tell(self, everybody: bool) -> None:
+        """Tell of the job that is running, or of all, and let go of those that go on no longer."""
+        entries, going = self._told(everybody)
+        for entry in entries:
+            entry.gone = entry.job.id not in going
+        self._turns.drop(lambda entry: entry.gone)
+        for entry in entries:
+            if entry.gone and not entry.running:
+                self._forget(entry)
 
     def _told(self, everybody: bool) -> tuple[list[_Entry], set[str]]:
         """Tell of the job that is running, or of all; returns which those were, and the ids of those that go on."""

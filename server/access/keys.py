@@ -54,7 +54,9 @@ class Keys:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known = collections.OrderedDict[str, tuple[float, tuple[bytes, Caller] | None]]()
+        self._known = collections.OrderedDict[str, tuple[float, tuple[bytes, Caller]]]()
+        self._unknown = collections.OrderedDict[str, float]()
+        """Ids that no key has; kept apart, because anybody can ask for any number of them."""
         self._lock = threading.Lock()
         self._away = -SECONDS
 
@@ -119,10 +121,12 @@ class Keys:
     def _look_up(self, identity: str) -> tuple[bytes, Caller] | None:
         moment = time.monotonic()
         with self._lock:
-            known = self._known.get(identity)
+            known, unknown = self._known.get(identity), self._unknown.get(identity)
         if known is not None and moment - known[0] < SECONDS:
             return known[1]
-        if known is None or known[1] is None or moment - known[0] > AWAY_SECONDS:
+        if unknown is not None and moment - unknown < SECONDS:
+            return None
+        if known is None or moment - known[0] > AWAY_SECONDS:
             found = self._read(identity)
         elif moment - self._away < SECONDS:
             return known[1]
@@ -134,10 +138,15 @@ class Keys:
                 log.error("%s; keys that were good in the last %.0f s are let in", problem, AWAY_SECONDS)
                 return known[1]
         with self._lock:
-            self._known[identity] = moment, found
-            self._known.move_to_end(identity)
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+            self._known.pop(identity, None)
+            self._unknown.pop(identity, None)
+            if found is not None:
+                self._known[identity] = moment, found
+            else:
+                self._unknown[identity] = moment
+            for remembered in (self._known, self._unknown):
+                if len(remembered) > REMEMBERED:
+                    remembered.popitem(last=False)
         return found
 
     def _read(self, identity: str) -> tuple[bytes, Caller] | None:

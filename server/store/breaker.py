@@ -88,7 +88,10 @@ class Breaker:
                 failed.append(problem)
 
         thread = threading.Thread(target=asking, name="isoform-ask", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as problem:  # the system has no more threads
+            raise StoreError(f"the signature store was not asked: {problem}") from None
         thread.join(seconds)
         if came:
             return came[0]
@@ -101,39 +104,54 @@ class Breaker:
         with self._lock:
             if self._watching or self._closed.is_set():
                 return
-            self._watching = True
-            threading.Thread(target=self._watcher, name="isoform-store", daemon=True).start()
+            self._watching = _started(self._watcher, "isoform-store")  # else the next call tries it again
 
     def _watcher(self) -> None:
         while not self._closed.wait(PAUSE_SECONDS):
             moment, since = time.monotonic(), self._suspected
-            if since is not None and moment - since > HANG_SECONDS:
-                self._cut()
-            elif since is None and any(moment - began > SLOW_SECONDS for began in list(self._calls.values())):
-                self._suspect()
+            try:
+                if since is not None and moment - since > HANG_SECONDS:
+                    self._cut()
+                elif since is None and any(moment - began > SLOW_SECONDS for began in list(self._calls.values())):
+                    self._suspect()
+            except Exception:  # it must go on: nobody else ends what hangs
+                log.exception("connections of the signature store could not be cut")
 
     def _suspect(self) -> None:
         with self._lock:
             if self._suspected is not None or self._closed.is_set():
                 return
             self._suspected = time.monotonic()
-            threading.Thread(target=self._prober, name="isoform-probe", daemon=True).start()
+            if not _started(self._prober, "isoform-probe"):
+                self._suspected = None  # nobody would ever find out that it answers
 
     def _prober(self) -> None:
         """Ask until there is an answer, or a failure that comes so fast that nobody has to be spared it."""
         hangs = False
-        while not self._closed.is_set():
-            began = time.monotonic()
-            try:
-                self._probe()
-                break
-            except StoreError as problem:
-                if time.monotonic() - began < PAUSE_SECONDS and not hangs:
+        try:
+            while not self._closed.is_set():
+                began = time.monotonic()
+                try:
+                    self._probe()
                     break
-                if not hangs:
-                    log.error("the signature store hangs: %s", problem)
-                hangs = True
-            self._closed.wait(PAUSE_SECONDS)
-        if hangs:
-            log.warning("the signature store answers again")
-        self._suspected = None
+                except Exception as problem:  # whatever it is, the database has not answered
+                    if time.monotonic() - began < PAUSE_SECONDS and not hangs:
+                        break
+                    if not hangs:
+                        log.error("the signature store hangs: %s", problem)
+                    hangs = True
+                self._closed.wait(PAUSE_SECONDS)
+            if hangs:
+                log.warning("the signature store answers again")
+        finally:
+            self._suspected = None
+
+
+def _started(work: Callable[[], None], name: str) -> bool:
+    """Whether there is a thread for it; the system may have no more."""
+    try:
+        threading.Thread(target=work, name=name, daemon=True).start()
+    except RuntimeError as problem:
+        log.error("nobody watches the signature store: %s", problem)
+        return False
+    return True

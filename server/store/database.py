@@ -27,7 +27,7 @@ from isoform.runtime.errors import ConflictError, StoreError
 from isoform.runtime.extras import missing
 from isoform.server.store.breaker import Breaker
 from isoform.server.store.schema import create, unloaded
-from isoform.server.store.sqlite import File
+from isoform.server.store.sqlite import File, Identity
 from isoform.server.store.upgrade import upgrade
 
 __all__ = ["Database", "file_url"]
@@ -48,16 +48,20 @@ class Database:
         where: A file for SQLite, or a URL as SQLAlchemy reads it: ``sqlite:///signatures.db``, ``postgresql+psycopg://user:password@host/name``.
         connections: At most so many at once for reading, and as many for writing.
         create: Whether to make what is not there, and to find out whether the database answers; else only when it is used.
+        identity: The only SQLite file that is accepted; None for the one that is there now.
 
     Raises:
         StoreError: If the URL makes no sense, its driver is not installed, or the database cannot be reached.
     """
 
-    def __init__(self, where: str | URL | Path, *, connections: int = 8, create: bool = True) -> None:
+    def __init__(
+        self, where: str | URL | Path, *, connections: int = 8, create: bool = True, identity: Identity | None = None
+    ) -> None:
         try:
             url = file_url(where) if isinstance(where, Path) else sql.make_url(where)
             options: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 5}
-            self._file = File(_path(url), create=create) if url.get_backend_name() == "sqlite" else None
+            sqlite = url.get_backend_name() == "sqlite"
+            self._file = File(_path(url), create=create, identity=identity) if sqlite else None
             self._writer, self._reader = self._engines(url, options)
             self._errors: tuple[type[Exception], ...] = (
                 SQLAlchemyError,
@@ -108,6 +112,11 @@ class Database:
         for engine in (writer, reader):
             sql.event.listen(engine, "connect", self._connected)
         return writer, reader
+
+    @property
+    def identity(self) -> Identity | None:
+        """Device and inode of the SQLite file that was opened; None for PostgreSQL, and if there was no file."""
+        return None if self._file is None else self._file.identity
 
     def _create(self) -> None:
         until = time.monotonic() + CREATE_SECONDS

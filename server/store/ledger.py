@@ -27,6 +27,8 @@ __all__ = ["Job", "Ledger"]
 
 LOST_SECONDS = 30
 KEEP_DAYS = 7
+FORGET = 500
+"""Old jobs that a new one removes at most: a database takes so many values in one statement, and no job waits for a week's removal."""
 MESSAGE = 400
 """Longest message, in characters."""
 
@@ -84,7 +86,7 @@ class Ledger:
             check(connection, task, user, expect=expect)
             moment = clock(connection)
             old = moment - KEEP_DAYS * 86_400_000
-            forgotten = locked_jobs(connection, jobs.c.updated < old, skip=True)
+            forgotten = locked_jobs(connection, jobs.c.updated < old, skip=True, limit=FORGET)
             connection.execute(sql.delete(jobs).where(jobs.c.id.in_(forgotten)))
             connection.execute(sql.delete(doubts).where(doubts.c.job.in_(forgotten)))
             job = Job(

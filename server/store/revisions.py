@@ -172,11 +172,11 @@ def delete(connection: Connection, task: str, user: str, *, actor: str, expect: 
     What idempotency keys made is remembered: a write that is sent again must not bring the user back.
     """
     before = check(connection, task, user, expect=expect)
-    open_ones = locked_jobs(connection, jobs.c.task == task, jobs.c.user == user, jobs.c.state.in_(OPEN))
-    if before is None and not open_ones:
+    mine = (jobs.c.task == task, jobs.c.user == user, jobs.c.state.in_(OPEN))
+    if not locked_jobs(connection, *mine) and before is None:
         return False
     cancelled = {"state": "cancelled", "message": "the signature was deleted", "updated": clock(connection)}
-    connection.execute(sql.update(jobs).where(jobs.c.id.in_(open_ones)).values(**cancelled))
+    connection.execute(sql.update(jobs).where(*mine).values(**cancelled))
     if before is not None:
         connection.execute(sql.delete(revisions).where(revisions.c.task == task, revisions.c.user == user))
         last = connection.execute(_LAST, {"task": task, "user": user}).scalar()
@@ -205,15 +205,18 @@ def replied(connection: Connection, actor: str, reply: Reply) -> Revision | None
     return revision_of(found)
 
 
-def locked_jobs(connection: Connection, *where: sql.ColumnElement[bool], skip: bool = False) -> list[str]:
+def locked_jobs(
+    connection: Connection, *where: sql.ColumnElement[bool], skip: bool = False, limit: int | None = None
+) -> list[str]:
     """Ids of jobs, locked until the transaction ends, always in the same order, so that no two transactions wait for each other.
 
     Args:
         connection: A transaction.
         *where: Which jobs.
         skip: Leave out those that another transaction holds, instead of waiting for it.
+        limit: At most so many; None for all.
     """
-    query = sql.select(jobs.c.id).where(*where).order_by(jobs.c.id).with_for_update(skip_locked=skip)
+    query = sql.select(jobs.c.id).where(*where).order_by(jobs.c.id).limit(limit).with_for_update(skip_locked=skip)
     return list(connection.execute(query).scalars())
 
 

@@ -1,7 +1,8 @@
 """The file of a store in SQLite: made for its owner alone, opened only where it is, and watched while it is open.
 
 SQLite goes on writing into a file that was deleted, replaced or moved, and acknowledges what nobody will find again. So every
-process remembers which files it has open, and compares them with what lies at their paths (device and inode):
+process remembers which files it has open, and compares them with what lies at their paths (device and inode). A process of a server accepts only
+the database that the server was started with, so that one that is started again does not open whatever lies there by then.
 
     PATH        before each read; before each write, and after it, before it is acknowledged
     PATH-wal    before and after each write: what is committed lies there first
@@ -23,14 +24,15 @@ from pathlib import Path
 
 from isoform.runtime.errors import StoreError
 
-__all__ = ["File"]
+__all__ = ["File", "Identity"]
 
 log = logging.getLogger("isoform.server")
 
 PRIVATE = 0o600
 READ_SECONDS, WRITE_SECONDS = 2, 10
 """How long a connection waits for a lock; readers wait for hardly any."""
-_Identity = tuple[int, int]
+Identity = tuple[int, int]
+"""A file's device and inode."""
 
 
 class OpenFile(sqlite3.Connection):
@@ -51,19 +53,21 @@ class File:
     Args:
         path: Where it is; a symbolic link is followed.
         create: Whether to make it, readable for its owner alone, where there is none.
+        identity: The only file that is accepted there; None for the one that is there now.
 
     Raises:
         StoreError: If it cannot be made.
     """
 
-    def __init__(self, path: Path, *, create: bool) -> None:
+    def __init__(self, path: Path, *, create: bool, identity: Identity | None = None) -> None:
         self._path = path.absolute()
         self._name = str(self._path)
         if create:
             self._create()
-        self._identity = _identity(self._name)
+        self.identity = identity or _identity(self._name)
+        """Of the file that is accepted at the path; None if there was none, and then none ever is."""
         self._lock, self._connections = threading.Lock(), 0
-        self._log: tuple[tuple[str, _Identity | None], ...] = ()
+        self._log: tuple[tuple[str, Identity | None], ...] = ()
 
     def connect(self, *, writes: bool) -> OpenFile:
         """Open another connection to the same file; never makes one.
@@ -76,8 +80,6 @@ class File:
             sqlite3.Error: If it cannot be opened.
         """
         with self._lock:
-            if self._identity is None:
-                self._identity = _identity(self._name)
             self.check(log=True)
             connection = sqlite3.connect(
                 f"{self._path.as_uri()}?mode=rw", uri=True, timeout=WRITE_SECONDS if writes else READ_SECONDS,
@@ -116,7 +118,7 @@ class File:
         Args:
             log: Whether to compare the log and its index too.
         """
-        if _identity(self._name) != self._identity or self._identity is None:
+        if _identity(self._name) != self.identity or self.identity is None:
             raise StoreError(
                 f"{self._path} is not the file that is open: it was deleted, replaced or moved; "
                 "stop the server, put the right file there, and start it again"
@@ -157,7 +159,7 @@ class File:
             raise StoreError(f"cannot open the signature store: {problem}") from None
 
 
-def _identity(path: str) -> _Identity | None:
+def _identity(path: str) -> Identity | None:
     try:
         found = os.stat(path)
     except OSError:

@@ -27,6 +27,7 @@ from isoform.server.store.revisions import (
     revision_of,
 )
 from isoform.server.store.schema import events, revisions, unloaded
+from isoform.server.store.sqlite import Identity
 
 __all__ = ["ANY", "Reply", "Revision", "Store", "moment", "now"]
 
@@ -39,13 +40,16 @@ class Store(Database):
         connections: At most so many at once for reading, and as many for writing.
         keep: Revisions of one user whose bytes are kept.
         create: Whether to make what is not there, as ``Database``.
+        identity: The only SQLite file that is accepted, as ``Database``.
 
     Raises:
         StoreError: If the URL makes no sense, its driver is not installed, or the database cannot be reached.
     """
 
-    def __init__(self, where: str | URL | Path, *, connections: int = 8, keep: int = KEEP, create: bool = True) -> None:
-        super().__init__(where, connections=connections, create=create)
+    def __init__(
+        self, where: str | URL | Path, *, connections: int = 8, keep: int = KEEP, create: bool = True, identity: Identity | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(where, connections=connections, create=create, identity=identity)
         self.keep = keep
 
     def newest(self, task: str, user: str) -> Revision | None:

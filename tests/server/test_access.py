@@ -96,8 +96,8 @@ def test_nobody_sees_anothers_job(guarded, keys, store, runtime) -> None:
         assert guarded.delete(f"/v1/jobs/{job.id}", headers=headers).status_code == status
 
 
-def test_what_is_no_key(guarded, keys) -> None:
-    """Another secret, another id, cut, longer, another kind: 401."""
+def test_what_is_no_key(guarded, keys, monkeypatch) -> None:
+    """Another secret, another id, cut, longer, another kind: 401; many of them do not make the server ask again for a key that is good."""
     key = keys.add("a", ["admin"])
     assert guarded.get("/v2", headers=bearer(key)).status_code == 200
     other = keys.add("b", ["admin"])
@@ -108,6 +108,12 @@ def test_what_is_no_key(guarded, keys) -> None:
         assert guarded.get("/v2", headers=bearer(text)).status_code == 401
     for header in (f"Basic {key}", key, "Bearer"):
         assert guarded.get("/v2", headers={"Authorization": header}).status_code == 401
+    monkeypatch.setattr(keys_module, "REMEMBERED", 3)
+    for number in range(5):
+        assert guarded.get("/v2", headers=bearer(f"iso_{number:016x}_{'a' * 43}")).status_code == 401
+    monkeypatch.setattr(keys, "_read", lambda identity: None)  # what is asked for now is unknown
+    monkeypatch.setattr(keys_module, "SECONDS", 60.0)
+    assert guarded.get("/v2", headers=bearer(key)).status_code == 200
 
 
 def test_the_store_has_no_secret(keys, tmp_path) -> None:
@@ -237,6 +243,8 @@ def test_serve_is_open_only_on_loopback(compiled, tmp_path) -> None:
         (["--open", "--host", "0.0.0.0"], "would let everybody in"), (["--store", "none"], "keys are kept in the store"),
         (["--open", "--token-keys", "x"], "leave one of them out"), (["--token-keys", "x"], "needs --token-issuer"),
         (["--token-keys", tmp_path / "x", "--token-issuer", "y"], "holds no key set"),
+        (["--token-issuer", "y"], "--token-issuer says which tokens are taken, but without --token-keys none is"),
+        (["--token-audience", "y"], "--token-audience says"), (["--open", "--token-leeway", "10"], "--token-leeway says"),
     ):  # fmt: skip
         store = [] if "none" in words else ["--store", tmp_path / "s.db"]
         result = isoform("serve", compiled, "--port", "0", *words, *store, check=False)

@@ -75,10 +75,16 @@ def test_what_was_learned_from_a_deleted_user_is_not_appended_to_the_next(keeper
     assert keeper.get(f"/v1/jobs/{job['id']}").json["state"] == "cancelled"
 
 
-def test_a_first_job_does_not_bring_a_deleted_user_back(keeper, slow) -> None:
-    """A user who has but a job is deleted with 204, and stays away; then there is nothing to delete."""
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_first_job_does_not_bring_a_deleted_user_back(loaded, keeper, slow) -> None:
+    """A user who has but a job is deleted with 204, and stays away, also while the task is unloaded; then there is nothing to delete."""
     job = started(keeper, slow)
+    if not loaded:
+        assert keeper.post("/v2/repository/models/plain/unload").status_code == 200
+    assert [found["id"] for found in keeper.get(f"{ALICE}/jobs").json["jobs"]] == [job["id"]]
     assert keeper.delete(ALICE).status_code == 204
+    assert keeper.delete(ALICE.replace("plain", "klingon")).status_code == 404
+    assert keeper.post("/v2/repository/models/plain/load").status_code == 200
     slow.go.set()
     ended(keeper, keeper.post("/v1/models/plain/signatures/bob/adapt", json=body(X)).json)
     assert keeper.get(f"/v1/jobs/{job['id']}").json["state"] == "cancelled"

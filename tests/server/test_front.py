@@ -56,13 +56,15 @@ def test_what_is_written_down(which, runtime, store, caplog) -> None:
         client.post(INFER, json=body(signature="alice"), headers=headers)
         client.post(INFER, json=body(signature="bob"), headers=headers)
         client.get("/v2/models/plain", headers=headers)
+        client.delete("/v1/models/plain/signatures/alice", headers=headers)
     lines = [json.loads(record.message) for record in caplog.records if record.name == "isoform.access"]
-    assert len(lines) == {"all": 4, "errors": 2, "none": 0}[which]
+    assert len(lines) == {"all": 5, "errors": 3, "none": 0}[which]
     assert secret not in caplog.text
     assert "0.12345" not in caplog.text
     if which == "none":
         return
-    put, refused = lines[0], lines[-1 if which == "errors" else -2]
+    put, refused, deleted = lines[0], lines[-2 if which == "errors" else -3], lines[-1]
+    assert [deleted[name] for name in ("method", "status", "task", "signature")] == ["DELETE", 204, "plain", "alice"]
     assert (put["method"], put["route"], put["status"]) == ("PUT", "/v1/models/<task>/signatures/<user>", 201)
     assert (put["signature"], put["revision"], put["digest"]) == ("alice", 1, signature.digest)
     assert (put["caller"], put["request"]) == ("phone", "r-1")

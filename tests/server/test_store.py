@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 
 from isoform.runtime.errors import ConflictError, StoreError
+from isoform.server.store.ledger import FORGET, Ledger
 from isoform.server.store.store import Reply, Store
 
 pytestmark = pytest.mark.xdist_group("store")  # one PostgreSQL for all
@@ -166,6 +167,23 @@ def test_many_at_once_lose_nothing(opened) -> None:
         assert [r.revision for r in mine] == list(range(1, len(mine) + 1))
         assert [r.parent for r in mine] == [None, *(r.digest for r in mine[:-1])]
         assert opened.newest("t", user).revision == len(mine)
+
+
+@pytest.mark.trust
+def test_many_old_jobs(opened) -> None:
+    """However many jobs are to be forgotten at once, a new one is taken in, and soon none of them is left."""
+    jobs, count = Ledger(opened), 70_000
+    with opened.writing() as connection:
+        connection.exec_driver_sql(
+            f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) "
+            'INSERT INTO isoform_jobs (id, task, "user", action, actor, state, step, steps, created, updated) '
+            "SELECT 'job' || i, 't', 'a', 'adapt', 'me', CASE WHEN i / 2 * 2 = i THEN 'done' ELSE 'queued' END, 0, 0, 1, 1 FROM n"
+        )
+    for left in (count - FORGET, count - 2 * FORGET):
+        assert jobs.add("t", "b", action="adapt", actor="me").state == "queued"
+        with opened.reading() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM isoform_jobs WHERE \"user\" = 'a'").scalar() == left
+    assert opened.delete("t", "a", actor="me") is True  # and cancels 34,500 at once
 
 
 WRITER = """

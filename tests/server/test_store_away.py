@@ -6,16 +6,20 @@ import os
 import random
 import resource
 import sqlite3
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from jobs import Slow, ended
 from postgres import POSTGRES, server
 from serving import ask, serving
 
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
+from isoform.server.store.breaker import Breaker
+from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import Store
 
 pytestmark = pytest.mark.trust
@@ -218,10 +222,9 @@ def test_a_damaged_database_is_never_500(runtime, tmp_path, file) -> None:
         client.delete(USER.replace("alice", "carol"))
     whole, rng, refused = (tmp_path / "s.db").read_bytes(), np.random.default_rng(0), 0
     for turn, width in itertools.product(range(3), (1, 64, 4096)):
-        harmed = bytearray(whole)
-        places = random.Random(turn * 10000 + width)
+        harmed, dice = bytearray(whole), random.Random(turn * 10000 + width)
         for _ in range(16):
-            start = places.randrange(100, len(harmed) - width)
+            start = dice.randrange(100, len(harmed) - width)
             harmed[start : start + width] = rng.bytes(width)
         path = tmp_path / f"{turn}-{width}.db"
         path.write_bytes(harmed)
@@ -242,3 +245,87 @@ def test_a_damaged_database_is_never_500(runtime, tmp_path, file) -> None:
             assert client.put(USER, data=file).status_code in (200, 201, 503)
             assert client.post(INFER, json=BODY).status_code == 200
     assert refused
+
+
+def test_nobody_waits_for_what_another_asks(runtime, store, monkeypatch) -> None:
+    """While one request waits for the store to say which tasks are unloaded, base predictions go on by what was known last."""
+    app, asked, go = create_app(runtime, store=store), threading.Event(), threading.Event()
+
+    def hangs() -> set[str]:
+        asked.set()
+        go.wait(20)
+        return {"edges"}
+
+    monkeypatch.setattr("isoform.server.availability.PATIENCE_SECONDS", 20)
+    monkeypatch.setattr(store, "unloaded", hangs)
+    first = threading.Thread(target=lambda: app.test_client().get("/v2/models/plain/ready"))
+    first.start()
+    try:
+        assert asked.wait(20)
+        assert app.test_client().post(INFER, json=BODY).status_code == 200
+        assert not go.is_set()
+        assert first.is_alive()
+    finally:
+        go.set()
+        first.join()
+    assert app.test_client().get("/v2/models/edges/ready").status_code == 404
+
+
+def test_no_threads_are_left(runtime, store, file, monkeypatch) -> None:
+    """A process that may start no more threads: what needs one is 503, base predictions go on; once it may again, all is as before."""
+    store._breaker.close()  # its watcher's thread is there already
+    store._breaker = Breaker(store._probe, store._cut)
+    client = create_app(runtime, store=store).test_client()
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        patch.setattr("isoform.server.store.breaker.SLOW_SECONDS", 0)
+        assert client.put(USER, data=file).status_code == 201
+        assert client.get("/v2/health/ready").status_code == 503
+        assert client.post(INFER, json=BODY).status_code == 200
+        learn = client.post(f"{USER}/adapt", json=BODY)
+        assert (learn.status_code, learn.headers["Retry-After"]) == (503, "1")
+        assert "there is no thread for jobs" in learn.json["error"]
+        store._breaker._suspect()  # as its watcher would, if nothing had come for long
+    assert client.get("/v2/health/ready").status_code == named(client).status_code == 200
+    assert client.post(f"{USER}/adapt", json=BODY, headers={"Prefer": "wait=20"}).json["state"] == "done"
+
+
+def test_threads_outlive_what_nobody_expected(runtime, store, monkeypatch) -> None:
+    """A failure of no known kind where the store is asked in the background: it is asked again, and jobs have their turn."""
+    failures, original = {"tell": 2, "complete": 2, "fail": 1}, {}
+
+    def failing(name):
+        def call(self, *arguments, **options):
+            if failures[name]:
+                failures[name] -= 1
+                raise ValueError(name)
+            return original[name](self, *arguments, **options)
+
+        return call
+
+    for name in failures:
+        original[name] = getattr(Ledger, name)
+        monkeypatch.setattr(Ledger, name, failing(name))
+    slow = Slow(monkeypatch, runtime)
+    client = create_app(runtime, store=store).test_client()
+    places = [client.post(f"{USER}{number}/adapt", json=BODY).headers["Location"] for number in range(3)]
+    until = time.monotonic() + 20
+    while client.get(places[0]).json["state"] != "running" and time.monotonic() < until:
+        time.sleep(0.05)
+    slow.go.set()
+    found = ended(client, client.get(places[2]).json)
+    assert [client.get(place).json["state"] for place in places[1:]] == ["failed", "done"]
+    assert (found["state"], failures) == ("done", dict.fromkeys(failures, 0))
+
+    def odd() -> None:
+        raise ValueError("odd")
+
+    breaker = Breaker(odd, odd)
+    breaker._suspected = time.monotonic() - 60
+    breaker._prober()
+    breaker.end(breaker.begin())  # the circuit is closed again
+    breaker.close()

@@ -142,9 +142,7 @@ def test_what_is_a_url_and_what_is_a_path(tmp_path) -> None:
     for url in ("sqlite:///x.db?mode=memory", "sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite:///x.db"):
         with pytest.raises(StoreError, match="sqlite:///FILE without options was expected"):
             Store(url)
-    with pytest.raises(
-        StoreError, match=r"needs psycopg2, which is not installed; .* pip install 'isoform\[postgresql\]'"
-    ):
+    with pytest.raises(StoreError, match=r"needs psycopg2, which is not installed; .*isoform\[postgresql\]"):
         Store("postgresql+psycopg2://host/x")
     with pytest.raises(StoreError, match="begins like a URL, x://, but is none; a file of that name begins with \\./"):
         store_url("x://y:z/")
@@ -221,26 +219,37 @@ def test_replicas_that_start_together(postgresql) -> None:
     assert open_together(postgresql) == [""] * 4
 
 
-def test_a_server_whose_file_is_deleted(compiled, tmp_path) -> None:
-    """Its writes are 503 with one line and Retry-After, it is not ready, a process that dies is started again, and base predictions go on."""
-    path, tensor = (
-        tmp_path / "s.db",
-        {"name": "image", "shape": [1, 1, 32, 32], "datatype": "FP32", "data": [0.5] * 1024},
-    )
+@pytest.mark.parametrize("harm", ["deleted", "replaced"])
+def test_a_server_whose_file_is_deleted(harm, compiled, tmp_path) -> None:
+    """Writes are 503 with Retry-After, it is not ready, base predictions go on, and a process that is started again accepts no other file."""
+    path, other = tmp_path / "s.db", tmp_path / "other.db"
+    tensor = {"name": "image", "shape": [1, 1, 32, 32], "datatype": "FP32", "data": [0.5] * 1024}
+    Store(other).close()
+    before = other.read_bytes()
     body = json.dumps({"inputs": [tensor]}).encode()
     signature = next((compiled / "compiled" / "signatures").glob("plain*")).read_bytes()
-    user = "/v1/models/plain/signatures/alice"
+    user, plain = "/v1/models/plain/signatures/alice", {"Content-Type": "application/octet-stream"}
     with serving(compiled, "--store", path, "--open") as server:
-        assert ask(server, "PUT", user, signature)[0] == 201
-        shutil.rmtree(tmp_path)
+        assert ask(server, "PUT", user, signature, plain)[0] == 201
+        if harm == "deleted":
+            assert ask(server, "POST", "/v2/repository/models/edges/unload", b"", plain)[0] == 200
+            shutil.rmtree(tmp_path)
+        else:
+            path.rename(tmp_path / "moved.db")
+            other.rename(path)  # the first one's log lies beside it
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
         for turn in range(2):
-            status, head, answer = ask(server, "PUT", user, signature)
+            status, head, answer = ask(server, "PUT", user, signature, plain)
             assert (status, head["Retry-After"]) == (503, "1")
             assert answer == {"error": "the signature store does not answer; try again"}
             assert ask(server, "GET", "/v2/health/ready")[0] == 503
             assert ask(server, "GET", "/v2/health/live")[0] == 200
-            assert ask(server, "POST", "/v2/models/plain/infer", body)[0] == 200
-            assert not tmp_path.exists()
+            assert ask(server, "POST", "/v2/models/plain/infer", body, plain)[0] == 200
+            edges = ask(server, "POST", "/v2/models/edges/infer", body, plain)[0]
+            assert edges == (404 if harm == "deleted" else 200)  # it was unloaded, and stays so
+            assert path.read_bytes() == before if harm == "replaced" else not tmp_path.exists()
             if turn == 0:
                 os.kill(int(children.read_text().split()[0]), 9)
+        if harm == "replaced":
+            (tmp_path / "moved.db").replace(path)
+            assert ask(server, "GET", user)[0] == ask(server, "GET", "/v2/health/ready")[0] == 200
