@@ -395,7 +395,5 @@ def _onnx_engine(bundle: Bundle, *, threads: int, cache_bytes: int) -> PlanEngin
         plan = cached_plan(compiled.portable, bundle.spec, bundle.tensors)
         return PlanEngine(bundle, plan, threads=threads, cache_bytes=cache_bytes)
     except EngineError as problem:
-        log.warning(
-            "no device plan: %s; every new signature builds a session of its own, which is right but slow", problem
-        )
+        log.warning("no device plan: %s; every new signature builds a session of its own, right but slow", problem)
         return OnnxEngine(bundle, threads=threads, cache_bytes=cache_bytes)

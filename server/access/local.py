@@ -59,7 +59,8 @@ def check_local(environ: dict[str, Any]) -> None:
     media = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if not _changes(environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")) or media in MEDIA:
         return
-    if media or (environ["REQUEST_METHOD"] == "POST" and _has_body(environ)):
+    browser = origin is not None or "HTTP_SEC_FETCH_SITE" in environ  # some clients of the protocol name no type at all
+    if media or (browser and environ["REQUEST_METHOD"] == "POST" and _has_body(environ)):
         raise UnsupportedMediaType(
             f"Content-Type is {media[:80]!r}, but {' or '.join(MEDIA)} was expected, as curl --json sends it; PUT needs none, as with curl -T"
         )

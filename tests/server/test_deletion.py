@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jobs import Slow, body, ended
 
-from isoform.runtime.runtime import Runtime
 from isoform.server.app import create_app
+from isoform.server.memory import Memory
 from isoform.server.store.store import Store
 
 pytestmark = pytest.mark.trust
@@ -161,14 +161,13 @@ def test_a_deletion_between_reading_and_writing(verb, status, keeper, runtime, s
 def test_samples_of_a_deleted_user_are_dropped(where, keeper, runtime, store, slow, monkeypatch) -> None:
     """A job that waits behind somebody's long one lets go of its samples soon after its user's deletion, and frees its place."""
     held = list[weakref.ref]()
-    checked = Runtime.checked
+    keep = Memory.keep
 
-    def watched(self, x):
-        found = np.array(checked(self, x))
-        held.append(weakref.ref(found))
-        return found
+    def watched(self, samples, caller) -> None:
+        held.append(weakref.ref(samples))
+        keep(self, samples, caller)
 
-    monkeypatch.setattr(Runtime, "checked", watched)
+    monkeypatch.setattr(Memory, "keep", watched)
     monkeypatch.setattr("isoform.server.worker.ALIVE_SECONDS", 0.2, raising=False)
     started(keeper, slow, "bob")
     job = keeper.post(f"{ALICE}/adapt", json=body(X)).json
