@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from bench.crowd import KINDS, Answer, Batch, Crowd, User, batches_of
 from bench.harness import machine, parser, print_table, write_json
-from bench.served import Killer, Restarter, served
+from bench.served import Regularly, kills, restarts, served
 from bench.verdict import FAULTS, History, judge, merged, read_history
 from sqlalchemy.engine import URL
 
@@ -170,8 +170,8 @@ def crowded(
     with served(bundle, store, log, *flags) as server:
         crowd.address = server.host, server.port
         with (
-            Killer(server, kill_every, seconds=seconds, seed=seed) as killer,
-            Restarter(lambda: _postgres().stopped(url), restart_every, seconds=seconds) as restarter,
+            Regularly(kills(server, seed=seed), kill_every, seconds=seconds) as killer,
+            Regularly(restarts(lambda: _postgres().stopped(url)), restart_every, seconds=seconds) as restarter,
             watcher,
         ):
             answers = crowd.run(clients=clients, seconds=seconds)
@@ -179,7 +179,7 @@ def crowded(
         history = read_history(opened)
     said = log.read_text()
     return Run(
-        answers, history, watcher.seen, crowd.batches, crowd.sent, killer.killed, restarter.restarted, said.count("Traceback")
+        answers, history, watcher.seen, crowd.batches, crowd.sent, killer.times, restarter.times, said.count("Traceback")
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["Killer", "Restarter", "Served", "served"]
+__all__ = ["Regularly", "Served", "kills", "restarts", "served"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,23 +48,22 @@ class Served:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-class Killer:
-    """Kills one worker, any of them, by SIGKILL at regular times. A context manager.
+class Regularly:
+    """Does something at regular times, in a thread of its own. A context manager.
 
     Args:
-        server: Whose workers.
-        every: Seconds between two kills; None to kill nobody.
+        what: What to do; returns whether it was done. Is handed an event that is set at the end of the block.
+        every: Seconds between two times; None to do nothing.
         seconds: For so long.
-        seed: Of the choice.
     """
 
-    def __init__(self, server: Served, every: float | None, *, seconds: float, seed: int = 0) -> None:
-        self._server, self._every, self._rng = server, every, random.Random(seed)
+    def __init__(self, what: Callable[[threading.Event], bool], every: float | None, *, seconds: float) -> None:
+        self._what, self._every = what, every
         self._until = time.monotonic() + seconds
-        self._over, self.killed = threading.Event(), 0
-        self._thread = threading.Thread(target=self._work, name="killer")
+        self._over, self.times = threading.Event(), 0
+        self._thread = threading.Thread(target=self._work, name="regularly")
 
-    def __enter__(self) -> Killer:
+    def __enter__(self) -> Regularly:
         self._thread.start()
         return self
 
@@ -74,44 +73,40 @@ class Killer:
 
     def _work(self) -> None:
         while self._every is not None and not self._over.wait(self._every) and time.monotonic() < self._until:
-            workers = self._server.workers()
+            self.times += self._what(self._over)
+
+
+def kills(server: Served, *, seed: int) -> Callable[[threading.Event], bool]:
+    """Kill one worker of a server, any of them, by SIGKILL."""
+    rng = random.Random(seed)
+
+    def kill(_: threading.Event) -> bool:
+        workers = server.workers()
+        with contextlib.suppress(ProcessLookupError):
             if workers:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._rng.choice(workers), signal.SIGKILL)
-                    self.killed += 1
+                os.kill(rng.choice(workers), signal.SIGKILL)
+                return True
+        return False
+
+    return kill
 
 
-class Restarter:
-    """Stops a database and starts it again at regular times. A context manager.
+def restarts(
+    stopped: Callable[[], contextlib.AbstractContextManager[None]], *, away: float = 1.0
+) -> Callable[[threading.Event], bool]:
+    """Restart a database.
 
     Args:
-        stopped: A context manager's maker: the database is stopped inside, and started at its end.
-        every: Seconds between two restarts; None to leave it alone.
-        seconds: For so long.
+        stopped: Makes a context manager in which the database is stopped.
         away: How long it stays stopped, in seconds.
     """
 
-    def __init__(
-        self, stopped: Callable[[], contextlib.AbstractContextManager[None]], every: float | None, *, seconds: float, away: float = 1.0
-    ) -> None:  # fmt: skip
-        self._stopped, self._every, self._away = stopped, every, away
-        self._until = time.monotonic() + seconds
-        self._over, self.restarted = threading.Event(), 0
-        self._thread = threading.Thread(target=self._work, name="restarter")
+    def restart(over: threading.Event) -> bool:
+        with stopped():
+            over.wait(away)
+        return True
 
-    def __enter__(self) -> Restarter:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while self._every is not None and not self._over.wait(self._every) and time.monotonic() < self._until:
-            with self._stopped():
-                self._over.wait(self._away)
-            self.restarted += 1
+    return restart
 
 
 @contextlib.contextmanager

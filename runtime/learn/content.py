@@ -9,7 +9,7 @@ M pairs of horizontal and vertical neighbours:
     structure = max over channels of min(max(z₁ - ¼ √M₁, z₂), 2 z₈, 8 (1 - |difference of r in rows and in columns|))
 
 z₁ is of the channel as it is, z₂ of the means of its 2×2 blocks (of pairs, where a sample has one row), z₈ of the means of about 8×8
-cells. Noise that was resized by a triangle filter, as ``isoform.runtime.samples.images`` does, has neighbours with a correlation of ¼;
+cells. Noise that was resized by a triangle filter, as ``isoform.runtime.samples.pictures.images`` does, has neighbours with a correlation of ¼;
 this is taken off z₁, and z₂ is nearly free of it. Noise that was enlarged or stored as JPEG is alike over a few pixels, but not
 over cells. Random stripes are alike in one direction only, by ½ or more. A constant sample has structure -∞; one row or column of
 numbers has z₁ and z₂ alone.

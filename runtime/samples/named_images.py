@@ -10,8 +10,8 @@ import numpy as np
 from isoform.runtime.batches import slices
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.images import load_image
 from isoform.runtime.samples.listing import Listing
+from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.reading import sort_out
 from isoform.runtime.spec import Array
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.formats import is_image, remedy
-from isoform.runtime.samples.images import load_image
 from isoform.runtime.samples.names import Names
+from isoform.runtime.samples.pictures.formats import is_image, remedy
+from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.recordings import Recordings, column_of
 from isoform.runtime.samples.tables import Table
 from isoform.runtime.spec import Array

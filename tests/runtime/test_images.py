@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.samples.images import load_image
+from isoform.runtime.samples.pictures.images import load_image
 
 
 def save(path, array, mode=None):

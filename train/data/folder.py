@@ -8,9 +8,9 @@ import numpy as np
 
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.formats import ENDINGS
-from isoform.runtime.samples.images import load_image
 from isoform.runtime.samples.listing import Listing
+from isoform.runtime.samples.pictures.formats import ENDINGS
+from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.reading import sort_out
 from isoform.train.data.samples import Dataset, Split
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from isoform.runtime.errors import DataError
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.images import resize
+from isoform.runtime.samples.pictures.images import resize
 from isoform.runtime.signature import check_labels
 from isoform.runtime.spec import Array
 from isoform.train.data.domains import transform

@@ -15,7 +15,7 @@ from isoform.runtime.adapt.domains import Domains
 from isoform.runtime.adapt.methods import METHODS
 from isoform.runtime.learn.content import CHANCE, Content, least_structure, structure
 from isoform.runtime.learn.source import Source
-from isoform.runtime.samples.images import resize
+from isoform.runtime.samples.pictures.images import resize
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
 

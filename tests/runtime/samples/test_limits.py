@@ -11,8 +11,8 @@ from PIL import Image
 
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.images import load_image
 from isoform.runtime.samples.named_images import read_images
+from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.unlabelled import read_stream
 
 pytestmark = pytest.mark.trust
@@ -22,7 +22,7 @@ def peak(code, *words) -> tuple[int, str]:
     """MB by which a process's memory grew while it ran a line, and what it printed."""
     start = (
         "import resource, sys, numpy as np\nfrom pathlib import Path\nfrom isoform.runtime.errors import InputError\n"
-        "from isoform.runtime.samples.images import load_image\nfrom isoform.runtime.samples.unlabelled import read_stream\n"
+        "from isoform.runtime.samples.pictures.images import load_image\nfrom isoform.runtime.samples.unlabelled import read_stream\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak()\ntry:\n    print({code}, end=' ')\nexcept InputError as problem:\n    print(problem, end=' ')\nprint(peak() - before)"
     )

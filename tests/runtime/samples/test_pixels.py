@@ -10,9 +10,9 @@ from PIL import Image, TiffImagePlugin
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples import formats
-from isoform.runtime.samples.images import load_image
 from isoform.runtime.samples.labelled import read_labelled
-from isoform.runtime.samples.pixels import depth, planes
+from isoform.runtime.samples.pictures.images import load_image
+from isoform.runtime.samples.pictures.pixels import depth, planes
 
 pytestmark = pytest.mark.trust
 
@@ -82,7 +82,7 @@ def test_unknown_ranges_are_refused(data, message, tmp_path) -> None:
 @pytest.mark.parametrize("large", [False, True])
 def test_white_is_white_and_black_black_in_every_mode(mode, large, tmp_path, monkeypatch) -> None:
     """Half white, half black, saved in each mode that a file can have, with and without being made smaller first."""
-    monkeypatch.setattr("isoform.runtime.samples.pixels.LARGE", 500 if large else 4 << 20)
+    monkeypatch.setattr("isoform.runtime.samples.pictures.pixels.LARGE", 500 if large else 4 << 20)
     grey = Image.fromarray(np.repeat(np.uint8([0, 255]), 32)[None].repeat(64, axis=0))
     if mode == "I;16":
         image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
@@ -109,7 +109,7 @@ def test_white_is_white_and_black_black_in_every_mode(mode, large, tmp_path, mon
 
 def test_modes_without_a_range_are_refused(tmp_path, monkeypatch) -> None:
     """A mode that Pillow may have one day is refused by name, not guessed."""
-    monkeypatch.setattr("isoform.runtime.samples.pixels.EIGHT_BITS", {"L"})
+    monkeypatch.setattr("isoform.runtime.samples.pictures.pixels.EIGHT_BITS", {"L"})
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="mode RGB, whose range is unknown"):
         load_image(tmp_path / "a.png", shape=(1, 4, 4))
