@@ -14,11 +14,11 @@ this is taken off z₁, and z₂ is nearly free of it. Noise that was enlarged o
 over cells. Random stripes are alike in one direction only, by ½ or more. A constant sample has structure -∞; one row or column of
 numbers has z₁ and z₂ alone.
 
-A lens that is covered unevenly, a vignette and a wall under a lamp are alike everywhere, and show nothing. So z₁ and z₂ of a picture
-are of what remains of it after the least squares fit of a quadratic surface, 1, x, y, x², xy, y²: nothing but noise, there. The fit
-takes a little correlation from noise as well; K √M / P is added for it, of K = 5 terms besides the mean. If no more than
-``ROUNDED`` of the variance remains, that is the rounding of 8 bits, and structure is 0 at most. Each sample is judged by
-itself, so a digit on an uneven ground, or the same sign again and again, counts.
+A lens that is covered unevenly, a vignette and a wall under a lamp are alike everywhere, and show nothing. So where the least
+squares fit of a quadratic surface, 1, x, y, x², xy, y², explains more than ``SURFACE`` of the variance of a picture's 2×2 blocks, the
+larger of z₁ and z₂ of what remains counts as well, if it is smaller. The fit takes a little correlation from noise, for which K √M / P
+is added, with K = 5 terms besides the mean. If less than ``ROUNDED`` of the variance remains, that is the rounding of 8 bits, and
+structure is 0 at most. Each sample is judged by itself, so a digit on an uneven ground, or the same sign again and again, counts.
 
 A sample carries content if its structure is at least ``CHANCE``, four standard deviations. What the base was trained on is content
 as well, whatever it looks like (a class "nothing there", letters of DNA): ``isoform compile`` records the structure that all but
@@ -63,8 +63,7 @@ LEAST_PIXELS = 256
 STRIPES = 8.0
 TERMS = 5
 """Of a quadratic surface, besides the mean."""
-ROUNDED = 1e-3
-"""Of a smooth frame's variance, what rounding to 8 bits leaves."""
+SURFACE, ROUNDED = 0.5, 1e-3
 RECENT = 16
 """Samples that "of late" means, besides those of the batch."""
 
@@ -84,15 +83,9 @@ def structure(x: Array) -> Array:
     varies = largest / 2 - smallest / 2 > FLAT * size  # halves: 3e38 less -3e38 would overflow
     if size.max(initial=0) > HUGE or size.min(initial=HUGE) < 1 / HUGE:
         x = x / np.maximum(size, np.float32(1e-37))[:, :, None, None]
-    picture = min(height, width) >= CELLS
-    rest, left = _less_surface(x) if picture else (x, None)
-    fine, blocks = _likeness(rest), _likeness(_blocks(rest))
-    if left is not None:
-        fine += _taken(height, width)
-        blocks += _taken(height // 2, width // 2)
-    found = np.maximum(fine - RESIZED * math.sqrt(_pairs(height, width)), blocks)
-    if left is not None:
-        found = np.where(left < ROUNDED, np.minimum(found, 0), found)
+    found = np.maximum(_fine(x), _likeness(_blocks(x)))
+    if min(height, width) >= CELLS:
+        found = np.minimum(found, _beyond_surface(x))
     if min(height, width) > 1:
         rows, columns, square = _alike(x)
         apart = np.abs(rows / (height * width - 1) - columns / (height * width - width)) * (height * width) / square
@@ -102,22 +95,28 @@ def structure(x: Array) -> Array:
     return result
 
 
-def _less_surface(x: Array) -> tuple[Array, Array]:
-    """What remains of every channel after its quadratic surface, shaped like x, and its share of the channel's variance, (n, channels)."""
+def _fine(x: Array) -> Array:
+    """z₁ - ¼ √M₁."""
+    return _likeness(x) - RESIZED * math.sqrt(_pairs(*x.shape[2:]))
+
+
+def _beyond_surface(x: Array) -> Array:
+    """Structure of what remains of every channel after its quadratic surface, shape (n, channels); ∞ where that explains little."""
     n, channels, height, width = x.shape
     down, across = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(down), across, down, across**2, across * down, down**2]).reshape(1 + TERMS, -1)
     basis = np.linalg.qr(terms.T)[0].astype(np.float32)
     u = x.reshape(n * channels, height * width)
     u = u - u.mean(axis=1, keepdims=True)
-    rest = u - (u @ basis) @ basis.T
-    square, left = (np.einsum("np,np->n", part, part).reshape(n, channels) for part in (u, rest))
-    return rest.reshape(x.shape), left / np.maximum(square, np.float32(1e-37))
-
-
-def _taken(height: int, width: int) -> float:
-    """What the surface takes from z of noise."""
-    return TERMS * math.sqrt(_pairs(height, width)) / (height * width)
+    rest = (u - (u @ basis) @ basis.T).reshape(x.shape)
+    taken = [
+        TERMS * math.sqrt(_pairs(tall, wide)) / (tall * wide)
+        for tall, wide in ((height, width), (height // 2, width // 2))
+    ]
+    found = np.maximum(_fine(rest) + taken[0], _likeness(_blocks(rest)) + taken[1])
+    left = _alike(_blocks(rest))[2] / _alike(_blocks(u.reshape(x.shape)))[2]
+    result: Array = np.where(left < ROUNDED, np.minimum(found, 0), np.where(left < 1 - SURFACE, found, np.inf))
+    return result
 
 
 def _blocks(x: Array) -> Array:
