@@ -14,11 +14,12 @@ this is taken off z₁, and z₂ is nearly free of it. Noise that was enlarged o
 over cells. Random stripes are alike in one direction only, by ½ or more. A constant sample has structure -∞; one row or column of
 numbers has z₁ and z₂ alone.
 
-A lens that is covered unevenly, a vignette and a wall under a lamp are alike everywhere, and show nothing. So where the least
-squares fit of a quadratic surface, 1, x, y, x², xy, y², explains more than ``SURFACE`` of the variance of a picture's 2×2 blocks, the
-larger of z₁ and z₂ of what remains counts as well, if it is smaller. The fit takes a little correlation from noise, for which K √M / P
-is added, with K = 5 terms besides the mean. If less than ``ROUNDED`` of the variance remains, that is the rounding of 8 bits, and
-structure is 0 at most. Each sample is judged by itself, so a digit on an uneven ground, or the same sign again and again, counts.
+A lens that is covered unevenly, a vignette, a spot and a wall under a lamp are alike everywhere, and show nothing: they are a smooth
+surface, and noise. So polynomials of x and y are fitted to a picture by least squares. Where one of degree 2 explains more than half of
+the variance of the 2×2 blocks, or one of degree 6 more than nine tenths, the larger of z₁ and z₂ of what remains counts as well, if it is
+smaller. A fit of K terms besides the mean takes some correlation from noise too, for which K √M / P is added. If less than ``ROUNDED``
+of the variance remains, that is the rounding of 8 bits, and structure is 0 at most. Each sample is judged by itself, so a digit on
+an uneven ground, or the same sign again and again, counts.
 
 A sample carries content if its structure is at least ``CHANCE``, four standard deviations. What the base was trained on is content
 as well, whatever it looks like (a class "nothing there", letters of DNA): ``isoform compile`` records the structure that all but
@@ -26,8 +27,8 @@ as well, whatever it looks like (a class "nothing there", letters of DNA): ``iso
 less, the camera sees nothing, and the few that reach it by chance carry no content either. A picture that is bit for bit the last
 with content, or one of its batch, is a frozen picture, and counts once.
 
-Not noticed: noise whose grains are an eighth of the frame or wider (enlarged from 8×8 pixels), and smooth shapes that are no quadratic
-surface: a bright spot, the edge of a shadow.
+Not noticed: noise whose grains are an eighth of the frame or wider (enlarged from 8×8 pixels), a spot or the edge of a shadow that is
+narrower than a third of the frame, and a vignette under noise as strong as itself.
 
 Sources: von Neumann 1941 (ratio of mean square differences to variance); Moran 1950 (its form on a grid); Cliff and Ord 1972 (its
 mean after least squares).
@@ -36,6 +37,7 @@ mean after least squares).
 from __future__ import annotations
 
 import collections
+import functools
 import math
 import zlib
 
@@ -61,9 +63,11 @@ FLAT = 1e-5
 LEAST_PIXELS = 256
 """Frozen pictures, and noise if no facts of training samples were recorded, are only told from content in samples of at least this size."""
 STRIPES = 8.0
-TERMS = 5
-"""Of a quadratic surface, besides the mean."""
-SURFACE, ROUNDED = 0.5, 1e-3
+SURFACES = ((2, 0.5), (6, 0.1))
+"""Degree, and the share of the variance that remains where the fit counts."""
+BLOCKS_PER_TERM = 4
+"""Smaller pictures have too few for what remains of the fit to tell anything."""
+ROUNDED = 1e-3
 RECENT = 16
 """Samples that "of late" means, besides those of the batch."""
 
@@ -84,8 +88,12 @@ def structure(x: Array) -> Array:
     if size.max(initial=0) > HUGE or size.min(initial=HUGE) < 1 / HUGE:
         x = x / np.maximum(size, np.float32(1e-37))[:, :, None, None]
     found = np.maximum(_fine(x), _likeness(_blocks(x)))
-    if min(height, width) >= CELLS:
-        found = np.minimum(found, _beyond_surface(x))
+    for degree, share in SURFACES:
+        if (
+            min(height, width) > 1
+            and (height // 2) * (width // 2) >= BLOCKS_PER_TERM * (degree + 1) * (degree + 2) // 2
+        ):
+            found = np.minimum(found, _beyond_surface(x, degree, share))
     if min(height, width) > 1:
         rows, columns, square = _alike(x)
         apart = np.abs(rows / (height * width - 1) - columns / (height * width - width)) * (height * width) / square
@@ -100,23 +108,30 @@ def _fine(x: Array) -> Array:
     return _likeness(x) - RESIZED * math.sqrt(_pairs(*x.shape[2:]))
 
 
-def _beyond_surface(x: Array) -> Array:
-    """Structure of what remains of every channel after its quadratic surface, shape (n, channels); ∞ where that explains little."""
-    n, channels, height, width = x.shape
-    down, across = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    terms = np.stack([np.ones_like(down), across, down, across**2, across * down, down**2]).reshape(1 + TERMS, -1)
-    basis = np.linalg.qr(terms.T)[0].astype(np.float32)
-    u = x.reshape(n * channels, height * width)
+def _beyond_surface(x: Array, degree: int, share: float) -> Array:
+    """Structure of what remains of every channel after a polynomial, shape (n, channels); ∞ where more than ``share`` remains."""
+    height, width = x.shape[2:]
+    basis = _polynomials(height, width, degree)
+    u = x.reshape(-1, height * width)
     u = u - u.mean(axis=1, keepdims=True)
     rest = (u - (u @ basis) @ basis.T).reshape(x.shape)
-    taken = [
-        TERMS * math.sqrt(_pairs(tall, wide)) / (tall * wide)
-        for tall, wide in ((height, width), (height // 2, width // 2))
-    ]
-    found = np.maximum(_fine(rest) + taken[0], _likeness(_blocks(rest)) + taken[1])
+    fine, blocks = (
+        (basis.shape[1] - 1) * math.sqrt(_pairs(*size)) / math.prod(size)
+        for size in ((height, width), (height // 2, width // 2))
+    )
+    found = np.maximum(_fine(rest) + fine, _likeness(_blocks(rest)) + blocks)
     left = _alike(_blocks(rest))[2] / _alike(_blocks(u.reshape(x.shape)))[2]
-    result: Array = np.where(left < ROUNDED, np.minimum(found, 0), np.where(left < 1 - SURFACE, found, np.inf))
+    result: Array = np.where(left < ROUNDED, np.minimum(found, 0), np.where(left < share, found, np.inf))
     return result
+
+
+@functools.lru_cache(maxsize=8)
+def _polynomials(height: int, width: int, degree: int) -> Array:
+    """An orthonormal basis of polynomials of a picture's rows and columns, shape (height · width, terms)."""
+    down, across = (np.polynomial.legendre.legvander(np.linspace(-1, 1, size), degree) for size in (height, width))
+    terms = [np.outer(down[:, i], across[:, j]).ravel() for i in range(degree + 1) for j in range(degree + 1 - i)]
+    basis: Array = np.linalg.qr(np.stack(terms, axis=1))[0].astype(np.float32)
+    return basis
 
 
 def _blocks(x: Array) -> Array:

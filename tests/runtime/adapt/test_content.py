@@ -1,6 +1,7 @@
 """Frames without content teach nothing, good ones do; classes are matched by name; what is worse than its start is not kept."""
 
 import dataclasses
+import functools
 import io
 import logging
 import math
@@ -32,6 +33,7 @@ def photographed(frame: np.ndarray, kind: str) -> np.ndarray:
     return resize(np.asarray(Image.open(file), dtype=np.float32)[None] / 255, 32, 32)
 
 
+@functools.cache
 def blanks() -> dict[str, np.ndarray]:
     """64 frames of every kind that tells nothing."""
     rng = np.random.default_rng(0)
@@ -50,6 +52,18 @@ def blanks() -> dict[str, np.ndarray]:
         [photographed(0.95 - 0.15 * (x * x + y * y) + rng.normal(0, 0.02, (64, 64)), "JPEG") for _ in range(64)]
     )
     frames["gradients"] = np.stack([photographed(0.5 + 0.2 * (np.cos(a) * x + np.sin(a) * y), "PNG") for a in turns])
+    frames["wide lens"] = np.stack(
+        [
+            photographed(0.9 * np.cos(np.arctan(0.7 * np.hypot(x, y))) ** 4 + rng.normal(0, 0.01, (64, 64)), "PNG")
+            for _ in range(64)
+        ]
+    )
+    frames["spot"] = np.stack(
+        [
+            photographed(0.4 + 0.3 * np.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.8), "PNG")
+            for a, b in rng.uniform(-1, 1, (64, 2))
+        ]
+    )
     frames["rows"] = np.broadcast_to(rng.uniform(size=(64, 1, 32, 1)), SHAPE)
     return {kind: np.ascontiguousarray(x, dtype=np.float32) for kind, x in frames.items()}
 
@@ -71,7 +85,7 @@ def source(runtime) -> Source:
 
 @pytest.mark.parametrize("kind", blanks())
 def test_a_blank_frame_has_no_content(kind, source) -> None:
-    """Constant frames, noise of any strength, also clipped, rounded, resized or stored, vignettes, gradients, stripes: but for a few, by chance."""
+    """Constant frames, noise of any strength, also clipped, rounded, resized or stored, vignettes, spots, gradients, stripes: but for a few, by chance."""
     assert Content(source.structure, pixels=1024)(blanks()[kind]).mean() <= (0.1 if kind == "vignette" else 0.02)
 
 
@@ -287,7 +301,7 @@ def test_adapt_returns_its_start_rather_than_worse(runtime, data, caplog) -> Non
         assert runtime.adapt(np.zeros((20, 1, 32, 32), dtype=np.float32), base).digest == base.digest
         assert "none of the 20 samples carries content" in caplog.text
         caplog.clear()
-        for kind in ("JPEG of 48", "PNG of 28 pixels", "vignette", "gradients", "rows"):
+        for kind in ("JPEG of 48", "PNG of 28 pixels", "vignette", "wide lens", "spot", "gradients", "rows"):
             x = np.concatenate([blanks()[kind][:20], data[0][:4]])
             assert runtime.adapt(x, base).digest == base.digest, kind
             assert "of the 24 samples carries content" in caplog.text
