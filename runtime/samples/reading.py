@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,15 +77,25 @@ def read_files(
 
 
 def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Account) -> Iterator[tuple[Array, str]]:
-    """The images that a table's column ``file`` names, shape (1, channels, height, width), with its column ``label``, if any."""
+    """The images that a table's column ``file`` names, shape (1, channels, height, width), with its column ``label``, if any.
+
+    Raises:
+        InputError: If a file cannot be read as an image, or two rows give one file different labels; names the lines.
+    """
     names, file, label = Names(), column_of(table, "file"), column_of(table, "label")
     assert file is not None
-    read = set[Path]()
+    met = dict[str, tuple[int, str]]()
     for line, row in table.rows():
-        where = f"{table.path}, line {table.line_of(line, row, label or 0)},"
-        name = "" if label is None else names.add(row[label], where)
+        at = table.line_of(line, row, label or 0)
+        name = "" if label is None else names.add(row[label], f"{table.path}, line {at},")
         path = table.path.parent / row[file].strip()
+        first, other = met.setdefault(os.path.realpath(path), (at, name))
+        if other != name:
+            raise InputError(
+                f"{table.path} gives {path} the label {other!r} in line {first} and {name!r} in line {at}; a sample has one label, remove one of the two lines"
+            )
+        if first != at:
+            account.note("a row names an image that another row has")
         yield load_image(path, shape=shape, account=account)[None], name
-        read.add(path)
-    account.files += len(read)
+    account.files += len(met)
     account.leave("commented line", table.comments, is_file=False)

@@ -155,6 +155,24 @@ def test_the_images_of_a_table(tmp_path) -> None:
     assert (account.files, account.left_files, account.left["commented line"]) == (2, 0, 1)
 
 
+@pytest.mark.parametrize("again", ["a.png", "./a.png", "sub/../a.png", "link.png", "{here}/a.png"])
+def test_an_image_of_a_table_has_one_label(again, tmp_path) -> None:
+    """Two rows that give one image different labels, however they write its path, are refused with both lines; equal ones are said."""
+    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "link.png").symlink_to("a.png")
+    (tmp_path / "sub").mkdir()
+    for label, message in (("no", r"label 'yes' in line 2 and 'no' in line 4; a sample has one label"), ("yes", "")):
+        write(tmp_path / "a.csv", f"file,label\na.png,yes\n\n{again.format(here=tmp_path)},{label}\n")
+        for read in (read_labelled, read_stream):
+            if message:
+                with pytest.raises(InputError, match=message):
+                    read(tmp_path / "a.csv", shape=(1, 4, 4))
+            else:
+                account = read(tmp_path / "a.csv", shape=(1, 4, 4)).account
+                assert account.sentence() == "2 images in 1 class; a row names an image that another row has"
+                assert account.files == 1
+
+
 def test_one_column_with_decimal_commas(tmp_path) -> None:
     """What the error says helps: after a line sep=; a single column is read with decimal commas."""
     for cell, message in (
