@@ -14,7 +14,7 @@ from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.limits import data_bytes, image_pixels
 from isoform.runtime.samples.pictures.formats import formats, remedy_of_content
-from isoform.runtime.samples.pictures.pixels import GAP, LARGE, depth, planes
+from isoform.runtime.samples.pictures.pixels import GAP, LARGE, depth, planes, scale_transparency
 from isoform.runtime.spec import Array
 
 __all__ = ["load_image", "resize"]
@@ -50,7 +50,7 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
         )
     limit = image_pixels()
     with files.open_file(Path(path), limit=data_bytes(), error=InputError, what="image") as file:
-        head = file.read(16)
+        head = file.read(32)
         if not head:
             raise InputError(f"{path} is not an image: it is empty; remove it")
         file.seek(0)
@@ -61,6 +61,7 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
                     if image.width * image.height > limit:
                         raise Image.DecompressionBombError
                     bits, white_is_zero = depth(image, path)
+                    scale_transparency(image, head)
                     several = getattr(image, "n_frames", 1) > 1
                     if image.width * image.height > LARGE:
                         image.draft(None, (GAP * max(height, width),) * 2)  # JPEG is decoded smaller; others ignore it

@@ -4,7 +4,8 @@
     I;16, I;16L, I;16B, I;16N; I from PNG and PPM             16 bits, or as many as a TIFF file says
     I and F from TIFF, and the rest                           refused: nobody says which number is white
 
-Transparent pixels are laid over black. An image far larger than its sample is first made smaller by whole factors (``reduce``),
+Transparent pixels are laid over black. PNG can name one grey or colour as transparent instead (tRNS), in the file's own bits per
+channel, which Pillow does not bring to the range of its pixels: ``scale_transparency`` does. An image far larger than its sample is first made smaller by whole factors (``reduce``),
 so that its planes need no memory.
 """
 
@@ -18,7 +19,7 @@ from PIL import Image
 from isoform.runtime.errors import InputError
 from isoform.runtime.spec import Array
 
-__all__ = ["LARGE", "planes"]
+__all__ = ["GAP", "LARGE", "depth", "planes", "scale_transparency"]
 
 LARGE = 4 << 20
 """Images of more pixels are made smaller by whole factors first."""
@@ -56,6 +57,26 @@ def depth(image: Image.Image, path: object) -> tuple[int, bool]:
     raise InputError(f"image {path} holds {what}; save it with 8 or 16 bits per pixel")
 
 
+def scale_transparency(image: Image.Image, head: bytes) -> None:
+    """Bring a PNG's transparent grey or colour to the range of its pixels as Pillow decodes them.
+
+    Of 16-bit colours Pillow keeps the upper byte, so pixels that differ from the transparent one only below that are transparent too.
+
+    Args:
+        image: Opened, not decoded yet.
+        head: The first 25 bytes of its file, or more.
+    """
+    key = image.info.get("transparency")
+    if image.format != "PNG" or image.mode == "P" or key is None or isinstance(key, bytes):
+        return
+    bits = head[24]
+    if isinstance(key, tuple):
+        image.info["transparency"] = tuple(part >> 8 if bits == 16 else part & 255 for part in key)
+    elif image.mode == "L":
+        top = 2**bits - 1
+        image.info["transparency"] = (key & top) * (255 // top)
+
+
 def planes(
     image: Image.Image, channels: int, *, bits: int, white_is_zero: bool, size: tuple[int, int]
 ) -> Iterator[Array]:
@@ -72,6 +93,10 @@ def planes(
         Shape (height, width) of the image, or of a smaller one, float32 in [0, 1].
     """
     if bits > 8 or image.mode.startswith("I"):
+        if (key := image.info.get("transparency")) is not None:
+            pixels = np.array(image)
+            pixels[pixels == key] = 0
+            image = Image.fromarray(pixels)
         grey = np.asarray(_smaller(image.convert("I"), size), dtype=np.float32) / np.float32(2**bits - 1)
         plane = 1 - grey if white_is_zero else grey
         yield from (np.clip(plane, 0, 1) for _ in range(channels))
