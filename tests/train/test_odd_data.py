@@ -3,6 +3,7 @@
 import gzip
 import json
 import resource
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from support import isoform
 
 from isoform.runtime.errors import DataError
+from isoform.train.data.idx import read_idx
 from isoform.train.data.load import load_task
 from isoform.train.recipe import DataRecipe, TaskRecipe
 
@@ -44,7 +46,10 @@ def test_hidden_files_beside_idx_files(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (idx(60_000, 4000, 4000, data=b""), r"declares 960,000,000,000 bytes .* holds 0"),
+        (
+            idx(60_000, 4000, 4000, data=b""),
+            r"declares 960,000,000,000 bytes .* at most 268,435,456 are read.*ISOFORM_MAX_DATA_BYTES",
+        ),
         (idx(2, 8, 8)[:9], "is not an IDX file"),
         (idx(2, 8, 8) + b"x", "declares 128 bytes .* holds more than 128"),
         (idx(1, data=b"x")[:8] + bytes(60 << 20), "declares 1 bytes .* holds more than 1"),
@@ -59,6 +64,43 @@ def test_what_idx_promises_is_not_believed(content, message, tmp_path) -> None:
     with pytest.raises(DataError, match=message):
         load(tmp_path, data="idx")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30 << 10
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_idx_files_have_a_limit(packed, tmp_path, monkeypatch) -> None:
+    """A file that holds all that it declares, but more than the limit, is refused unread; one within it takes little more memory."""
+    content = idx(40 << 10, 32, 32)
+    name = tmp_path / f"train-images-idx3-ubyte{'.gz' * packed}"
+    name.write_bytes(gzip.compress(content, compresslevel=1) if packed else content)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(40 << 10))
+    for limit, most in ((40 << 20, 50 << 20), ((40 << 20) - 1, 3 << 20)):
+        monkeypatch.setenv("ISOFORM_MAX_DATA_BYTES", str(limit))
+        tracemalloc.start()
+        try:
+            if limit == 40 << 20:
+                assert read_idx(name).shape == (40 << 10, 32, 32)
+            else:
+                with pytest.raises(DataError, match="at most 41,943,039 are read"):
+                    load(tmp_path, data="idx")
+            assert tracemalloc.get_traced_memory()[1] < most
+        finally:
+            tracemalloc.stop()
+
+
+def test_a_packed_text_takes_little_memory(tmp_path) -> None:
+    """A USPS file of some kilobytes that unpacks to a line, or lines, of millions of numbers is refused before they are kept."""
+    for text, message in (
+        (b"0 " * (20 << 20), "line 1 has 41,943,040 bytes"),
+        (b"0\n" * (20 << 20), "line 1 has 0 values"),
+    ):
+        (tmp_path / "zip.train.gz").write_bytes(gzip.compress(text, compresslevel=1))
+        tracemalloc.start()
+        try:
+            with pytest.raises(DataError, match=message):
+                load(tmp_path, data="usps")
+            assert tracemalloc.get_traced_memory()[1] < 150 << 20
+        finally:
+            tracemalloc.stop()
 
 
 def test_usps_of_another_range_is_refused(tmp_path) -> None:
