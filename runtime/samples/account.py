@@ -9,7 +9,7 @@ import collections
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["Account"]
+__all__ = ["Account", "plural"]
 
 PLURALS = {
     "class": "classes",

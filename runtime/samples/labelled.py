@@ -1,7 +1,7 @@
 """Labelled samples from a user's files: images by class, recordings of sensors, or arrays.
 
     folder/<label>/**/*.png       one image per sample
-    folder/<label>/**/*.csv       recordings: a header, then one row per moment, one column per channel
+    folder/<label>/**/*.csv       recordings: a header, then one row per moment, one column per channel; .tsv likewise, here and below
     samples.csv                   columns "file" and "label": images, paths relative to the file
                                   columns "label" and one per channel: one row per moment, a run of equal labels is a recording
     samples.npz                   arrays "x", shape (n, channels, height, width), and "labels", texts or whole numbers
@@ -27,7 +27,7 @@ from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
 from isoform.runtime.samples.recordings import Recordings, column_of
-from isoform.runtime.samples.tables import Table
+from isoform.runtime.samples.tables import Table, is_table
 from isoform.runtime.spec import Array
 
 __all__ = ["Labelled", "read_labelled", "read_labelled_arrays", "samples_of_array"]
@@ -51,7 +51,7 @@ def read_labelled(path: Path, *, shape: tuple[int, int, int], skip_short: bool =
     """Read labelled samples.
 
     Args:
-        path: A folder, a .csv or an .npz file, as above.
+        path: A folder, a .csv, .tsv or .npz file, as above.
         shape: Channels, height, width of the network's samples.
         skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
 
@@ -63,11 +63,11 @@ def read_labelled(path: Path, *, shape: tuple[int, int, int], skip_short: bool =
         found = _folder(path, shape, account, skip_short)
     elif ending == ".npz":
         return read_labelled_arrays(path, read_arrays(path, account), shape=shape, account=account)
-    elif ending == ".csv":
+    elif is_table(path):
         found = _table(path, shape, account, skip_short)
     else:
         problem = "is none of these" if path.exists() else "does not exist"
-        raise InputError(f"{path} {problem}: a folder with a folder per label, a .csv or an .npz file was expected")
+        raise InputError(f"{path} {problem}: a folder with a folder per label, a .csv, .tsv or .npz file was expected")
     collected, labels = Collected(shape), list[str]()
     for samples, label in found:
         collected.add(samples)
@@ -110,14 +110,16 @@ def _folder(
     listing, recordings = Listing(folder, account), Recordings(shape, account, skip_short=skip_short)
     classes = listing.classes(folder)
     if not classes:
-        raise InputError(f"{folder} has no folders, but one per label, with images or .csv files in it, was expected")
+        raise InputError(
+            f"{folder} has no folders, but one per label, with images or .csv or .tsv files in it, was expected"
+        )
     files = {}
     for label, place in classes.items():
         files[label] = sort_out(listing.below(place), shape=shape, account=account)
         if not files[label]:
             advice = account.advice()
             raise InputError(
-                f"{place} has neither images nor .csv files that can be samples of shape {shape}; put some there, or remove the folder{advice}"
+                f"{place} has neither images nor .csv or .tsv files that can be samples of shape {shape}; put some there, or remove the folder{advice}"
             )
     check_one_kind([path for members in files.values() for path in members], where=folder)
     for label, members in files.items():

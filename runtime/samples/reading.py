@@ -12,12 +12,10 @@ from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.pictures.formats import is_image, remedy
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.recordings import Recordings, column_of
-from isoform.runtime.samples.tables import Table
+from isoform.runtime.samples.tables import Table, is_table
 from isoform.runtime.spec import Array
 
 __all__ = ["check_one_kind", "read_files", "read_table_images", "sort_out"]
-
-CSV = ".csv"
 
 
 def sort_out(files: list[Path], *, shape: tuple[int, int, int], account: Account) -> list[Path]:
@@ -33,7 +31,7 @@ def sort_out(files: list[Path], *, shape: tuple[int, int, int], account: Account
     kept = []
     for path in files:
         ending = path.suffix.lower()
-        if (images and is_image(ending)) or (tables and ending == CSV):
+        if (images and is_image(ending)) or (tables and is_table(path)):
             kept.append(path)
             continue
         account.leave(f"file that is {what}", ending=ending)
@@ -44,9 +42,9 @@ def sort_out(files: list[Path], *, shape: tuple[int, int, int], account: Account
 
 def check_one_kind(files: list[Path], *, where: Path) -> None:
     """``InputError`` if a network that can have samples from images and from recordings is given both: only one is meant."""
-    pictures = [path for path in files if path.suffix.lower() != CSV]
+    pictures = [path for path in files if not is_table(path)]
     if pictures and len(pictures) < len(files):
-        table = next(path for path in files if path.suffix.lower() == CSV)
+        table = next(path for path in files if is_table(path))
         raise InputError(
             f"{where} holds images and recordings, {pictures[0]} and {table}, and both can be samples of this network; remove those that are none"
         )
@@ -61,18 +59,18 @@ def read_files(
         files: The files.
         shape: Channels, height, width of a sample.
         account: Counts what is taken.
-        recordings: Reads the .csv files.
+        recordings: Reads the tables.
         label: What all of them are of; None where only a recording's own column says it, if anything does.
 
     Yields:
         Shape (n, channels, height, width), and the label or an empty text: the images one by one, then the windows of each recording.
     """
     for path in files:
-        if path.suffix.lower() != CSV:
+        if not is_table(path):
             yield load_image(path, shape=shape, account=account)[None], label or ""
             account.files += 1
     for path in files:
-        if path.suffix.lower() == CSV:
+        if is_table(path):
             yield from recordings.read(Table(path), label)
 
 

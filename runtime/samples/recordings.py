@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.names import Names, normal
 from isoform.runtime.samples.tables import Table
 from isoform.runtime.spec import Array
@@ -143,8 +143,9 @@ class Recordings:
         left = len(table.header) - len(names) - (label is not None)
         if len(names) != channels:
             also = f" (columns of times and row numbers are none: {left} left out)" if left else ""
+            found, wanted = plural(len(names), "column"), plural(channels, "channel")
             raise InputError(
-                f"{table.path} has {len(names)} columns of numbers, but the network has {channels} channels{also}: {', '.join(table.header)[:99]}"
+                f"{table.path} has {found} of numbers, but the network has {wanted}{also}: {', '.join(table.header)[:99]}"
             )
         self._account.leave("column of times or row numbers", left, is_file=False)
         if self._first is None:

@@ -22,7 +22,7 @@ from isoform.runtime.samples.labelled import Labelled, read_labelled, read_label
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
 from isoform.runtime.samples.recordings import Recordings, column_of
-from isoform.runtime.samples.tables import Table
+from isoform.runtime.samples.tables import Table, is_table
 from isoform.runtime.spec import Array
 
 __all__ = ["Stream", "read_stream"]
@@ -46,7 +46,7 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
     """Read samples.
 
     Args:
-        path: A folder, a .csv or an .npz file, as above.
+        path: A folder, a .csv, .tsv or .npz file, as above.
         shape: Channels, height, width of the network's samples.
         skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
 
@@ -72,7 +72,7 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
         if "x" not in arrays:
             raise InputError(f"{path} has no array x; write it with numpy.savez(path, x=...)")
         return Stream(samples_of_array(path, arrays["x"], shape=shape, account=account), None, account=account)
-    elif ending == ".csv":
+    elif is_table(path):
         table = Table(path)
         if column_of(table, "label") is None:
             if column_of(table, "file") is not None:

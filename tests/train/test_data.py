@@ -232,7 +232,7 @@ def test_too_few_samples_to_split(tmp_path) -> None:
     """A class with one sample cannot be split, and is named."""
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(np.zeros((3, 8, 8))))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.array([0, 0, 1])))
-    with pytest.raises(DataError, match="class '0' has 2 samples|class '1' has 1 samples"):
+    with pytest.raises(DataError, match="class '0' has 2 samples|class '1' has 1 sample,"):
         load(tmp_path, data="idx")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import DataError
-from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.pictures.images import resize
 from isoform.runtime.signature import check_labels
 from isoform.runtime.spec import Array
@@ -95,7 +95,7 @@ def _split(whole: Dataset, recipe: DataRecipe) -> Dataset:
         count = round(recipe.test_fraction * len(members))
         if not 0 < count < len(members):
             raise DataError(
-                f"class {name!r} has {len(members)} samples, too few to hold back {recipe.test_fraction:.0%} for testing and train on the rest"
+                f"class {name!r} has {plural(len(members), 'sample')}, too few to hold back {recipe.test_fraction:.0%} for testing and train on the rest"
             )
         test.extend(members[:count])
     held = np.zeros(len(whole.train.labels), dtype=bool)

@@ -19,7 +19,7 @@ import numpy as np
 
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.extras import needs
-from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.spec import Array
 from isoform.train.data.samples import Dataset, Split
@@ -110,7 +110,7 @@ def _rows(text: bytes, read: Callable[[list[bytes]], list[float]]) -> tuple[Arra
         row, lines = read(words), lines + 1
         if len(row) != VALUES + 1 or lines > ROW_LIMIT:
             raise ValueError(
-                f"line {number} has {len(row) - 1} values, but {VALUES} in {ROW_LIMIT:,} lines at most were expected"
+                f"line {number} has {plural(len(row) - 1, 'value')}, but {VALUES} in {ROW_LIMIT:,} lines at most were expected"
             )
         rows.extend(row)
     table = np.frombuffer(rows, dtype=np.float64).reshape(-1, VALUES + 1)

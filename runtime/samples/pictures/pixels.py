@@ -4,9 +4,10 @@
     I;16, I;16L, I;16B, I;16N; I from PNG and PPM             16 bits, or as many as a TIFF file says
     I and F from TIFF, and the rest                           refused: nobody says which number is white
 
-Transparent pixels are laid over black. PNG can name one grey or colour as transparent instead (tRNS), in the file's own bits per
-channel, which Pillow does not bring to the range of its pixels: ``scale_transparency`` does. An image far larger than its sample is first made smaller by whole factors (``reduce``),
-so that its planes need no memory.
+Transparent pixels are laid over black. A PNG without an alpha channel can name one grey or colour as transparent (tRNS), in the file's
+own bits per channel; Pillow does not bring that to the range of its pixels, ``scale_transparency`` does.
+
+An image far larger than its sample is first made smaller by whole factors (``reduce``), so that its planes need no memory.
 """
 
 from __future__ import annotations
