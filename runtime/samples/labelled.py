@@ -22,7 +22,7 @@ from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
 from isoform.runtime.samples.checked import checked_samples
-from isoform.runtime.samples.collected import Collected
+from isoform.runtime.samples.collected import collected
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
@@ -68,14 +68,11 @@ def read_labelled(path: Path, *, shape: tuple[int, int, int], skip_short: bool =
     else:
         problem = "is none of these" if path.exists() else "does not exist"
         raise InputError(f"{path} {problem}: a folder with a folder per label, a .csv, .tsv or .npz file was expected")
-    collected, labels = Collected(shape), list[str]()
-    for samples, label in found:
-        collected.add(samples)
-        labels += [label] * len(samples)
+    x, labels = collected(found, shape)
     if not labels:
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows of one label")
     account.classes.update(labels)
-    return Labelled(collected.array(), tuple(labels), account=account)
+    return Labelled(x, labels, account=account)
 
 
 def read_labelled_arrays(
@@ -115,7 +112,7 @@ def _folder(
         )
     files = {}
     for label, place in classes.items():
-        files[label] = sort_out(listing.below(place), shape=shape, account=account)
+        files[label] = sort_out(listing.below(place), shape, account)
         if not files[label]:
             advice = account.advice()
             raise InputError(

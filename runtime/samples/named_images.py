@@ -38,7 +38,7 @@ def read_images(
     paths: list[Path] = []
     for place in places:
         if place.is_dir():
-            found = sort_out(Listing(place, account).below(place), shape=(shape[0], 0, shape[2]), account=account)
+            found = sort_out(Listing(place, account).below(place), shape, account, tables=False)
             if not found:
                 raise InputError(f"{place} has no images{account.advice()}")
             paths += found

@@ -18,15 +18,16 @@ from isoform.runtime.spec import Array
 __all__ = ["check_one_kind", "read_files", "read_table_images", "sort_out"]
 
 
-def sort_out(files: list[Path], *, shape: tuple[int, int, int], account: Account) -> list[Path]:
+def sort_out(files: list[Path], shape: tuple[int, int, int], account: Account, *, tables: bool = True) -> list[Path]:
     """The files that a network can have samples from; the others are counted, with what would make them readable.
 
     Args:
         files: Every file that is not the system's.
         shape: Channels (1 and 3: images can be samples), height (1: recordings can), width of a sample.
         account: Counts what is left out.
+        tables: Whether the caller reads recordings at all.
     """
-    images, tables = shape[0] in (1, 3), shape[1] == 1
+    images, tables = shape[0] in (1, 3), tables and shape[1] == 1
     what = "neither image nor recording" if images and tables else "no image" if images else "no recording"
     kept = []
     for path in files:
@@ -96,4 +97,4 @@ def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Acc
             account.note("a row names an image that another row has")
         yield load_image(path, shape=shape, account=account)[None], name
     account.files += len(met)
-    account.leave("commented line", table.comments, is_file=False)
+    account.leave("commented line", table.comments)

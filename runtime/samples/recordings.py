@@ -85,11 +85,9 @@ class Recordings:
             numbers.read(line, row, values)
         numbers.check()
         yield self._cut(values, current or "", str(table.path) + (f" from line {first}" if first else ""))
-        self._account.leave("commented line", table.comments, is_file=False)
+        self._account.leave("commented line", table.comments)
         if self._account.taken["window"] > windows:
             self._account.files += 1
-        else:
-            self._account.left_files += 1
 
     def close(self) -> None:
         """Say no if a class has gone: all of its recordings are shorter than a window.
@@ -105,7 +103,7 @@ class Recordings:
                 raise InputError(
                     f"class {label!r} has no recording of the {self._shape[2]} rows of a window, but {lengths}; record longer, or leave it out by --skip-short"
                 )
-            self._account.leave(f"class without a window ({label})", is_file=False)
+            self._account.leave(f"class without a window ({label})")
 
     def _same_kind(self, path: Path, *, labelled: bool) -> None:
         """``InputError`` if another table had a column ``label`` and this one has not, or the other way round."""
@@ -123,10 +121,10 @@ class Recordings:
             self._windows.add(label)
             self._account.take("window", count)
             self._account.take("recording")
-            self._account.leave("row at the end of a recording", rest, is_file=False)
+            self._account.leave("row at the end of a recording", rest)
         else:
             self._short.setdefault(label, []).append((rows, where))
-            self._account.leave("recording shorter than a window", is_file=False)
+            self._account.leave("recording shorter than a window")
         moments = np.frombuffer(values, dtype=np.float32, count=count * width * channels)
         return moments.reshape(count, width, channels).transpose(0, 2, 1)[:, :, None], label
 
@@ -147,7 +145,7 @@ class Recordings:
             raise InputError(
                 f"{table.path} has {found} of numbers, but the network has {wanted}{also}: {', '.join(table.header)[:99]}"
             )
-        self._account.leave("column of times or row numbers", left, is_file=False)
+        self._account.leave("column of times or row numbers", left)
         if self._first is None:
             self._first = table.path, list(names)
         path, order = self._first

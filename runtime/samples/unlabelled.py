@@ -17,7 +17,7 @@ from pathlib import Path
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
-from isoform.runtime.samples.collected import Collected
+from isoform.runtime.samples.collected import collected
 from isoform.runtime.samples.labelled import Labelled, read_labelled, read_labelled_arrays, samples_of_array
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
@@ -57,7 +57,7 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
     if path.is_dir():
         if _is_stream(path, shape, account):
             recordings = Recordings(shape, account, skip_short=skip_short)
-            files = sort_out(Listing(path, account).below(path), shape=shape, account=account)
+            files = sort_out(Listing(path, account).below(path), shape, account)
             check_one_kind(files, where=path)
 
             def found() -> Iterator[tuple[Array, str]]:
@@ -85,7 +85,7 @@ def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account) -> b
     """Whether samples lie directly in the folder, and not in a folder per label; a note where both could be meant."""
     aside = Account()
     folders, files = Listing(folder, aside).level(folder)
-    samples = sort_out(files, shape=shape, account=aside)
+    samples = sort_out(files, shape, aside)
     if samples and folders:
         account.note(
             f"{samples[0].name!r} lies beside folders, so everything is one stream and the folders' names are no labels"
@@ -94,14 +94,11 @@ def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account) -> b
 
 
 def _stream(path: Path, found: Iterable[tuple[Array, str]], shape: tuple[int, int, int], account: Account) -> Stream:
-    collected, labels = Collected(shape), list[str]()
-    for samples, label in found:
-        collected.add(samples)
-        labels += [label] * len(samples)
-    if not len(collected):
+    x, labels = collected(found, shape)
+    if not len(x):
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows")
     account.classes.update(filter(None, labels))
-    return Stream(collected.array(), tuple(labels) if all(labels) else None, account=account)
+    return Stream(x, labels if all(labels) else None, account=account)
 
 
 def _with_labels(found: Labelled) -> Stream:

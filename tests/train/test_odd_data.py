@@ -40,7 +40,7 @@ def test_hidden_files_beside_idx_files(tmp_path) -> None:
     found = load(tmp_path, data="idx").account
     text = "8 images in 2 classes; left out: 3 hidden files, 1 packed copy, 1 file of another name (.txt)"
     assert found.sentence() == text
-    assert found.files + found.left_files == len(list(tmp_path.iterdir()))
+    assert found.files + found.left.total() == len(list(tmp_path.iterdir()))
 
 
 @pytest.mark.parametrize(

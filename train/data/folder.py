@@ -64,8 +64,7 @@ def _read(folder: Path, shape: tuple[int, int, int], account: Account) -> Datase
 
 
 def _images(folder: Path, listing: Listing, shape: tuple[int, int, int], account: Account) -> list[Path]:
-    images = (shape[0], 0, shape[2])  # of no network's height: recordings are none of training's
-    found = sort_out(listing.below(folder), shape=images, account=account)
+    found = sort_out(listing.below(folder), shape, account, tables=False)
     if not found:
         raise DataError(
             f"{folder} has no images; files ending in {', '.join(sorted(ENDINGS))} were expected{account.advice()}"

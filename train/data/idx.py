@@ -47,6 +47,8 @@ def read_idx(path: Path) -> Array:
     try:
         with files.open_file(path, limit=limit + HEADER_BYTES, error=DataError, what="IDX file") as raw:
             return _content(gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw, path, limit)
+    except MemoryError:
+        raise DataError(f"{path} needs more memory than there is; give fewer samples") from None
     except (OSError, EOFError, zlib.error) as problem:
         raise DataError(f"{path} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
 

@@ -20,8 +20,8 @@ from isoform.runtime.spec import Array
 __all__ = ["load_image", "resize"]
 
 DAMAGED = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
-    EOFError, struct.error,
+    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, EOFError,
+    struct.error,
 )  # fmt: skip
 """What Pillow's decoders raise over damaged files, and plug-ins may."""
 
@@ -72,6 +72,8 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
             raise InputError(
                 f"image {path} is larger than the {limit:,} pixels that are read; make it smaller, or set ISOFORM_MAX_IMAGE_PIXELS"
             ) from None
+        except MemoryError:
+            raise InputError(f"image {path} needs more memory than there is; make it smaller") from None
         except UnidentifiedImageError:
             other = remedy_of_content(head)
             also = f" (it is {other[0]}: {other[1]})" if other else ""

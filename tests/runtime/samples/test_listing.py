@@ -70,7 +70,7 @@ def test_every_command_takes_the_same_files(folder) -> None:
     chunks = list(read_images([folder], shape=SHAPE, account=account, chunk=3))
     assert [len(x) for x, paths in chunks] == [len(paths) for x, paths in chunks] == [2, 3, 3]
     assert account.files == 8
-    assert account.left_files == found.account.left_files == 19
+    assert account.left.total() == found.account.left.total() == 19
 
 
 def test_links(folder, tmp_path_factory) -> None:

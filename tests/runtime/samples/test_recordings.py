@@ -195,7 +195,7 @@ def test_the_images_of_a_table(tmp_path) -> None:
     Image.fromarray(np.full((4, 4), 9, np.uint8)).save(tmp_path / "c.png")
     write(tmp_path / "c.csv", "file,label\na.png,yes\n# c.png,yes\nc.png,no\na.png,yes\n")
     account = read_labelled(tmp_path / "c.csv", shape=(1, 4, 4)).account
-    assert (account.files, account.left_files, account.left["commented line"]) == (2, 0, 1)
+    assert (account.files, account.left) == (2, {"commented line": 1})
 
 
 @pytest.mark.parametrize("again", ["a.png", "./a.png", "sub/../a.png", "link.png", "{here}/a.png"])
@@ -234,7 +234,7 @@ def test_commented_lines_are_counted(tmp_path) -> None:
     write(tmp_path / "a.csv", lines("label,x,y", [("a", *row) for row in ROWS]) + "#b,1,2\n# end\n")
     account = read_labelled(tmp_path / "a.csv", shape=SENSOR).account
     assert account.sentence() == "1 window of 1 recording in 1 class; left out: 2 commented lines"
-    assert (account.files, account.left_files) == (1, 0)
+    assert (account.files, account.left) == (1, {"commented line": 2})
 
 
 @pytest.mark.parametrize("place", ["", "walk/"])
