@@ -15,6 +15,7 @@ A recording is cut into windows of the network's width that do not overlap (``re
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,15 +60,16 @@ def read_labelled(path: Path, *, shape: tuple[int, int, int], skip_short: bool =
         InputError: If there is nothing there, or a file is malformed; names the file, and the line where there is one.
     """
     account, ending = Account(), path.suffix.lower()
-    if path.is_dir():
+    if os.path.isdir(path):
         found = _folder(path, shape, account, skip_short)
     elif ending == ".npz":
         return read_labelled_arrays(path, read_arrays(path, account), shape=shape, account=account)
     elif is_table(path):
         found = _table(path, shape, account, skip_short)
     else:
-        problem = "is none of these" if path.exists() else "does not exist"
-        raise InputError(f"{path} {problem}: a folder with a folder per label, a .csv, .tsv or .npz file was expected")
+        raise InputError(
+            f"{path} {_problem(path)}: a folder with a folder per label, a .csv, .tsv or .npz file was expected"
+        )
     x, labels = collected(found, shape)
     if not labels:
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows of one label")
@@ -86,7 +88,7 @@ def read_labelled_arrays(
         raise InputError(
             f"{path} holds labels of shape {labels.shape}, {labels.dtype}, for samples of shape {x.shape}, but one text or number per sample was expected"
         )
-    names = Names()
+    names = Names(written=True)
     named = tuple(names.add(str(label), f"sample {i} of {path}") for i, label in enumerate(labels.tolist()))
     account.classes.update(named)
     return Labelled(samples_of_array(path, x, shape=shape, account=account), named, labels.dtype.kind in "iu", account)
@@ -95,10 +97,23 @@ def read_labelled_arrays(
 def samples_of_array(path: Path, x: Array, *, shape: tuple[int, int, int], account: Account) -> Array:
     """The samples of an array, float32; ``InputError`` if it has another shape or holds a number that is not finite."""
     samples = checked_samples(x, shape, where=f" of {path}")
+    if not len(samples):
+        raise InputError(f"{path} has no samples")
     account.take("sample", len(samples), files=1)
     if shape[0] in (1, 3) and shape[1] > 1 and samples.max(initial=0) > 2:
         account.note(f"x goes up to {samples.max():g}, but images that are read from files are 0 to 1")
     return samples
+
+
+def _problem(path: Path) -> str:
+    """Why a path is no data."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return "does not exist"
+    except (OSError, ValueError) as problem:
+        return f"cannot be read ({getattr(problem, 'strerror', None) or problem})"
+    return "is none of these"
 
 
 def _folder(

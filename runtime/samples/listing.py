@@ -11,7 +11,7 @@ from pathlib import Path
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.names import Names
+from isoform.runtime.samples.names import Names, normal
 
 __all__ = ["Listing"]
 
@@ -45,6 +45,7 @@ class Listing:
         self._read: set[Path] = set()
         """Real paths of the files that ``below`` has returned."""
         self._in_classes = False
+        self._classes: dict[str, Path] = {}
 
     def level(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """The folders and the files directly in a folder that may be data, each sorted by name.
@@ -74,6 +75,10 @@ class Listing:
             else:
                 self._read.add(target)
                 kept.append(path)
+        inside = {part for path in kept for part in path.relative_to(folder).parts[:-1]}
+        for name in sorted(inside):
+            if self._classes.get(normal(name), folder) != folder:
+                self._account.note(f"folder {name!a} in class {folder.name!a} has the name of another class")
         return kept
 
     def classes(self, folder: Path) -> dict[str, Path]:
@@ -100,7 +105,8 @@ class Listing:
                 f"{folder} holds {halves}, the halves of a data set, but a folder per label was expected; point at one"
             )
         names = Names()
-        return {names.add(path.name, f"folder {path}"): path for path in folders}
+        self._classes = {names.add(path.name, f"folder {path}"): path for path in folders}
+        return self._classes
 
     def _level(self, folder: Path) -> tuple[list[Path], list[Path], list[tuple[Path, Path]]]:
         """As ``level``, and the links that are left out, with what they lead to."""

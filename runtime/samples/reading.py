@@ -81,13 +81,17 @@ def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Acc
     Raises:
         InputError: If a file cannot be read as an image, or two rows give one file different labels; names the lines.
     """
-    names, file, label = Names(), column_of(table, "file"), column_of(table, "label")
+    names, file, label = Names(written=True), column_of(table, "file"), column_of(table, "label")
     assert file is not None
     met = dict[str, tuple[int, str]]()
     for line, row in table.rows():
         at = table.line_of(line, row, label or 0)
         name = "" if label is None else names.add(row[label], f"{table.path}, line {at},")
         path = table.path.parent / row[file].strip()
+        try:
+            x = load_image(path, shape=shape, account=account)
+        except InputError as problem:
+            raise InputError(f"{table.path}, line {at}: {problem}") from None
         first, other = met.setdefault(os.path.realpath(path), (at, name))
         if other != name:
             raise InputError(
@@ -95,6 +99,7 @@ def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Acc
             )
         if first != at:
             account.note("a row names an image that another row has")
-        yield load_image(path, shape=shape, account=account)[None], name
+        yield x[None], name
+    account.leave("other column", len(table.header) - 1 - (label is not None))
     account.files += len(met)
     account.leave("commented line", table.comments)

@@ -29,6 +29,8 @@ NO_CHANNEL = re.compile(
     re.IGNORECASE,
 )
 """Names of columns that count rows or tell the time."""
+LABEL_LIKE = {"labels", "class", "classes"}
+"""Names, in lower case, of columns that are labels for other programs."""
 DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
 THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 LARGEST = float(np.finfo(np.float32).max)
@@ -45,7 +47,7 @@ class Recordings:
 
     def __init__(self, shape: tuple[int, int, int], account: Account, *, skip_short: bool = False) -> None:
         self._shape, self._account, self._skip_short = shape, account, skip_short
-        self._names = Names()
+        self._names = Names(written=True)
         self._first: tuple[Path, list[str]] | None = None
         self._unlabelled: dict[bool, Path] = {}
         self._windows: set[str] = set()
@@ -133,7 +135,11 @@ class Recordings:
         channels, height, _ = self._shape
         if height != 1:
             raise InputError(
-                f"{table.path} holds rows of numbers, but this network's samples are images of {height} rows; give image files"
+                f"{table.path} has no column named file, but this network's samples are images of {height} rows; give image files"
+            )
+        if other := next((name for name in table.header if name.casefold() in LABEL_LIKE), None):
+            raise InputError(
+                f"{table.path} has a column {other!r}, which is no channel; name it label, or remove or rename it"
             )
         names = {
             normal(name): i for i, name in enumerate(table.header) if i != label and not NO_CHANNEL.fullmatch(name)
@@ -159,10 +165,12 @@ class Recordings:
 
 
 def column_of(table: Table, name: str) -> int | None:
-    """Where a table has the column of that name, in upper or lower case; None where it has none or several."""
+    """Where a table has the column of that name, in upper or lower case; None where it has none, ``InputError`` for several."""
     found = [i for i, column in enumerate(table.header) if column.casefold() == name]
-    exact = [i for i in found if table.header[i] == name]
-    return exact[0] if exact else found[0] if len(found) == 1 else None
+    if len(found) > 1:
+        several = " and ".join(table.header[i] for i in found)
+        raise InputError(f"{table.path} has columns {several}, but one named {name} was expected; rename the others")
+    return found[0] if found else None
 
 
 class _Numbers:

@@ -68,7 +68,7 @@ class Table:
         first = next(self._records(), None)
         if first is None:
             raise InputError(f"{path} has neither a header nor rows, but a header and at least one row were expected")
-        self.header = [name.strip() for name in first[1]]
+        self.header = [name.strip().strip("\ufeff").strip() for name in first[1]]
         """Names of the columns, without spaces around them; empty where a column has none."""
         commented = self._commented_header()
         if commented is not None:
@@ -110,7 +110,7 @@ class Table:
         """Records with the line they begin in; without blank lines and comments."""
         with io.TextIOWrapper(_open(self.path), encoding=self._encoding, newline="") as text:
             lines, started = _Lines(text), False
-            reader = csv.reader(lines, delimiter=self.separator, strict=True)
+            reader = csv.reader(lines, delimiter=self.separator, strict=True, skipinitialspace=True)
             while True:
                 lines.first = 0
                 try:
@@ -144,7 +144,7 @@ class Table:
         widths: dict[str, list[int]] = {}
         for separator in SEPARATORS:
             try:
-                rows = list(itertools.islice(csv.reader(lines, delimiter=separator), PROBED))
+                rows = list(itertools.islice(csv.reader(lines, delimiter=separator, skipinitialspace=True), PROBED))
             except csv.Error:
                 continue
             widths[separator] = [len(row) for row in rows]
@@ -159,7 +159,10 @@ class Table:
 
     def _commented_header(self) -> list[str] | None:
         """The names in the comment before a first row of numbers, one per number; None where there is no such comment."""
-        names = [name.strip() for name in next(csv.reader([self._comment], delimiter=self.separator), [])]
+        names = [
+            name.strip()
+            for name in next(csv.reader([self._comment], delimiter=self.separator, skipinitialspace=True), [])
+        ]
         numbers = all(map(_is_number, self.header)) and self.header != [str(i) for i in range(len(self.header))]
         named = len(names) == len(self.header) and all(names) and not any(map(_is_number, names))
         return names if numbers and named else None

@@ -11,6 +11,7 @@ and every form of ``labelled.py``, whose labels then say how much was right. Rec
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
         InputError: If there is nothing there, or a file is malformed; names the file, and the line where there is one.
     """
     account, ending = Account(), path.suffix.lower()
-    if path.is_dir():
+    if os.path.isdir(path):
         if _is_stream(path, shape, account):
             recordings = Recordings(shape, account, skip_short=skip_short)
             files = sort_out(Listing(path, account).below(path), shape, account)

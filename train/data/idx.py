@@ -99,14 +99,15 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
             continue
         testing = "t10k" in file.name or "test" in file.name
         partner = folder / file.name.replace("images-idx3", "labels-idx1")
+        plain = partner.with_suffix("") if partner.suffix.lower() == ".gz" else partner
         partners = [
-            path
-            for path in (partner, partner.with_suffix(""), partner.with_name(f"{partner.name}.gz"))
-            if path.is_file()
+            path for path in dict.fromkeys((plain, partner, plain.with_name(f"{plain.name}.gz"))) if path.is_file()
         ]
-        if file.suffix == ".gz" and file.with_suffix("").is_file():
-            account.leave("packed copy")
-            used.add(file)
+        copies = [file] if file.suffix.lower() == ".gz" and file.with_suffix("").is_file() else partners[1:]
+        copies = [path for path in copies if path not in used]
+        account.leave("packed copy", len(copies))
+        used |= set(copies)
+        if file in used:
             continue
         if not partners:
             raise DataError(f"{file} has no labels beside it; {partner.name} was expected")
@@ -115,7 +116,7 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
                 f"{folder} has more than one file of {'test' if testing else 'training'} images; keep one data set per folder"
             )
         images, labels = read_idx(file), read_idx(partners[0])
-        if images.ndim != 3 or labels.shape != images.shape[:1]:
+        if images.ndim != 3 or 0 in images.shape[1:] or labels.shape != images.shape[:1]:
             raise DataError(
                 f"{file} has shape {images.shape} and its labels {labels.shape}, but (n, height, width) and (n,) were expected"
             )
@@ -137,6 +138,8 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
         for key, (images, labels) in halves.items()
     }
     first = splits.get(False) or splits[True]
+    if False not in splits:
+        account.note("there is no training half: the test half is split")
     return Dataset(train=first, test=splits.get(True) if False in splits else None, classes=classes)
 
 

@@ -74,6 +74,8 @@ def read_usps_folder(folder: Path, *, account: Account | None = None) -> Dataset
                     halves.append(_half(*_rows(text, read), path))
                 except (OSError, EOFError, zlib.error, ValueError) as problem:
                     raise DataError(f"{path} is not the USPS file of that name: {str(problem)[:200]}") from None
+            if present[0].name == test:
+                account.note("there is no training half: the test half is split")
             return Dataset(train=halves[0], test=halves[1] if len(halves) == 2 else None, classes=tuple("0123456789"))
     raise DataError(f"{folder} has no USPS files; usps.h5, zip.train.gz or usps.bz2 were expected")
 

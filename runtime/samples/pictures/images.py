@@ -19,6 +19,8 @@ from isoform.runtime.spec import Array
 
 __all__ = ["load_image", "resize"]
 
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of the files."""
 DAMAGED = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, EOFError,
     struct.error,
@@ -77,6 +79,8 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
         except UnidentifiedImageError:
             other = remedy_of_content(head)
             also = f" (it is {other[0]}: {other[1]})" if other else ""
+            if head.startswith(TIFF):
+                also = " (it is TIFF of a kind that is not read: save it with 8 bits per channel, or grey with 16)"
             raise InputError(
                 f"{path} is not an image that can be read; {', '.join(formats())} were expected{also}"
             ) from None

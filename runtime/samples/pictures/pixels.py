@@ -27,8 +27,9 @@ LARGE = 4 << 20
 GAP = 3
 """How many times larger than the sample they still are then; Pillow's documentation calls 3 indistinguishable from the best."""
 EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "La", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"}
-BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
-"""TIFF's tags, and a value."""
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+WHITE_IS_ZERO, UNSIGNED = 0, 1
+"""TIFF's tags, and two values."""
 
 
 def depth(image: Image.Image, path: object) -> tuple[int, bool]:
@@ -42,7 +43,7 @@ def depth(image: Image.Image, path: object) -> tuple[int, bool]:
         InputError: If the mode's range is unknown.
     """
     tags = getattr(image, "tag_v2", {})
-    if image.mode in EIGHT_BITS:
+    if image.mode in EIGHT_BITS and set(tags.get(SAMPLE_FORMAT, ())) <= {UNSIGNED}:
         return 8, False
     if image.mode.startswith("I;16"):
         bits = int(tags.get(BITS_PER_SAMPLE, (16,))[0])
@@ -51,7 +52,7 @@ def depth(image: Image.Image, path: object) -> tuple[int, bool]:
         return 16, False
     if image.mode == "F":
         what = "floating-point pixels of unknown range"
-    elif image.mode == "I":
+    elif image.mode == "I" or image.mode in EIGHT_BITS:
         what = "whole numbers with a sign or of more than 16 bits, of unknown range, as pixels"
     else:
         what = f"pixels of Pillow's mode {image.mode}, whose range is unknown"

@@ -156,6 +156,18 @@ def test_an_image_beside_classes_is_said(folder) -> None:
     assert "'stray.png' lies beside folders, so everything is one stream" in found.account.sentence()
 
 
+def test_a_class_inside_another_is_said(folder) -> None:
+    """A folder in a class that is called like another class is read as the class it lies in, and that is said."""
+    picture(folder / "cat" / "2024" / "dog" / "1.png")
+    picture(folder / "cat" / "cat" / "1.png")
+    found = read_labelled(folder, shape=SHAPE)
+    trained = load_task(TaskRecipe(data="folder"), DataRecipe(input_shape=SHAPE), root=folder)
+    assert found.labels.count("cat") == 6
+    for account in (found.account, trained.account):
+        assert "folder 'dog' in class 'cat' has the name of another class" in account.sentence()
+        assert "folder 'cat'" not in account.sentence()
+
+
 def test_a_class_of_nothing_readable_names_the_remedy(folder) -> None:
     """A class whose images need a plug-in is an error that says what to install or do; never a class less."""
     (folder / "bird").mkdir()

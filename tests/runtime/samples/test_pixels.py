@@ -66,9 +66,10 @@ def test_tiff(data, expected, tmp_path) -> None:
         (tiff(np.arange(16, dtype="<u4") * 17, bits=32), "of more than 16 bits, of unknown range"),
         (tiff(np.arange(16, dtype="<i4") * 17, bits=32, sample_format=2), "of more than 16 bits, of unknown range"),
         (tiff(np.arange(16, dtype="<i2"), bits=16, sample_format=2), "whole numbers with a sign"),
+        (tiff(np.arange(-8, 8, dtype="i1"), bits=8, sample_format=2), "whole numbers with a sign"),
         (b"Pf\n4 4\n-1.0\n" + bytes(64), "floating-point pixels of unknown range"),
     ],
-    ids=["float", "unsigned 32", "signed 32", "signed 16", "PFM"],
+    ids=["float", "unsigned 32", "signed 32", "signed 16", "signed 8", "PFM"],
 )
 def test_unknown_ranges_are_refused(data, message, tmp_path) -> None:
     """Numbers of which nobody says how bright they are: refused by name, with what to save instead."""
@@ -212,6 +213,14 @@ def test_a_large_photograph_is_as_good_as_a_small_one(tmp_path) -> None:
         np.testing.assert_allclose(load_image(tmp_path / name, shape=(1, 32, 32))[0], plain, atol=0.02)
     turned = np.rot90(plain, -1)
     np.testing.assert_allclose(load_image(tmp_path / "turned.png", shape=(1, 32, 32))[0], turned, atol=0.02)
+
+
+@pytest.mark.parametrize(("pixels", "bits"), [(np.arange(16, dtype="<f2"), 16), (np.arange(16, dtype="<f8"), 64)])
+def test_tiff_of_another_kind_says_so(pixels, bits, tmp_path) -> None:
+    """A sound TIFF file whose pixels Pillow does not know is called that, with what to save instead."""
+    (tmp_path / "a.tiff").write_bytes(tiff(pixels, bits=bits, sample_format=3))
+    with pytest.raises(InputError, match=r"it is TIFF of a kind that is not read: save it with 8 bits per channel"):
+        load_image(tmp_path / "a.tiff", shape=(1, 4, 4))
 
 
 def test_the_hand_written_tiff_is_one(tmp_path) -> None:
