@@ -64,7 +64,7 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
                         raise Image.DecompressionBombError
                     bits, white_is_zero = depth(image, path)
                     scale_transparency(image, head)
-                    several = getattr(image, "n_frames", 1) > 1
+                    several = _several(image)
                     if image.width * image.height > LARGE:
                         image.draft(None, (GAP * max(height, width),) * 2)  # JPEG is decoded smaller; others ignore it
                     ImageOps.exif_transpose(image, in_place=True)
@@ -93,6 +93,12 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
         if several:
             account.note("a file holds several pictures: the first was taken")
     return sample
+
+
+def _several(image: Image.Image) -> bool:
+    """Whether an open file holds more pictures; not how many, because Pillow counts those of TIFF in quadratic time."""
+    animated = getattr(image, "is_animated", None)
+    return getattr(image, "n_frames", 1) > 1 if animated is None else bool(animated)
 
 
 def resize(planes: Array, height: int, width: int) -> Array:

@@ -1,8 +1,10 @@
 """Small files that would take much memory: refused before it is taken, or read in little, by limits that can be set."""
 
 import io
+import struct
 import subprocess
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -84,6 +86,22 @@ def test_too_little_memory_is_no_damage(tmp_path) -> None:
         (stream.format(700), "many", "there is not enough memory for"),
     ):
         assert message in peak(code, tmp_path / name, room=60)[1]
+
+
+def test_many_pictures_in_a_file_take_no_time(tmp_path) -> None:
+    """A TIFF file of 30,000 pictures, or one whose list of pictures goes round in circles, is read as fast as one of two."""
+    tags = {256: 4, 257: 4, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: 16}
+    entries = struct.pack("<H", len(tags)) + b"".join(
+        struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items()
+    )
+    places = [8 + 16 + number * (len(entries) + 4) for number in range(30_000)]
+    for name, following in (("long", [*places[1:], 0]), ("circle", [places[0]] * len(places))):
+        directories = b"".join(entries + struct.pack("<I", place) for place in following)
+        (tmp_path / f"{name}.tif").write_bytes(b"II*\0" + struct.pack("<I", places[0]) + b"\xff" * 16 + directories)
+        account, started = Account(), time.monotonic()
+        assert load_image(tmp_path / f"{name}.tif", shape=(1, 4, 4), account=account).min() == 1
+        assert time.monotonic() - started < 4
+        assert ("several pictures" in account.sentence()) == (name == "long")
 
 
 def test_samples_of_many_files_are_bounded(tmp_path, monkeypatch) -> None:
