@@ -85,7 +85,7 @@ class Listing:
         """The folders of classes, by the names of the classes, sorted.
 
         Raises:
-            InputError: If two have the same name but for spaces or accents, a name is no text, two are the same folder by
+            InputError: If two have the same name but for spaces, accents or invisible marks, a name is no text, two are the same folder by
                 links, or they are the halves of a data set.
         """
         folders, files, lost = self._level(folder)

@@ -28,7 +28,7 @@ GAP = 3
 """How many times larger than the sample they still are then; Pillow's documentation calls 3 indistinguishable from the best."""
 EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "La", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"}
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
-WHITE_IS_ZERO, UNSIGNED = 0, 1
+WHITE_IS_ZERO, SIGNED = 0, 2
 """TIFF's tags, and two values."""
 
 
@@ -43,7 +43,7 @@ def depth(image: Image.Image, path: object) -> tuple[int, bool]:
         InputError: If the mode's range is unknown.
     """
     tags = getattr(image, "tag_v2", {})
-    if image.mode in EIGHT_BITS and set(tags.get(SAMPLE_FORMAT, ())) <= {UNSIGNED}:
+    if image.mode in EIGHT_BITS and SIGNED not in tags.get(SAMPLE_FORMAT, ()):
         return 8, False
     if image.mode.startswith("I;16"):
         bits = int(tags.get(BITS_PER_SAMPLE, (16,))[0])
