@@ -28,7 +28,7 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         required=True,
-        help="samples: a folder of images or .csv recordings, a .csv, or an .npz; if it has labels, they only count what is right",
+        help="samples: a folder of images or of recordings (.csv, .tsv), such a table, or an .npz; if it has labels, they only count what is right",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the signature file to write")
     who = parser.add_mutually_exclusive_group()

@@ -42,6 +42,8 @@ __all__ = [
 
 TRIES = 100
 """How often a writer begins anew because another one was in its way at that very moment."""
+_RANDOM = "[0-9a-f]{16}"
+"""Pattern of the end of a temporary name."""
 _AT_FDCWD = -100
 _EXCHANGE = 2
 _RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "armv7l": 382, "riscv64": 276}
@@ -97,8 +99,13 @@ def canonical_json(value: object) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write a file so that its place holds the old bytes or all of the new ones, whatever happens.
+
+    Args:
+        path: Its place; of a link, what that leads to.
+        data: All bytes.
+        mode: Permissions, from the first byte on; None for those of the old file, or the usual ones.
 
     Raises:
         IsoformError: If the directory is missing or not writable, or the disk is full.
@@ -106,13 +113,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     path = Path(os.path.realpath(path))
     try:
         _remove_left_overs(path.parent, f".{path.name}.tmp-")
-        temporary, handle = _begin(path, "tmp", _new_file)
+        temporary, handle = _begin(path, "tmp", functools.partial(_new_file, mode=0o666 if mode is None else mode))
         try:
             with os.fdopen(handle, "wb") as file:
-                with contextlib.suppress(
-                    FileNotFoundError
-                ):  # who may read the old file may read the new one, and nobody else
-                    os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+                if mode is None:  # who may read the old file may read the new one, and nobody else
+                    with contextlib.suppress(FileNotFoundError):
+                        os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -211,15 +217,15 @@ def set_aside(path: Path) -> Path | None:
 
 def is_left_over(path: Path) -> bool:
     """Whether a file is what a writer left that died before it was done."""
-    return re.fullmatch(r"\..+\.tmp-[0-9a-f]{16}", path.name) is not None
+    return re.fullmatch(rf"\..+\.tmp-{_RANDOM}", path.name) is not None
 
 
 def _left_overs(directory: Path, prefix: str) -> list[Path]:
-    """What bears a temporary name of ours: the prefix and 16 hex digits."""
+    """What bears a temporary name of ours: the prefix and a random end."""
     return [
         path
         for path in directory.glob(f"{glob.escape(prefix)}*")
-        if re.fullmatch("[0-9a-f]{16}", path.name.removeprefix(prefix))
+        if re.fullmatch(_RANDOM, path.name.removeprefix(prefix))
     ]
 
 
@@ -281,8 +287,8 @@ def _begin(path: Path, kind: str, make: Callable[[Path], int]) -> tuple[Path, in
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
 
-def _new_file(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+def _new_file(path: Path, *, mode: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
 
 
 def _new_directory(path: Path) -> int:

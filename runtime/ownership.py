@@ -27,7 +27,7 @@ def require_own_folder(path: Path) -> None:
     """Check a folder, and all that lead to it, as far as they exist; ``EngineError`` if others may write there."""
     if os.name != "posix":
         return
-    path, end = path.absolute(), None
+    path = path.absolute()
     try:
         for end, found in _steps(path):
             if found.st_uid not in (0, os.geteuid()):

@@ -28,7 +28,7 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         required=True,
-        help="labelled samples: a folder with a folder of images or .csv recordings per label, a .csv with a column label, or an .npz",
+        help="labelled samples: a folder with a folder of images or recordings (.csv, .tsv) per label, such a table with a column label, or an .npz",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the signature file to write")
     who = parser.add_mutually_exclusive_group()

@@ -22,14 +22,13 @@ import math
 import operator
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from isoform.runtime import files
-from isoform.runtime.errors import EngineError
+from isoform.runtime.errors import EngineError, IsoformError
 from isoform.runtime.external import refuse_external_data
 from isoform.runtime.fold import folded_shapes
 from isoform.runtime.ownership import require_own_file, require_own_folder
@@ -91,7 +90,7 @@ def cached_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]
     plan = build_plan(portable, spec, tensors)
     try:
         _write(path, _encoded(plan, key))
-    except (EngineError, OSError) as problem:
+    except (IsoformError, OSError) as problem:
         log.debug("the plan is not stored: %s", problem)
     return plan
 
@@ -111,15 +110,7 @@ def _write(path: Path, data: bytes) -> None:
     for missing in reversed([step for step in (folder, *folder.parents) if not step.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
     require_own_folder(folder)  # again: somebody may have been quicker to make it
-    handle, temporary = tempfile.mkstemp(prefix="plan-", suffix=".new", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    files.write_bytes(path, data, mode=0o600)
     for old in sorted(folder.glob("plan-*"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
 

@@ -68,7 +68,7 @@ def new_classes(classes: object) -> tuple[str, ...]:
 
     Raises:
         UsageError: If they are no list of names.
-        InputError: If a name is no text of 1 to 256 characters, or two are the same but for spaces or accents.
+        InputError: If a name is no text of 1 to 256 characters, or two are the same but for spaces, accents or invisible marks.
     """
     names_in_order = isinstance(classes, Sequence) or (isinstance(classes, np.ndarray) and classes.ndim == 1)
     if not names_in_order or isinstance(classes, str | bytes):

@@ -1,18 +1,16 @@
 """ONNX Runtime's blocked layout on this machine, and how training graphs are run.
 
 In the blocked layout B channels of a pixel lie together; B is the processor's affair (``compile/depthwise.py`` says what for).
-A graph of one operator shows it: of 64 channels with two pixels each, number 1, the first channel's second pixel, comes back in
-place B.
+``probe.py`` finds it out, here by the graph of one operator that a bundle brings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from isoform.runtime.errors import EngineError
-from isoform.runtime.sessions import first_line, open_session, ort, session_options
+from isoform.runtime.probe import lanes_of, layout_of
+from isoform.runtime.sessions import first_line, ort
 from isoform.runtime.spec import Array
 
 __all__ = ["BATCH", "LANES", "probed_lanes", "run"]
@@ -32,15 +30,7 @@ def probed_lanes(probe: bytes) -> int | None:
     Returns:
         One of ``LANES``, or None if there is no such layout here, or another.
     """
-    numbers = np.arange(128, dtype=np.float32).reshape(1, 64, 1, 2)
-    try:
-        order = run(open_session(probe, session_options(1), what="the layout's probe"), {"x": numbers})[0].ravel()
-    except EngineError:
-        return None
-    for count in LANES:
-        if np.array_equal(order, numbers.reshape(64 // count, count, 2).transpose(0, 2, 1).ravel()):
-            return count
-    return None
+    return lanes_of(layout_of(probe), LANES)
 
 
 def run(session: ort.InferenceSession, feed: Mapping[str, Array], names: list[str] | None = None) -> list[Array]:

@@ -23,7 +23,6 @@ import numpy as np
 
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.inheritance import derived
-from isoform.runtime.learn.labels import new_classes
 from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.outcome import Outcome, Report
@@ -54,7 +53,7 @@ STEPS = 300
 @np.errstate(over="ignore", invalid="ignore")  # a fit that diverges is not taken, which is all there is to say of it
 def personalize(
     learner: Learner, x: Array, labels: Array, *, starts: Sequence[Signature], parts: Sequence[Part] = ("mixture", "bn", "head"),
-    statistics: bool | None = None, classes: Sequence[str] | None = None, seed: int = 0, steps: int = STEPS,
+    statistics: bool | None = None, classes: tuple[str, ...] | None = None, seed: int = 0, steps: int = STEPS,
     seconds: float | None = None, progress: Callable[[Report], None] | None = None,
 ) -> Outcome:  # fmt: skip
     """Fit a signature.
@@ -66,7 +65,7 @@ def personalize(
         starts: Signatures to begin from; the best is chosen. All have the classes that the labels mean.
         parts: What may move.
         statistics: Whether BN's statistics may be taken anew from the samples; None: if ``parts`` has ``bn``.
-        classes: Names of the labels, for a new logits layer; None to keep the start's.
+        classes: Names of the labels, for a new logits layer, as ``labels.new_classes`` returns them; None to keep the start's.
         seed: Of batches, moves and folds.
         steps: At most so many steps per fit.
         seconds: Stop after so long with the best so far.
@@ -83,7 +82,6 @@ def personalize(
     if seconds is not None and not seconds > 0:
         raise UsageError(f"seconds is {seconds!r}, but more than 0 was expected")
     if classes is not None:
-        classes = new_classes(classes)
         if "head" not in parts:
             raise UsageError("classes are given for a new logits layer, but parts has no 'head' to learn it")
         missing = np.setdiff1d(np.arange(len(classes)), labels)

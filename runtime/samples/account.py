@@ -9,7 +9,7 @@ import collections
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["Account"]
+__all__ = ["Account", "plural"]
 
 PLURALS = {
     "class": "classes",
@@ -35,8 +35,6 @@ class Account:
     def __init__(self) -> None:
         self.files = 0
         """Files that samples were taken from."""
-        self.left_files = 0
-        """Files that were left out."""
         self.taken: collections.Counter[str] = collections.Counter()
         """What was taken: ``image``, ``window``, ``recording``, ``sample`` → how many."""
         self.left: collections.Counter[str] = collections.Counter()
@@ -52,18 +50,16 @@ class Account:
         self.taken[what] += count
         self.files += files
 
-    def leave(self, what: str, count: int = 1, *, ending: str | None = None, is_file: bool = True) -> None:
+    def leave(self, what: str, count: int = 1, *, ending: str | None = None) -> None:
         """Count what was left out.
 
         Args:
             what: The thing in the singular, with the reason: ``hidden file``, ``file that is no image``.
             count: How many.
             ending: The file's ending, to be listed; empty for a file without one.
-            is_file: Whether these are whole files, and not rows, columns or arrays of one.
         """
         if count:
             self.left[what] += count
-            self.left_files += count if is_file else 0
         if ending is not None:
             self._endings[what].add(ending or "no ending")
 

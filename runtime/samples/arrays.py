@@ -12,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -26,11 +26,15 @@ __all__ = ["read_arrays"]
 
 HEADER_LIMIT = 10_000
 """Longest description of an array's type and shape that is read, in bytes; those of plain arrays have 118."""
+END, END_MARK, ZIP64_MARK = struct.Struct("<4sHHHHIIH"), b"PK\5\6", b"PK\6\7"
+COMMENT_LIMIT = (1 << 16) - 1
+DIRECTORY_LIMIT = 1 << 20
+"""Longest list of an archive's files, in bytes: more than 10,000 files, of which zipfile makes about 10 MB."""
 DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, TypeError, SyntaxError,
-    OverflowError, NotImplementedError, RuntimeError, MemoryError, KeyError, IndexError, AttributeError, RecursionError,
+    OverflowError, NotImplementedError, RuntimeError, KeyError, IndexError, AttributeError, RecursionError,
 )  # fmt: skip
-"""What zipfile and numpy raise over damaged archives. A finite list would miss some: they were written for sound ones."""
+"""What zipfile and numpy raise over damaged archives; neither has one class for it. ``test_arrays.py`` tries over a thousand of them."""
 
 
 def read_arrays(path: Path, account: Account) -> dict[str, Array]:
@@ -46,15 +50,38 @@ def read_arrays(path: Path, account: Account) -> dict[str, Array]:
     limit = data_bytes()
     with files.open_file(path, limit=limit, error=InputError, what="file of arrays") as file:
         try:
+            _check_directory(file, path)
             with zipfile.ZipFile(file) as archive:
                 return {
                     name: _member(archive, entry, f"{path} cannot be read as numpy arrays: {name}", limit)
                     for name, entry in _entries(archive, path, account).items()
                 }
+        except MemoryError:
+            raise InputError(f"{path} needs more memory than there is; give fewer samples") from None
         except DAMAGED as problem:
             raise InputError(
                 f"{path} cannot be read as numpy arrays: {str(problem)[:200] or type(problem).__name__}; write it with numpy.savez(path, x=..., labels=...)"
             ) from None
+
+
+def _check_directory(file: BinaryIO, path: Path) -> None:
+    """``InputError`` if the archive lists so many files that the list alone, which zipfile reads at once, would take much memory.
+
+    The list's size stands in the record at the archive's end, found as zipfile finds it; a zip64 one is for more than 65,535 files.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - COMMENT_LIMIT - END.size))
+    tail = file.read()
+    whole = tail[-END.size :]
+    at = len(tail) - END.size if whole.startswith(END_MARK) and whole.endswith(b"\0\0") else tail.rfind(END_MARK)
+    if at < 0 or len(tail) - at < END.size:
+        return  # no archive: zipfile says so
+    listed, large = END.unpack_from(tail, at)[5], tail[max(0, at - 20) : at].startswith(ZIP64_MARK)
+    if listed > DIRECTORY_LIMIT or large:
+        also = ", or more in the form for large archives" if large else ""
+        raise InputError(
+            f"{path} lists its files in {listed:,} bytes{also}, but at most {DIRECTORY_LIMIT:,} are read; write it with numpy.savez(path, x=..., labels=...)"
+        )
 
 
 def _entries(archive: zipfile.ZipFile, path: Path, account: Account) -> dict[str, zipfile.ZipInfo]:
@@ -62,7 +89,7 @@ def _entries(archive: zipfile.ZipFile, path: Path, account: Account) -> dict[str
     for entry in archive.infolist():
         name = entry.filename.removesuffix(".npy")
         if entry.filename not in ("x.npy", "labels.npy"):
-            account.leave("other array", is_file=False)
+            account.leave("other array")
         elif name in found:
             raise InputError(f"{path} has two arrays named {name}; write it anew")
         else:

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.limits import data_bytes
 from isoform.runtime.spec import Array
 
-__all__ = ["Collected"]
+__all__ = ["collected"]
 
 
-class Collected:
+def collected(found: Iterable[tuple[Array, str]], shape: tuple[int, int, int]) -> tuple[Array, tuple[str, ...]]:
+    """Everything that a reader yields.
+
+    Args:
+        found: Samples, shape (n, channels, height, width), with the label of all n.
+        shape: Channels, height, width of a sample.
+
+    Returns:
+        All samples, float32, and a label for each.
+
+    Raises:
+        InputError: If there are more than the bytes that are read, or than memory holds.
+    """
+    samples, labels = _Collected(shape), list[str]()
+    for x, label in found:
+        samples.add(x)
+        labels += [label] * len(x)
+    return samples.array(), tuple(labels)
+
+
+class _Collected:
     """Samples of one shape.
 
     Args:
@@ -24,7 +46,7 @@ class Collected:
         self._most = data_bytes() // max(1, int(np.prod(shape)) * 4)
 
     def add(self, x: Array) -> None:
-        """Append samples, shape (n, channels, height, width); ``InputError`` beyond the bytes that are read."""
+        """Append samples, shape (n, channels, height, width); ``InputError`` beyond the bytes that are read, or than there are."""
         end = self._count + len(x)
         if end > self._most:
             raise InputError(
@@ -32,12 +54,14 @@ class Collected:
             )
         if end > len(self._x):
             room = min(self._most, max(end, len(self._x) * 5 // 4, 16))
-            self._x.resize((room, *self._x.shape[1:]), refcheck=False)
+            try:
+                self._x.resize((room, *self._x.shape[1:]), refcheck=False)
+            except MemoryError:
+                raise InputError(
+                    f"there is not enough memory for {end:,} samples of shape {self._x.shape[1:]}; give fewer"
+                ) from None
         self._x[self._count : end] = x
         self._count = end
-
-    def __len__(self) -> int:
-        return self._count
 
     def array(self) -> Array:
         """All of them, shape (n, channels, height, width), float32; the end of collecting."""

@@ -1,7 +1,7 @@
 """Labelled samples from a user's files: images by class, recordings of sensors, or arrays.
 
     folder/<label>/**/*.png       one image per sample
-    folder/<label>/**/*.csv       recordings: a header, then one row per moment, one column per channel
+    folder/<label>/**/*.csv       recordings: a header, then one row per moment, one column per channel; .tsv likewise, here and below
     samples.csv                   columns "file" and "label": images, paths relative to the file
                                   columns "label" and one per channel: one row per moment, a run of equal labels is a recording
     samples.npz                   arrays "x", shape (n, channels, height, width), and "labels", texts or whole numbers
@@ -15,6 +15,7 @@ A recording is cut into windows of the network's width that do not overlap (``re
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +23,12 @@ from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
 from isoform.runtime.samples.checked import checked_samples
-from isoform.runtime.samples.collected import Collected
+from isoform.runtime.samples.collected import collected
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
 from isoform.runtime.samples.recordings import Recordings, column_of
-from isoform.runtime.samples.tables import Table
+from isoform.runtime.samples.tables import Table, is_table
 from isoform.runtime.spec import Array
 
 __all__ = ["Labelled", "read_labelled", "read_labelled_arrays", "samples_of_array"]
@@ -51,7 +52,7 @@ def read_labelled(path: Path, *, shape: tuple[int, int, int], skip_short: bool =
     """Read labelled samples.
 
     Args:
-        path: A folder, a .csv or an .npz file, as above.
+        path: A folder, a .csv, .tsv or .npz file, as above.
         shape: Channels, height, width of the network's samples.
         skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
 
@@ -59,23 +60,21 @@ def read_labelled(path: Path, *, shape: tuple[int, int, int], skip_short: bool =
         InputError: If there is nothing there, or a file is malformed; names the file, and the line where there is one.
     """
     account, ending = Account(), path.suffix.lower()
-    if path.is_dir():
+    if os.path.isdir(path):
         found = _folder(path, shape, account, skip_short)
     elif ending == ".npz":
         return read_labelled_arrays(path, read_arrays(path, account), shape=shape, account=account)
-    elif ending == ".csv":
+    elif is_table(path):
         found = _table(path, shape, account, skip_short)
     else:
-        problem = "is none of these" if path.exists() else "does not exist"
-        raise InputError(f"{path} {problem}: a folder with a folder per label, a .csv or an .npz file was expected")
-    collected, labels = Collected(shape), list[str]()
-    for samples, label in found:
-        collected.add(samples)
-        labels += [label] * len(samples)
+        raise InputError(
+            f"{path} {_problem(path)}: a folder with a folder per label, a .csv, .tsv or .npz file was expected"
+        )
+    x, labels = collected(found, shape)
     if not labels:
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows of one label")
     account.classes.update(labels)
-    return Labelled(collected.array(), tuple(labels), account=account)
+    return Labelled(x, labels, account=account)
 
 
 def read_labelled_arrays(
@@ -89,7 +88,7 @@ def read_labelled_arrays(
         raise InputError(
             f"{path} holds labels of shape {labels.shape}, {labels.dtype}, for samples of shape {x.shape}, but one text or number per sample was expected"
         )
-    names = Names()
+    names = Names(written=True)
     named = tuple(names.add(str(label), f"sample {i} of {path}") for i, label in enumerate(labels.tolist()))
     account.classes.update(named)
     return Labelled(samples_of_array(path, x, shape=shape, account=account), named, labels.dtype.kind in "iu", account)
@@ -98,10 +97,23 @@ def read_labelled_arrays(
 def samples_of_array(path: Path, x: Array, *, shape: tuple[int, int, int], account: Account) -> Array:
     """The samples of an array, float32; ``InputError`` if it has another shape or holds a number that is not finite."""
     samples = checked_samples(x, shape, where=f" of {path}")
+    if not len(samples):
+        raise InputError(f"{path} has no samples")
     account.take("sample", len(samples), files=1)
     if shape[0] in (1, 3) and shape[1] > 1 and samples.max(initial=0) > 2:
         account.note(f"x goes up to {samples.max():g}, but images that are read from files are 0 to 1")
     return samples
+
+
+def _problem(path: Path) -> str:
+    """Why a path is no data."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return "does not exist"
+    except (OSError, ValueError) as problem:
+        return f"cannot be read ({getattr(problem, 'strerror', None) or problem})"
+    return "is none of these"
 
 
 def _folder(
@@ -110,14 +122,16 @@ def _folder(
     listing, recordings = Listing(folder, account), Recordings(shape, account, skip_short=skip_short)
     classes = listing.classes(folder)
     if not classes:
-        raise InputError(f"{folder} has no folders, but one per label, with images or .csv files in it, was expected")
+        raise InputError(
+            f"{folder} has no folders, but one per label, with images or .csv or .tsv files in it, was expected"
+        )
     files = {}
     for label, place in classes.items():
-        files[label] = sort_out(listing.below(place), shape=shape, account=account)
+        files[label] = sort_out(listing.below(place), shape, account)
         if not files[label]:
             advice = account.advice()
             raise InputError(
-                f"{place} has neither images nor .csv files that can be samples of shape {shape}; put some there, or remove the folder{advice}"
+                f"{place} has neither images nor .csv or .tsv files that can be samples of shape {shape}; put some there, or remove the folder{advice}"
             )
     check_one_kind([path for members in files.values() for path in members], where=folder)
     for label, members in files.items():

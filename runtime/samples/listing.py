@@ -11,9 +11,9 @@ from pathlib import Path
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.names import Names
+from isoform.runtime.samples.names import Names, normal
 
-__all__ = ["Listing", "is_hidden"]
+__all__ = ["Listing"]
 
 SYSTEM = {
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "@recycle",
@@ -45,6 +45,7 @@ class Listing:
         self._read: set[Path] = set()
         """Real paths of the files that ``below`` has returned."""
         self._in_classes = False
+        self._classes: dict[str, Path] = {}
 
     def level(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """The folders and the files directly in a folder that may be data, each sorted by name.
@@ -52,20 +53,7 @@ class Listing:
         Raises:
             InputError: If the folder cannot be read.
         """
-        folders, files = list[Path](), list[Path]()
-        for entry in _entries(folder):
-            path = folder / entry.name
-            directory = entry.is_dir(follow_symlinks=False)
-            if is_hidden(entry.name):
-                self._account.leave("hidden file", _count(path) if directory else 1)
-            elif entry.is_symlink():
-                self._follow(path, folders, files)
-            elif directory:
-                folders.append(path)
-            elif entry.is_file(follow_symlinks=False):
-                files.append(path)
-            else:
-                self._account.leave("entry that is no file")
+        folders, files, _ = self._level(folder)
         return folders, files
 
     def below(self, folder: Path) -> list[Path]:
@@ -87,26 +75,27 @@ class Listing:
             else:
                 self._read.add(target)
                 kept.append(path)
+        inside = {part for path in kept for part in path.relative_to(folder).parts[:-1]}
+        for name in sorted(inside):
+            if self._classes.get(normal(name), folder) != folder:
+                self._account.note(f"folder {name!a} in class {folder.name!a} has the name of another class")
         return kept
 
     def classes(self, folder: Path) -> dict[str, Path]:
         """The folders of classes, by the names of the classes, sorted.
 
         Raises:
-            InputError: If two have the same name but for spaces or accents, a name is no text, two are the same folder by
+            InputError: If two have the same name but for spaces, accents or invisible marks, a name is no text, two are the same folder by
                 links, or they are the halves of a data set.
         """
-        folders, files = self.level(folder)
+        folders, files, lost = self._level(folder)
         self._in_classes = True
-        for entry in _entries(folder):
-            path = folder / entry.name
-            if entry.is_symlink() and entry.is_dir() and not is_hidden(entry.name) and path not in folders:
-                target = Path(os.path.realpath(path))
+        for path, target in lost:
+            if os.path.isdir(target):
                 raise InputError(
                     f"link {path} leads to {target}, so it shares samples with {self._read_as(target, path)}; a sample has one label, remove one of the two"
                 )
-            lost = entry.is_symlink() and not os.path.exists(entry.path) and not os.path.splitext(entry.name)[1]
-            if lost and not is_hidden(entry.name):
+            if not os.path.exists(target) and not path.suffix:
                 raise InputError(f"link {path} leads nowhere, but may be a class; mend or remove it")
         for file in files:
             self._account.leave("file beside the folders of the classes", ending=file.suffix.lower())
@@ -116,21 +105,42 @@ class Listing:
                 f"{folder} holds {halves}, the halves of a data set, but a folder per label was expected; point at one"
             )
         names = Names()
-        return {names.add(path.name, f"folder {path}"): path for path in folders}
+        self._classes = {names.add(path.name, f"folder {path}"): path for path in folders}
+        return self._classes
 
-    def _follow(self, path: Path, folders: list[Path], files: list[Path]) -> None:
-        """Sort a link in by what it leads to."""
-        target = Path(os.path.realpath(path))
+    def _level(self, folder: Path) -> tuple[list[Path], list[Path], list[tuple[Path, Path]]]:
+        """As ``level``, and the links that are left out, with what they lead to."""
+        folders, files, lost = list[Path](), list[Path](), list[tuple[Path, Path]]()
+        for entry in _entries(folder):
+            path = folder / entry.name
+            directory = entry.is_dir(follow_symlinks=False)
+            if is_hidden(entry.name):
+                self._account.leave("hidden file", _count(path) if directory else 1)
+            elif entry.is_symlink():
+                target = Path(os.path.realpath(path))
+                if (why := self._follow(path, target, folders, files)) is not None:
+                    self._account.leave(why)
+                    lost.append((path, target))
+            elif directory:
+                folders.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                files.append(path)
+            else:
+                self._account.leave("entry that is no file")
+        return folders, files, lost
+
+    def _follow(self, path: Path, target: Path, folders: list[Path], files: list[Path]) -> str | None:
+        """Sort a link in by what it leads to; or why it is left out."""
         if os.path.isdir(target):
             if self._read_as(target, path) is not None:
-                self._account.leave("link to a folder that is read anyway")
-            else:
-                self._linked[target] = path
-                folders.append(path)
+                return "link to a folder that is read anyway"
+            self._linked[target] = path
+            folders.append(path)
         elif os.path.isfile(target):
             files.append(path)
         else:
-            self._account.leave("entry that is no file" if os.path.exists(target) else "link that leads nowhere")
+            return "entry that is no file" if os.path.exists(target) else "link that leads nowhere"
+        return None
 
     def _read_as(self, target: Path, link: Path) -> Path | None:
         """The folder through which files below ``target``, a folder, are read other than by ``link``; None if there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,8 +38,8 @@ def read_images(
     """
     paths: list[Path] = []
     for place in places:
-        if place.is_dir():
-            found = sort_out(Listing(place, account).below(place), shape=(shape[0], 0, shape[2]), account=account)
+        if os.path.isdir(place):
+            found = sort_out(Listing(place, account).below(place), shape, account, tables=False)
             if not found:
                 raise InputError(f"{place} has no images{account.advice()}")
             paths += found

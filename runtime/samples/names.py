@@ -1,4 +1,4 @@
-"""Names of classes, compared as people see them: in Unicode's composed form (NFC), without spaces around them.
+"""Names of classes, compared as people see them: in Unicode's composed form (NFC), without spaces or invisible marks around them.
 
 A Mac writes folders decomposed: ``é`` as ``e`` and an accent. Another spelling of the same name is the same class, and two
 spellings in one data set are an error that shows both.
@@ -7,6 +7,7 @@ spellings in one data set are an error that shows both.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,11 +18,16 @@ __all__ = ["LONGEST", "Names", "as_known", "hint", "normal", "text_of"]
 
 LONGEST = 256
 """Characters of a name."""
+INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
+"""Marks without a width that are left when texts are copied: of byte order, of word ends, of directions."""
+EDGES = re.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
+MISSING = {"nan", "<na>"}
+"""How numpy and pandas write a label that is missing, in lower case."""
 
 
 def normal(name: str) -> str:
     """A name in the form in which names are compared."""
-    return unicodedata.normalize("NFC", name).strip()
+    return " ".join(unicodedata.normalize("NFC", EDGES.sub("", name)).split())
 
 
 def text_of(path: str | Path) -> str:
@@ -30,9 +36,14 @@ def text_of(path: str | Path) -> str:
 
 
 class Names:
-    """The names of one data set's classes, as they are met."""
+    """The names of one data set's classes, as they are met.
 
-    def __init__(self) -> None:
+    Args:
+        written: Whether programs may have written them, for whom ``nan`` is a label that is missing.
+    """
+
+    def __init__(self, *, written: bool = False) -> None:
+        self._missing = MISSING if written else set[str]()
         self._spelt: dict[str, tuple[str, str]] = {}
         self._normal: dict[str, str] = {}
 
@@ -44,11 +55,15 @@ class Names:
             where: Where it was found, for the message.
 
         Raises:
-            InputError: If it is empty, longer than 256 characters or no text, or was met before in another spelling.
+            InputError: If it is empty or stands for a missing one, longer than 256 characters or no text, or was met before in another spelling.
         """
         if name in self._normal:
             return self._normal[name]
         found = normal(name)
+        if found.casefold() in self._missing:
+            raise InputError(
+                f"{where} gives the label {name[:40]!r}, as programs write one that is missing; fill it, or rename the class"
+            )
         if not 0 < len(found) <= LONGEST or any(0xD800 <= ord(c) < 0xE000 for c in found):
             raise InputError(
                 f"{where} gives the label {name[:40]!r}, but a text of 1 to {LONGEST} characters that UTF-8 can hold was expected; rename it"
@@ -56,7 +71,7 @@ class Names:
         other, place = self._spelt.setdefault(found, (name, where))
         if other != name:
             raise InputError(
-                f"the labels {other!a} of {place} and {name!a} of {where} are the same name but for spaces or accents; rename one"
+                f"the labels {other!a} of {place} and {name!a} of {where} are the same name but for spaces, accents or invisible marks; rename one"
             )
         self._normal[name] = found
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,28 +12,27 @@ from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.pictures.formats import is_image, remedy
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.recordings import Recordings, column_of
-from isoform.runtime.samples.tables import Table
+from isoform.runtime.samples.tables import Table, is_table
 from isoform.runtime.spec import Array
 
 __all__ = ["check_one_kind", "read_files", "read_table_images", "sort_out"]
 
-CSV = ".csv"
 
-
-def sort_out(files: list[Path], *, shape: tuple[int, int, int], account: Account) -> list[Path]:
+def sort_out(files: list[Path], shape: tuple[int, int, int], account: Account, *, tables: bool = True) -> list[Path]:
     """The files that a network can have samples from; the others are counted, with what would make them readable.
 
     Args:
         files: Every file that is not the system's.
         shape: Channels (1 and 3: images can be samples), height (1: recordings can), width of a sample.
         account: Counts what is left out.
+        tables: Whether the caller reads recordings at all.
     """
-    images, tables = shape[0] in (1, 3), shape[1] == 1
+    images, tables = shape[0] in (1, 3), tables and shape[1] == 1
     what = "neither image nor recording" if images and tables else "no image" if images else "no recording"
     kept = []
     for path in files:
         ending = path.suffix.lower()
-        if (images and is_image(ending)) or (tables and ending == CSV):
+        if (images and is_image(ending)) or (tables and is_table(path)):
             kept.append(path)
             continue
         account.leave(f"file that is {what}", ending=ending)
@@ -43,9 +43,9 @@ def sort_out(files: list[Path], *, shape: tuple[int, int, int], account: Account
 
 def check_one_kind(files: list[Path], *, where: Path) -> None:
     """``InputError`` if a network that can have samples from images and from recordings is given both: only one is meant."""
-    pictures = [path for path in files if path.suffix.lower() != CSV]
+    pictures = [path for path in files if not is_table(path)]
     if pictures and len(pictures) < len(files):
-        table = next(path for path in files if path.suffix.lower() == CSV)
+        table = next(path for path in files if is_table(path))
         raise InputError(
             f"{where} holds images and recordings, {pictures[0]} and {table}, and both can be samples of this network; remove those that are none"
         )
@@ -60,31 +60,46 @@ def read_files(
         files: The files.
         shape: Channels, height, width of a sample.
         account: Counts what is taken.
-        recordings: Reads the .csv files.
+        recordings: Reads the tables.
         label: What all of them are of; None where only a recording's own column says it, if anything does.
 
     Yields:
         Shape (n, channels, height, width), and the label or an empty text: the images one by one, then the windows of each recording.
     """
     for path in files:
-        if path.suffix.lower() != CSV:
+        if not is_table(path):
             yield load_image(path, shape=shape, account=account)[None], label or ""
             account.files += 1
     for path in files:
-        if path.suffix.lower() == CSV:
+        if is_table(path):
             yield from recordings.read(Table(path), label)
 
 
 def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Account) -> Iterator[tuple[Array, str]]:
-    """The images that a table's column ``file`` names, shape (1, channels, height, width), with its column ``label``, if any."""
-    names, file, label = Names(), column_of(table, "file"), column_of(table, "label")
+    """The images that a table's column ``file`` names, shape (1, channels, height, width), with its column ``label``, if any.
+
+    Raises:
+        InputError: If a file cannot be read as an image, or two rows give one file different labels; names the lines.
+    """
+    names, file, label = Names(written=True), column_of(table, "file"), column_of(table, "label")
     assert file is not None
-    read = set[Path]()
+    met = dict[str, tuple[int, str]]()
     for line, row in table.rows():
-        where = f"{table.path}, line {table.line_of(line, row, label or 0)},"
-        name = "" if label is None else names.add(row[label], where)
+        at = table.line_of(line, row, label or 0)
+        name = "" if label is None else names.add(row[label], f"{table.path}, line {at},")
         path = table.path.parent / row[file].strip()
-        yield load_image(path, shape=shape, account=account)[None], name
-        read.add(path)
-    account.files += len(read)
-    account.leave("commented line", table.comments, is_file=False)
+        try:
+            x = load_image(path, shape=shape, account=account)
+        except InputError as problem:
+            raise InputError(f"{table.path}, line {at}: {problem}") from None
+        first, other = met.setdefault(os.path.realpath(path), (at, name))
+        if other != name:
+            raise InputError(
+                f"{table.path} gives {path} the label {other!r} in line {first} and {name!r} in line {at}; a sample has one label, remove one of the two lines"
+            )
+        if first != at:
+            account.note("a row names an image that another row has")
+        yield x[None], name
+    account.leave("other column", len(table.header) - 1 - (label is not None))
+    account.files += len(met)
+    account.leave("commented line", table.comments)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.names import Names, normal
 from isoform.runtime.samples.tables import Table
 from isoform.runtime.spec import Array
@@ -29,6 +29,8 @@ NO_CHANNEL = re.compile(
     re.IGNORECASE,
 )
 """Names of columns that count rows or tell the time."""
+LABEL_LIKE = {"labels", "class", "classes"}
+"""Names, in lower case, of columns that are labels for other programs."""
 DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
 THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 LARGEST = float(np.finfo(np.float32).max)
@@ -45,7 +47,7 @@ class Recordings:
 
     def __init__(self, shape: tuple[int, int, int], account: Account, *, skip_short: bool = False) -> None:
         self._shape, self._account, self._skip_short = shape, account, skip_short
-        self._names = Names()
+        self._names = Names(written=True)
         self._first: tuple[Path, list[str]] | None = None
         self._unlabelled: dict[bool, Path] = {}
         self._windows: set[str] = set()
@@ -85,11 +87,9 @@ class Recordings:
             numbers.read(line, row, values)
         numbers.check()
         yield self._cut(values, current or "", str(table.path) + (f" from line {first}" if first else ""))
-        self._account.leave("commented line", table.comments, is_file=False)
+        self._account.leave("commented line", table.comments)
         if self._account.taken["window"] > windows:
             self._account.files += 1
-        else:
-            self._account.left_files += 1
 
     def close(self) -> None:
         """Say no if a class has gone: all of its recordings are shorter than a window.
@@ -105,7 +105,7 @@ class Recordings:
                 raise InputError(
                     f"class {label!r} has no recording of the {self._shape[2]} rows of a window, but {lengths}; record longer, or leave it out by --skip-short"
                 )
-            self._account.leave(f"class without a window ({label})", is_file=False)
+            self._account.leave(f"class without a window ({label})")
 
     def _same_kind(self, path: Path, *, labelled: bool) -> None:
         """``InputError`` if another table had a column ``label`` and this one has not, or the other way round."""
@@ -123,10 +123,10 @@ class Recordings:
             self._windows.add(label)
             self._account.take("window", count)
             self._account.take("recording")
-            self._account.leave("row at the end of a recording", rest, is_file=False)
+            self._account.leave("row at the end of a recording", rest)
         else:
             self._short.setdefault(label, []).append((rows, where))
-            self._account.leave("recording shorter than a window", is_file=False)
+            self._account.leave("recording shorter than a window")
         moments = np.frombuffer(values, dtype=np.float32, count=count * width * channels)
         return moments.reshape(count, width, channels).transpose(0, 2, 1)[:, :, None], label
 
@@ -135,7 +135,11 @@ class Recordings:
         channels, height, _ = self._shape
         if height != 1:
             raise InputError(
-                f"{table.path} holds rows of numbers, but this network's samples are images of {height} rows; give image files"
+                f"{table.path} has no column named file, but this network's samples are images of {height} rows; give image files"
+            )
+        if other := next((name for name in table.header if name.casefold() in LABEL_LIKE), None):
+            raise InputError(
+                f"{table.path} has a column {other!r}, which is no channel; name it label, or remove or rename it"
             )
         names = {
             normal(name): i for i, name in enumerate(table.header) if i != label and not NO_CHANNEL.fullmatch(name)
@@ -143,10 +147,11 @@ class Recordings:
         left = len(table.header) - len(names) - (label is not None)
         if len(names) != channels:
             also = f" (columns of times and row numbers are none: {left} left out)" if left else ""
+            found, wanted = plural(len(names), "column"), plural(channels, "channel")
             raise InputError(
-                f"{table.path} has {len(names)} columns of numbers, but the network has {channels} channels{also}: {', '.join(table.header)[:99]}"
+                f"{table.path} has {found} of numbers, but the network has {wanted}{also}: {', '.join(table.header)[:99]}"
             )
-        self._account.leave("column of times or row numbers", left, is_file=False)
+        self._account.leave("column of times or row numbers", left)
         if self._first is None:
             self._first = table.path, list(names)
         path, order = self._first
@@ -160,10 +165,12 @@ class Recordings:
 
 
 def column_of(table: Table, name: str) -> int | None:
-    """Where a table has the column of that name, in upper or lower case; None where it has none or several."""
+    """Where a table has the column of that name, in upper or lower case; None where it has none, ``InputError`` for several."""
     found = [i for i, column in enumerate(table.header) if column.casefold() == name]
-    exact = [i for i in found if table.header[i] == name]
-    return exact[0] if exact else found[0] if len(found) == 1 else None
+    if len(found) > 1:
+        several = " and ".join(table.header[i] for i in found)
+        raise InputError(f"{table.path} has columns {several}, but one named {name} was expected; rename the others")
+    return found[0] if found else None
 
 
 class _Numbers:

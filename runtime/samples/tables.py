@@ -1,8 +1,9 @@
-"""CSV files as spreadsheets, pandas and numpy write them: header and rows, each with the line that an editor shows for it.
+"""CSV and TSV files as spreadsheets, pandas and numpy write them: header and rows, each with the line that an editor shows for it.
 
 Columns may be separated by commas, semicolons, tabs or bars, whichever splits the header and the first rows alike.
 The text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. Blank lines and a first line ``sep=;`` are
-skipped. Lines that begin with ``#`` are skipped and counted, whatever follows. Rows are read one by one, so a file takes no more memory than its longest row.
+skipped. Lines that begin with ``#`` are skipped and counted, whatever follows; but where a row of numbers comes first, the comment
+before it is the header, as ``numpy.savetxt`` writes it. Rows are read one by one, so a file takes no more memory than its longest row.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from typing import BinaryIO
 
 from isoform.runtime import files
 from isoform.runtime.errors import InputError
+from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.limits import data_bytes
 from isoform.runtime.samples.names import normal
 
-__all__ = ["Table"]
+__all__ = ["Table", "is_table"]
+
+TAB_ENDING = ".tsv"
+ENDINGS = {".csv", TAB_ENDING}
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
@@ -32,6 +37,12 @@ SEPARATORS = ",;\t|"
 PROBED = 50
 """Rows by which the separator is recognised."""
 LINE_END = re.compile("\r\n|\r|\n")
+SAVETXT = "numpy.savetxt(path, x, delimiter=',', header='x,y', comments='')"
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file's name says that it is a table."""
+    return path.suffix.lower() in ENDINGS
 
 
 class Table:
@@ -52,11 +63,16 @@ class Table:
             self._encoding = _encoding(file.read(4))
         self.separator = ","
         self.separator = self._separator()
+        self._comment, self._header_is_comment = "", False
+        """The last comment before the first record, and whether that is the header."""
         first = next(self._records(), None)
         if first is None:
-            raise InputError(f"{path} has 0 rows, but a header and at least one more were expected")
-        self.header = [name.strip() for name in first[1]]
+            raise InputError(f"{path} has neither a header nor rows, but a header and at least one row were expected")
+        self.header = [name.strip().strip("\ufeff").strip() for name in first[1]]
         """Names of the columns, without spaces around them; empty where a column has none."""
+        commented = self._commented_header()
+        if commented is not None:
+            self.header, self._header_is_comment = commented, True
         self._check_header()
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
@@ -66,12 +82,13 @@ class Table:
             InputError: If a row has another number of fields, there is none, or the file is not CSV; names the line.
         """
         records, count, empty = self._records(), 0, 0
-        next(records)
+        if not self._header_is_comment:
+            next(records)
         for line, row in records:
             if len(row) != len(self.header):
                 decimal = "; for decimal commas, put a line sep=; before the header" if len(self.header) == 1 else ""
                 raise InputError(
-                    f"{self.path}, line {line}, has {len(row)} fields, but the header has {len(self.header)}{decimal}"
+                    f"{self.path}, line {line}, has {plural(len(row), 'field')}, but the header has {len(self.header)}{decimal}"
                 )
             if not any(map(str.strip, row)):
                 empty = empty or line
@@ -83,7 +100,7 @@ class Table:
             count += 1
             yield line, row
         if not count:
-            raise InputError(f"{self.path} has 1 rows, but a header and at least one more were expected")
+            raise InputError(f"{self.path} has a header, but no rows; at least one was expected")
 
     def line_of(self, line: int, row: Sequence[str], column: int) -> int:
         """The line of a field of a row that begins in ``line``, which fields with line breaks before it move down."""
@@ -93,13 +110,13 @@ class Table:
         """Records with the line they begin in; without blank lines and comments."""
         with io.TextIOWrapper(_open(self.path), encoding=self._encoding, newline="") as text:
             lines, started = _Lines(text), False
-            reader = csv.reader(lines, delimiter=self.separator, strict=True)
+            reader = csv.reader(lines, delimiter=self.separator, strict=True, skipinitialspace=True)
             while True:
                 lines.first = 0
                 try:
                     row = next(reader)
                 except StopIteration:
-                    self.comments = lines.comments
+                    self.comments = lines.comments - self._header_is_comment
                     return
                 except UnicodeError:
                     raise InputError(f"{self._not_text()}; save it as UTF-8") from None
@@ -113,6 +130,7 @@ class Table:
                 if not started and not skipped:
                     skipped = row[0].startswith("#") or _separator_line(self.separator.join(row)) is not None
                     started = not skipped
+                    self._comment = lines.comment if started else ""
                 if not skipped:
                     yield lines.first, row
 
@@ -126,26 +144,43 @@ class Table:
         widths: dict[str, list[int]] = {}
         for separator in SEPARATORS:
             try:
-                rows = list(itertools.islice(csv.reader(lines, delimiter=separator), PROBED))
+                rows = list(itertools.islice(csv.reader(lines, delimiter=separator, skipinitialspace=True), PROBED))
             except csv.Error:
                 continue
             widths[separator] = [len(row) for row in rows]
         fitting = [separator for separator, found in widths.items() if found and found[0] > 1 and len(set(found)) == 1]
+        if self.path.suffix.lower() == TAB_ENDING and ("\t" in fitting or not fitting):
+            return "\t"
         if len(fitting) > 1:
             raise InputError(
                 f"the columns of {self.path} could be separated by {' or '.join(map(repr, fitting))}; use one of them only"
             )
         return fitting[0] if fitting else max(widths, key=lambda one: widths[one][:1], default=",")
 
+    def _commented_header(self) -> list[str] | None:
+        """The names in the comment before a first row of numbers, one per number; None where there is no such comment."""
+        names = [
+            name.strip()
+            for name in next(csv.reader([self._comment], delimiter=self.separator, skipinitialspace=True), [])
+        ]
+        numbers = all(map(_is_number, self.header)) and self.header != [str(i) for i in range(len(self.header))]
+        named = len(names) == len(self.header) and all(names) and not any(map(_is_number, names))
+        return names if numbers and named else None
+
     def _check_header(self) -> None:
         """A first line of numbers is a row, not the names of columns; a name stands for one column."""
+        words = self.header[0].split()
+        if len(self.header) == 1 and len(words) > 1 and all(map(_is_number, words)):
+            raise InputError(
+                f"{self.path} has no header, and columns separated by spaces; separate them by commas or tabs, as {SAVETXT} does"
+            )
         numbers = [name for name in self.header if _is_number(name)]
         names = [name for name in self.header if name]
         # pandas writes whole numbers for columns without names, after an empty field for the row's number or beside others
         counted = [str(i) for i in range(len(numbers))] == numbers and ("" in self.header or len(names) > len(numbers))
         if numbers and not counted:
             raise InputError(
-                f"{self.path} has no header: its first line holds {', '.join(self.header)[:60]!r}; add a line with the names of the columns"
+                f"{self.path} has no header: its first line holds {', '.join(self.header)[:60]!r}; add a line with the names of the columns, as {SAVETXT} does"
             )
         met: dict[str, str] = {}
         for name in names:
@@ -179,6 +214,8 @@ class _Lines:
         self.first = 0
         """Number of the line in which the current record begins; 0 to begin another."""
         self.comments = 0
+        self.comment = ""
+        """The last of them, without its mark and line end."""
 
     def __iter__(self) -> _Lines:
         return self
@@ -189,6 +226,7 @@ class _Lines:
                 self.first = self.first or number
                 return line
             self.comments += 1
+            self.comment = line[: 1 << 16].strip().removeprefix("#").strip()
         raise StopIteration
 
 

@@ -11,18 +11,19 @@ and every form of ``labelled.py``, whose labels then say how much was right. Rec
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
-from isoform.runtime.samples.collected import Collected
+from isoform.runtime.samples.collected import collected
 from isoform.runtime.samples.labelled import Labelled, read_labelled, read_labelled_arrays, samples_of_array
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
 from isoform.runtime.samples.recordings import Recordings, column_of
-from isoform.runtime.samples.tables import Table
+from isoform.runtime.samples.tables import Table, is_table
 from isoform.runtime.spec import Array
 
 __all__ = ["Stream", "read_stream"]
@@ -46,7 +47,7 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
     """Read samples.
 
     Args:
-        path: A folder, a .csv or an .npz file, as above.
+        path: A folder, a .csv, .tsv or .npz file, as above.
         shape: Channels, height, width of the network's samples.
         skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
 
@@ -54,10 +55,10 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
         InputError: If there is nothing there, or a file is malformed; names the file, and the line where there is one.
     """
     account, ending = Account(), path.suffix.lower()
-    if path.is_dir():
+    if os.path.isdir(path):
         if _is_stream(path, shape, account):
             recordings = Recordings(shape, account, skip_short=skip_short)
-            files = sort_out(Listing(path, account).below(path), shape=shape, account=account)
+            files = sort_out(Listing(path, account).below(path), shape, account)
             check_one_kind(files, where=path)
 
             def found() -> Iterator[tuple[Array, str]]:
@@ -72,7 +73,7 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
         if "x" not in arrays:
             raise InputError(f"{path} has no array x; write it with numpy.savez(path, x=...)")
         return Stream(samples_of_array(path, arrays["x"], shape=shape, account=account), None, account=account)
-    elif ending == ".csv":
+    elif is_table(path):
         table = Table(path)
         if column_of(table, "label") is None:
             if column_of(table, "file") is not None:
@@ -85,7 +86,7 @@ def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account) -> b
     """Whether samples lie directly in the folder, and not in a folder per label; a note where both could be meant."""
     aside = Account()
     folders, files = Listing(folder, aside).level(folder)
-    samples = sort_out(files, shape=shape, account=aside)
+    samples = sort_out(files, shape, aside)
     if samples and folders:
         account.note(
             f"{samples[0].name!r} lies beside folders, so everything is one stream and the folders' names are no labels"
@@ -94,14 +95,11 @@ def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account) -> b
 
 
 def _stream(path: Path, found: Iterable[tuple[Array, str]], shape: tuple[int, int, int], account: Account) -> Stream:
-    collected, labels = Collected(shape), list[str]()
-    for samples, label in found:
-        collected.add(samples)
-        labels += [label] * len(samples)
-    if not len(collected):
+    x, labels = collected(found, shape)
+    if not len(x):
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows")
     account.classes.update(filter(None, labels))
-    return Stream(collected.array(), tuple(labels) if all(labels) else None, account=account)
+    return Stream(x, labels if all(labels) else None, account=account)
 
 
 def _with_labels(found: Labelled) -> Stream:

@@ -33,8 +33,9 @@ def test_images_by_folder(tmp_path) -> None:
 
 def test_images_by_table(tmp_path) -> None:
     """Columns file and label, in any order, paths relative to the table."""
-    Image.fromarray(np.full((4, 4), 255, dtype=np.uint8)).save(tmp_path / "a.png")
-    write(tmp_path / "all.csv", "label,file\nyes,a.png\nno,a.png\n")
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((4, 4), 255, dtype=np.uint8)).save(tmp_path / name)
+    write(tmp_path / "all.csv", "label,file\nyes,a.png\nno,b.png\n")
     assert read_labelled(tmp_path / "all.csv", shape=IMAGES).labels == ("yes", "no")
 
 
@@ -69,12 +70,12 @@ def test_arrays(tmp_path, labels) -> None:
         ("missing", None, IMAGES, "missing does not exist: a folder with a folder per label"),
         ("a.txt", "x", IMAGES, "a.txt is none of these: a folder"),
         ("empty/", None, IMAGES, "has no folders, but one per label"),
-        ("d/a/notes.txt", "x", IMAGES, "has neither images nor .csv files"),
+        ("d/a/notes.txt", "x", IMAGES, "has neither images nor .csv or .tsv files"),
         ("a.csv", "x,y\n1,2\n", SENSOR, "has columns x, y, but one named label"),
-        ("a.csv", "label,x,y\n", SENSOR, "has 1 rows, but a header and at least one more"),
+        ("a.csv", "label,x,y\n", SENSOR, "has a header, but no rows"),
         ("a.csv", "label,x,y\na,1\n", SENSOR, "line 2, has 2 fields, but the header has 3"),
         ("a.csv", "label,x,y\na,1,two\n", SENSOR, "line 2, column 'y', holds 'two', but a finite number"),
-        ("a.csv", "label,x\na,1\n", SENSOR, "has 1 columns of numbers, but the network has 2 channels"),
+        ("a.csv", "label,x\na,1\n", SENSOR, "has 1 column of numbers, but the network has 2 channels"),
         ("a.csv", "label,x,y\na,1,2\n", IMAGES, "this network's samples are images of 4 rows"),
         (
             "a.csv",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import DataError, InputError
-from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.pictures.formats import ENDINGS
 from isoform.runtime.samples.pictures.images import load_image
@@ -48,7 +48,7 @@ def _read(folder: Path, shape: tuple[int, int, int], account: Account) -> Datase
         found = listing.classes(root)
         names = sorted(found)
         if len(names) < 2:
-            raise DataError(f"{root} has {len(names)} folders, but one per class, two at least, was expected")
+            raise DataError(f"{root} has {plural(len(names), 'folder')}, but one per class, two at least, was expected")
         if halves and names != classes:
             only = ", ".join(sorted(set(names) ^ set(classes)))
             raise DataError(f"{folder} has classes in one half that are not in the other: {only}; both need the same")
@@ -64,8 +64,7 @@ def _read(folder: Path, shape: tuple[int, int, int], account: Account) -> Datase
 
 
 def _images(folder: Path, listing: Listing, shape: tuple[int, int, int], account: Account) -> list[Path]:
-    images = (shape[0], 0, shape[2])  # of no network's height: recordings are none of training's
-    found = sort_out(listing.below(folder), shape=images, account=account)
+    found = sort_out(listing.below(folder), shape, account, tables=False)
     if not found:
         raise DataError(
             f"{folder} has no images; files ending in {', '.join(sorted(ENDINGS))} were expected{account.advice()}"

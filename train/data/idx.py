@@ -20,14 +20,17 @@ import numpy as np
 from isoform.runtime import files
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.limits import data_bytes
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.spec import Array
 from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_idx", "read_idx_folder"]
 
-SIZE_LIMIT = 16 << 30
-"""Largest IDX file that is read, in bytes; what it declares is never taken before it is there."""
+HEADER_BYTES = 20
+"""Longest header: four sizes."""
+MAPPING_LIMIT = 1 << 20
+"""Largest file of labels' names; EMNIST's have at most 700 bytes."""
 
 
 def read_idx(path: Path) -> Array:
@@ -37,35 +40,41 @@ def read_idx(path: Path) -> Array:
         uint8, of the shape that the file declares. A fresh array.
 
     Raises:
-        DataError: If it is missing, not IDX, not of unsigned bytes, or shorter or longer than declared.
+        DataError: If it is missing, not IDX, not of unsigned bytes, shorter or longer than declared, or larger than
+            ``ISOFORM_MAX_DATA_BYTES``, packed or not.
     """
+    limit = data_bytes()
     try:
-        with files.open_file(path, limit=SIZE_LIMIT, error=DataError, what="IDX file") as raw:
-            head, shape, data = _content(gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw)
+        with files.open_file(path, limit=limit + HEADER_BYTES, error=DataError, what="IDX file") as raw:
+            return _content(gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw, path, limit)
+    except MemoryError:
+        raise DataError(f"{path} needs more memory than there is; give fewer samples") from None
     except (OSError, EOFError, zlib.error) as problem:
         raise DataError(f"{path} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
+
+
+def _content(file: BinaryIO | gzip.GzipFile, path: Path, limit: int) -> Array:
+    """The array of an open file. Unpacks no more than what the header declares, and that is compared with the limit first."""
+    head = file.read(4)
+    sizes = file.read(4 * min(head[3], 4)) if len(head) == 4 else b""
+    shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes) - 3, 4))
     if head[:3] != b"\0\0\x08" or len(head) < 4 or not 1 <= head[3] == len(shape) <= 4:
         raise DataError(
             f"{path} is not an IDX file of unsigned bytes; its first bytes are {head.hex(' ')}, but 00 00 08 and a number of dimensions were expected"
         )
-    declared = math.prod(shape)
+    declared, data = math.prod(shape), bytearray()
+    if declared > limit:
+        raise DataError(
+            f"{path} declares {declared:,} bytes of shape {shape}, but at most {limit:,} are read; give fewer samples, or set ISOFORM_MAX_DATA_BYTES"
+        )
+    while len(data) <= declared and (more := file.read(min(1 << 20, declared + 1 - len(data)))):
+        data += more
     if len(data) != declared:
         holds = f"more than {declared:,}" if len(data) > declared else f"{len(data):,}"
         raise DataError(
             f"{path} declares {declared:,} bytes of shape {shape}, but holds {holds}; it was cut short or is damaged"
         )
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
-
-
-def _content(file: BinaryIO | gzip.GzipFile) -> tuple[bytes, tuple[int, ...], bytearray]:
-    """The first four bytes, the sizes after them, and at most one byte more than these declare."""
-    head, data = file.read(4), bytearray()
-    sizes = file.read(4 * min(head[3], 4)) if len(head) == 4 else b""
-    shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes) - 3, 4))
-    declared = math.prod(shape) if shape else 0
-    while len(data) <= declared and (more := file.read(min(1 << 20, declared + 1 - len(data)))):
-        data += more
-    return head, shape, data
 
 
 def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
@@ -90,14 +99,15 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
             continue
         testing = "t10k" in file.name or "test" in file.name
         partner = folder / file.name.replace("images-idx3", "labels-idx1")
+        plain = partner.with_suffix("") if partner.suffix.lower() == ".gz" else partner
         partners = [
-            path
-            for path in (partner, partner.with_suffix(""), partner.with_name(f"{partner.name}.gz"))
-            if path.is_file()
+            path for path in dict.fromkeys((plain, partner, plain.with_name(f"{plain.name}.gz"))) if path.is_file()
         ]
-        if file.suffix == ".gz" and file.with_suffix("").is_file():
-            account.leave("packed copy")
-            used.add(file)
+        copies = [file] if file.suffix.lower() == ".gz" and file.with_suffix("").is_file() else partners[1:]
+        copies = [path for path in copies if path not in used]
+        account.leave("packed copy", len(copies))
+        used |= set(copies)
+        if file in used:
             continue
         if not partners:
             raise DataError(f"{file} has no labels beside it; {partner.name} was expected")
@@ -106,7 +116,7 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
                 f"{folder} has more than one file of {'test' if testing else 'training'} images; keep one data set per folder"
             )
         images, labels = read_idx(file), read_idx(partners[0])
-        if images.ndim != 3 or labels.shape != images.shape[:1]:
+        if images.ndim != 3 or 0 in images.shape[1:] or labels.shape != images.shape[:1]:
             raise DataError(
                 f"{file} has shape {images.shape} and its labels {labels.shape}, but (n, height, width) and (n,) were expected"
             )
@@ -114,7 +124,7 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
         account.files += 2
         if file.name.startswith("emnist"):
             images = images.transpose(0, 2, 1)
-        halves[testing] = np.ascontiguousarray(images[:, None]).astype(np.float32) / np.float32(255), labels
+        halves[testing] = _scaled(images), labels
     if not halves:
         raise DataError(f"{folder} has no IDX files; names such as train-images-idx3-ubyte.gz were expected")
     values = np.unique(np.concatenate([labels for _, labels in halves.values()]))
@@ -128,7 +138,14 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
         for key, (images, labels) in halves.items()
     }
     first = splits.get(False) or splits[True]
+    if False not in splits:
+        account.note("there is no training half: the test half is split")
     return Dataset(train=first, test=splits.get(True) if False in splits else None, classes=classes)
+
+
+def _scaled(images: Array) -> Array:
+    """Bytes → float32 in [0, 1], shape (n, 1, height, width), without a second array of that size."""
+    return np.divide(np.ascontiguousarray(images[:, None]), np.float32(255), dtype=np.float32)
 
 
 def _mapping(present: list[Path]) -> tuple[dict[int, str], list[Path]]:
@@ -136,9 +153,10 @@ def _mapping(present: list[Path]) -> tuple[dict[int, str], list[Path]]:
     names = {}
     found = [file for file in present if file.name.endswith("mapping.txt")][:1]
     for file in found:
-        for line in file.read_text(encoding="ascii", errors="replace").splitlines():
+        text = files.read_bytes(file, limit=MAPPING_LIMIT, error=DataError, what="file of labels")
+        for line in text.decode("ascii", "replace").splitlines():
             words = line.split()
-            if len(words) < 2 or not all(word.isdigit() and int(word) < 0x110000 for word in words):
+            if len(words) < 2 or not all(word.isdigit() and len(word) < 8 and int(word) < 0x110000 for word in words):
                 raise DataError(f"{file} has the line {line[:40]!r}, but a label and character codes were expected")
             names[int(words[0])] = "".join(chr(int(word)) for word in words[1:])
     return names, found

@@ -9,12 +9,15 @@ folder   a folder of images per class (``folder.py``)
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from isoform.runtime.errors import DataError
-from isoform.runtime.samples.account import Account
+from isoform.runtime.errors import DataError, InputError
+from isoform.runtime.samples.account import Account, plural
+from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.pictures.images import resize
 from isoform.runtime.signature import check_labels
 from isoform.runtime.spec import Array
@@ -45,13 +48,18 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dat
         halves = [half for half in (whole.train, whole.test) if half is not None]
         account.take("image", sum(len(half.labels) for half in halves))
         account.classes.update(whole.classes)
-    check_labels(whole.classes, error=DataError, what=f"the data set of format {task.data!r}")
     if 0 in whole.train.labels.shape:
         raise DataError(f"the data set of format {task.data!r} in {root} has no samples")
+    _check_classes(whole.classes, what=f"the data set of format {task.data!r}")
     if whole.test is None:
         whole = _split(whole, recipe)
     if task.limit:
         whole = dataclasses.replace(whole, train=_limited(whole.train, task.limit, recipe.split_seed))
+    untaught = sorted(set(range(len(whole.classes))) - set(whole.train.labels.tolist()))
+    if untaught:
+        raise DataError(
+            f"class {whole.classes[untaught[0]]!r} of the data set of format {task.data!r} has no sample to train on; give it some, or raise the task's limit"
+        )
     seen = []
     for half in (whole.train, whole.test):
         assert half is not None
@@ -69,9 +77,11 @@ def _read(task: TaskRecipe, root: Path | None, shape: tuple[int, int, int], acco
     if root is None:
         raise DataError(f"the recipe reads data of format {task.data!r}; say where its files are with --data DIR")
     folder = root / task.path
+    if "\0" in str(folder):
+        raise DataError(f"the path {task.path!r} of a task holds a byte of zero, which no file's name can")
     if not folder.resolve().is_relative_to(root.resolve()):
         raise DataError(f"the path {task.path!r} of a task leads out of {root}; it should lead to a folder inside")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{folder} is not a folder; --data and the task's path should lead to the {task.data} files")
     if task.data == "idx":
         from isoform.train.data.idx import read_idx_folder
@@ -86,6 +96,19 @@ def _read(task: TaskRecipe, root: Path | None, shape: tuple[int, int, int], acco
     return read_image_folder(folder, shape=shape, account=account)
 
 
+def _check_classes(classes: Sequence[str], *, what: str) -> None:
+    """``DataError`` unless there are two names at least, different as ``samples/names.py`` compares them."""
+    check_labels(classes, error=DataError, what=what)
+    if len(classes) < 2:
+        raise DataError(f"{what} has {plural(len(classes), 'class')}, but two at least were expected")
+    names = Names()
+    try:
+        for place, name in enumerate(classes):
+            names.add(name, f"class {place} of {what}")
+    except InputError as problem:
+        raise DataError(str(problem)) from None
+
+
 def _split(whole: Dataset, recipe: DataRecipe) -> Dataset:
     """Hold back a share of every class, the same samples for the same seed."""
     rng = np.random.default_rng(recipe.split_seed)
@@ -95,7 +118,7 @@ def _split(whole: Dataset, recipe: DataRecipe) -> Dataset:
         count = round(recipe.test_fraction * len(members))
         if not 0 < count < len(members):
             raise DataError(
-                f"class {name!r} has {len(members)} samples, too few to hold back {recipe.test_fraction:.0%} for testing and train on the rest"
+                f"class {name!r} has {plural(len(members), 'sample')}, too few to hold back {recipe.test_fraction:.0%} for testing and train on the rest"
             )
         test.extend(members[:count])
     held = np.zeros(len(whole.train.labels), dtype=bool)

@@ -7,16 +7,19 @@ usps.bz2, usps.t.bz2       LIBSVM text: label 1 to 10 and index:value pairs, val
 
 from __future__ import annotations
 
+import array
 import bz2
 import gzip
+import io
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.extras import needs
-from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.spec import Array
 from isoform.train.data.samples import Dataset, Split
@@ -27,6 +30,11 @@ FORMS = (("usps.h5", "usps.h5"), ("zip.train.gz", "zip.test.gz"), ("usps.bz2", "
 """Names of the training and the test file, the form that is read first at the top."""
 SIZE_LIMIT = 64 << 20
 """Largest text of half of USPS, in bytes; the published ones have at most 20 MB."""
+LINE_LIMIT = 1 << 14
+"""Longest line of it; the published ones have at most 4 kB."""
+ROW_LIMIT = 1 << 16
+"""Most rows of half of USPS; the published ones have 7,291."""
+VALUES = 256
 
 
 def read_usps_folder(folder: Path, *, account: Account | None = None) -> Dataset:
@@ -63,9 +71,11 @@ def read_usps_folder(folder: Path, *, account: Account | None = None) -> Dataset
                         text = file.read(SIZE_LIMIT + 1)
                     if len(text) > SIZE_LIMIT:
                         raise DataError(f"{path} unpacks to more than {SIZE_LIMIT:,} bytes; it is not the USPS file")
-                    halves.append(_half(*read(text.decode("ascii")), path))
-                except (OSError, EOFError, zlib.error, ValueError, IndexError) as problem:
-                    raise DataError(f"{path} is not the USPS file of that name: {problem}") from None
+                    halves.append(_half(*_rows(text, read), path))
+                except (OSError, EOFError, zlib.error, ValueError) as problem:
+                    raise DataError(f"{path} is not the USPS file of that name: {str(problem)[:200]}") from None
+            if present[0].name == test:
+                account.note("there is no training half: the test half is split")
             return Dataset(train=halves[0], test=halves[1] if len(halves) == 2 else None, classes=tuple("0123456789"))
     raise DataError(f"{folder} has no USPS files; usps.h5, zip.train.gz or usps.bz2 were expected")
 
@@ -79,34 +89,58 @@ def _from_h5(path: Path) -> Dataset:
         with h5py.File(path, "r") as file:
             for group in ("train", "test"):
                 data, target = file[group]["data"], file[group]["target"]
-                if (
-                    len(data.shape) != 2
-                    or data.shape[1] != 256
-                    or target.shape != data.shape[:1]
-                    or len(data) > 1 << 20
-                ):
-                    raise ValueError(f"{group} has the shapes {data.shape} and {target.shape}")
+                fitting = data.shape[1:] == (VALUES,) and target.shape == data.shape[:1] and len(data) <= ROW_LIMIT
+                if not fitting or data.dtype.kind not in "fiu" or target.dtype.kind not in "fiu":
+                    raise ValueError(
+                        f"{group} has the shapes {data.shape}, {data.dtype}, and {target.shape}, {target.dtype}"
+                    )
                 halves.append(_half(data[:], target[:], path))
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as problem:
         raise DataError(f"{path} is not an HDF5 file with groups train and test: {problem}") from None
     return Dataset(train=halves[0], test=halves[1], classes=tuple("0123456789"))
 
 
-def _from_text(text: str) -> tuple[Array, Array]:
-    rows = np.array([line.split() for line in text.splitlines() if line.strip()], dtype=np.float64)
-    return (rows[:, 1:] + 1) / 2, rows[:, 0]
+def _rows(text: bytes, read: Callable[[list[bytes]], list[float]]) -> tuple[Array, Array]:
+    """Values from 0 to 1 and labels, one row per line, parsed one by one so that no list of all their words is made."""
+    rows, lines = array.array("d"), 0
+    for number, line in enumerate(io.BytesIO(text), start=1):
+        if len(line) > LINE_LIMIT:
+            raise ValueError(f"line {number} has {len(line):,} bytes")
+        words = line.split()
+        if not words:
+            continue
+        row, lines = read(words), lines + 1
+        if len(row) != VALUES + 1 or lines > ROW_LIMIT:
+            raise ValueError(
+                f"line {number} has {plural(len(row) - 1, 'value')}, but {VALUES} in {ROW_LIMIT:,} lines at most were expected"
+            )
+        rows.extend(row)
+    table = np.frombuffer(rows, dtype=np.float64).reshape(-1, VALUES + 1)
+    return (table[:, 1:] + 1) / 2, table[:, 0]
 
 
-def _from_libsvm(text: str) -> tuple[Array, Array]:
-    lines = [line.split() for line in text.splitlines() if line.strip()]
-    values = np.array([[pair.split(":")[1] for pair in words[1:]] for words in lines], dtype=np.float64)
-    return (values + 1) / 2, np.array([float(words[0]) for words in lines]) - 1
+def _from_text(words: list[bytes]) -> list[float]:
+    return list(map(float, words))
+
+
+def _from_libsvm(words: list[bytes]) -> list[float]:
+    pairs = [word.split(b":") for word in words[1:]]
+    if [index for index, _ in pairs] != [b"%d" % place for place in range(1, len(pairs) + 1)]:
+        raise ValueError(
+            f"the values of a line are numbered {pairs[0][0].decode('ascii', 'replace')} and so on, but 1 to {VALUES} were expected"
+        )
+    return [float(words[0]) - 1, *(float(value) for _, value in pairs)]
 
 
 def _half(data: Array, target: Array, path: Path) -> Split:
     target = np.asarray(target, dtype=np.float64)
     labels = np.where(np.isfinite(target) & (target % 1 == 0), target, -1).astype(np.int64)
-    if data.ndim != 2 or data.shape[1] != 256 or labels.shape != data.shape[:1] or not np.isin(labels, range(10)).all():
+    if (
+        data.ndim != 2
+        or data.shape[1] != VALUES
+        or labels.shape != data.shape[:1]
+        or not np.isin(labels, range(10)).all()
+    ):
         raise DataError(
             f"{path} holds values of shape {data.shape} and labels of shape {labels.shape}, but (n, 256) and n digits were expected"
         )

@@ -14,14 +14,16 @@ from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.limits import data_bytes, image_pixels
 from isoform.runtime.samples.pictures.formats import formats, remedy_of_content
-from isoform.runtime.samples.pictures.pixels import GAP, LARGE, depth, planes
+from isoform.runtime.samples.pictures.pixels import GAP, LARGE, depth, planes, scale_transparency
 from isoform.runtime.spec import Array
 
 __all__ = ["load_image", "resize"]
 
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of the files."""
 DAMAGED = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
-    EOFError, struct.error,
+    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, EOFError,
+    struct.error,
 )  # fmt: skip
 """What Pillow's decoders raise over damaged files, and plug-ins may."""
 
@@ -50,7 +52,7 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
         )
     limit = image_pixels()
     with files.open_file(Path(path), limit=data_bytes(), error=InputError, what="image") as file:
-        head = file.read(16)
+        head = file.read(32)
         if not head:
             raise InputError(f"{path} is not an image: it is empty; remove it")
         file.seek(0)
@@ -61,7 +63,8 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
                     if image.width * image.height > limit:
                         raise Image.DecompressionBombError
                     bits, white_is_zero = depth(image, path)
-                    several = getattr(image, "n_frames", 1) > 1
+                    scale_transparency(image, head)
+                    several = _several(image)
                     if image.width * image.height > LARGE:
                         image.draft(None, (GAP * max(height, width),) * 2)  # JPEG is decoded smaller; others ignore it
                     ImageOps.exif_transpose(image, in_place=True)
@@ -71,9 +74,13 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
             raise InputError(
                 f"image {path} is larger than the {limit:,} pixels that are read; make it smaller, or set ISOFORM_MAX_IMAGE_PIXELS"
             ) from None
+        except MemoryError:
+            raise InputError(f"image {path} needs more memory than there is; make it smaller") from None
         except UnidentifiedImageError:
             other = remedy_of_content(head)
             also = f" (it is {other[0]}: {other[1]})" if other else ""
+            if head.startswith(TIFF):
+                also = " (it is TIFF of a kind that is not read: save it with 8 bits per channel, or grey with 16)"
             raise InputError(
                 f"{path} is not an image that can be read; {', '.join(formats())} were expected{also}"
             ) from None
@@ -86,6 +93,12 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
         if several:
             account.note("a file holds several pictures: the first was taken")
     return sample
+
+
+def _several(image: Image.Image) -> bool:
+    """Whether an open file holds more pictures; not how many, because Pillow counts those of TIFF in quadratic time."""
+    animated = getattr(image, "is_animated", None)
+    return getattr(image, "n_frames", 1) > 1 if animated is None else bool(animated)
 
 
 def resize(planes: Array, height: int, width: int) -> Array:

@@ -4,8 +4,10 @@
     I;16, I;16L, I;16B, I;16N; I from PNG and PPM             16 bits, or as many as a TIFF file says
     I and F from TIFF, and the rest                           refused: nobody says which number is white
 
-Transparent pixels are laid over black. An image far larger than its sample is first made smaller by whole factors (``reduce``),
-so that its planes need no memory.
+Transparent pixels are laid over black. A PNG without an alpha channel can name one grey or colour as transparent (tRNS), in the file's
+own bits per channel; Pillow does not bring that to the range of its pixels, ``scale_transparency`` does.
+
+An image far larger than its sample is first made smaller by whole factors (``reduce``), so that its planes need no memory.
 """
 
 from __future__ import annotations
@@ -18,15 +20,16 @@ from PIL import Image
 from isoform.runtime.errors import InputError
 from isoform.runtime.spec import Array
 
-__all__ = ["LARGE", "planes"]
+__all__ = ["GAP", "LARGE", "depth", "planes", "scale_transparency"]
 
 LARGE = 4 << 20
 """Images of more pixels are made smaller by whole factors first."""
 GAP = 3
 """How many times larger than the sample they still are then; Pillow's documentation calls 3 indistinguishable from the best."""
 EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "La", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"}
-BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
-"""TIFF's tags, and a value."""
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+WHITE_IS_ZERO, SIGNED = 0, 2
+"""TIFF's tags, and two values."""
 
 
 def depth(image: Image.Image, path: object) -> tuple[int, bool]:
@@ -40,7 +43,7 @@ def depth(image: Image.Image, path: object) -> tuple[int, bool]:
         InputError: If the mode's range is unknown.
     """
     tags = getattr(image, "tag_v2", {})
-    if image.mode in EIGHT_BITS:
+    if image.mode in EIGHT_BITS and SIGNED not in tags.get(SAMPLE_FORMAT, ()):
         return 8, False
     if image.mode.startswith("I;16"):
         bits = int(tags.get(BITS_PER_SAMPLE, (16,))[0])
@@ -49,11 +52,31 @@ def depth(image: Image.Image, path: object) -> tuple[int, bool]:
         return 16, False
     if image.mode == "F":
         what = "floating-point pixels of unknown range"
-    elif image.mode == "I":
+    elif image.mode == "I" or image.mode in EIGHT_BITS:
         what = "whole numbers with a sign or of more than 16 bits, of unknown range, as pixels"
     else:
         what = f"pixels of Pillow's mode {image.mode}, whose range is unknown"
     raise InputError(f"image {path} holds {what}; save it with 8 or 16 bits per pixel")
+
+
+def scale_transparency(image: Image.Image, head: bytes) -> None:
+    """Bring a PNG's transparent grey or colour to the range of its pixels as Pillow decodes them.
+
+    Of 16-bit colours Pillow keeps the upper byte, so pixels that differ from the transparent one only below that are transparent too.
+
+    Args:
+        image: Opened, not decoded yet.
+        head: The first 25 bytes of its file, or more.
+    """
+    key = image.info.get("transparency")
+    if image.format != "PNG" or image.mode == "P" or key is None or isinstance(key, bytes):
+        return
+    bits = head[24]
+    if isinstance(key, tuple):
+        image.info["transparency"] = tuple(part >> 8 if bits == 16 else part & 255 for part in key)
+    elif image.mode == "L":
+        top = 2**bits - 1
+        image.info["transparency"] = (key & top) * (255 // top)
 
 
 def planes(
@@ -72,6 +95,10 @@ def planes(
         Shape (height, width) of the image, or of a smaller one, float32 in [0, 1].
     """
     if bits > 8 or image.mode.startswith("I"):
+        if (key := image.info.get("transparency")) is not None:
+            pixels = np.array(image)
+            pixels[pixels == key] = 0
+            image = Image.fromarray(pixels)
         grey = np.asarray(_smaller(image.convert("I"), size), dtype=np.float32) / np.float32(2**bits - 1)
         plane = 1 - grey if white_is_zero else grey
         yield from (np.clip(plane, 0, 1) for _ in range(channels))

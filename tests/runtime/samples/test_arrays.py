@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -80,6 +81,30 @@ def test_odd_archives(case, tmp_path) -> None:
     with pytest.raises(InputError, match=message) as problem:
         read_labelled(tmp_path / "a.npz", shape=SHAPE)
     assert str(problem.value).isprintable()
+
+
+@pytest.mark.parametrize("comment", [b"", b"made by hand"])
+def test_a_long_list_of_files_is_not_read(comment, tmp_path) -> None:
+    """An archive of 30,000 empty files takes no memory for each of them; one of a few hundred is read."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        for name, data in [("x.npy", npy(X)), ("labels.npy", npy(LABELS)), *((str(i), b"") for i in range(300))]:
+            file.writestr(name, data)
+        file.comment = comment
+    assert read_labelled(tmp_path / "a.npz", shape=SHAPE).account.left["other array"] == 300
+    listed = (b"PK\1\2" + bytes(24) + struct.pack("<HHHHHII", 5, 0, 0, 0, 0, 0, 0) + b"empty") * 30_000
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0, 0, len(listed), 0, len(comment)) + comment
+    (tmp_path / "a.npz").write_bytes(listed + end)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="lists its files in 1,530,000 bytes, but at most 1,048,576 are read"):
+            read_labelled(tmp_path / "a.npz", shape=SHAPE)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    small = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0, 0, 0, 0, len(comment)) + comment
+    (tmp_path / "a.npz").write_bytes(listed + b"PK\6\7" + bytes(16) + small)
+    with pytest.raises(InputError, match="lists its files in 0 bytes, or more in the form for large archives"):
+        read_labelled(tmp_path / "a.npz", shape=SHAPE)
 
 
 def test_encrypted_and_unknown_compression(tmp_path) -> None:

@@ -40,7 +40,7 @@ def test_taken_and_left_out_are_all_files(seed, tmp_path) -> None:
     there = hostile_folder(tmp_path, random.Random(seed), bad=False)
     for samples, account in accounts(tmp_path):
         assert samples == account.files
-        assert account.files + account.left_files == there
+        assert account.files + account.left.total() == there
         assert account.sentence().isprintable()
 
 

@@ -1,8 +1,10 @@
 """Small files that would take much memory: refused before it is taken, or read in little, by limits that can be set."""
 
 import io
+import struct
 import subprocess
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -18,16 +20,18 @@ from isoform.runtime.samples.unlabelled import read_stream
 pytestmark = pytest.mark.trust
 
 
-def peak(code, *words) -> tuple[int, str]:
-    """MB by which a process's memory grew while it ran a line, and what it printed."""
+def peak(code, *words, room=None) -> tuple[int, str]:
+    """MB by which a process's memory grew while it ran a line, and what it printed; with ``room``, it gets so many MB and no more."""
     start = (
         "import resource, sys, numpy as np\nfrom pathlib import Path\nfrom isoform.runtime.errors import InputError\n"
         "from isoform.runtime.samples.pictures.images import load_image\nfrom isoform.runtime.samples.unlabelled import read_stream\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "if {room}: resource.setrlimit(resource.RLIMIT_AS, (size + ({room} << 20),) * 2)\n"
         "before = peak()\ntry:\n    print({code}, end=' ')\nexcept InputError as problem:\n    print(problem, end=' ')\nprint(peak() - before)"
     )
     result = subprocess.run(
-        [sys.executable, "-c", start.format(code=code), *map(str, words)],
+        [sys.executable, "-c", start.format(code=code, room=room or 0), *map(str, words)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     text, _, grown = result.stdout.strip().rpartition(" ")
@@ -65,6 +69,39 @@ def test_a_small_archive_takes_no_large_memory(tmp_path) -> None:
     grown, text = peak(code, tmp_path / "a.npz")
     assert "294,912,000 bytes, but at most 268,435,456 are read" in text
     assert grown < 30
+
+
+def test_too_little_memory_is_no_damage(tmp_path) -> None:
+    """A sound image, archive or folder that memory does not hold is said to need more, not to be damaged."""
+    Image.new("RGBA", (4096, 4096)).save(tmp_path / "a.png", compress_level=1)
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((7500, 3, 32, 32), np.float32))
+    (tmp_path / "many").mkdir()
+    for number in range(40):
+        Image.new("L", (4, 4)).save(tmp_path / "many" / f"{number}.png")
+    image = "load_image(Path(sys.argv[1]), shape=(3, 32, 32)).shape"
+    stream = "read_stream(Path(sys.argv[1]), shape=(3, {0}, {0})).x.shape"
+    for code, name, message in (
+        (image, "a.png", "a.png needs more memory than there is; make it smaller"),
+        (stream.format(32), "a.npz", "a.npz needs more memory than there is; give fewer samples"),
+        (stream.format(700), "many", "there is not enough memory for"),
+    ):
+        assert message in peak(code, tmp_path / name, room=60)[1]
+
+
+def test_many_pictures_in_a_file_take_no_time(tmp_path) -> None:
+    """A TIFF file of 30,000 pictures, or one whose list of pictures goes round in circles, is read as fast as one of two."""
+    tags = {256: 4, 257: 4, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: 16}
+    entries = struct.pack("<H", len(tags)) + b"".join(
+        struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items()
+    )
+    places = [8 + 16 + number * (len(entries) + 4) for number in range(30_000)]
+    for name, following in (("long", [*places[1:], 0]), ("circle", [places[0]] * len(places))):
+        directories = b"".join(entries + struct.pack("<I", place) for place in following)
+        (tmp_path / f"{name}.tif").write_bytes(b"II*\0" + struct.pack("<I", places[0]) + b"\xff" * 16 + directories)
+        account, started = Account(), time.monotonic()
+        assert load_image(tmp_path / f"{name}.tif", shape=(1, 4, 4), account=account).min() == 1
+        assert time.monotonic() - started < 4
+        assert ("several pictures" in account.sentence()) == (name == "long")
 
 
 def test_samples_of_many_files_are_bounded(tmp_path, monkeypatch) -> None:

@@ -70,7 +70,7 @@ def test_every_command_takes_the_same_files(folder) -> None:
     chunks = list(read_images([folder], shape=SHAPE, account=account, chunk=3))
     assert [len(x) for x, paths in chunks] == [len(paths) for x, paths in chunks] == [2, 3, 3]
     assert account.files == 8
-    assert account.left_files == found.account.left_files == 19
+    assert account.left.total() == found.account.left.total() == 19
 
 
 def test_links(folder, tmp_path_factory) -> None:
@@ -154,6 +154,18 @@ def test_an_image_beside_classes_is_said(folder) -> None:
     found = read_stream(folder, shape=SHAPE)
     assert (len(found.x), found.labels) == (9, None)
     assert "'stray.png' lies beside folders, so everything is one stream" in found.account.sentence()
+
+
+def test_a_class_inside_another_is_said(folder) -> None:
+    """A folder in a class that is called like another class is read as the class it lies in, and that is said."""
+    picture(folder / "cat" / "2024" / "dog" / "1.png")
+    picture(folder / "cat" / "cat" / "1.png")
+    found = read_labelled(folder, shape=SHAPE)
+    trained = load_task(TaskRecipe(data="folder"), DataRecipe(input_shape=SHAPE), root=folder)
+    assert found.labels.count("cat") == 6
+    for account in (found.account, trained.account):
+        assert "folder 'dog' in class 'cat' has the name of another class" in account.sentence()
+        assert "folder 'cat'" not in account.sentence()
 
 
 def test_a_class_of_nothing_readable_names_the_remedy(folder) -> None:

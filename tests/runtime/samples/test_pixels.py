@@ -3,6 +3,7 @@
 import importlib.util
 import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -65,9 +66,10 @@ def test_tiff(data, expected, tmp_path) -> None:
         (tiff(np.arange(16, dtype="<u4") * 17, bits=32), "of more than 16 bits, of unknown range"),
         (tiff(np.arange(16, dtype="<i4") * 17, bits=32, sample_format=2), "of more than 16 bits, of unknown range"),
         (tiff(np.arange(16, dtype="<i2"), bits=16, sample_format=2), "whole numbers with a sign"),
+        (tiff(np.arange(-8, 8, dtype="i1"), bits=8, sample_format=2), "whole numbers with a sign"),
         (b"Pf\n4 4\n-1.0\n" + bytes(64), "floating-point pixels of unknown range"),
     ],
-    ids=["float", "unsigned 32", "signed 32", "signed 16", "PFM"],
+    ids=["float", "unsigned 32", "signed 32", "signed 16", "signed 8", "PFM"],
 )
 def test_unknown_ranges_are_refused(data, message, tmp_path) -> None:
     """Numbers of which nobody says how bright they are: refused by name, with what to save instead."""
@@ -105,6 +107,51 @@ def test_white_is_white_and_black_black_in_every_mode(mode, large, tmp_path, mon
         assert found.shape[0] == channels
         assert found[:, :, 0].max() < 0.05
         assert found[:, :, -1].min() > 0.95
+
+
+def png(bits, colour, samples, key=None) -> bytes:
+    """A PNG file of one row, written by hand: colour 0 is grey, 2 RGB, 4 grey with alpha, 6 RGBA; ``key`` is what tRNS names."""
+    packed = "".join(format(sample, f"0{bits}b") for sample in samples)
+    row = b"\0" + bytes(int(packed[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(packed), 8))
+    width = len(samples) // {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0))]
+    chunks += [] if key is None else [(b"tRNS", struct.pack(f">{len(key)}H", *key))]
+    chunks += [(b"IDAT", zlib.compress(row)), (b"IEND", b"")]
+    made = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
+
+
+RED_AND_GREEN = [255, 0, 0, 0, 255, 0, 0, 85, 0, 255, 255, 255]
+DEEP_COLOURS = [65535, 0, 0, 0, 0xFE01, 0, 0, 21845, 0, 65535, 65535, 65535]
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "samples", "key", "green"),
+    [
+        (1, 0, [0, 1, 1, 0], None, [0, 1, 1, 0]),
+        (1, 0, [0, 1, 1, 0], [1], [0, 0, 0, 0]),
+        (2, 0, [0, 1, 2, 3], [3], [0, 1 / 3, 2 / 3, 0]),
+        (2, 0, [0, 1, 2, 3], [0xFFFD], [0, 0, 2 / 3, 1]),
+        (4, 0, [0, 5, 10, 15], [10], [0, 1 / 3, 0, 1]),
+        (8, 0, [0, 85, 170, 255], [85], [0, 0, 2 / 3, 1]),
+        (8, 0, [0, 85, 170, 255], [0x0155], [0, 0, 2 / 3, 1]),
+        (16, 0, [0, 21845, 43690, 65535], [65535], [0, 1 / 3, 2 / 3, 0]),
+        (16, 0, [0, 21845, 21846, 65535], [21845], [0, 0, 1 / 3, 1]),
+        (8, 2, RED_AND_GREEN, [0, 255, 0], [0, 0, 1 / 3, 1]),
+        (16, 2, DEEP_COLOURS, [0, 0xFE01, 0], [0, 0, 1 / 3, 1]),
+        (8, 4, [255, 255, 255, 0, 0, 255, 255, 85], None, [1, 0, 0, 1 / 3]),
+        (16, 4, [65535, 65535, 65535, 0, 0, 65535, 65535, 21845], None, [1, 0, 0, 1 / 3]),
+        (16, 6, [0, 65535, 0, 65535, 0, 65535, 0, 0, 0, 65535, 0, 21845, 0, 0, 0, 65535], None, [1, 0, 1 / 3, 0]),
+    ],
+)
+@pytest.mark.parametrize("large", [False, True])
+def test_transparency_at_every_depth(bits, colour, samples, key, green, large, tmp_path, monkeypatch) -> None:
+    """A transparent grey or colour, and an alpha channel, are black at every depth of PNG; the other pixels stay as they are."""
+    monkeypatch.setattr("isoform.runtime.samples.pictures.pixels.LARGE", 3 if large else 4 << 20)
+    (tmp_path / "a.png").write_bytes(png(bits, colour, samples, key))
+    np.testing.assert_allclose(load_image(tmp_path / "a.png", shape=(3, 1, 4))[1, 0], green, atol=1e-3)
 
 
 def test_modes_without_a_range_are_refused(tmp_path, monkeypatch) -> None:
@@ -166,6 +213,14 @@ def test_a_large_photograph_is_as_good_as_a_small_one(tmp_path) -> None:
         np.testing.assert_allclose(load_image(tmp_path / name, shape=(1, 32, 32))[0], plain, atol=0.02)
     turned = np.rot90(plain, -1)
     np.testing.assert_allclose(load_image(tmp_path / "turned.png", shape=(1, 32, 32))[0], turned, atol=0.02)
+
+
+@pytest.mark.parametrize(("pixels", "bits"), [(np.arange(16, dtype="<f2"), 16), (np.arange(16, dtype="<f8"), 64)])
+def test_tiff_of_another_kind_says_so(pixels, bits, tmp_path) -> None:
+    """A sound TIFF file whose pixels Pillow does not know is called that, with what to save instead."""
+    (tmp_path / "a.tiff").write_bytes(tiff(pixels, bits=bits, sample_format=3))
+    with pytest.raises(InputError, match=r"it is TIFF of a kind that is not read: save it with 8 bits per channel"):
+        load_image(tmp_path / "a.tiff", shape=(1, 4, 4))
 
 
 def test_the_hand_written_tiff_is_one(tmp_path) -> None:

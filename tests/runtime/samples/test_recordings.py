@@ -1,5 +1,6 @@
 """Recordings as spreadsheets, pandas and numpy write them: read right, or refused with the line that an editor shows."""
 
+import io
 import itertools
 
 import numpy as np
@@ -19,6 +20,13 @@ def lines(header="x,y", rows=ROWS, separator=",", mark=".") -> str:
     """A table's text."""
     cells = [separator.join(str(cell).replace(".", mark) for cell in row) for row in rows]
     return "\n".join([header, *cells]) + "\n"
+
+
+def saved(**options) -> str:
+    """The same numbers as numpy writes them."""
+    buffer = io.StringIO()
+    np.savetxt(buffer, np.array(ROWS), **options)
+    return buffer.getvalue()
 
 
 def write(path, content) -> None:
@@ -48,6 +56,11 @@ def write(path, content) -> None:
         lines("timestamp,x,y", [("2024-05-01 12:00:00", *row) for row in ROWS]),
         lines(",0,1", [(i, *row) for i, row in enumerate(ROWS)]),
         lines() + ",\n,\n",
+        "# x,y\n" + lines("").lstrip(),
+        "# a phone, in a pocket\r\n#\tx , y\r\n\r\n" + lines("").lstrip(),
+        saved(header="x\ty", delimiter="\t"),
+        saved(header="recorded 2024\nx,y", delimiter=",", fmt="%.3f"),
+        saved(header="x;y", delimiter=";", comments=""),
         lines().replace("2.5", '" 2.5"'),
         "# a, b\n" + lines().replace("2.5", '#9,99\n # it,"s\n2.5'),
         "sep=;\n" + lines("x;y", separator=";", mark=",").replace("2,5", "#7;8\n2,5"),
@@ -76,6 +89,15 @@ def test_one_table_in_many_forms(content, tmp_path) -> None:
         ("a;b,c\n1;2,3\n", "could be separated by ',' or ';'"),
         ("1.5,10\n2.5,20\n3.5,30\n", "has no header: its first line holds '1.5, 10'"),
         ("0,1\n2,3\n4,5\n", "has no header"),
+        ("# a, b\n0,1\n2,3\n4,5\n", "has no header"),
+        ("# 1,2\n2,3\n4,5\n", "has no header"),
+        ("# x,\n2,3\n4,5\n", "has no header"),
+        ("# x,x\n2,3\n4,5\n", "two columns named 'x'"),
+        ("# x,y,z\n2,3\n4,5\n", r"has no header: its first line holds '2, 3'; .*numpy.savetxt\(path, x, delimiter"),
+        (saved(header="x y"), "has no header, and columns separated by spaces; separate them by commas"),
+        ("x,y\n", "a.csv has a header, but no rows"),
+        ("# x,y\n", "has neither a header nor rows"),
+        ("x,y\n1\n", "line 2, has 1 field, but the header has 2"),
         (lines("x,x"), "two columns named 'x'"),
         (
             lines("é,e\u0301,y", [(1, 2, 3)] * 3),
@@ -83,13 +105,13 @@ def test_one_table_in_many_forms(content, tmp_path) -> None:
         ),
         ('x,y\n"#1",2\n', "line 2, column 'x', holds '#1'"),
         (lines("x,y,z", [(1, 2, 3)]), "has 3 columns of numbers, but the network has 2 channels"),
-        (lines("time,y"), "has 1 columns of numbers, .* 1 left out"),
+        (lines("time,y"), "has 1 column of numbers, .* 1 left out"),
         (lines() + ",\n" + "4,5\n", "line 5, is a row of empty fields"),
         (lines(rows=[(1, 2), (1, 2, 3)]), "line 3, has 3 fields, but the header has 2"),
         ("x,température\n1,2\n".encode("latin-1"), r"line 1, is not UTF-8 text \(byte 0xe9\); save it as UTF-8"),
         (lines().encode() + b"\xff,1\n", r"line 5, is not UTF-8 text"),
         (lines().encode("utf-16")[:-1], "is not UTF-16 text"),
-        (b"", "has 0 rows"),
+        (b"", "has neither a header nor rows"),
         (b"\0" * 100, "a.csv"),
         (b"PK\x03\x04" + bytes(range(256)), "a.csv"),
         ("x,y\n" + "9" * 200_000 + ",1\n", "field larger than field limit"),
@@ -104,6 +126,27 @@ def test_what_could_be_read_wrong_is_refused(content, message, tmp_path) -> None
             tmp_path / "a.csv"
         ).read_bytes() else read_labelled(tmp_path / "a.csv", shape=SENSOR)
     assert str(problem.value).isprintable()
+
+
+def test_tsv_files_are_tables(tmp_path) -> None:
+    """A .tsv file is read wherever a .csv file is: alone, as a list of images, in folders; its columns are separated by tabs."""
+    labelled = lines("label\tx\ty", [("a,b", *row) for row in ROWS], "\t", ",")
+    write(tmp_path / "a.TSV", labelled)
+    assert (
+        read_labelled(tmp_path / "a.TSV", shape=SENSOR).labels
+        == read_stream(tmp_path / "a.TSV", shape=SENSOR).labels
+        == ("a,b",)
+    )
+    write(tmp_path / "classes" / "walk" / "1.tsv", lines("x,y"))
+    write(tmp_path / "classes" / "walk" / "2.tsv", lines("x\ty", separator="\t"))
+    found = read_labelled(tmp_path / "classes", shape=SENSOR)
+    assert (len(found.x), found.account.files) == (2, 2)
+    assert len(read_stream(tmp_path / "classes" / "walk", shape=SENSOR).x) == 2
+    write(tmp_path / "one.tsv", "x\n0,5\n1,5\n")
+    assert read_stream(tmp_path / "one.tsv", shape=(1, 1, 2)).x.ravel().tolist() == [0.5, 1.5]
+    Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "a, b.png")
+    write(tmp_path / "images.tsv", "file\tlabel\na, b.png\tyes, no\n")
+    assert read_labelled(tmp_path / "images.tsv", shape=(1, 4, 4)).labels == ("yes, no",)
 
 
 def test_columns_are_matched_by_name(tmp_path) -> None:
@@ -152,7 +195,25 @@ def test_the_images_of_a_table(tmp_path) -> None:
     Image.fromarray(np.full((4, 4), 9, np.uint8)).save(tmp_path / "c.png")
     write(tmp_path / "c.csv", "file,label\na.png,yes\n# c.png,yes\nc.png,no\na.png,yes\n")
     account = read_labelled(tmp_path / "c.csv", shape=(1, 4, 4)).account
-    assert (account.files, account.left_files, account.left["commented line"]) == (2, 0, 1)
+    assert (account.files, account.left) == (2, {"commented line": 1})
+
+
+@pytest.mark.parametrize("again", ["a.png", "./a.png", "sub/../a.png", "link.png", "{here}/a.png"])
+def test_an_image_of_a_table_has_one_label(again, tmp_path) -> None:
+    """Two rows that give one image different labels, however they write its path, are refused with both lines; equal ones are said."""
+    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "link.png").symlink_to("a.png")
+    (tmp_path / "sub").mkdir()
+    for label, message in (("no", r"label 'yes' in line 2 and 'no' in line 4; a sample has one label"), ("yes", "")):
+        write(tmp_path / "a.csv", f"file,label\na.png,yes\n\n{again.format(here=tmp_path)},{label}\n")
+        for read in (read_labelled, read_stream):
+            if message:
+                with pytest.raises(InputError, match=message):
+                    read(tmp_path / "a.csv", shape=(1, 4, 4))
+            else:
+                account = read(tmp_path / "a.csv", shape=(1, 4, 4)).account
+                assert account.sentence() == "2 images in 1 class; a row names an image that another row has"
+                assert account.files == 1
 
 
 def test_one_column_with_decimal_commas(tmp_path) -> None:
@@ -173,7 +234,7 @@ def test_commented_lines_are_counted(tmp_path) -> None:
     write(tmp_path / "a.csv", lines("label,x,y", [("a", *row) for row in ROWS]) + "#b,1,2\n# end\n")
     account = read_labelled(tmp_path / "a.csv", shape=SENSOR).account
     assert account.sentence() == "1 window of 1 recording in 1 class; left out: 2 commented lines"
-    assert (account.files, account.left_files) == (1, 0)
+    assert (account.files, account.left) == (1, {"commented line": 2})
 
 
 @pytest.mark.parametrize("place", ["", "walk/"])

@@ -1,0 +1,123 @@
+"""Tables and names as strangers have them: read as they are meant, with what is left out said, or refused in one line."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from isoform.runtime.errors import InputError
+from isoform.runtime.samples.account import Account
+from isoform.runtime.samples.labelled import read_labelled
+from isoform.runtime.samples.named_images import read_images
+from isoform.runtime.samples.unlabelled import read_stream
+
+pytestmark = pytest.mark.trust
+IMAGE, SENSOR = (1, 4, 4), (2, 1, 3)
+ROWS = "1,2\n3,4\n5,6\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with two images."""
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((4, 4), 9, np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["cat\u200b", "\ufeffcat", " cat \u200e", "\u2060 \ufeff cat"],
+    ids=["zero-width space", "byte order mark", "direction", "several"],
+)
+def test_marks_that_nobody_sees(label, folder) -> None:
+    """Names that differ in invisible marks at their ends, or in the kind of their spaces, are the same, and two of them are refused."""
+    (folder / "a.csv").write_text(f"file,label\na.png,{label}\nb.png,{label}\n")
+    assert read_labelled(folder / "a.csv", shape=IMAGE).labels == ("cat", "cat")
+    for one, other in (("cat", label), ("hot dog", "hot\u00a0dog"), ("hot dog", "hot  dog")):
+        (folder / "a.csv").write_text(f"file,label\na.png,{one}\nb.png,{other}\n")
+        with pytest.raises(
+            InputError, match=r"line 2, and .* line 3, are the same name but for spaces, accents or invisible"
+        ):
+            read_labelled(folder / "a.csv", shape=IMAGE)
+
+
+@pytest.mark.parametrize("label", ["nan", " NaN", "<NA>"])
+def test_a_label_that_is_missing_is_no_class(label, folder) -> None:
+    """What numpy and pandas write for a missing label is refused with its place; a folder may have that name."""
+    (folder / "a.csv").write_text(f"file,label\na.png,cat\nb.png,{label}\n")
+    (folder / "b.csv").write_text(f"label,x,y\n{label},1,2\n")
+    np.savez(folder / "c.npz", x=np.zeros((2, *IMAGE), np.float32), labels=np.array(["cat", label]))
+    for name, shape, place in (("a.csv", IMAGE, "line 3"), ("b.csv", SENSOR, "line 2"), ("c.npz", IMAGE, "sample 1")):
+        with pytest.raises(InputError, match=f"{place}.* gives the label .*as programs write one that is missing"):
+            read_labelled(folder / name, shape=shape)
+    (folder / "classes" / "nan").mkdir(parents=True)
+    (folder / "a.png").rename(folder / "classes" / "nan" / "a.png")
+    assert read_labelled(folder / "classes", shape=IMAGE).labels == ("nan",)
+
+
+@pytest.mark.parametrize(
+    ("content", "shape", "message"),
+    [
+        ("Label,label,x,y\n1,1,1,2\n", (3, 1, 3), "has columns Label and label, but one named label was expected"),
+        ("File,file\na.png,b.png\n", IMAGE, "has columns File and file, but one named file was expected"),
+        ("labels,x,y\n1,1,2\n", (3, 1, 3), "has a column 'labels', which is no channel; name it label"),
+        ("Class,x,y\n1,1,2\n", (3, 1, 3), "has a column 'Class', which is no channel; name it label"),
+        (
+            "filename,label\na.png,cat\n",
+            IMAGE,
+            "has no column named file, but this network's samples are images of 4 rows",
+        ),
+        ("file,label\na.png,cat\n\ngone.png,cat\n", IMAGE, r"a.csv, line 4: image .*gone.png does not exist"),
+        ("file,label\na\0.png,cat\n", IMAGE, r"a.csv, line 2: image .* cannot be read"),
+        ("file,label\n,cat\n", IMAGE, r"a.csv, line 2: image .* cannot be read: Is a directory"),
+        (f"file,label\n{'a' * 300}.png,cat\n", IMAGE, r"a.csv, line 2: image .* cannot be read: File name too long"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
+)
+def test_columns_that_mean_something_else(content, shape, message, folder) -> None:
+    """Labels are never a channel whatever their column is called, and an image that cannot be read is named with its line."""
+    (folder / "a.csv").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_stream(folder / "a.csv", shape=shape)
+
+
+def test_other_columns_beside_images_are_counted(folder) -> None:
+    """Columns of a table of images that nobody reads are said."""
+    (folder / "a.csv").write_text("width,file,label,height\n4,a.png,cat,4\n4,b.png,dog,4\n")
+    for read in (read_labelled, read_stream):
+        account = read(folder / "a.csv", shape=IMAGE).account
+        assert account.sentence() == "2 images in 2 classes; left out: 2 other columns"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'label, "x", "y"\n"a, b", "1", "2"\n"a, b", 3, 4\n"a, b", 5, "6"\n',
+        "\ufeff\ufefflabel,x,y\n" + "".join(f'"a, b",{row}\n' for row in ROWS.split()),
+    ],
+)
+def test_quotes_and_marks_of_other_programs(content, tmp_path) -> None:
+    """Quotes after a space, and a byte order mark twice, belong to no name."""
+    (tmp_path / "a.csv").write_text(content)
+    found = read_labelled(tmp_path / "a.csv", shape=SENSOR)
+    assert found.labels == ("a, b",)
+    assert found.x[0, :, 0].tolist() == [[1, 3, 5], [2, 4, 6]]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + ".csv", "loop", "loop.npz", "\0.csv", "\0"])
+def test_paths_that_no_file_can_have(name, tmp_path) -> None:
+    """A path that is too long, goes round in circles or holds a byte of zero is refused in one line by every reader."""
+    for loop in ("loop", "loop.npz"):
+        (tmp_path / loop).symlink_to(loop)
+    for read in (read_labelled, read_stream):
+        with pytest.raises(InputError, match=r"cannot be read.*(too long|levels|null byte|null char)"):
+            read(tmp_path / name, shape=SENSOR)
+    with pytest.raises(InputError, match="cannot be read"):
+        list(read_images([tmp_path / name], shape=IMAGE, account=Account(), chunk=1))
+
+
+def test_an_archive_without_samples(tmp_path) -> None:
+    """An .npz of no samples is refused like a folder or a table of none."""
+    np.savez(tmp_path / "a.npz", x=np.zeros((0, *IMAGE), np.float32), labels=np.array([], dtype=str))
+    for read in (read_labelled, read_stream):
+        with pytest.raises(InputError, match="a.npz has no samples"):
+            read(tmp_path / "a.npz", shape=IMAGE)
