@@ -190,6 +190,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
     if opening.store is not None:
         with Store(opening.store) as store:
             unloaded = Unloaded(list(bundle.signatures), store.unloaded())
+            store.pin()  # the processes that serve open the file when somebody asks for it, which may be much later
             opening = dataclasses.replace(opening, identity=store.identity, unloaded=unloaded)
 
     def ready(host: str, port: int) -> None:

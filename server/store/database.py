@@ -118,6 +118,15 @@ class Database:
         """Device and inode of the SQLite file that was opened; None for PostgreSQL, and if there was no file."""
         return None if self._file is None else self._file.identity
 
+    def pin(self) -> None:
+        """Let no other SQLite file look like this one while the process, or one that it forks, lives; nothing for PostgreSQL.
+
+        Raises:
+            StoreError: If another file is at the path by now, or none.
+        """
+        if self._file is not None:
+            self._file.pin()
+
     def _create(self) -> None:
         until = time.monotonic() + CREATE_SECONDS
         while True:

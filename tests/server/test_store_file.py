@@ -219,6 +219,26 @@ def test_replicas_that_start_together(postgresql) -> None:
     assert open_together(postgresql) == [""] * 4
 
 
+def test_another_file_never_takes_the_place_of_one_that_nobody_used_yet(compiled, tmp_path) -> None:
+    """A database deleted and made anew before the first request for it, and after a restart, is refused, as its inode is never given again."""
+    path, other = tmp_path / "s.db", tmp_path / "other.db"
+    Store(other).close()
+    signature = next((compiled / "compiled" / "signatures").glob("plain*")).read_bytes()
+    with serving(compiled, "--store", path, "--open") as server:
+        first = path.stat().st_ino
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        for turn in range(2):
+            for _ in range(50):  # a file system that gives inodes again does so at once
+                delete(path)
+                shutil.copy(other, path)
+                assert path.stat().st_ino != first
+            assert ask(server, "GET", "/v2/health/ready")[0] == 503
+            assert ask(server, "PUT", "/v1/models/plain/signatures/alice", signature)[0] == 503
+            assert path.read_bytes() == other.read_bytes()
+            if turn == 0:
+                os.kill(int(children.read_text().split()[0]), 9)
+
+
 @pytest.mark.parametrize("harm", ["deleted", "replaced"])
 def test_a_server_whose_file_is_deleted(harm, compiled, tmp_path) -> None:
     """Writes are 503 with Retry-After, it is not ready, base predictions go on, and a process that is started again accepts no other file."""
