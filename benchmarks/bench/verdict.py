@@ -88,8 +88,9 @@ def judge(
     keys = collections.Counter(
         (_whose(answer), answer.digest) for answer in {a.key: a for a in answers if a.key}.values()
     )
+    whole = merged(seen, history)
     return {
-        **_arithmetic(predictions, merged(seen, history), deletions, runtime, batches, sent),
+        **_arithmetic(predictions, whole, _owners(answers, whole), deletions, runtime, batches, sent),
         "backwards": _backwards(predictions, acknowledged),
         "lost": deletions.lost(acknowledged), "revived": deletions.revived(), "lineage": deletions.lineage(bases),
         "abandoned": deletions.abandoned(kills=kills),
@@ -107,8 +108,8 @@ def _whose(answer: Answer) -> Whose:
 
 
 def _arithmetic(
-    predictions: Sequence[Answer], history: History, deletions: Deletions, runtime: Runtime, batches: Sequence[Batch],
-    sent: Mapping[str, bytes],
+    predictions: Sequence[Answer], history: History, owners: Mapping[str, set[Whose]], deletions: Deletions, runtime: Runtime,
+    batches: Sequence[Batch], sent: Mapping[str, bytes],
 ) -> dict[str, float]:  # fmt: skip
     files = {entry.digest: entry.data for kept in history.values() for entry in kept.values() if entry.data is not None}
     files.update(sent)  # what a client put itself needs no word of the store
@@ -128,8 +129,13 @@ def _arithmetic(
             if signature is None and forgotten:
                 unknown += 1
                 continue
-            # Of a revision that nobody saw before it was deleted the numbers alone can be compared, with the file that was put.
-            if signature is None or not (forgotten or _belongs(answer, digest, history, bases)):
+            # Of a revision that nobody saw before it was deleted, only whose file it was is known, and what that file predicts.
+            theirs = (
+                owners.get(digest) == {answer.whose} and answer.told["parameters"].get("signature") == answer.whose[1]
+                if forgotten
+                else _belongs(answer, digest, history, bases)
+            )
+            if signature is None or not theirs:
                 wrong += 1
                 continue
             assert answer.logits is not None
@@ -152,6 +158,18 @@ def _arithmetic(
         "bit_equal_share": equal / max(1, len(predictions) - unknown),
         "largest_difference": largest, "other_signatures_difference": float(np.percentile(others, 1)) if others else float("nan"),
     }  # fmt: skip
+
+
+def _owners(answers: Sequence[Answer], history: History) -> dict[str, set[Whose]]:
+    """Digest → whose signature it is: who put it, and whose revisions have it."""
+    found = collections.defaultdict[str, set[Whose]](set)
+    for whose, kept in history.items():
+        for entry in kept.values():
+            found[entry.digest].add(whose)
+    for answer in answers:
+        if answer.digest is not None:
+            found[answer.digest].add(answer.whose)
+    return dict(found)
 
 
 def _belongs(answer: Answer, digest: str, history: History, bases: Mapping[str, Signature]) -> bool:

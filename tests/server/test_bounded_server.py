@@ -63,6 +63,7 @@ def test_memory_is_bounded_at_default_settings(guarded, compiled) -> None:
     )  # fmt: skip
     assert found["peak_resident_bytes"] <= AIMS["peak_resident_bytes"]
     assert found["unanswered_health"] == 0
+    assert found["slowest_health_seconds"] < 2  # the aim is 1, of a machine that does nothing else
     assert found["longest_answer_bytes"] <= 16 << 20
     statuses = {status for counts in found["statuses"].values() for status in counts}
     assert {400, 401, 403, 413} <= statuses
@@ -100,21 +101,41 @@ def test_requests_that_wait_for_a_thread_are_bounded(guarded) -> None:
 HALF = (
     "an unread body is drained, and a long one read, in one of four threads; the next issue replaces what speaks HTTP"
 )
+CROWDS = ("100 without a key", "4 with a key")
 
 
-@pytest.mark.xfail(strict=True, reason=HALF, raises=TimeoutError)
-@pytest.mark.parametrize("who", ["100 without a key", "4 with a key"])
-def test_half_requests_stop_nobody(who, guarded) -> None:
-    """Clients that announce two megabytes and send none: the server says that it lives, and what it serves, within a second."""
-    server, keys = guarded
-    key = f"Authorization: Bearer {keys['writer']}\r\n" if who == "4 with a key" else ""
-    head = f"POST /v2/models/plain/infer HTTP/1.1\r\nHost: x\r\n{key}Content-Length: 2000000\r\n\r\n".encode()
+@contextlib.contextmanager
+def half_requests(server, key: str, who: str):
+    """Clients that announce two megabytes and send none."""
+    named = f"Authorization: Bearer {key}\r\n" if who == "4 with a key" else ""
+    head = f"POST /v2/models/plain/infer HTTP/1.1\r\nHost: x\r\n{named}Content-Length: 2000000\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
         for _ in range(int(who.split()[0])):
             half = stack.enter_context(socket.create_connection((server.host, server.port), timeout=10))
             half.sendall(head)
         time.sleep(0.5)
-        for path in ("/v2/health/live", "/v2/models/plain"):
-            asker = stack.enter_context(socket.create_connection((server.host, server.port), timeout=PATIENCE_SECONDS))
-            asker.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {keys['writer']}\r\n\r\n".encode())
-            assert asker.recv(100).startswith(b"HTTP/1.1 200")
+        yield
+
+
+def first_line(server, key: str, path: str) -> bytes:
+    """What comes within a second."""
+    with socket.create_connection((server.host, server.port), timeout=PATIENCE_SECONDS) as asker:
+        asker.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
+        return asker.recv(100).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("who", CROWDS)
+def test_health_is_answered_beside_half_requests(who, guarded) -> None:
+    """While clients announce bodies and send none, the server says within a second that it lives."""
+    server, keys = guarded
+    with half_requests(server, keys["writer"], who):
+        assert first_line(server, keys["writer"], "/v2/health/live") == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.xfail(strict=True, reason=HALF, raises=TimeoutError)
+@pytest.mark.parametrize("who", CROWDS)
+def test_half_requests_stop_nobody(who, guarded) -> None:
+    """While clients announce bodies and send none, everybody else is answered within a second."""
+    server, keys = guarded
+    with half_requests(server, keys["writer"], who):
+        assert first_line(server, keys["writer"], "/v2/models/plain") == b"HTTP/1.1 200 OK"

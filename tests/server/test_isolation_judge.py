@@ -1,7 +1,10 @@
 """The judge of ``benchmarks/isolation.py`` finds what may come back after a deletion, and nothing where all is well."""
 
+import dataclasses
+
+import numpy as np
 import pytest
-from bench.crowd import Answer, User
+from bench.crowd import Answer, User, batches_of
 from bench.deletions import Deletions, Kept
 from bench.verdict import judge
 
@@ -102,3 +105,29 @@ def test_a_parent_that_never_was_is_found(runtime) -> None:
     deleted = judge([gone(0)], {WHOSE: {2: good}}, runtime, [], {})
     assert deleted["torn"] == 0
     assert judge([said("put", 0, 500)], {}, runtime, [], {})["failed"] == 1
+
+
+def test_anothers_network_is_found_whoever_was_deleted(runtime) -> None:
+    """A prediction from a revision that was deleted before anybody saw it: right by its own user's file, wrong by another's."""
+    base = runtime.signature("plain")
+    rng = np.random.default_rng(0)
+    alices, bobs = (
+        base.replace(parts={"mixture": rng.normal(size=base.parts["mixture"].shape)}, base=base.digest, labels=None)
+        for _ in range(2)
+    )
+    x = rng.random((2, *runtime.bundle.spec.input_shape), dtype=np.float32)
+    (batch,) = batches_of(x, [0, 0], [2])
+    sent = {signature.digest: signature.encode() for signature in (alices, bobs)}
+    bob = User("plain", "bob", "key")
+    puts = [
+        dataclasses.replace(put(0, 1, alices.digest), digest=alices.digest),
+        dataclasses.replace(put(0, 1, bobs.digest), user=bob, digest=bobs.digest),
+    ]
+    for signature, name, wrong in ((alices, "alice", 0), (bobs, "alice", 1), (bobs, "bob", 1), (alices, "bob", 1)):
+        told = {"parameters": {"signature": name, "revision": 1, "digest": signature.digest}}
+        predicted = dataclasses.replace(
+            said("predict", 2, 200, **told), batch=0, logits=runtime.predict(x, signature)
+        )  # fmt: skip
+        for deletions in ([gone(1.5)], [gone(50)]):
+            judged = judge([*puts, predicted, *deletions], {}, runtime, [batch], sent)
+            assert (judged["wrong"], judged["predictions_unknown"]) == (wrong, 0)
