@@ -1,9 +1,9 @@
 """How much memory the requests of one process may hold together: a budget in bytes that its threads share.
 
-What a request needs is taken from the budget before it is allocated: its body, what JSON becomes as Python's objects, its answer. A
-request that needs more than the whole budget is refused for good (413), one that has to wait for others is refused for now (503,
-``Retry-After``). Up to ``FREE_BYTES`` a request is short and takes nothing, so that short ones pass while long ones fill the budget; and
-long ones may occupy some of the threads only, so that there is one for a short request.
+What a request needs is taken from the budget before it is allocated: its body, what JSON becomes as Python's objects, its answer until
+the client has taken it. A request that needs more than the whole budget is refused for good (413), one that has to wait for others is
+refused for now (503, ``Retry-After``). Up to ``FREE_BYTES`` a request is short and takes nothing, so that short ones pass while long
+ones fill the budget; and long ones may occupy some of the threads only, so that there is one for a short request.
 
 Samples of jobs stay in memory while the job waits and runs. They have at most half of the budget, until their array is freed; those of
 one caller a quarter of that, or one job, so that nobody's samples keep out everybody else's jobs.
@@ -119,7 +119,20 @@ class Share:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        """Of an answer that was never sent, because its connection broke."""
+        self.release()
+
+    def release(self) -> None:
+        """Hold nothing any longer."""
         self.hold(0)
+
+    @property
+    def held(self) -> int:
+        """Bytes that it holds now."""
+        return self._held
 
     def hold(self, size: int) -> None:
         """Hold so many bytes in all from now on, more or fewer than before.

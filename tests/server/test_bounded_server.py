@@ -6,10 +6,13 @@ import socket
 import time
 import urllib.request
 
+import numpy as np
 import pytest
 from bench.served import served
-from bench.unbounded import JOBS, asks, many_classes
+from bench.unbounded import CLASSES, JOBS, asks, many_classes
 from bounds import AIMS, sent
+from serving import ask, serving
+from test_body import HEAD, INFER, binary
 
 from isoform.runtime.bundle import Bundle
 from isoform.server.access.keys import Keys
@@ -96,6 +99,42 @@ def test_requests_that_wait_for_a_thread_are_bounded(guarded) -> None:
         assert (
             server.memory_bytes() - before < len(server.workers()) * 1.5 * TOTAL_BYTES
         )  # of 360 MB; bytes that grow need some room
+
+
+def test_an_answer_is_counted_until_it_is_taken(compiled, tmp_path) -> None:
+    """What clients ask for and do not read is held until they go; meanwhile another long request is 503, and a short one is answered."""
+    signature = many_classes(Bundle.load(compiled), "plain").encode()
+    logits = {"outputs": [{"name": "logits"}], "binary_data_output": True}
+    body, headers = binary(np.zeros((1200, 1, 32, 32)), signature="alice", **logits)
+    another = binary(np.zeros((200, 1, 32, 32)), signature="alice", **logits)
+    answer_bytes = 1200 * CLASSES * 4
+    head = "\r\n".join(
+        (f"POST {INFER} HTTP/1.1", "Host: localhost", "Content-Type: application/octet-stream", f"{HEAD}: {headers[HEAD]}",
+         f"Content-Length: {len(body)}", "", "")
+    )  # fmt: skip
+
+    def held() -> float:
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as page:
+            return float(re.findall(r"^isoform_held_bytes (\S+)$", page.read().decode(), re.MULTILINE)[0])
+
+    def becomes(least: int, most: int) -> bool:
+        until = time.monotonic() + 20
+        while not least <= held() <= most and time.monotonic() < until:
+            time.sleep(0.05)
+        return least <= held() <= most
+
+    with serving(compiled, "--store", tmp_path / "s.db", "--open") as server:
+        assert ask(server, "PUT", ALICE, signature)[0] == 201
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                slow = stack.enter_context(socket.socket())
+                slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                slow.connect(server.address)
+                slow.sendall(head.encode() + body)
+            assert becomes(4 * answer_bytes, 4 * answer_bytes + 10_000)
+            assert ask(server, "POST", INFER, *another)[0] == 503
+            assert ask(server, "GET", "/v2/models/plain")[0] == 200
+        assert becomes(0, 0)
 
 
 HALF = (

@@ -4,6 +4,8 @@ import gc
 import gzip
 import io
 import json
+import socket
+import threading
 import time
 import tracemalloc
 
@@ -18,6 +20,7 @@ from isoform.runtime.signature import Signature
 from isoform.runtime.tensors import HEADER_LIMIT
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
+from isoform.server.http.client import ClientSocket
 from isoform.server.memory import FREE_BYTES, Memory, json_memory
 from isoform.server.problems import BusyError, TooLargeError, TooManyError
 from isoform.server.protocol.request import read_json
@@ -135,6 +138,33 @@ def test_a_budget_that_threads_share() -> None:
             first.check_samples(9)
         assert memory.used == 32 * mib
     assert memory.used == 0
+
+
+def test_an_answer_that_is_never_sent_holds_nothing() -> None:
+    """A share is given back when it is forgotten; of an answer that waits to be sent, when it is sent or its client is gone."""
+    memory = Memory(32 << 20, samples=8, long_requests=2)
+    memory.share().hold(8 << 20)
+    assert memory.used == 0
+    for reads in (True, False):
+        there, here = socket.socketpair()
+        client, share = ClientSocket(there), memory.share()
+        with here, client:
+            client.hurry(True)
+            client.sendall(bytes(4 << 20))
+            client.hurry(False)
+            share.hold(8 << 20)
+            client.when_sent(share.release)
+            assert memory.used == 8 << 20
+            if reads:
+                reader = threading.Thread(target=lambda here=here: here.recv(4 << 20, socket.MSG_WAITALL))
+                reader.start()
+                client.send_rest()
+                reader.join()
+            else:
+                here.close()
+                with pytest.raises(OSError, match="Broken pipe|reset"):
+                    client.send_rest()
+            assert memory.used == 0
 
 
 def test_samples_of_jobs_are_counted_until_they_are_freed() -> None:
