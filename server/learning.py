@@ -62,7 +62,10 @@ def personalize(task: str, user: str) -> Response:
         raise UsageError(f"parts is {request.args['parts'][:80]!r}, but some of {','.join(PARTS)} were expected")
     x, labels = _examples(task, user, labelled=True)
     start, expect = _start(task, user, samples=len(x))
-    label_indices(labels, runtime.labels(start), samples=len(x))  # what is wrong with them is said now
+    names = runtime.labels(start)
+    indices = label_indices(labels, names, samples=len(x))  # what is wrong with them is said now
+    # The network's own texts: those of the body would be kept for as long as the job waits, and are not counted.
+    labels = [names[index] for index in indices]
 
     def learn(progress: Progress) -> tuple[Signature, str]:
         def report(found: Report) -> None:

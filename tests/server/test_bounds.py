@@ -211,6 +211,29 @@ def test_a_job_keeps_its_samples_and_not_the_body_around_them(keeper, runtime, m
         ended(keeper, {"id": job, "state": "queued"})
 
 
+def test_a_job_does_not_keep_the_texts_of_its_labels(keeper, runtime, monkeypatch) -> None:
+    """Labels as long as they may be, spaces around a class's name: a job that waits keeps the names of its network, not these."""
+    slow, memory = Slow(monkeypatch, runtime), service_of(keeper.application).memory
+    jobs = [keeper.post(ADAPT, data=body, headers=headers).json for body, headers in [binary(np.ones((1, 1, 32, 32)))]]
+    assert slow.begun.wait(20)
+    numbers, names = np.ones((500, 1, 32, 32), dtype="<f4").tobytes(), runtime.labels(runtime.signature("plain"))
+    image = {"name": "image", "datatype": "FP32", "shape": [500, 1, 32, 32], "parameters": {"binary_data_size": len(numbers)}}  # fmt: skip
+    label = {"name": "label", "datatype": "BYTES", "shape": [500], "data": [names[i % 2].ljust(256, "\u3000") for i in range(500)]}  # fmt: skip
+    head = json.dumps({"inputs": [image, label]}, ensure_ascii=False).encode()
+    tracemalloc.start()
+    for _ in range(4):
+        headers = {HEAD: str(len(head)), "Content-Type": "application/octet-stream"}
+        jobs.append(keeper.post(f"{ALICE}/personalize", data=head + numbers, headers=headers).json)
+        gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert memory.used >= 4 * len(numbers)
+    assert held - memory.used < 1 << 20  # the texts take two
+    for job in jobs:
+        assert keeper.delete(f"/v1/jobs/{job['id']}").status_code == 200
+    slow.go.set()
+
+
 def test_a_job_that_ended_holds_nothing(runtime, store, samples) -> None:
     """What a job of the server held is given back when it has ended, and counted while it waits."""
     app = create_app(runtime, store=store, settings=Settings(memory_bytes=1 << 20))
