@@ -21,6 +21,7 @@ from isoform.server.app import create_app
 from isoform.server.store.breaker import Breaker
 from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import Store
+from isoform.server.unloaded import Unloaded
 
 pytestmark = pytest.mark.trust
 BODY = {"inputs": [{"name": "image", "shape": [1, 1, 32, 32], "datatype": "FP32", "data": [0.5] * 1024}]}
@@ -269,6 +270,19 @@ def test_nobody_waits_for_what_another_asks(runtime, store, monkeypatch) -> None
         go.set()
         first.join()
     assert app.test_client().get("/v2/models/edges/ready").status_code == 404
+
+
+def test_processes_that_unload_other_tasks_at_once(runtime, store) -> None:
+    """Each says of its own task only, so that a process that starts while the store is away refuses what any of them unloaded."""
+    known = Unloaded(runtime.tasks)
+    one, two = (create_app(runtime, store=store, unloaded=known).test_client() for _ in range(2))
+    for client in (one, two):
+        assert client.get("/v2/models/plain/ready").status_code == 200  # what each knows is fresh, and soon out of date
+    assert one.post("/v2/repository/models/edges/unload").status_code == 200
+    assert two.post("/v2/repository/models/plain/unload").status_code == 200
+    assert known.get() == {"edges", "plain"}
+    assert two.post("/v2/repository/models/edges/load").status_code == 200
+    assert known.get() == {"plain"}
 
 
 def test_no_threads_are_left(runtime, store, file, monkeypatch) -> None:
