@@ -62,7 +62,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
     """Adapt, write the file, and say as JSON on stdout what happened. 130 after Ctrl-C, with what there was written.
 
     Raises:
-        InputError: If no sample carries content, or the result is worse than its start for these samples; nothing is written then.
+        InputError: If most samples carry no content, or the result is worse than its start for these samples; nothing is written then.
         UsageError: If a flag makes no sense.
     """
     from isoform.runtime.commands import choose_signature
@@ -115,22 +115,13 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             stopped = True
         signature, blank = adapter.signature, sum(call["blank"] for call in calls)
-        refusal = None
-        if 2 * blank > done:
-            few = "none" if blank == done else f"only {done - blank}"
-            refusal = (
-                f"{few} of the {done} samples of {arguments.data} carries content: they are constant, pure noise or repeat one another; "
-                "nothing was written, give pictures or recordings of what is to be adapted to"
-            )
-        elif done and (reason := adapter.worse(x[order[:done]])) is not None:
-            refusal = (
-                f"adapting by {arguments.method} to {arguments.data} leaves the signature worse than its start: {reason}; nothing was "
-                "written, give more samples, in a random order, or --method auto"
-            )
-        if refusal is not None:
+        if done and (reason := adapter.refusal(x[order[:done]])) is not None:
             if adapter.signature.digest != before_all:  # a journal goes on from where it was
                 adapter.rollback(before_all) if before_all in adapter.digests else adapter.reset()
-            raise InputError(refusal)
+            raise InputError(
+                f"adapting by {arguments.method} to {arguments.data}: {reason}; nothing was written, give pictures or recordings of what "
+                "is to be adapted to, more of them, in a random order, or --method auto"
+            )
         if signature.digest in runtime.bundle.bases():  # nothing moved: the file says so, and does not copy the base
             signature = reduced(runtime.bundle, signature)
     signature.save(arguments.output)

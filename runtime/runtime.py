@@ -338,13 +338,8 @@ class Runtime:
             adapter(x[first : first + 128])
             if progress is not None:
                 progress(min(first + 128, len(x)), len(x))
-        blank = sum(record.blank for record in adapter.history)
-        if 2 * blank > len(x):
-            few = "none" if blank == len(x) else f"only {len(x) - blank}"
-            log.warning("adapt: %s of %d samples carries content; the start is returned", few, len(x))
-            return start
-        if (reason := adapter.worse(x)) is not None:
-            log.warning("adapt: %s leaves it worse than its start: %s; the start is returned", method, reason)
+        if (reason := adapter.refusal(x)) is not None:
+            log.warning("adapt by %s: %s; the start is returned", method, reason)
             return start
         return adapter.signature
 

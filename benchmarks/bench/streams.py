@@ -30,8 +30,8 @@ __all__ = ["BLANK", "RATES", "Result", "Task", "measure"]
 RATES = (1e-3, 3e-3, 1e-2)
 """Of torch's Tent: the authors', and two more that it may choose from afterwards, by the labels that nobody has."""
 
-BLANK = ("black", "white", "grey", "sensor noise", "uniform noise", "one frame")
-"""What a covered lens, an overexposed, a broken or a stuck camera sends."""
+BLANK = ("black", "white", "grey", "sensor noise", "uniform noise", "one frame", "gradients", "vignette")
+"""What a covered lens, an overexposed, a broken or a stuck camera and an empty wall send."""
 BLANK_FRAMES = 64
 
 
@@ -109,10 +109,14 @@ def _after_blank(world: Shifted, kind: str, samples: int) -> tuple[Array, Array]
     """``BLANK_FRAMES`` frames, whose labels are -1, and clean samples."""
     rng, shape = np.random.default_rng(0), (BLANK_FRAMES, *world.shape)
     x, labels = world.stream("clean", samples + 1)
+    down, across = np.mgrid[-1 : 1 : shape[2] * 1j, -1 : 1 : shape[3] * 1j]
+    turns = rng.uniform(0, 2 * np.pi, (BLANK_FRAMES, 1, 1, 1))
     frames = {
         "black": lambda: np.zeros(shape), "white": lambda: np.ones(shape), "grey": lambda: np.full(shape, 0.5),
         "sensor noise": lambda: np.clip(rng.normal(0, 0.02, shape), 0, 1), "uniform noise": lambda: rng.uniform(size=shape),
         "one frame": lambda: np.repeat(x[samples:], BLANK_FRAMES, axis=0),
+        "gradients": lambda: 0.5 + 0.2 * (np.cos(turns) * across + np.sin(turns) * down) + np.zeros(shape),
+        "vignette": lambda: 0.9 - 0.2 * (across**2 + down**2) + rng.normal(0, 0.02, shape),
     }[kind]()  # fmt: skip
     x = np.concatenate([frames.astype(np.float32), x[:samples]])
     return x, np.concatenate([np.full(BLANK_FRAMES, -1), labels[:samples]])

@@ -1,8 +1,7 @@
 """A stream of unlabelled samples, one user's: predict, move the signature, and never be worse for it.
 
 Every update is a signature of its own, with its parent's digest, and every answer is what that signature gives: what was predicted
-can be computed again, and undone. Templates never change. Samples are not kept, but by the method that says so (``rotta``), and
-the last four at half their size, in memory, which the next are compared with (``Content``).
+can be computed again, and undone. Templates never change. Samples are not kept, but by the method that says so (``rotta``).
 
 What guards it, whatever the method:
 
@@ -26,7 +25,7 @@ from typing import Self
 
 import numpy as np
 
-from isoform.runtime.adapt.evidence import worse
+from isoform.runtime.adapt.evidence import COLLAPSED, worse
 from isoform.runtime.adapt.history import Chain, Event, Record
 from isoform.runtime.adapt.losses import concentration, entropies
 from isoform.runtime.adapt.method import Context, Method
@@ -45,7 +44,6 @@ __all__ = ["Adapter"]
 
 CHECK = 8
 CHECK_ROWS = 32
-COLLAPSED = 0.5
 COMPARED, LEAST_COMPARED = 32.0, 16.0
 """Samples that a comparison remembers, and needs."""
 COMPARED_ROWS = 1024
@@ -178,15 +176,23 @@ class Adapter:
             self._go_to(signature, "rollback")
             return signature
 
-    def worse(self, x: Array) -> str | None:
-        """Say what makes the signature worse than its start for these samples, by their own evidence; None if nothing does."""
-        x = spaced(self._checked(x), COMPARED_ROWS)
-        x = x[Content(self._source.structure, pixels=math.prod(x.shape[2:]))(x)]
-        points = (self._point(self._chain.start), self._point(self._signature))
+    def refusal(self, x: Array) -> str | None:
+        """Say why the signature should not be used for the samples that it came of, by their own evidence: a clause, or None.
+
+        Most of them carry no content, or it describes them worse than its start does (``evidence.py``).
+        """
+        x = self._checked(x)
+        content = self._content.structured(x)
+        if 2 * content.sum() < len(x):
+            few = f"only {content.sum()}" if content.any() else "none"
+            return f"{few} of the {len(x)} samples carries content, which constant, smooth and purely noisy ones do not"
         if len(x) == 0 or self._signature is self._chain.start:
             return None
+        x = spaced(x[content], COMPARED_ROWS)
+        points = (self._point(self._chain.start), self._point(self._signature))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is worse
-            return worse(self._method.context.learner, *points, x)
+            reason = worse(self._method.context.learner, *points, x)
+        return None if reason is None else f"the signature is worse than its start: {reason}"
 
     def _step(self, x: Array) -> Array:
         method = self._method

@@ -24,14 +24,14 @@ from isoform.runtime.learn.normalised import Moments
 from isoform.runtime.learn.samples import spaced
 from isoform.runtime.spec import Array
 
-__all__ = ["worse"]
+__all__ = ["COLLAPSED", "worse"]
 
 ROWS = 256
 """At most so many samples are looked at, evenly spaced."""
 LOSS, TIMES = 0.01, 2.0
 """Statistics are worse if their KL is greater than the start's by both; those of the samples themselves are nearly always better."""
 COLLAPSED = 0.5
-"""Learned parts are worse if they find less than this share of the classes."""
+"""Learned parts that find less than this share of the classes are worse."""
 
 
 def worse(learner: Learner, start: Point, end: Point, x: Array) -> str | None:

@@ -1,4 +1,4 @@
-"""Which samples carry content: a covered lens, a dead sensor, pure noise and a frame that shows what others do carry none.
+"""Which samples carry content: a covered lens, a dead sensor, pure noise and a frozen picture carry none.
 
 Neighbouring pixels of a picture are alike, and so are neighbouring moments of a recording; those of independent noise are not,
 whatever its strength. So the test does not look at contrast: fog and low light pass. With u a channel less its mean, P pixels and
@@ -8,32 +8,36 @@ M pairs of horizontal and vertical neighbours:
     z = r √M                                           normal with mean 0 and variance 1 for independent noise
     structure = max over channels of min(max(z₁ - ¼ √M₁, z₂), 2 z₈, 8 (1 - |difference of r in rows and in columns|))
 
-z₁ is of the channel as it is, z₂ of the means of its 2×2 blocks (of pairs, where a sample has one row), z₈ of the means of about 8×8
+z₁ is of the channel's pixels, z₂ of the means of its 2×2 blocks (of pairs, where a sample has one row), z₈ of the means of about 8×8
 cells. Noise that was resized by a triangle filter, as ``isoform.runtime.samples.pictures.images`` does, has neighbours with a correlation of ¼;
 this is taken off z₁, and z₂ is nearly free of it. Noise that was enlarged or stored as JPEG is alike over a few pixels, but not
 over cells. Random stripes are alike in one direction only, by ½ or more. A constant sample has structure -∞; one row or column of
 numbers has z₁ and z₂ alone.
 
-Structure is not enough: a lens that is covered unevenly, a gradient and a still scene are smooth. So a sample is also compared with the
-two before it and the two after, or the nearest four that there are. With u the means of its 2×2 blocks less each channel's mean, and
-e what remains of u after least squares on theirs, it shows nothing new if Σ e² < ``EXPLAINED`` Σ u² and z of e is below ``CHANCE``, or if
-Σ e² < ``ROUNDED`` Σ u². Samples of one class differ by more, and if more
-than ``FEW`` of those of late are new, all count as new. This is only asked of samples with ``LEAST_NEW`` pixels or more.
+A lens that is covered unevenly, a vignette, a spot and a wall under a lamp are alike everywhere, and show nothing: they are a smooth
+surface, and noise. So polynomials of x and y are fitted to a picture by least squares. Where one of degree 2 explains more than half of
+the variance of the 2×2 blocks, or one of degree 6 more than nine tenths, the larger of z₁ and z₂ of what remains counts as well, if it is
+smaller. A fit of K terms besides the mean takes some correlation from noise too, for which K √M / P is added. If less than ``ROUNDED``
+of the variance remains, that is the rounding of 8 bits, and structure is 0 at most. Each sample is judged by itself, so a digit on
+an uneven ground, or the same sign again and again, counts.
 
-A sample carries content if its structure is at least ``CHANCE``, four standard deviations, and it shows something new. What the base was
-trained on is content as well, whatever it looks like (a class "nothing there", letters of DNA): ``isoform compile`` records the
-structure that all but ``RARE`` of every class's training samples reach, and the smaller number counts. Where most samples of late have
-less, the camera sees nothing, and the few that reach it by chance carry no content either.
+A sample carries content if its structure is at least ``CHANCE``, four standard deviations. What the base was trained on is content
+as well, whatever it looks like (a class "nothing there", letters of DNA): ``isoform compile`` records the structure that all but
+``RARE`` of every class's training samples reach, and the smaller number counts. Where most samples of late have
+less, the camera sees nothing, and the few that reach it by chance carry no content either. A picture that is bit for bit the last
+with content, or one of its batch, is a frozen picture, and counts once.
 
-Not noticed: noise whose grains are an eighth of the frame or wider (enlarged from 8×8 pixels), the first sample of a
-covered lens that comes alone (three of a gradient that turns), and smooth shapes that change and are no content.
+Not noticed: noise whose grains are an eighth of the frame or wider (enlarged from 8×8 pixels), a spot or the edge of a shadow that is
+narrower than a third of the frame, and a vignette under noise as strong as itself.
 
-Sources: von Neumann 1941 (ratio of mean square differences to variance); Moran 1950 (its form on a grid).
+Sources: von Neumann 1941 (ratio of mean square differences to variance); Moran 1950 (its form on a grid); Cliff and Ord 1972 (its
+mean after least squares).
 """
 
 from __future__ import annotations
 
 import collections
+import functools
 import math
 import zlib
 
@@ -57,14 +61,13 @@ CHUNK = 256
 FLAT = 1e-5
 """A channel that varies by less than this share of its largest value is constant: float32 arithmetic leaves such remainders."""
 LEAST_PIXELS = 256
-"""If no facts of training samples were recorded, noise is only told from content in samples of at least this size."""
+"""Frozen pictures, and noise if no facts of training samples were recorded, are only told from content in samples of at least this size."""
 STRIPES = 8.0
-NEIGHBOURS = 4
-EXPLAINED, ROUNDED = 0.5, 1e-3
-"""What remains of a sample of 8 bits without noise is its rounding: a thousandth or less."""
-FEW = 0.34
-"""Samples that show nothing new are only left out where no more than this share of late does: small digits of one class are alike."""
-LEAST_NEW = 512
+SURFACES = ((2, 0.5), (6, 0.1))
+"""Degree, and the share of the variance that remains where the fit counts."""
+BLOCKS_PER_TERM = 4
+"""Smaller pictures have too few for what remains of the fit to tell anything."""
+ROUNDED = 1e-3
 RECENT = 16
 """Samples that "of late" means, besides those of the batch."""
 
@@ -84,15 +87,51 @@ def structure(x: Array) -> Array:
     varies = largest / 2 - smallest / 2 > FLAT * size  # halves: 3e38 less -3e38 would overflow
     if size.max(initial=0) > HUGE or size.min(initial=HUGE) < 1 / HUGE:
         x = x / np.maximum(size, np.float32(1e-37))[:, :, None, None]
-    rows, columns, square = _alike(x)
-    fine = _z(rows, columns, square, height, width) - RESIZED * math.sqrt(_pairs(height, width))
-    found = np.maximum(fine, _likeness(_blocks(x)))
+    found = np.maximum(_fine(x), _likeness(_blocks(x)))
+    for degree, share in SURFACES:
+        if (
+            min(height, width) > 1
+            and (height // 2) * (width // 2) >= BLOCKS_PER_TERM * (degree + 1) * (degree + 2) // 2
+        ):
+            found = np.minimum(found, _beyond_surface(x, degree, share))
     if min(height, width) > 1:
+        rows, columns, square = _alike(x)
         apart = np.abs(rows / (height * width - 1) - columns / (height * width - width)) * (height * width) / square
         coarse = COARSE * _likeness(_cells(x))
         found = np.minimum(found, np.minimum(coarse, STRIPES * (1 - apart)))
     result: Array = np.where(varies, found, -np.inf).max(axis=1)
     return result
+
+
+def _fine(x: Array) -> Array:
+    """z₁ - ¼ √M₁."""
+    return _likeness(x) - RESIZED * math.sqrt(_pairs(*x.shape[2:]))
+
+
+def _beyond_surface(x: Array, degree: int, share: float) -> Array:
+    """Structure of what remains of every channel after a polynomial, shape (n, channels); ∞ where more than ``share`` remains."""
+    height, width = x.shape[2:]
+    basis = _polynomials(height, width, degree)
+    u = x.reshape(-1, height * width)
+    u = u - u.mean(axis=1, keepdims=True)
+    rest = (u - (u @ basis) @ basis.T).reshape(x.shape)
+    fine, blocks = (
+        (basis.shape[1] - 1) * math.sqrt(_pairs(*size)) / math.prod(size)
+        for size in ((height, width), (height // 2, width // 2))
+    )
+    found = np.maximum(_fine(rest) + fine, _likeness(_blocks(rest)) + blocks)
+    left = _alike(_blocks(rest))[2] / _alike(_blocks(u.reshape(x.shape)))[2]
+    result: Array = np.where(left < ROUNDED, np.minimum(found, 0), np.where(left < share, found, np.inf))
+    return result
+
+
+@functools.lru_cache(maxsize=8)
+def _polynomials(height: int, width: int, degree: int) -> Array:
+    """An orthonormal basis of polynomials of a picture's rows and columns, shape (height · width, terms)."""
+    down, across = (np.polynomial.legendre.legvander(np.linspace(-1, 1, size), degree) for size in (height, width))
+    terms = [np.outer(down[:, i], across[:, j]).ravel() for i in range(degree + 1) for j in range(degree + 1 - i)]
+    basis: Array = np.linalg.qr(np.stack(terms, axis=1))[0].astype(np.float32)
+    return basis
 
 
 def _blocks(x: Array) -> Array:
@@ -142,38 +181,6 @@ def _pairs(height: int, width: int) -> int:
     return height * width - 1 + ((height - 1) * width if width > 1 else 0)
 
 
-def _unit(x: Array) -> Array:
-    """u of samples, each of length 1, shape (n, channels, rows, columns)."""
-    size = np.maximum(x.max(axis=(1, 2, 3)), -x.min(axis=(1, 2, 3)))
-    if size.max() > HUGE or size.min() < 1 / HUGE:
-        x = x / np.maximum(size, np.float32(1e-37))[:, None, None, None]
-    x = _blocks(x)
-    x = x - x.mean(axis=(2, 3), keepdims=True)
-    result: Array = x / np.maximum(np.sqrt(np.einsum("nchw,nchw->n", x, x)), np.float32(1e-20))[:, None, None, None]
-    return result
-
-
-def _new(u: Array, first: int) -> Array:
-    """Whether samples show something that their neighbours do not: shape (n - first,), bool, for those from ``first`` on."""
-    n, k = len(u), min(NEIGHBOURS, len(u) - 1)
-    if k < 1:
-        return np.ones(n - first, dtype=bool)
-    flat, rows = u.reshape(n, -1), np.arange(first, n)
-    near = np.clip(rows - k // 2, 0, n - k - 1)[:, None] + np.arange(k)
-    near += near >= rows[:, None]
-    alike = (flat @ flat.T).astype(np.float64)
-    square = alike[near[:, :, None], near[:, None, :]] + 1e-5 * np.eye(k)
-    shares = np.zeros((len(rows), n), dtype=np.float32)
-    shares[np.arange(len(rows))[:, None], near] = np.linalg.solve(square, alike[rows[:, None], near][:, :, None])[
-        ..., 0
-    ]
-    rest = flat[first:] - shares @ flat
-    left = np.einsum("np,np->n", rest, rest)
-    structured = _likeness(rest.reshape(-1, *u.shape[1:])).max(axis=1) >= CHANCE
-    result: Array = (left >= EXPLAINED) | (structured & (left >= ROUNDED))
-    return result
-
-
 def least_structure(x: Array, labels: Array) -> float:
     """What all but ``RARE`` of every class's training samples reach.
 
@@ -196,46 +203,33 @@ class Content:
     def __init__(self, least: float | None, *, pixels: int) -> None:
         if least is None:
             least = CHANCE if pixels >= LEAST_PIXELS else float(np.finfo(np.float32).min) if pixels > 1 else -math.inf
-        self._least, self._compares = min(CHANCE, least), pixels >= LEAST_NEW
+        self._least, self._freezes = min(CHANCE, least), pixels >= LEAST_PIXELS
         self.forget()
 
     def forget(self) -> None:
-        """Forget what was seen: a checksum, ``NEIGHBOURS`` samples at half their size, and which of the last ``RECENT`` had structure."""
+        """Forget what was seen: a checksum, and which of the last ``RECENT`` had structure."""
         self._last: int | None = None
-        self._before: Array | None = None
-        self._news = collections.deque[bool](maxlen=RECENT)
         self._lately = collections.deque[bool](maxlen=RECENT)
 
+    def structured(self, x: Array) -> Array:
+        """Whether each sample by itself has the structure of content: shape (n,), bool."""
+        found = [structure(x[first : first + CHUNK]) for first in range(0, len(x), CHUNK)]
+        result: Array = np.concatenate([np.empty(0), *found]) >= self._least
+        return result
+
     def __call__(self, x: Array) -> Array:
-        """Judge the next samples: shape (n,), bool. One that repeats one of its batch, or the last one before it, tells nothing new."""
-        found = np.concatenate([structure(x[first : first + CHUNK]) for first in range(0, len(x), CHUNK)])
-        result: Array = found >= self._least
-        sums = [zlib.crc32(sample) for sample in np.ascontiguousarray(x)]
-        seen, fresh = set() if self._last is None else {self._last}, np.ones(len(x), dtype=bool)
+        """Judge the next samples of a stream: shape (n,), bool."""
+        result = self.structured(x)
+        sums = [zlib.crc32(sample) for sample in np.ascontiguousarray(x)] if self._freezes else list(range(len(x)))
+        seen, fresh = {self._last}, np.ones(len(x), dtype=bool)
         for row, checksum in enumerate(sums):
             fresh[row] = checksum not in seen
             seen.add(checksum)
         lately = [*self._lately, *result[fresh].tolist()]
         self._lately.extend(result[fresh].tolist())
         result &= fresh
-        if result.any():
+        if self._freezes and result.any():
             self._last = sums[int(np.flatnonzero(result)[-1])]
-        if self._compares:
-            self._compare(x, np.flatnonzero(result & (found >= CHANCE)), result)
         if 2 * sum(lately) < len(lately):
             result[:] = False
         return result
-
-    def _compare(self, x: Array, rows: Array, result: Array) -> None:
-        """Take out those of the rows that show nothing new."""
-        for first in range(0, len(rows), CHUNK):
-            part = rows[first : first + CHUNK]
-            u = _unit(x[part])
-            known = u[:0] if self._before is None else self._before
-            u = np.concatenate([known, u])
-            new = _new(u, len(known))
-            news = [*self._news, *new.tolist()]
-            self._news.extend(new.tolist())
-            if sum(news) <= FEW * len(news):
-                result[part] &= new
-            self._before = u[-NEIGHBOURS:].copy()

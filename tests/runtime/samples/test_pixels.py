@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.samples.pictures import formats
 from isoform.runtime.samples.labelled import read_labelled
+from isoform.runtime.samples.pictures import formats
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.pictures.pixels import depth, planes
 
