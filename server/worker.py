@@ -195,7 +195,7 @@ class Worker:
                     digest=signature.digest,
                     data=data,
                     message=message,
-                    steps=max(1, entry.step),  # what was good enough without a step is done as well
+                    steps=entry.step,
                 )
             )
         except _CancelledError:

@@ -234,21 +234,22 @@ def test_a_job_does_not_keep_the_texts_of_its_labels(keeper, runtime, monkeypatc
     slow.go.set()
 
 
-def test_a_job_that_ended_holds_nothing(runtime, store, samples) -> None:
-    """What a job of the server held is given back when it has ended, and counted while it waits."""
-    app = create_app(runtime, store=store, settings=Settings(memory_bytes=1 << 20))
+def test_a_job_that_ended_holds_nothing(runtime, store, samples, monkeypatch) -> None:
+    """What a job of the server holds is counted until it has ended, and given back then; samples that no job may hold are refused."""
+    slow, app = Slow(monkeypatch, runtime), create_app(runtime, store=store, settings=Settings(memory_bytes=1 << 20))
     client, memory = app.test_client(), service_of(app).memory
     body, headers = binary(samples[0][:40])
-    job = client.post("/v1/models/plain/signatures/alice/adapt", data=body, headers=headers).json
-    assert memory.used in (samples[0][:40].nbytes, 0)
-    end = time.monotonic() + 60
-    while client.get(f"/v1/jobs/{job['id']}").json["state"] not in ("done", "failed") and time.monotonic() < end:
-        time.sleep(0.05)
+    job = client.post(ADAPT, data=body, headers=headers).json
+    assert slow.begun.wait(20)
+    assert memory.used == samples[0][:40].nbytes
+    body, headers = binary(np.zeros((200, 1, 32, 32)))
+    assert client.post(ADAPT, data=body, headers=headers).status_code == 413
+    slow.go.set()
+    assert ended(client, job)["state"] == "done"
+    end = time.monotonic() + 20
     while memory.used and time.monotonic() < end:
         time.sleep(0.05)
     assert memory.used == 0
-    body, headers = binary(np.zeros((200, 1, 32, 32)))
-    assert client.post("/v1/models/plain/signatures/alice/adapt", data=body, headers=headers).status_code == 413
 
 
 @pytest.mark.parametrize("outputs", [None, [{"name": "label"}]])

@@ -221,7 +221,8 @@ def test_a_damaged_database_is_never_500(runtime, tmp_path, file) -> None:
         for user in ("alice", "bob", "carol"):
             client.put(USER.replace("alice", user), data=file)
         client.delete(USER.replace("alice", "carol"))
-    whole, rng, refused = (tmp_path / "s.db").read_bytes(), np.random.default_rng(0), 0
+        base = client.post(INFER, json=BODY).json  # alice's bytes are the base's
+    whole, rng, refused, right = (tmp_path / "s.db").read_bytes(), np.random.default_rng(0), 0, 0
     for turn, width in itertools.product(range(3), (1, 64, 4096)):
         harmed, dice = bytearray(whole), random.Random(turn * 10000 + width)
         for _ in range(16):
@@ -242,10 +243,18 @@ def test_a_damaged_database_is_never_500(runtime, tmp_path, file) -> None:
                 answer = client.get(path)
                 assert answer.status_code in (200, 404, 503), (path, answer.data)
                 refused += answer.status_code == 503
-            assert named(client).status_code in (200, 404, 503)
+                if path.endswith("/file") and answer.status_code == 200:
+                    assert answer.data == file
+            answer = named(client)
+            assert answer.status_code in (200, 404, 503)
+            if answer.status_code == 200:
+                right += 1
+                assert answer.json["parameters"]["digest"] == base["parameters"]["digest"]
+                assert answer.json["outputs"] == base["outputs"]
             assert client.put(USER, data=file).status_code in (200, 201, 503)
             assert client.post(INFER, json=BODY).status_code == 200
     assert refused
+    assert right
 
 
 def test_nobody_waits_for_what_another_asks(runtime, store, monkeypatch) -> None:
