@@ -27,7 +27,6 @@ __all__ = ["FREE_BYTES", "Memory", "Share", "give_back_freed_memory", "json_memo
 FREE_BYTES = 4 << 20
 CALLERS = 4
 """A caller may hold so small a part of what samples of jobs may."""
-RETRY_SECONDS = 5.0
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """glibc's numbers for what ``mallopt`` sets, from malloc.h."""
 LARGE_BLOCK, HEAPS = 256 << 10, 2
@@ -80,8 +79,7 @@ class Memory:
             own, kept = self._kept[caller], self._kept.total()
             if own and own + size > most // CALLERS:
                 raise TooManyError(
-                    f"samples of this caller's jobs take {own:,} of {most // CALLERS:,} bytes; try again later",
-                    seconds=RETRY_SECONDS,
+                    f"samples of this caller's jobs take {own:,} of {most // CALLERS:,} bytes; try again later"
                 )
             if kept + size > most:
                 raise BusyError(f"samples of jobs that wait take {kept:,} of {most:,} bytes; try again later")

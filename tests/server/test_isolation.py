@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import sqlalchemy
 from bench.verdict import FAULTS, judge
 from isolation import Run, crowded, summary
 
@@ -17,17 +16,6 @@ def calm(compiled, tmp_path_factory) -> Run:
     """What happened when nobody was killed. Do not change it."""
     folder = tmp_path_factory.mktemp("calm")
     return crowded(compiled, str(folder / "what?.db"), folder, seconds=SECONDS, clients=12, users=30, kill_every=None)  # fmt: skip
-
-
-@pytest.fixture
-def emptied(postgresql) -> str:
-    """The URL of an empty PostgreSQL database."""
-    engine = sqlalchemy.create_engine(postgresql)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
-        connection.exec_driver_sql("CREATE SCHEMA public")
-    engine.dispose()
-    return postgresql
 
 
 def faults(found) -> dict:
