@@ -110,20 +110,13 @@ def _ours(bundle: Bundle, folder: Path, arguments: argparse.Namespace) -> dict[s
 def _flask(bundle: Bundle, folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     model = folder / "network.onnx"
     model.write_bytes(complete_file(bundle, bundle.base(next(iter(bundle.signatures)))))
-    with contextlib.closing(_Flask(model, folder)) as flask:
+    flask = start_flask(model, folder, workers=1)
+    with flask.process:
+        wait_until_ready(flask)
         return sent(
-            ("127.0.0.1", flask.server.ports["json"]), flask_asks(bundle), {}, health="/health",
-            seconds=min(60.0, arguments.seconds), clients=arguments.clients, processes=flask.server.process.numbers,
+            ("127.0.0.1", flask.ports["json"]), flask_asks(bundle), {}, health="/health",
+            seconds=min(60.0, arguments.seconds), clients=arguments.clients, processes=flask.process.numbers,
         )  # fmt: skip
-
-
-class _Flask:
-    def __init__(self, model: Path, folder: Path) -> None:
-        self.server = start_flask(model, folder, workers=1)
-        wait_until_ready(self.server)
-
-    def close(self) -> None:
-        self.server.process.end()
 
 
 def sent(

@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import importlib
 import itertools
+import math
 import sys
 import tempfile
 import threading
@@ -41,6 +42,7 @@ from isoform.server.opening import store_url
 from isoform.server.store.store import Store
 
 WORKERS, THREADS = 2, 16
+WATCH_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,14 +167,15 @@ def crowded(
             mixture = (rng.normal(size=base.parts["mixture"].shape) * 3).astype(np.float32)
             mine = base.replace(parts={"mixture": mixture}, base=base.digest, labels=None)
             opened.append(user.task, user.name, digest=mine.digest, data=mine.encode(), action="put", actor="setup")
-    log, watcher = folder / "log", Watcher(url)
+    log = folder / "log"
     flags = ("--workers", str(WORKERS), "--threads", str(THREADS))
-    with served(bundle, store, log, *flags) as server:
+    with served(bundle, store, log, *flags) as server, Store(url) as watched:
         crowd.address = server.host, server.port
+        watcher = Watcher(watched)
         with (
             Regularly(kills(server, seed=seed), kill_every, seconds=seconds) as killer,
             Regularly(restarts(lambda: _postgres().stopped(url)), restart_every, seconds=seconds) as restarter,
-            watcher,
+            Regularly(watcher.look, WATCH_SECONDS, seconds=math.inf),
         ):
             answers = crowd.run(clients=clients, seconds=seconds)
     with Store(url) as opened:
@@ -184,29 +187,20 @@ def crowded(
 
 
 class Watcher:
-    """Reads what is new in the store again and again, because a deletion leaves nothing to compare with. A context manager."""
+    """Reads what is new in the store whenever it is told to, because a deletion leaves nothing to compare with."""
 
-    def __init__(self, url: URL) -> None:
-        self._url, self.seen = url, dict[tuple[str, str], Any]()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="watcher")
+    def __init__(self, store: Store) -> None:
+        self._store, self._since, self.seen = store, 0, dict[tuple[str, str], Any]()
 
-    def __enter__(self) -> Watcher:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        since = 0
-        with Store(self._url) as store:
-            while not self._over.wait(0.1):
-                began = int(time.time() * 1000)
-                with contextlib.suppress(StoreError):  # restarted; it is asked again
-                    self.seen = merged(self.seen, read_history(store, since=since))
-                    since = began - 2000  # what was being written then
+    def look(self, _: threading.Event) -> bool:
+        """Read it; returns whether the store answered."""
+        began = int(time.time() * 1000)
+        try:
+            self.seen = merged(self.seen, read_history(self._store, since=self._since))
+        except StoreError:  # restarted; it is asked again
+            return False
+        self._since = began - 2000  # what was being written then
+        return True
 
 
 COLUMNS = ("answered", "refused", "conflict", "busy", "broken", "failed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ class Answer:
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
     """Without ``Content-Length``."""
+    sent: Callable[[], object] | None = None
+    """Called when the body is sent, or nobody wants it any longer; None for nothing."""
 
     @classmethod
     def of_json(cls, content: object, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
@@ -30,7 +33,14 @@ class Answer:
         body = json.dumps(content, ensure_ascii=False).encode()
         return cls(status, body, (("Content-Type", "application/json"), *headers))
 
-    def send(self, start: StartResponse, *more: tuple[str, str]) -> list[bytes]:
+    def send(self, start: StartResponse, *more: tuple[str, str]) -> Iterable[bytes]:
         """Answer a WSGI request; returns what its application returns."""
         start(_PHRASES[self.status], [*self.headers, ("Content-Length", str(len(self.body))), *more])
-        return [self.body]
+        return [self.body] if self.sent is None else self._until_sent(self.sent)
+
+    def _until_sent(self, sent: Callable[[], object]) -> Iterator[bytes]:
+        """The body. A server asks for more of it, or closes it, when it has sent this."""
+        try:
+            yield self.body
+        finally:
+            sent()

@@ -54,7 +54,11 @@ class Availability:
             else:
                 with self._lock:
                     if changes == self._changes:  # else something was changed here meanwhile, and is known better
-                        self._set(found)
+                        for task in (
+                            found ^ self._unloaded
+                        ):  # other processes may know better of those that did not change
+                            self._shared.set(task, unloaded=task in found)
+                        self._unloaded = found
             self._read = time.monotonic()
         finally:
             self._asking.release()
@@ -73,13 +77,10 @@ class Availability:
             self._store.set_loaded(task, loaded=loaded, actor=actor)
         with self._lock:
             self._changes += 1
-            self._set(self._unloaded - {task} if loaded else self._unloaded | {task})
+            self._unloaded = self._unloaded - {task} if loaded else self._unloaded | {task}
+            self._shared.set(task, unloaded=not loaded)
         if not loaded:
             self._runtime.forget(self._runtime.signature(task))
-
-    def _set(self, unloaded: frozenset[str]) -> None:
-        self._unloaded = unloaded
-        self._shared.set(unloaded)
 
     def check_known(self, task: str) -> None:
         """Raise ``NotFoundError`` if there is no such task."""

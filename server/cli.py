@@ -16,7 +16,7 @@ from isoform.runtime.errors import UsageError
 from isoform.server.access.address import networks
 from isoform.server.access.tokens import LEEWAY_SECONDS
 from isoform.server.opening import Opening, store_url
-from isoform.server.settings import Settings
+from isoform.server.settings import JOBS, Settings
 from isoform.server.store.store import Store
 from isoform.server.unloaded import Unloaded
 
@@ -55,7 +55,7 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
         "--rate",
         type=float,
         default=0.0,
-        help="requests a second from one key to one process; more get 429 (default: any number)",
+        help="requests a second from one key, or one address without a valid key, to one process; more get 429 (default: any number)",
     )
     add(
         "--deadline-ms",
@@ -154,7 +154,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
         ("queue", arguments.queue, 1, 1 << 20), ("rate", arguments.rate, 0, 1e6),
         ("deadline-ms", arguments.deadline_ms, 0, 3.6e6), ("batch", arguments.batch, 1, 4096),
         ("batch-delay-ms", arguments.batch_delay_ms, 0, 1000), ("drain-seconds", arguments.drain_seconds, 0, 3600),
-        ("jobs-per-caller", arguments.jobs_per_caller, 1, 32),
+        ("jobs-per-caller", arguments.jobs_per_caller, 1, JOBS),
         ("token-leeway", leeway, 0, 3600), ("keep-alive", arguments.keep_alive, 1, 3600),
     ):  # fmt: skip
         if not least <= value <= most:
@@ -190,6 +190,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
     if opening.store is not None:
         with Store(opening.store) as store:
             unloaded = Unloaded(list(bundle.signatures), store.unloaded())
+            store.pin()  # the processes that serve open the file when somebody asks for it, which may be much later
             opening = dataclasses.replace(opening, identity=store.identity, unloaded=unloaded)
 
     def ready(host: str, port: int) -> None:

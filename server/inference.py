@@ -6,7 +6,10 @@ network it was, which revision, and its digest. Most requests come here, so ``fr
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -79,15 +82,19 @@ def infer(
             f"a prediction has no query, but {environ['QUERY_STRING'][:80]!r} came; the body's parameters say what is wanted"
         )
     check_predict(caller, environ.get("HTTP_ISOFORM_SIGNATURE"))  # before a byte of the body is read
-    with service.memory.share() as share:
-        return _answer(service, caller, environ, (task, version), share, arrived=arrived, began=began, record=record)
+    with ExitStack() as stack:
+        share = stack.enter_context(service.memory.share())
+        answer = _answer(service, caller, environ, (task, version), share, arrived=arrived, began=began, record=record)
+        if answer.sent is not None:
+            stack.pop_all()  # what it holds now is given back by that
+        return answer
 
 
 def _answer(
     service: Service, caller: Caller, environ: dict[str, Any], model: tuple[str, str | None], share: Share, *, arrived: float,
     began: float, record: Record,
 ) -> Answer:  # fmt: skip
-    """Read, predict, write; what each takes is held by the share before it is made."""
+    """Read, predict, write; what each takes is held by the share before it is made, and the answer until it is sent."""
     runtime, settings, (task, version) = service.runtime, service.settings, model
     body = read_body(environ, limit=settings.max_body_bytes, share=share)
     asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes(environ), bounds=share)
@@ -129,7 +136,15 @@ def _answer(
         began - arrived, decoded - began, found - decoded, predicted - found, time.perf_counter() - predicted
     )  # fmt: skip
     service.metrics.infer(task, len(logits), stages)
-    return Answer(200, data, headers)
+    del logits
+    share.hold(2 * len(data))  # itself, and a copy of what the client has not taken yet
+    return Answer(200, data, headers, _sent(environ, share) if share.held else None)
+
+
+def _sent(environ: dict[str, Any], share: Share) -> Callable[[], object]:
+    """What gives an answer's memory back; with our gunicorn socket, as soon as that has nothing of it left to send."""
+    when_sent = getattr(environ.get("gunicorn.socket"), "when_sent", None)
+    return share.release if when_sent is None else functools.partial(when_sent, share.release)
 
 
 def check_version(task: str, version: str) -> None:

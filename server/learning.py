@@ -62,7 +62,10 @@ def personalize(task: str, user: str) -> Response:
         raise UsageError(f"parts is {request.args['parts'][:80]!r}, but some of {','.join(PARTS)} were expected")
     x, labels = _examples(task, user, labelled=True)
     start, expect = _start(task, user, samples=len(x))
-    label_indices(labels, runtime.labels(start), samples=len(x))  # what is wrong with them is said now
+    names = runtime.labels(start)
+    indices = label_indices(labels, names, samples=len(x))  # what is wrong with them is said now
+    # The network's own texts: those of the body would be kept for as long as the job waits, and are not counted.
+    labels = [names[index] for index in indices]
 
     def learn(progress: Progress) -> tuple[Signature, str]:
         def report(found: Report) -> None:
@@ -134,7 +137,7 @@ def _examples(task: str, user: str, *, labelled: bool) -> tuple[Array, list[str]
         )
         # A view of the body would keep all of the body for as long as the job has it.
         samples = np.array(service.runtime.checked(samples))
-    service.memory.keep(samples, caller_id() or f"{task}/{user}")
+    service.memory.keep(samples, _whose(task, user))
     return samples, labels
 
 
@@ -163,7 +166,13 @@ def _submitted(task: str, user: str, action: str, start: Signature, expect: int,
         raise BusyError("the server is about to stop; send it again")
     try:
         found = service.worker.submit(
-            task, user, action=action, actor=actor(), caller=caller_id(), begun=(expect, start.digest), learn=learn
+            task,
+            user,
+            action=action,
+            actor=actor(),
+            caller=_whose(task, user),
+            begun=(expect, start.digest),
+            learn=learn,
         )
     except ConflictError as problem:  # somebody wrote or deleted since this request was read
         conditional = "If-Match" in request.headers or "If-None-Match" in request.headers
@@ -183,6 +192,11 @@ def _submitted(task: str, user: str, action: str, start: Signature, expect: int,
     response.status_code = 202 if found.open else 200
     response.headers["Location"] = f"/v1/jobs/{found.id}"
     return response
+
+
+def _whose(task: str, user: str) -> str:
+    """Who has a share of what jobs may take: the caller; where nobody is told from anybody, each user."""
+    return caller_id() or f"{task}/{user}"
 
 
 def _patience() -> float:

@@ -1,9 +1,9 @@
 """How much memory the requests of one process may hold together: a budget in bytes that its threads share.
 
-What a request needs is taken from the budget before it is allocated: its body, what JSON becomes as Python's objects, its answer. A
-request that needs more than the whole budget is refused for good (413), one that has to wait for others is refused for now (503,
-``Retry-After``). Up to ``FREE_BYTES`` a request is short and takes nothing, so that short ones pass while long ones fill the budget; and
-long ones may occupy some of the threads only, so that there is one for a short request.
+What a request needs is taken from the budget before it is allocated: its body, what JSON becomes as Python's objects, its answer until
+the client has taken it. A request that needs more than the whole budget is refused for good (413), one that has to wait for others is
+refused for now (503, ``Retry-After``). Up to ``FREE_BYTES`` a request is short and takes nothing, so that short ones pass while long
+ones fill the budget; and long ones may occupy some of the threads only, so that there is one for a short request.
 
 Samples of jobs stay in memory while the job waits and runs. They have at most half of the budget, until their array is freed; those of
 one caller a quarter of that, or one job, so that nobody's samples keep out everybody else's jobs.
@@ -27,7 +27,6 @@ __all__ = ["FREE_BYTES", "Memory", "Share", "give_back_freed_memory", "json_memo
 FREE_BYTES = 4 << 20
 CALLERS = 4
 """A caller may hold so small a part of what samples of jobs may."""
-RETRY_SECONDS = 5.0
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """glibc's numbers for what ``mallopt`` sets, from malloc.h."""
 LARGE_BLOCK, HEAPS = 256 << 10, 2
@@ -80,8 +79,7 @@ class Memory:
             own, kept = self._kept[caller], self._kept.total()
             if own and own + size > most // CALLERS:
                 raise TooManyError(
-                    f"samples of this caller's jobs take {own:,} of {most // CALLERS:,} bytes; try again later",
-                    seconds=RETRY_SECONDS,
+                    f"samples of this caller's jobs take {own:,} of {most // CALLERS:,} bytes; try again later"
                 )
             if kept + size > most:
                 raise BusyError(f"samples of jobs that wait take {kept:,} of {most:,} bytes; try again later")
@@ -119,7 +117,20 @@ class Share:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        """Of an answer that was never sent, because its connection broke."""
+        self.release()
+
+    def release(self) -> None:
+        """Hold nothing any longer."""
         self.hold(0)
+
+    @property
+    def held(self) -> int:
+        """Bytes that it holds now."""
+        return self._held
 
     def hold(self, size: int) -> None:
         """Hold so many bytes in all from now on, more or fewer than before.

@@ -80,9 +80,11 @@ class Metrics:
         self._resident = Gauge(
             "isoform_resident_bytes", "Resident memory of each process.", registry=own, multiprocess_mode="liveall"
         )
-        self._held, self._held_limit = (
-            Gauge(f"isoform_held{name}_bytes", text, registry=own, multiprocess_mode="livesum")
-            for name, text in (("", "What requests and samples of jobs hold."), ("_limit", "What they may hold."))
+        self._held = Gauge(
+            "isoform_held_bytes", "What requests and samples of jobs hold.", registry=own, multiprocess_mode="livesum"
+        )
+        self._held_limit = Gauge(
+            "isoform_held_limit_bytes", "What they may hold.", registry=own, multiprocess_mode="livesum"
         )
         self._served: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._stages: dict[str, tuple[Histogram, ...]] = {}

@@ -71,7 +71,7 @@ class TooManyError(IsoformError):
         seconds: When to try again.
     """
 
-    def __init__(self, text: str, *, seconds: float) -> None:
+    def __init__(self, text: str, *, seconds: float = 5.0) -> None:
         super().__init__(text)
         self.seconds = seconds
 

@@ -8,7 +8,10 @@ from typing import Literal
 from isoform.runtime.errors import UsageError
 from isoform.server.access.address import Network
 
-__all__ = ["Settings"]
+__all__ = ["JOBS", "Settings"]
+
+JOBS = 32
+"""Jobs that may wait in one process; more get 503."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class Settings:
     waiters: int = 2
     """Requests of one process that may wait for a job to end (``Prefer: wait``); others are answered at once."""
     jobs_per_caller: int = 8
-    """Jobs that may wait in one process for one caller, and for one user, of 32 in all; more get 429."""
+    """Jobs that may wait in one process for one caller, and for one user, of ``JOBS`` in all; more get 429."""
     log: Literal["all", "errors", "none"] = "errors"
     """Which requests are written down: all, those that were refused or failed and those that change something, or none."""
 
@@ -67,7 +70,7 @@ class Settings:
         for name, least, most in (
             ("queue_requests", 1, 1 << 20), ("rate_per_second", 0, 1e6), ("deadline_seconds", 0, 3600), ("batch_samples", 1, 4096),
             ("batch_delay_seconds", 0, 1), ("waiters", 0, 1024), ("long_requests", 1, 1024), ("max_samples", 0, 1 << 31),
-            ("max_answer_bytes", 1, 1 << 40), ("memory_bytes", 1 << 20, 1 << 40), ("jobs_per_caller", 1, 32),
+            ("max_answer_bytes", 1, 1 << 40), ("memory_bytes", 1 << 20, 1 << 40), ("jobs_per_caller", 1, JOBS),
         ):  # fmt: skip
             if not least <= getattr(self, name) <= most:
                 raise UsageError(f"{name} is {getattr(self, name)!r}, but {least} to {most:g} was expected")

@@ -182,7 +182,7 @@ def _written(task: str, user: str, what: bytes, write: Callable[[int, Reply | No
     """Write the revision that ``write`` makes of the expected one and the idempotency key, unless this request was answered before."""
     store = get_service().users.store
     reply = _reply(what)
-    replayed = None if reply is None else store.replied(actor(), reply)
+    replayed = None if reply is None else store.replied(reply)
     if replayed is not None:
         return _answer(replayed, 200, again=True)
     newest = store.newest(task, user)
@@ -190,7 +190,7 @@ def _written(task: str, user: str, what: bytes, write: Callable[[int, Reply | No
     try:
         revision = write(expect, reply)
     except ConflictError as problem:
-        replayed = None if reply is None else store.replied(actor(), reply)
+        replayed = None if reply is None else store.replied(reply)
         if replayed is not None:
             return _answer(replayed, 200, again=True)
         raise _conflict(problem, expect) from None

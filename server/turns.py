@@ -16,8 +16,6 @@ from isoform.server.problems import BusyError, TooManyError
 __all__ = ["Place", "Turns"]
 
 Item = TypeVar("Item")
-
-RETRY_SECONDS = 5.0
 """A caller whose share is used up is told to come again then."""
 
 
@@ -48,14 +46,14 @@ class Turns(Generic[Item]):
         """A place, to be given to ``put`` or ``release``.
 
         Args:
-            caller: Whose request it is; empty where nobody is told from anybody: then each user counts as a caller.
+            caller: What tells whose request it is from all others.
             user: Task and name of whom it is for.
 
         Raises:
             TooManyError: If so many wait for that caller or that user already.
             BusyError: If so many wait in all.
         """
-        place = Place(caller or "/".join(user), user)
+        place = Place(caller, user)
         with self._changed:
             for whose, count in (
                 ("of this caller", sum(held.caller == place.caller for held in self._held)),
@@ -63,8 +61,7 @@ class Turns(Generic[Item]):
             ):
                 if count >= self._share:
                     raise TooManyError(
-                        f"{count} jobs {whose} wait in this process, and {self._share} may; try again later",
-                        seconds=RETRY_SECONDS,
+                        f"{count} jobs {whose} wait in this process, and {self._share} may; try again later"
                     )
             if len(self._held) >= self._places:
                 raise BusyError(f"{self._places} jobs wait in this process; try again later")

@@ -21,15 +21,16 @@ class Unloaded:
     """
 
     def __init__(self, tasks: Collection[str], unloaded: Collection[str] = ()) -> None:
-        self._tasks = tuple(tasks)
-        self._bytes = mmap.mmap(-1, len(self._tasks) + 1)
-        self.set(unloaded)
+        self._places = {task: place for place, task in enumerate(tasks)}
+        self._bytes = mmap.mmap(-1, len(self._places) + 1)
+        for task in unloaded:
+            self.set(task, unloaded=True)
 
     def get(self) -> frozenset[str]:
         """Those that do not answer, as far as any process knew last."""
-        return frozenset(task for place, task in enumerate(self._tasks) if self._bytes[place])
+        return frozenset(task for task, place in self._places.items() if self._bytes[place])
 
-    def set(self, unloaded: Collection[str]) -> None:
-        """Say which do not answer."""
-        for place, task in enumerate(self._tasks):
-            self._bytes[place] = task in unloaded
+    def set(self, task: str, *, unloaded: bool) -> None:
+        """Say whether one does not answer; what other processes say of others stays. Nothing happens if the bundle has no such task."""
+        if task in self._places:
+            self._bytes[self._places[task]] = unloaded

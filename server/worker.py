@@ -18,6 +18,7 @@ from collections.abc import Callable
 from isoform.runtime.errors import ConflictError, IsoformError, StoreError
 from isoform.runtime.signature import Signature
 from isoform.server.problems import BusyError
+from isoform.server.settings import JOBS
 from isoform.server.store.ledger import Job, Ledger
 from isoform.server.store.store import Store
 from isoform.server.turns import Turns
@@ -26,8 +27,6 @@ __all__ = ["Worker"]
 
 log = logging.getLogger("isoform.server")
 
-WAITING = 32
-"""Jobs that may wait in one process; more are refused with 503."""
 GIVE_UP_SECONDS = 3.0
 ALIVE_SECONDS = 5.0
 """How often the database is told that jobs that wait are not lost, and asked whether they were cancelled."""
@@ -75,9 +74,9 @@ class Worker:
         share: Jobs that may wait for one caller, and for one user; more are refused with 429.
     """
 
-    def __init__(self, store: Store, *, share: int = WAITING) -> None:
+    def __init__(self, store: Store, *, share: int = JOBS) -> None:
         self._ledger = Ledger(store)
-        self._turns = Turns[_Entry](places=WAITING, share=share)
+        self._turns = Turns[_Entry](places=JOBS, share=share)
         self._open, self._coming = dict[str, _Entry](), 0
         self._idle, self._news, self._talking = threading.Condition(), threading.Event(), threading.Lock()
         self._started = set[str]()
@@ -93,7 +92,7 @@ class Worker:
             user: Whose signature.
             action: ``personalize`` or ``adapt``.
             actor: The name that the revision will have of whose key it was.
-            caller: What tells callers apart; empty where nothing does.
+            caller: What tells callers apart.
             begun: Number and digest of the revision that it begins from; 0 and the base signature's digest if there is none.
             learn: What to do.
 
@@ -195,7 +194,7 @@ class Worker:
                     digest=signature.digest,
                     data=data,
                     message=message,
-                    steps=max(1, entry.step),  # what was good enough without a step is done as well
+                    steps=entry.step,
                 )
             )
         except _CancelledError:

@@ -13,7 +13,7 @@ from typing import Any
 
 from isoform.runtime.errors import UsageError
 
-__all__ = ["Network", "client_address", "networks"]
+__all__ = ["Network", "client_address", "networks", "parsed"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -57,11 +57,16 @@ def client_address(environ: dict[str, Any], proxies: tuple[Network, ...]) -> str
     return str(address)
 
 
+def parsed(text: str) -> Address:
+    """An address; an IPv4 address in IPv6's form is that IPv4 address. Raises ``ValueError`` if it is none."""
+    found = ipaddress.ip_address(text)
+    return getattr(found, "ipv4_mapped", None) or found
+
+
 def _address(text: str) -> Address | None:
-    """An address without port and zone; an IPv4 address in IPv6's form is that IPv4 address."""
+    """An address without port and zone."""
     port = _WITH_PORT.fullmatch(text)
     try:
-        found = ipaddress.ip_address((port[1] or port[2] if port else text).partition("%")[0])
+        return parsed((port[1] or port[2] if port else text).partition("%")[0])
     except ValueError:
         return None
-    return getattr(found, "ipv4_mapped", None) or found

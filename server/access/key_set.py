@@ -23,6 +23,8 @@ log = logging.getLogger("isoform.server")
 
 SECONDS = 1.0
 """At most this often the file's stamp is looked at; at once where a token names a key that is not known."""
+LARGEST = 1 << 20
+"""Longest file, in bytes: hundreds of keys."""
 _BY_CURVE = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed25519": "EdDSA", "Ed448": "EdDSA"}
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 ALGORITHMS = (*_RSA, *dict.fromkeys(_BY_CURVE.values()))
@@ -94,7 +96,11 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def _read(path: Path) -> _Found:
     """Each key's ``kid``, and the key for each algorithm that it may be used with."""
     try:
-        content = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise ValueError(f"it is longer than {LARGEST:,} bytes")
+        content = json.loads(data)
         entries = content["keys"] if isinstance(content, dict) else None
         if not isinstance(entries, list):
             raise ValueError("it has no list 'keys'")

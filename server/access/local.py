@@ -5,8 +5,9 @@ A page on any site can make its reader's browser send requests to loopback. Such
     Host, or the authority of an absolute target     is not loopback: DNS rebinding
     Sec-Fetch-Site                                   is neither ``same-origin`` nor ``none``
     Origin                                           is not the origin that Host names; ``null`` is none
-    Content-Type, where something is changed         is a form's or ``text/plain``, which browsers send across sites without a preflight; or is
-                                                     not there with the body of a POST, which a page may send as well; not so for PUT
+    Content-Type, where something is changed         is there and neither ``application/json`` nor ``application/octet-stream``: a form's and
+                                                     ``text/plain`` are sent across sites without a preflight; or is not there, with a body
+                                                     that a browser sends by POST, which a page may do as well
 
 Programs send none of these but Host, or their own. X-Forwarded-Host and its like are never read. A link to the page may be followed
 from anywhere. Sources: Fetch Metadata Request Headers (W3C), RFC 6454, the Fetch standard's CORS-safelisted request headers.
@@ -15,12 +16,12 @@ from anywhere. Sources: Fetch Metadata Request Headers (W3C), RFC 6454, the Fetc
 from __future__ import annotations
 
 import functools
-import ipaddress
 import re
 from typing import Any
 
 from werkzeug.exceptions import UnsupportedMediaType
 
+from isoform.server.access.address import parsed
 from isoform.server.problems import ForbiddenError
 
 __all__ = ["check_local"]
@@ -76,10 +77,9 @@ def _is_loopback(authority: str) -> bool:
     if name == "localhost":
         return True
     try:
-        address = ipaddress.ip_address(name)
+        return parsed(name).is_loopback
     except ValueError:
         return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _is_own(origin: str, host: str) -> bool:

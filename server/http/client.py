@@ -10,6 +10,7 @@ import errno
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["RATE", "STALL_SECONDS", "ClientSocket"]
@@ -33,6 +34,8 @@ class ClientSocket(socket.socket):
         self._hurried = False
         self.unsent = bytearray()
         """What could not be sent at once while ``hurry`` was on."""
+        self._waiting = list[Callable[[], object]]()
+        """What is called once that is sent."""
 
     def setblocking(self, flag: bool, /) -> None:
         """Whoever wants to wait begins to now."""
@@ -107,7 +110,19 @@ class ClientSocket(socket.socket):
     def send_rest(self) -> None:
         """Send what is unsent. Raises ``ConnectionResetError`` when the client does not take it."""
         rest, self.unsent = bytes(self.unsent), bytearray()
-        self.sendall(rest)
+        try:
+            self.sendall(rest)
+        finally:
+            calls, self._waiting = self._waiting, []
+            for call in calls:
+                call()
+
+    def when_sent(self, call: Callable[[], object], /) -> None:
+        """Call something once nothing is unsent, or the client takes no more: at once, or by ``send_rest``."""
+        if self.unsent:
+            self._waiting.append(call)
+        else:
+            call()
 
     def _ready(self, event: int, end: float) -> bool:
         poll = select.poll()

@@ -26,6 +26,8 @@ READY_THREADS = 4
 SLOW_ONES = 2
 """So many one after the other; one alone may be the machine's."""
 SHY_SECONDS = 1.0
+TURN_SECONDS = 0.02
+"""So long who comes anew waits for those who send: hundreds of clients with long bodies must not keep out who asks whether the server lives."""
 AT_ONCE_SECONDS = 0.0002
 """Where waiting for events took no longer, they had come before."""
 _HEALTH = re.compile(rb"(?:GET|HEAD) /v2/health/(live|ready)(?:\?\S*)? HTTP/1\.[01]\r\n")
@@ -76,9 +78,12 @@ class Worker(PatientWorker):
         before, self._woken = self._woken, time.perf_counter()
         # What did not have to be waited for has come while the events before were seen to.
         self._came = before if self._woken - began < AT_ONCE_SECONDS else self._woken
-        self._behind = 0
+        self._behind, began = 0, self._woken
         for key, _ in events:
             key.data(key.fileobj)
+            if time.perf_counter() - began > TURN_SECONDS:
+                self.accept_waiting()
+                began = time.perf_counter()
 
     def on_client_socket_readable(self, conn: Any, client: Any) -> None:
         """The next request of a connection; where the loop answers it, the connection stays as it is."""

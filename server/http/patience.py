@@ -36,6 +36,7 @@ CLOSE_SECONDS = 0.5
 CLOSE_BYTES = 1 << 16
 """More than that is not read from who has its last answer."""
 JUDGE_SECONDS = 0.25
+ACCEPTED_AT_ONCE = 64
 
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc]
@@ -50,14 +51,14 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         """Connections that end, and how many bytes came since."""
         self._bytes, self._judged = 0, 0.0
 
-    def accept(self, listener: socket.socket) -> None:
-        """Take a connection, and wait for what it says."""
+    def accept(self, listener: socket.socket) -> bool:
+        """Take a connection, and wait for what it says. Returns whether there was one."""
         try:
             accepted, address = listener.accept()
         except OSError as problem:
             if problem.errno in (errno.EMFILE, errno.ENFILE):
                 time.sleep(0.05)  # until one of those that there are ends
-            return  # else another process was faster, or the client is gone
+            return False  # else another process was faster, or the client is gone
         self.nr_conns += 1
         if (
             self.nr_conns >= self.worker_connections and self.keepalived_conns
@@ -66,6 +67,14 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             self.poller.unregister(oldest.sock)
             self._hang_up(oldest)
         self._collect(TConn(self.cfg, ClientSocket(accepted), address, listener.getsockname()))
+        return True
+
+    def accept_waiting(self) -> None:
+        """Take several of those that have come while others were seen to."""
+        for listener in self.sockets:
+            for _ in range(ACCEPTED_AT_ONCE):
+                if not self.alive or self.nr_conns >= self.worker_connections or not self.accept(listener):
+                    break
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
         """The next request of a connection begins."""

@@ -55,6 +55,8 @@ def serve(opening: Opening, *, host: str, port: int, drain_seconds: float, ready
                 app, host=host, port=port, threads=opening.request_threads, ident="isoform",
                 max_request_body_size=4 * opening.settings.max_body_bytes, channel_timeout=opening.keep_alive_seconds,
                 cleanup_interval=min(30, opening.keep_alive_seconds),
+                # X-Forwarded-For is read by access/address.py, which knows whom to believe; nothing else believes such a header.
+                clear_untrusted_proxy_headers=False,
             )  # fmt: skip
         except (OSError, ValueError) as problem:
             raise UsageError(f"cannot listen on {host}:{port}: {problem}; choose another --host or --port") from None

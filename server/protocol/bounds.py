@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["NO_BOUNDS", "Bounds"]
+__all__ = ["Bounds"]
 
 
 class Bounds(Protocol):
@@ -15,15 +15,3 @@ class Bounds(Protocol):
 
     def check_samples(self, count: int, /) -> None:
         """A tensor of so many samples is going to be made."""
-
-
-class _NoBounds:
-    def hold_json(self, body_bytes: int, text: bytes | bytearray, /) -> None:
-        """Whatever it takes."""
-
-    def check_samples(self, count: int, /) -> None:
-        """As many as there are."""
-
-
-NO_BOUNDS: Bounds = _NoBounds()
-"""For bodies that are short."""

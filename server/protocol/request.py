@@ -21,7 +21,7 @@ from typing import Any
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.spec import Array
-from isoform.server.protocol.bounds import NO_BOUNDS, Bounds
+from isoform.server.protocol.bounds import Bounds
 from isoform.server.protocol.metadata import INPUT, LABEL, OUTPUTS
 from isoform.server.protocol.parameters import IN_EXAMPLES, IN_OUTPUT, IN_REQUEST, check_members
 from isoform.server.protocol.tensors import (
@@ -76,7 +76,7 @@ class InferRequest:
 
 
 def decode_request(
-    body: bytes | bytearray, *, shape: tuple[int, int, int], json_bytes: int | None = None, bounds: Bounds = NO_BOUNDS
+    body: bytes | bytearray, *, shape: tuple[int, int, int], json_bytes: int | None = None, bounds: Bounds
 ) -> InferRequest:
     """Read a request's body.
 
@@ -118,7 +118,7 @@ def check_shapes(asked: InferRequest, classes: int) -> None:
 
 
 def decode_examples(
-    body: bytes | bytearray, *, shape: tuple[int, int, int], json_bytes: int | None = None, labelled: bool, bounds: Bounds = NO_BOUNDS
+    body: bytes | bytearray, *, shape: tuple[int, int, int], json_bytes: int | None = None, labelled: bool, bounds: Bounds
 ) -> tuple[Array, list[str] | list[int]]:  # fmt: skip
     """Read a body with samples to learn from: the same form, with a second input ``label`` if they are labelled.
 

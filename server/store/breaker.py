@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -78,25 +79,20 @@ class Breaker:
         Raises:
             StoreError: If there is no answer within so long, or the asking fails.
         """
-        came = list[T]()
-        failed = list[Exception]()
+        came = Future[T]()
 
         def asking() -> None:
             try:
-                came.append(ask())
+                came.set_result(ask())
             except Exception as problem:
-                failed.append(problem)
+                came.set_exception(problem)
 
-        thread = threading.Thread(target=asking, name="isoform-ask", daemon=True)
         try:
-            thread.start()
+            threading.Thread(target=asking, name="isoform-ask", daemon=True).start()
         except RuntimeError as problem:  # the system has no more threads
             raise StoreError(f"the signature store was not asked: {problem}") from None
-        thread.join(seconds)
-        if came:
-            return came[0]
-        if failed:
-            raise failed[0]
+        if wait([came], seconds).done:
+            return came.result()
         self._suspect()
         raise StoreError(f"the signature store did not answer within {seconds:g} s")
 

@@ -118,6 +118,15 @@ class Database:
         """Device and inode of the SQLite file that was opened; None for PostgreSQL, and if there was no file."""
         return None if self._file is None else self._file.identity
 
+    def pin(self) -> None:
+        """Let no other SQLite file look like this one while the process, or one that it forks, lives; nothing for PostgreSQL.
+
+        Raises:
+            StoreError: If another file is at the path by now, or none.
+        """
+        if self._file is not None:
+            self._file.pin()
+
     def _create(self) -> None:
         until = time.monotonic() + CREATE_SECONDS
         while True:
@@ -264,12 +273,13 @@ def _path(url: URL) -> Path:
     """The file that an SQLite URL names. Raises ``StoreError`` if it names none, or has options that nobody would heed."""
     if (
         url.drivername not in ("sqlite", "sqlite+pysqlite")
-        or url.query
         or not url.database
         or url.database == ":memory:"
+        or url.set(drivername="sqlite") != URL.create("sqlite", database=url.database)  # a host, a user, options
     ):
         raise StoreError(
-            "cannot open the signature store: sqlite:///FILE without options was expected; give a path with '?' in it as a path, not as a URL"
+            "cannot open the signature store: sqlite:///FILE without options was expected, three slashes and no host before the file's path; "
+            "give a path with '?' in it as a path, not as a URL"
         )
     return Path(url.database)
 

@@ -19,7 +19,7 @@ from typing import Any
 import sqlalchemy as sql
 
 from isoform.runtime.errors import ConflictError
-from isoform.server.store.revisions import ANY, OPEN, append, check, clock, locked_jobs
+from isoform.server.store.revisions import OPEN, append, check, clock, locked_jobs
 from isoform.server.store.schema import doubts, jobs
 from isoform.server.store.store import Store
 
@@ -69,7 +69,7 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(self, task: str, user: str, *, action: str, actor: str, expect: int = ANY) -> Job:
+    def add(self, task: str, user: str, *, action: str, actor: str, expect: int) -> Job:
         """Write a new job down. Those that ended long ago are forgotten.
 
         Args:
@@ -153,7 +153,7 @@ class Ledger:
             )  # fmt: skip
             connection.execute(sql.update(jobs).where(jobs.c.id == job.id).values(revision=made.revision))
 
-    def fail(self, identity: str, *, message: str, step: int = 0, steps: int = 0) -> None:
+    def fail(self, identity: str, *, message: str, step: int, steps: int) -> None:
         """Say that a job failed, and where; nothing happens if it is open no longer."""
         self._end(identity, state="failed", message=message[:MESSAGE], step=step, steps=steps)
 

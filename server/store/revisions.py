@@ -62,8 +62,8 @@ class Reply:
     """The idempotency key that its sender chose."""
     fingerprint: bytes
     """sha256 of what it asked for, 32 bytes: the same key with another one is refused."""
-    sender: str = ""
-    """Who sent it, by id, because two actors may have the same name; empty for the actor's name."""
+    sender: str
+    """Who sent it, by id, because two actors may have the same name."""
 
 
 _COLUMNS = [column for column in revisions.c if column.name != "data"]
@@ -145,7 +145,7 @@ def append(
         connection.execute(
             sql.insert(replies),
             {
-                "actor": reply.sender or actor, "key": reply.key, "fingerprint": reply.fingerprint, "task": task, "user": user,
+                "actor": reply.sender, "key": reply.key, "fingerprint": reply.fingerprint, "task": task, "user": user,
                 "revision": made.revision, "created": made.created,
             },
         )  # fmt: skip
@@ -189,9 +189,9 @@ def delete(connection: Connection, task: str, user: str, *, actor: str, expect: 
     return True
 
 
-def replied(connection: Connection, actor: str, reply: Reply) -> Revision | None:
+def replied(connection: Connection, reply: Reply) -> Revision | None:
     """What an earlier request with the same idempotency key made. Result and errors are those of ``Store.replied``."""
-    where = (replies.c.actor == (reply.sender or actor), replies.c.key == reply.key)
+    where = (replies.c.actor == reply.sender, replies.c.key == reply.key)
     row = connection.execute(sql.select(replies).where(*where)).first()
     if row is None:
         return None

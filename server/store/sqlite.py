@@ -2,7 +2,8 @@
 
 SQLite goes on writing into a file that was deleted, replaced or moved, and acknowledges what nobody will find again. So every
 process remembers which files it has open, and compares them with what lies at their paths (device and inode). A process of a server accepts only
-the database that the server was started with, so that one that is started again does not open whatever lies there by then.
+the database that the server was started with, so that one that is started again does not open whatever lies there by then. The server's
+first process holds that file's inode (``pin``): else a file system gives it to the next file that is made, which then looks like the first.
 
     PATH        before each read; before each write, and after it, before it is acknowledged
     PATH-wal    before and after each write: what is committed lies there first
@@ -129,6 +130,23 @@ class File:
                     f"{name} is not the file that is open: it was deleted, replaced or moved while the database was in use; "
                     "restart the server, and restore a backup if anything is missing"
                 )
+
+    def pin(self) -> None:
+        """Keep the file's inode from being given to another file, for as long as this process or one that it forks lives.
+
+        For a process that has a connection open, so that the inode is still the file's. The descriptor is never closed: closing any
+        descriptor of a file drops the locks that the process has on it (sqlite.org/howtocorrupt.html, 2.2).
+
+        Raises:
+            StoreError: If another file is at the path by now, or none.
+        """
+        try:
+            found = os.fstat(os.open(self._name, os.O_RDONLY))
+        except OSError as problem:
+            raise StoreError(f"cannot open the signature store: {problem}") from None
+        if (found.st_dev, found.st_ino) != self.identity:
+            self.check()
+            raise StoreError(f"{self._path} was replaced while it was opened; start the server again")
 
     def tighten(self) -> None:
         """Let nobody read the files whom their owner did not allow it: those of earlier versions could be read by everybody."""

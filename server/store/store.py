@@ -113,14 +113,14 @@ class Store(Database):
         with self.writing(task, user) as connection:
             return kept.rollback(connection, task, user, to=to, actor=actor, expect=expect, reply=reply, keep=self.keep)
 
-    def replied(self, actor: str, reply: Reply) -> Revision | None:
+    def replied(self, reply: Reply) -> Revision | None:
         """What an earlier request with the same idempotency key made; None if there was none.
 
         Raises:
             ConflictError: If that key came with another request, or what it made is deleted.
         """
         with self.reading() as connection:
-            return kept.replied(connection, actor, reply)
+            return kept.replied(connection, reply)
 
     def find(self, task: str, user: str, revision: int) -> Revision | None:
         """One revision; None if there is none of that number."""

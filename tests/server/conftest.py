@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import sqlalchemy
 from flask.testing import FlaskClient
 from postgres import POSTGRES, postgres
 
@@ -25,6 +26,17 @@ def postgresql() -> Iterator[str]:
         pytest.skip("PostgreSQL is not installed; Debian's package is 'postgresql'")
     with postgres() as url:
         yield url
+
+
+@pytest.fixture
+def emptied(postgresql: str) -> str:
+    """The same, without anything in it."""
+    engine = sqlalchemy.create_engine(postgresql)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+    engine.dispose()
+    return postgresql
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_nobody_sees_anothers_job(guarded, keys, store, runtime) -> None:
     """Not even that there is one."""
     from isoform.server.store.ledger import Ledger
 
-    job = Ledger(store).add("plain", "bob", action="adapt", actor="b")
+    job = Ledger(store).add("plain", "bob", action="adapt", actor="b", expect=0)
     for scope, status in (("write:alice", 404), ("write:bob", 200)):
         headers = bearer(keys.add("k", [scope]))
         assert guarded.get(f"/v1/jobs/{job.id}", headers=headers).status_code == status

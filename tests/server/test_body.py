@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoform.runtime.errors import InputError
+from isoform.server.memory import Memory
 from isoform.server.protocol.request import decode_request
 from isoform.server.protocol.response import encode_response
 
 SHAPE = (1, 32, 32)
 INFER = "/v2/models/plain/infer"
+BOUNDS = Memory(64 << 20, samples=1 << 20, long_requests=1).share()
 HEAD = "Inference-Header-Content-Length"
 
 
@@ -137,7 +139,7 @@ def test_compressed_badly(data, encoding, status, message, client) -> None:
 def test_anything_is_refused_or_read(body, head) -> None:
     """Any bytes: a request, or an InputError; nothing else."""
     with contextlib.suppress(InputError):
-        assert decode_request(body, shape=(1, 2, 2), json_bytes=head).samples.shape[1:] == (1, 2, 2)
+        assert decode_request(body, shape=(1, 2, 2), json_bytes=head, bounds=BOUNDS).samples.shape[1:] == (1, 2, 2)
 
 
 @given(
@@ -152,7 +154,7 @@ def test_round_trip(n, names, as_binary, identity) -> None:
     wanted = [{"name": name, "parameters": {"binary_data": as_binary}} for name in names]
     tensor = {"name": "image", "shape": list(x.shape), "datatype": "FP32", "data": x.tolist()}
     asked = decode_request(
-        json.dumps({"id": identity, "inputs": [tensor], "outputs": wanted}).encode(), shape=(1, 2, 2)
+        json.dumps({"id": identity, "inputs": [tensor], "outputs": wanted}).encode(), shape=(1, 2, 2), bounds=BOUNDS
     )
     assert np.array_equal(asked.samples, x)
     body, head = encode_response(

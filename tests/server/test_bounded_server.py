@@ -1,15 +1,19 @@
 """A running server at default settings that is sent what would take gigabytes; and what the server's threads do not bear yet."""
 
 import contextlib
+import json
 import re
 import socket
 import time
 import urllib.request
 
+import numpy as np
 import pytest
 from bench.served import served
-from bench.unbounded import JOBS, asks, many_classes
+from bench.unbounded import CLASSES, JOBS, asks, many_classes
 from bounds import AIMS, sent
+from serving import ask, serving
+from test_body import HEAD, INFER, binary
 
 from isoform.runtime.bundle import Bundle
 from isoform.server.access.keys import Keys
@@ -43,6 +47,12 @@ def guarded(compiled, tmp_path_factory):
     assert "Traceback" not in (folder / "log").read_text()
 
 
+@pytest.fixture(scope="module")
+def kinds(compiled):
+    """Requests that would take gigabytes, by their names."""
+    return asks(Bundle.load(compiled), "plain")
+
+
 def metric(server, key: str, name: str) -> list[float]:
     """Values of a metric, one for each process."""
     asked = urllib.request.Request(
@@ -53,11 +63,33 @@ def metric(server, key: str, name: str) -> list[float]:
     return [float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", page, re.MULTILINE)]
 
 
+def sent_as(server, key: str, method: str, path: str):
+    """The answer's JSON, if it has some."""
+    asked = urllib.request.Request(f"http://{server.host}:{server.port}{path}", method=method)
+    asked.add_header("Authorization", f"Bearer {key}")
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+@pytest.fixture
+def idle(guarded):
+    """The same server, once the jobs that earlier tests left are cancelled, and it holds nothing any longer."""
+    server, keys = guarded
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        for job in sent_as(server, keys["writer"], "GET", f"{ALICE}/jobs")["jobs"]:
+            if job["state"] in ("queued", "running"):
+                sent_as(server, keys["writer"], "DELETE", f"/v1/jobs/{job['id']}")
+        if metric(server, keys["metrics"], "isoform_held_bytes") == [0.0]:
+            break
+        time.sleep(0.1)  # a job that is cancelled ends at its next step
+    return guarded
+
+
 @pytest.mark.timeout(200)
-def test_memory_is_bounded_at_default_settings(guarded, compiled) -> None:
+def test_memory_is_bounded_at_default_settings(guarded, kinds) -> None:
     """Every kind of ``bench/unbounded.py`` by six clients: no process needs over 400 MB, no 5xx but 503, and its gauges say so."""
     server, keys = guarded
-    kinds = asks(Bundle.load(compiled), "plain")
     found = sent(
         (server.host, server.port), kinds, keys, health="/v2/health/live", seconds=SECONDS, clients=6, processes=server.workers
     )  # fmt: skip
@@ -76,26 +108,88 @@ def test_memory_is_bounded_at_default_settings(guarded, compiled) -> None:
     assert metric(server, keys["metrics"], "isoform_held_limit_bytes") == [float(128 << 20)]
 
 
-def test_requests_that_wait_for_a_thread_are_bounded(guarded) -> None:
-    """While all threads read from slow clients, 400 clients send almost a megabyte each, and are counted until they are answered."""
-    server, keys = guarded
+@contextlib.contextmanager
+def crowd(server, key: str):
+    """400 clients that send almost a megabyte each without a key, while all threads read from slow ones with a key."""
     head = "POST /v2/models/plain/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: {size}\r\n\r\n"
-    assert metric(server, keys["metrics"], "isoform_resident_bytes")  # it is there, and warm
-    before = server.memory_bytes()
     with contextlib.ExitStack() as stack:
 
         def connected() -> socket.socket:
             return stack.enter_context(socket.create_connection((server.host, server.port), timeout=2))
 
         for _ in range(4):
-            connected().sendall(head.format(key=keys["writer"], size=2_000_000).encode())
+            connected().sendall(head.format(key=key, size=2_000_000).encode())
         for _ in range(400):
             with contextlib.suppress(OSError):  # some are hung up on, which is what is meant to happen
                 connected().sendall(head.format(key="", size=900_000).encode() + bytes(900_000))
+        yield
+
+
+def test_requests_that_wait_for_a_thread_are_bounded(idle) -> None:
+    """While all threads read from slow clients, 400 clients send almost a megabyte each, and are counted until they are answered."""
+    server, keys = idle
+    assert metric(server, keys["metrics"], "isoform_resident_bytes")  # it is there, and warm
+    before = server.memory_bytes()
+    with crowd(server, keys["writer"]):
         time.sleep(0.5)
         assert (
             server.memory_bytes() - before < len(server.workers()) * 1.5 * TOTAL_BYTES
         )  # of 360 MB; bytes that grow need some room
+
+
+def test_health_is_answered_while_hundreds_connect_and_send(idle, kinds) -> None:
+    """Beside a job that learns, and 400 clients that send almost a megabyte each, the server says within a second that it lives."""
+    server, keys = idle
+    for kind, asked in kinds.items():
+        if kind.startswith(JOBS):
+            learn = urllib.request.Request(f"http://{server.host}:{server.port}{asked.path}", asked.body, asked.headers)
+            learn.add_header("Authorization", f"Bearer {keys['writer']}")
+            assert urllib.request.urlopen(learn, timeout=30).status == 202
+    until = time.monotonic() + 30
+    while time.monotonic() < until and not any(
+        job["state"] == "running" and job["step"]
+        for job in sent_as(server, keys["writer"], "GET", f"{ALICE}/jobs")["jobs"]
+    ):
+        time.sleep(0.1)  # the first job of a process takes a while to begin
+    with crowd(server, keys["writer"]):
+        for _ in range(5):
+            assert first_line(server, keys["writer"], "/v2/health/live") == b"HTTP/1.1 200 OK"
+
+
+def test_an_answer_is_counted_until_it_is_taken(compiled, tmp_path) -> None:
+    """What clients ask for and do not read is held until they go; meanwhile another long request is 503, and a short one is answered."""
+    signature = many_classes(Bundle.load(compiled), "plain").encode()
+    logits = {"outputs": [{"name": "logits"}], "binary_data_output": True}
+    body, headers = binary(np.zeros((1200, 1, 32, 32)), signature="alice", **logits)
+    another = binary(np.zeros((200, 1, 32, 32)), signature="alice", **logits)
+    answer_bytes = 1200 * CLASSES * 4
+    head = "\r\n".join(
+        (f"POST {INFER} HTTP/1.1", "Host: localhost", "Content-Type: application/octet-stream", f"{HEAD}: {headers[HEAD]}",
+         f"Content-Length: {len(body)}", "", "")
+    )  # fmt: skip
+
+    def held() -> float:
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as page:
+            return float(re.findall(r"^isoform_held_bytes (\S+)$", page.read().decode(), re.MULTILINE)[0])
+
+    def becomes(least: int, most: int) -> bool:
+        until = time.monotonic() + 20
+        while not least <= held() <= most and time.monotonic() < until:
+            time.sleep(0.05)
+        return least <= held() <= most
+
+    with serving(compiled, "--store", tmp_path / "s.db", "--open") as server:
+        assert ask(server, "PUT", ALICE, signature)[0] == 201
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                slow = stack.enter_context(socket.socket())
+                slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                slow.connect(server.address)
+                slow.sendall(head.encode() + body)
+            assert becomes(4 * answer_bytes, 4 * answer_bytes + 10_000)
+            assert ask(server, "POST", INFER, *another)[0] == 503
+            assert ask(server, "GET", "/v2/models/plain")[0] == 200
+        assert becomes(0, 0)
 
 
 HALF = (
@@ -125,17 +219,17 @@ def first_line(server, key: str, path: str) -> bytes:
 
 
 @pytest.mark.parametrize("who", CROWDS)
-def test_health_is_answered_beside_half_requests(who, guarded) -> None:
+def test_health_is_answered_beside_half_requests(who, idle) -> None:
     """While clients announce bodies and send none, the server says within a second that it lives."""
-    server, keys = guarded
+    server, keys = idle
     with half_requests(server, keys["writer"], who):
         assert first_line(server, keys["writer"], "/v2/health/live") == b"HTTP/1.1 200 OK"
 
 
 @pytest.mark.xfail(strict=True, reason=HALF, raises=TimeoutError)
 @pytest.mark.parametrize("who", CROWDS)
-def test_half_requests_stop_nobody(who, guarded) -> None:
+def test_half_requests_stop_nobody(who, idle) -> None:
     """While clients announce bodies and send none, everybody else is answered within a second."""
-    server, keys = guarded
+    server, keys = idle
     with half_requests(server, keys["writer"], who):
         assert first_line(server, keys["writer"], "/v2/models/plain") == b"HTTP/1.1 200 OK"

@@ -4,6 +4,8 @@ import gc
 import gzip
 import io
 import json
+import socket
+import threading
 import time
 import tracemalloc
 
@@ -18,6 +20,7 @@ from isoform.runtime.signature import Signature
 from isoform.runtime.tensors import HEADER_LIMIT
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
+from isoform.server.http.client import ClientSocket
 from isoform.server.memory import FREE_BYTES, Memory, json_memory
 from isoform.server.problems import BusyError, TooLargeError, TooManyError
 from isoform.server.protocol.request import read_json
@@ -137,6 +140,33 @@ def test_a_budget_that_threads_share() -> None:
     assert memory.used == 0
 
 
+def test_an_answer_that_is_never_sent_holds_nothing() -> None:
+    """A share is given back when it is forgotten; of an answer that waits to be sent, when it is sent or its client is gone."""
+    memory = Memory(32 << 20, samples=8, long_requests=2)
+    memory.share().hold(8 << 20)
+    assert memory.used == 0
+    for reads in (True, False):
+        there, here = socket.socketpair()
+        client, share = ClientSocket(there), memory.share()
+        with here, client:
+            client.hurry(True)
+            client.sendall(bytes(4 << 20))
+            client.hurry(False)
+            share.hold(8 << 20)
+            client.when_sent(share.release)
+            assert memory.used == 8 << 20
+            if reads:
+                reader = threading.Thread(target=lambda here=here: here.recv(4 << 20, socket.MSG_WAITALL))
+                reader.start()
+                client.send_rest()
+                reader.join()
+            else:
+                here.close()
+                with pytest.raises(OSError, match="Broken pipe|reset"):
+                    client.send_rest()
+            assert memory.used == 0
+
+
 def test_samples_of_jobs_are_counted_until_they_are_freed() -> None:
     """At most half of the budget, however many jobs wait, and given back with the array; one caller has a quarter of that, or one job."""
     memory = Memory(8 << 20, samples=8, long_requests=2)
@@ -181,21 +211,45 @@ def test_a_job_keeps_its_samples_and_not_the_body_around_them(keeper, runtime, m
         ended(keeper, {"id": job, "state": "queued"})
 
 
-def test_a_job_that_ended_holds_nothing(runtime, store, samples) -> None:
-    """What a job of the server held is given back when it has ended, and counted while it waits."""
-    app = create_app(runtime, store=store, settings=Settings(memory_bytes=1 << 20))
+def test_a_job_does_not_keep_the_texts_of_its_labels(keeper, runtime, monkeypatch) -> None:
+    """Labels as long as they may be, spaces around a class's name: a job that waits keeps the names of its network, not these."""
+    slow, memory = Slow(monkeypatch, runtime), service_of(keeper.application).memory
+    jobs = [keeper.post(ADAPT, data=body, headers=headers).json for body, headers in [binary(np.ones((1, 1, 32, 32)))]]
+    assert slow.begun.wait(20)
+    numbers, names = np.ones((500, 1, 32, 32), dtype="<f4").tobytes(), runtime.labels(runtime.signature("plain"))
+    image = {"name": "image", "datatype": "FP32", "shape": [500, 1, 32, 32], "parameters": {"binary_data_size": len(numbers)}}  # fmt: skip
+    label = {"name": "label", "datatype": "BYTES", "shape": [500], "data": [names[i % 2].ljust(256, "\u3000") for i in range(500)]}  # fmt: skip
+    head = json.dumps({"inputs": [image, label]}, ensure_ascii=False).encode()
+    tracemalloc.start()
+    for _ in range(4):
+        headers = {HEAD: str(len(head)), "Content-Type": "application/octet-stream"}
+        jobs.append(keeper.post(f"{ALICE}/personalize", data=head + numbers, headers=headers).json)
+        gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert memory.used >= 4 * len(numbers)
+    assert held - memory.used < 1 << 20  # the texts take two
+    for job in jobs:
+        assert keeper.delete(f"/v1/jobs/{job['id']}").status_code == 200
+    slow.go.set()
+
+
+def test_a_job_that_ended_holds_nothing(runtime, store, samples, monkeypatch) -> None:
+    """What a job of the server holds is counted until it has ended, and given back then; samples that no job may hold are refused."""
+    slow, app = Slow(monkeypatch, runtime), create_app(runtime, store=store, settings=Settings(memory_bytes=1 << 20))
     client, memory = app.test_client(), service_of(app).memory
     body, headers = binary(samples[0][:40])
-    job = client.post("/v1/models/plain/signatures/alice/adapt", data=body, headers=headers).json
-    assert memory.used in (samples[0][:40].nbytes, 0)
-    end = time.monotonic() + 60
-    while client.get(f"/v1/jobs/{job['id']}").json["state"] not in ("done", "failed") and time.monotonic() < end:
-        time.sleep(0.05)
+    job = client.post(ADAPT, data=body, headers=headers).json
+    assert slow.begun.wait(20)
+    assert memory.used == samples[0][:40].nbytes
+    body, headers = binary(np.zeros((200, 1, 32, 32)))
+    assert client.post(ADAPT, data=body, headers=headers).status_code == 413
+    slow.go.set()
+    assert ended(client, job)["state"] == "done"
+    end = time.monotonic() + 20
     while memory.used and time.monotonic() < end:
         time.sleep(0.05)
     assert memory.used == 0
-    body, headers = binary(np.zeros((200, 1, 32, 32)))
-    assert client.post("/v1/models/plain/signatures/alice/adapt", data=body, headers=headers).status_code == 413
 
 
 @pytest.mark.parametrize("outputs", [None, [{"name": "label"}]])

@@ -1,9 +1,11 @@
 """Callers are told apart by what they are, not by what they are called; those without a key by their address."""
 
+import http.client
 import json
 import logging
 
 import pytest
+from serving import serving
 
 from isoform.runtime.errors import UsageError
 from isoform.server.access.address import client_address, networks
@@ -89,6 +91,24 @@ def test_whose_address(peer, forwarded, address) -> None:
     assert client_address(environ, networks(["10.0.0.0/8", "fd00::/8"])) == address
     if "10.0.0.1" in peer:
         assert client_address(environ, ()) == "10.0.0.1"
+
+
+@pytest.mark.parametrize("behind", ["gunicorn", "waitress"])
+def test_a_trusted_proxy_is_believed_whatever_speaks_http(behind, compiled, tmp_path) -> None:
+    """Over the wire, clients of the proxy are limited each by its own address; what any other peer says of itself is not believed."""
+    words = ("--store", tmp_path / "s.db", "--rate", "0.05", "--trusted-proxy", "127.0.0.2", "--behind", behind)
+    with serving(compiled, *words) as server:
+
+        def ask(peer: str, forwarded: str) -> int:
+            connection = http.client.HTTPConnection(*server.address, timeout=20, source_address=(peer, 0))
+            try:
+                connection.request("GET", "/v2", headers={"X-Forwarded-For": forwarded})
+                return connection.getresponse().status
+            finally:
+                connection.close()
+
+        assert [ask("127.0.0.2", f"1.2.3.{number}") for number in (1, 2, 1, 3)] == [401, 401, 429, 401]
+        assert [ask("127.0.0.3", f"1.2.3.{number}") for number in (4, 5, 6)] == [401, 429, 429]
 
 
 def test_proxies_that_are_none() -> None:

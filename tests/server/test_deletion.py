@@ -181,9 +181,30 @@ def test_samples_of_a_deleted_user_are_dropped(where, keeper, runtime, store, sl
     assert keeper.get(f"/v1/jobs/{job['id']}").json["state"] == "cancelled"
 
 
-def test_a_finished_job_says_how_far_it_went(keeper, slow) -> None:
-    """Its last step, of as many as there were; one that was cancelled or failed keeps what was known."""
+def test_a_finished_job_says_how_far_it_went(keeper, runtime, slow) -> None:
+    """Done: its last step, of as many as it took, none if it took none; cancelled or failed: its last step, of as many as it might have taken."""
+
+    def stepped(user: str) -> str:
+        """The path of a job that has taken steps."""
+        slow.go.clear()
+        slow.begun.clear()
+        job, until = started(keeper, slow, user), time.monotonic() + 20
+        while job["step"] == 0 and time.monotonic() < until:
+            time.sleep(0.05)
+            job = keeper.get(f"/v1/jobs/{job['id']}").json
+        return f"/v1/jobs/{job['id']}"
+
+    done = stepped("alice")
     slow.go.set()
-    job = keeper.post(f"{ALICE}/adapt", json=body(X), headers={"Prefer": "wait=20"}).json
-    assert job["state"] == "done"
-    assert job["step"] == job["steps"] > 0
+    job = ended(keeper, keeper.get(done).json)
+    assert (job["state"], 0 < job["step"] == job["steps"]) == ("done", True)
+    job = keeper.post(f"{ALICE}/adapt", json=body(X), headers={"Prefer": "wait=20"}).json  # let go at once
+    assert (job["state"], job["step"], job["steps"]) == ("done", 0, 0)
+    cancelled = keeper.delete(stepped("bob")).json
+    assert (cancelled["state"], 0 < cancelled["step"] < cancelled["steps"] == 1200) == ("cancelled", True)
+    slow.go.set()
+    failing = stepped("carol")
+    keeper.put("/v1/models/plain/signatures/carol", data=file_of(runtime, "C"))
+    slow.go.set()
+    failed = ended(keeper, keeper.get(failing).json)
+    assert (failed["state"], 0 < failed["step"] < failed["steps"] == 1200) == ("failed", True)

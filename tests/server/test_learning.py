@@ -13,6 +13,7 @@ from isoform.runtime.signature import Signature
 from isoform.server.app import create_app
 from isoform.server.store import ledger
 from isoform.server.store.ledger import Ledger
+from isoform.server.store.store import ANY
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
 
@@ -161,7 +162,7 @@ def test_what_changed_meanwhile_is_not_written_over(keeper, runtime, monkeypatch
 
 def test_a_lost_job(keeper, store, monkeypatch) -> None:
     """A job whose process died is lost, after a while; others can go on."""
-    job = Ledger(store).add("plain", "alice", action="adapt", actor="")
+    job = Ledger(store).add("plain", "alice", action="adapt", actor="", expect=ANY)
     assert keeper.get(f"/v1/jobs/{job.id}").json["state"] == "queued"
     monkeypatch.setattr(ledger, "LOST_SECONDS", -1)
     seen = keeper.get(f"/v1/jobs/{job.id}").json
@@ -187,7 +188,7 @@ def test_a_failing_job_says_why(keeper, monkeypatch, faded, caplog) -> None:
 
 def test_only_so_many_wait(keeper, runtime, monkeypatch, faded) -> None:
     """A full queue is 503 with Retry-After."""
-    monkeypatch.setattr("isoform.server.worker.WAITING", 2)
+    monkeypatch.setattr("isoform.server.worker.JOBS", 2)
     app = create_app(runtime, store=keeper.application.extensions["isoform"].users.store)
     slow = Slow(monkeypatch, runtime)
     client = app.test_client()

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from isoform.runtime.errors import InputError
+from isoform.server.memory import Memory
 from isoform.server.protocol.request import decode_examples, decode_request
 
 pytestmark = pytest.mark.trust
 INFER = "/v2/models/plain/infer"
 SHAPE = (1, 2, 2)
+BOUNDS = Memory(64 << 20, samples=1 << 20, long_requests=1).share()
 
 
 def body(**changes) -> dict:
@@ -140,7 +142,7 @@ def test_inputs_come_in_any_order(order, binary) -> None:
         inputs.append({"name": name, "datatype": kind, "shape": shape, **more})
         tail += data if binary else b""
     head = json.dumps({"inputs": inputs}).encode()
-    samples, labels = decode_examples(head + tail, shape=SHAPE, json_bytes=len(head), labelled=True)
+    samples, labels = decode_examples(head + tail, shape=SHAPE, json_bytes=len(head), labelled=True, bounds=BOUNDS)
     assert np.array_equal(samples, numbers)
     assert labels == [1, 0]
 
@@ -154,6 +156,6 @@ def test_inputs_twice_or_of_another_name() -> None:
         ([other, image], "'image' or 'label' was expected"),
     ):
         with pytest.raises(InputError, match=said):
-            decode_examples(json.dumps({"inputs": inputs}).encode(), shape=SHAPE, labelled=True)
+            decode_examples(json.dumps({"inputs": inputs}).encode(), shape=SHAPE, labelled=True, bounds=BOUNDS)
     with pytest.raises(InputError, match="a list of one object was expected"):
-        decode_request(json.dumps({"inputs": [image, image]}).encode(), shape=SHAPE)
+        decode_request(json.dumps({"inputs": [image, image]}).encode(), shape=SHAPE, bounds=BOUNDS)

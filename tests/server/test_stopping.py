@@ -8,12 +8,10 @@ import signal
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from serving import serving
+from serving import ask, serving
 
 INFER = "/v2/models/plain/infer"
 
@@ -30,21 +28,10 @@ def body(count) -> bytes:
     return head + bytes(4096 * count), {"Inference-Header-Content-Length": str(len(head))}
 
 
-def ask(server, path, data=None, headers=None, method=None) -> tuple[int, dict, object]:
-    """Status, headers and body of an answer."""
-    request = urllib.request.Request(server.url + path, data, headers or {}, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, dict(answer.headers), json.loads(answer.read() or b"null")
-    except urllib.error.HTTPError as problem:
-        with problem:
-            return problem.code, dict(problem.headers), json.loads(problem.read())
-
-
 def asked(server, request):
     """As ``ask``; None where the server was done with the connection before all was sent."""
     try:
-        return ask(server, INFER, *request)
+        return ask(server, "POST", INFER, *request)
     except OSError:
         return None
 
@@ -58,7 +45,7 @@ def test_silent_clients_keep_nobody_waiting(compiled) -> None:
         time.sleep(0.3)
         for _ in range(5):
             began = time.monotonic()
-            assert ask(server, INFER, *body(1))[0] == 200
+            assert ask(server, "POST", INFER, *body(1))[0] == 200
             assert time.monotonic() - began < 3
 
 
@@ -132,7 +119,7 @@ def test_an_answer_that_is_not_read(compiled) -> None:
                 time.sleep(0.2)
             for _ in range(5):
                 began = time.monotonic()
-                assert ask(server, INFER, *body(1))[0] == 200
+                assert ask(server, "POST", INFER, *body(1))[0] == 200
                 assert time.monotonic() - began < 5
             received = b""
             while received.count(b"x" * 80_000) < 3 or not received.endswith(b"]}"):
@@ -148,7 +135,7 @@ def test_who_does_not_close_keeps_nobody_waiting(compiled) -> None:
             connection = stack.enter_context(socket.create_connection(server.address, timeout=5))
             connection.sendall(b"GET /v2 HTTP/1.1\r\nConnection: close\r\n\r\n")
         began = time.monotonic()
-        assert ask(server, "/v2/health/live")[0] == 200
+        assert ask(server, "GET", "/v2/health/live")[0] == 200
         assert time.monotonic() - began < 5
 
 
@@ -164,7 +151,7 @@ def test_a_full_queue(compiled) -> None:
             if status == 503:
                 assert headers["Retry-After"] == "1"
                 assert "2 requests wait" in content["error"]
-        assert ask(server, INFER, *body(1))[0] == 200
+        assert ask(server, "POST", INFER, *body(1))[0] == 200
 
 
 @pytest.mark.parametrize("behind", ["gunicorn", "waitress"])
@@ -173,24 +160,24 @@ def test_sigterm(behind, compiled, tmp_path) -> None:
     with serving(
         compiled, "--open", "--store", tmp_path / "s.db", "--behind", behind, "--drain-seconds", "2"
     ) as server:
-        assert ask(server, "/v2/health/ready")[0] == 200
+        assert ask(server, "GET", "/v2/health/ready")[0] == 200
         server.process.send_signal(signal.SIGTERM)
         for _ in range(100):
-            status = ask(server, "/v2/health/ready")[0]
+            status = ask(server, "GET", "/v2/health/ready")[0]
             if status == 503:
                 break
             time.sleep(0.01)
         assert status == 503
-        assert ask(server, INFER, *body(1))[0] == 200
+        assert ask(server, "POST", INFER, *body(1))[0] == 200
         found = list[int]()
-        late = threading.Thread(target=lambda: found.append(ask(server, INFER, *body(2000))[0]))
+        late = threading.Thread(target=lambda: found.append(ask(server, "POST", INFER, *body(2000))[0]))
         time.sleep(1.5)
         late.start()
         assert server.process.wait(30) == 0
         late.join(30)
         assert found == [200]
         with pytest.raises(OSError, match=r"refused|reset"):
-            ask(server, "/v2/health/live")
+            ask(server, "GET", "/v2/health/live")
 
 
 def test_a_running_job_is_finished(compiled, samples, tmp_path) -> None:
@@ -209,10 +196,12 @@ def test_a_running_job_is_finished(compiled, samples, tmp_path) -> None:
     }
     with serving(compiled, "--open", "--store", store) as server:
         media = {"Content-Type": "application/json"}
-        status, _, job = ask(server, "/v1/models/plain/signatures/alice/personalize", json.dumps(data).encode(), media)
+        status, _, job = ask(
+            server, "POST", "/v1/models/plain/signatures/alice/personalize", json.dumps(data).encode(), media
+        )
         assert status == 202
         for _ in range(300):
-            state = ask(server, f"/v1/jobs/{job['id']}")[2]["state"]
+            state = ask(server, "GET", f"/v1/jobs/{job['id']}")[2]["state"]
             if state != "queued":
                 break
             time.sleep(0.01)
@@ -220,6 +209,6 @@ def test_a_running_job_is_finished(compiled, samples, tmp_path) -> None:
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(40) == 0
     with serving(compiled, "--open", "--store", store) as server:
-        found = ask(server, f"/v1/jobs/{job['id']}")[2]
+        found = ask(server, "GET", f"/v1/jobs/{job['id']}")[2]
         assert (found["state"], found["revision"]) == ("done", 1)
-        assert ask(server, "/v1/models/plain/signatures/alice")[2]["revision"] == 1
+        assert ask(server, "GET", "/v1/models/plain/signatures/alice")[2]["revision"] == 1

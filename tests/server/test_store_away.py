@@ -21,6 +21,7 @@ from isoform.server.app import create_app
 from isoform.server.store.breaker import Breaker
 from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import Store
+from isoform.server.unloaded import Unloaded
 
 pytestmark = pytest.mark.trust
 BODY = {"inputs": [{"name": "image", "shape": [1, 1, 32, 32], "datatype": "FP32", "data": [0.5] * 1024}]}
@@ -220,7 +221,8 @@ def test_a_damaged_database_is_never_500(runtime, tmp_path, file) -> None:
         for user in ("alice", "bob", "carol"):
             client.put(USER.replace("alice", user), data=file)
         client.delete(USER.replace("alice", "carol"))
-    whole, rng, refused = (tmp_path / "s.db").read_bytes(), np.random.default_rng(0), 0
+        base = client.post(INFER, json=BODY).json  # alice's bytes are the base's
+    whole, rng, refused, right = (tmp_path / "s.db").read_bytes(), np.random.default_rng(0), 0, 0
     for turn, width in itertools.product(range(3), (1, 64, 4096)):
         harmed, dice = bytearray(whole), random.Random(turn * 10000 + width)
         for _ in range(16):
@@ -241,10 +243,18 @@ def test_a_damaged_database_is_never_500(runtime, tmp_path, file) -> None:
                 answer = client.get(path)
                 assert answer.status_code in (200, 404, 503), (path, answer.data)
                 refused += answer.status_code == 503
-            assert named(client).status_code in (200, 404, 503)
+                if path.endswith("/file") and answer.status_code == 200:
+                    assert answer.data == file
+            answer = named(client)
+            assert answer.status_code in (200, 404, 503)
+            if answer.status_code == 200:
+                right += 1
+                assert answer.json["parameters"]["digest"] == base["parameters"]["digest"]
+                assert answer.json["outputs"] == base["outputs"]
             assert client.put(USER, data=file).status_code in (200, 201, 503)
             assert client.post(INFER, json=BODY).status_code == 200
     assert refused
+    assert right
 
 
 def test_nobody_waits_for_what_another_asks(runtime, store, monkeypatch) -> None:
@@ -269,6 +279,19 @@ def test_nobody_waits_for_what_another_asks(runtime, store, monkeypatch) -> None
         go.set()
         first.join()
     assert app.test_client().get("/v2/models/edges/ready").status_code == 404
+
+
+def test_processes_that_unload_other_tasks_at_once(runtime, store) -> None:
+    """Each says of its own task only, so that a process that starts while the store is away refuses what any of them unloaded."""
+    known = Unloaded(runtime.tasks)
+    one, two = (create_app(runtime, store=store, unloaded=known).test_client() for _ in range(2))
+    for client in (one, two):
+        assert client.get("/v2/models/plain/ready").status_code == 200  # what each knows is fresh, and soon out of date
+    assert one.post("/v2/repository/models/edges/unload").status_code == 200
+    assert two.post("/v2/repository/models/plain/unload").status_code == 200
+    assert known.get() == {"edges", "plain"}
+    assert two.post("/v2/repository/models/edges/load").status_code == 200
+    assert known.get() == {"plain"}
 
 
 def test_no_threads_are_left(runtime, store, file, monkeypatch) -> None:

@@ -22,7 +22,7 @@ with Store(url) as store:
     print("up", flush=True)
     for number in range(100_000):
         text = f"{name}-{number}".encode()
-        reply = Reply(text.decode(), hashlib.sha256(text).digest()) if number % 3 == 0 else None
+        reply = Reply(text.decode(), hashlib.sha256(text).digest(), "me") if number % 3 == 0 else None
         try:
             made = store.append("t", "ab"[number % 2], digest=hashlib.sha256(text).hexdigest(), data=text * 40, action="put", actor=name, reply=reply)
         except ConflictError:

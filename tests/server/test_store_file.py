@@ -133,15 +133,26 @@ def test_the_file_that_is_named_is_opened(tmp_path, monkeypatch, name) -> None:
         assert [os.fsencode(path) for path in found] == [os.fsencode(tmp_path / Path(name))]
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite://host/x.db", "sqlite://me@/x.db", "sqlite://me:secret@host/x.db", "sqlite://:80/x.db", "sqlite://x.db", "sqlite:///x.db?mode=memory",
+            "sqlite+pysqlite://host/x.db", "sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite:///x.db"],
+)  # fmt: skip
+def test_an_sqlite_url_that_says_more_than_a_file_is_refused(tmp_path, monkeypatch, url) -> None:
+    """A host, a port, a user or options that nobody would heed are one line that shows no password, and no file is made."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="sqlite:///FILE without options was expected") as refused:
+        Store(store_url(url))
+    assert "secret" not in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_a_url_and_what_is_a_path(tmp_path) -> None:
     """Only what begins with a scheme is a URL; one for SQLite names a file and nothing else."""
     assert store_url("none") is None
     assert store_url("folder/x://y").drivername == "sqlite"
     assert store_url("postgresql+psycopg://me:p%40ss@host/x").password == "p@ss"
     assert store_url("sqlite:///x.db") == make_url("sqlite:///x.db")
-    for url in ("sqlite:///x.db?mode=memory", "sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite:///x.db"):
-        with pytest.raises(StoreError, match="sqlite:///FILE without options was expected"):
-            Store(url)
     with pytest.raises(StoreError, match=r"needs psycopg2, which is not installed; .*isoform\[postgresql\]"):
         Store("postgresql+psycopg2://host/x")
     with pytest.raises(StoreError, match="begins like a URL, x://, but is none; a file of that name begins with \\./"):
@@ -217,6 +228,26 @@ def test_processes_that_start_together(tmp_path) -> None:
 def test_replicas_that_start_together(postgresql) -> None:
     """Replicas that open one empty PostgreSQL at the same moment all come up."""
     assert open_together(postgresql) == [""] * 4
+
+
+def test_another_file_never_takes_the_place_of_one_that_nobody_used_yet(compiled, tmp_path) -> None:
+    """A database deleted and made anew before the first request for it, and after a restart, is refused, as its inode is never given again."""
+    path, other = tmp_path / "s.db", tmp_path / "other.db"
+    Store(other).close()
+    signature = next((compiled / "compiled" / "signatures").glob("plain*")).read_bytes()
+    with serving(compiled, "--store", path, "--open") as server:
+        first = path.stat().st_ino
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        for turn in range(2):
+            for _ in range(50):  # a file system that gives inodes again does so at once
+                delete(path)
+                shutil.copy(other, path)
+                assert path.stat().st_ino != first
+            assert ask(server, "GET", "/v2/health/ready")[0] == 503
+            assert ask(server, "PUT", "/v1/models/plain/signatures/alice", signature)[0] == 503
+            assert path.read_bytes() == other.read_bytes()
+            if turn == 0:
+                os.kill(int(children.read_text().split()[0]), 9)
 
 
 @pytest.mark.parametrize("harm", ["deleted", "replaced"])

@@ -163,3 +163,6 @@ def test_leeway(path) -> None:
         Tokens(path, issuer=ISSUER, audience="isoform", leeway=0).caller(late)
     with pytest.raises(UsageError, match="holds no key set"):
         Tokens(path.with_name("none"), issuer=ISSUER, audience="isoform")
+    path.write_text(path.read_text() + " " * key_set.LARGEST)
+    with pytest.raises(UsageError, match="holds no key set: it is longer than 1,048,576 bytes"):
+        Tokens(path, issuer=ISSUER, audience="isoform")

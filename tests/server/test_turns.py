@@ -38,6 +38,21 @@ def test_one_caller_does_not_fill_the_queue(runtime, store, monkeypatch) -> None
     slow.go.set()
 
 
+def test_each_user_is_a_caller_where_nobody_is_told_from_anybody(runtime, store, monkeypatch) -> None:
+    """Without keys, one user's jobs that wait are no other user's."""
+    slow = Slow(monkeypatch, runtime)
+    client = create_app(runtime, store=store, settings=Settings(jobs_per_caller=2)).test_client()
+
+    def send(user):
+        return client.post(f"/v1/models/plain/signatures/{user}/adapt", json=body(X)).status_code
+
+    assert send("alice") == 202
+    assert slow.begun.wait(20)
+    assert [send("alice") for _ in range(3)] == [202, 202, 429]
+    assert send("bob") == 202
+    slow.go.set()
+
+
 def test_callers_take_turns() -> None:
     """A caller with many jobs delays another one's by one; each one's come in their order."""
     turns = Turns[str](places=10, share=5)
@@ -47,18 +62,18 @@ def test_callers_take_turns() -> None:
 
 
 def test_places_are_counted() -> None:
-    """Reserved, waiting and dropped ones; where nobody is told from anybody each user is a caller."""
+    """Reserved, waiting and dropped ones."""
     turns = Turns[str](places=3, share=2)
-    first = turns.reserve("", ("t", "x"))
-    turns.put(turns.reserve("", ("t", "x")), "x2")
+    first = turns.reserve("x", ("t", "x"))
+    turns.put(turns.reserve("x", ("t", "x")), "x2")
     with pytest.raises(TooManyError, match="2 jobs of this caller wait in this process, and 2 may"):
-        turns.reserve("", ("t", "x"))
-    turns.put(turns.reserve("", ("t", "y")), "y1")
+        turns.reserve("x", ("t", "x"))
+    turns.put(turns.reserve("y", ("t", "y")), "y1")
     with pytest.raises(BusyError, match="3 jobs wait in this process"):
-        turns.reserve("", ("t", "z"))
+        turns.reserve("z", ("t", "z"))
     turns.release(first)
     turns.drop(lambda item: item == "x2")
-    places = [turns.reserve("", ("t", "x")) for _ in range(2)]
+    places = [turns.reserve("x", ("t", "x")) for _ in range(2)]
     found = list[str]()
     taker = threading.Thread(target=lambda: found.extend(turns.take() for _ in range(2)))
     taker.start()

@@ -29,12 +29,9 @@ KINDS = {
 @pytest.fixture(params=[*KINDS])
 def old(request, tmp_path) -> str:
     """The URL of an old database."""
-    url = f"sqlite:///{tmp_path / 's.db'}" if request.param == "sqlite" else request.getfixturevalue("postgresql")
+    url = f"sqlite:///{tmp_path / 's.db'}" if request.param == "sqlite" else request.getfixturevalue("emptied")
     engine = sqlalchemy.create_engine(url)
     with engine.begin() as connection:
-        if request.param == "postgresql":
-            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
-            connection.exec_driver_sql("CREATE SCHEMA public")
         for statement in OLD.format(**KINDS[request.param]).split(";"):
             connection.exec_driver_sql(statement)
     engine.dispose()
