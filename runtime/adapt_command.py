@@ -115,7 +115,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             stopped = True
         signature, blank = adapter.signature, sum(call["blank"] for call in calls)
-        if done and (reason := adapter.refusal(x[order[:done]])) is not None:
+        if done and (reason := adapter.refusal(x if done == len(x) else x[order[:done]])) is not None:
             if adapter.signature.digest != before_all:  # a journal goes on from where it was
                 adapter.rollback(before_all) if before_all in adapter.digests else adapter.reset()
             raise InputError(

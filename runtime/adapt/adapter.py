@@ -185,10 +185,10 @@ class Adapter:
         content = self._content.structured(x)
         if 2 * content.sum() < len(x):
             few = f"only {content.sum()}" if content.any() else "none"
-            return f"{few} of the {len(x)} samples carries content, which constant, smooth and purely noisy ones do not"
+            return f"{few} of the {len(x)} samples {'carry' if content.sum() > 1 else 'carries'} content, which constant, smooth and purely noisy ones do not"
         if len(x) == 0 or self._signature is self._chain.start:
             return None
-        x = spaced(x[content], COMPARED_ROWS)
+        x = x[spaced(np.flatnonzero(content), COMPARED_ROWS)]
         points = (self._point(self._chain.start), self._point(self._signature))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is worse
             reason = worse(self._method.context.learner, *points, x)

@@ -15,20 +15,21 @@ over cells. Random stripes are alike in one direction only, by ½ or more. A con
 numbers has z₁ and z₂ alone.
 
 A lens that is covered unevenly, a vignette, a spot and a wall under a lamp are alike everywhere, and show nothing: they are a smooth
-surface, and noise. So polynomials of x and y are fitted to a picture by least squares. Where one of degree 2 explains more than half of
-the variance of the 2×2 blocks, or one of degree 6 more than nine tenths, the larger of z₁ and z₂ of what remains counts as well, if it is
-smaller. A fit of K terms besides the mean takes some correlation from noise too, for which K √M / P is added. If less than ``ROUNDED``
-of the variance remains, that is the rounding of 8 bits, and structure is 0 at most. Each sample is judged by itself, so a digit on
-an uneven ground, or the same sign again and again, counts.
+surface, and noise. So polynomials of x and y are fitted to the 2×2 blocks of a picture by least squares. Where one of degree 2
+explains more than half of their variance, or one of degree 6 more than nine tenths, z₂ of what remains counts as well, if it is
+smaller; in pictures of less than 32×32 the larger of z₁ and z₂. A fit of K terms besides the mean takes some correlation from noise
+too, for which K √M / P is added. If less than ``ROUNDED`` of the variance remains, that is the rounding of 8 bits, and structure is 0
+at most. Each sample is judged by itself, so a digit on an uneven ground, or the same sign again and again, counts.
 
 A sample carries content if its structure is at least ``CHANCE``, four standard deviations. What the base was trained on is content
 as well, whatever it looks like (a class "nothing there", letters of DNA): ``isoform compile`` records the structure that all but
-``RARE`` of every class's training samples reach, and the smaller number counts. Where most samples of late have
+``RARE`` of the training samples reach, and of each class that has little, and the smaller number counts. Where most samples of late have
 less, the camera sees nothing, and the few that reach it by chance carry no content either. A picture that is bit for bit the last
 with content, or one of its batch, is a frozen picture, and counts once.
 
 Not noticed: noise whose grains are an eighth of the frame or wider (enlarged from 8×8 pixels), a spot or the edge of a shadow that is
-narrower than a third of the frame, and a vignette under noise as strong as itself.
+narrower than a third of the frame, and a vignette under noise as strong as itself. Smaller than 22×22 pixels only degree 2 is fitted,
+smaller than 10×10 none. Mistaken: what is smooth by nature (out of focus by an eighth of the frame, clouds), if the base saw none.
 
 Sources: von Neumann 1941 (ratio of mean square differences to variance); Moran 1950 (its form on a grid); Cliff and Ord 1972 (its
 mean after least squares).
@@ -87,15 +88,11 @@ def structure(x: Array) -> Array:
     varies = largest / 2 - smallest / 2 > FLAT * size  # halves: 3e38 less -3e38 would overflow
     if size.max(initial=0) > HUGE or size.min(initial=HUGE) < 1 / HUGE:
         x = x / np.maximum(size, np.float32(1e-37))[:, :, None, None]
-    found = np.maximum(_fine(x), _likeness(_blocks(x)))
-    for degree, share in SURFACES:
-        if (
-            min(height, width) > 1
-            and (height // 2) * (width // 2) >= BLOCKS_PER_TERM * (degree + 1) * (degree + 2) // 2
-        ):
-            found = np.minimum(found, _beyond_surface(x, degree, share))
+    rows, columns, square = _alike(x)
+    fine = _z(rows, columns, square, height, width) - _resized(x)
+    found = np.maximum(fine, _likeness(_blocks(x)))
     if min(height, width) > 1:
-        rows, columns, square = _alike(x)
+        found = np.minimum(found, _beyond_surface(x))
         apart = np.abs(rows / (height * width - 1) - columns / (height * width - width)) * (height * width) / square
         coarse = COARSE * _likeness(_cells(x))
         found = np.minimum(found, np.minimum(coarse, STRIPES * (1 - apart)))
@@ -103,34 +100,53 @@ def structure(x: Array) -> Array:
     return result
 
 
-def _fine(x: Array) -> Array:
-    """z₁ - ¼ √M₁."""
-    return _likeness(x) - RESIZED * math.sqrt(_pairs(*x.shape[2:]))
+def _resized(x: Array) -> float:
+    """¼ √M₁."""
+    return RESIZED * math.sqrt(_pairs(*x.shape[2:]))
 
 
-def _beyond_surface(x: Array, degree: int, share: float) -> Array:
-    """Structure of what remains of every channel after a polynomial, shape (n, channels); ∞ where more than ``share`` remains."""
-    height, width = x.shape[2:]
-    basis = _polynomials(height, width, degree)
-    u = x.reshape(-1, height * width)
-    u = u - u.mean(axis=1, keepdims=True)
-    rest = (u - (u @ basis) @ basis.T).reshape(x.shape)
-    fine, blocks = (
-        (basis.shape[1] - 1) * math.sqrt(_pairs(*size)) / math.prod(size)
-        for size in ((height, width), (height // 2, width // 2))
-    )
-    found = np.maximum(_fine(rest) + fine, _likeness(_blocks(rest)) + blocks)
-    left = _alike(_blocks(rest))[2] / _alike(_blocks(u.reshape(x.shape)))[2]
-    result: Array = np.where(left < ROUNDED, np.minimum(found, 0), np.where(left < share, found, np.inf))
+def _beyond_surface(x: Array) -> Array:
+    """Structure of what remains of every channel after a polynomial, shape (n, channels); ∞ where that explains little."""
+    blocks = _blocks(x)
+    u = _centred(blocks)
+    square = np.maximum(np.einsum("np,np->n", u, u), np.float32(1e-37))
+    x, found = x.reshape(-1, 1, *x.shape[2:]), np.full(len(u), np.inf, dtype=np.float32)
+    for degree, share in SURFACES:
+        basis = _polynomials(*blocks.shape[2:], degree)
+        if len(basis) < BLOCKS_PER_TERM * basis.shape[1]:
+            break
+        fit = u @ basis
+        left = 1 - np.einsum("np,np->n", fit, fit) / square
+        if (near := left < share).any():
+            rest = (u[near] - fit[near] @ basis.T).reshape(-1, 1, *blocks.shape[2:])
+            z = _likeness(rest)[:, 0] + _taken(rest, degree)
+            if len(basis) < LEAST_PIXELS:  # too few to tell by themselves
+                u_fine, basis = _centred(x[near]), _polynomials(*x.shape[2:], degree)
+                rest = (u_fine - (u_fine @ basis) @ basis.T).reshape(-1, *x.shape[1:])
+                z = np.maximum(z, _likeness(rest)[:, 0] - _resized(rest) + _taken(rest, degree))
+            found[near] = np.minimum(found[near], np.where(left[near] < ROUNDED, np.minimum(z, 0), z))
+    result: Array = found.reshape(blocks.shape[:2])
     return result
 
 
-@functools.lru_cache(maxsize=8)
+def _centred(x: Array) -> Array:
+    """Every channel less its mean, shape (n · channels, height · width)."""
+    u = x.reshape(-1, math.prod(x.shape[2:]))
+    result: Array = u - u.mean(axis=1, keepdims=True)
+    return result
+
+
+def _taken(x: Array, degree: int) -> float:
+    """K √M / P."""
+    return ((degree + 1) * (degree + 2) // 2 - 1) * math.sqrt(_pairs(*x.shape[2:])) / math.prod(x.shape[2:])
+
+
+@functools.lru_cache(maxsize=4)
 def _polynomials(height: int, width: int, degree: int) -> Array:
-    """An orthonormal basis of polynomials of a picture's rows and columns, shape (height · width, terms)."""
+    """An orthonormal basis of polynomials of rows and columns, shape (height · width, terms), float32."""
     down, across = (np.polynomial.legendre.legvander(np.linspace(-1, 1, size), degree) for size in (height, width))
     terms = [np.outer(down[:, i], across[:, j]).ravel() for i in range(degree + 1) for j in range(degree + 1 - i)]
-    basis: Array = np.linalg.qr(np.stack(terms, axis=1))[0].astype(np.float32)
+    basis: Array = np.linalg.qr(np.stack(terms, axis=1, dtype=np.float32))[0]
     return basis
 
 
@@ -164,8 +180,7 @@ def _alike(x: Array) -> tuple[Array, Array, Array]:
     The last pixel of a row and the first of the next count as neighbours: one product for all.
     """
     height, width = x.shape[2:]
-    u = x.reshape(-1, height * width)
-    u = u - u.mean(axis=1, keepdims=True)
+    u = _centred(x)
     pairs = [(u[:, 1:], u[:, :-1]), (u[:, width:], u[:, :-width]), (u, u)]
     rows, columns, square = (np.einsum("np,np->n", *pair).reshape(x.shape[:2]) for pair in pairs)
     return rows, columns if min(height, width) > 1 else np.zeros_like(rows), np.maximum(square, np.float32(1e-37))
@@ -182,14 +197,18 @@ def _pairs(height: int, width: int) -> int:
 
 
 def least_structure(x: Array, labels: Array) -> float:
-    """What all but ``RARE`` of every class's training samples reach.
+    """What all but ``RARE`` of the training samples reach, and of those of every class of which half is below ``CHANCE``.
+
+    A single odd or damaged sample of a class does not count, however few the class has.
 
     Args:
         x: Training samples, as for ``structure``.
         labels: Indices of classes, shape (n,).
     """
     found = structure(x)
-    return min(float(np.quantile(found[labels == label], RARE, method="lower")) for label in np.unique(labels))
+    classes = [found[labels == label] for label in np.unique(labels)]
+    plain = [each for each in classes if np.quantile(each, 0.5, method="lower") < CHANCE]
+    return min(float(np.quantile(each, RARE, method="lower")) for each in (found, *plain))
 
 
 class Content:

@@ -167,6 +167,11 @@ def test_what_the_base_was_trained_on_is_content() -> None:
     empty = np.where(labels[:, None, None, None] == 0, 0, noise).astype(np.float32)
     assert least_structure(empty, labels) == -math.inf
     assert Content(-math.inf, pixels=256)(empty[:1]).all()
+    for few, classes in ((digits()[0][:200], 10), (np.repeat(digits()[0][:100], 20, axis=0), 100)):
+        odd = np.array(few)
+        odd[0] = 0  # a damaged picture, or two of a hundred classes, are no class of their own
+        odd[20] = blanks()["uniform"][0]
+        assert least_structure(odd, np.arange(len(odd)) % classes) > CHANCE
     assert Content(None, pixels=64)(noise[:, :, :8, :8]).all()  # too small to tell noise apart, and nothing is known
     assert Content(None, pixels=1)(noise[:, :, :1, :1]).all()  # nothing can be told of single numbers
     assert np.allclose(structure(noise[..., :1]), structure(noise[..., :1].transpose(0, 1, 3, 2)), atol=1e-5)
@@ -304,7 +309,7 @@ def test_adapt_returns_its_start_rather_than_worse(runtime, data, caplog) -> Non
         for kind in ("JPEG of 48", "PNG of 28 pixels", "vignette", "wide lens", "spot", "gradients", "rows"):
             x = np.concatenate([blanks()[kind][:20], data[0][:4]])
             assert runtime.adapt(x, base).digest == base.digest, kind
-            assert "of the 24 samples carries content" in caplog.text
+            assert "of the 24 samples carry content" in caplog.text
             caplog.clear()
         assert runtime.adapt(data[0][:129], base, method="batch").digest == base.digest
         assert "its BN statistics describe the samples worse" in caplog.text
