@@ -138,7 +138,8 @@ def _centred(x: Array) -> Array:
 
 def _taken(x: Array, degree: int) -> float:
     """K √M / P."""
-    return ((degree + 1) * (degree + 2) // 2 - 1) * math.sqrt(_pairs(*x.shape[2:])) / math.prod(x.shape[2:])
+    terms, height, width = (degree + 1) * (degree + 2) // 2, x.shape[2], x.shape[3]
+    return (terms - 1) * math.sqrt(_pairs(height, width)) / (height * width)
 
 
 @functools.lru_cache(maxsize=4)
