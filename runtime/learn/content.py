@@ -139,7 +139,7 @@ def _centred(x: Array) -> Array:
 def _taken(x: Array, degree: int) -> float:
     """K √M / P."""
     terms, height, width = (degree + 1) * (degree + 2) // 2, x.shape[2], x.shape[3]
-    return (terms - 1) * math.sqrt(_pairs(height, width)) / (height * width)
+    return float((terms - 1) * math.sqrt(_pairs(height, width)) / (height * width))
 
 
 @functools.lru_cache(maxsize=4)
