@@ -40,18 +40,25 @@ def test_marks_that_nobody_sees(label, folder) -> None:
             read_labelled(folder / "a.csv", shape=IMAGE)
 
 
-@pytest.mark.parametrize("label", ["nan", " NaN", "<NA>"])
+@pytest.mark.parametrize("label", ["nan", " NaN", "<NA>", "NA "])
 def test_a_label_that_is_missing_is_no_class(label, folder) -> None:
-    """What numpy and pandas write for a missing label is refused with its place; a folder may have that name."""
+    """What numpy, pandas and R write for a missing label is refused with its place; a folder may have that name."""
     (folder / "a.csv").write_text(f"file,label\na.png,cat\nb.png,{label}\n")
     (folder / "b.csv").write_text(f"label,x,y\n{label},1,2\n")
     np.savez(folder / "c.npz", x=np.zeros((2, *IMAGE), np.float32), labels=np.array(["cat", label]))
     for name, shape, place in (("a.csv", IMAGE, "line 3"), ("b.csv", SENSOR, "line 2"), ("c.npz", IMAGE, "sample 1")):
         with pytest.raises(InputError, match=f"{place}.* gives the label .*as programs write one that is missing"):
             read_labelled(folder / name, shape=shape)
-    (folder / "classes" / "nan").mkdir(parents=True)
-    (folder / "a.png").rename(folder / "classes" / "nan" / "a.png")
-    assert read_labelled(folder / "classes", shape=IMAGE).labels == ("nan",)
+    (folder / "classes" / label).mkdir(parents=True)
+    (folder / "a.png").rename(folder / "classes" / label / "a.png")
+    assert read_labelled(folder / "classes", shape=IMAGE).labels == (label.strip(),)
+
+
+@pytest.mark.parametrize("label", ["Nan", "NAN", "Na", "na", "<na>", "nana"])
+def test_names_that_resemble_a_missing_label(label, folder) -> None:
+    """A grandmother, bread and sodium are classes."""
+    (folder / "a.csv").write_text(f"file,label\na.png,{label}\nb.png,cat\n")
+    assert read_labelled(folder / "a.csv", shape=IMAGE).labels == (label, "cat")
 
 
 @pytest.mark.parametrize(
