@@ -110,6 +110,26 @@ def test_quotes_and_marks_of_other_programs(content, tmp_path) -> None:
     assert found.x[0, :, 0].tolist() == [[1, 3, 5], [2, 4, 6]]
 
 
+@pytest.mark.parametrize("first", [0, 1, -1.5])
+@pytest.mark.parametrize("names", ["adc", "x,y", "x,y,z"])
+def test_a_commented_header_before_any_number(first, names, tmp_path) -> None:
+    """``numpy.savetxt`` is read whatever number comes first, also where the first row counts the columns from 0."""
+    channels = names.count(",") + 1
+    values = np.arange(4 * channels).reshape(4, channels) + first
+    np.savetxt(tmp_path / "a.csv", values, fmt="%g", delimiter=",", header=names)
+    assert np.array_equal(read_stream(tmp_path / "a.csv", shape=(channels, 1, 4)).x[0, :, 0].T, values)
+
+
+@pytest.mark.parametrize("header", ["sensor", "my sensor", '"sensor"', "sensor (m s-2)"])
+def test_spaces_that_separate_nothing(header, tmp_path) -> None:
+    """A single column may have spaces in its name and around its numbers, and a list of images in the names of files."""
+    (tmp_path / "a.csv").write_text(f"{header}\n 1.5\n2.5 \n")
+    assert read_stream(tmp_path / "a.csv", shape=(1, 1, 2)).x.ravel().tolist() == [1.5, 2.5]
+    Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "a b.png")
+    (tmp_path / "b.csv").write_text("file\na b.png\n")
+    assert len(read_stream(tmp_path / "b.csv", shape=(1, 4, 4)).x) == 1
+
+
 @pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + ".csv", "loop", "loop.npz", "\0.csv", "\0"])
 def test_paths_that_no_file_can_have(name, tmp_path) -> None:
     """A path that is too long, goes round in circles or holds a byte of zero is refused in one line by every reader."""
