@@ -116,7 +116,9 @@ def _write(path: Path, data: bytes) -> None:
     files.write_bytes(path, data, mode=0o600)
     for old in sorted(folder.glob("plan-*"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
-    for left in filter(files.is_left_over, folder.glob(".plan-*")):  # of any plan, as ours was written under its own name
+    for left in filter(
+        files.is_left_over, folder.glob(".plan-*")
+    ):  # of any plan, as ours was written under its own name
         with contextlib.suppress(OSError):
             if left.stat().st_mtime < time.time() - LEFT_OVER_S:
                 left.unlink()

@@ -135,7 +135,9 @@ def _from_libsvm(words: list[bytes]) -> list[float]:
         place = PLACES.get(index, 0)
         if place <= last or not value or b":" in value:
             shown = word[:40].decode("ascii", "backslashreplace")
-            raise ValueError(f"{shown!r} was found, but index:value was expected, indices from 1 to {VALUES} and rising")
+            raise ValueError(
+                f"{shown!r} was found, but index:value was expected, indices from 1 to {VALUES} and rising"
+            )
         row[place], last = float(value), place
     return row
 
