@@ -22,6 +22,7 @@ import math
 import operator
 import os
 import platform
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,6 +43,8 @@ __all__ = ["cache_directory", "cached_plan"]
 log = logging.getLogger("isoform.runtime")
 MAGIC = b"ISOPLAN3"
 SIZE_LIMIT = 1 << 30
+LEFT_OVER_S = 3600.0
+"""Age from which a temporary file is taken for one of a writer that was killed."""
 KEPT = 32
 """How many plans stay in the directory: those used last."""
 
@@ -105,7 +108,7 @@ def _read(path: Path, key: str, spec: NetworkSpec, tensors: Mapping[str, Array])
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Store a plan, from its first byte for this user alone, and remove the plans that were not used for longest."""
+    """Store a plan, from its first byte for this user alone; remove the plans unused for longest, and what killed writers left."""
     folder = path.parent
     for missing in reversed([step for step in (folder, *folder.parents) if not step.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
@@ -113,6 +116,12 @@ def _write(path: Path, data: bytes) -> None:
     files.write_bytes(path, data, mode=0o600)
     for old in sorted(folder.glob("plan-*"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
+    for left in filter(
+        files.is_left_over, folder.glob(".plan-*")
+    ):  # of any plan, as ours was written under its own name
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime < time.time() - LEFT_OVER_S:
+                left.unlink()
 
 
 def _key(portable: bytes) -> str:

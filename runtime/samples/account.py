@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 __all__ = ["Account", "plural"]
@@ -44,6 +45,10 @@ class Account:
         """Ending of images that cannot be read here → what makes them readable."""
         self._endings: dict[str, set[str]] = collections.defaultdict(set)
         self._notes: collections.Counter[str] = collections.Counter()
+        self._hidden: set[Path] = set()
+        self._linked: set[Path] = set()
+        self._known: collections.Counter[Path] = collections.Counter()
+        """Place → how many of the files below it, in hidden places, are read or counted."""
 
     def take(self, what: str, count: int = 1, *, files: int = 0) -> None:
         """Count samples, and the files that they came from."""
@@ -55,13 +60,30 @@ class Account:
 
         Args:
             what: The thing in the singular, with the reason: ``hidden file``, ``file that is no image``.
-            count: How many.
+            count: How many; below zero for what was left out, and is read after all.
             ending: The file's ending, to be listed; empty for a file without one.
         """
-        if count:
-            self.left[what] += count
+        self.left += collections.Counter({what: count})  # which drops what comes to zero
         if ending is not None:
             self._endings[what].add(ending or "no ending")
+
+    def leave_hidden(self, place: Path, count: int) -> None:
+        """Count the files of a hidden place, a real path, less those that are read through links, each file once."""
+        if self._hidden.isdisjoint(place.parents):
+            new = count - self._known[place]
+            self.leave("hidden file", new)
+            self._known.update(dict.fromkeys((place, *place.parents), new))
+        self._hidden.add(place)
+
+    def take_hidden(self, file: Path) -> None:
+        """Count a file, a real path, that is read through a link though it lies in a hidden place, as none that is left out."""
+        if file in self._linked:
+            return
+        self._linked.add(file)
+        if self._hidden.isdisjoint(places := (file, *file.parents)):
+            self._known.update(places)
+        else:
+            self.leave("hidden file", -1)
 
     def note(self, what: str) -> None:
         """Remember a remark; equal ones are counted."""

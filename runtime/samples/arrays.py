@@ -26,7 +26,10 @@ __all__ = ["read_arrays"]
 
 HEADER_LIMIT = 10_000
 """Longest description of an array's type and shape that is read, in bytes; those of plain arrays have 118."""
-END, END_MARK, ZIP64_MARK = struct.Struct("<4sHHHHIIH"), b"PK\5\6", b"PK\6\7"
+END, END_MARK = struct.Struct("<4sHHHHIIH"), b"PK\5\6"
+LOCATOR, LOCATOR_MARK = struct.Struct("<4sIQI"), b"PK\6\7"
+"""What archives above 2 GiB have before their end: where the zip64 record is, which tells the list's size instead."""
+RECORD, RECORD_MARK = struct.Struct("<4sQHHIIQQQQ"), b"PK\6\6"
 COMMENT_LIMIT = (1 << 16) - 1
 DIRECTORY_LIMIT = 1 << 20
 """Longest list of an archive's files, in bytes: more than 10,000 files, of which zipfile makes about 10 MB."""
@@ -67,7 +70,7 @@ def read_arrays(path: Path, account: Account) -> dict[str, Array]:
 def _check_directory(file: BinaryIO, path: Path) -> None:
     """``InputError`` if the archive lists so many files that the list alone, which zipfile reads at once, would take much memory.
 
-    The list's size stands in the record at the archive's end, found as zipfile finds it; a zip64 one is for more than 65,535 files.
+    The list's size stands in the record at the archive's end, found as zipfile finds it, and for large archives in the zip64 record.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - COMMENT_LIMIT - END.size))
@@ -76,12 +79,29 @@ def _check_directory(file: BinaryIO, path: Path) -> None:
     at = len(tail) - END.size if whole.startswith(END_MARK) and whole.endswith(b"\0\0") else tail.rfind(END_MARK)
     if at < 0 or len(tail) - at < END.size:
         return  # no archive: zipfile says so
-    listed, large = END.unpack_from(tail, at)[5], tail[max(0, at - 20) : at].startswith(ZIP64_MARK)
-    if listed > DIRECTORY_LIMIT or large:
-        also = ", or more in the form for large archives" if large else ""
+    listed = _listed(file, size - len(tail) + at, END.unpack_from(tail, at)[5])
+    if listed > DIRECTORY_LIMIT:
         raise InputError(
-            f"{path} lists its files in {listed:,} bytes{also}, but at most {DIRECTORY_LIMIT:,} are read; write it with numpy.savez(path, x=..., labels=...)"
+            f"{path} lists its files in {listed:,} bytes, but at most {DIRECTORY_LIMIT:,} are read; write it with numpy.savez(path, x=..., labels=...)"
         )
+
+
+def _listed(file: BinaryIO, end: int, said: int) -> int:
+    """Bytes of an archive's list of files, which ``said`` gives in the end record at ``end`` and a zip64 record otherwise.
+
+    Some versions of zipfile take the zip64 record just before its locator, others the one that the locator points to: the larger counts.
+    """
+    near = end - LOCATOR.size - RECORD.size
+    if near < 0:
+        return said
+    file.seek(near)
+    before = file.read(RECORD.size + LOCATOR.size)
+    mark, _, place, _ = LOCATOR.unpack_from(before, RECORD.size)
+    if mark != LOCATOR_MARK:
+        return said
+    file.seek(min(place, near))
+    records = (before[: RECORD.size], file.read(RECORD.size))
+    return max(size if mark == RECORD_MARK else said for mark, *_, size, _ in map(RECORD.unpack, records))
 
 
 def _entries(archive: zipfile.ZipFile, path: Path, account: Account) -> dict[str, zipfile.ZipInfo]:

@@ -75,6 +75,8 @@ class Listing:
             else:
                 self._read.add(target)
                 kept.append(path)
+                if any(map(is_hidden, target.parts)):
+                    self._account.take_hidden(target)
         inside = {part for path in kept for part in path.relative_to(folder).parts[:-1]}
         for name in sorted(inside):
             if self._classes.get(normal(name), folder) != folder:
@@ -102,7 +104,7 @@ class Listing:
         if folders and all(path.name.casefold() in SPLITS for path in folders):
             halves = " and ".join(path.name for path in folders)
             raise InputError(
-                f"{folder} holds {halves}, the halves of a data set, but a folder per label was expected; point at one"
+                f"{folder} holds {halves}, the halves of a data set, but a folder per label was expected; give one of them"
             )
         names = Names()
         self._classes = {names.add(path.name, f"folder {path}"): path for path in folders}
@@ -111,11 +113,12 @@ class Listing:
     def _level(self, folder: Path) -> tuple[list[Path], list[Path], list[tuple[Path, Path]]]:
         """As ``level``, and the links that are left out, with what they lead to."""
         folders, files, lost = list[Path](), list[Path](), list[tuple[Path, Path]]()
+        real = Path(os.path.realpath(folder))
         for entry in _entries(folder):
             path = folder / entry.name
             directory = entry.is_dir(follow_symlinks=False)
             if is_hidden(entry.name):
-                self._account.leave("hidden file", _count(path) if directory else 1)
+                self._account.leave_hidden(real / entry.name, _count(path) if directory else 1)
             elif entry.is_symlink():
                 target = Path(os.path.realpath(path))
                 if (why := self._follow(path, target, folders, files)) is not None:

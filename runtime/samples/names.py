@@ -21,8 +21,8 @@ LONGEST = 256
 INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
 """Marks without a width that are left when texts are copied: of byte order, of word ends, of directions."""
 EDGES = re.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
-MISSING = {"nan", "<na>"}
-"""How numpy and pandas write a label that is missing, in lower case."""
+MISSING = {"nan", "NaN", "<NA>", "NA"}
+"""How numpy, pandas and R write a label that is missing."""
 
 
 def normal(name: str) -> str:
@@ -60,7 +60,7 @@ class Names:
         if name in self._normal:
             return self._normal[name]
         found = normal(name)
-        if found.casefold() in self._missing:
+        if found in self._missing:
             raise InputError(
                 f"{where} gives the label {name[:40]!r}, as programs write one that is missing; fill it, or rename the class"
             )

@@ -86,9 +86,12 @@ class Table:
             next(records)
         for line, row in records:
             if len(row) != len(self.header):
-                decimal = "; for decimal commas, put a line sep=; before the header" if len(self.header) == 1 else ""
+                decimal = (
+                    "for decimal commas, put a line sep=; before the header, else " if len(self.header) == 1 else ""
+                )
                 raise InputError(
-                    f"{self.path}, line {line}, has {plural(len(row), 'field')}, but the header has {len(self.header)}{decimal}"
+                    f"{self.path}, line {line}, has {plural(len(row), 'field')}, but the header has {len(self.header)}; "
+                    f"{decimal}give header and rows as many columns; in R use write.csv"
                 )
             if not any(map(str.strip, row)):
                 empty = empty or line
@@ -148,6 +151,10 @@ class Table:
             except csv.Error:
                 continue
             widths[separator] = [len(row) for row in rows]
+        if all(found[:1] == [1] for found in widths.values()) and _is_spaced(lines[:PROBED]):
+            raise InputError(
+                f"{self.path} has columns separated by spaces; separate them by commas or tabs, as {SAVETXT} does, and in R write.csv(x, path)"
+            )
         fitting = [separator for separator, found in widths.items() if found and found[0] > 1 and len(set(found)) == 1]
         if self.path.suffix.lower() == TAB_ENDING and ("\t" in fitting or not fitting):
             return "\t"
@@ -163,17 +170,12 @@ class Table:
             name.strip()
             for name in next(csv.reader([self._comment], delimiter=self.separator, skipinitialspace=True), [])
         ]
-        numbers = all(map(_is_number, self.header)) and self.header != [str(i) for i in range(len(self.header))]
+        numbers = all(map(_is_number, self.header))
         named = len(names) == len(self.header) and all(names) and not any(map(_is_number, names))
         return names if numbers and named else None
 
     def _check_header(self) -> None:
         """A first line of numbers is a row, not the names of columns; a name stands for one column."""
-        words = self.header[0].split()
-        if len(self.header) == 1 and len(words) > 1 and all(map(_is_number, words)):
-            raise InputError(
-                f"{self.path} has no header, and columns separated by spaces; separate them by commas or tabs, as {SAVETXT} does"
-            )
         numbers = [name for name in self.header if _is_number(name)]
         names = [name for name in self.header if name]
         # pandas writes whole numbers for columns without names, after an empty field for the row's number or beside others
@@ -251,6 +253,18 @@ def _separator_line(line: str) -> str | None:
     """The character that a spreadsheet's first line ``sep=;`` names."""
     found = re.fullmatch(r'"?sep=(.)"?', line.strip("\r\n").removeprefix("\ufeff"))
     return found[1] if found else None
+
+
+def _is_spaced(lines: Sequence[str]) -> bool:
+    """Whether spaces separate columns, as in ``numpy.savetxt`` and R's ``write.table``, whose header has no name for the row numbers."""
+    try:
+        first, *others = csv.reader((" ".join(line.split()) for line in lines), delimiter=" ")
+    except (csv.Error, ValueError):
+        return False
+    fitting = all(len(row) - len(first) in (0, 1) for row in others) and max(map(len, (first, *others))) > 1
+    return fitting and (
+        (len(first) > 1 and len(others) > 0) or all(map(_is_number, itertools.chain(*others or [first])))
+    )
 
 
 def _is_number(name: str) -> bool:

@@ -235,3 +235,19 @@ def test_the_longest_unused_plan_is_removed(tmp_path, monkeypatch) -> None:
     plan_cache.cached_plan(graphs[0], BUNDLE.spec, BUNDLE.tensors)
     plan_cache.cached_plan(graphs[2], BUNDLE.spec, BUNDLE.tensors)
     assert [path.exists() for path in paths] == [True, False, True]
+
+
+def test_what_a_killed_writer_left_is_removed(cache) -> None:
+    """The next plan that is stored takes with it the temporary files of other plans, but none that may still be written to."""
+    folder, _ = cache
+    names = [f".plan-{number}.bin.tmp-{number:016x}" for number in range(4)] + [".plan-notes", ".other.tmp-" + "0" * 16]
+    for name in names:
+        (folder / name).write_bytes(b"half a plan")
+    (folder / names[3]).unlink()
+    (folder / names[3]).mkdir()
+    for name in (*names[:2], *names[3:]):
+        os.utime(folder / name, (1000, 1000))
+    next(folder.glob("plan-*")).unlink()
+    open_plan()
+    assert sorted(path.name for path in folder.glob(".*")) == sorted(names[2:])
+    assert len(list(folder.glob("plan-*"))) == 1

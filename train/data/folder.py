@@ -33,7 +33,7 @@ def read_image_folder(folder: Path, *, shape: tuple[int, int, int], account: Acc
     try:
         return _read(folder, shape, account)
     except InputError as problem:
-        raise DataError(f"{problem}; mend it, or remove it from {folder}") from None
+        raise DataError(str(problem)) from None
 
 
 def _read(folder: Path, shape: tuple[int, int, int], account: Account) -> Dataset:

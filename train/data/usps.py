@@ -2,7 +2,7 @@
 
 usps.h5                    groups train and test, each data (n, 256) in [0, 1] and target (n,)
 zip.train.gz, zip.test.gz  text: a label and 256 values in [-1, 1] per line
-usps.bz2, usps.t.bz2       LIBSVM text: label 1 to 10 and index:value pairs, values in [-1, 1]
+usps.bz2, usps.t.bz2       LIBSVM text: label 1 to 10 and index:value pairs, values in [-1, 1]; those that are missing are 0
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ LINE_LIMIT = 1 << 14
 ROW_LIMIT = 1 << 16
 """Most rows of half of USPS; the published ones have 7,291."""
 VALUES = 256
+PLACES = {b"%d" % place: place for place in range(1, VALUES + 1)}
+"""Index in LIBSVM text → place in a row, after the label."""
 
 
 def read_usps_folder(folder: Path, *, account: Account | None = None) -> Dataset:
@@ -109,7 +111,10 @@ def _rows(text: bytes, read: Callable[[list[bytes]], list[float]]) -> tuple[Arra
         words = line.split()
         if not words:
             continue
-        row, lines = read(words), lines + 1
+        try:
+            row, lines = read(words), lines + 1
+        except ValueError as problem:
+            raise ValueError(f"line {number}: {problem}") from None
         if len(row) != VALUES + 1 or lines > ROW_LIMIT:
             raise ValueError(
                 f"line {number} has {plural(len(row) - 1, 'value')}, but {VALUES} in {ROW_LIMIT:,} lines at most were expected"
@@ -124,12 +129,17 @@ def _from_text(words: list[bytes]) -> list[float]:
 
 
 def _from_libsvm(words: list[bytes]) -> list[float]:
-    pairs = [word.split(b":") for word in words[1:]]
-    if [index for index, _ in pairs] != [b"%d" % place for place in range(1, len(pairs) + 1)]:
-        raise ValueError(
-            f"the values of a line are numbered {pairs[0][0].decode('ascii', 'replace')} and so on, but 1 to {VALUES} were expected"
-        )
-    return [float(words[0]) - 1, *(float(value) for _, value in pairs)]
+    row, last = [float(words[0]) - 1] + [0.0] * VALUES, 0
+    for word in words[1:]:
+        index, _, value = word.partition(b":")
+        place = PLACES.get(index, 0)
+        if place <= last or not value or b":" in value:
+            shown = word[:40].decode("ascii", "backslashreplace")
+            raise ValueError(
+                f"{shown!r} was found, but index:value was expected, indices from 1 to {VALUES} and rising"
+            )
+        row[place], last = float(value), place
+    return row
 
 
 def _half(data: Array, target: Array, path: Path) -> Split:

@@ -78,7 +78,7 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
             raise InputError(f"image {path} needs more memory than there is; make it smaller") from None
         except UnidentifiedImageError:
             other = remedy_of_content(head)
-            also = f" (it is {other[0]}: {other[1]})" if other else ""
+            also = f" (it is {other[0]}: {other[1]})" if other else "; replace or remove it"
             if head.startswith(TIFF):
                 also = " (it is TIFF of a kind that is not read: save it with 8 bits per channel, or grey with 16)"
             raise InputError(
@@ -86,7 +86,7 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
             ) from None
         except DAMAGED as problem:
             raise InputError(
-                f"image {path} cannot be read: {str(problem) or type(problem).__name__}; it is damaged or cut short"
+                f"image {path} cannot be read: {str(problem) or type(problem).__name__}; it is damaged or cut short, replace or remove it"
             ) from None
     if account is not None:
         account.take("image")

@@ -101,10 +101,36 @@ def test_a_long_list_of_files_is_not_read(comment, tmp_path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
-    small = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0, 0, 0, 0, len(comment)) + comment
-    (tmp_path / "a.npz").write_bytes(listed + b"PK\6\7" + bytes(16) + small)
-    with pytest.raises(InputError, match="lists its files in 0 bytes, or more in the form for large archives"):
-        read_labelled(tmp_path / "a.npz", shape=SHAPE)
+
+
+def zip64(place, size, said=0, comment=b"") -> bytes:
+    """The end of a large archive: a record that gives its list's size, the locator that points to a record, and the end record."""
+    record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 0, 0, size, 0)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, place, 1)
+    return record + locator + struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0, 0, said, 0, len(comment)) + comment
+
+
+@pytest.mark.parametrize("comment", [b"", b"made by hand"])
+def test_large_archives_are_read(comment, tmp_path, monkeypatch) -> None:
+    """An archive that ends as numpy writes one above 2 GiB is read; one whose zip64 records give a long list is refused."""
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile, "ZIP64_LIMIT", 100)
+        archive(tmp_path / "a.npz", [("x.npy", npy(X)), ("labels.npy", npy(LABELS))])
+        with zipfile.ZipFile(tmp_path / "a.npz", "a") as file:
+            file.comment = comment
+    assert b"PK\6\6" in (tmp_path / "a.npz").read_bytes()
+    assert np.array_equal(read_labelled(tmp_path / "a.npz", shape=SHAPE).x, X)
+    listed, long = bytes(2 << 20), (1 << 20) + 1
+    pointed = zip64(0, long)[:56] + listed + zip64(0, 5, comment=comment)
+    ends = [zip64(len(listed), long, comment=comment), zip64(1 << 63, long, comment=comment), zip64(0, 5, long)]
+    for content in (pointed, *(listed + end for end in ends)):
+        (tmp_path / "a.npz").write_bytes(content)
+        with pytest.raises(InputError, match="lists its files in 1,048,577 bytes, but at most 1,048,576 are read"):
+            read_labelled(tmp_path / "a.npz", shape=SHAPE)
+    for cut in range(len(ends[0])):
+        (tmp_path / "a.npz").write_bytes(ends[0][cut:])
+        with pytest.raises(InputError, match=r"lists its files|cannot be read as|has no arrays"):
+            read_labelled(tmp_path / "a.npz", shape=SHAPE)
 
 
 def test_encrypted_and_unknown_compression(tmp_path) -> None:

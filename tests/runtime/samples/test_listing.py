@@ -148,6 +148,42 @@ def test_a_class_that_is_a_link_never_vanishes(links, other, tmp_path, tmp_path_
     assert last in read_labelled(tmp_path, shape=SHAPE).labels
 
 
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("store", [".git/annex/objects", "{half}cat/.objects", "{half}dog/.objects"])
+def test_files_read_from_a_hidden_store_are_not_left_out(store, split, tmp_path) -> None:
+    """What links lead to, as in git-annex, is counted once: as images, wherever the store lies; the rest of it is counted as hidden."""
+    places = [tmp_path / (f"{half}/" if split else "") for half in ("train", "test")[: 1 + split]]
+    for number, (place, label) in enumerate((place, label) for place in places for label in ("cat", "dog")):
+        stored = tmp_path / store.format(half="train/" if split else "") / f"{number}.png"
+        picture(stored, number)
+        picture(place / label / "plain.png")
+        (place / label / "a.png").symlink_to(stored)
+        (place / label / "again.png").symlink_to(stored)
+    (stored.parent / "annex.log").write_bytes(b"x")
+    count = 4 << split
+    account = Account()
+    read_image_folder(tmp_path, shape=SHAPE, account=account)
+    others = [] if split else [read(tmp_path, shape=SHAPE).account for read in (read_labelled, read_stream)]
+    for found in (account, *others):
+        assert found.sentence() in {
+            f"{count} images in 2 classes; left out: 1 hidden file, {count // 2} links to files that are read anyway",
+            f"{count} images in 2 classes; left out: {count // 2} links to files that are read anyway, 1 hidden file",
+        }
+    (stored.parent / "annex.log").unlink()
+    account = Account()
+    read_image_folder(tmp_path, shape=SHAPE, account=account)
+    assert "hidden file" not in account.left
+
+
+def test_a_linked_folder_of_a_hidden_store_is_not_left_out(tmp_path) -> None:
+    """A class that is a link into a hidden place is read, and its files are not counted as hidden ones, either."""
+    for label in ("cat", "dog"):
+        picture(tmp_path / ".store" / label / "1.png")
+        (tmp_path / label).symlink_to(tmp_path / ".store" / label)
+    (tmp_path / ".store" / "dog" / ".hidden").write_bytes(b"x")
+    assert read_labelled(tmp_path, shape=SHAPE).account.sentence() == "2 images in 2 classes; left out: 1 hidden file"
+
+
 def test_an_image_beside_classes_is_said(folder) -> None:
     """One stray image makes a stream of everything, without labels, and the account names it."""
     picture(folder / "stray.png")
@@ -186,7 +222,7 @@ def test_halves_are_not_classes(tmp_path) -> None:
             picture(tmp_path / half / label / "1.png")
     with pytest.raises(InputError, match="train and val, the halves of a data set"):
         read_labelled(tmp_path, shape=SHAPE)
-    with pytest.raises(DataError, match="train and val, the halves of a data set"):
+    with pytest.raises(DataError, match="train and val, the halves of a data set, .* was expected; give one of them$"):
         load_task(TaskRecipe(data="folder"), DataRecipe(input_shape=SHAPE), root=tmp_path)
     (tmp_path / "val").rename(tmp_path / "test")
     picture(tmp_path / "test" / "bird" / "1.png")

@@ -40,18 +40,25 @@ def test_marks_that_nobody_sees(label, folder) -> None:
             read_labelled(folder / "a.csv", shape=IMAGE)
 
 
-@pytest.mark.parametrize("label", ["nan", " NaN", "<NA>"])
+@pytest.mark.parametrize("label", ["nan", " NaN", "<NA>", "NA "])
 def test_a_label_that_is_missing_is_no_class(label, folder) -> None:
-    """What numpy and pandas write for a missing label is refused with its place; a folder may have that name."""
+    """What numpy, pandas and R write for a missing label is refused with its place; a folder may have that name."""
     (folder / "a.csv").write_text(f"file,label\na.png,cat\nb.png,{label}\n")
     (folder / "b.csv").write_text(f"label,x,y\n{label},1,2\n")
     np.savez(folder / "c.npz", x=np.zeros((2, *IMAGE), np.float32), labels=np.array(["cat", label]))
     for name, shape, place in (("a.csv", IMAGE, "line 3"), ("b.csv", SENSOR, "line 2"), ("c.npz", IMAGE, "sample 1")):
         with pytest.raises(InputError, match=f"{place}.* gives the label .*as programs write one that is missing"):
             read_labelled(folder / name, shape=shape)
-    (folder / "classes" / "nan").mkdir(parents=True)
-    (folder / "a.png").rename(folder / "classes" / "nan" / "a.png")
-    assert read_labelled(folder / "classes", shape=IMAGE).labels == ("nan",)
+    (folder / "classes" / label).mkdir(parents=True)
+    (folder / "a.png").rename(folder / "classes" / label / "a.png")
+    assert read_labelled(folder / "classes", shape=IMAGE).labels == (label.strip(),)
+
+
+@pytest.mark.parametrize("label", ["Nan", "NAN", "Na", "na", "<na>", "nana"])
+def test_names_that_resemble_a_missing_label(label, folder) -> None:
+    """A grandmother, bread and sodium are classes."""
+    (folder / "a.csv").write_text(f"file,label\na.png,{label}\nb.png,cat\n")
+    assert read_labelled(folder / "a.csv", shape=IMAGE).labels == (label, "cat")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +108,26 @@ def test_quotes_and_marks_of_other_programs(content, tmp_path) -> None:
     found = read_labelled(tmp_path / "a.csv", shape=SENSOR)
     assert found.labels == ("a, b",)
     assert found.x[0, :, 0].tolist() == [[1, 3, 5], [2, 4, 6]]
+
+
+@pytest.mark.parametrize("first", [0, 1, -1.5])
+@pytest.mark.parametrize("names", ["adc", "x,y", "x,y,z"])
+def test_a_commented_header_before_any_number(first, names, tmp_path) -> None:
+    """``numpy.savetxt`` is read whatever number comes first, also where the first row counts the columns from 0."""
+    channels = names.count(",") + 1
+    values = np.arange(4 * channels).reshape(4, channels) + first
+    np.savetxt(tmp_path / "a.csv", values, fmt="%g", delimiter=",", header=names)
+    assert np.array_equal(read_stream(tmp_path / "a.csv", shape=(channels, 1, 4)).x[0, :, 0].T, values)
+
+
+@pytest.mark.parametrize("header", ["sensor", "my sensor", '"sensor"', "sensor (m s-2)"])
+def test_spaces_that_separate_nothing(header, tmp_path) -> None:
+    """A single column may have spaces in its name and around its numbers, and a list of images in the names of files."""
+    (tmp_path / "a.csv").write_text(f"{header}\n 1.5\n2.5 \n")
+    assert read_stream(tmp_path / "a.csv", shape=(1, 1, 2)).x.ravel().tolist() == [1.5, 2.5]
+    Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "a b.png")
+    (tmp_path / "b.csv").write_text("file\na b.png\n")
+    assert len(read_stream(tmp_path / "b.csv", shape=(1, 4, 4)).x) == 1
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + ".csv", "loop", "loop.npz", "\0.csv", "\0"])

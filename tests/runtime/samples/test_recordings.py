@@ -89,12 +89,21 @@ def test_one_table_in_many_forms(content, tmp_path) -> None:
         ("a;b,c\n1;2,3\n", "could be separated by ',' or ';'"),
         ("1.5,10\n2.5,20\n3.5,30\n", "has no header: its first line holds '1.5, 10'"),
         ("0,1\n2,3\n4,5\n", "has no header"),
-        ("# a, b\n0,1\n2,3\n4,5\n", "has no header"),
         ("# 1,2\n2,3\n4,5\n", "has no header"),
         ("# x,\n2,3\n4,5\n", "has no header"),
         ("# x,x\n2,3\n4,5\n", "two columns named 'x'"),
         ("# x,y,z\n2,3\n4,5\n", r"has no header: its first line holds '2, 3'; .*numpy.savetxt\(path, x, delimiter"),
-        (saved(header="x y"), "has no header, and columns separated by spaces; separate them by commas"),
+        (saved(header="x y"), r"has columns separated by spaces; separate them by commas .*in R write.csv\(x, path\)"),
+        ("1 2\n", "has columns separated by spaces"),
+        ('"x" "y"\n"1" 1.5 10\n"2" 2.5 20\n', "has columns separated by spaces; .*in R write.csv"),
+        ("x y\n1,5 10\n2,5 20\n", "has columns separated by spaces"),
+        ("label x y\nwalk   1  2\n", "has columns separated by spaces"),
+        ('"x"\n"1" 1.5\n"2" 2.5\n', "has columns separated by spaces"),
+        (
+            '"x","y"\n"1",1.5,10\n',
+            "line 2, has 3 fields, but .* has 2; give header and rows as many columns; in R use write.csv",
+        ),
+        ('"x"\t"y"\n"1"\t1.5\t10\n', "line 2, has 3 fields, .* in R use write.csv"),
         ("x,y\n", "a.csv has a header, but no rows"),
         ("# x,y\n", "has neither a header nor rows"),
         ("x,y\n1\n", "line 2, has 1 field, but the header has 2"),
@@ -223,7 +232,10 @@ def test_one_column_with_decimal_commas(tmp_path) -> None:
         ('"0,5"', "holds"),
     ):
         write(tmp_path / "a.csv", f"x\n{cell}\n")
-        with pytest.raises(InputError, match=rf"{message}.*put a line sep=; before the header"):
+        with pytest.raises(
+            InputError,
+            match=rf"{message}.*put a line sep=; before the header($|, else give header and rows as many columns; in R)",
+        ):
             read_stream(tmp_path / "a.csv", shape=(1, 1, 2))
     write(tmp_path / "a.csv", "sep=;\nx\n0,5\n-1,25\n")
     assert read_stream(tmp_path / "a.csv", shape=(1, 1, 2)).x.ravel().tolist() == [0.5, -1.25]
