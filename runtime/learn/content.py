@@ -57,8 +57,8 @@ COARSE = 2.0
 HUGE = 1e15
 """Samples with numbers beyond this, or all below its inverse, are scaled first: their products would leave float32."""
 RARE = 0.05
-CHUNK = 256
-"""Samples that are looked at together, which bounds memory."""
+CHUNK = 1 << 18
+"""Numbers of samples that are looked at together, which bounds memory."""
 FLAT = 1e-5
 """A channel that varies by less than this share of its largest value is constant: float32 arithmetic leaves such remainders."""
 LEAST_PIXELS = 256
@@ -82,11 +82,17 @@ def structure(x: Array) -> Array:
     Returns:
         Shape (n,), float32, in standard deviations; -∞ for constant samples.
     """
+    step = max(1, CHUNK // max(1, math.prod(x.shape[1:])))
+    found = [_structure(x[first : first + step]) for first in range(0, len(x), step)]
+    return np.concatenate([np.empty(0, dtype=np.float32), *found])
+
+
+def _structure(x: Array) -> Array:
     height, width = x.shape[2:]
     largest, smallest = x.max(axis=(2, 3)), x.min(axis=(2, 3))
     size = np.maximum(largest, -smallest)
     varies = largest / 2 - smallest / 2 > FLAT * size  # halves: 3e38 less -3e38 would overflow
-    if size.max(initial=0) > HUGE or size.min(initial=HUGE) < 1 / HUGE:
+    if size.max() > HUGE or size.min() < 1 / HUGE:
         x = x / np.maximum(size, np.float32(1e-37))[:, :, None, None]
     rows, columns, square = _alike(x)
     fine = _z(rows, columns, square, height, width) - _resized(x)
@@ -233,8 +239,7 @@ class Content:
 
     def structured(self, x: Array) -> Array:
         """Whether each sample by itself has the structure of content: shape (n,), bool."""
-        found = [structure(x[first : first + CHUNK]) for first in range(0, len(x), CHUNK)]
-        result: Array = np.concatenate([np.empty(0), *found]) >= self._least
+        result: Array = structure(x) >= self._least
         return result
 
     def __call__(self, x: Array) -> Array:
