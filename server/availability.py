@@ -54,9 +54,8 @@ class Availability:
             else:
                 with self._lock:
                     if changes == self._changes:  # else something was changed here meanwhile, and is known better
-                        for task in (
-                            found ^ self._unloaded
-                        ):  # other processes may know better of those that did not change
+                        # Of those that did not change here, other processes may know better.
+                        for task in found ^ self._unloaded:
                             self._shared.set(task, unloaded=task in found)
                         self._unloaded = found
             self._read = time.monotonic()

@@ -183,9 +183,10 @@ class Adapter:
         """
         x = self._checked(x)
         content = self._content.structured(x)
-        if 2 * content.sum() < len(x):
-            few = f"only {content.sum()}" if content.any() else "none"
-            return f"{few} of the {len(x)} samples {'carry' if content.sum() > 1 else 'carries'} content, which constant, smooth and purely noisy ones do not"
+        good = int(content.sum())
+        if 2 * good < len(x):
+            few, verb = f"only {good}" if good else "none", "carry" if good > 1 else "carries"
+            return f"{few} of the {len(x)} samples {verb} content, which constant, smooth and purely noisy ones do not"
         if len(x) == 0 or self._signature is self._chain.start:
             return None
         x = x[spaced(np.flatnonzero(content), COMPARED_ROWS)]
