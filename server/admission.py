@@ -1,77 +1,56 @@
-"""How many requests may wait in a process, how long the one at hand has waited, and how fast one caller or address may ask.
+"""How many requests may wait in a process, and how fast one caller or address may ask.
 
-Whoever accepts connections (``http/gthread.py``) says when a request has arrived, before a thread is free for it; with other servers a request
-arrives when its thread takes it. A caller's allowance is a token bucket: ``per_second`` requests on average, a second's worth at once.
+Requests wait for a thread, or for their turn in the loop (``dispatch.py``); with other servers nobody knows how many wait. A caller's
+allowance is a token bucket: ``per_second`` requests on average, a second's worth at once.
 """
 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import threading
 import time
 
 from isoform.server.problems import BusyError, TooManyError
 
-__all__ = ["Admission", "Rates", "Ticket"]
+__all__ = ["Admission", "Rates"]
 
 CALLERS = 100_000
 """Callers whose allowance is remembered; of more, those who asked longest ago begin with a full one."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ticket:
-    """One request's."""
-
-    arrived: float
-    """``time.perf_counter()`` then."""
-    waits: bool = False
-    """Whether it waits for a thread."""
-    refused: bool = False
-    """Whether there were too many before it."""
 
 
 class Admission:
     """The queue of one process. Safe to use from several threads.
 
     Args:
-        limit: Requests that may wait for a thread.
+        limit: Requests that may wait.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._waiting = 0
         self._lock = threading.Lock()
-        self._here = threading.local()
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a thread now."""
+        """Requests that wait now."""
         return self._waiting
 
-    def arrive(self) -> Ticket:
-        """A request is here; it waits unless it is refused."""
-        with self._lock:
-            refused = self._waiting >= self.limit
-            self._waiting += not refused
-        return Ticket(time.perf_counter(), waits=not refused, refused=refused)
-
-    def begin(self, ticket: Ticket) -> None:
-        """This thread takes it up."""
-        if ticket.waits:
-            with self._lock:
-                self._waiting -= 1
-        self._here.ticket = ticket
-
-    def take(self) -> float:
-        """When the request that this thread handles arrived; now, if nobody said so. Raises ``BusyError`` if it is one too many."""
-        ticket: Ticket | None = getattr(self._here, "ticket", None)
-        self._here.ticket = None
-        if ticket is None:
-            return time.perf_counter()
-        if ticket.refused:
+    def check(self) -> None:
+        """Raise ``BusyError`` if no more may wait."""
+        if self._waiting >= self.limit:
             raise BusyError(f"{self.limit} requests wait in this process; try again later")
-        return ticket.arrived
+
+    def enter(self, *, always: bool = False) -> None:
+        """One more waits. Raises ``BusyError`` if it is one too many, unless it may always wait."""
+        with self._lock:
+            if not always:
+                self.check()
+            self._waiting += 1
+
+    def leave(self) -> None:
+        """One waits no longer."""
+        with self._lock:
+            self._waiting -= 1
 
 
 class Rates:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer"]
 
+WITHOUT_BODY = frozenset({204, 304})
 _PHRASES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
@@ -23,7 +24,7 @@ class Answer:
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
-    """Without ``Content-Length``."""
+    """``Content-Length`` is added where it is not among them."""
     sent: Callable[[], object] | None = None
     """Called when the body is sent, or nobody wants it any longer; None for nothing."""
 
@@ -33,9 +34,16 @@ class Answer:
         body = json.dumps(content, ensure_ascii=False).encode()
         return cls(status, body, (("Content-Type", "application/json"), *headers))
 
+    def fields(self, *more: tuple[str, str]) -> list[tuple[str, str]]:
+        """All headers, with some more."""
+        headers = [*self.headers, *more]
+        if self.status not in WITHOUT_BODY and not any(name.lower() == "content-length" for name, _ in self.headers):
+            headers.append(("Content-Length", str(len(self.body))))
+        return headers
+
     def send(self, start: StartResponse, *more: tuple[str, str]) -> Iterable[bytes]:
         """Answer a WSGI request; returns what its application returns."""
-        start(_PHRASES[self.status], [*self.headers, ("Content-Length", str(len(self.body))), *more])
+        start(_PHRASES[self.status], self.fields(*more))
         return [self.body] if self.sent is None else self._until_sent(self.sent)
 
     def _until_sent(self, sent: Callable[[], object]) -> Iterator[bytes]:

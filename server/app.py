@@ -41,7 +41,7 @@ from isoform.server.state import Service, attach_service
 from isoform.server.store.store import Store
 from isoform.server.unloaded import Unloaded
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "front_of"]
 
 
 def create_app(
@@ -57,7 +57,7 @@ def create_app(
         settings: How it behaves; None for the defaults.
         keys: API keys that are let in.
         tokens: Signed tokens that are let in. Without any of both everybody may do everything: only for loopback.
-        admission: The queue of requests, of whoever accepts connections; None if nobody tells of one.
+        admission: The queue of requests, of whoever hands them over; None if nobody tells of one.
         draining: Whether the server is about to stop; None if nobody tells.
         unloaded: Tasks that do not answer, as far as the server's processes know; None for none.
 
@@ -81,3 +81,10 @@ def create_app(
     answer_with_json(app)
     app.wsgi_app = Front(app.wsgi_app, service, Gate(keys, tokens))  # type: ignore[method-assign,assignment]
     return app
+
+
+def front_of(app: Flask) -> Front:
+    """What the requests of an application pass before its routes."""
+    front = app.wsgi_app
+    assert isinstance(front, Front)
+    return front

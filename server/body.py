@@ -17,7 +17,7 @@ from werkzeug.wsgi import get_input_stream
 from isoform.runtime.errors import InputError, IsoformError
 from isoform.server.memory import Share
 
-__all__ = ["compressed", "read_body"]
+__all__ = ["check_body", "compressed", "read_body"]
 
 WORTH = 4096
 """Shorter answers are sent as they are: compressing them costs more time than it saves."""
@@ -42,9 +42,8 @@ def read_body(environ: dict[str, Any], *, limit: int, share: Share | None = None
         TooLargeError: As ``Share.hold``.
         BusyError: As ``Share.hold``.
     """
-    encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
-    if encoding not in ("", "identity", *_WINDOWS):
-        raise UnsupportedMediaType(f"Content-Encoding is {encoding[:40]!r}, but gzip, deflate or none was expected")
+    check_body(environ, limit=limit)
+    encoding = _encoding(environ)
     try:
         data = _plain(environ, limit, share)
     except RequestEntityTooLarge:
@@ -54,6 +53,31 @@ def read_body(environ: dict[str, Any], *, limit: int, share: Share | None = None
     except Exception:  # a server's own way of saying so: gunicorn's errors are no OSError
         raise InputError("the body cannot be read: its chunks are malformed, or it breaks off") from None
     return _unpacked(data, encoding, limit, share) if encoding in _WINDOWS else data
+
+
+def check_body(environ: dict[str, Any], *, limit: int) -> int:
+    """Check what a request's head says of its body. Returns the length in bytes that it says; 0 if it says none.
+
+    Args:
+        environ: The request, as WSGI has it.
+        limit: Longest body, in bytes.
+
+    Raises:
+        RequestEntityTooLarge: If it is longer.
+        UnsupportedMediaType: If it is encoded in a way that is not known.
+    """
+    encoding, length = _encoding(environ), environ.get("CONTENT_LENGTH", "")
+    if encoding not in ("", "identity", *_WINDOWS):
+        raise UnsupportedMediaType(f"Content-Encoding is {encoding[:40]!r}, but gzip, deflate or none was expected")
+    if not (length.isascii() and length.isdigit()):
+        return 0
+    if len(length) > 12 or int(length) > limit:
+        raise _too_long(limit)
+    return int(length)
+
+
+def _encoding(environ: dict[str, Any]) -> str:
+    return str(environ.get("HTTP_CONTENT_ENCODING", "identity")).strip().lower()
 
 
 def _unpacked(data: bytes | bytearray, encoding: str, limit: int, share: Share | None) -> bytearray:
@@ -98,8 +122,6 @@ def _plain(environ: dict[str, Any], limit: int, share: Share | None) -> bytes | 
     """As it came."""
     length = environ.get("CONTENT_LENGTH", "")
     if length.isascii() and length.isdigit():
-        if len(length) > 12 or int(length) > limit:
-            raise _too_long(limit)
         size = int(length)
         if share is not None:
             share.hold(2 * size)  # once in a server's buffer, once as what is returned

@@ -1,13 +1,13 @@
-"""``isoform serve``: the application behind gunicorn, or waitress where that cannot run; on loopback unless told otherwise."""
+"""``isoform serve``: its arguments, and what they come to; on loopback unless told otherwise."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import logging
 import socket
+import ssl
 import sys
 from pathlib import Path
 
@@ -15,12 +15,25 @@ from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import UsageError
 from isoform.server.access.address import networks
 from isoform.server.access.tokens import LEEWAY_SECONDS
-from isoform.server.opening import Opening, store_url
+from isoform.server.opening import Opening, Tls, store_url
+from isoform.server.process.listening import listening
 from isoform.server.settings import JOBS, Settings
 from isoform.server.store.store import Store
 from isoform.server.unloaded import Unloaded
 
-__all__ = ["add_arguments_serve", "run_serve"]
+__all__ = ["add_arguments_serve", "opened", "run_serve"]
+
+EPILOG = """example:
+  isoform serve bundle/ --open
+  curl localhost:8000/v2/models/plain
+
+behind nginx:
+  isoform serve bundle/ --unix /run/isoform.sock --workers 2
+  and in nginx: proxy_pass http://unix:/run/isoform.sock; docs/examples/nginx.conf balances several servers
+
+under another ASGI server, which then has its own words for address, processes and TLS:
+  ISOFORM_SERVE='bundle/ --open' granian --interface asgi --factory isoform.server.asgi:application
+  ISOFORM_SERVE='bundle/ --open' uvicorn --factory isoform.server.asgi:application --no-proxy-headers"""
 
 
 def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
@@ -107,11 +120,6 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
         default=128,
         help="memory of a process for requests and the samples of jobs together, in MiB; more get 503 (default: 128)",
     )
-    add(
-        "--behind",
-        choices=("gunicorn", "waitress"),
-        help="what speaks HTTP (default: gunicorn; waitress where it cannot run)",
-    )
     add("--open", action="store_true", help="let everybody do everything, without a key; only on loopback")
     add("--token-keys", type=Path, help="file with the key set of whoever signs tokens (JWT), JSON")
     add("--token-issuer", action="append", default=[], help="'iss' of those tokens; several are fine")
@@ -134,7 +142,10 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
         default=75,
         help="seconds that an idle connection stays open; longer than the balancer in front keeps it (default: 75)",
     )
-    parser.epilog = "example:\n  isoform serve bundle/ --open\n  curl localhost:8000/v2/models/plain"
+    add("--unix", type=Path, metavar="PATH", help="listen on a Unix socket instead of --host and --port")
+    add("--tls-certificate", type=Path, metavar="FILE", help="serve HTTPS: certificate and those of its issuers, PEM")
+    add("--tls-key", type=Path, metavar="FILE", help="the certificate's key, PEM")
+    parser.epilog = EPILOG
 
 
 def run_serve(arguments: argparse.Namespace) -> None:
@@ -142,6 +153,32 @@ def run_serve(arguments: argparse.Namespace) -> None:
 
     Raises:
         UsageError: If an argument is out of range, or nobody can listen there.
+        BundleError: If the bundle cannot be used.
+        StoreError: If the store cannot be opened.
+        EngineError: If the server cannot start.
+    """
+    opening, bundle = opened(arguments)
+    from isoform.server.process import serve
+
+    if arguments.workers > 1 and not serve.forks():
+        raise UsageError(f"--workers is {arguments.workers}, but this system has no fork; take --threads")
+    with listening(arguments.host, arguments.port, arguments.unix) as listener:
+        where = _url(listener, tls=opening.tls is not None)
+
+        def ready() -> None:
+            print(json.dumps({"url": where, "tasks": list(bundle.signatures), "template": bundle.digest}), flush=True)
+            print(f"serving {len(bundle.signatures)} tasks on {where}; stop with Ctrl-C", file=sys.stderr, flush=True)
+
+        serve.serve(
+            opening, listener, processes=arguments.workers, drain_seconds=arguments.drain_seconds, ready=ready
+        )  # fmt: skip
+
+
+def opened(arguments: argparse.Namespace) -> tuple[Opening, Bundle]:
+    """What the arguments say that is to be served; what is wrong with the bundle or the store is said here, and not by every process.
+
+    Raises:
+        UsageError: If an argument is out of range.
         BundleError: If the bundle cannot be used.
         StoreError: If the store cannot be opened.
     """
@@ -160,11 +197,6 @@ def run_serve(arguments: argparse.Namespace) -> None:
         if not least <= value <= most:
             raise UsageError(f"--{name} is {value}, but {least} to {most:.10g} was expected")
     _check_access(arguments)
-    behind = arguments.behind or ("gunicorn" if _gunicorn_runs() else "waitress")
-    if behind == "waitress" and arguments.workers > 1:
-        raise UsageError(
-            f"--workers is {arguments.workers}, but waitress has one process; take --threads, or --behind gunicorn"
-        )
     _set_up_logs()
     opening = Opening(
         bundle=arguments.bundle, store=store_url(arguments.store), prediction_threads=arguments.prediction_threads,
@@ -181,11 +213,9 @@ def run_serve(arguments: argparse.Namespace) -> None:
         ),
         guarded=not arguments.open, token_keys=arguments.token_keys, token_issuers=tuple(arguments.token_issuer),
         token_audiences=tuple(arguments.token_audience or ["isoform"]), token_leeway_seconds=leeway,
-        keep_alive_seconds=arguments.keep_alive,
+        keep_alive_seconds=arguments.keep_alive, tls=_tls(arguments),
     )  # fmt: skip
-    bundle = Bundle.load(
-        arguments.bundle
-    )  # what is wrong with the bundle or the store is said once, here, and not by every process
+    bundle = Bundle.load(arguments.bundle)
     opening.tokens()
     if opening.store is not None:
         with Store(opening.store) as store:
@@ -193,25 +223,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
             store.pin()  # the processes that serve open the file when somebody asks for it, which may be much later
             opening = dataclasses.replace(opening, identity=store.identity, unloaded=unloaded)
 
-    def ready(host: str, port: int) -> None:
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        print(json.dumps({"url": url, "tasks": list(bundle.signatures), "template": bundle.digest}), flush=True)
-        print(f"serving {len(bundle.signatures)} tasks on {url}; stop with Ctrl-C", file=sys.stderr)
-
-    if behind == "waitress":
-        from isoform.server.http import waitress
-
-        waitress.serve(
-            opening, host=arguments.host, port=arguments.port, drain_seconds=arguments.drain_seconds, ready=ready
-        )
-    else:
-        from isoform.server.http import gunicorn
-
-        _check_free(arguments.host, arguments.port)
-        gunicorn.serve(
-            opening, host=arguments.host, port=arguments.port, processes=arguments.workers,
-            drain_seconds=arguments.drain_seconds, ready=ready,
-        )  # fmt: skip
+    return opening, bundle
 
 
 def _check_access(arguments: argparse.Namespace) -> None:
@@ -240,19 +252,26 @@ def _check_access(arguments: argparse.Namespace) -> None:
         )
 
 
-def _gunicorn_runs() -> bool:
-    return importlib.util.find_spec("fcntl") is not None and importlib.util.find_spec("gunicorn") is not None
-
-
-def _check_free(host: str, port: int) -> None:
-    """One line if nobody can listen there: gunicorn would try five times, and tell of each."""
+def _tls(arguments: argparse.Namespace) -> Tls | None:
+    """Certificate and key, which are tried here. Raises ``UsageError`` if they are none, or not of each other."""
+    certificate, key = arguments.tls_certificate, arguments.tls_key
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise UsageError("--tls-certificate and --tls-key belong together; give both, or none for plain HTTP")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as problem:
-        raise UsageError(f"cannot listen on {host}:{port}: {problem}; choose another --host or --port") from None
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except OSError as problem:  # an SSLError is one
+        raise UsageError(f"cannot use --tls-certificate {certificate} with --tls-key {key}: {problem}") from None
+    return Tls(certificate, key)
+
+
+def _url(listener: socket.socket, *, tls: bool) -> str:
+    """Where a socket is reached."""
+    if listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return f"unix:{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _set_up_logs() -> None:

@@ -1,18 +1,20 @@
-"""What every request passes, whatever it asks for: WSGI, before Flask.
+"""What every request passes, whatever it asks for and whoever speaks HTTP.
 
-    how long did it wait, are there too many      admission.py
-    which id does it have                         record.py
-    who sent it, and may it send so much          access/, admission.py
-    a prediction is answered here, the rest by Flask
-    counted, written down, traced                 metrics.py, record.py, tracing.py
+    begin     which id does it have                         record.py
+    judge     who sent it, and may it send so much          access/, admission.py
+    answer    a prediction is answered here, the rest by Flask
+    end       counted, written down, traced                 metrics.py, record.py, tracing.py
 
-Predictions are most of the requests and Flask would take as long for one as the network does, so they do not pass it.
+As a WSGI application it does one after the other; ``http/asgi.py`` does other things in between. Predictions are most of the requests
+and Flask would take as long for one as the network does, so they do not pass it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from isoform.server.access.address import client_address
@@ -20,7 +22,7 @@ from isoform.server.access.guard import NOBODY, Gate, check_scopes_of
 from isoform.server.access.scopes import Caller
 from isoform.server.admission import Rates
 from isoform.server.answer import Answer
-from isoform.server.inference import infer, route_of
+from isoform.server.inference import check_head, infer, route_of
 from isoform.server.problems import REASON, UnknownCallerError, refusal
 from isoform.server.record import RECORD, Ids, Record, Recorder
 from isoform.server.state import Service
@@ -29,19 +31,43 @@ from isoform.server.tracing import Tracing
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication
 
-__all__ = ["Front"]
+__all__ = ["FREE", "Front", "Request"]
 
-Environ = dict[str, Any]
-
-ALWAYS = (("X-Content-Type-Options", "nosniff"),)
+ALWAYS = ("X-Content-Type-Options", "nosniff")
 FREE = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
 """Answered however many requests there are, so that a busy server is not taken for a dead one."""
 PAGE_FILES = 64
 """An address may ask for so many files of the page at once: a browser loads all of them."""
 
 
+@dataclasses.dataclass(slots=True)
+class Request:
+    """One request, and what is known of it so far."""
+
+    environ: dict[str, Any]
+    """As WSGI has it."""
+    record: Record
+    arrived: float
+    """``time.perf_counter()`` when it could be answered: when it came, and its body too."""
+    model: tuple[str, str] | None
+    """Task and version of which a prediction is asked for; None if it is none."""
+    caller: Caller = NOBODY
+    status: int = 0
+    """Of its answer."""
+
+    @property
+    def method(self) -> str:
+        """``GET`` and its like."""
+        return str(self.environ["REQUEST_METHOD"])
+
+    @property
+    def path(self) -> str:
+        """Without what is mounted before it."""
+        return str(self.environ.get("PATH_INFO", ""))
+
+
 class Front:
-    """A WSGI application around Flask's.
+    """A WSGI application around Flask's. Safe to use from several threads.
 
     Args:
         flask: That one.
@@ -50,7 +76,8 @@ class Front:
     """
 
     def __init__(self, flask: WSGIApplication, service: Service, gate: Gate) -> None:
-        self._flask, self._service, self._gate = flask, service, gate
+        self.service = service
+        self._flask, self._gate = flask, gate
         rate = service.settings.rate_per_second
         self._rates = Rates(rate)
         self._strangers = Rates(rate, who="an address without a valid key")
@@ -58,87 +85,97 @@ class Front:
         self._ids, self._recorder = Ids(), Recorder(service.settings.log)
         self._tracing = Tracing.found()
 
-    def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         """Answer a request."""
-        if self._tracing is None:
-            return self._answered(environ, start)
-        with self._tracing.span(environ) as span:
-            answered = self._answered(environ, start)
-            span.end(environ[RECORD], environ["isoform.status"])
-            return answered
+        request = self.begin(environ)
+        with self.traced(request):
+            try:
+                self.judge(request)
+                answer = self.by_flask(request) if request.model is None else self.predict(request)
+            except Exception as problem:
+                answer = self.refuse(request, problem)
+            fields = self.end(request, answer)
+        return answer.send(start, *fields)
 
-    def _answered(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+    def begin(self, environ: dict[str, Any]) -> Request:
+        """A request came."""
         record = environ[RECORD] = Record(self._ids.of(environ))
-        path: str = environ.get("PATH_INFO", "")
-        more = (("X-Request-Id", record.request), *ALWAYS)
-        arrived, predicts = time.perf_counter(), route_of(path)
+        request = Request(environ, record, time.perf_counter(), None)
+        predicts = route_of(request.path)
         if predicts is not None:
-            record.route, task, version = predicts
-        try:
-            arrived = self._admitted(path)
-            caller = self._known(environ, path, record)
-            check_scopes_of(caller)
-            if predicts is None:
-                return self._by_flask(environ, start, more, arrived)
-            if environ["REQUEST_METHOD"] == "OPTIONS":
-                answer = Answer(200, b"", (("Allow", "OPTIONS, POST"),))
-            else:
-                answer = infer(self._service, caller, environ, task, version, arrived=arrived, record=record)
-        except Exception as problem:
-            answer, environ[REASON] = refusal(problem)
-            if predicts is not None:
-                self._service.metrics.fail(task)
-        self._end(environ, record, answer.status, len(answer.body), arrived)
-        hold = getattr(environ.get("gunicorn.socket"), "hold", None)
-        if hold is not None and answer.body and environ["REQUEST_METHOD"] != "HEAD":
-            hold()
-        return answer.send(start, *more)
+            record.route, *model = predicts
+            request.model = model[0], model[1]
+        return request
 
-    def _known(self, environ: Environ, path: str, record: Record) -> Caller:
-        """Who sent it. Raises ``TooManyError`` if it sent too much: by its key, or without a valid one by its address."""
-        proxies = self._service.settings.trusted_proxies
+    @contextlib.contextmanager
+    def traced(self, request: Request) -> Iterator[None]:
+        """A span around all that follows ``begin``, up to ``end``, if spans are sent anywhere."""
+        if self._tracing is None:
+            yield
+            return
+        with self._tracing.span(request.environ) as span:
+            yield
+            span.end(request.record, request.status)
+
+    def judge(self, request: Request) -> None:
+        """See who sent it, and whether it may: before its body is read. Raises what ``refuse`` answers with."""
+        environ, proxies = request.environ, self.service.settings.trusted_proxies
         try:
-            caller = self._gate.find(environ)
+            caller = request.caller = self._gate.find(environ)
         except UnknownCallerError:
             self._strangers.spend(client_address(environ, proxies))
             raise
-        record.caller, record.caller_id = caller.name, caller.id
-        if path not in FREE:
+        request.record.caller, request.record.caller_id = caller.name, caller.id
+        if request.path not in FREE:
             if caller is NOBODY:
                 self._visitors.spend(client_address(environ, proxies))
             else:
                 self._rates.spend(caller.id)
-        return caller
+        check_scopes_of(caller)
+        if request.model is not None and request.method != "OPTIONS":
+            check_head(self.service, caller, environ, *request.model)
 
-    def _admitted(self, path: str) -> float:
-        """When the request came. Raises ``BusyError`` if there are too many before it."""
+    def predict(self, request: Request) -> Answer:
+        """Answer a request for a prediction, whose body is there or can be read. Raises what ``refuse`` answers with."""
+        if request.method == "OPTIONS":
+            return Answer(200, b"", (("Allow", "OPTIONS, POST"),))
+        assert request.model is not None
+        return infer(
+            self.service, request.caller, request.environ, *request.model, arrived=request.arrived, record=request.record
+        )  # fmt: skip
+
+    def by_flask(self, request: Request) -> Answer:
+        """Let Flask answer a request that is no prediction."""
+        told = list[tuple[int, list[tuple[str, str]]]]()
+
+        def start(status: str, headers: list[tuple[str, str]], *_: Any) -> Any:
+            told[:] = [(int(status[:3]), headers)]
+
+        parts = self._flask(request.environ, start)
         try:
-            return self._service.admission.take()
-        except Exception:
-            if path in FREE:
-                return time.perf_counter()
-            raise
+            body = b"".join(parts)
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
+        ((status, headers),) = told
+        return Answer(status, body, tuple(headers))
 
-    def _by_flask(
-        self, environ: Environ, start: StartResponse, more: Iterable[tuple[str, str]], arrived: float
-    ) -> Iterable[bytes]:
-        told = {"status": 500, "size": 0}
+    def refuse(self, request: Request, problem: Exception) -> Answer:
+        """What to answer to a request that failed."""
+        answer, request.environ[REASON] = refusal(problem)
+        if request.model is not None:
+            self.service.metrics.fail(request.model[0])
+        return answer
 
-        def started(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            told["status"] = int(status[:3])
-            told["size"] = int(next((value for name, value in headers if name == "Content-Length"), "0"))
-            return start(status, [*headers, *more], *rest)
-
-        body = self._flask(environ, started)
-        self._end(environ, environ[RECORD], told["status"], told["size"], arrived)
-        return body
-
-    def _end(self, environ: Environ, record: Record, status: int, size: int, arrived: float) -> None:
-        """Count it, write it down."""
-        environ["isoform.status"] = status
-        metrics, record.error = self._service.metrics, environ.get(REASON)
+    def end(self, request: Request, answer: Answer) -> tuple[tuple[str, str], ...]:
+        """Count a request that has its answer, and write it down. Returns what every answer's head says."""
+        metrics, record = self.service.metrics, request.record
+        record.error, request.status = request.environ.get(REASON), answer.status
         if record.error is not None:
             metrics.error(record.error)
-        seconds = time.perf_counter() - arrived
-        metrics.request(record.route, status, seconds)
-        self._recorder.write(record, environ, status=status, size=size, seconds=seconds)
+        seconds = time.perf_counter() - request.arrived
+        metrics.request(record.route, answer.status, seconds)
+        self._recorder.write(
+            record, request.environ, status=answer.status, size=len(answer.body), seconds=seconds
+        )  # fmt: skip
+        return ("X-Request-Id", record.request), ALWAYS

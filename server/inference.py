@@ -6,9 +6,7 @@ network it was, which revision, and its digest. Most requests come here, so ``fr
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,7 +17,7 @@ from isoform.runtime.errors import InputError, UsageError
 from isoform.server.access.guard import check_predict
 from isoform.server.access.scopes import Caller
 from isoform.server.answer import Answer
-from isoform.server.body import compressed, read_body
+from isoform.server.body import check_body, compressed, read_body
 from isoform.server.memory import Share
 from isoform.server.problems import BusyError, DeadlineError, NotFoundError, TooLargeError
 from isoform.server.protocol.metadata import VERSION
@@ -28,7 +26,7 @@ from isoform.server.protocol.response import answer_bytes, encode_response
 from isoform.server.record import Record
 from isoform.server.state import Service
 
-__all__ = ["JSON_BYTES", "ROUTES", "SIGNATURE", "check_version", "infer", "json_bytes", "route_of"]
+__all__ = ["JSON_BYTES", "ROUTES", "SIGNATURE", "check_head", "check_version", "infer", "json_bytes", "route_of"]
 
 JSON_BYTES = "Inference-Header-Content-Length"
 SIGNATURE = "Isoform-Signature"
@@ -47,6 +45,32 @@ def route_of(path: str) -> tuple[str, str, str] | None:
     return None
 
 
+def check_head(service: Service, caller: Caller, environ: dict[str, Any], task: str, version: str) -> None:
+    """Check what can be known before a byte of the body is read.
+
+    Args:
+        service: The application's.
+        caller: Who asks.
+        environ: The request, as WSGI has it.
+        task: The task.
+        version: Of the task.
+
+    Raises:
+        IsoformError: Any of those that ``problems.py`` lists.
+        HTTPException: If the method is not POST, or the body is too long or encoded strangely.
+    """
+    if environ["REQUEST_METHOD"] != "POST":
+        raise MethodNotAllowed(["POST", "OPTIONS"])
+    check_version(task, version)
+    service.tasks.check(task)
+    if environ.get("QUERY_STRING"):
+        raise UsageError(
+            f"a prediction has no query, but {environ['QUERY_STRING'][:80]!r} came; the body's parameters say what is wanted"
+        )
+    check_predict(caller, environ.get("HTTP_ISOFORM_SIGNATURE"))
+    service.memory.check(2 * check_body(environ, limit=service.settings.max_body_bytes))
+
+
 def infer(
     service: Service,
     caller: Caller,
@@ -57,7 +81,7 @@ def infer(
     arrived: float,
     record: Record,
 ) -> Answer:
-    """Predict.
+    """Predict, after ``check_head``.
 
     Args:
         service: The application's.
@@ -70,18 +94,9 @@ def infer(
 
     Raises:
         IsoformError: Any of those that ``problems.py`` lists.
-        HTTPException: If the body is too long or encoded strangely, or the method is not POST.
+        HTTPException: If the body is too long or encoded strangely.
     """
-    if environ["REQUEST_METHOD"] != "POST":
-        raise MethodNotAllowed(["POST", "OPTIONS"])
     began = time.perf_counter()
-    check_version(task, version)
-    service.tasks.check(task)
-    if environ.get("QUERY_STRING"):
-        raise UsageError(
-            f"a prediction has no query, but {environ['QUERY_STRING'][:80]!r} came; the body's parameters say what is wanted"
-        )
-    check_predict(caller, environ.get("HTTP_ISOFORM_SIGNATURE"))  # before a byte of the body is read
     with ExitStack() as stack:
         share = stack.enter_context(service.memory.share())
         answer = _answer(service, caller, environ, (task, version), share, arrived=arrived, began=began, record=record)
@@ -138,13 +153,7 @@ def _answer(
     service.metrics.infer(task, len(logits), stages)
     del logits
     share.hold(2 * len(data))  # itself, and a copy of what the client has not taken yet
-    return Answer(200, data, headers, _sent(environ, share) if share.held else None)
-
-
-def _sent(environ: dict[str, Any], share: Share) -> Callable[[], object]:
-    """What gives an answer's memory back; with our gunicorn socket, as soon as that has nothing of it left to send."""
-    when_sent = getattr(environ.get("gunicorn.socket"), "when_sent", None)
-    return share.release if when_sent is None else functools.partial(when_sent, share.release)
+    return Answer(200, data, headers, share.release if share.held else None)
 
 
 def check_version(task: str, version: str) -> None:

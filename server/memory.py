@@ -60,6 +60,14 @@ class Memory:
         """What one request holds: a context manager, at whose end it holds nothing."""
         return Share(self)
 
+    def check(self, size: int) -> None:
+        """Raise ``TooLargeError`` if no request may hold so many bytes."""
+        if size > self.limit:
+            raise TooLargeError(
+                f"the request takes up to {size:,} bytes of memory, but {self.limit:,} is what all may take; "
+                "send fewer samples at a time, and numbers as binary tensors instead of JSON"
+            )
+
     def keep(self, samples: Array, caller: str) -> None:
         """Count a job's samples until their array is freed.
 
@@ -140,11 +148,7 @@ class Share:
             BusyError: If other requests hold too much.
         """
         size = size if size > FREE_BYTES else 0
-        if size > self._memory.limit:
-            raise TooLargeError(
-                f"the request takes up to {size:,} bytes of memory, but {self._memory.limit:,} is what all may take; "
-                "send fewer samples at a time, and numbers as binary tensors instead of JSON"
-            )
+        self._memory.check(size)
         if size != self._held:
             self._memory.move(size - self._held, requests=(size > 0) - (self._held > 0))
             self._held = size

@@ -24,11 +24,20 @@ from isoform.server.store.sqlite import Identity
 from isoform.server.store.store import Store
 from isoform.server.unloaded import Unloaded
 
-__all__ = ["Opening", "store_url"]
+__all__ = ["Opening", "Tls", "store_url"]
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 JOB_SECONDS = 20.0
 """How long a job that is running may go on when the server stops."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tls:
+    """Files in PEM."""
+
+    certificate: Path
+    """With those of its issuers behind it."""
+    key: Path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,8 @@ class Opening:
     """How much clocks may differ."""
     keep_alive_seconds: int = 75
     """How long a connection without a request stays open."""
+    tls: Tls | None = None
+    """For HTTPS; None for plain HTTP."""
 
     @contextmanager
     def app(self, *, admission: Admission | None = None, draining: Draining | None = None) -> Iterator[Flask]:
@@ -75,7 +86,7 @@ class Opening:
         from isoform.runtime.runtime import Runtime  # here, not above: ONNX Runtime's threads do not survive a fork
         from isoform.server.app import create_app
         from isoform.server.state import service_of
-        from isoform.server.tracing import export_traces
+        from isoform.server.tracing import export_traces, flush_traces
 
         give_back_freed_memory()
         with ExitStack() as stack:
@@ -90,7 +101,8 @@ class Opening:
                 )
             )
             keys = Keys(store) if self.guarded and store is not None else None
-            export_traces()
+            if export_traces():
+                stack.callback(flush_traces)
             app = create_app(
                 runtime, store=store, settings=self.settings, keys=keys, tokens=self.tokens(), admission=admission,
                 draining=draining, unloaded=self.unloaded,

@@ -6,8 +6,9 @@ Errors of isoform become status codes; every body is ``{"error": text}``:
     UnknownCallerError                       401      ForbiddenError    403
     ConflictError                            409      PreconditionError 412
     TooManyError                             429      DeadlineError     408
-    TooLargeError                            413      MemoryError       503, and OSError where no file descriptor is left
-    StoreError, BusyError                    503      anything else     500, and the text stays in the log
+    TooLargeError                            413      HeadTooLongError  431
+    StoreError, BusyError, MemoryError       503, and OSError where no file descriptor is left
+    anything else                            500, and the text stays in the log
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from isoform.runtime.errors import (
 from isoform.server.answer import Answer
 
 __all__ = [
-    "REASON", "BusyError", "DeadlineError", "ForbiddenError", "NotFoundError", "PreconditionError", "TooLargeError",
+    "REASON", "BusyError", "DeadlineError", "ForbiddenError", "HeadTooLongError", "NotFoundError", "PreconditionError", "TooLargeError",
     "TooManyError", "UnknownCallerError", "answer_with_json", "refusal",
 ]  # fmt: skip
 
@@ -57,6 +58,10 @@ class BusyError(IsoformError):
 
 class TooLargeError(IsoformError):
     """The request, or its answer, is larger than this server allows."""
+
+
+class HeadTooLongError(IsoformError):
+    """There are more headers than are read, or longer ones."""
 
 
 class DeadlineError(IsoformError):
@@ -91,7 +96,7 @@ class PreconditionError(IsoformError):
 STATUS: dict[type[IsoformError], int] = {
     InputError: 400, SignatureError: 400, UsageError: 400, NotFoundError: 404, ConflictError: 409, PreconditionError: 412,
     StoreError: 503, BusyError: 503, UnknownCallerError: 401, ForbiddenError: 403, TooManyError: 429, DeadlineError: 408,
-    TooLargeError: 413,
+    TooLargeError: 413, HeadTooLongError: 431,
 }  # fmt: skip
 
 

@@ -18,9 +18,11 @@ from isoform.runtime.errors import MissingExtraError
 from isoform.runtime.extras import needs
 from isoform.server.record import Record
 
-__all__ = ["Span", "Tracing", "export_traces"]
+__all__ = ["Span", "Tracing", "export_traces", "flush_traces"]
 
 log = logging.getLogger("isoform.server")
+
+FLUSH_MS = 5000
 
 
 def export_traces() -> bool:
@@ -47,6 +49,16 @@ def export_traces() -> bool:
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     return True
+
+
+def flush_traces() -> None:
+    """Send the spans that wait, after ``export_traces`` began to send them; for a few seconds at most."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.force_flush(FLUSH_MS)
 
 
 class Span:

@@ -1,10 +1,6 @@
-"""Who accepts connections: gunicorn with a worker of our own, or waitress.
+"""HTTP as ASGI has it: the application that any ASGI server can run. No HTTP is parsed here.
 
-gunicorn.py      the server: its processes, and how it stops
-gthread.py       a process: which request is answered by whom
-short.py         a short prediction, split in one go
-patience.py      below it: a request is collected before anybody gets it
-collecting.py    one request while it is collected
-client.py        a client's socket, that nobody waits for without an end
-waitress.py      one process, where gunicorn cannot run
+asgi.py       in which order a request is judged, read, answered and sent
+environ.py    an ASGI scope as WSGI's environment
+transfer.py   bodies in and answers out, with deadlines and a total of bytes
 """

@@ -9,6 +9,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,16 @@ class Served:
 
 def ask(
     server: Served, method: str, path: str, data: bytes | None = None, headers: dict[str, str] | None = None
-) -> tuple[int, dict[str, str], Any]:
+) -> tuple[int, Message, Any]:
     """Status, headers and body of an answer."""
     kind = {} if data is None else {"Content-Type": "application/octet-stream"}  # not a form's, which urllib would say
     request = urllib.request.Request(server.url + path, data, {**kind, **(headers or {})}, method=method)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, dict(answer.headers), json.loads(answer.read() or b"null")
+            return answer.status, answer.headers, json.loads(answer.read() or b"null")
     except urllib.error.HTTPError as problem:
         with problem:
-            return problem.code, dict(problem.headers), json.loads(problem.read())
+            return problem.code, problem.headers, json.loads(problem.read())
 
 
 @contextlib.contextmanager

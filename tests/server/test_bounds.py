@@ -1,10 +1,11 @@
 """Bounded, whatever a client sends: scope before length before type before memory, and memory before it is allocated."""
 
+import asyncio
+import contextlib
 import gc
 import gzip
 import io
 import json
-import socket
 import threading
 import time
 import tracemalloc
@@ -19,10 +20,11 @@ from isoform.runtime.errors import SignatureError
 from isoform.runtime.signature import Signature
 from isoform.runtime.tensors import HEADER_LIMIT
 from isoform.server.access.keys import Keys
+from isoform.server.answer import Answer
 from isoform.server.app import create_app
-from isoform.server.http.client import ClientSocket
+from isoform.server.http import transfer
 from isoform.server.memory import FREE_BYTES, Memory, json_memory
-from isoform.server.problems import BusyError, TooLargeError, TooManyError
+from isoform.server.problems import BusyError, DeadlineError, TooLargeError, TooManyError
 from isoform.server.protocol.request import read_json
 from isoform.server.settings import Settings
 from isoform.server.state import service_of
@@ -140,31 +142,32 @@ def test_a_budget_that_threads_share() -> None:
     assert memory.used == 0
 
 
-def test_an_answer_that_is_never_sent_holds_nothing() -> None:
-    """A share is given back when it is forgotten; of an answer that waits to be sent, when it is sent or its client is gone."""
+@pytest.mark.parametrize("end", ["taken", "gone", "never taken"])
+def test_an_answer_that_is_never_sent_holds_nothing(end, monkeypatch) -> None:
+    """A share is given back when it is forgotten; of an answer on its way, when it is taken, its client is gone, or takes nothing for long."""
     memory = Memory(32 << 20, samples=8, long_requests=2)
     memory.share().hold(8 << 20)
     assert memory.used == 0
-    for reads in (True, False):
-        there, here = socket.socketpair()
-        client, share = ClientSocket(there), memory.share()
-        with here, client:
-            client.hurry(True)
-            client.sendall(bytes(4 << 20))
-            client.hurry(False)
-            share.hold(8 << 20)
-            client.when_sent(share.release)
-            assert memory.used == 8 << 20
-            if reads:
-                reader = threading.Thread(target=lambda here=here: here.recv(4 << 20, socket.MSG_WAITALL))
-                reader.start()
-                client.send_rest()
-                reader.join()
-            else:
-                here.close()
-                with pytest.raises(OSError, match="Broken pipe|reset"):
-                    client.send_rest()
-            assert memory.used == 0
+    monkeypatch.setattr(transfer, "SILENT_SECONDS", 0.1)
+    share = memory.share()
+    share.hold(8 << 20)
+
+    async def answered() -> None:
+        transfers, waits = transfer.Transfers(), asyncio.Event()
+
+        async def send(message) -> None:
+            if message["type"] == "http.response.body":
+                assert memory.used == transfers.bytes * 2 == 8 << 20
+                if end == "gone":
+                    raise ConnectionResetError
+                if end == "never taken":
+                    await waits.wait()
+
+        await transfers.send(send, Answer(200, bytes(4 << 20), sent=share.release), ())
+
+    with pytest.raises((ConnectionResetError, DeadlineError)) if end != "taken" else contextlib.nullcontext():
+        asyncio.run(answered())
+    assert memory.used == 0
 
 
 def test_samples_of_jobs_are_counted_until_they_are_freed() -> None:

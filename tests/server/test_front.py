@@ -12,7 +12,7 @@ from isoform.server.access.keys import Keys
 from isoform.server.admission import Admission, Rates
 from isoform.server.app import create_app
 from isoform.server.draining import Draining
-from isoform.server.problems import TooManyError
+from isoform.server.problems import BusyError, TooManyError
 from isoform.server.settings import Settings
 
 INFER = "/v2/models/plain/infer"
@@ -128,32 +128,20 @@ def test_deadlines(runtime) -> None:
 
 
 def test_the_queue() -> None:
-    """So many wait, no more; each is told when it came, and a place is free again when it is taken up."""
+    """So many wait, no more; a place is free again when one waits no longer; who may always wait is counted too."""
     admission = Admission(2)
-    tickets = [admission.arrive() for _ in range(3)]
-    assert [ticket.refused for ticket in tickets] == [False, False, True]
+    admission.enter()
+    admission.check()
+    admission.enter()
+    for refused in (admission.check, admission.enter):
+        with pytest.raises(BusyError, match="2 requests wait in this process"):
+            refused()
+    admission.enter(always=True)
+    assert admission.waiting == 3
+    for _ in range(2):
+        admission.leave()
+    admission.enter()
     assert admission.waiting == 2
-    admission.begin(tickets[0])
-    assert admission.take() == tickets[0].arrived
-    assert admission.waiting == 1
-    assert not admission.arrive().refused
-    assert admission.take() > tickets[0].arrived  # nobody said when: now
-
-
-def test_one_too_many_is_503(runtime) -> None:
-    """A request that came when too many waited is told to come again; the questions whether the server lives are answered."""
-    admission = Admission(1)
-    client = create_app(runtime, admission=admission).test_client()
-    for path, status in ((INFER, 503), ("/v2/health/live", 200), ("/v2", 503)):
-        admission.arrive()
-        ticket = admission.arrive()
-        assert ticket.refused
-        admission.begin(ticket)
-        answer = client.get(path)
-        assert answer.status_code == status
-        if status == 503:
-            assert answer.headers["Retry-After"] == "1"
-            assert "1 requests wait" in answer.json["error"]
 
 
 def test_not_ready_while_it_drains(runtime, store) -> None:

@@ -12,11 +12,11 @@ from serving import serving
 from support import isoform
 
 
-@pytest.fixture(scope="module", params=["gunicorn", "waitress"])
-def server(compiled, tmp_path_factory, request):
+@pytest.fixture(scope="module")
+def server(compiled, tmp_path_factory):
     """A running server's first line of output."""
     store = tmp_path_factory.mktemp("served") / "signatures.db"
-    with serving(compiled, "--max-body-mb", "1", "--store", store, "--behind", request.param, "--open") as server:
+    with serving(compiled, "--max-body-mb", "1", "--store", store, "--open") as server:
         yield server.started
 
 
@@ -70,7 +70,8 @@ def test_misuse(compiled) -> None:
         port = taken.getsockname()[1]
         for words, message in (
             (["--port", str(port)], "cannot listen on"), (["--port", "99999"], "--port is 99999"), (["--workers", "0"], "--workers is 0"),
-            (["--workers", "2", "--behind", "waitress"], "waitress has one process"), (["--store", "nosuch://x"], "cannot open the signature store"),
+            (["--unix", "/nowhere/x"], "cannot listen on /nowhere/x"), (["--tls-key", "x.pem"], "--tls-certificate and --tls-key belong together"),
+            (["--tls-certificate", "x.pem", "--tls-key", "x.pem"], "cannot use --tls-certificate x.pem"), (["--store", "nosuch://x"], "cannot open the signature store"),
         ):  # fmt: skip
             result = isoform("serve", compiled, "--open", "--store", "none", *words, check=False)
             assert result.returncode == 2

@@ -1,0 +1,37 @@
+"""For other ASGI servers than ``isoform serve``'s own: what they are given to run.
+
+    ISOFORM_SERVE='bundle/ --open' granian --interface asgi --factory isoform.server.asgi:application
+
+The words are those of ``isoform serve``; host, port, workers, keep-alive and TLS are that server's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+
+from isoform.runtime.errors import UsageError
+from isoform.server.cli import add_arguments_serve, opened
+from isoform.server.http.asgi import Asgi
+from isoform.server.process.serve import application_of
+
+__all__ = ["WORDS", "application"]
+
+WORDS = "ISOFORM_SERVE"
+
+
+def application() -> Asgi:
+    """The ASGI application that the environment describes.
+
+    Raises:
+        UsageError: If nothing is described, or an argument is out of range.
+        BundleError: If the bundle cannot be used.
+        StoreError: If the store cannot be opened.
+    """
+    words = shlex.split(os.environ.get(WORDS, ""))
+    if not words:
+        raise UsageError(f"{WORDS} is empty, but the words behind 'isoform serve' were expected, like 'bundle/ --open'")
+    parser = argparse.ArgumentParser(prog=WORDS)
+    add_arguments_serve(parser)
+    return application_of(opened(parser.parse_args(words))[0])

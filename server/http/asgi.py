@@ -1,0 +1,183 @@
+"""The ASGI application: for ``isoform serve``, and for any ASGI server.
+
+    judged       who sends it, whether it may, how long its body is        by the loop or a thread
+    read         the body, if the answer needs it                          by the loop
+    answered     a prediction, or Flask's routes                           by the loop or a thread
+    sent                                                                   by the loop
+
+So threads wait for no client: neither for a body that does not come nor for one who does not take the answer. Flask's routes run without
+the body first, unless it came with its head: they see who asks, and whether that may, before they read it. Then they run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+
+from isoform.server.answer import Answer
+from isoform.server.app import front_of
+from isoform.server.dispatch import Dispatch
+from isoform.server.front import FREE, Front, Request
+from isoform.server.http.environ import BodyNeeded, environ_of, set_body
+from isoform.server.http.transfer import Body, Receive, Send, Transfers
+from isoform.server.problems import BusyError, DeadlineError, HeadTooLongError
+
+__all__ = ["CONNECTION", "Asgi"]
+
+log = logging.getLogger("isoform.server")
+
+CONNECTION = "isoform.connection"
+"""In a scope's state, where our server put it: who wants to know when a request begins and ends."""
+LIVE, READY = "/v2/health/live", "/v2/health/ready"
+BY_LOOP_BYTES = 32 << 10
+"""Longer bodies bring more samples than the loop should be kept for."""
+FIELDS, TARGET_BYTES = 64, 4096
+PULSE_SECONDS = 1.0
+Opened = contextlib.AbstractContextManager[Flask]
+
+
+class Asgi:
+    """An ASGI 3 application around a Flask application of ``create_app``.
+
+    Args:
+        opened: What opens that one; called when the server starts, in the process that serves.
+        threads: Requests that threads handle at once.
+        by_loop: Whether the loop may make predictions; not where they are batched, or the store is on another machine.
+        pulse: Called every second.
+    """
+
+    def __init__(
+        self, opened: Callable[[], Opened], *, threads: int, by_loop: bool, pulse: Callable[[], object] = lambda: None
+    ) -> None:  # fmt: skip
+        self._opened, self._threads, self._may_loop, self._pulse = opened, threads, by_loop, pulse
+        self._stack, self._front, self._tasks = contextlib.ExitStack(), None, set[asyncio.Task[None]]()
+        self._front: Front | None
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Answer a request, or open and close."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:  # a websocket
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            self._open()
+        except Exception as problem:
+            log.error("%s", problem)
+            await send({"type": "lifespan.startup.failed", "message": str(problem)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _open(self) -> Front:
+        """Open the application; some servers do not say when they start, so the first request may do it."""
+        if self._front is None:
+            front = front_of(self._stack.enter_context(self._opened()))
+            self._transfers = Transfers()
+            self._dispatch = Dispatch(front.service.admission, threads=self._threads, by_loop=self._may_loop)
+            self._stack.callback(self._dispatch.close)
+            beating = asyncio.ensure_future(self._beat(front))
+            self._stack.callback(beating.cancel)
+            gc.collect()
+            gc.freeze()  # what was made so far stays; looking through it again and again would stop requests for milliseconds
+            self._front = front
+        return self._front
+
+    def close(self) -> None:
+        """Close the application, and let a job end that is running."""
+        self._stack.close()
+
+    async def _beat(self, front: Front) -> None:
+        while True:
+            self._pulse()
+            front.service.metrics.refresh()
+            await asyncio.sleep(PULSE_SECONDS)
+
+    async def _http(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        front = self._front or self._open()
+        request = front.begin(environ_of(scope))
+        body = Body(self._transfers, receive, request.environ, limit=front.service.settings.max_body_bytes)
+        connection = scope.get("state", {}).get(CONNECTION)
+        if connection is not None:
+            connection.begin(body.nothing_more)
+        try:
+            with front.traced(request):
+                try:
+                    answer = await self._answer(front, request, body, scope)
+                except Exception as problem:
+                    answer = front.refuse(request, problem)
+                fields = front.end(request, answer)
+            if not body.complete and answer.status in (408, 503):
+                fields = (*fields, ("Connection", "close"))
+            with contextlib.suppress(BusyError, DeadlineError):  # whoever does not take the answer gets no other one
+                await self._transfers.send(send, answer, fields)
+        finally:
+            body.drop()
+            if connection is not None:
+                connection.end(complete=body.complete)
+
+    async def _answer(self, front: Front, request: Request, body: Body, scope: dict[str, Any]) -> Answer:
+        dispatch = self._dispatch
+        if request.path == LIVE:
+            front.judge(request)
+            return front.by_flask(request)
+        if request.path == READY:
+            return await dispatch.when_ready(functools.partial(_judged, front, request))
+        if len(scope["headers"]) > FIELDS or len(scope["path"]) + len(scope["query_string"]) > TARGET_BYTES:
+            raise HeadTooLongError(f"more than {FIELDS} headers came, or a target of over {TARGET_BYTES} bytes")
+        try:
+            if request.path not in FREE:
+                front.service.admission.check()
+            if request.model is None:
+                return await self._by_flask(front, request, body)
+            await self._judge(front, request)
+        except Exception:
+            await body.read_soon()  # so that the next request of the connection begins where it should
+            raise
+        data = await body.read()
+        set_body(request.environ, data)
+        request.arrived = time.perf_counter()
+        predict = functools.partial(front.predict, request)
+        if not dispatch.by_loop or len(data) > BY_LOOP_BYTES:
+            return await dispatch.in_thread(predict)
+        await dispatch.turn()
+        return dispatch.by_this_loop(predict)
+
+    async def _judge(self, front: Front, request: Request) -> None:
+        judge = functools.partial(front.judge, request)
+        if self._dispatch.by_loop:
+            self._dispatch.by_this_loop(judge, first=True)
+        else:
+            await self._dispatch.in_thread(judge)
+
+    async def _by_flask(self, front: Front, request: Request, body: Body) -> Answer:
+        data, always = await body.read_soon(), request.path in FREE
+        if data is not None:
+            set_body(request.environ, data)
+        try:
+            return await self._dispatch.in_thread(functools.partial(_judged, front, request), always=always)
+        except BodyNeeded:
+            set_body(request.environ, await body.read())
+        request.arrived = time.perf_counter()
+        return await self._dispatch.in_thread(functools.partial(front.by_flask, request))
+
+
+def _judged(front: Front, request: Request) -> Answer:
+    """In a thread."""
+    front.judge(request)
+    return front.by_flask(request)

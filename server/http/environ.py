@@ -1,0 +1,69 @@
+"""An ASGI scope as the environment of a WSGI request. Source: ASGI's "WSGI Compatibility", and PEP 3333.
+
+A body is not there yet: whoever reads ``wsgi.input`` gets ``BodyNeeded`` until ``set_body``.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import sys
+from collections.abc import Mapping
+from typing import Any, Never
+
+__all__ = ["BodyNeeded", "environ_of", "set_body"]
+
+
+class BodyNeeded(BaseException):
+    """A route wants the body. No ``Exception``, so that no route takes it for an error of its own."""
+
+
+class _NotRead:
+    def read(self, *_: object) -> Never:
+        raise BodyNeeded
+
+    readline = readlines = __iter__ = __next__ = read
+
+
+def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """A request as WSGI has it, without its body.
+
+    Args:
+        scope: An ASGI scope of type ``http``. Headers with an underscore in their name are left out: WSGI could not tell them from
+            others, like ``X_Forwarded_For`` from ``X-Forwarded-For``.
+    """
+    root = scope.get("root_path", "")
+    path = scope["path"].removeprefix(root) if root else scope["path"]
+    client, server = scope.get("client"), scope.get("server") or ("localhost", 80)
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"], "SCRIPT_NAME": _latin(root), "PATH_INFO": _latin(path),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"), "SERVER_NAME": server[0], "SERVER_PORT": str(server[1] or 0),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}", "wsgi.version": (1, 0), "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.input": _NotRead(), "wsgi.errors": sys.stderr, "wsgi.multithread": True, "wsgi.multiprocess": True, "wsgi.run_once": False,
+    }  # fmt: skip
+    if client:
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
+    for name, value in scope["headers"]:
+        key = _key(name)
+        if key is not None:
+            text = value.decode("latin-1")
+            environ[key] = f"{environ[key]},{text}" if key in environ else text
+    return environ
+
+
+def set_body(environ: dict[str, Any], body: bytes) -> None:
+    """Give a request all of its body, which is no longer in chunks."""
+    environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+
+
+@functools.lru_cache(1024)
+def _key(name: bytes) -> str | None:
+    if b"_" in name:
+        return None
+    key = name.decode("latin-1").upper().replace("-", "_")
+    return key if key in ("CONTENT_LENGTH", "CONTENT_TYPE") else f"HTTP_{key}"
+
+
+def _latin(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")

@@ -1,0 +1,8 @@
+"""What runs the application: a socket, processes, and in each of them uvicorn. Nothing here knows what is served.
+
+serve.py         all of it together
+listening.py     the socket
+processes.py     started again when they die, stopped together
+uvicorn.py       one process's server
+connections.py   connections that are silent, endless, or too many
+"""

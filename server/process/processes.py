@@ -1,0 +1,189 @@
+"""The processes of a server: started again when they die, killed when they hang, stopped together.
+
+The first process listens and hands its socket to the others, which it forks; it takes no connection itself. Every process opens the
+bundle and the store for itself, after the fork, because ONNX Runtime's threads and open databases do not survive one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkProcess
+from types import FrameType
+
+from isoform.runtime.errors import EngineError
+
+__all__ = ["Processes", "Sign"]
+
+SILENT_SECONDS = 120.0
+"""A process that gave no sign of life for so long is killed."""
+STOP_SECONDS = 60.0
+"""Longer than requests and jobs are given; who is not gone by then is killed."""
+YOUNG_SECONDS = 1.0
+"""A process that died younger is not started again at once."""
+LOOK_SECONDS = 1.0
+
+
+class Sign:
+    """When a process was last seen alive: seconds that it and the first process see, ``time.monotonic``."""
+
+    def __init__(self) -> None:
+        self._bytes, self._parent = mmap.mmap(-1, 8), os.getpid()
+
+    def give(self) -> None:
+        """This process lives, and answers. Ends it by SIGTERM if the first process is gone."""
+        self._bytes[:] = struct.pack("d", time.monotonic())
+        if os.getppid() != self._parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @property
+    def last(self) -> float:
+        """When; 0 for never."""
+        seconds: float = struct.unpack("d", self._bytes[:])[0]
+        return seconds
+
+
+class _Process:
+    def __init__(self, run: Callable[[Sign], None]) -> None:
+        self.sign, self.began = Sign(), time.monotonic()
+        self._process = ForkProcess(target=self._run, args=(run,))
+        self._process.start()
+        self.sentinel, self.number = self._process.sentinel, self._process.pid or 0
+
+    def _run(self, run: Callable[[Sign], None]) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        run(self.sign)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
+    @property
+    def hangs(self) -> bool:
+        return time.monotonic() - (self.sign.last or self.began) > SILENT_SECONDS
+
+    def tell(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.number, number)
+
+    def end(self) -> None:
+        self._process.join()
+        self._process.close()
+
+
+class Processes:
+    """The processes that serve.
+
+    Args:
+        run: What one does; it calls ``Sign.give`` every second.
+        count: How many.
+        ended: Called with the number of a process that is gone, before another one takes its place.
+    """
+
+    def __init__(self, run: Callable[[Sign], None], count: int, *, ended: Callable[[int], object]) -> None:
+        self._new, self._count, self._ended = run, count, ended
+        self._running = list[_Process]()
+
+    def serve(self, listener: socket.socket, *, ready: Callable[[], object], drain: Callable[[], float]) -> None:
+        """Run them until SIGTERM or Ctrl-C.
+
+        Args:
+            listener: What they take connections from; closed when they are told to stop.
+            ready: Called as soon as one of them answers.
+            drain: Called at SIGTERM; returns the seconds for which they answer before they are told to stop. A second signal ends them.
+
+        Raises:
+            EngineError: If none of them can start.
+        """
+        with _signals() as signals:
+            self._running = [_Process(self._new) for _ in range(self._count)]
+            told, until = False, float("inf")
+            while time.monotonic() < until:
+                came = signals.wait([process.sentinel for process in self._running], min(LOOK_SECONDS, until - time.monotonic()))
+                if not told and any(process.sign.last for process in self._running):
+                    told = True
+                    ready()
+                if until < float("inf") and came:
+                    break
+                if came:
+                    until = time.monotonic() + (drain() if came == {signal.SIGTERM} else 0.0)
+                self._look(started=told)
+            listener.close()
+            self._stop(signals, quickly=signal.SIGQUIT in came)
+
+    def _look(self, *, started: bool) -> None:
+        for process in [process for process in self._running if process.alive and process.hangs]:
+            process.tell(signal.SIGKILL)
+        gone = [process for process in self._running if not process.alive]
+        for process in gone:
+            self._gone(process)
+        if gone and not started:
+            self._stop(None, quickly=True)
+            raise EngineError("a process of the server could not start; what it said before tells why")
+        if any(time.monotonic() - process.began < YOUNG_SECONDS for process in gone):
+            time.sleep(YOUNG_SECONDS)
+        self._running += [_Process(self._new) for _ in gone]
+
+    def _stop(self, signals: _Signals | None, *, quickly: bool) -> None:
+        end = time.monotonic() + (0.0 if quickly else STOP_SECONDS)
+        for process in self._running:
+            process.tell(signal.SIGTERM)
+        while self._running:
+            if time.monotonic() > end:
+                for process in self._running:
+                    process.tell(signal.SIGKILL)
+            if signals is not None and signals.wait([process.sentinel for process in self._running], 0.2) & {signal.SIGQUIT, signal.SIGINT}:
+                end = 0.0
+            for process in [process for process in self._running if not process.alive]:
+                self._gone(process)
+
+    def _gone(self, process: _Process) -> None:
+        process.end()
+        self._running.remove(process)
+        self._ended(process.number)
+
+
+class _Signals:
+    """Signals that have come, for a loop that waits for other things too."""
+
+    def __init__(self, reader: int) -> None:
+        self._reader = reader
+        self.came = set[int]()
+
+    def wait(self, others: list[int], seconds: float) -> set[int]:
+        """Wait until a signal comes, one of others is there, or time is over. Returns signals."""
+        if self._reader in multiprocessing.connection.wait([self._reader, *others], seconds):
+            os.read(self._reader, 1024)
+        came, self.came = self.came, set()
+        return came
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Signals]:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signals, before = _Signals(reader), dict[int, object]()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        signals.came.add(number)
+        with contextlib.suppress(BlockingIOError):
+            os.write(writer, b".")
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        before[number] = signal.signal(number, note)
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        os.close(reader)
+        os.close(writer)
