@@ -166,7 +166,7 @@ def test_health_is_answered_while_hundreds_connect_and_send(idle, kinds) -> None
                 found.append(time.monotonic() - started)
         return max(found)
 
-    assert any(seconds() < PATIENCE_SECONDS / 2 for _ in range(3))  # again, because other tests may have the processors
+    assert any(seconds() < PATIENCE_SECONDS for _ in range(3))  # again, because other tests may have the processors
 
 
 def test_an_answer_is_counted_until_it_is_taken(compiled, tmp_path) -> None:
