@@ -30,7 +30,7 @@ from isoform.server.http.environ import BodyNeeded, environ_of, set_body
 from isoform.server.http.transfer import Body, Receive, Send, Transfers
 from isoform.server.problems import BusyError, DeadlineError, HeadTooLongError
 
-__all__ = ["CONNECTION", "Asgi"]
+__all__ = ["CONNECTION", "FIELDS", "Asgi"]
 
 log = logging.getLogger("isoform.server")
 
@@ -88,7 +88,7 @@ class Asgi:
         """Open the application; some servers do not say when they start, so the first request may do it."""
         if self._front is None:
             front = front_of(self._stack.enter_context(self._opened()))
-            self._transfers = Transfers()
+            self._transfers = Transfers(front.service.settings.memory_bytes // 2)  # no body may have more: inference.py
             self._dispatch = Dispatch(front.service.admission, threads=self._threads, by_loop=self._may_loop)
             self._stack.callback(self._dispatch.close)
             beating = asyncio.ensure_future(self._beat(front))
@@ -122,14 +122,14 @@ class Asgi:
                 except Exception as problem:
                     answer = front.refuse(request, problem)
                 fields = front.end(request, answer)
-            if not body.complete and answer.status in (408, 503):
+            if body.declined or (not body.complete and answer.status in (408, 503)):
                 fields = (*fields, ("Connection", "close"))
             with contextlib.suppress(BusyError, DeadlineError):  # whoever does not take the answer gets no other one
                 await self._transfers.send(send, answer, fields)
         finally:
             body.drop()
             if connection is not None:
-                connection.end(complete=body.complete)
+                connection.end()
 
     async def _answer(self, front: Front, request: Request, body: Body, scope: dict[str, Any]) -> Answer:
         dispatch = self._dispatch

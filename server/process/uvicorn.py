@@ -12,7 +12,8 @@ import uvicorn
 
 from isoform.server.http.asgi import Asgi
 from isoform.server.opening import Tls
-from isoform.server.process.connections import Connections, watched
+from isoform.server.process.connections import Connections
+from isoform.server.process.watched import watched
 
 __all__ = ["GRACE_SECONDS", "serve"]
 
@@ -55,7 +56,9 @@ def serve(
         ssl_certfile=tls and tls.certificate, ssl_keyfile=tls and tls.key,
     )  # fmt: skip
     config.load()
-    config.http_protocol_class = watched(config.http_protocol_class, Connections(connections))
+    config.http_protocol_class = watched(
+        config.http_protocol_class, Connections(connections, keep_alive_seconds=keep_alive_seconds)
+    )
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises what it was sent once more when it is done
         signal.signal(number, _leave)
     _Server(config, told).run([listener])
