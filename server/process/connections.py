@@ -79,6 +79,7 @@ class Connection:
         self._forget()
         self._all.open.pop(self, None)
         self._all.idle.pop(self, None)
+        self._all.changed()
 
     def _close(self) -> None:
         if not self.requests:
@@ -101,6 +102,8 @@ class Connections:
         self.open = dict[Connection, float]()
         """Connection → when it was first seen closing; 0 before."""
         self.idle = dict[Connection, None]()  # in the order in which they became so
+        self.changed: Callable[[], object] = lambda: None
+        """Called when there is one less."""
         self._sweeping = False
 
     def add(self, transport: asyncio.Transport) -> Connection:
