@@ -11,10 +11,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
-from serving import ask, serving
+from serving import Served, ask, serving
 from support import ISOFORM
 
 from isoform.server.process.processes import Sign, Signs
@@ -142,6 +143,59 @@ sys.exit(main())
     first, last = result.stderr.splitlines()
     assert first.endswith("the engine is out of order")
     assert "could not start" in last
+
+
+LIKE_WINDOWS = """
+import asyncio, os, signal, sys
+import isoform.runtime.bundle  # which asks for the name of the system
+for module in ("fcntl", "resource", "uvloop"):
+    sys.modules[module] = None
+del os.fork, signal.SIGQUIT
+from isoform.runtime.cli import main
+sys.exit(main())
+"""
+
+
+def like_windows(bundle: Path, *words: str) -> list[str]:
+    """The command where there is no fork, no lock of files, no uvloop."""
+    return [
+        sys.executable,
+        "-c",
+        LIKE_WINDOWS,
+        "serve",
+        str(bundle),
+        "--open",
+        "--store",
+        "none",
+        "--port",
+        "0",
+        *words,
+    ]
+
+
+def test_one_process_where_none_can_be_forked(compiled) -> None:
+    """As on Windows: the same answers and metrics by the process itself, which drains and stops; several processes are refused."""
+    command = like_windows(compiled, "--drain-seconds", "2")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        started = json.loads(process.stdout.readline())
+        server = Served(process, started)
+        assert children(process.pid) == []
+        assert ask(server, "GET", "/v2/health/ready")[0] == 200
+        assert ask(server, "GET", "/v2/models/plain")[0] == 200
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=20) as page:
+            assert b"isoform_requests_total" in page.read()
+        process.send_signal(signal.SIGTERM)
+        assert becomes(lambda: ask(server, "GET", "/v2/health/ready")[0] == 503)
+        assert ask(server, "GET", "/v2/models/plain")[0] == 200
+        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.stderr is not None
+        assert len(process.stderr.read().splitlines()) == 2  # that it serves, and that it was not ready
+    command = like_windows(compiled, "--workers", "2")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert "has no fork" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_ctrl_c_twice(compiled) -> None:
