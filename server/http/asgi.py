@@ -58,8 +58,8 @@ class Asgi:
         self, opened: Callable[[], Opened], *, threads: int, by_loop: bool, pulse: Callable[[], object] = lambda: None
     ) -> None:  # fmt: skip
         self._opened, self._threads, self._may_loop, self._pulse = opened, threads, by_loop, pulse
-        self._stack, self._front, self._tasks = contextlib.ExitStack(), None, set[asyncio.Task[None]]()
-        self._front: Front | None
+        self._stack = contextlib.ExitStack()
+        self._front: Front | None = None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request, or open and close."""

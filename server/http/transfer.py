@@ -89,7 +89,9 @@ class Transfers:
                 raise BusyError("what other requests send and are sent takes too much memory; try again") from None
             if transfer.ended:
                 raise InputError(f"the body breaks off after {transfer.size} bytes") from None
-            raise DeadlineError(f"nothing came for {SILENT_SECONDS:.0f} s, or less than {RATE} bytes a second") from None
+            raise DeadlineError(
+                f"nothing came for {SILENT_SECONDS:.0f} s, or less than {RATE} bytes a second"
+            ) from None
         finally:
             self.bytes -= transfer.size
             self._under_way.pop(transfer, None)

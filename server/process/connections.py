@@ -154,6 +154,7 @@ class Connection:
         self._all.idle.pop(self, None)
         self.unused = self.queued = self.held = 0
         self._count()
+        self._all.changed()
 
     def _close(self) -> None:
         if not (self.requests or self.queued):
@@ -190,6 +191,8 @@ class Connections:
         """Connection without a request → since when; the oldest first."""
         self.waiting = dict[Connection, None]()
         """Those whose bytes are counted; the oldest first."""
+        self.changed: Callable[[], object] = _nothing
+        """Called when there is one less."""
         self._sweeping = False
 
     def add(

@@ -21,7 +21,7 @@ from types import FrameType
 
 from isoform.runtime.errors import EngineError
 
-__all__ = ["Processes", "Sign"]
+__all__ = ["Processes", "Sign", "Signs"]
 
 SILENT_SECONDS = 120.0
 """A process that gave no sign of life for so long is killed."""
@@ -30,36 +30,70 @@ STOP_SECONDS = 60.0
 YOUNG_SECONDS = 1.0
 """A process that died younger is not started again at once."""
 LOOK_SECONDS = 1.0
+_SIGN, _TIME, _COUNT, _NOBODY = struct.Struct("=dq"), struct.Struct("=d"), struct.Struct("=q"), 1 << 40
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+class Signs:
+    """What the processes tell each other, in memory that all of them share.
+
+    Args:
+        count: How many processes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.memory, self.parent = mmap.mmap(-1, count * _SIGN.size), os.getpid()
+        self._counts = range(8, count * _SIGN.size, _SIGN.size)
+        for place in range(count):
+            Sign(self, place).forget()
+
+    @property
+    def fewest(self) -> int:
+        """Connections of the process that has fewest."""
+        return min(int(_COUNT.unpack_from(self.memory, at)[0]) for at in self._counts)
 
 
 class Sign:
-    """When a process was last seen alive: seconds that it and the first process see, ``time.monotonic``."""
+    """What one process tells: when it was last seen alive, by ``time.monotonic``, and how many connections it has."""
 
-    def __init__(self) -> None:
-        self._bytes, self._parent = mmap.mmap(-1, 8), os.getpid()
+    def __init__(self, all_of_them: Signs, place: int) -> None:
+        self._all, self._at = all_of_them, place * _SIGN.size
+
+    def forget(self) -> None:
+        """The process is gone, or not there yet: nobody waits for it to take a connection."""
+        _SIGN.pack_into(self._all.memory, self._at, 0.0, _NOBODY)
 
     def give(self) -> None:
         """This process lives, and answers. Ends it by SIGTERM if the first process is gone."""
-        self._bytes[:] = struct.pack("d", time.monotonic())
-        if os.getppid() != self._parent:
+        _TIME.pack_into(self._all.memory, self._at, time.monotonic())
+        if os.getppid() != self._all.parent:
             os.kill(os.getpid(), signal.SIGTERM)
 
     @property
     def last(self) -> float:
         """When; 0 for never."""
-        seconds: float = struct.unpack("d", self._bytes[:])[0]
+        seconds: float = _TIME.unpack_from(self._all.memory, self._at)[0]
         return seconds
+
+    @property
+    def fewest(self) -> int:
+        """Connections of the process that has fewest."""
+        return self._all.fewest
+
+    def tell(self, count: int) -> None:
+        """So many connections has this process."""
+        _COUNT.pack_into(self._all.memory, self._at + 8, count)
 
 
 class _Process:
-    def __init__(self, run: Callable[[Sign], None]) -> None:
-        self.sign, self.began = Sign(), time.monotonic()
+    def __init__(self, run: Callable[[Sign], None], sign: Sign) -> None:
+        self.sign, self.began = sign, time.monotonic()
         self._process = ForkProcess(target=self._run, args=(run,))
         self._process.start()
         self.sentinel, self.number = self._process.sentinel, self._process.pid or 0
 
     def _run(self, run: Callable[[Sign], None]) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, signal.SIG_DFL)
         run(self.sign)
 
@@ -78,19 +112,22 @@ class _Process:
     def end(self) -> None:
         self._process.join()
         self._process.close()
+        self.sign.forget()
 
 
 class Processes:
     """The processes that serve.
 
     Args:
-        run: What one does; it calls ``Sign.give`` every second.
+        run: What one does; it calls ``Sign.give`` every second, and ``Sign.tell`` as soon as it takes connections.
         count: How many.
         ended: Called with the number of a process that is gone, before another one takes its place.
     """
 
     def __init__(self, run: Callable[[Sign], None], count: int, *, ended: Callable[[int], object]) -> None:
-        self._new, self._count, self._ended = run, count, ended
+        self._run, self._ended = run, ended
+        signs = Signs(count)
+        self._free = [Sign(signs, place) for place in range(count)]
         self._running = list[_Process]()
 
     def serve(self, listener: socket.socket, *, ready: Callable[[], object], drain: Callable[[], float]) -> None:
@@ -105,10 +142,12 @@ class Processes:
             EngineError: If none of them can start.
         """
         with _signals() as signals:
-            self._running = [_Process(self._new) for _ in range(self._count)]
+            self._start()
             told, until = False, float("inf")
             while time.monotonic() < until:
-                came = signals.wait([process.sentinel for process in self._running], min(LOOK_SECONDS, until - time.monotonic()))
+                came = signals.wait(
+                    [process.sentinel for process in self._running], min(LOOK_SECONDS, until - time.monotonic())
+                )
                 if not told and any(process.sign.last for process in self._running):
                     told = True
                     ready()
@@ -131,7 +170,11 @@ class Processes:
             raise EngineError("a process of the server could not start; what it said before tells why")
         if any(time.monotonic() - process.began < YOUNG_SECONDS for process in gone):
             time.sleep(YOUNG_SECONDS)
-        self._running += [_Process(self._new) for _ in gone]
+        self._start()
+
+    def _start(self) -> None:
+        while self._free:
+            self._running.append(_Process(self._run, self._free.pop()))
 
     def _stop(self, signals: _Signals | None, *, quickly: bool) -> None:
         end = time.monotonic() + (0.0 if quickly else STOP_SECONDS)
@@ -141,7 +184,10 @@ class Processes:
             if time.monotonic() > end:
                 for process in self._running:
                     process.tell(signal.SIGKILL)
-            if signals is not None and signals.wait([process.sentinel for process in self._running], 0.2) & {signal.SIGQUIT, signal.SIGINT}:
+            if signals is not None and signals.wait([process.sentinel for process in self._running], 0.2) & {
+                signal.SIGQUIT,
+                signal.SIGINT,
+            }:
                 end = 0.0
             for process in [process for process in self._running if not process.alive]:
                 self._gone(process)
@@ -149,6 +195,7 @@ class Processes:
     def _gone(self, process: _Process) -> None:
         process.end()
         self._running.remove(process)
+        self._free.append(process.sign)
         self._ended(process.number)
 
 
@@ -171,19 +218,18 @@ class _Signals:
 def _signals() -> Iterator[_Signals]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    signals, before = _Signals(reader), dict[int, object]()
+    signals = _Signals(reader)
 
     def note(number: int, _frame: FrameType | None) -> None:
         signals.came.add(number)
         with contextlib.suppress(BlockingIOError):
             os.write(writer, b".")
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        before[number] = signal.signal(number, note)
+    before = {number: signal.signal(number, note) for number in STOPS}
     try:
         yield signals
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
         os.close(reader)
         os.close(writer)

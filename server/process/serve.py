@@ -13,6 +13,7 @@ from isoform.server.admission import Admission
 from isoform.server.draining import Draining
 from isoform.server.http.asgi import Asgi
 from isoform.server.opening import Opening
+from isoform.server.process.accepting import Counts
 from isoform.server.process.listening import raise_file_limit
 
 __all__ = ["application_of", "forks", "serve"]
@@ -69,21 +70,22 @@ def serve(
         draining.begin()
         return drain_seconds
 
-    def run(pulse: Callable[[], object], told: Callable[[], float] = lambda: 0.0) -> None:
+    def run(pulse: Callable[[], object], counts: Counts | None = None, told: Callable[[], float] = lambda: 0.0) -> None:
         uvicorn.serve(
             application_of(opening, draining=draining, pulse=pulse), listener, keep_alive_seconds=opening.keep_alive_seconds,
-            connections=connections, tls=opening.tls, told=told,
+            connections=connections, tls=opening.tls, counts=counts, told=told,
         )  # fmt: skip
 
     if not forks():
-        said = list[None]()
-        run(lambda: said or (said.append(None), ready()), drain)
+        run(_once(ready), told=drain)
         return
     from isoform.server.process.processes import Processes
 
     memory = Path("/dev/shm")  # counting is writing to these files: a slow disk would stall a process
     folder = _folder(memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir()))
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # every process writes its numbers there, and reads all of them
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(
+        folder
+    )  # every process writes its numbers there, and reads all of them
 
     def ended(number: int) -> None:
         from isoform.server.metric_files import MetricFiles  # here, not above: the folder must be set before
@@ -91,9 +93,20 @@ def serve(
         MetricFiles(folder).fold(number)
 
     try:
-        Processes(lambda sign: run(sign.give), processes, ended=ended).serve(listener, ready=ready, drain=drain)
+        Processes(lambda sign: run(sign.give, sign), processes, ended=ended).serve(listener, ready=ready, drain=drain)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _once(call: Callable[[], object]) -> Callable[[], None]:
+    """What calls something when it is called for the first time."""
+    left = [call]
+
+    def first() -> None:
+        if left:
+            left.pop()()
+
+    return first
 
 
 def _folder(parent: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import signal
 import socket
 import threading
@@ -12,6 +14,7 @@ import uvicorn
 
 from isoform.server.http.asgi import Asgi
 from isoform.server.opening import Tls
+from isoform.server.process.accepting import Accepting, Counts
 from isoform.server.process.connections import Connections
 from isoform.server.process.watched import watched
 
@@ -19,12 +22,41 @@ __all__ = ["GRACE_SECONDS", "serve"]
 
 GRACE_SECONDS = 30
 """How long requests that are under way may take when the server stops."""
+TLS_SECONDS = 15.0
+"""How long a client may take to agree on a cipher."""
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, told: Callable[[], float]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, connections: Connections, counts: Counts | None, told: Callable[[], float]
+    ) -> None:  # fmt: skip
         super().__init__(config)
-        self._told = told
+        self._listener, self._connections, self._counts, self._told = listener, connections, counts, told
+        self._accepting: Accepting | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._counts is None:
+            await super().startup(sockets=[self._listener])
+            return
+        await super().startup(sockets=sockets or [])  # none: without a listener of its own
+        loop, config = asyncio.get_running_loop(), self.config
+        patience = TLS_SECONDS if config.is_ssl else None
+
+        protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
+        made = functools.partial(protocol, config=config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        async def connect(accepted: socket.socket) -> object:
+            return await loop.connect_accepted_socket(made, accepted, ssl=config.ssl, ssl_handshake_timeout=patience)
+
+        self._accepting = Accepting(
+            self._listener, connect, connected=lambda: len(self._connections.open), counts=self._counts
+        )
+        self._connections.changed = self._accepting.tell
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._accepting is not None:
+            self._accepting.close()
+        await super().shutdown(sockets=sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         wait = self._told() if sig == signal.SIGTERM else 0.0
@@ -38,30 +70,30 @@ class _Server(uvicorn.Server):
 
 def serve(
     application: Asgi, listener: socket.socket, *, keep_alive_seconds: int, connections: int, tls: Tls | None,
-    told: Callable[[], float] = lambda: 0.0,
+    counts: Counts | None = None, told: Callable[[], float] = lambda: 0.0,
 ) -> None:  # fmt: skip
     """Serve until SIGTERM or Ctrl-C, in the main thread. Raises ``SystemExit`` at the end.
 
     Args:
         application: What answers.
-        listener: A socket that listens.
+        listener: A socket that listens; closed at the end.
         keep_alive_seconds: How long a connection without a request stays open.
         connections: How many there may be.
         tls: Certificate and key; None for plain HTTP.
+        counts: Connections of all processes; None if there is one only.
         told: Called at SIGTERM; returns the seconds for which requests are answered before it stops.
     """
     config = uvicorn.Config(
         application, interface="asgi3", http="httptools", ws="none", lifespan="on", log_config=None, log_level="critical", access_log=False,
         proxy_headers=False, server_header=False, timeout_keep_alive=keep_alive_seconds, timeout_graceful_shutdown=GRACE_SECONDS,
-        ssl_certfile=tls and tls.certificate, ssl_keyfile=tls and tls.key,
+        ssl_certfile=tls.certificate if tls else None, ssl_keyfile=tls.key if tls else None,
     )  # fmt: skip
     config.load()
-    config.http_protocol_class = watched(
-        config.http_protocol_class, Connections(connections, keep_alive_seconds=keep_alive_seconds)
-    )
+    watching = Connections(connections, keep_alive_seconds=keep_alive_seconds)
+    config.http_protocol_class = watched(config.http_protocol_class, watching)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises what it was sent once more when it is done
         signal.signal(number, _leave)
-    _Server(config, told).run([listener])
+    _Server(config, listener, watching, counts, told).run()
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

@@ -6,7 +6,6 @@ import gc
 import gzip
 import io
 import json
-import threading
 import time
 import tracemalloc
 

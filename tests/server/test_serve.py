@@ -71,7 +71,8 @@ def test_misuse(compiled) -> None:
         for words, message in (
             (["--port", str(port)], "cannot listen on"), (["--port", "99999"], "--port is 99999"), (["--workers", "0"], "--workers is 0"),
             (["--unix", "/nowhere/x"], "cannot listen on /nowhere/x"), (["--tls-key", "x.pem"], "--tls-certificate and --tls-key belong together"),
-            (["--tls-certificate", "x.pem", "--tls-key", "x.pem"], "cannot use --tls-certificate x.pem"), (["--store", "nosuch://x"], "cannot open the signature store"),
+            (["--tls-certificate", "x.pem", "--tls-key", "x.pem"], "cannot use --tls-certificate x.pem"),
+            (["--store", "nosuch://x"], "cannot open the signature store"),
         ):  # fmt: skip
             result = isoform("serve", compiled, "--open", "--store", "none", *words, check=False)
             assert result.returncode == 2

@@ -156,9 +156,7 @@ def test_a_full_queue(compiled) -> None:
 
 def test_sigterm(compiled, tmp_path) -> None:
     """Readiness goes off first, while requests are answered; what is under way ends; then the server is gone, with exit 0."""
-    with serving(
-        compiled, "--open", "--store", tmp_path / "s.db", "--drain-seconds", "2"
-    ) as server:
+    with serving(compiled, "--open", "--store", tmp_path / "s.db", "--drain-seconds", "2") as server:
         assert ask(server, "GET", "/v2/health/ready")[0] == 200
         server.process.send_signal(signal.SIGTERM)
         for _ in range(100):
