@@ -112,7 +112,7 @@ class Asgi:
         front = self._front or self._open()
         request = front.begin(environ_of(scope))
         body = Body(self._transfers, receive, request.environ, limit=front.service.settings.max_body_bytes)
-        connection = scope.get("state", {}).get(CONNECTION)
+        connection = (scope.get("state") or {}).get(CONNECTION)
         if connection is not None:
             connection.begin(body.nothing_more)
         try:
