@@ -25,7 +25,7 @@ except ImportError:  # Windows
 else:
     LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
-__all__ = ["LOOPS", "Here", "here", "statuses", "talk"]
+__all__ = ["LOOPS", "Here", "answer_of", "here", "statuses", "talk"]
 
 
 def statuses(answers: bytes) -> list[int]:
@@ -40,7 +40,7 @@ def talk(address: Any, *parts: bytes, ends: bool = False, seconds: float = 20, t
         address: Host and port, or the path of a Unix socket.
         *parts: What to send, one after the other.
         ends: Whether the client then sends nothing more, and says so (a half-closed connection).
-        seconds: For how long to wait for an end that is expected; 0 to wait for a moment of silence.
+        seconds: For how long to wait for an end that is expected; 0 to wait for one answer, and a moment of silence.
         tls: An SSL context.
     """
     with contextlib.ExitStack() as stack:
@@ -57,13 +57,30 @@ def talk(address: Any, *parts: bytes, ends: bool = False, seconds: float = 20, t
         if ends:
             connection.shutdown(socket.SHUT_WR)
         found = b""
-        connection.settimeout(seconds or 0.4)
+        if not seconds:
+            found += answer_of(connection)
+        connection.settimeout(seconds or 0.1)
         try:
             while part := connection.recv(1 << 20):
                 found += part
         except TimeoutError:
             return found, False
         return found, True
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """One whole answer, and no more."""
+    found = b""
+    while b"\r\n\r\n" not in found or len(found) < found.index(b"\r\n\r\n") + 4 + _length(found):
+        part = connection.recv(65536)
+        assert part, found
+        found += part
+    return found
+
+
+def _length(answer: bytes) -> int:
+    said = re.search(rb"(?i)\r\ncontent-length: (\d+)\r\n", answer)
+    return int(said[1]) if said else 0
 
 
 class Here:
