@@ -22,6 +22,8 @@ TOTAL_BYTES = 16 << 20
 """Of both, and of what is not looked at yet, of all connections; above it the one that has had such bytes for longest is closed."""
 CLOSE_SECONDS = 15.0
 """How long a client may take for the rest of what it is sent before its connection ends."""
+PAUSE_SECONDS = 3.0
+"""How long a client that is closed may send nothing of the rest of its request."""
 SWEEP_SECONDS = 1.0
 
 
@@ -52,13 +54,17 @@ class Connection:
         """Bytes that are of no use yet; that nobody has looked at; what is counted for all of it."""
         self.in_head = self.in_body = self.leaving = False
         """In which part of a request its bytes are; and whether it is closed as soon as the client has sent all, or nothing more."""
+        self.answered = False
+        """Whether something was sent since the request began that came last."""
+        self.heard = time.monotonic()
+        """When something came last, of a connection that is to be closed."""
         self._told: Callable[[], object] | None = None
         self._ended = False
         """Whether the client has said that it sends nothing more."""
 
     def head_begins(self) -> None:
         """The first byte of a request came."""
-        self.in_head = True
+        self.in_head, self.answered = True, False
         if not (self.requests or self.queued):
             self.since = time.monotonic()
 
@@ -133,14 +139,21 @@ class Connection:
 
     def leave(self) -> None:
         """Close it, but not before the client has sent its request: else the system tells it of an error instead of the answer."""
-        if self.leaving or self._ended or not (self.in_head or self.in_body) or self.transport.is_closing():
+        sends = (self.in_head or self.in_body) and not self._ended
+        if self.leaving or not (self.answered and sends) or self.transport.is_closing():
             self.transport.close()
             return
-        self.leaving, self.since, self.unused, self.queued, self.held = True, time.monotonic(), 0, 0, 0
+        self.leaving, self.unused, self.queued, self.held = True, 0, 0, 0
+        self.since = self.heard = time.monotonic()
         self._count()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.transport.resume_reading()
+
+    def is_late(self, now: float) -> bool:
+        """Whether bytes that are due did not come in time."""
+        silent = self.leaving and now - self.heard > PAUSE_SECONDS
+        return silent or (self.since is not None and now - self.since > HEAD_SECONDS)
 
     def drop(self) -> None:
         """Close it now."""
@@ -220,7 +233,7 @@ class Connections:
         now = time.monotonic()
         for connection, closing in list(self.open.items()):
             transport = connection.transport
-            if connection.since is not None and now - connection.since > HEAD_SECONDS:
+            if connection.is_late(now):
                 connection.drop()
             elif transport.is_closing():
                 self.open[connection] = closing or now

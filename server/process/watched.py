@@ -7,6 +7,7 @@ transport and uvicorn stands ``_Transport``, because closing a connection while 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, cast
 
 from isoform.server.http.asgi import CONNECTION, FIELDS
@@ -36,6 +37,7 @@ class _Transport:
     def write(self, data: bytes) -> None:
         """Send something, unless it is closing."""
         if not self.is_closing():
+            self._connection.answered = True
             self._transport.write(data)
 
     def close(self) -> None:
@@ -94,6 +96,7 @@ def watched(protocol: type[asyncio.Protocol], connections: Connections) -> type[
 
         def data_received(self, data: bytes) -> None:
             if self._connection.leaving:
+                self._connection.heard = time.monotonic()
                 return
             self._rest = memoryview(bytes(self._rest) + data if self._rest else data)
             self._go_on()

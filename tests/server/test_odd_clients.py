@@ -279,6 +279,17 @@ def test_compressed_over_the_wire(address) -> None:
     assert statuses(answer) == [413, 200]
 
 
+def test_half_requests_do_not_hold_up_the_end(compiled) -> None:
+    """Silent connections, half heads, and bodies that were refused and do not come: the server stops within seconds all the same."""
+    with contextlib.ExitStack() as stack:
+        with serving(compiled, "--store", "none", "--open") as server:
+            for start in (b"", LIVE[:20], NONE + ANNOUNCED, LIVE):
+                stack.enter_context(socket.create_connection(server.address, timeout=10)).sendall(start)
+            time.sleep(0.2)
+            began = time.monotonic()
+        assert time.monotonic() - began < 8
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """Files of a certificate for this machine, and of its key."""

@@ -30,7 +30,12 @@ SECONDS = 0.4
 INFER = b"POST /v2/models/plain/infer HTTP/1.1\r\nHost: localhost\r\n"
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LIMITS = {
-    connections: {"HEAD_SECONDS": SECONDS, "CLOSE_SECONDS": SECONDS, "SWEEP_SECONDS": 0.02},
+    connections: {
+        "HEAD_SECONDS": SECONDS,
+        "CLOSE_SECONDS": SECONDS,
+        "PAUSE_SECONDS": SECONDS / 4,
+        "SWEEP_SECONDS": 0.02,
+    },
     transfer: {"SILENT_SECONDS": SECONDS, "RATE": 20_000},
 }
 
@@ -131,6 +136,21 @@ def test_an_unread_body_is_thrown_away_for_a_while_only(server) -> None:
     found, seconds = took(server, head, *[bytes(1000)] * 60, pauses=0.03)
     assert found == [404]
     assert seconds < 60 * 0.03
+
+
+@pytest.mark.parametrize(("pauses", "count"), [(SECONDS / 8, 4), (10.0, 1)], ids=["goes on", "stops"])
+def test_a_client_that_is_closed_may_send_the_rest(pauses, count, server) -> None:
+    """Of a body that is refused with the end of the connection: as long as something comes; it has its answer, whatever it does."""
+    part = bytes(1000)
+    head = f"POST /v2/models/none/infer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {4 * len(part)}\r\n\r\n"
+    with socket.create_connection(server.address, timeout=10) as connection:
+        connection.sendall(head.encode())
+        for _ in range(count):
+            connection.sendall(part)
+            time.sleep(min(pauses, SECONDS))
+        assert answer_of(connection).startswith(b"HTTP/1.1 404 ")
+        assert connection.recv(1) == b""
+        assert not any(settled(server).values())
 
 
 @pytest.mark.parametrize("size", [0, 300_000])
