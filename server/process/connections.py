@@ -38,7 +38,7 @@ class Connection:
         all_of_them: Those of the process.
         transport: asyncio's.
         go_on: Called when a request has ended.
-        forget: Called when it is dropped: what has come is in memory until then.
+        forget: Called when nobody wants any longer what has come.
     """
 
     def __init__(
@@ -135,7 +135,8 @@ class Connection:
             self._is_idle()
             if (self.in_head or self.in_body) and not (self.queued or self.leaving):
                 self.since = time.monotonic()
-            asyncio.get_running_loop().call_soon(self._close if self._ended else self._go_on)
+            if self._ended or self.held:
+                asyncio.get_running_loop().call_soon(self._close if self._ended else self._go_on)
 
     def leave(self) -> None:
         """Close it, but not before the client has sent its request: else the system tells it of an error instead of the answer."""
@@ -146,6 +147,9 @@ class Connection:
         self.leaving, self.unused, self.queued, self.held = True, 0, 0, 0
         self.since = self.heard = time.monotonic()
         self._count()
+        self._forget()
+        if self._told is not None:
+            self._told()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.transport.resume_reading()

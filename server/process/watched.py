@@ -15,8 +15,10 @@ from isoform.server.process.connections import Connection, Connections
 
 __all__ = ["watched"]
 
-PIECE_BYTES = 4 << 10
+PIECE_BYTES = 8 << 10
 """Given to the parser at a time, so that a connection never holds many more requests than ``QUEUED``."""
+BODY_BYTES = 64 << 10
+"""The same, in the middle of a body."""
 QUEUED = 16
 """Requests of a connection that have come and wait behind the one that is answered (pipelining); the rest stays as bytes."""
 
@@ -98,18 +100,26 @@ def watched(protocol: type[asyncio.Protocol], connections: Connections) -> type[
             if self._connection.leaving:
                 self._connection.heard = time.monotonic()
                 return
+            if not self._rest and len(data) <= PIECE_BYTES and self._connection.queued < QUEUED:
+                self._feed(data)
+                return
             self._rest = memoryview(bytes(self._rest) + data if self._rest else data)
             self._go_on()
+
+        def _feed(self, piece: bytes | memoryview) -> None:
+            self._used = False
+            super().data_received(piece)
+            self._connection.came(len(piece), used=self._used)
 
         def _go_on(self) -> None:
             """Let uvicorn read what has come, piece by piece, as long as few requests wait."""
             connection = self._connection
             while self._rest and connection.queued < QUEUED and not self._through.is_closing():
-                piece, self._rest, self._used = self._rest[:PIECE_BYTES], self._rest[PIECE_BYTES:], False
-                super().data_received(piece)
-                connection.came(len(piece), used=self._used)
-            if self._through.is_closing():
-                self._rest = memoryview(b"")
+                size = BODY_BYTES if connection.in_body else PIECE_BYTES
+                piece, self._rest = self._rest[:size], self._rest[size:]
+                self._feed(piece)
+            if self._through.is_closing() or not self._rest:
+                self._rest = memoryview(b"")  # an empty part of something keeps all of it
             connection.hold(len(self._rest))
             self._through.hold(len(self._rest) > 0)
 
@@ -117,6 +127,8 @@ def watched(protocol: type[asyncio.Protocol], connections: Connections) -> type[
             """Let go of what has come, for which the garbage collector would take its time."""
             self._rest = memoryview(b"")
             self.pipeline.clear()
+            if self.cycle is not None:
+                self.cycle.body = bytearray()
 
         def eof_received(self) -> bool:
             super().eof_received()
@@ -128,6 +140,11 @@ def watched(protocol: type[asyncio.Protocol], connections: Connections) -> type[
             self._connection.lost()
             super().connection_lost(exc)
             self._forget()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.cycle.response_complete:
+                self.cycle.body = bytearray()  # what nobody has read would be there until the next request
 
         def on_message_begin(self) -> None:
             super().on_message_begin()

@@ -343,7 +343,7 @@ def tight(request, runtime):
             "HEAD_SECONDS": 0.1,
             "CLOSE_SECONDS": 0.1,
         },
-        watched: {"QUEUED": 2, "PIECE_BYTES": 100, "MOST_FIELDS": 100},
+        watched: {"QUEUED": 2, "PIECE_BYTES": 100, "BODY_BYTES": 500, "MOST_FIELDS": 100},
         transfer: {"TOTAL_BYTES": 100_000, "SHORT_BYTES": 1000, "SILENT_SECONDS": 0.1},
     }
     app = create_app(runtime, settings=Settings(max_body_bytes=1 << 20, memory_bytes=1 << 20))
