@@ -15,8 +15,6 @@ from isoform.server.app import create_app
 from isoform.server.http.asgi import CONNECTION, Asgi
 from isoform.server.http.environ import BodyNeeded, environ_of, set_body
 
-pytestmark = pytest.mark.trust
-
 
 def scope_of(path: bytes = b"/v2", method: str = "GET", headers=(), **more) -> dict:
     """As uvicorn makes it."""
@@ -27,6 +25,7 @@ def scope_of(path: bytes = b"/v2", method: str = "GET", headers=(), **more) -> d
     }  # fmt: skip
 
 
+@pytest.mark.trust
 @given(st.binary(max_size=30), st.booleans())
 def test_every_byte_of_a_path_survives(path, quoted) -> None:
     """PATH_INFO is the path's bytes, one character each, as WSGI has it, also where they are no UTF-8; with all of them quoted, or few."""
@@ -37,6 +36,7 @@ def test_every_byte_of_a_path_survives(path, quoted) -> None:
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=9)
 
 
+@pytest.mark.trust
 @given(st.lists(st.tuples(NAMES, st.binary(max_size=9)), max_size=9), st.binary(max_size=9))
 def test_every_byte_of_a_header_survives(fields, query) -> None:
     """Each value is the header's bytes, one character each; of one name they are joined with commas, in order; the query is as it was sent."""
@@ -107,6 +107,7 @@ def answered(app, scope: dict, client: Client) -> Client:
 CHUNKED = [(b"transfer-encoding", b"chunked"), (b"content-type", b"application/json")]
 
 
+@pytest.mark.trust
 def test_a_route_that_wants_its_body_runs_again(runtime, caplog) -> None:
     """First without it, so that a refusal needs none; then with all of it. Whoever sent it is judged and written down once."""
     app, client = create_app(runtime), Client(b"ab", b"", b"c" * 100_000)
@@ -124,6 +125,7 @@ def test_a_route_that_wants_its_body_runs_again(runtime, caplog) -> None:
     assert (client.status, client.body) == (200, b"100002")
 
 
+@pytest.mark.trust
 def test_a_signature_in_chunks(runtime, store) -> None:
     """A body without a length is read by Flask's routes, too (``curl -T -``), once: one revision."""
     data = runtime.signature("plain").encode()
@@ -143,6 +145,7 @@ def test_a_route_that_refuses_reads_nothing(runtime) -> None:
         assert (client.status, client.events) == (status, []), path
 
 
+@pytest.mark.trust
 @pytest.mark.parametrize("state", [None, {}, {"theirs": 1}])
 def test_a_state_that_is_not_ours_is_left_alone(state, runtime) -> None:
     """What another server, or an application around this one, keeps in a scope's state."""

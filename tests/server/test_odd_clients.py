@@ -25,7 +25,6 @@ from wire import answer_of, statuses, talk
 from isoform.server.access.keys import Keys
 from isoform.server.store.store import Store
 
-pytestmark = pytest.mark.trust
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 INFER = b"POST /v2/models/plain/infer HTTP/1.1\r\nHost: localhost\r\n"
 NONE = b"POST /v2/models/none/infer HTTP/1.1\r\nHost: localhost\r\n"
@@ -83,6 +82,7 @@ def test_a_caller_who_may_not_is_told_before_the_body(guarded) -> None:
         assert statuses(talk(address, INFER + fields + ANNOUNCED, seconds=0)[0]) == [status]
 
 
+@pytest.mark.trust
 @pytest.mark.parametrize("size", [900_000, 20_000_000])
 @pytest.mark.parametrize("ends", [False, True], ids=["keep-alive", "close"])
 def test_a_body_that_nobody_reads_is_thrown_away(size, ends, address) -> None:
@@ -92,6 +92,7 @@ def test_a_body_that_nobody_reads_is_thrown_away(size, ends, address) -> None:
     assert (statuses(answer), closed) == ([404] + [200] * (not ends), True)
 
 
+@pytest.mark.trust
 def test_a_body_is_too_long_announced_or_not(address) -> None:
     """413 at once where the head says so; in chunks, as soon as it is; nobody has to send it all."""
     chunk = b"10000\r\n" + bytes(65536) + b"\r\n"
@@ -101,6 +102,7 @@ def test_a_body_is_too_long_announced_or_not(address) -> None:
     assert statuses(answer) == [413, 200]
 
 
+@pytest.mark.trust
 @pytest.mark.parametrize("path", [b"live", b"ready"])
 def test_health_with_a_body_is_answered(path, address) -> None:
     """A GET with a body, which is thrown away: at once, whether it comes or not; the next request of the connection too."""
@@ -122,6 +124,7 @@ def test_a_client_is_told_to_go_on_when_it_may(size, address) -> None:
         assert statuses(answer_of(connection)) == [200]
 
 
+@pytest.mark.trust
 @pytest.mark.parametrize("sends", [False, True], ids=["and does not send", "and sends all the same"])
 def test_a_client_that_may_not_is_not_told_to_go_on(sends, address) -> None:
     """No 100 but the refusal, and the end of the connection: nobody could know whether what comes next is the body."""
@@ -133,6 +136,7 @@ def test_a_client_that_may_not_is_not_told_to_go_on(sends, address) -> None:
         assert b"connection: close" in answer.lower()
 
 
+@pytest.mark.trust
 def test_pipelining(address) -> None:
     """A thousand requests sent at once are answered in order, with and without bodies."""
     asks = [b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: r%d\r\n\r\n" % i if i % 3 else
@@ -184,6 +188,7 @@ def test_chunked(kind, address) -> None:
     assert (statuses(answer), closed) == ([status] + [200] * (status == 200), True)
 
 
+@pytest.mark.trust
 @pytest.mark.parametrize("length", [b"2\r\n{}\r\n0\r\n", b"0\r\n"])
 def test_trailers_are_no_headers(length, address, guarded) -> None:
     """What stands behind a body says neither who sends it nor from where, also if all comes at once."""

@@ -24,7 +24,6 @@ from isoform.server.http import transfer
 from isoform.server.process import connections, watched
 from isoform.server.settings import Settings
 
-pytestmark = pytest.mark.trust
 SECONDS = 0.4
 """What is 15 s in a server as it is."""
 INFER = b"POST /v2/models/plain/infer HTTP/1.1\r\nHost: localhost\r\n"
@@ -130,6 +129,7 @@ def test_a_slow_body_is_read_above_the_rate_only(rate, status, server) -> None:
     assert took(server, head, *[part] * count, pauses=0.05)[0] == [status]
 
 
+@pytest.mark.trust
 def test_an_unread_body_is_thrown_away_for_a_while_only(server) -> None:
     """A client that goes on sending what nobody reads has its answer, and is closed after HEAD_SECONDS."""
     head = b"POST /v2/models/none/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"
@@ -138,6 +138,7 @@ def test_an_unread_body_is_thrown_away_for_a_while_only(server) -> None:
     assert seconds < 60 * 0.03
 
 
+@pytest.mark.trust
 @pytest.mark.parametrize(("pauses", "count"), [(SECONDS / 8, 4), (10.0, 1)], ids=["goes on", "stops"])
 def test_a_client_that_is_closed_may_send_the_rest(pauses, count, server) -> None:
     """Of a body that is refused with the end of the connection: as long as something comes; it has its answer, whatever it does."""
@@ -153,6 +154,7 @@ def test_a_client_that_is_closed_may_send_the_rest(pauses, count, server) -> Non
         assert not any(settled(server).values())
 
 
+@pytest.mark.trust
 @pytest.mark.parametrize("size", [0, 300_000])
 def test_a_connection_is_idle_from_when_all_has_come(size, server) -> None:
     """After a body that nobody read as after any other, it stays open for --keep-alive, and longer than an unread body may take."""
@@ -219,6 +221,7 @@ def test_a_client_that_is_gone_holds_nothing(size, end, server) -> None:
     assert not any(settled(server).values())
 
 
+@pytest.mark.trust
 @pytest.mark.parametrize("oldest", [[310_000], [60_000] * 8], ids=["a long one", "short ones"])
 def test_too_much_on_its_way_ends_the_oldest(oldest, runtime) -> None:
     """Above TOTAL_BYTES the transfer that began first gets 503 and is closed, short or long; a later one is read, and is as good as ever."""
@@ -243,6 +246,7 @@ def test_too_much_on_its_way_ends_the_oldest(oldest, runtime) -> None:
         assert answer_of(last).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.trust
 def test_a_body_that_is_allowed_is_never_too_much_alone(runtime) -> None:
     """Whatever --max-body-mb is: what may be on its way follows from --request-memory-mb."""
     app = create_app(runtime, settings=Settings(max_body_bytes=100 << 20, memory_bytes=1 << 30))
@@ -252,6 +256,7 @@ def test_a_body_that_is_allowed_is_never_too_much_alone(runtime) -> None:
         assert statuses(talk(server.address, head, bytes(size))[0]) == [400]
 
 
+@pytest.mark.trust
 def test_too_many_connections_close_the_idle_ones(runtime) -> None:
     """Each new one closes the one that is idle for longest; one with a request stays, and if all have, the new one is closed."""
     patient = limits({transfer: {"SILENT_SECONDS": 20}, connections: {"HEAD_SECONDS": 20}})
@@ -285,6 +290,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.trust
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_a_head_without_an_end_is_cut(kind, server) -> None:
     """Also one that is behind a body (trailers), or between its chunks: after HEAD_BYTES, at once."""
@@ -298,6 +304,7 @@ def test_a_head_without_an_end_is_cut(kind, server) -> None:
     assert not any(settled(server).values())
 
 
+@pytest.mark.trust
 def test_heads_without_an_end_stop_nobody(runtime) -> None:
     """Many of them are bounded together: the oldest are closed, and not a client that sends a long request meanwhile."""
     few = {connections: {"TOTAL_BYTES": 200_000, "HEAD_SECONDS": 20}}
@@ -351,6 +358,7 @@ def tight(request, runtime):
         yield server
 
 
+@pytest.mark.trust
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(clients=scripts)
 def test_whatever_clients_do_nothing_is_left(clients, tight) -> None:
