@@ -31,7 +31,7 @@ from isoform.server.http.environ import BodyNeeded, environ_of, set_body
 from isoform.server.http.transfer import Body, Receive, Send, Transfers
 from isoform.server.problems import BusyError, DeadlineError, HeadTooLongError
 
-__all__ = ["CONNECTION", "Asgi"]
+__all__ = ["CONNECTION", "FIELDS", "Asgi"]
 
 log = logging.getLogger("isoform.server")
 
@@ -89,7 +89,7 @@ class Asgi:
         """Open the application; some servers do not say when they start, so the first request may do it."""
         if self._front is None:
             front = front_of(self._stack.enter_context(self._opened()))
-            self._transfers = Transfers()
+            self._transfers = Transfers(front.service.settings.memory_bytes // 2)  # no body may have more: inference.py
             self._dispatch = Dispatch(front.service.admission, threads=self._threads, by_loop=self._may_loop)
             self._stack.callback(self._dispatch.close)
             beating = asyncio.ensure_future(self._beat(front))
@@ -113,7 +113,7 @@ class Asgi:
         front = self._front or self._open()
         request = front.begin(environ_of(scope))
         body = Body(self._transfers, receive, request.environ, limit=front.service.settings.max_body_bytes)
-        connection = scope.get("state", {}).get(CONNECTION)
+        connection = (scope.get("state") or {}).get(CONNECTION)
         if connection is not None:
             connection.begin(body.nothing_more)
         try:
@@ -123,7 +123,7 @@ class Asgi:
                 except Exception as problem:
                     answer = front.refuse(request, problem)
                 fields = front.end(request, answer)
-            if not body.complete and answer.status in (408, 503):
+            if body.declined or (not body.complete and answer.status in (408, 503)):
                 fields = (*fields, ("Connection", "close"))
             with contextlib.suppress(
                 BusyError, DeadlineError, OSError
@@ -132,7 +132,7 @@ class Asgi:
         finally:
             body.drop()
             if connection is not None:
-                connection.end(complete=body.complete)
+                connection.end()
 
     async def _answer(self, front: Front, request: Request, body: Body, scope: dict[str, Any]) -> Answer:
         dispatch = self._dispatch

@@ -10,6 +10,7 @@ import io
 import sys
 from collections.abc import Mapping
 from typing import Any, Never
+from urllib.parse import unquote_to_bytes
 
 __all__ = ["BodyNeeded", "environ_of", "set_body"]
 
@@ -34,12 +35,15 @@ def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
     """
     root = scope.get("root_path", "")
     path = scope["path"].removeprefix(root) if root else scope["path"]
+    if "\ufffd" in path and not root and scope.get("raw_path"):  # what servers make of bytes that are no UTF-8
+        path = unquote_to_bytes(scope["raw_path"]).decode("utf-8", "surrogateescape")
     client, server = scope.get("client"), scope.get("server") or ("localhost", 80)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope["method"], "SCRIPT_NAME": _latin(root), "PATH_INFO": _latin(path),
         "QUERY_STRING": scope["query_string"].decode("latin-1"), "SERVER_NAME": server[0], "SERVER_PORT": str(server[1] or 0),
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}", "wsgi.version": (1, 0), "wsgi.url_scheme": scope.get("scheme", "http"),
         "wsgi.input": _NotRead(), "wsgi.errors": sys.stderr, "wsgi.multithread": True, "wsgi.multiprocess": True, "wsgi.run_once": False,
+        "wsgi.input_terminated": True,  # else a body in chunks would be taken for none
     }  # fmt: skip
     if client:
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])

@@ -1,7 +1,7 @@
 """Bodies on their way in and answers on their way out, by a loop that waits for no client longer than it should.
 
-Nobody may be silent for ``SILENT_SECONDS``, nor slower than ``RATE`` on average. Where all that is on its way takes over ``TOTAL_BYTES``,
-the transfer that has been under way for longest is given up: who sends or takes at a usual speed is done before that.
+Nobody may be silent for ``SILENT_SECONDS``, nor slower than ``RATE`` on average. Where all that is on its way takes too much memory, the
+transfer that has been under way for longest is given up: who sends or takes at a usual speed is done before that.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ SILENT_SECONDS = 15.0
 RATE = 4096
 """Bytes a second."""
 TOTAL_BYTES = 64 << 20
+"""Of all that is on its way, at least."""
 SHORT_BYTES = 64 << 10
-"""Shorter bodies and answers do not count, and are given up by nobody."""
+"""Shorter bodies are read before it is known what for, where they come with their head; shorter answers are sent at once."""
 SOON_SECONDS = 0.01
 """A short body mostly comes with its head; nobody waits longer for it before it is known who may ask."""
 
@@ -63,9 +64,14 @@ class _Transfer:
 
 
 class Transfers:
-    """All of one process. For its loop alone."""
+    """All of one process. For its loop alone.
 
-    def __init__(self) -> None:
+    Args:
+        total: Bytes that may be on their way together; above it the oldest transfers end.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self._total = TOTAL_BYTES if total is None else max(total, TOTAL_BYTES)
         self._under_way = dict[_Transfer, None]()  # in the order in which they began
         self.bytes = 0
 
@@ -94,9 +100,8 @@ class Transfers:
         """Count bytes that are in memory because of a transfer; end others if those are too many."""
         transfer.size += size
         self.bytes += size
-        if transfer.size > SHORT_BYTES:
-            self._under_way.setdefault(transfer)
-        over = self.bytes - TOTAL_BYTES
+        self._under_way.setdefault(transfer)
+        over = self.bytes - self._total
         if over > 0:
             for oldest in list(self._under_way):
                 oldest.give_up()
@@ -181,6 +186,11 @@ class Body:
         self.ended = False
         """Whether the client sends nothing more."""
         self.complete = self._none
+
+    @property
+    def declined(self) -> bool:
+        """Whether the client waits to be told to send it, and was not: nobody knows then whether it comes (``Expect: 100-continue``)."""
+        return self._asked and not self._none and self.transfer is None
 
     async def read(self) -> bytes:
         """All of it. Raises as ``Transfers.receive``."""

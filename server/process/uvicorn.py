@@ -15,7 +15,8 @@ import uvicorn
 from isoform.server.http.asgi import Asgi
 from isoform.server.opening import Tls
 from isoform.server.process.accepting import Accepting, Counts
-from isoform.server.process.connections import Connections, watched
+from isoform.server.process.connections import Connections
+from isoform.server.process.watched import watched
 
 __all__ = ["GRACE_SECONDS", "serve"]
 
@@ -83,12 +84,12 @@ def serve(
         told: Called at SIGTERM; returns the seconds for which requests are answered before it stops.
     """
     config = uvicorn.Config(
-        application, interface="asgi3", ws="none", lifespan="on", log_config=None, log_level="critical", access_log=False, proxy_headers=False,
-        server_header=False, timeout_keep_alive=keep_alive_seconds, timeout_graceful_shutdown=GRACE_SECONDS,
+        application, interface="asgi3", http="httptools", ws="none", lifespan="on", log_config=None, log_level="critical", access_log=False,
+        proxy_headers=False, server_header=False, timeout_keep_alive=keep_alive_seconds, timeout_graceful_shutdown=GRACE_SECONDS,
         ssl_certfile=tls.certificate if tls else None, ssl_keyfile=tls.key if tls else None,
     )  # fmt: skip
     config.load()
-    watching = Connections(connections)
+    watching = Connections(connections, keep_alive_seconds=keep_alive_seconds)
     config.http_protocol_class = watched(config.http_protocol_class, watching)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises what it was sent once more when it is done
         signal.signal(number, _leave)

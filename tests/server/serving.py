@@ -23,8 +23,8 @@ class Served:
 
     def __init__(self, process: subprocess.Popen[str], started: dict[str, Any]) -> None:
         self.process, self.started, self.url = process, started, str(started["url"])
-        host, port = self.url.removeprefix("http://").rsplit(":", 1)
-        self.address = host, int(port)
+        host, _, port = self.url.rpartition("//")[2].rpartition(":")
+        self.address = host.strip("[]"), int(port) if port.isdigit() else 0
 
 
 def ask(

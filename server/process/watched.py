@@ -1,0 +1,159 @@
+"""uvicorn's protocol with somebody who watches: what its bytes are, how many requests they hold, and how its connection ends.
+
+asyncio hands bytes to ``data_received``; the parser calls ``on_message_begin`` and its like while it reads them. Between asyncio's
+transport and uvicorn stands ``_Transport``, because closing a connection while its client still sends would lose the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, cast
+
+from isoform.server.http.asgi import CONNECTION, FIELDS
+from isoform.server.process.connections import Connection, Connections
+
+__all__ = ["watched"]
+
+PIECE_BYTES = 4 << 10
+"""Given to the parser at a time, so that a connection never holds many more requests than ``QUEUED``."""
+QUEUED = 16
+"""Requests of a connection that have come and wait behind the one that is answered (pipelining); the rest stays as bytes."""
+
+MOST_FIELDS = 16 * FIELDS
+"""From ``FIELDS`` on a request is refused, if its head has an end; from here on its connection is closed."""
+
+
+class _Transport:
+    """asyncio's transport as uvicorn has it."""
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        self._transport, self._connection = transport, connection
+        self._paused = self._held = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send something, unless it is closing."""
+        if not self.is_closing():
+            self._connection.answered = True
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close it as soon as the client has sent its request."""
+        self._connection.leave()
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any longer."""
+        return self._connection.leaving or self._transport.is_closing()
+
+    def pause_reading(self) -> None:
+        """Read nothing until ``resume_reading``."""
+        self._paused = True
+        self._let()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self._paused = False
+        self._let()
+
+    def hold(self, held: bool) -> None:
+        """Read nothing, whatever uvicorn wants."""
+        if held != self._held:
+            self._held = held
+            self._let()
+
+    def _let(self) -> None:
+        if self.is_closing():
+            return
+        if self._paused or self._held:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+
+def watched(protocol: type[asyncio.Protocol], connections: Connections) -> type[asyncio.Protocol]:
+    """A server's protocol, whose connections are watched.
+
+    Args:
+        protocol: uvicorn's class on httptools; its keyword ``app_state`` is what each request finds in its scope's ``state``.
+        connections: Where they are watched.
+    """
+
+    class Watched(protocol):  # type: ignore[misc, valid-type]
+        def __init__(self, *, app_state: dict[str, Any], **others: Any) -> None:
+            self._state = dict(app_state)
+            super().__init__(app_state=self._state, **others)
+            self._rest, self._used, self._fields = memoryview(b""), False, 0
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            # A stream's transport is an asyncio.Transport, even if uvloop's does not say so.
+            stream = cast(asyncio.Transport, transport)
+            self._connection = self._state[CONNECTION] = connections.add(stream, self._go_on, self._forget)
+            self._through = _Transport(stream, self._connection)
+            super().connection_made(self._through)
+
+        def data_received(self, data: bytes) -> None:
+            if self._connection.leaving:
+                self._connection.heard = time.monotonic()
+                return
+            self._rest = memoryview(bytes(self._rest) + data if self._rest else data)
+            self._go_on()
+
+        def _go_on(self) -> None:
+            """Let uvicorn read what has come, piece by piece, as long as few requests wait."""
+            connection = self._connection
+            while self._rest and connection.queued < QUEUED and not self._through.is_closing():
+                piece, self._rest, self._used = self._rest[:PIECE_BYTES], self._rest[PIECE_BYTES:], False
+                super().data_received(piece)
+                connection.came(len(piece), used=self._used)
+            if self._through.is_closing():
+                self._rest = memoryview(b"")
+            connection.hold(len(self._rest))
+            self._through.hold(len(self._rest) > 0)
+
+        def _forget(self) -> None:
+            """Let go of what has come, for which the garbage collector would take its time."""
+            self._rest = memoryview(b"")
+            self.pipeline.clear()
+
+        def eof_received(self) -> bool:
+            super().eof_received()
+            if self._connection.leaving:
+                return False
+            return self._connection.end_of_input()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._connection.lost()
+            super().connection_lost(exc)
+            self._forget()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._fields = 0
+            self._connection.head_begins()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self._fields += 1
+            if (
+                self._connection.in_head and self._fields <= FIELDS + 1
+            ):  # neither trailers nor more than the application wants
+                super().on_header(name, value)
+            elif self._fields > MOST_FIELDS:
+                self._connection.drop()
+
+        def on_headers_complete(self) -> None:
+            self._used = True
+            super().on_headers_complete()
+            self._connection.head_is_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._used = True
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            super().on_message_complete()
+            self._connection.body_is_complete()
+
+    return Watched
