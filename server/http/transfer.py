@@ -37,6 +37,8 @@ class _Transfer:
 
     def __init__(self) -> None:
         self.size = 0
+        self.parts = list[bytes]()
+        """What has come of a body."""
         self.given_up = self.ended = self.over = False
         self._loop = asyncio.get_running_loop()
         self.timeout = asyncio.timeout(SILENT_SECONDS)
@@ -53,8 +55,8 @@ class _Transfer:
             self._until(self._loop.time() + SOON_SECONDS)
 
     def give_up(self) -> None:
-        """End it where it waits."""
-        self.given_up = True
+        """End it where it waits, and forget what has come of it."""
+        self.given_up, self.parts, self.size = True, [], 0
         self._until(self._loop.time())
 
     def _until(self, moment: float) -> None:
@@ -96,13 +98,11 @@ class Transfers:
         self.bytes += size
         if transfer.size > SHORT_BYTES:
             self._under_way.setdefault(transfer)
-        over = self.bytes - TOTAL_BYTES
-        if over > 0:
-            for oldest in list(self._under_way):
-                oldest.give_up()
-                over -= oldest.size
-                if over <= 0:
-                    break
+        while self.bytes > TOTAL_BYTES and self._under_way:
+            oldest = next(iter(self._under_way))
+            del self._under_way[oldest]
+            self.bytes -= oldest.size
+            oldest.give_up()
 
     async def receive(self, body: Body, receive: Receive, *, limit: int) -> bytes:
         """All of a body.
@@ -118,27 +118,27 @@ class Transfers:
             DeadlineError: If the client is silent, or too slow.
             BusyError: If too much is on its way.
         """
-        parts = list[bytes]()
         async with self._one() as transfer:
             body.transfer = transfer
             if body.ended:
                 transfer.hurry()
-            await self._collect(transfer, parts, receive, limit)
+            more = True
+            while more or transfer.given_up:  # who is given up waits here for its timeout, which comes at once
+                more = self._take(transfer, await receive(), limit)
+            parts = transfer.parts
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _collect(self, transfer: _Transfer, parts: list[bytes], receive: Receive, limit: int) -> None:
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise InputError(f"the body breaks off after {transfer.size} bytes")
-            more = message.get("more_body", False)
-            if part := message.get("body", b""):
-                parts.append(part)
-                self._grow(transfer, len(part))
-                transfer.moved(len(part))
-            if transfer.size > limit:
-                raise RequestEntityTooLarge(f"the body is longer than the {limit:,} bytes that this server reads")
+    def _take(self, transfer: _Transfer, message: dict[str, Any], limit: int) -> bool:
+        """Take what has come. Returns whether there is more."""
+        if message["type"] != "http.request":
+            raise InputError(f"the body breaks off after {transfer.size} bytes")
+        if (part := message.get("body", b"")) and not transfer.given_up:
+            transfer.parts.append(part)
+            self._grow(transfer, len(part))
+            transfer.moved(len(part))
+        if transfer.size > limit:
+            raise RequestEntityTooLarge(f"the body is longer than the {limit:,} bytes that this server reads")
+        return bool(message.get("more_body", False))
 
     async def send(self, send: Send, answer: Answer, fields: Iterable[tuple[str, str]]) -> None:
         """An answer, until the client has it; ``Answer.sent`` is called then, or when it is given up. Raises as ``receive``."""
