@@ -174,7 +174,10 @@ class Body:
         length = environ.get("CONTENT_LENGTH", "")
         self._length = int(length) if length.isascii() and length.isdigit() and len(length) < 13 else None
         self._none = self._length in (None, 0) and "HTTP_TRANSFER_ENCODING" not in environ
-        self._asked = "HTTP_EXPECT" in environ  # reading tells the client to send
+        self.comes_later = not self._none and (
+            self._length is None or self._length > SHORT_BYTES or "HTTP_EXPECT" in environ
+        )
+        """Whether it cannot be expected to come with the head; with ``Expect``, reading tells the client to send."""
         self._transfers, self._receive, self._limit = transfers, receive, limit
         self._task: asyncio.Task[bytes] | None = None
         self.transfer: _Transfer | None = None
@@ -192,7 +195,7 @@ class Body:
         """All of it, if it is short and comes with its head; None if there is more to wait for, or something is wrong with it."""
         if self._none:
             return b""
-        if self._task is None and (self._length is None or self._length > SHORT_BYTES or self._asked):
+        if self._task is None and self.comes_later:
             return None
         if self._task is None:
             self._task = asyncio.ensure_future(self._transfers.receive(self, self._receive, limit=self._limit))
