@@ -24,7 +24,9 @@ TOTAL_BYTES = 16 << 20
 SHORT_BYTES = 16 << 10
 CLOSE_SECONDS = 15.0
 """So long a client may take for the rest of what it is sent before its connection ends."""
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 0.25
+SWEPT = 32
+"""So many are closed in one sweep: hundreds that were silent together would come back together, and others wait behind them."""
 
 
 class Connection:
@@ -119,10 +121,12 @@ class Connections:
         return connection
 
     def _sweep(self) -> None:
-        now = time.monotonic()
+        now, silent = time.monotonic(), 0
         for connection, closing in list(self.open.items()):
             if connection.since is not None and now - connection.since > HEAD_SECONDS:
-                connection.transport.abort()
+                if silent < SWEPT:
+                    connection.transport.abort()
+                silent += 1
             elif connection.transport.is_closing():
                 self.open[connection] = closing or now
                 if closing and now - closing > CLOSE_SECONDS:
