@@ -22,6 +22,7 @@ from typing import Any
 
 from flask import Flask
 
+from isoform.runtime.errors import IsoformError
 from isoform.server.answer import Answer
 from isoform.server.app import front_of
 from isoform.server.dispatch import Dispatch
@@ -76,7 +77,7 @@ class Asgi:
         try:
             self._open()
         except Exception as problem:
-            log.error("%s", problem)
+            log.error("%s", problem, exc_info=None if isinstance(problem, IsoformError) else problem)
             await send({"type": "lifespan.startup.failed", "message": str(problem)})
             return
         await send({"type": "lifespan.startup.complete"})
@@ -124,7 +125,9 @@ class Asgi:
                 fields = front.end(request, answer)
             if not body.complete and answer.status in (408, 503):
                 fields = (*fields, ("Connection", "close"))
-            with contextlib.suppress(BusyError, DeadlineError):  # whoever does not take the answer gets no other one
+            with contextlib.suppress(
+                BusyError, DeadlineError, OSError
+            ):  # who is gone, or takes no answer, gets no other one
                 await self._transfers.send(send, answer, fields)
         finally:
             body.drop()

@@ -47,10 +47,10 @@ def listening(host: str, port: int, path: Path | None = None) -> Iterator[socket
 
 def raise_file_limit(most: int) -> int:
     """Let this process, and those that it forks, have as many open files as the system lets it. Returns how many of ``most`` may be connections."""
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ImportError:  # Windows, where sockets are no files
         return most
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -34,6 +34,9 @@ class _Server(uvicorn.Server):
         self._accepting: Accepting | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._counts is None:
+            await super().startup(sockets=[self._listener])
+            return
         await super().startup(sockets=sockets or [])  # none: without a listener of its own
         loop, config = asyncio.get_running_loop(), self.config
         patience = TLS_SECONDS if config.is_ssl else None
