@@ -1,6 +1,7 @@
 """Requests that are begun and not ended, by crowds of clients: what they do to everybody else; beside Flask and ONNX Runtime alone.
 
-    python benchmarks/half_requests.py [--bundle PATH] [--seconds 60] [--crowds 12 100 800] [--rivals flask|none] [--quick] [--json PATH]
+    python benchmarks/half_requests.py [--bundle PATH] [--seconds 60] [--crowds 12 100 800] [--kinds KIND ...] [--rivals flask|none] [--quick]
+                                       [--json PATH]
 
 `isoform serve` with two processes, keys and a SQLite store. A crowd of connections, with a key that may predict and without one, holds
 up requests of each kind of ``bench/halves.py``; connections that the server closes are opened again at once. Beside it four honest clients predict in a
@@ -91,6 +92,7 @@ def _arguments() -> argparse.Namespace:
     add("--bundle", type=Path, default=Path("docs/examples/bundle"), help="a compiled bundle (default: %(default)s)")
     add("--seconds", type=float, help="how long a crowd stays (default: 60; --quick: 1)")
     add("--crowds", type=int, nargs="+", help="how many connections (default: 12 100 800; --quick: 100)")
+    add("--kinds", nargs="+", metavar="KIND", help="attack in these ways only (default: in all of bench/halves.py)")
     add("--rivals", choices=("flask", "none"), default="flask", help="whom to compare with (default: flask)")
     found = arguments.parse_args()
     found.seconds = found.seconds or (1.0 if found.quick else 60.0)
@@ -112,7 +114,7 @@ def _ours(bundle: Bundle, folder: Path, arguments: argparse.Namespace) -> tuple[
         target = Target(
             "isoform", server.port, server.workers, request, health, {who: halves(infer, put, health, key) for who, key in keys.items()},
         )  # fmt: skip
-        rows = attack(target, arguments.crowds, seconds=arguments.seconds, others=_others(arguments))
+        rows = attack(target, arguments.crowds, arguments.kinds, seconds=arguments.seconds, others=_others(arguments))
         peak = max(status_bytes(number, "VmHWM") for number in server.workers())
         deaths = len({*numbers} - {*server.workers()})
     tracebacks = (folder / "log").read_text().count("Traceback")
@@ -130,7 +132,7 @@ def _flask(bundle: Bundle, folder: Path, arguments: argparse.Namespace) -> list[
             {"no key": halves("/predict", None, ["/health"], None)},
         )  # fmt: skip
         seconds = min(RIVAL_SECONDS, arguments.seconds)
-        return attack(target, arguments.crowds, seconds=seconds, others=seconds)
+        return attack(target, arguments.crowds, arguments.kinds, seconds=seconds, others=seconds)
 
 
 def _sample(bundle: Bundle) -> np.ndarray:
@@ -141,17 +143,21 @@ def _others(arguments: argparse.Namespace) -> float:
     return float(arguments.seconds) if arguments.quick else max(5.0, arguments.seconds / 12)
 
 
-def attack(target: Target, crowds: Sequence[int], *, seconds: float, others: float) -> list[dict[str, Any]]:
+def attack(
+    target: Target, crowds: Sequence[int], kinds: Sequence[str] | None, *, seconds: float, others: float
+) -> list[dict[str, Any]]:
     """Every crowd, one after the other; a row for each.
 
     Args:
         target: Whom.
         crowds: How many connections.
+        kinds: Names of attacks; None for all.
         seconds: How long those attacks last that are ``whole``.
         others: How long the others last.
     """
     cases = [
-        (size, who, kind, half) for size in crowds for who, kinds in target.halves.items() for kind, half in kinds.items()
+        (size, who, kind, half) for size in crowds for who, found in target.halves.items() for kind, half in found.items()
+        if kinds is None or kind in kinds
     ]  # fmt: skip
     rows, alone = list[dict[str, Any]](), dict[str, Any]()
     with Helper("honest_clients.py") as honest, Helper("half_clients.py") as crowd:
