@@ -136,19 +136,20 @@ class Asgi:
 
     async def _answer(self, front: Front, request: Request, body: Body, scope: dict[str, Any]) -> Answer:
         dispatch = self._dispatch
-        if request.path == LIVE:
+        if request.path in (LIVE, READY):
             front.judge(request)
-            return front.by_flask(request)
-        if request.path == READY:
-            return await dispatch.when_ready(functools.partial(_judged, front, request))
+            if request.path == LIVE:
+                return front.by_flask(request)
+            return await dispatch.when_ready(request.method, functools.partial(front.by_flask, request))
         if len(scope["headers"]) > FIELDS or len(scope["path"]) + len(scope["query_string"]) > TARGET_BYTES:
             raise HeadTooLongError(f"more than {FIELDS} headers came, or a target of over {TARGET_BYTES} bytes")
         try:
+            await dispatch.new.wait()
             if request.path not in FREE:
                 front.service.admission.check()
+            await self._judge(front, request, body)
             if request.model is None:
                 return await self._by_flask(front, request, body)
-            await self._judge(front, request)
         except Exception:
             await body.read_soon()  # so that the next request of the connection begins where it should
             raise
@@ -161,26 +162,22 @@ class Asgi:
         await dispatch.turn()
         return dispatch.by_this_loop(predict)
 
-    async def _judge(self, front: Front, request: Request) -> None:
+    async def _judge(self, front: Front, request: Request, body: Body) -> None:
         judge = functools.partial(front.judge, request)
         if self._dispatch.by_loop:
             self._dispatch.by_this_loop(judge, first=True)
+        elif body.comes_later:
+            await self._dispatch.half_in_thread(judge)
         else:
-            await self._dispatch.in_thread(judge)
+            await self._dispatch.in_thread(judge, always=request.path in FREE)
 
     async def _by_flask(self, front: Front, request: Request, body: Body) -> Answer:
-        data, always = await body.read_soon(), request.path in FREE
-        if data is not None:
-            set_body(request.environ, data)
-        try:
-            return await self._dispatch.in_thread(functools.partial(_judged, front, request), always=always)
-        except BodyNeeded:
-            set_body(request.environ, await body.read())
+        data, task = await body.read_soon(), functools.partial(front.by_flask, request)
+        if data is None:
+            try:
+                return await self._dispatch.half_in_thread(task)
+            except BodyNeeded:
+                data = await body.read()
+        set_body(request.environ, data)
         request.arrived = time.perf_counter()
-        return await self._dispatch.in_thread(functools.partial(front.by_flask, request))
-
-
-def _judged(front: Front, request: Request) -> Answer:
-    """In a thread."""
-    front.judge(request)
-    return front.by_flask(request)
+        return await self._dispatch.in_thread(task, always=request.path in FREE)
