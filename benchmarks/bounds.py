@@ -31,6 +31,7 @@ from pathlib import Path
 from bench.harness import machine, parser, print_table, write_json
 from bench.http_servers import start_flask, wait_until_ready
 from bench.networks import complete_file
+from bench.processes import status_bytes
 from bench.served import served
 from bench.unbounded import JOBS, Ask, asks, flask_asks, many_classes
 
@@ -145,13 +146,13 @@ def sent(
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for number in processes():
-            peaks[number] = max(peaks.get(number, 0), _bytes(number, "VmHWM"))
+            peaks[number] = max(peaks.get(number, 0), status_bytes(number, "VmHWM"))
         time.sleep(0.2)
     over.set()
     for thread in threads:
         thread.join()
     return {
-        "peak_resident_bytes": max(peaks.values()), "resident_bytes_at_the_end": max(_bytes(n, "VmRSS") for n in processes()),
+        "peak_resident_bytes": max(peaks.values()), "resident_bytes_at_the_end": max(status_bytes(n, "VmRSS") for n in processes()),
         "slowest_health_seconds": seen.slowest_health, "unanswered_health": seen.unanswered_health,
         "longest_answer_bytes": seen.longest_answer,
         "statuses": {kind: dict(sorted(counts.items())) for kind, counts in seen.statuses.items()},
@@ -196,15 +197,6 @@ def _watch(address: tuple[str, int], health: str, seen: Seen, over: threading.Ev
         finally:
             connection.close()
         seen.slowest_health = max(seen.slowest_health, time.perf_counter() - began)
-
-
-def _bytes(number: int, name: str) -> int:
-    """A size that Linux says of a process; 0 if it is gone."""
-    try:
-        lines = Path(f"/proc/{number}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def _show(figures: Mapping[str, object]) -> None:

@@ -4,6 +4,9 @@ A short prediction of a small network is made by the loop: two threads that hand
 long as the network does. Between two of them the loop does everything else that there is to do. As soon as two in a row take longer than
 ``SLOW_SECONDS``, because the network is large or the store hangs, predictions get threads, for ``SHY_SECONDS``; and always where the store
 is on another machine, or requests are batched. Everything else has threads. Whether the server is ready is asked by threads of its own.
+
+Hundreds of requests that come at the same moment are let on a few at a time (``Line``), so that the loop meanwhile notices those that
+come after them and pass the line, like the question whether the server lives.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from isoform.server.admission import Admission
+from isoform.server.answer import Answer
 
-__all__ = ["Dispatch"]
+__all__ = ["Dispatch", "Line"]
 
 Result = TypeVar("Result")
 
@@ -26,8 +30,50 @@ SLOW_SECONDS = 0.01
 SLOW_ONES = 2
 """So many one after the other; one alone may be the machine's."""
 SHY_SECONDS = 1.0
-READY_THREADS = 4
-"""Questions whether the server is ready wait for the store, all of them for one look at it."""
+NEW_ONES = 8
+"""So many requests begin in one turn of the loop."""
+READY_THREADS = 2
+"""For the question whether the server is ready, by GET and by HEAD: it waits for the store."""
+
+
+class Line:
+    """Lets a number of requests on in each turn of the loop, which looks at its connections between two turns. For its loop alone.
+
+    Args:
+        each_turn: How many.
+    """
+
+    def __init__(self, each_turn: int) -> None:
+        self._each_turn, self._left, self._turning = each_turn, each_turn, False
+        self._waiting = collections.deque[asyncio.Future[None]]()
+
+    @property
+    def moves(self) -> bool:
+        """Whether the next one need not wait."""
+        return self._left > 0
+
+    async def wait(self) -> None:
+        """Return when it is one's turn, in the order in which they came; at once if this turn of the loop has room for one more."""
+        if self._left:
+            self._left -= 1
+            if not self._turning:
+                self._turning = True
+                asyncio.get_running_loop().call_soon(self._turn)
+            return
+        mine = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        await mine
+
+    def _turn(self) -> None:
+        self._left = self._each_turn
+        while self._left and self._waiting:
+            first = self._waiting.popleft()
+            if not first.done():  # its request may be gone
+                first.set_result(None)
+                self._left -= 1
+        self._turning = self._left < self._each_turn
+        if self._turning:
+            asyncio.get_running_loop().call_soon(self._turn)
 
 
 class Dispatch:
@@ -43,8 +89,13 @@ class Dispatch:
         self._admission, self._by_loop = admission, by_loop
         self._threads = ThreadPoolExecutor(threads, "isoform-request")
         self._for_ready = ThreadPoolExecutor(READY_THREADS, "isoform-ready")
-        self._line = collections.deque[asyncio.Future[None]]()
-        self._taken, self._slow, self._shy_until = False, 0, 0.0
+        self.new = Line(NEW_ONES)
+        """Of requests that have come, before it is seen who sends them."""
+        self._predictions = Line(1)
+        self._halves = asyncio.Semaphore(max(1, threads // 2))
+        self._asked = dict[str, asyncio.Task[Answer]]()
+        """Method → the question whether the server is ready."""
+        self._slow, self._shy_until = 0, 0.0
 
     @property
     def by_loop(self) -> bool:
@@ -61,21 +112,27 @@ class Dispatch:
 
         return await self._run(self._threads, begin)
 
-    async def when_ready(self, task: Callable[[], Result]) -> Result:
-        """Let a thread do something that is kept for the question whether the server is ready."""
-        return await self._run(self._for_ready, task)
+    async def when_ready(self, method: str, task: Callable[[], Answer]) -> Answer:
+        """Let a thread that is kept for it answer whether the server is ready: once for all who ask before there is an answer."""
+        asked = self._asked.get(method)
+        if asked is None:
+            asked = self._asked[method] = asyncio.ensure_future(self._run(self._for_ready, task))
+            asked.add_done_callback(lambda _: self._asked.pop(method))
+        return await asyncio.shield(asked)  # it goes on for the others if one is gone
+
+    async def half_in_thread(self, task: Callable[[], Result]) -> Result:
+        """Let a thread do something for a request whose body is not there: not in the queue, whose places are for whole ones."""
+        async with self._halves:
+            return await self.in_thread(task, always=True)
 
     async def turn(self) -> None:
         """Wait until the loop may make a prediction. Raises ``BusyError`` if too many wait."""
-        if not self._taken:
-            self._taken = True
-            asyncio.get_running_loop().call_soon(self._next)
+        if self._predictions.moves:
+            await self._predictions.wait()
             return
         self._admission.enter()
-        mine = asyncio.get_running_loop().create_future()
-        self._line.append(mine)
         try:
-            await mine
+            await self._predictions.wait()
         finally:
             self._admission.leave()
 
@@ -97,16 +154,6 @@ class Dispatch:
         """Begin nothing more."""
         for pool in (self._threads, self._for_ready):
             pool.shutdown(wait=False, cancel_futures=True)
-
-    def _next(self) -> None:
-        """Once in a turn of the loop, so that it looks at its connections between two predictions."""
-        while self._line:
-            first = self._line.popleft()
-            if not first.done():
-                first.set_result(None)
-                asyncio.get_running_loop().call_soon(self._next)
-                return
-        self._taken = False
 
     @staticmethod
     async def _run(pool: ThreadPoolExecutor, task: Callable[[], Result]) -> Result:

@@ -25,7 +25,16 @@ def quick(folder, name, *words) -> tuple[str, dict]:
 
 def test_every_benchmark_is_tested() -> None:
     """A benchmark that is added here needs a test below."""
-    assert BENCHMARKS == ["adapt.py", "bounds.py", "isolation.py", "personalize.py", "server.py", "store.py", "swap.py"]
+    assert BENCHMARKS == [
+        "adapt.py",
+        "bounds.py",
+        "half_requests.py",
+        "isolation.py",
+        "personalize.py",
+        "server.py",
+        "store.py",
+        "swap.py",
+    ]
 
 
 def test_swap(tmp_path) -> None:
@@ -124,6 +133,28 @@ def test_bounds(compiled, tmp_path) -> None:
     assert "slowest_health_seconds" in result.stdout
     assert len(figures["statuses"]) == 23
     assert 20e6 < figures["peak_resident_bytes"] < figures["flask.peak_resident_bytes"]
+
+
+@pytest.mark.trust
+def test_half_requests(compiled, tmp_path) -> None:
+    """Every kind of crowd, with and without a key, comes to both servers, and honest clients are answered beside each of them."""
+    words = ("--bundle", str(compiled), "--seconds", "0.3", "--crowds", "12", "--quick", "--json", "out.json")
+    command = [sys.executable, str(ROOT / "benchmarks" / "half_requests.py"), *words]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode in (0, 1), result.stderr  # 1 says that a busy machine answered late
+    figures = json.loads((tmp_path / "out.json").read_text())
+    assert "slowest_health_seconds" in result.stdout
+    ours = {(row["who"], row["kind"]): row for row in figures["rows"] if row["server"] == "isoform"}
+    assert len(ours) == 17
+    assert len(figures["rows"]) == 17 + 8
+    assert all(row["predictions"] > 0 and row["health_asked"] > 0 for row in ours.values())
+    assert (
+        figures["unanswered_health"] == figures["failed_predictions"] == figures["deaths"] == figures["tracebacks"] == 0
+    )
+    announced = {who: ours[who, "2 MB announced"]["crowd"]["statuses"] for who in ("no key", "key")}
+    assert announced == {"no key": {"401": 12}, "key": {}}  # who may not is told at once; who may has some time to send
+    assert ours["key", "2 MB at 6 kB/s"]["crowd"]["sent_bytes"] > 0
+    assert 20e6 < figures["peak_resident_bytes"] < 400e6
 
 
 def test_store(tmp_path) -> None:

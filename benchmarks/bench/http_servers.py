@@ -59,7 +59,7 @@ def start_isoform(
 
 
 def start_flask(model: Path, folder: Path, *, workers: int, threads: int = 4) -> Server:
-    """Flask and ONNX Runtime alone, behind the same gunicorn with the same threads."""
+    """Flask and ONNX Runtime alone, behind gunicorn with as many processes and threads as ours."""
     port = _free_port()
     command = [
         sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", str(workers), "--worker-class", "gthread",

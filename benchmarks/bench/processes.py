@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-__all__ = ["Helper", "Process"]
+__all__ = ["Helper", "Process", "status_bytes"]
 
 HERE = Path(__file__).parent
 PR_SET_PDEATHSIG = 1
@@ -158,6 +158,15 @@ class Helper(Process):
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer
+
+
+def status_bytes(number: int, name: str) -> int:
+    """A size that Linux states of a process, like ``VmRSS`` or ``VmHWM``; 0 if it is gone."""
+    try:
+        lines = Path(f"/proc/{number}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
 def _end_with(mother: int) -> None:

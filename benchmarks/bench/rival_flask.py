@@ -1,4 +1,4 @@
-"""The floor: Flask and ONNX Runtime and nothing else, behind the same gunicorn as ours; the network's file is ``$MODEL``."""
+"""The floor: Flask and ONNX Runtime and nothing else, behind gunicorn; the network's file is ``$MODEL``."""
 
 from __future__ import annotations
 

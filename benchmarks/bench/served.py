@@ -25,12 +25,12 @@ class Served:
     host: str
     port: int
     pid: int
-    """Of gunicorn's arbiter, which takes no requests itself."""
+    """Of its first process, which takes no requests itself."""
     log: Path
     """What it writes to stderr."""
 
     def workers(self) -> list[int]:
-        """The processes that answer requests: the arbiter's children that live."""
+        """The processes that answer requests: the first one's children that live."""
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):

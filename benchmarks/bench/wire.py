@@ -36,7 +36,9 @@ class Wire:
     body: bytes
 
 
-def wire(server: str, form: str, samples: Array, *, named: bool = False) -> Wire:
+def wire(
+    server: str, form: str, samples: Array, *, named: bool = False, task: str = MODEL, key: str | None = None
+) -> Wire:
     """A request.
 
     Args:
@@ -44,11 +46,13 @@ def wire(server: str, form: str, samples: Array, *, named: bool = False) -> Wire
         form: As above.
         samples: Shape (n, channels, height, width), float32.
         named: Whether it says whose network is to run; ours only.
+        task: Which network, of those that the server has.
+        key: API key that it is sent with; ours only.
     """
     if form == "grpc":
         return Wire("grpc", "", _grpc_request(samples))
     data, fields = samples.astype("<f4").tobytes(), dict[str, str]()
-    path, kind, binary = f"/v2/models/{MODEL}/infer", "application/json", form == "binary"
+    path, kind, binary = f"/v2/models/{task}/infer", "application/json", form == "binary"
     tensor: dict[str, Any] = {"name": "image", "datatype": "FP32", "shape": list(samples.shape)}
     if server == "isoform" and binary:
         tensor["parameters"] = {"binary_data_size": len(data)}
@@ -68,6 +72,8 @@ def wire(server: str, form: str, samples: Array, *, named: bool = False) -> Wire
         body = data if binary else _json({"image": NUMBERS}, samples)
     if named:
         fields["Isoform-Signature"] = "{user}"
+    if key is not None:
+        fields["Authorization"] = f"Bearer {key}"
     fields = {"Host": "127.0.0.1", "Content-Type": kind, "Content-Length": str(len(body)), **fields}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return Wire("http", f"POST {path} HTTP/1.1\r\n{lines}\r\n", body)

@@ -22,6 +22,7 @@ from typing import Any
 
 from flask import Flask
 
+from isoform.runtime.errors import IsoformError
 from isoform.server.answer import Answer
 from isoform.server.app import front_of
 from isoform.server.dispatch import Dispatch
@@ -76,7 +77,7 @@ class Asgi:
         try:
             self._open()
         except Exception as problem:
-            log.error("%s", problem)
+            log.error("%s", problem, exc_info=None if isinstance(problem, IsoformError) else problem)
             await send({"type": "lifespan.startup.failed", "message": str(problem)})
             return
         await send({"type": "lifespan.startup.complete"})
@@ -124,7 +125,9 @@ class Asgi:
                 fields = front.end(request, answer)
             if body.declined or (not body.complete and answer.status in (408, 503)):
                 fields = (*fields, ("Connection", "close"))
-            with contextlib.suppress(BusyError, DeadlineError):  # whoever does not take the answer gets no other one
+            with contextlib.suppress(
+                BusyError, DeadlineError, OSError
+            ):  # who is gone, or takes no answer, gets no other one
                 await self._transfers.send(send, answer, fields)
         finally:
             body.drop()
@@ -133,19 +136,20 @@ class Asgi:
 
     async def _answer(self, front: Front, request: Request, body: Body, scope: dict[str, Any]) -> Answer:
         dispatch = self._dispatch
-        if request.path == LIVE:
+        if request.path in (LIVE, READY):
             front.judge(request)
-            return front.by_flask(request)
-        if request.path == READY:
-            return await dispatch.when_ready(functools.partial(_judged, front, request))
+            if request.path == LIVE:
+                return front.by_flask(request)
+            return await dispatch.when_ready(request.method, functools.partial(front.by_flask, request))
         if len(scope["headers"]) > FIELDS or len(scope["path"]) + len(scope["query_string"]) > TARGET_BYTES:
             raise HeadTooLongError(f"more than {FIELDS} headers came, or a target of over {TARGET_BYTES} bytes")
         try:
+            await dispatch.new.wait()
             if request.path not in FREE:
                 front.service.admission.check()
+            await self._judge(front, request, body)
             if request.model is None:
                 return await self._by_flask(front, request, body)
-            await self._judge(front, request)
         except Exception:
             await body.read_soon()  # so that the next request of the connection begins where it should
             raise
@@ -158,26 +162,22 @@ class Asgi:
         await dispatch.turn()
         return dispatch.by_this_loop(predict)
 
-    async def _judge(self, front: Front, request: Request) -> None:
+    async def _judge(self, front: Front, request: Request, body: Body) -> None:
         judge = functools.partial(front.judge, request)
         if self._dispatch.by_loop:
             self._dispatch.by_this_loop(judge, first=True)
+        elif body.comes_later:
+            await self._dispatch.half_in_thread(judge)
         else:
-            await self._dispatch.in_thread(judge)
+            await self._dispatch.in_thread(judge, always=request.path in FREE)
 
     async def _by_flask(self, front: Front, request: Request, body: Body) -> Answer:
-        data, always = await body.read_soon(), request.path in FREE
-        if data is not None:
-            set_body(request.environ, data)
-        try:
-            return await self._dispatch.in_thread(functools.partial(_judged, front, request), always=always)
-        except BodyNeeded:
-            set_body(request.environ, await body.read())
+        data, task = await body.read_soon(), functools.partial(front.by_flask, request)
+        if data is None:
+            try:
+                return await self._dispatch.half_in_thread(task)
+            except BodyNeeded:
+                data = await body.read()
+        set_body(request.environ, data)
         request.arrived = time.perf_counter()
-        return await self._dispatch.in_thread(functools.partial(front.by_flask, request))
-
-
-def _judged(front: Front, request: Request) -> Answer:
-    """In a thread."""
-    front.judge(request)
-    return front.by_flask(request)
+        return await self._dispatch.in_thread(task, always=request.path in FREE)

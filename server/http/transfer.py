@@ -38,6 +38,8 @@ class _Transfer:
 
     def __init__(self) -> None:
         self.size = 0
+        self.parts = list[bytes]()
+        """What has come of a body."""
         self.given_up = self.ended = self.over = False
         self._loop = asyncio.get_running_loop()
         self.timeout = asyncio.timeout(SILENT_SECONDS)
@@ -54,8 +56,8 @@ class _Transfer:
             self._until(self._loop.time() + SOON_SECONDS)
 
     def give_up(self) -> None:
-        """End it where it waits."""
-        self.given_up = True
+        """End it where it waits, and forget what has come of it."""
+        self.given_up, self.parts, self.size = True, [], 0
         self._until(self._loop.time())
 
     def _until(self, moment: float) -> None:
@@ -101,13 +103,11 @@ class Transfers:
         transfer.size += size
         self.bytes += size
         self._under_way.setdefault(transfer)
-        over = self.bytes - self._total
-        if over > 0:
-            for oldest in list(self._under_way):
-                oldest.give_up()
-                over -= oldest.size
-                if over <= 0:
-                    break
+        while self.bytes > self._total and self._under_way:
+            oldest = next(iter(self._under_way))
+            del self._under_way[oldest]
+            self.bytes -= oldest.size
+            oldest.give_up()
 
     async def receive(self, body: Body, receive: Receive, *, limit: int) -> bytes:
         """All of a body.
@@ -123,27 +123,27 @@ class Transfers:
             DeadlineError: If the client is silent, or too slow.
             BusyError: If too much is on its way.
         """
-        parts = list[bytes]()
         async with self._one() as transfer:
             body.transfer = transfer
             if body.ended:
                 transfer.hurry()
-            await self._collect(transfer, parts, receive, limit)
+            more = True
+            while more or transfer.given_up:  # who is given up waits here for its timeout, which comes at once
+                more = self._take(transfer, await receive(), limit)
+            parts = transfer.parts
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _collect(self, transfer: _Transfer, parts: list[bytes], receive: Receive, limit: int) -> None:
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise InputError(f"the body breaks off after {transfer.size} bytes")
-            more = message.get("more_body", False)
-            if part := message.get("body", b""):
-                parts.append(part)
-                self._grow(transfer, len(part))
-                transfer.moved(len(part))
-            if transfer.size > limit:
-                raise RequestEntityTooLarge(f"the body is longer than the {limit:,} bytes that this server reads")
+    def _take(self, transfer: _Transfer, message: dict[str, Any], limit: int) -> bool:
+        """Take what has come. Returns whether there is more."""
+        if message["type"] != "http.request":
+            raise InputError(f"the body breaks off after {transfer.size} bytes")
+        if (part := message.get("body", b"")) and not transfer.given_up:
+            transfer.parts.append(part)
+            self._grow(transfer, len(part))
+            transfer.moved(len(part))
+        if transfer.size > limit:
+            raise RequestEntityTooLarge(f"the body is longer than the {limit:,} bytes that this server reads")
+        return bool(message.get("more_body", False))
 
     async def send(self, send: Send, answer: Answer, fields: Iterable[tuple[str, str]]) -> None:
         """An answer, until the client has it; ``Answer.sent`` is called then, or when it is given up. Raises as ``receive``."""
@@ -179,7 +179,10 @@ class Body:
         length = environ.get("CONTENT_LENGTH", "")
         self._length = int(length) if length.isascii() and length.isdigit() and len(length) < 13 else None
         self._none = self._length in (None, 0) and "HTTP_TRANSFER_ENCODING" not in environ
-        self._asked = "HTTP_EXPECT" in environ  # reading tells the client to send
+        self.comes_later = not self._none and (
+            self._length is None or self._length > SHORT_BYTES or "HTTP_EXPECT" in environ
+        )
+        """Whether it cannot be expected to come with the head; with ``Expect``, reading tells the client to send."""
         self._transfers, self._receive, self._limit = transfers, receive, limit
         self._task: asyncio.Task[bytes] | None = None
         self.transfer: _Transfer | None = None
@@ -202,7 +205,7 @@ class Body:
         """All of it, if it is short and comes with its head; None if there is more to wait for, or something is wrong with it."""
         if self._none:
             return b""
-        if self._task is None and (self._length is None or self._length > SHORT_BYTES or self._asked):
+        if self._task is None and self.comes_later:
             return None
         if self._task is None:
             self._task = asyncio.ensure_future(self._transfers.receive(self, self._receive, limit=self._limit))

@@ -24,7 +24,9 @@ CLOSE_SECONDS = 15.0
 """How long a client may take for the rest of what it is sent before its connection ends."""
 PAUSE_SECONDS = 3.0
 """How long a client that is closed may send nothing of the rest of its request."""
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 0.25
+SWEPT = 32
+"""So many are closed in one sweep: hundreds that were silent together would come back together, and others wait behind them."""
 
 
 def _nothing() -> None:
@@ -234,11 +236,13 @@ class Connections:
             next(iter(self.waiting)).drop()
 
     def _sweep(self) -> None:
-        now = time.monotonic()
+        now, late = time.monotonic(), 0
         for connection, closing in list(self.open.items()):
             transport = connection.transport
             if connection.is_late(now):
-                connection.drop()
+                if late < SWEPT:
+                    connection.drop()
+                late += 1
             elif transport.is_closing():
                 self.open[connection] = closing or now
                 if closing and now - closing > CLOSE_SECONDS:

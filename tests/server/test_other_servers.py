@@ -101,3 +101,11 @@ def test_without_words(monkeypatch) -> None:
     monkeypatch.delenv(WORDS, raising=False)
     with pytest.raises(UsageError, match=f"{WORDS} is empty"):
         application()
+
+
+@pytest.mark.parametrize("words", ["--workers 2", "--port 9", "--tls-key x", "--keep-alive 3"])
+def test_words_for_the_server_itself(words, monkeypatch) -> None:
+    """What would have no effect is refused."""
+    monkeypatch.setenv(WORDS, f"bundle --open {words}")
+    with pytest.raises(UsageError, match=f"{words.split()[0]}, which the server decides"):
+        application()
