@@ -65,7 +65,11 @@ class Asgi:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer a request, or open and close."""
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            try:
+                await self._http(scope, receive, send)
+            except Exception as problem:  # said here: not every server says it
+                log.error("a request failed", exc_info=problem)
+                raise
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:  # a websocket

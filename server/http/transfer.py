@@ -178,10 +178,10 @@ class Body:
     def __init__(self, transfers: Transfers, receive: Receive, environ: dict[str, Any], *, limit: int) -> None:
         length = environ.get("CONTENT_LENGTH", "")
         self._length = int(length) if length.isascii() and length.isdigit() and len(length) < 13 else None
-        self._asked = "HTTP_EXPECT" in environ
         self._none = self._length in (None, 0) and "HTTP_TRANSFER_ENCODING" not in environ
+        self._asked = "HTTP_EXPECT" in environ  # reading tells the client to send
         self.comes_later = not self._none and (self._length is None or self._length > SHORT_BYTES or self._asked)
-        """Whether it cannot be expected to come with the head; with ``Expect``, reading tells the client to send."""
+        """Whether it cannot be expected to come with the head."""
         self._transfers, self._receive, self._limit = transfers, receive, limit
         self._task: asyncio.Task[bytes] | None = None
         self.transfer: _Transfer | None = None

@@ -89,12 +89,19 @@ class _Process:
     def __init__(self, run: Callable[[Sign], None], sign: Sign) -> None:
         self.sign, self.began = sign, time.monotonic()
         self._process = ForkProcess(target=self._run, args=(run,))
-        self._process.start()
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, STOPS
+        )  # one that came too soon would find the parent's handler in the child
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.sentinel, self.number = self._process.sentinel, self._process.pid or 0
 
     def _run(self, run: Callable[[Sign], None]) -> None:
         for number in STOPS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         run(self.sign)
 
     @property

@@ -87,6 +87,29 @@ def test_a_process_that_dies_is_started_again(number, compiled) -> None:
         assert before[1] in children(server.process.pid)
 
 
+def test_a_process_that_has_just_begun_hears_that_it_is_to_stop(compiled) -> None:
+    """SIGTERM to the server while a new process is between its fork and its first line ends both."""
+    code = """
+import os, sys, time
+from isoform.runtime.cli import main
+os.register_at_fork(after_in_child=lambda: time.sleep(1))
+sys.exit(main())
+"""
+    command = [sys.executable, "-c", code, "serve", str(compiled), "--open", "--store", "none", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            (first,) = children(process.pid)
+            time.sleep(1.5)  # one that dies young is not started again at once
+            os.kill(first, signal.SIGKILL)
+            assert becomes(lambda: set(children(process.pid)) - {first})
+            process.terminate()
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()
+
+
 def test_a_process_that_hangs_is_replaced(compiled) -> None:
     """One that shows no sign of life for a while: here one that is stopped, and a while of two seconds."""
     code = """
