@@ -125,7 +125,7 @@ def _plain(environ: dict[str, Any], limit: int, share: Share | None) -> bytes | 
         size = int(length)
         if share is not None:
             share.hold(2 * size)  # once in a server's buffer, once as what is returned
-        data: bytes = environ["wsgi.input"].read(size)
+        data: bytes | bytearray = environ["wsgi.input"].read(size)
         if len(data) < size:
             raise InputError(f"the body breaks off after {len(data)} of {size} bytes")
         return data

@@ -157,11 +157,10 @@ class Asgi:
         except Exception:
             await body.read_soon()  # so that the next request of the connection begins where it should
             raise
-        data = await body.read()
-        set_body(request.environ, data)
+        set_body(request.environ, await body.read())  # kept by nobody else: it is freed as soon as it is samples
         request.arrived = time.perf_counter()
         predict = functools.partial(front.predict, request)
-        if not dispatch.by_loop or len(data) > BY_LOOP_BYTES:
+        if not dispatch.by_loop or int(request.environ["CONTENT_LENGTH"]) > BY_LOOP_BYTES:
             return await dispatch.in_thread(predict)
         await dispatch.turn()
         return dispatch.by_this_loop(predict)
@@ -183,5 +182,6 @@ class Asgi:
             except BodyNeeded:
                 data = await body.read()
         set_body(request.environ, data)
+        del data
         request.arrived = time.perf_counter()
         return await self._dispatch.in_thread(task, always=request.path in FREE)

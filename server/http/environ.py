@@ -6,9 +6,8 @@ A body is not there yet: whoever reads ``wsgi.input`` gets ``BodyNeeded`` until 
 from __future__ import annotations
 
 import functools
-import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Never
 from urllib.parse import unquote_to_bytes
 
@@ -24,6 +23,31 @@ class _NotRead:
         raise BodyNeeded
 
     readline = readlines = __iter__ = __next__ = read
+
+
+class _Whole:
+    """A body that is there. What is read of it at once is not copied, and kept no longer."""
+
+    def __init__(self, body: bytes | bytearray) -> None:
+        self._rest = body
+
+    def read(self, size: int = -1) -> bytes | bytearray:
+        size = len(self._rest) if size is None or size < 0 else size
+        if size >= len(self._rest):
+            found, self._rest = self._rest, b""
+        else:
+            found, self._rest = self._rest[:size], self._rest[size:]
+        return found
+
+    def readline(self, size: int = -1) -> bytes | bytearray:
+        end = self._rest.find(b"\n") + 1 or len(self._rest)
+        return self.read(end if size is None or size < 0 else min(end, size))
+
+    def readlines(self, _hint: int = -1) -> list[bytes | bytearray]:
+        return list(self)
+
+    def __iter__(self) -> Iterator[bytes | bytearray]:
+        return iter(self.readline, b"")
 
 
 def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,9 +79,9 @@ def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
     return environ
 
 
-def set_body(environ: dict[str, Any], body: bytes) -> None:
+def set_body(environ: dict[str, Any], body: bytes | bytearray) -> None:
     """Give a request all of its body, which is no longer in chunks."""
-    environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
+    environ["wsgi.input"], environ["CONTENT_LENGTH"] = _Whole(body), str(len(body))
     environ.pop("HTTP_TRANSFER_ENCODING", None)
 
 

@@ -38,8 +38,8 @@ class _Transfer:
 
     def __init__(self) -> None:
         self.size = 0
-        self.parts = list[bytes]()
-        """What has come of a body."""
+        self.data: bytes | bytearray = b""
+        """What has come of a body, in one piece: pieces that are put together at the end would be there twice."""
         self.given_up = self.ended = self.over = False
         self._loop = asyncio.get_running_loop()
         self.timeout = asyncio.timeout(SILENT_SECONDS)
@@ -57,7 +57,7 @@ class _Transfer:
 
     def give_up(self) -> None:
         """End it where it waits, and forget what has come of it."""
-        self.given_up, self.parts, self.size = True, [], 0
+        self.given_up, self.data, self.size = True, b"", 0
         self._until(self._loop.time())
 
     def _until(self, moment: float) -> None:
@@ -109,7 +109,7 @@ class Transfers:
             self.bytes -= oldest.size
             oldest.give_up()
 
-    async def receive(self, body: Body, receive: Receive, *, limit: int) -> bytes:
+    async def receive(self, body: Body, receive: Receive, *, limit: int) -> bytes | bytearray:
         """All of a body.
 
         Args:
@@ -130,15 +130,20 @@ class Transfers:
             more = True
             while more or transfer.given_up:  # who is given up waits here for its timeout, which comes at once
                 more = self._take(transfer, await receive(), limit)
-            parts = transfer.parts
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            body.held, transfer.size = transfer.size, 0
+        return transfer.data
 
     def _take(self, transfer: _Transfer, message: dict[str, Any], limit: int) -> bool:
         """Take what has come. Returns whether there is more."""
         if message["type"] != "http.request":
             raise InputError(f"the body breaks off after {transfer.size} bytes")
         if (part := message.get("body", b"")) and not transfer.given_up:
-            transfer.parts.append(part)
+            if transfer.size == 0:
+                transfer.data = part
+            else:
+                if isinstance(transfer.data, bytes):
+                    transfer.data = bytearray(transfer.data)
+                transfer.data += part
             self._grow(transfer, len(part))
             transfer.moved(len(part))
         if transfer.size > limit:
@@ -183,8 +188,10 @@ class Body:
         self.comes_later = not self._none and (self._length is None or self._length > SHORT_BYTES or self._asked)
         """Whether it cannot be expected to come with the head."""
         self._transfers, self._receive, self._limit = transfers, receive, limit
-        self._task: asyncio.Task[bytes] | None = None
+        self._task: asyncio.Task[bytes | bytearray] | None = None
         self.transfer: _Transfer | None = None
+        self.held = 0
+        """Bytes that have come, and count as on their way until there is an answer: their request may wait for a thread meanwhile."""
         self.ended = False
         """Whether the client sends nothing more."""
         self.complete = self._none
@@ -194,13 +201,13 @@ class Body:
         """Whether the client waits to be told to send it, and was not: nobody knows then whether it comes (``Expect: 100-continue``)."""
         return self._asked and not self._none and self.transfer is None
 
-    async def read(self) -> bytes:
+    async def read(self) -> bytes | bytearray:
         """All of it. Raises as ``Transfers.receive``."""
         found = await (self._task or self._transfers.receive(self, self._receive, limit=self._limit))
         self.complete = True
         return found
 
-    async def read_soon(self) -> bytes | None:
+    async def read_soon(self) -> bytes | bytearray | None:
         """All of it, if it is short and comes with its head; None if there is more to wait for, or something is wrong with it."""
         if self._none:
             return b""
@@ -219,6 +226,8 @@ class Body:
             self.transfer.hurry()
 
     def drop(self) -> None:
-        """Nobody wants the rest."""
+        """Nobody wants it any longer, nor the rest."""
+        self._transfers.bytes -= self.held
+        self.held = 0
         if self._task is not None and not self._task.cancel() and not self._task.cancelled():
             self._task.exception()  # else asyncio says on stderr that nobody asked for it
