@@ -2,5 +2,4 @@
 
 asgi.py       in which order a request is judged, read, answered and sent
 environ.py    an ASGI scope as WSGI's environment
-transfer.py   bodies in and answers out, with deadlines and a total of bytes
 """

@@ -25,10 +25,10 @@ from flask import Flask
 from isoform.runtime.errors import IsoformError
 from isoform.server.answer import Answer
 from isoform.server.app import front_of
+from isoform.server.clients.transfer import Body, Receive, Send, Transfers
 from isoform.server.dispatch import Dispatch
 from isoform.server.front import FREE, Front, Request
 from isoform.server.http.environ import BodyNeeded, environ_of, set_body
-from isoform.server.http.transfer import Body, Receive, Send, Transfers
 from isoform.server.problems import BusyError, DeadlineError, HeadTooLongError
 
 __all__ = ["CONNECTION", "FIELDS", "Asgi"]

@@ -4,6 +4,5 @@ serve.py         all of it together
 listening.py     the socket
 processes.py     started again when they die, stopped together
 uvicorn.py       one process's server
-connections.py   connections that are silent, endless, or too many
 watched.py       what uvicorn's connections do, told to those
 """

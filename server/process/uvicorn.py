@@ -12,10 +12,10 @@ from types import FrameType
 
 import uvicorn
 
+from isoform.server.clients.connections import Connections
 from isoform.server.http.asgi import Asgi
 from isoform.server.opening import Tls
 from isoform.server.process.accepting import Accepting, Counts
-from isoform.server.process.connections import Connections
 from isoform.server.process.watched import watched
 
 __all__ = ["GRACE_SECONDS", "serve"]

@@ -10,8 +10,8 @@ import asyncio
 import time
 from typing import Any, cast
 
+from isoform.server.clients.connections import Connection, Connections
 from isoform.server.http.asgi import CONNECTION, FIELDS
-from isoform.server.process.connections import Connection, Connections
 
 __all__ = ["watched"]
 

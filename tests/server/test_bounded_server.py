@@ -18,7 +18,7 @@ from test_body import HEAD, INFER, binary
 
 from isoform.runtime.bundle import Bundle
 from isoform.server.access.keys import Keys
-from isoform.server.http.transfer import TOTAL_BYTES
+from isoform.server.clients.transfer import TOTAL_BYTES
 from isoform.server.store.store import Store
 
 pytestmark = pytest.mark.trust

@@ -21,7 +21,7 @@ from isoform.runtime.tensors import HEADER_LIMIT
 from isoform.server.access.keys import Keys
 from isoform.server.answer import Answer
 from isoform.server.app import create_app
-from isoform.server.http import transfer
+from isoform.server.clients import transfer
 from isoform.server.memory import FREE_BYTES, Memory, json_memory
 from isoform.server.problems import BusyError, DeadlineError, TooLargeError, TooManyError
 from isoform.server.protocol.request import read_json

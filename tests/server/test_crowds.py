@@ -14,8 +14,8 @@ from test_body import INFER, binary
 
 from isoform.server.admission import Admission
 from isoform.server.answer import Answer
+from isoform.server.clients.transfer import TOTAL_BYTES, Body, Transfers
 from isoform.server.dispatch import Dispatch, Line
-from isoform.server.http.transfer import TOTAL_BYTES, Body, Transfers
 from isoform.server.problems import BusyError
 
 pytestmark = pytest.mark.trust

@@ -20,8 +20,8 @@ from wire import LOOPS, answer_of, here, statuses, talk
 from isoform.runtime.bundle import Bundle
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
-from isoform.server.http import transfer
-from isoform.server.process import connections, watched
+from isoform.server.clients import connections, transfer
+from isoform.server.process import watched
 from isoform.server.settings import Settings
 
 SECONDS = 0.4

@@ -14,8 +14,8 @@ import uvicorn
 from flask import Flask
 from uvicorn.server import ServerState
 
+from isoform.server.clients.connections import Connections
 from isoform.server.http.asgi import Asgi
-from isoform.server.process.connections import Connections
 from isoform.server.process.watched import watched
 
 try:
