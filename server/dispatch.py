@@ -102,12 +102,26 @@ class Dispatch:
         """Whether the loop may make the next prediction."""
         return self._by_loop and time.perf_counter() >= self._shy_until
 
-    async def in_thread(self, task: Callable[[], Result], *, always: bool = False) -> Result:
-        """Let a thread do something. Raises ``BusyError`` if too many wait, unless it is to be done always."""
+    async def in_thread(
+        self, task: Callable[[], Result], *, always: bool = False, began: Callable[[], object] | None = None
+    ) -> Result:
+        """Let a thread do something.
+
+        Args:
+            task: What.
+            always: Whether it may wait even if too many do.
+            began: Called by the loop once a thread has taken it up.
+
+        Raises:
+            BusyError: If too many wait.
+        """
         self._admission.enter(always=always)
+        loop = asyncio.get_running_loop()
 
         def begin() -> Result:
             self._admission.leave()
+            if began is not None:
+                loop.call_soon_threadsafe(began)
             return task()
 
         return await self._run(self._threads, begin)

@@ -68,7 +68,7 @@ def check_head(service: Service, caller: Caller, environ: dict[str, Any], task: 
             f"a prediction has no query, but {environ['QUERY_STRING'][:80]!r} came; the body's parameters say what is wanted"
         )
     check_predict(caller, environ.get("HTTP_ISOFORM_SIGNATURE"))
-    service.memory.check(2 * check_body(environ, limit=service.settings.max_body_bytes))
+    service.memory.check_room(2 * check_body(environ, limit=service.settings.max_body_bytes))
 
 
 def infer(

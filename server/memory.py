@@ -68,6 +68,18 @@ class Memory:
                 "send fewer samples at a time, and numbers as binary tensors instead of JSON"
             )
 
+    def check_room(self, size: int) -> None:
+        """Check whether a request of so many bytes could be handled now, before its body is sent.
+
+        Raises:
+            TooLargeError: If no request may hold so many.
+            BusyError: If others hold too many.
+        """
+        self.check(size)
+        if size > FREE_BYTES:
+            with self._lock:
+                self._check_others(size)
+
     def keep(self, samples: Array, caller: str) -> None:
         """Count a job's samples until their array is freed.
 
@@ -98,12 +110,15 @@ class Memory:
     def move(self, change: int, *, requests: int = 0) -> None:
         """Hold so many bytes more, or less, for that many long requests more. Raises ``BusyError`` if others hold too many."""
         with self._lock:
-            if requests > 0 and self._long == self._longest:
-                raise BusyError(f"{self._long} long requests are handled already; try again, or send fewer samples")
-            if change > 0 and self._used + change > self.limit:
-                raise BusyError(f"other requests hold {self._used:,} of {self.limit:,} bytes; try again")
+            self._check_others(change, requests=requests)
             self._used += change
             self._long += requests
+
+    def _check_others(self, change: int, *, requests: int = 1) -> None:
+        if requests > 0 and self._long == self._longest:
+            raise BusyError(f"{self._long} long requests are handled already; try again, or send fewer samples")
+        if change > 0 and self._used + change > self.limit:
+            raise BusyError(f"other requests hold {self._used:,} of {self.limit:,} bytes; try again")
 
     def _forget(self, size: int, caller: str) -> None:
         with self._lock:

@@ -60,6 +60,8 @@ class Connection:
         """Whether something was sent since the request began that came last."""
         self.heard = time.monotonic()
         """When something came last, of a connection that is to be closed."""
+        self.gathers, self.gathered = False, list[bytes]()
+        """Whether what is written is kept, and what was."""
         self._told: Callable[[], object] | None = None
         self._ended = False
         """Whether the client has said that it sends nothing more."""
@@ -111,6 +113,19 @@ class Connection:
         self.unused = 0
         self._count()
 
+    def gather(self) -> None:
+        """Keep what is written until ``flush``: a head and a short body are one system call then, and one packet."""
+        self.gathers = True
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        self.gathers = False
+        if self.gathered:
+            data = b"".join(self.gathered)
+            self.gathered.clear()
+            if not self.transport.is_closing():
+                self.transport.write(data)
+
     def end_of_input(self) -> bool:
         """The client sends nothing more. Returns whether it may wait for an answer, as ``nc -N`` does."""
         self._ended = True
@@ -142,6 +157,7 @@ class Connection:
 
     def leave(self) -> None:
         """Close it, but not before the client has sent its request: else the system tells it of an error instead of the answer."""
+        self.flush()
         sends = (self.in_head or self.in_body) and not self._ended
         if self.leaving or not (self.answered and sends) or self.transport.is_closing():
             self.transport.close()

@@ -17,7 +17,7 @@ from isoform.runtime.errors import InputError
 from isoform.server.answer import Answer
 from isoform.server.problems import BusyError, DeadlineError
 
-__all__ = ["Body", "Transfers"]
+__all__ = ["SHORT_BYTES", "Body", "Transfers"]
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -25,7 +25,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 SILENT_SECONDS = 15.0
 RATE = 4096
 """Bytes a second."""
-TOTAL_BYTES = 64 << 20
+TOTAL_BYTES = 32 << 20
 """Of all that is on its way, at least."""
 SHORT_BYTES = 64 << 10
 """Shorter bodies are read before it is known what for, where they come with their head; shorter answers are sent at once."""
@@ -131,7 +131,8 @@ class Transfers:
             while more or transfer.given_up:  # who is given up waits here for its timeout, which comes at once
                 more = self._take(transfer, await receive(), limit)
             body.held, transfer.size = transfer.size, 0
-        return transfer.data
+            data, transfer.data = transfer.data, b""  # kept by nobody else
+        return data
 
     def _take(self, transfer: _Transfer, message: dict[str, Any], limit: int) -> bool:
         """Take what has come. Returns whether there is more."""
@@ -191,7 +192,7 @@ class Body:
         self._task: asyncio.Task[bytes | bytearray] | None = None
         self.transfer: _Transfer | None = None
         self.held = 0
-        """Bytes that have come, and count as on their way until there is an answer: their request may wait for a thread meanwhile."""
+        """Bytes that have come, and count as on their way until ``taken``: their request may wait for a thread meanwhile."""
         self.ended = False
         """Whether the client sends nothing more."""
         self.complete = self._none
@@ -225,9 +226,13 @@ class Body:
         if self.transfer is not None:
             self.transfer.hurry()
 
-    def drop(self) -> None:
-        """Nobody wants it any longer, nor the rest."""
+    def taken(self) -> None:
+        """Its request is handled now, and counts what it holds itself."""
         self._transfers.bytes -= self.held
         self.held = 0
+
+    def drop(self) -> None:
+        """Nobody wants it any longer, nor the rest."""
+        self.taken()
         if self._task is not None and not self._task.cancel() and not self._task.cancelled():
             self._task.exception()  # else asyncio says on stderr that nobody asked for it

@@ -25,7 +25,7 @@ from flask import Flask
 from isoform.runtime.errors import IsoformError
 from isoform.server.answer import Answer
 from isoform.server.app import front_of
-from isoform.server.clients.transfer import Body, Receive, Send, Transfers
+from isoform.server.clients.transfer import SHORT_BYTES, Body, Receive, Send, Transfers
 from isoform.server.dispatch import Dispatch
 from isoform.server.front import FREE, Front, Request
 from isoform.server.http.environ import BodyNeeded, environ_of, set_body
@@ -93,7 +93,8 @@ class Asgi:
         """Open the application; some servers do not say when they start, so the first request may do it."""
         if self._front is None:
             front = front_of(self._stack.enter_context(self._opened()))
-            self._transfers = Transfers(front.service.settings.memory_bytes // 2)  # no body may have more: inference.py
+            settings = front.service.settings
+            self._transfers = Transfers(min(settings.max_body_bytes, settings.memory_bytes // 2))  # the longest body
             self._dispatch = Dispatch(front.service.admission, threads=self._threads, by_loop=self._may_loop)
             self._stack.callback(self._dispatch.close)
             beating = asyncio.ensure_future(self._beat(front))
@@ -129,13 +130,14 @@ class Asgi:
                 fields = front.end(request, answer)
             if body.declined or (not body.complete and answer.status in (408, 503)):
                 fields = (*fields, ("Connection", "close"))
-            with contextlib.suppress(
-                BusyError, DeadlineError, OSError
-            ):  # who is gone, or takes no answer, gets no other one
+            if connection is not None and len(answer.body) <= SHORT_BYTES:
+                connection.gather()
+            with contextlib.suppress(BusyError, DeadlineError, OSError):  # who is gone gets nothing more
                 await self._transfers.send(send, answer, fields)
         finally:
             body.drop()
             if connection is not None:
+                connection.flush()
                 connection.end()
 
     async def _answer(self, front: Front, request: Request, body: Body, scope: dict[str, Any]) -> Answer:
@@ -160,8 +162,12 @@ class Asgi:
         set_body(request.environ, await body.read())  # kept by nobody else: it is freed as soon as it is samples
         request.arrived = time.perf_counter()
         predict = functools.partial(front.predict, request)
-        if not dispatch.by_loop or int(request.environ["CONTENT_LENGTH"]) > BY_LOOP_BYTES:
-            return await dispatch.in_thread(predict)
+        # A short body may be long once it is unpacked.
+        is_short = (
+            int(request.environ["CONTENT_LENGTH"]) <= BY_LOOP_BYTES and "HTTP_CONTENT_ENCODING" not in request.environ
+        )
+        if not (dispatch.by_loop and is_short):
+            return await dispatch.in_thread(predict, began=body.taken)
         await dispatch.turn()
         return dispatch.by_this_loop(predict)
 
@@ -184,4 +190,4 @@ class Asgi:
         set_body(request.environ, data)
         del data
         request.arrived = time.perf_counter()
-        return await self._dispatch.in_thread(task, always=request.path in FREE)
+        return await self._dispatch.in_thread(task, always=request.path in FREE, began=body.taken)

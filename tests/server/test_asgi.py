@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import gzip
 import logging
+import threading
 import urllib.parse
 
+import numpy as np
 import pytest
 from flask import request
 from hypothesis import given
 from hypothesis import strategies as st
+from test_body import INFER, binary
 
 from isoform.runtime.errors import BundleError
 from isoform.server.app import create_app
@@ -133,6 +137,24 @@ def test_a_signature_in_chunks(runtime, store) -> None:
     client = answered(create_app(runtime, store=store), scope, Client(data[:100], data[100:]))
     assert client.status == 201, client.body
     assert [revision.revision for revision in store.history("plain", "alice")] == [1]
+
+
+@pytest.mark.parametrize("unpacked", [False, True], ids=["plain", "compressed"])
+def test_a_short_body_may_be_long_unpacked(unpacked, runtime, monkeypatch) -> None:
+    """The loop makes a prediction of a few kilobytes, but not of what may unpack to thousands of samples: 16 kB stopped it for a second."""
+    body, headers = binary(np.zeros((200 if unpacked else 1, 1, 32, 32)))
+    headers |= {"Content-Length": str(len(body))} | ({"Content-Encoding": "gzip"} if unpacked else {})
+    threads, predict = list[bool](), type(runtime).predict
+
+    def noted(*arguments, **named):
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return predict(*arguments, **named)
+
+    monkeypatch.setattr(type(runtime), "predict", noted)
+    fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    sent = gzip.compress(body) if unpacked else body
+    client = answered(create_app(runtime), scope_of(INFER.encode(), "POST", fields), Client(sent))
+    assert (client.status, threads) == (200, [unpacked])
 
 
 def test_a_route_that_refuses_reads_nothing(runtime) -> None:

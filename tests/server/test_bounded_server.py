@@ -134,8 +134,8 @@ def test_bodies_that_do_not_end_are_bounded(idle) -> None:
     with crowd(server, keys["writer"]):
         time.sleep(0.5)
         assert (
-            server.memory_bytes() - before < len(server.workers()) * 1.5 * TOTAL_BYTES
-        )  # of 360 MB; bytes that grow need some room
+            server.memory_bytes() - before < len(server.workers()) * 2.5 * TOTAL_BYTES
+        )  # of 360 MB; uvicorn has up to 64 KiB of each connection besides
 
 
 def test_health_is_answered_while_hundreds_connect_and_send(idle, kinds) -> None:
