@@ -36,6 +36,7 @@ def without(missing, code, **options):
         ("matplotlib", "figure", ["figure", "history.json", "-o", "x.png"]),
         ("flask", "server", SERVE),
         ("uvicorn", "server", [*SERVE, "--open", "--store", "none"]),
+        ("httptools", "server", [*SERVE, "--open", "--store", "none"]),
         ("psycopg", "postgresql", [*SERVE, "--open", "--store", "postgresql+psycopg://localhost/x"]),
         ("cryptography", "server", [*SERVE, "--token-keys", "keys.json", "--token-issuer", "me", "--store", "none"]),
         ("sqlalchemy", "server", ["key", "list"]),

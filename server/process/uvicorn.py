@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+import httptools  # noqa: F401  (uvicorn would miss it in every process, and late)
 import uvicorn
 
 from isoform.server.clients.connections import Connections
