@@ -29,7 +29,8 @@ STOP_SECONDS = 60.0
 """Longer than requests and jobs are given; who is not gone by then is killed."""
 YOUNG_SECONDS = 1.0
 """A process that died younger is not started again at once."""
-LOOK_SECONDS = 1.0
+LOOK_SECONDS, START_SECONDS = 1.0, 0.02
+"""How often processes are looked at, and how often before the first of them answers."""
 _SIGN, _TIME, _COUNT, _NOBODY = struct.Struct("=dq"), struct.Struct("=d"), struct.Struct("=q"), 1 << 40
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -89,9 +90,8 @@ class _Process:
     def __init__(self, run: Callable[[Sign], None], sign: Sign) -> None:
         self.sign, self.began = sign, time.monotonic()
         self._process = ForkProcess(target=self._run, args=(run,))
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, STOPS
-        )  # one that came too soon would find the parent's handler in the child
+        # One that came too soon would find the parent's handler in the child.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
             self._process.start()
         finally:
@@ -152,8 +152,9 @@ class Processes:
             self._start()
             told, until = False, float("inf")
             while time.monotonic() < until:
+                look = LOOK_SECONDS if told else START_SECONDS
                 came = signals.wait(
-                    [process.sentinel for process in self._running], min(LOOK_SECONDS, until - time.monotonic())
+                    [process.sentinel for process in self._running], min(look, until - time.monotonic())
                 )
                 if not told and any(process.sign.last for process in self._running):
                     told = True
