@@ -29,6 +29,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.harness import machine, parser, print_table, write_json
+from bench.health import ask_health
 from bench.http_servers import start_flask, wait_until_ready
 from bench.networks import complete_file
 from bench.processes import status_bytes
@@ -187,16 +188,9 @@ def _ask(address: tuple[str, int], kind: str, asked: Ask, keys: Mapping[str, str
 
 def _watch(address: tuple[str, int], health: str, seen: Seen, over: threading.Event) -> None:
     while not over.wait(HEALTH_SECONDS):
-        began = time.perf_counter()
-        connection = http.client.HTTPConnection(*address, timeout=ANSWER_SECONDS)
-        try:
-            connection.request("GET", health)
-            seen.unanswered_health += connection.getresponse().status != 200
-        except (OSError, http.client.HTTPException):
-            seen.unanswered_health += 1
-        finally:
-            connection.close()
-        seen.slowest_health = max(seen.slowest_health, time.perf_counter() - began)
+        answered, seconds = ask_health(address, health, patience_seconds=ANSWER_SECONDS)
+        seen.unanswered_health += not answered
+        seen.slowest_health = max(seen.slowest_health, seconds)
 
 
 def _show(figures: Mapping[str, object]) -> None:

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import base64
 import dataclasses
-import http.client
 import sys
 import tempfile
 import threading
@@ -36,6 +35,7 @@ from typing import Any
 import numpy as np
 from bench.halves import Half, halves
 from bench.harness import machine, parser, print_table, write_json
+from bench.health import ask_health
 from bench.http_servers import start_flask, wait_until_ready
 from bench.networks import complete_file
 from bench.processes import Helper, status_bytes
@@ -233,16 +233,9 @@ class Health:
 
     def _ask(self, path: str) -> None:
         while not self._over.wait(HEALTH_SECONDS):
-            began = time.perf_counter()
-            connection = http.client.HTTPConnection("127.0.0.1", self._target.port, timeout=PATIENCE_SECONDS)
-            try:
-                connection.request("GET", path)
-                self._unanswered += connection.getresponse().status != 200
-            except (OSError, http.client.HTTPException):
-                self._unanswered += 1
-            finally:
-                connection.close()
-            self._seconds.append(time.perf_counter() - began)
+            answered, seconds = ask_health(("127.0.0.1", self._target.port), path, patience_seconds=PATIENCE_SECONDS)
+            self._unanswered += not answered
+            self._seconds.append(seconds)
 
     def _weigh(self) -> None:
         while not self._over.wait(WEIGH_SECONDS):

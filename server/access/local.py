@@ -2,7 +2,8 @@
 
 A page on any site can make its reader's browser send requests to loopback. Such a request is refused because
 
-    Host, or the authority of an absolute target     is not loopback: DNS rebinding
+    Host                                             is not loopback: DNS rebinding; the authority of an absolute target likewise,
+                                                     where the server tells it: WSGI servers do, ASGI has no place for it
     Sec-Fetch-Site                                   is neither ``same-origin`` nor ``none``
     Origin                                           is not the origin that Host names; ``null`` is none
     Content-Type, where something is changed         is there and neither ``application/json`` nor ``application/octet-stream``: a form's and
