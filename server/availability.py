@@ -40,10 +40,15 @@ class Availability:
         self._lock, self._asking, self._changes = threading.Lock(), threading.Lock(), 0
 
     @property
+    def at_hand(self) -> bool:
+        """Whether ``unloaded`` and ``check`` would wait for nothing."""
+        return self._store is None or time.monotonic() - self._read <= SECONDS or self._asking.locked()
+
+    @property
     def unloaded(self) -> frozenset[str]:
         """Tasks that do not answer. One thread asks the store for them; others meanwhile get what was known last."""
         store = self._store
-        if store is None or time.monotonic() - self._read <= SECONDS or not self._asking.acquire(blocking=False):
+        if store is None or self.at_hand or not self._asking.acquire(blocking=False):
             return self._unloaded
         try:
             changes = self._changes

@@ -2,7 +2,7 @@
 
 A short prediction of a small network is made by the loop: two threads that hand each other a request, and fight for Python's lock, take as
 long as the network does. Between two of them the loop does everything else that there is to do. As soon as two in a row take longer than
-``SLOW_SECONDS``, because the network is large or the store hangs, predictions get threads, for ``SHY_SECONDS``; and always where the store
+``SLOW_SECONDS``, because the network is large or the store hangs, predictions get threads for a while; and always where the store
 is on another machine, or requests are batched. Everything else has threads. Whether the server is ready is asked by threads of its own.
 
 Hundreds of requests that come at the same moment are let on a few at a time (``Line``), so that the loop meanwhile notices those that
@@ -29,7 +29,10 @@ Result = TypeVar("Result")
 SLOW_SECONDS = 0.01
 SLOW_ONES = 2
 """So many one after the other; one alone may be the machine's."""
-SHY_SECONDS = 1.0
+HUNG_SECONDS = 0.25
+"""One that takes so long is enough: the store hangs."""
+SHY_SECONDS, SHY_TIMES = 1.0, 20.0
+"""Then the loop makes none for so long, or so many times as long as the slow one took: the longer it hung, the later it tries again."""
 NEW_ONES = 8
 """So many requests begin in one turn of the loop."""
 READY_THREADS = 2
@@ -150,19 +153,17 @@ class Dispatch:
         finally:
             self._admission.leave()
 
-    def by_this_loop(self, task: Callable[[], Result], *, first: bool = False) -> Result:
-        """Do something here and now, the first or the last part of what a prediction needs, and see how long it takes."""
+    def by_this_loop(self, task: Callable[[], Result]) -> Result:
+        """Do something here and now, and see how long it takes."""
         began = time.perf_counter()
         try:
             return task()
         finally:
             ended = time.perf_counter()
-            if ended - began > SLOW_SECONDS:
-                self._slow += 1
-            elif not first:
-                self._slow = 0
+            took = ended - began
+            self._slow = 0 if took <= SLOW_SECONDS else SLOW_ONES if took > HUNG_SECONDS else self._slow + 1
             if self._slow >= SLOW_ONES:
-                self._shy_until, self._slow = ended + SHY_SECONDS, 0
+                self._shy_until, self._slow = ended + max(SHY_SECONDS, SHY_TIMES * took), 0
 
     def close(self) -> None:
         """Begin nothing more."""

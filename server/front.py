@@ -117,6 +117,10 @@ class Front:
             yield
             span.end(request.record, request.status)
 
+    def at_hand(self, request: Request) -> bool:
+        """Whether ``judge`` would wait for nothing: neither for the store, nor for anything else."""
+        return self._gate.at_hand(request.environ) and (request.model is None or self.service.tasks.at_hand)
+
     def judge(self, request: Request) -> None:
         """See who sent it, and whether it may: before its body is read. Raises what ``refuse`` answers with."""
         environ, proxies = request.environ, self.service.settings.trusted_proxies

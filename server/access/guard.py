@@ -50,22 +50,24 @@ class Gate:
         environ[CALLER] = found = self._found(environ)
         return found
 
+    def at_hand(self, environ: dict[str, Any]) -> bool:
+        """Whether ``find`` would wait for nothing, as for a store that has to be asked whose key that is."""
+        return self._keys is None or _is_open(environ.get("PATH_INFO", "")) or self._keys.at_hand(_sent(environ))
+
     def _found(self, environ: dict[str, Any]) -> Caller:
         if self._keys is None and self._tokens is None:
             check_local(environ)
             return ANYBODY
         if _is_open(environ.get("PATH_INFO", "")):
             return NOBODY
-        kind, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        text, found = text.strip(), None
-        if kind.lower() == "bearer" and len(text) <= LONGEST:
-            if text.startswith("iso_"):
-                found = self._keys.caller(text) if self._keys is not None else None
-            elif text and self._tokens is not None:
-                try:
-                    found = self._tokens.caller(text)
-                except TokenError as problem:
-                    raise UnknownCallerError(str(problem)) from None
+        text, found = _sent(environ), None
+        if text.startswith("iso_"):
+            found = self._keys.caller(text) if self._keys is not None else None
+        elif text and self._tokens is not None:
+            try:
+                found = self._tokens.caller(text)
+            except TokenError as problem:
+                raise UnknownCallerError(str(problem)) from None
         if found is None:
             raise UnknownCallerError("a key was expected: Authorization: Bearer KEY; 'isoform key add' makes one")
         return found
@@ -73,6 +75,13 @@ class Gate:
 
 def _is_open(path: str) -> bool:
     return path in OPEN or path.startswith(PAGE)
+
+
+def _sent(environ: dict[str, Any]) -> str:
+    """The key or token that was sent, whatever it is; empty for none."""
+    kind, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    text = text.strip()
+    return text if kind.lower() == "bearer" and len(text) <= LONGEST else ""
 
 
 def _caller() -> Caller:

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import hmac
 import logging
+import math
 import re
 import secrets
 import threading
@@ -118,13 +119,25 @@ class Keys:
             return None
         return found[1]
 
+    def at_hand(self, text: str) -> bool:
+        """Whether ``caller`` would ask the store nothing, and so wait for nothing."""
+        parts = _KEY.fullmatch(text)
+        if parts is None:
+            return True
+        known, unknown = self._recall(parts[1])
+        return max(-math.inf if known is None else known[0], unknown) > time.monotonic() - SECONDS
+
+    def _recall(self, identity: str) -> tuple[tuple[float, tuple[bytes, Caller]] | None, float]:
+        """When it was last a key's, and whose; and when it was last nobody's."""
+        with self._lock:
+            return self._known.get(identity), self._unknown.get(identity, -math.inf)
+
     def _look_up(self, identity: str) -> tuple[bytes, Caller] | None:
         moment = time.monotonic()
-        with self._lock:
-            known, unknown = self._known.get(identity), self._unknown.get(identity)
+        known, unknown = self._recall(identity)
         if known is not None and moment - known[0] < SECONDS:
             return known[1]
-        if unknown is not None and moment - unknown < SECONDS:
+        if moment - unknown < SECONDS:
             return None
         if known is None or moment - known[0] > AWAY_SECONDS:
             found = self._read(identity)

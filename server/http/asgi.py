@@ -1,6 +1,6 @@
 """The ASGI application: for ``isoform serve``, and for any ASGI server.
 
-    judged       who sends it, whether it may, how long its body is        by the loop or a thread
+    judged       who sends it, whether it may, how long its body is        by the loop; by a thread if the store is to be asked
     read         the body, if the answer needs it                          by the loop
     answered     a prediction, or Flask's routes                           by the loop or a thread
     sent                                                                   by the loop
@@ -153,7 +153,10 @@ class Asgi:
             await dispatch.new.wait()
             if request.path not in FREE:
                 front.service.admission.check()
-            await self._judge(front, request, body)
+            if front.at_hand(request):
+                front.judge(request)
+            else:
+                await dispatch.half_in_thread(functools.partial(front.judge, request))
             if request.model is None:
                 return await self._by_flask(front, request, body)
         except Exception:
@@ -170,15 +173,6 @@ class Asgi:
             return await dispatch.in_thread(predict, began=body.taken)
         await dispatch.turn()
         return dispatch.by_this_loop(predict)
-
-    async def _judge(self, front: Front, request: Request, body: Body) -> None:
-        judge = functools.partial(front.judge, request)
-        if self._dispatch.by_loop:
-            self._dispatch.by_this_loop(judge, first=True)
-        elif body.comes_later:
-            await self._dispatch.half_in_thread(judge)
-        else:
-            await self._dispatch.in_thread(judge, always=request.path in FREE)
 
     async def _by_flask(self, front: Front, request: Request, body: Body) -> Answer:
         data, task = await body.read_soon(), functools.partial(front.by_flask, request)
