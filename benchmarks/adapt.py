@@ -39,7 +39,7 @@ from bench.streams import BLANK, RATES, Result, Task, measure
 from bench.tent_rival import TorchTent
 
 from isoform.runtime import Runtime
-from isoform.runtime.adapt.methods import METHODS
+from isoform.runtime.adapt.registry import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 TENTS = tuple(f"torch tent {rate:g}" for rate in RATES)

@@ -36,7 +36,7 @@ from bench.processes import status_bytes
 from bench.served import served
 from bench.unbounded import JOBS, Ask, asks, flask_asks, many_classes
 
-from isoform.runtime.bundle import Bundle
+from isoform.runtime.formats.bundle import Bundle
 from isoform.server.access.keys import Keys
 from isoform.server.store.store import Store
 

@@ -42,7 +42,7 @@ from bench.processes import Helper, status_bytes
 from bench.served import served
 from bench.wire import Wire, wire
 
-from isoform.runtime.bundle import Bundle
+from isoform.runtime.formats.bundle import Bundle
 from isoform.server.access.keys import Keys
 from isoform.server.store.store import Store
 

@@ -37,10 +37,10 @@ from bench.networks import SPECS, make_bundle
 from bench.omniglot import Omniglot
 from bench.torch_rival import signature_step
 
-from isoform.runtime.bundle import Bundle
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kinds.mixture.learn.lanes import BATCH
+from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
 from isoform.runtime.learn.fit import Fit
-from isoform.runtime.learn.layout import BATCH
-from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.personalize import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent

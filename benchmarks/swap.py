@@ -42,12 +42,12 @@ from bench.people import users
 from bench.plot import plot_swaps
 
 from isoform.runtime import Signature
-from isoform.runtime.bound import NEAR
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.plan import build_plan
-from isoform.runtime.plan_cache import cached_plan
-from isoform.runtime.planned import PlanEngine
-from isoform.runtime.sessions import open_session, ort, session_options
+from isoform.runtime.engines.onnx.bindings import NEAR
+from isoform.runtime.engines.onnx.plan import build_plan
+from isoform.runtime.engines.onnx.plan_cache import cached_plan
+from isoform.runtime.engines.onnx.plan_engine import PlanEngine
+from isoform.runtime.engines.onnx.session import open_session, ort, session_options
+from isoform.runtime.formats.bundle import Bundle
 
 
 def main() -> None:

@@ -12,20 +12,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from isoform.compile.graph import OPSET, fast_graph, portable_graph, small_graph
+from isoform.compile.kinds.mixture.graph import OPSET, fast_graph, portable_graph, small_graph
+from isoform.compile.kinds.mixture.snap import snap
+from isoform.compile.kinds.mixture.training import training_graphs
+from isoform.compile.kinds.mixture.verify_gradient import check_gradients, gradient_gap
 from isoform.compile.report import report
-from isoform.compile.snap import snap
-from isoform.compile.training import training_graphs
 from isoform.compile.verify import check, measure
-from isoform.compile.verify_gradient import check_gradients, gradient_gap
-from isoform.runtime import files
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.compiled import FORMAT
 from isoform.runtime.errors import CompileError
-from isoform.runtime.fold import fold
-from isoform.runtime.learn.blocks import open_blocks
-from isoform.runtime.learn.source import measure_source
-from isoform.runtime.signature import Signature
+from isoform.runtime.formats import files
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.compiled import FORMAT
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.fold import fold
+from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
+from isoform.runtime.kinds.mixture.learn.source import measure_source
 from isoform.train.data.load import load_task
 from isoform.train.data.samples import Dataset
 from isoform.train.recipe import Recipe

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import torch
 
-from isoform.compile.graph import IR_VERSION, OPSET
+from isoform.compile.kinds.mixture.graph import IR_VERSION, OPSET
 from isoform.compile.verify import PARITY_LIMIT, PARITY_SCALE, Measured
-from isoform.runtime.bundle import Bundle
+from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.extras import needs
-from isoform.runtime.sessions import ort
-from isoform.runtime.signature import Signature
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
 
 __all__ = ["print_report", "report"]
 

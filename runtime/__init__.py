@@ -5,7 +5,7 @@
     rt = Runtime.open("bundle")
     logits = rt.predict(x, rt.signature("plain"))
 
-Names are imported when first used, so that importing the package costs nothing. Start reading at ``runtime.py``, then ``fold.py``.
+Names are imported when first used, so that importing the package costs nothing. Start reading at ``runtime.py``, then ``kinds/mixture/fold.py``.
 
 ONNX Runtime 1.31 would write a device id and an event queue into the user's cache, and look up a telemetry host, as soon as it is
 imported. ``ORT_DISABLE_TELEMETRY=1``, set here before any import of it, stops that; a value that the user has set stays.
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from isoform.runtime.arithmetic import average, distance, interpolate, nearest
-    from isoform.runtime.bundle import Bundle
     from isoform.runtime.errors import (
         BundleError,
         EngineError,
@@ -30,9 +29,10 @@ if TYPE_CHECKING:
         SpecError,
         UsageError,
     )
+    from isoform.runtime.formats.bundle import Bundle
+    from isoform.runtime.formats.signature import Signature
+    from isoform.runtime.kinds.mixture.spec import NetworkSpec
     from isoform.runtime.runtime import Runtime
-    from isoform.runtime.signature import Signature
-    from isoform.runtime.spec import NetworkSpec
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bundle": "bundle", "NetworkSpec": "spec", "Runtime": "runtime", "Signature": "signature",
+    "Bundle": "formats.bundle", "NetworkSpec": "kinds.mixture.spec", "Runtime": "runtime", "Signature": "formats.signature",
     **dict.fromkeys(("average", "distance", "interpolate", "nearest"), "arithmetic"),
 }  # fmt: skip
 

@@ -19,14 +19,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import SignatureError, UsageError
-from isoform.runtime.fold import HEAD
-from isoform.runtime.inheritance import reduced
-from isoform.runtime.mixture import DISCRETE_GAP, softmax
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.inheritance import reduced
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, softmax
+from isoform.runtime.kinds.mixture.fold import HEAD
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.names import as_known
-from isoform.runtime.signature import Signature
-from isoform.runtime.spec import Array
 
 __all__ = ["average", "distance", "interpolate", "nearest"]
 

@@ -21,17 +21,17 @@ __all__ = ["main"]
 VERBS = {
     "train": ("isoform.train.cli", "train", "learn shared templates and one signature per task"),
     "compile": ("isoform.compile.cli", "train", "fold signatures, export ONNX, verify, report"),
-    "predict": ("isoform.runtime.commands", "", "predict on image files with any signature"),
+    "predict": ("isoform.runtime.commands.predict", "", "predict on image files with any signature"),
     "personalize": (
-        "isoform.runtime.personalize_command",
+        "isoform.runtime.commands.personalize",
         "",
         "fit a signature to a few labelled samples, on the device",
     ),
-    "adapt": ("isoform.runtime.adapt_command", "", "fit a signature to unlabelled samples, on the device"),
-    "inspect": ("isoform.runtime.commands", "", "say what a bundle, signature or compiled file holds"),
-    "figure": ("isoform.runtime.figure", "figure", "draw a bundle's signatures side by side"),
-    "serve": ("isoform.server.cli", "server", "answer predictions over HTTP"),
-    "key": ("isoform.server.key_command", "server", "make, list and revoke the server's keys"),
+    "adapt": ("isoform.runtime.commands.adapt", "", "fit a signature to unlabelled samples, on the device"),
+    "inspect": ("isoform.runtime.commands.predict", "", "say what a bundle, signature or compiled file holds"),
+    "figure": ("isoform.runtime.commands.figure", "figure", "draw a bundle's signatures side by side"),
+    "serve": ("isoform.server.commands.serve", "server", "answer predictions over HTTP"),
+    "key": ("isoform.server.commands.key", "server", "make, list and revoke the server's keys"),
     "data": ("isoform.train.data.cli", "train", "list and download data sets"),
 }
 """Verb → module with ``add_arguments_<verb>(parser)`` and ``run_<verb>(arguments)``, the extra that it needs, one line of help."""

@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from isoform.runtime.batches import in_groups, in_slices, one_each, slice_samples
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.engine import OnnxEngine
+from isoform.runtime.engines.onnx.per_signature import OnnxEngine
+from isoform.runtime.engines.onnx.plan_cache import cached_plan
+from isoform.runtime.engines.onnx.plan_engine import PlanEngine
+from isoform.runtime.engines.onnx.session import require_version
 from isoform.runtime.errors import EngineError, InputError, UsageError
-from isoform.runtime.plan_cache import cached_plan
-from isoform.runtime.planned import PlanEngine
-from isoform.runtime.reference import reference_logits
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.reference import reference_logits
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.checked import checked_samples
 from isoform.runtime.samples.names import as_known, normal
-from isoform.runtime.sessions import require_version
-from isoform.runtime.signature import Signature
-from isoform.runtime.spec import Array
 
 if TYPE_CHECKING:  # learning is imported when it is used: predictions start without it
     from isoform.runtime.adapt.adapter import Adapter
-    from isoform.runtime.learn.learner import Learner
+    from isoform.runtime.kinds.mixture.learn.learner import Learner
+    from isoform.runtime.kinds.mixture.learn.source import Source
     from isoform.runtime.learn.outcome import Outcome, Report
     from isoform.runtime.learn.personalize import Part
-    from isoform.runtime.learn.source import Source
 
 __all__ = ["Runtime"]
 
@@ -172,7 +172,7 @@ class Runtime:
             UsageError: If the runtime was opened with the numpy engine, which cannot learn.
             EngineError: If ONNX Runtime refuses a graph.
         """
-        from isoform.runtime.learn.learner import Learner
+        from isoform.runtime.kinds.mixture.learn.learner import Learner
 
         if self._engine is None:
             raise UsageError("the numpy engine cannot learn; open the runtime with engine='onnx'")
@@ -264,7 +264,7 @@ class Runtime:
 
         Args:
             start: Signature to begin from.
-            method: ``auto``, or another of ``isoform.runtime.adapt.methods``.
+            method: ``auto``, or another of ``isoform.runtime.adapt.registry``.
             seed: Of whatever the method draws.
             keep: How many updates can be gone back to.
             directory: A folder for the updates, so that they outlive the process: a later adapter with the same start and folder goes
@@ -281,7 +281,7 @@ class Runtime:
         """
         from isoform.runtime.adapt.adapter import Adapter
         from isoform.runtime.adapt.history import Chain
-        from isoform.runtime.adapt.methods import method_named
+        from isoform.runtime.adapt.registry import method_named
 
         if not isinstance(keep, int) or keep < 1:
             raise UsageError(f"keep is {keep!r}, but a whole number from 1 was expected")
@@ -344,7 +344,7 @@ class Runtime:
         return adapter.signature
 
     def _source(self, task: str) -> Source:
-        from isoform.runtime.learn.source import Source
+        from isoform.runtime.kinds.mixture.learn.source import Source
 
         with self._lock:
             if task not in self._sources:

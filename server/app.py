@@ -1,19 +1,11 @@
 """The application factory: one runtime, one store, one blueprint per concern, JSON errors everywhere.
 
-    front.py        what every request passes before its route: queue, key, log, counters
-    inference.py    predictions, by whose network is asked for
-    health.py       is it up, what is it, which models does it have
-    repository.py   which tasks answer
-    monitoring.py   metrics and statistics
-    signatures.py   users' signatures: put, get, go back, delete
-    audit.py        what happened that is no revision
-    openapi.py      the document of all of them
-    learning.py     users' signatures: personalize, adapt; jobs
-    templates.py    which templates a network is made of
-    page/           the page at /
-    access/         who may do what
-    protocol/       the Open Inference Protocol, without Flask
-    store/          where signatures are kept, without Flask
+    front.py     what every request passes before its route: queue, key, log, counters
+    routes/      the HTTP API, one module per resource
+    page/        the page at /
+    access/      who may do what
+    protocol/    the Open Inference Protocol, without Flask
+    store/       where signatures are kept, without Flask
 
 Never imports torch, train or compile.
 """
@@ -25,21 +17,22 @@ from pathlib import Path
 from flask import Flask
 
 from isoform.runtime.runtime import Runtime
-from isoform.server import audit, health, learning, monitoring, openapi, repository, signatures, templates
 from isoform.server.access.guard import Gate
 from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import Tokens
-from isoform.server.admission import Admission
-from isoform.server.draining import Draining
+from isoform.server.capacity.admission import Admission
+from isoform.server.exchange.problems import answer_with_json
+from isoform.server.exchange.query import check_queries
 from isoform.server.front import Front
-from isoform.server.monitoring import name_routes
 from isoform.server.page import routes as page
-from isoform.server.problems import answer_with_json
-from isoform.server.query import check_queries
-from isoform.server.settings import Settings
-from isoform.server.state import Service, attach_service
+from isoform.server.routes import events as audit
+from isoform.server.routes import health, learning, monitoring, openapi, repository, signatures, templates
+from isoform.server.routes.monitoring import name_routes
+from isoform.server.service.draining import Draining
+from isoform.server.service.service import Service, attach_service
+from isoform.server.service.settings import Settings
+from isoform.server.service.unloaded import Unloaded
 from isoform.server.store.store import Store
-from isoform.server.unloaded import Unloaded
 
 __all__ = ["create_app", "front_of"]
 

@@ -12,7 +12,7 @@ import os
 import shlex
 
 from isoform.runtime.errors import UsageError
-from isoform.server.cli import add_arguments_serve, opened
+from isoform.server.commands.serve import add_arguments_serve, opened
 from isoform.server.http.asgi import Asgi
 from isoform.server.process.serve import application_of
 

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from isoform.server.admission import Admission
-from isoform.server.answer import Answer
+from isoform.server.capacity.admission import Admission
+from isoform.server.exchange.answer import Answer
 
 __all__ = ["Dispatch", "Line"]
 

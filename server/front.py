@@ -17,16 +17,16 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from isoform.server.access.address import client_address
 from isoform.server.access.guard import NOBODY, Gate, check_scopes_of
 from isoform.server.access.scopes import Caller
-from isoform.server.admission import Rates
-from isoform.server.answer import Answer
-from isoform.server.inference import check_head, infer, route_of
-from isoform.server.problems import REASON, UnknownCallerError, refusal
-from isoform.server.record import RECORD, Ids, Record, Recorder
-from isoform.server.state import Service
-from isoform.server.tracing import Tracing
+from isoform.server.capacity.admission import Rates
+from isoform.server.exchange.address import client_address
+from isoform.server.exchange.answer import Answer
+from isoform.server.exchange.problems import REASON, UnknownCallerError, refusal
+from isoform.server.routes.inference import check_head, infer, route_of
+from isoform.server.service.service import Service
+from isoform.server.telemetry.record import RECORD, Ids, Record, Recorder
+from isoform.server.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication

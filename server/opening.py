@@ -15,14 +15,14 @@ from sqlalchemy.exc import ArgumentError
 from isoform.runtime.errors import StoreError
 from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import LEEWAY_SECONDS, Tokens
-from isoform.server.admission import Admission
-from isoform.server.draining import Draining
-from isoform.server.memory import give_back_freed_memory
-from isoform.server.settings import Settings
+from isoform.server.capacity.admission import Admission
+from isoform.server.capacity.memory import give_back_freed_memory
+from isoform.server.service.draining import Draining
+from isoform.server.service.settings import Settings
+from isoform.server.service.unloaded import Unloaded
 from isoform.server.store.database import file_url
 from isoform.server.store.sqlite import Identity
 from isoform.server.store.store import Store
-from isoform.server.unloaded import Unloaded
 
 __all__ = ["Opening", "Tls", "store_url"]
 
@@ -85,8 +85,8 @@ class Opening:
         """
         from isoform.runtime.runtime import Runtime  # here, not above: ONNX Runtime's threads do not survive a fork
         from isoform.server.app import create_app
-        from isoform.server.state import service_of
-        from isoform.server.tracing import export_traces, flush_traces
+        from isoform.server.service.service import service_of
+        from isoform.server.telemetry.tracing import export_traces, flush_traces
 
         give_back_freed_memory()
         with ExitStack() as stack:

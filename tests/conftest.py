@@ -10,8 +10,8 @@ import pytest
 from hypothesis import settings
 from support import ROOT, TINY, isoform
 
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.runtime import Runtime
-from isoform.runtime.spec import Array
 
 # A busy machine is no defect of ours: hypothesis must not fail a test for being slow.
 settings.register_profile("isoform", deadline=None)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.signature import Signature
-from isoform.runtime.spec import NetworkSpec, template_digest
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.spec import NetworkSpec, template_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 ISOFORM = [sys.executable, "-m", "isoform.runtime.cli"]

@@ -48,7 +48,7 @@ def test_the_server_needs_no_torch() -> None:
 
 def test_that_guard_can_fail() -> None:
     """The same check on a stage that does need torch fails, so the check is not blind."""
-    result = run_without(FORBIDDEN, "import importlib; importlib.import_module('isoform.train.network')")
+    result = run_without(FORBIDDEN, "import importlib; importlib.import_module('isoform.train.kinds.mixture.network')")
     assert result.returncode == 1
     assert "import of torch halted" in result.stderr
 
@@ -150,13 +150,13 @@ def contracts(tree: Path) -> subprocess.CompletedProcess[str]:
 
 
 PLANTS = {
-    "runtime/fold.py": "def planted():\n    import torch\n",
+    "runtime/kinds/mixture/fold.py": "def planted():\n    import torch\n",
     "runtime/planted.py": '"""A module that nobody placed."""\n',
     "server/protocol/request.py": "import isoform.train.loop\n",
-    "train/loop.py": "import isoform.compile.graph\n",
+    "train/loop.py": "import isoform.compile.kinds.mixture.graph\n",
     "compile/build.py": "import isoform.server.app\n",
-    "runtime/signature.py": "import isoform.runtime.engine\n",
-    "train/objectives.py": "import isoform.train.loop\n",
+    "runtime/formats/signature.py": "import isoform.runtime.engines.onnx.per_signature\n",
+    "train/kinds/mixture/objectives.py": "import isoform.train.loop\n",
 }
 
 

@@ -130,8 +130,8 @@ def test_every_error_class_is_drawn() -> None:
 
 def test_formats_name_every_tensor_and_field() -> None:
     """The page on formats names every tensor, every field of metadata, and every file of a bundle."""
-    from isoform.runtime import signature
-    from isoform.runtime.spec import NetworkSpec
+    from isoform.runtime.formats import signature
+    from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     spec = NetworkSpec(input_shape=(1, 8, 8), adapter_kernel=(2, 2), layers=1, templates=1, affine="mixed")

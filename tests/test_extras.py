@@ -61,8 +61,8 @@ def test_a_command_names_what_it_lacks(tmp_path, package, extra, words) -> None:
 API = """
 from pathlib import Path
 from isoform.runtime.errors import MissingExtraError
-from isoform.runtime.figure import draw_signatures
-from isoform.runtime.stream_figure import draw_stream
+from isoform.runtime.commands.figure import draw_signatures
+from isoform.runtime.commands.stream_figure import draw_stream
 from isoform.train.data.digits import digits
 from isoform.train.data.fetch import fetch
 from isoform.train.data.usps import read_usps_folder
@@ -86,7 +86,7 @@ def test_functions_name_what_they_lack(tmp_path) -> None:
 
 def test_traces_that_cannot_be_sent_are_said(tmp_path) -> None:
     """An address for traces without the library, or without its exporter alone: a word in the log, and the server runs on."""
-    code = "from isoform.server.tracing import export_traces; print(export_traces())"
+    code = "from isoform.server.telemetry.tracing import export_traces; print(export_traces())"
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "PATH": ""}
     result = without(["opentelemetry"], code, env=environment)
     assert result.stdout == "False\n"

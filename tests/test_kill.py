@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from support import ISOFORM, isoform
 
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.signature import Signature
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
 
 TRAIN = ["--steps", "30", "--network.layers", "1", "--batch", "4", "--threads", "1", "--checkpoint-seconds", "0"]
 

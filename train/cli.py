@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isoform.runtime import files
 from isoform.runtime.errors import UsageError
 from isoform.runtime.extras import needs
+from isoform.runtime.formats import files
 from isoform.runtime.samples.names import text_of
 from isoform.train.recipe import override_fields, read_recipe, recipe_names
 

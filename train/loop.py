@@ -20,17 +20,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import DataError, RecipeError
-from isoform.runtime.mixture import discrete_logits
-from isoform.runtime.spec import NetworkSpec, digest_of
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
+from isoform.runtime.kinds.mixture.spec import NetworkSpec, digest_of
 from isoform.train.batches import Batches
-from isoform.train.bundling import bundle_from_network
 from isoform.train.checkpoint import load_checkpoint, save_checkpoint
 from isoform.train.data.samples import Dataset, Split
-from isoform.train.network import IsometricNetwork
-from isoform.train.objectives import entropy_regulariser, entropy_weight, learning_rate
-from isoform.train.patterns import PATTERNS
+from isoform.train.kinds.mixture.bundling import bundle_from_network
+from isoform.train.kinds.mixture.network import IsometricNetwork
+from isoform.train.kinds.mixture.objectives import entropy_regulariser, entropy_weight, learning_rate
+from isoform.train.kinds.mixture.patterns import PATTERNS
 from isoform.train.recipe import Recipe
 
 __all__ = ["Report", "accuracy", "train"]

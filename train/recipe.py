@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from isoform.runtime.errors import RecipeError, SignatureError
-from isoform.runtime.signature import check_name
-from isoform.runtime.spec import NetworkSpec, digest_of
+from isoform.runtime.formats.signature import check_name
+from isoform.runtime.kinds.mixture.spec import NetworkSpec, digest_of
 
 __all__ = [
     "DataRecipe",
@@ -78,7 +78,7 @@ class DataRecipe:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkRecipe:
-    """Sizes; see ``isoform.runtime.spec.NetworkSpec``."""
+    """Sizes; see ``isoform.runtime.kinds.mixture.spec.NetworkSpec``."""
 
     adapter_kernel: tuple[int, int] = (4, 4)
     layers: int = 8
@@ -103,7 +103,7 @@ class MixtureRecipe:
     """How layers choose their templates, and how hard they are pushed towards one each."""
 
     signature: Literal["learned", "sequential", "cyclic", "random", "progressive"] = "learned"
-    """Learned mixture weights, or a fixed discrete pattern (``isoform.train.patterns``)."""
+    """Learned mixture weights, or a fixed discrete pattern (``isoform.train.kinds.mixture.patterns``)."""
     entropy: float = 4.0
     """λ of the entropy regulariser at the end of its ramp; 0 leaves the mixture soft."""
     entropy_start: float = 0.05

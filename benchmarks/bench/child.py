@@ -32,7 +32,7 @@ def resident(path: str, kind: str, count: int) -> dict[str, float]:
     """Megabytes by number of users."""
     from bench.people import users
     from isoform.runtime import Signature
-    from isoform.runtime.bundle import Bundle
+    from isoform.runtime.formats.bundle import Bundle
 
     files = users(Bundle.load(path), count, "mixture")
     Signature.decode(files[0])
@@ -51,7 +51,7 @@ def hot(path: str, kind: str, count: int, seconds: float) -> dict[str, float]:
     from bench.harness import in_turn
     from bench.people import users
     from isoform.runtime import Runtime, Signature
-    from isoform.runtime.mixture import discrete_logits
+    from isoform.runtime.kinds.mixture.discrete import discrete_logits
 
     hot, cold = Runtime.open(path, cache_bytes=1 << 40), Runtime.open(path, cache_bytes=0)
     spec, base = hot.bundle.spec, hot.bundle.base("base")

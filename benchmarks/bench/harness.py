@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from isoform.runtime.sessions import ort
+from isoform.runtime.engines.onnx.session import ort
 
 Figures = dict[str, float]
 """Name → number."""

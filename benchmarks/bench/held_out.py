@@ -17,10 +17,10 @@ from scipy.optimize import minimize
 from bench.networks import compile_unverified
 from bench.torch_rival import fine_tuned
 from isoform.runtime import Runtime
-from isoform.runtime.bundle import Bundle
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.loss import cross_entropy
-from isoform.runtime.signature import Signature
-from isoform.runtime.spec import Array
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.loop import train
 from isoform.train.recipe import DataRecipe, MixtureRecipe, NetworkRecipe, Recipe, TaskRecipe

@@ -23,8 +23,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     if what == "isoform":
         from isoform.runtime import Runtime
+        from isoform.runtime.kinds.mixture.learn.learner import Point
         from isoform.runtime.learn.fit import Fit
-        from isoform.runtime.learn.learner import Point
         from isoform.runtime.learn.personalize import PARTS
 
         runtime = Runtime.open(path)
@@ -35,7 +35,7 @@ def main() -> None:
         step = fit.step
     else:
         from bench.torch_rival import signature_step
-        from isoform.runtime.bundle import Bundle
+        from isoform.runtime.formats.bundle import Bundle
 
         bundle = Bundle.load(path)
         step = signature_step(bundle, bundle.base("base"), *samples(bundle.spec.input_shape, rng))

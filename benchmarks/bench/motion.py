@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.held_out import EVERYTHING, RESCALED
 from isoform.runtime.errors import DataError
-from isoform.runtime.spec import Array
+from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["Motion"]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sql
 
-from isoform.runtime import Signature, files
+from isoform.runtime import Signature
+from isoform.runtime.formats import files
 from isoform.server.store.schema import revisions
 from isoform.server.store.store import Store
 

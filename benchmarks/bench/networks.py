@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from isoform.compile.build import write_compiled
-from isoform.compile.graph import fast_graph, portable_graph
-from isoform.compile.training import training_graphs
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.fold import fold
-from isoform.runtime.learn.blocks import open_blocks
-from isoform.runtime.learn.source import measure_source
-from isoform.runtime.signature import Signature
-from isoform.runtime.spec import Array, NetworkSpec, template_digest
+from isoform.compile.kinds.mixture.graph import fast_graph, portable_graph
+from isoform.compile.kinds.mixture.training import training_graphs
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.fold import fold
+from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
+from isoform.runtime.kinds.mixture.learn.source import measure_source
+from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec, template_digest
 
 SPECS = {
     "small": NetworkSpec(input_shape=(1, 32, 32), adapter_kernel=(4, 4), layers=16, templates=4),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from bench.held_out import EVERYTHING
 from isoform.runtime.errors import DataError
-from isoform.runtime.spec import Array
+from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["Omniglot"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.mixture import discrete_logits
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
 
 
 def users(bundle: Bundle, count: int, kind: str, *, seed: int = 0) -> list[bytes]:

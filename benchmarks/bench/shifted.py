@@ -18,9 +18,9 @@ from PIL import Image
 
 from bench.corruptions import CORRUPTIONS, corrupted
 from bench.networks import compile_unverified
-from isoform.runtime.bundle import Bundle
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.pictures.images import resize
-from isoform.runtime.spec import Array
 from isoform.train.data.idx import read_idx_folder
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.data.usps import read_usps_folder

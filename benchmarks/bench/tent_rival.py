@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.spec import Array
-from isoform.train.bundling import network_from_bundle
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kinds.mixture.spec import Array
+from isoform.train.kinds.mixture.bundling import network_from_bundle
 
 __all__ = ["TorchTent"]
 

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from isoform.runtime.bundle import Bundle
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.fit import RATES
 from isoform.runtime.learn.samples import balanced_batches, moved
 from isoform.runtime.learn.trial import held_back
-from isoform.runtime.signature import Signature
-from isoform.runtime.spec import Array
-from isoform.train.bundling import network_from_bundle
-from isoform.train.network import IsometricNetwork
+from isoform.train.kinds.mixture.bundling import network_from_bundle
+from isoform.train.kinds.mixture.network import IsometricNetwork
 
 __all__ = ["fine_tuned", "signature_step"]
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime import tensors
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.signature import Signature
+from isoform.runtime.formats import tensors
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
 
 __all__ = ["CLASSES", "JOBS", "LARGE_BYTES", "Ask", "asks", "flask_asks", "many_classes"]
 

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from isoform.runtime import Bundle, Runtime, Signature
-from isoform.runtime.figure import save_figure
+from isoform.runtime.commands.figure import save_figure
 from isoform.train.data.domains import NEW_USERS
 from isoform.train.data.load import load_task
 from isoform.train.data.samples import Dataset

@@ -19,10 +19,10 @@ import math
 
 import numpy as np
 
-from isoform.runtime.learn.learner import Learner, Point
-from isoform.runtime.learn.normalised import Moments
+from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
+from isoform.runtime.kinds.mixture.learn.normalised import Moments
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.samples import spaced
-from isoform.runtime.spec import Array
 
 __all__ = ["COLLAPSED", "worse"]
 

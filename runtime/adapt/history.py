@@ -17,9 +17,9 @@ import weakref
 from pathlib import Path
 from typing import Literal
 
-from isoform.runtime import files
 from isoform.runtime.errors import IsoformError, SignatureError, UsageError
-from isoform.runtime.signature import Signature
+from isoform.runtime.formats import files
+from isoform.runtime.formats.signature import Signature
 
 __all__ = ["Chain", "Event", "Record"]
 

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from isoform.runtime.mixture import softmax
-from isoform.runtime.spec import Array
+from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["concentration", "entropies", "entropy_loss", "information_loss", "likelihood_ratio_loss"]
 

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.fold import HEAD
+from isoform.runtime.kinds.mixture.fold import HEAD
+from isoform.runtime.kinds.mixture.learn.lanes import BATCH
+from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.adam import Adam
-from isoform.runtime.learn.layout import BATCH
-from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import balanced_batches, moved
-from isoform.runtime.spec import Array
 
 __all__ = ["RATES", "Fit"]
 

@@ -18,9 +18,9 @@ from typing import cast
 import numpy as np
 
 from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.formats.signature import check_labels
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.names import Names, as_known, hint
-from isoform.runtime.signature import check_labels
-from isoform.runtime.spec import Array
 
 __all__ = ["check_numbers", "label_indices", "label_names", "new_classes"]
 

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from isoform.runtime.mixture import softmax
-from isoform.runtime.spec import Array
+from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["cross_entropy", "scored"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from isoform.runtime.formats.signature import Signature
 from isoform.runtime.learn.trial import Score
-from isoform.runtime.signature import Signature
 
 __all__ = ["Outcome", "Report"]
 

@@ -22,15 +22,15 @@ from typing import Literal
 import numpy as np
 
 from isoform.runtime.errors import InputError, UsageError
-from isoform.runtime.inheritance import derived
-from isoform.runtime.learn.learner import Learner, Point
+from isoform.runtime.formats.inheritance import derived
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.outcome import Outcome, Report
 from isoform.runtime.learn.samples import class_shares
 from isoform.runtime.learn.start import discriminant, softened
 from isoform.runtime.learn.trial import Start, Trial, held_back
-from isoform.runtime.signature import Signature
-from isoform.runtime.spec import Array
 
 __all__ = ["PARTS", "Part", "personalize"]
 

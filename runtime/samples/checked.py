@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.spec import Array
+from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["checked_samples"]
 

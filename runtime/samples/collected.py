@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from isoform.runtime.errors import InputError
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.limits import data_bytes
-from isoform.runtime.spec import Array
 
 __all__ = ["collected"]
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from isoform.runtime.batches import slices
 from isoform.runtime.errors import InputError
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.reading import sort_out
-from isoform.runtime.spec import Array
 
 __all__ = ["read_images"]
 

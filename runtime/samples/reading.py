@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from isoform.runtime.errors import InputError
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.pictures.formats import is_image, remedy
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.recordings import Recordings, column_of
 from isoform.runtime.samples.tables import Table, is_table
-from isoform.runtime.spec import Array
 
 __all__ = ["check_one_kind", "read_files", "read_table_images", "sort_out"]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import InputError
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.names import Names, normal
 from isoform.runtime.samples.tables import Table
-from isoform.runtime.spec import Array
 
 __all__ = ["Recordings", "column_of"]
 

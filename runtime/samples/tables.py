@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from isoform.runtime import files
 from isoform.runtime.errors import InputError
+from isoform.runtime.formats import files
 from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.limits import data_bytes
 from isoform.runtime.samples.names import normal

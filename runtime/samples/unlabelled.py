@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from isoform.runtime.errors import InputError
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
 from isoform.runtime.samples.collected import collected
@@ -24,7 +25,6 @@ from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
 from isoform.runtime.samples.recordings import Recordings, column_of
 from isoform.runtime.samples.tables import Table, is_table
-from isoform.runtime.spec import Array
 
 __all__ = ["Stream", "read_stream"]
 

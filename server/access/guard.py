@@ -14,7 +14,7 @@ from isoform.server.access.keys import Keys
 from isoform.server.access.local import check_local
 from isoform.server.access.scopes import ANYBODY, Caller
 from isoform.server.access.tokens import TokenError, Tokens
-from isoform.server.problems import ForbiddenError, UnknownCallerError
+from isoform.server.exchange.problems import ForbiddenError, UnknownCallerError
 
 __all__ = [
     "NOBODY", "Gate", "actor", "caller_id", "check_predict", "check_scopes_of", "may_write", "require_admin", "require_metrics",

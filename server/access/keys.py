@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sql
 
 from isoform.runtime.errors import StoreError, UsageError
-from isoform.runtime.signature import check_name
+from isoform.runtime.formats.signature import check_name
 from isoform.server.access.scopes import Caller, check_scopes
 from isoform.server.store.schema import events, keys
 from isoform.server.store.store import Store, now

@@ -22,8 +22,8 @@ from typing import Any
 
 from werkzeug.exceptions import UnsupportedMediaType
 
-from isoform.server.access.address import parsed
-from isoform.server.problems import ForbiddenError
+from isoform.server.exchange.address import parsed
+from isoform.server.exchange.problems import ForbiddenError
 
 __all__ = ["check_local"]
 

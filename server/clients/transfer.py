@@ -14,8 +14,8 @@ from typing import Any
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from isoform.runtime.errors import InputError
-from isoform.server.answer import Answer
-from isoform.server.problems import BusyError, DeadlineError
+from isoform.server.exchange.answer import Answer
+from isoform.server.exchange.problems import BusyError, DeadlineError
 
 __all__ = ["SHORT_BYTES", "Body", "Transfers"]
 

@@ -23,13 +23,13 @@ from typing import Any
 from flask import Flask
 
 from isoform.runtime.errors import IsoformError
-from isoform.server.answer import Answer
 from isoform.server.app import front_of
 from isoform.server.clients.transfer import SHORT_BYTES, Body, Receive, Send, Transfers
 from isoform.server.dispatch import Dispatch
+from isoform.server.exchange.answer import Answer
+from isoform.server.exchange.problems import BusyError, DeadlineError, HeadTooLongError
 from isoform.server.front import FREE, Front, Request
 from isoform.server.http.environ import BodyNeeded, environ_of, set_body
-from isoform.server.problems import BusyError, DeadlineError, HeadTooLongError
 
 __all__ = ["CONNECTION", "FIELDS", "Asgi"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flask import Blueprint, Response, request
 
-from isoform.server.problems import NotFoundError
+from isoform.server.exchange.problems import NotFoundError
 
 __all__ = ["FILES", "blueprint"]
 

@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from isoform.server.admission import Admission
-from isoform.server.draining import Draining
+from isoform.server.capacity.admission import Admission
 from isoform.server.http.asgi import Asgi
 from isoform.server.opening import Opening
 from isoform.server.process.accepting import Counts
 from isoform.server.process.listening import raise_file_limit
+from isoform.server.service.draining import Draining
 
 __all__ = ["application_of", "forks", "serve"]
 
@@ -88,7 +88,7 @@ def serve(
     )  # every process writes its numbers there, and reads all of them
 
     def ended(number: int) -> None:
-        from isoform.server.metric_files import MetricFiles  # here, not above: the folder must be set before
+        from isoform.server.telemetry.metric_files import MetricFiles  # here, not above: the folder must be set before
 
         MetricFiles(folder).fold(number)
 

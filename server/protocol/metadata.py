@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from isoform.runtime.spec import NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["INPUT", "LABEL", "OUTPUTS", "PLATFORM", "VERSION", "metadata"]
 

@@ -20,7 +20,7 @@ import json
 from typing import Any
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.spec import Array
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.server.protocol.bounds import Bounds
 from isoform.server.protocol.metadata import INPUT, LABEL, OUTPUTS
 from isoform.server.protocol.parameters import IN_EXAMPLES, IN_OUTPUT, IN_REQUEST, check_members

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from isoform.runtime.mixture import softmax
-from isoform.runtime.spec import Array
+from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.server.protocol.metadata import VERSION
 from isoform.server.protocol.request import InferRequest
 

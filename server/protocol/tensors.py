@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.errors import InputError
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.names import LONGEST
-from isoform.runtime.spec import Array
 from isoform.server.protocol.bounds import Bounds
 from isoform.server.protocol.parameters import IN_INPUT, check_parameters
 

@@ -9,8 +9,8 @@ from support import isoform
 
 from isoform.compile.build import compile_bundle
 from isoform.compile.verify import PARITY_LIMIT, check
-from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import CompileError
+from isoform.runtime.formats.bundle import Bundle
 from isoform.train.data.load import load_task
 from isoform.train.recipe import Recipe
 

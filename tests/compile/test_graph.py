@@ -7,15 +7,15 @@ import onnx
 import pytest
 from support import SMALL, make_bundle
 
-from isoform.compile.graph import IR_VERSION, OPSET, fast_graph, portable_graph, small_graph
-from isoform.compile.snap import snap
-from isoform.runtime.engine import portable_session
+from isoform.compile.kinds.mixture.graph import IR_VERSION, OPSET, fast_graph, portable_graph, small_graph
+from isoform.compile.kinds.mixture.snap import snap
+from isoform.runtime.engines.onnx.per_signature import portable_session
+from isoform.runtime.engines.onnx.session import open_session, session_options
 from isoform.runtime.errors import CompileError
-from isoform.runtime.fold import fold, folded_shapes
-from isoform.runtime.mixture import discrete_logits
-from isoform.runtime.reference import reference_logits
-from isoform.runtime.sessions import open_session, session_options
-from isoform.runtime.signature import Signature
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
+from isoform.runtime.kinds.mixture.fold import fold, folded_shapes
+from isoform.runtime.kinds.mixture.reference import reference_logits
 
 
 def layouts(bundle, signature):

@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from isoform.compile.training import training_graphs
-from isoform.compile.verify_gradient import check_gradients, gradient_gap
+from isoform.compile.kinds.mixture.training import training_graphs
+from isoform.compile.kinds.mixture.verify_gradient import check_gradients, gradient_gap
 from isoform.runtime.errors import CompileError
 from isoform.train.data.samples import Split
 

@@ -8,9 +8,9 @@ from PIL import Image
 from support import isoform
 
 from isoform.runtime import InputError
+from isoform.runtime.commands.stream_figure import read_history
+from isoform.runtime.formats.signature import Signature
 from isoform.runtime.samples.unlabelled import read_stream
-from isoform.runtime.signature import Signature
-from isoform.runtime.stream_figure import read_history
 from isoform.train.data.digits import digits
 
 

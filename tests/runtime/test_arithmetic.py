@@ -11,7 +11,7 @@ from support import SMALL, make_bundle
 
 from isoform.runtime.arithmetic import average, distance, interpolate, nearest
 from isoform.runtime.errors import SignatureError, UsageError
-from isoform.runtime.mixture import discrete_logits
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
 
 BUNDLE = make_bundle(dataclasses.replace(SMALL, affine="task", templates=3))
 A, B = BUNDLE.signatures["a"], BUNDLE.signatures["b"]

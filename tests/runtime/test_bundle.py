@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from support import SMALL, make_bundle
 
-from isoform.runtime import files
-from isoform.runtime.bundle import Bundle
 from isoform.runtime.errors import BundleError, IsoformError, SignatureError
-from isoform.runtime.signature import Signature
+from isoform.runtime.formats import files
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
 
 
 @pytest.mark.trust

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from isoform.runtime.cache import Cache
+from isoform.runtime.engines.cache import Cache
 
 
 def made(value: str, size: int = 10):

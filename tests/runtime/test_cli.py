@@ -10,7 +10,7 @@ from PIL import Image
 from support import ISOFORM, isoform
 
 from isoform.runtime import cli
-from isoform.runtime.signature import Signature
+from isoform.runtime.formats.signature import Signature
 
 
 def test_help_is_light() -> None:
@@ -136,7 +136,7 @@ def test_inspect_every_artefact(compiled) -> None:
 
 def cli_json(path) -> dict:
     """What ``isoform inspect`` says, without a process for each."""
-    from isoform.runtime.commands import describe
+    from isoform.runtime.commands.predict import describe
 
     return describe(path)
 

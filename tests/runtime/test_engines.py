@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from isoform.runtime import Runtime, Signature
-from isoform.runtime.bound import BlockWeights, Shared
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.engine import OnnxEngine
+from isoform.runtime.engines.onnx.bindings import BlockWeights, Shared
+from isoform.runtime.engines.onnx.per_signature import OnnxEngine
+from isoform.runtime.engines.onnx.plan_cache import cached_plan
+from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.errors import SignatureError
-from isoform.runtime.mixture import discrete_logits
-from isoform.runtime.plan_cache import cached_plan
-from isoform.runtime.planned import PlanEngine
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
 
 
 def users(bundle: Bundle, count: int, sorts: str = "mixture sequence bn sequence+head mixture+head") -> list[Signature]:
@@ -89,7 +89,7 @@ def test_both_engines_agree(compiled, runtime, samples) -> None:
 @pytest.mark.parametrize("bare", [True, False])
 def test_weights_that_are_used_again_are_the_new_users(runtime, samples, monkeypatch, bare) -> None:
     """Users of all sorts through one slot, one after the other: each gets what a session of its own weights gives."""
-    monkeypatch.setattr("isoform.runtime.bound.BARE", bare)
+    monkeypatch.setattr("isoform.runtime.engines.onnx.bindings.BARE", bare)
     plan = cached_plan(runtime.bundle.compiled.portable, runtime.bundle.spec, runtime.bundle.tensors)
     one = PlanEngine(runtime.bundle, plan, threads=1, cache_bytes=0)
     sessions = OnnxEngine(runtime.bundle, threads=1, cache_bytes=0)
@@ -110,7 +110,7 @@ def test_what_a_base_shares_is_made_once(runtime, samples, monkeypatch) -> None:
         made.append(Shared(*arguments, **options))
         return made[-1]
 
-    monkeypatch.setattr("isoform.runtime.planned.Shared", counted)
+    monkeypatch.setattr("isoform.runtime.engines.onnx.plan_engine.Shared", counted)
     engine = PlanEngine(runtime.bundle, plan, threads=1, cache_bytes=0)
     bundle, x = runtime.bundle, samples[0][:1]
     for signature in users(bundle, 100, "sequence mixture"):
@@ -175,7 +175,7 @@ def test_threads_never_mix_users(runtime, compiled, samples) -> None:
 @pytest.mark.parametrize("bare", [True, False])
 def test_samples_are_not_kept(engine, runtime, samples, monkeypatch, bare) -> None:
     """Once the answer is there, nothing holds the samples: neither memory nor privacy would bear it."""
-    monkeypatch.setattr("isoform.runtime.bound.BARE", bare)
+    monkeypatch.setattr("isoform.runtime.engines.onnx.bindings.BARE", bare)
     made = engine(1 << 30)
     x = np.array(samples[0][:3])
     gone = weakref.ref(x)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from isoform.runtime import files
 from isoform.runtime.errors import BundleError, IsoformError
+from isoform.runtime.formats import files
 
 
 def test_a_file_is_replaced_whole(tmp_path) -> None:
@@ -191,7 +191,7 @@ def test_reading_is_bounded(tmp_path) -> None:
 RACING = """
 import sys
 from pathlib import Path
-from isoform.runtime import files
+from isoform.runtime.formats import files
 
 what, path, turns = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 if what == "renames":  # a file system that cannot exchange directories

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from support import SMALL, make_bundle
 
-from isoform.runtime.fold import bn_scale_shift, fold, folded_shapes, mix, template_matrix
-from isoform.runtime.mixture import discrete_logits, softmax
-from isoform.runtime.reference import depthwise, hard_sigmoid, hard_swish, patches, pointwise, reference_logits
-from isoform.runtime.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.discrete import discrete_logits, softmax
+from isoform.runtime.kinds.mixture.fold import bn_scale_shift, fold, folded_shapes, mix, template_matrix
+from isoform.runtime.kinds.mixture.reference import (
+    depthwise,
+    hard_sigmoid,
+    hard_swish,
+    patches,
+    pointwise,
+    reference_logits,
+)
+from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
 
 
 def run_folded(spec: NetworkSpec, w: dict[str, Array], x: Array) -> Array:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from support import isoform
 
-from isoform.runtime import cli, tensors
+from isoform.runtime import cli
+from isoform.runtime.formats import tensors
 
 
 class Evil:
@@ -28,7 +29,7 @@ def wrong_digest(data: bytes) -> bytes:
 
 def wrong_shape(data: bytes) -> bytes:
     """A well-formed signature for a network with one layer less."""
-    from isoform.runtime.signature import Signature
+    from isoform.runtime.formats.signature import Signature
 
     signature = Signature.decode(data)
     return signature.replace(parts={**signature.parts, "mixture": signature.parts["mixture"][1:]}).encode()

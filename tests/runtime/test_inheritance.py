@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from support import ROOT, SMALL, make_bundle
 
-from isoform.compile.training import training_graphs
+from isoform.compile.kinds.mixture.training import training_graphs
 from isoform.runtime.arithmetic import average
 from isoform.runtime.cli import main
 from isoform.runtime.errors import SignatureError
-from isoform.runtime.inheritance import reduced
-from isoform.runtime.learn.learner import Learner, Point
+from isoform.runtime.formats.inheritance import reduced
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
 from isoform.runtime.learn.personalize import personalize
 from isoform.runtime.runtime import Runtime
-from isoform.runtime.signature import Signature
 from isoform.train.data.digits import digits
 
 KEPT = ROOT / "docs" / "examples" / "bundle"
@@ -194,7 +194,7 @@ def test_nothing_moved_is_less_than_a_kilobyte(kept, tmp_path, capsys, words) ->
 @pytest.mark.trust
 def test_a_change_is_drawn_from_what_it_is_said_to_be(monkeypatch, tmp_path) -> None:
     """A signature made from another user's: what changed from that one where it is given, and else from the base, by that name."""
-    from isoform.runtime import figure
+    from isoform.runtime.commands.predict import figure
 
     drawn, bundle = {}, make_bundle(SMALL)
     monkeypatch.setattr(figure.Bundle, "load", lambda path: bundle)

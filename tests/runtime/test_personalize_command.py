@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from support import ISOFORM, isoform
 
-from isoform.runtime.signature import Signature
+from isoform.runtime.formats.signature import Signature
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from isoform.runtime import Runtime, Signature
-from isoform.runtime.engine import portable_session
+from isoform.runtime.engines.onnx.per_signature import portable_session
+from isoform.runtime.engines.onnx.session import open_session, session_options
 from isoform.runtime.errors import BundleError, EngineError, InputError, SignatureError, UsageError
-from isoform.runtime.sessions import open_session, session_options
 
 
 def test_predict_equals_the_compiled_file(runtime, compiled, samples) -> None:
@@ -185,7 +185,7 @@ def test_without_a_plan_predictions_are_right(compiled, runtime, samples, monkey
 
 def test_a_graph_that_is_none_is_an_engine_error(runtime) -> None:
     """ONNX Runtime's refusal becomes one line of ours."""
-    from isoform.runtime.fold import fold
+    from isoform.runtime.kinds.mixture.fold import fold
 
     bundle = runtime.bundle
     weights = fold(bundle.spec, bundle.tensors, bundle.resolve(runtime.signature("plain")))

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support import SMALL, make_bundle
 
-from isoform.runtime import tensors
 from isoform.runtime.errors import SignatureError
-from isoform.runtime.mixture import DISCRETE_GAP, discrete_logits, softmax
-from isoform.runtime.signature import Signature, check_name
-from isoform.runtime.spec import NetworkSpec
+from isoform.runtime.formats import tensors
+from isoform.runtime.formats.signature import Signature, check_name
+from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, discrete_logits, softmax
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 TEMPLATE = "ab" * 32
 GOLDEN_DIGEST = "0434b1f27676b8717620a77960f902df2708f55eea653e07df9cb5c384316551"

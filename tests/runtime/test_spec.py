@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import SMALL
 
 from isoform.runtime.errors import SpecError
-from isoform.runtime.spec import NetworkSpec, template_digest
+from isoform.runtime.kinds.mixture.spec import NetworkSpec, template_digest
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(24, 19_380), (40, 51_500)])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.tensors import HEADER_LIMIT, decode, encode
+from isoform.runtime.formats.tensors import HEADER_LIMIT, decode, encode
 
 GOLDEN = (
     b"\x90\x00\x00\x00\x00\x00\x00\x00"

@@ -7,9 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from isoform.runtime import Runtime, external
+from isoform.runtime import Runtime
 from isoform.runtime.errors import BundleError, EngineError, InputError
-from isoform.runtime.external import refuse_external_data
+from isoform.runtime.formats import external
+from isoform.runtime.formats.external import refuse_external_data
 
 pytestmark = pytest.mark.trust
 
@@ -147,7 +148,7 @@ def test_a_bundle_cannot_read_other_files(bundle_copy, name) -> None:
 
 def test_inspecting_a_graph_reads_no_other_file(tmp_path, monkeypatch) -> None:
     """``isoform inspect`` of a graph whose weights lie elsewhere is one line."""
-    from isoform.runtime.commands import _describe_graph
+    from isoform.runtime.commands.predict import _describe_graph
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret").write_bytes(bytes(16))

@@ -9,12 +9,12 @@ import onnx
 import pytest
 from support import SMALL, make_bundle
 
-from isoform.compile.graph import portable_graph
-from isoform.compile.training import probe_graph
-from isoform.runtime import plan_cache
-from isoform.runtime.learn.layout import LANES, probed_lanes
-from isoform.runtime.plan import build_plan, check_plan
-from isoform.runtime.probe import lanes_of, layout_of, probed_layout
+from isoform.compile.kinds.mixture.graph import portable_graph
+from isoform.compile.kinds.mixture.training import probe_graph
+from isoform.runtime.engines.onnx import plan_cache
+from isoform.runtime.engines.onnx.plan import build_plan, check_plan
+from isoform.runtime.engines.onnx.probe import lanes_of, layout_of, probed_layout
+from isoform.runtime.kinds.mixture.learn.lanes import LANES, probed_lanes
 
 pytestmark = pytest.mark.trust
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from support import ROOT, isoform
 
-from isoform.runtime import Runtime, sessions
+from isoform.runtime import Runtime
+from isoform.runtime.engines.onnx import session as sessions
 from isoform.runtime.errors import EngineError
 
 pytestmark = pytest.mark.trust
@@ -55,7 +56,7 @@ def test_kleidiai_is_off_on_arm(monkeypatch, machine, off) -> None:
 
 
 def test_sessions_are_made_in_one_place() -> None:
-    """Nothing but ``runtime/sessions.py`` imports ONNX Runtime or makes sessions, so its options, provider and telemetry hold everywhere.
+    """Nothing but ``runtime/engines/onnx/session.py`` imports ONNX Runtime or makes sessions, so its options, provider and telemetry hold everywhere.
 
     The rivals of the benchmarks are other programs; they name their provider too.
     """
@@ -76,7 +77,7 @@ def test_sessions_are_made_in_one_place() -> None:
                 imports.append(path.name)
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("InferenceSession"):
                 assert [word.arg for word in node.keywords] == ["providers"], path
-    assert sorted(imports) == ["rival_flask.py", "rival_litserve.py", "rival_mlserver.py", "sessions.py"]
+    assert sorted(imports) == ["rival_flask.py", "rival_litserve.py", "rival_mlserver.py", "session.py"]
 
 
 PREDICT = """

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 from support import ROOT, SMALL, make_bundle
 
-from isoform.compile.graph import portable_graph
+from isoform.compile.kinds.mixture.graph import portable_graph
 from isoform.runtime import Runtime
 from isoform.runtime.batches import in_slices, slice_samples
-from isoform.runtime.bundle import Bundle
-from isoform.runtime.compiled import Compiled
-from isoform.runtime.engine import OnnxEngine
-from isoform.runtime.learn.learner import Learner
-from isoform.runtime.mixture import discrete_logits
-from isoform.runtime.plan import build_plan
-from isoform.runtime.planned import PlanEngine
-from isoform.runtime.reference import reference_logits
-from isoform.runtime.signature import Signature
-from isoform.runtime.spec import template_digest
+from isoform.runtime.engines.onnx.per_signature import OnnxEngine
+from isoform.runtime.engines.onnx.plan import build_plan
+from isoform.runtime.engines.onnx.plan_engine import PlanEngine
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.compiled import Compiled
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
+from isoform.runtime.kinds.mixture.learn.learner import Learner
+from isoform.runtime.kinds.mixture.reference import reference_logits
+from isoform.runtime.kinds.mixture.spec import template_digest
 
 pytestmark = pytest.mark.trust
 

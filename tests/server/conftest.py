@@ -9,7 +9,7 @@ from postgres import POSTGRES, postgres
 
 from isoform.runtime.runtime import Runtime
 from isoform.server.app import create_app
-from isoform.server.settings import Settings
+from isoform.server.service.settings import Settings
 from isoform.server.store.store import Store
 
 

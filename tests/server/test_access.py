@@ -15,7 +15,7 @@ from isoform.server.access.keys import Keys
 from isoform.server.access.scopes import Caller
 from isoform.server.access.tokens import TokenError, Tokens
 from isoform.server.app import create_app
-from isoform.server.inference import ROUTES
+from isoform.server.routes.inference import ROUTES
 
 ALICE, BOB = (f"/v1/models/plain/signatures/{name}" for name in ("alice", "bob"))
 

@@ -9,9 +9,9 @@ import pytest
 
 from isoform.runtime.errors import InputError
 from isoform.server.app import create_app
-from isoform.server.batching import Batching
-from isoform.server.problems import DeadlineError
-from isoform.server.settings import Settings
+from isoform.server.exchange.problems import DeadlineError
+from isoform.server.service.batching import Batching
+from isoform.server.service.settings import Settings
 
 
 class Slow:

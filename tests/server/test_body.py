@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoform.runtime.errors import InputError
-from isoform.server.memory import Memory
+from isoform.server.capacity.memory import Memory
 from isoform.server.protocol.request import decode_request
 from isoform.server.protocol.response import encode_response
 

@@ -16,7 +16,7 @@ from bounds import AIMS, sent
 from serving import ask, serving
 from test_body import HEAD, INFER, binary
 
-from isoform.runtime.bundle import Bundle
+from isoform.runtime.formats.bundle import Bundle
 from isoform.server.access.keys import Keys
 from isoform.server.clients.transfer import TOTAL_BYTES
 from isoform.server.store.store import Store

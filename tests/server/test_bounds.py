@@ -16,17 +16,17 @@ from jobs import Slow, ended
 from test_body import HEAD, INFER, binary
 
 from isoform.runtime.errors import SignatureError
-from isoform.runtime.signature import Signature
-from isoform.runtime.tensors import HEADER_LIMIT
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.formats.tensors import HEADER_LIMIT
 from isoform.server.access.keys import Keys
-from isoform.server.answer import Answer
 from isoform.server.app import create_app
+from isoform.server.capacity.memory import FREE_BYTES, Memory, json_memory
 from isoform.server.clients import transfer
-from isoform.server.memory import FREE_BYTES, Memory, json_memory
-from isoform.server.problems import BusyError, DeadlineError, TooLargeError, TooManyError
+from isoform.server.exchange.answer import Answer
+from isoform.server.exchange.problems import BusyError, DeadlineError, TooLargeError, TooManyError
 from isoform.server.protocol.request import read_json
-from isoform.server.settings import Settings
-from isoform.server.state import service_of
+from isoform.server.service.service import service_of
+from isoform.server.service.settings import Settings
 
 pytestmark = pytest.mark.trust
 GZIP = {"Content-Encoding": "gzip", "Content-Type": "application/octet-stream"}

@@ -8,10 +8,10 @@ import pytest
 from serving import serving
 
 from isoform.runtime.errors import UsageError
-from isoform.server.access.address import client_address, networks
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
-from isoform.server.settings import Settings
+from isoform.server.exchange.address import client_address, networks
+from isoform.server.service.settings import Settings
 
 pytestmark = pytest.mark.trust
 ALICE, BOB = (f"/v1/models/plain/signatures/{name}" for name in ("alice", "bob"))

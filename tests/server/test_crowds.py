@@ -12,11 +12,11 @@ import pytest
 from serving import ask, serving
 from test_body import INFER, binary
 
-from isoform.server.admission import Admission
-from isoform.server.answer import Answer
+from isoform.server.capacity.admission import Admission
 from isoform.server.clients.transfer import TOTAL_BYTES, Body, Transfers
 from isoform.server.dispatch import Dispatch, Line
-from isoform.server.problems import BusyError
+from isoform.server.exchange.answer import Answer
+from isoform.server.exchange.problems import BusyError
 
 pytestmark = pytest.mark.trust
 

@@ -10,7 +10,7 @@ import pytest
 from jobs import Slow, body, ended
 
 from isoform.server.app import create_app
-from isoform.server.memory import Memory
+from isoform.server.capacity.memory import Memory
 from isoform.server.store.store import Store
 
 pytestmark = pytest.mark.trust
@@ -168,7 +168,7 @@ def test_samples_of_a_deleted_user_are_dropped(where, keeper, runtime, store, sl
         keep(self, samples, caller)
 
     monkeypatch.setattr(Memory, "keep", watched)
-    monkeypatch.setattr("isoform.server.worker.ALIVE_SECONDS", 0.2, raising=False)
+    monkeypatch.setattr("isoform.server.service.worker.ALIVE_SECONDS", 0.2, raising=False)
     started(keeper, slow, "bob")
     job = keeper.post(f"{ALICE}/adapt", json=body(X)).json
     other = keeper if where == "this process" else create_app(runtime, store=store).test_client()

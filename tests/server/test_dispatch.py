@@ -9,8 +9,8 @@ import pytest
 from test_asgi import Client, scope_of
 
 from isoform.server.access.keys import Keys
-from isoform.server.admission import Admission
 from isoform.server.app import create_app
+from isoform.server.capacity.admission import Admission
 from isoform.server.dispatch import HUNG_SECONDS, SLOW_SECONDS, Dispatch
 from isoform.server.http.asgi import Asgi
 

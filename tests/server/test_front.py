@@ -9,11 +9,11 @@ import pytest
 
 from isoform.runtime.errors import UsageError
 from isoform.server.access.keys import Keys
-from isoform.server.admission import Admission, Rates
 from isoform.server.app import create_app
-from isoform.server.draining import Draining
-from isoform.server.problems import BusyError, TooManyError
-from isoform.server.settings import Settings
+from isoform.server.capacity.admission import Admission, Rates
+from isoform.server.exchange.problems import BusyError, TooManyError
+from isoform.server.service.draining import Draining
+from isoform.server.service.settings import Settings
 
 INFER = "/v2/models/plain/infer"
 

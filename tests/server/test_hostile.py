@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from postgres import POSTGRES, postgres
 
 from isoform.runtime.errors import SignatureError
+from isoform.runtime.formats.signature import Signature
 from isoform.runtime.runtime import Runtime
-from isoform.runtime.signature import Signature
 from isoform.server.app import create_app
-from isoform.server.inference import ROUTES
-from isoform.server.settings import Settings
+from isoform.server.routes.inference import ROUTES
+from isoform.server.service.settings import Settings
 from isoform.server.store.store import Store
 
 TOTAL = int(os.environ.get("ISOFORM_HOSTILE", "3000"))

@@ -6,7 +6,7 @@ import re
 import pytest
 from support import ROOT
 
-from isoform.server.cli import add_arguments_serve
+from isoform.server.commands.serve import add_arguments_serve
 
 pytestmark = pytest.mark.trust
 

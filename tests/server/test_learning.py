@@ -8,8 +8,8 @@ import pytest
 from jobs import Slow, body, ended
 
 from isoform.runtime.errors import InputError, IsoformError
+from isoform.runtime.formats.signature import Signature
 from isoform.runtime.runtime import Runtime
-from isoform.runtime.signature import Signature
 from isoform.server.app import create_app
 from isoform.server.store import ledger
 from isoform.server.store.ledger import Ledger
@@ -188,7 +188,7 @@ def test_a_failing_job_says_why(keeper, monkeypatch, faded, caplog) -> None:
 
 def test_only_so_many_wait(keeper, runtime, monkeypatch, faded) -> None:
     """A full queue is 503 with Retry-After."""
-    monkeypatch.setattr("isoform.server.worker.JOBS", 2)
+    monkeypatch.setattr("isoform.server.service.worker.JOBS", 2)
     app = create_app(runtime, store=keeper.application.extensions["isoform"].users.store)
     slow = Slow(monkeypatch, runtime)
     client = app.test_client()

@@ -42,7 +42,7 @@ def folder(tmp_path) -> Path:
 
 def read(folder: Path) -> str:
     """The page."""
-    from isoform.server.metric_files import MetricFiles
+    from isoform.server.telemetry.metric_files import MetricFiles
 
     with MetricFiles(folder).reading() as registry:
         return generate_latest(registry).decode()
@@ -50,7 +50,7 @@ def read(folder: Path) -> str:
 
 def test_nothing_is_lost_or_seen_twice(folder) -> None:
     """While thirty dead processes are folded one by one, readers all see the same sums; gauges of dead ones go, two files are left."""
-    from isoform.server.metric_files import MetricFiles
+    from isoform.server.telemetry.metric_files import MetricFiles
 
     sums = [f'done_total{{task="ä"}} {float(PROCESSES * (PROCESSES + 1) // 2)}', f"took_seconds_count {float(PROCESSES)}",
             f'took_seconds_bucket{{le="1.0"}} {float(PROCESSES)}', f"took_seconds_sum {PROCESSES / 2}"]  # fmt: skip
@@ -80,7 +80,7 @@ def test_nothing_is_lost_or_seen_twice(folder) -> None:
 
 def test_what_cannot_be_folded_stays(folder, caplog) -> None:
     """A file that is damaged is said in a line, and the process that folds goes on."""
-    from isoform.server.metric_files import MetricFiles
+    from isoform.server.telemetry.metric_files import MetricFiles
 
     damaged = folder / "counter_1.db"
     damaged.write_bytes(b"\x00\x01\x00\x00" + b"\xff" * 200)

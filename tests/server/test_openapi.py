@@ -17,7 +17,7 @@ from schemathesis.checks import (
 from schemathesis.generation import GenerationMode
 
 from isoform.server.app import create_app
-from isoform.server.inference import ROUTES
+from isoform.server.routes.inference import ROUTES
 from isoform.server.store.store import Store
 
 CHECKS = [

@@ -11,7 +11,7 @@ from postgres import stopped
 
 from isoform.runtime.errors import ConflictError, StoreError
 from isoform.server.app import create_app
-from isoform.server.state import service_of
+from isoform.server.service.service import service_of
 from isoform.server.store import ledger
 from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import ANY, Store

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from isoform.runtime.errors import InputError
-from isoform.server.memory import Memory
+from isoform.server.capacity.memory import Memory
 from isoform.server.protocol.request import decode_examples, decode_request
 
 pytestmark = pytest.mark.trust

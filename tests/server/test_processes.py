@@ -170,7 +170,7 @@ sys.exit(main())
 
 LIKE_WINDOWS = """
 import asyncio, os, signal, sys
-import isoform.runtime.bundle  # which asks for the name of the system
+import isoform.runtime.formats.bundle  # which asks for the name of the system
 for module in ("fcntl", "resource", "uvloop"):
     sys.modules[module] = None
 del os.fork, signal.SIGQUIT

@@ -5,9 +5,9 @@ import concurrent.futures
 import numpy as np
 import pytest
 
-from isoform.runtime.signature import Signature
+from isoform.runtime.formats.signature import Signature
 from isoform.server.app import create_app
-from isoform.server.settings import Settings
+from isoform.server.service.settings import Settings
 
 ALICE = "/v1/models/plain/signatures/alice"
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from test_body import binary
 from wire import LOOPS, answer_of, here, statuses, talk
 
-from isoform.runtime.bundle import Bundle
+from isoform.runtime.formats.bundle import Bundle
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
 from isoform.server.clients import connections, transfer
 from isoform.server.process import watched
-from isoform.server.settings import Settings
+from isoform.server.service.settings import Settings
 
 SECONDS = 0.4
 """What is 15 s in a server as it is."""

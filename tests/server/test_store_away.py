@@ -18,10 +18,10 @@ from serving import ask, serving
 
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
+from isoform.server.service.unloaded import Unloaded
 from isoform.server.store.breaker import Breaker
 from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import Store
-from isoform.server.unloaded import Unloaded
 
 pytestmark = pytest.mark.trust
 BODY = {"inputs": [{"name": "image", "shape": [1, 1, 32, 32], "datatype": "FP32", "data": [0.5] * 1024}]}
@@ -151,7 +151,9 @@ def test_live_does_not_wait_for_ready(database, compiled) -> None:
 
 def test_no_descriptors_are_left(runtime, tmp_path, file) -> None:
     """A process that may open no more files: users and metrics are 503, base predictions go on; once it may again, users are answered."""
-    importlib.import_module("isoform.server.metric_files")  # a server that asks for metrics now and then has it
+    importlib.import_module(
+        "isoform.server.telemetry.metric_files"
+    )  # a server that asks for metrics now and then has it
     with Store(tmp_path / "s.db") as store:
         create_app(runtime, store=store).test_client().put(USER, data=file)
     with Store(tmp_path / "s.db", create=False) as store:
@@ -266,7 +268,7 @@ def test_nobody_waits_for_what_another_asks(runtime, store, monkeypatch) -> None
         go.wait(20)
         return {"edges"}
 
-    monkeypatch.setattr("isoform.server.availability.PATIENCE_SECONDS", 20)
+    monkeypatch.setattr("isoform.server.service.availability.PATIENCE_SECONDS", 20)
     monkeypatch.setattr(store, "unloaded", hangs)
     first = threading.Thread(target=lambda: app.test_client().get("/v2/models/plain/ready"))
     first.start()

@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from serving import serving
 
 from isoform.server.app import create_app
-from isoform.server.tracing import Tracing
+from isoform.server.telemetry.tracing import Tracing
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from jobs import Slow, body
 
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
-from isoform.server.problems import BusyError, TooManyError
-from isoform.server.settings import Settings
-from isoform.server.turns import Turns
+from isoform.server.exchange.problems import BusyError, TooManyError
+from isoform.server.service.settings import Settings
+from isoform.server.service.turns import Turns
 
 pytestmark = pytest.mark.trust
 X = np.zeros((1, 1, 32, 32), dtype=np.float32)

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from support import SMALL
 
-from isoform.runtime.mixture import discrete_logits
-from isoform.runtime.reference import reference_logits
-from isoform.train.bundling import bundle_from_network, network_from_bundle
-from isoform.train.network import IsometricNetwork
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
+from isoform.runtime.kinds.mixture.reference import reference_logits
+from isoform.train.kinds.mixture.bundling import bundle_from_network, network_from_bundle
+from isoform.train.kinds.mixture.network import IsometricNetwork
 
 
 def make(affine="layer", tasks=2, seed=0, **changes):

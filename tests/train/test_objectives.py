@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoform.train.objectives import entropy_regulariser, entropy_weight, learning_rate
-from isoform.train.patterns import PATTERNS
+from isoform.train.kinds.mixture.objectives import entropy_regulariser, entropy_weight, learning_rate
+from isoform.train.kinds.mixture.patterns import PATTERNS
 from isoform.train.recipe import MixtureRecipe, OptimizerRecipe
 
 

@@ -5,8 +5,8 @@ import os
 import pytest
 from support import TINY, isoform
 
-from isoform.runtime import files
 from isoform.runtime.errors import UsageError
+from isoform.runtime.formats import files
 
 
 @pytest.mark.trust

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from isoform.runtime.extras import needs
-from isoform.runtime.spec import Array
+from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["digits"]
 

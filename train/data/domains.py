@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from isoform.runtime.errors import RecipeError
-from isoform.runtime.spec import Array
+from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["DOMAINS", "NEW_USERS", "transform"]
 

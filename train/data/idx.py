@@ -17,12 +17,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from isoform.runtime import files
 from isoform.runtime.errors import DataError, InputError
+from isoform.runtime.formats import files
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.limits import data_bytes
 from isoform.runtime.samples.listing import Listing
-from isoform.runtime.spec import Array
 from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_idx", "read_idx_folder"]

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import DataError, InputError
+from isoform.runtime.formats.signature import check_labels
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.pictures.images import resize
-from isoform.runtime.signature import check_labels
-from isoform.runtime.spec import Array
 from isoform.train.data.domains import transform
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.recipe import DataRecipe, TaskRecipe

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from isoform.runtime.kinds.mixture.spec import Array, digest_of
 from isoform.runtime.samples.account import Account
-from isoform.runtime.spec import Array, digest_of
 
 __all__ = ["Dataset", "Split"]
 

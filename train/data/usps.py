@@ -19,9 +19,9 @@ import numpy as np
 
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.extras import needs
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.listing import Listing
-from isoform.runtime.spec import Array
 from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_usps_folder"]

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from isoform.runtime import files
 from isoform.runtime.errors import InputError
+from isoform.runtime.formats import files
+from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.limits import data_bytes, image_pixels
 from isoform.runtime.samples.pictures.formats import formats, remedy_of_content
 from isoform.runtime.samples.pictures.pixels import GAP, LARGE, depth, planes, scale_transparency
-from isoform.runtime.spec import Array
 
 __all__ = ["load_image", "resize"]
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.spec import Array
+from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["GAP", "LARGE", "depth", "planes", "scale_transparency"]
 

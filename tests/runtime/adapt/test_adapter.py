@@ -5,8 +5,8 @@ import pytest
 
 from isoform.runtime import InputError, SignatureError, UsageError
 from isoform.runtime.adapt.method import Method
-from isoform.runtime.adapt.methods import METHODS
-from isoform.runtime.signature import Signature
+from isoform.runtime.adapt.registry import METHODS
+from isoform.runtime.formats.signature import Signature
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
 
@@ -252,7 +252,7 @@ class Ruinous(Method):
 
 def test_a_collapse_is_undone(runtime, shifted, monkeypatch) -> None:
     """What was learned finds one class where the start finds ten: it goes back to the last signature that did not."""
-    monkeypatch.setattr("isoform.runtime.adapt.auto.Auto", Ruinous)
+    monkeypatch.setattr("isoform.runtime.adapt.methods.auto.Auto", Ruinous)
     x, base = digits()[0][:512], runtime.signature("plain")
     adapter = runtime.adapter(base)
     records = []

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 from support import isoform
 
 from isoform.runtime import BundleError
-from isoform.runtime.adapt.domains import Domains
-from isoform.runtime.adapt.methods import METHODS
-from isoform.runtime.adapt.shrinkage import Shrinkage
+from isoform.runtime.adapt.methods.domains import Domains
+from isoform.runtime.adapt.methods.shrinkage import Shrinkage
+from isoform.runtime.adapt.registry import METHODS
+from isoform.runtime.kinds.mixture.learn.source import Source
 from isoform.runtime.learn.content import CHANCE, Content, least_structure, structure
-from isoform.runtime.learn.source import Source
 from isoform.runtime.samples.pictures.images import resize
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform

@@ -12,7 +12,7 @@ import pytest
 from support import isoform
 
 from isoform.runtime import IsoformError, SignatureError, UsageError
-from isoform.runtime.signature import Signature
+from isoform.runtime.formats.signature import Signature
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
 

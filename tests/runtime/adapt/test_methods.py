@@ -8,18 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from isoform.runtime.adapt.eata import Eata
-from isoform.runtime.adapt.heads import Lame, T3a
 from isoform.runtime.adapt.losses import information_loss
 from isoform.runtime.adapt.method import Context
-from isoform.runtime.adapt.roid import Roid
-from isoform.runtime.adapt.rotta import Rotta
-from isoform.runtime.adapt.search import CmaEs, Spsa
-from isoform.runtime.adapt.statistics import Alpha, Batch, Ema
-from isoform.runtime.adapt.tent import Tent
-from isoform.runtime.learn.learner import Point
-from isoform.runtime.learn.source import Source
-from isoform.runtime.mixture import softmax
+from isoform.runtime.adapt.methods.eata import Eata
+from isoform.runtime.adapt.methods.heads import Lame, T3a
+from isoform.runtime.adapt.methods.roid import Roid
+from isoform.runtime.adapt.methods.rotta import Rotta
+from isoform.runtime.adapt.methods.search import CmaEs, Spsa
+from isoform.runtime.adapt.methods.statistics import Alpha, Batch, Ema
+from isoform.runtime.adapt.methods.tent import Tent
+from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.kinds.mixture.learn.learner import Point
+from isoform.runtime.kinds.mixture.learn.source import Source
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
 

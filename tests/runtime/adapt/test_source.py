@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from isoform.compile.training import training_graphs
+from isoform.compile.kinds.mixture.training import training_graphs
 from isoform.runtime import BundleError
-from isoform.runtime.learn.blocks import open_blocks
-from isoform.runtime.learn.source import Source, measure_source
-from isoform.runtime.reference import reference_logits
+from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
+from isoform.runtime.kinds.mixture.learn.source import Source, measure_source
+from isoform.runtime.kinds.mixture.reference import reference_logits
 
 
 @pytest.fixture

@@ -8,19 +8,19 @@ import torch
 import torch.nn.functional as F
 from support import SMALL, make_bundle
 
-from isoform.compile.block import block_forward_graph, file_of
-from isoform.compile.block_vjp import BlockProduct, block_vjp_graph
-from isoform.compile.training import probe_graph, training_graphs
+from isoform.compile.kinds.mixture.block import block_forward_graph, file_of
+from isoform.compile.kinds.mixture.block_vjp import BlockProduct, block_vjp_graph
+from isoform.compile.kinds.mixture.training import probe_graph, training_graphs
+from isoform.runtime.engines.onnx.session import open_session, session_options
 from isoform.runtime.errors import EngineError
-from isoform.runtime.fold import fold, row_shapes
-from isoform.runtime.learn.arrange import forward_feeds, named_gradients, vjp_feeds
-from isoform.runtime.learn.blocks import open_blocks
-from isoform.runtime.learn.chain import signature_gradient
-from isoform.runtime.learn.layout import BATCH, LANES, probed_lanes, run
+from isoform.runtime.kinds.mixture.fold import fold, row_shapes
+from isoform.runtime.kinds.mixture.learn.arrange import forward_feeds, named_gradients, vjp_feeds
+from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
+from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
+from isoform.runtime.kinds.mixture.learn.lanes import BATCH, LANES, probed_lanes, run
+from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.learn.loss import cross_entropy
-from isoform.runtime.learn.network import FoldedNetwork
-from isoform.runtime.sessions import open_session, session_options
-from isoform.train.bundling import network_from_bundle
+from isoform.train.kinds.mixture.bundling import network_from_bundle
 
 SPECS = {
     "small": SMALL,

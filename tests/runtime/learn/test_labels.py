@@ -7,11 +7,11 @@ import pytest
 from support import ROOT, SMALL, make_bundle
 
 from isoform.runtime.arithmetic import average
-from isoform.runtime.bundle import Bundle
 from isoform.runtime.cli import main
 from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kinds.mixture.learn.source import Source
 from isoform.runtime.learn.labels import label_indices
-from isoform.runtime.learn.source import Source
 from isoform.runtime.runtime import Runtime
 from isoform.train.data.digits import digits
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from support import ROOT, SMALL, make_bundle
 
-from isoform.compile import verify_gradient
 from isoform.compile.build import compile_bundle
-from isoform.compile.training import training_graphs
+from isoform.compile.kinds.mixture import verify_gradient
+from isoform.compile.kinds.mixture.training import training_graphs
 from isoform.compile.verify import Measured, check
 from isoform.runtime.arithmetic import nearest
 from isoform.runtime.errors import CompileError, InputError, UsageError
-from isoform.runtime.learn.learner import Learner, Point
+from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
 from isoform.runtime.learn.personalize import personalize
 from isoform.runtime.learn.trial import Trial, held_back
 from isoform.runtime.runtime import Runtime

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf
 
+from isoform.runtime.kinds.mixture.discrete import discrete_logits, softmax
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import balanced_batches, class_shares, folds, moved
 from isoform.runtime.learn.start import SOFT, discriminant, shrunk, softened
-from isoform.runtime.mixture import discrete_logits, softmax
 
 
 def test_adam_is_torchs() -> None:

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from support import SMALL, make_bundle
 
-from isoform.compile.training import training_graphs
+from isoform.compile.kinds.mixture.training import training_graphs
+from isoform.runtime.commands.personalize import add_arguments_personalize
 from isoform.runtime.errors import InputError, SignatureError, UsageError
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.learn.learner import Learner
 from isoform.runtime.learn import fit
-from isoform.runtime.learn.learner import Learner
 from isoform.runtime.learn.personalize import STEPS, personalize
 from isoform.runtime.learn.trial import ENOUGH, Score, held_back
-from isoform.runtime.personalize_command import add_arguments_personalize
 from isoform.runtime.runtime import Runtime
-from isoform.runtime.signature import Signature
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
 
@@ -106,7 +106,7 @@ def test_statistics_are_taken_where_they_help(runtime, slanted) -> None:
 
 def test_a_discrete_start_can_move(runtime, slanted) -> None:
     """The compiled bases' layers are one-hot, where a softmax has no slope; a fit leaves them all the same."""
-    from isoform.runtime.mixture import discrete_logits
+    from isoform.runtime.kinds.mixture.discrete import discrete_logits
 
     spec = runtime.bundle.spec
     base = runtime.bundle.signatures["plain"]

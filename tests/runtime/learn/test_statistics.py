@@ -7,10 +7,10 @@ import pytest
 import torch
 from support import SMALL, make_bundle
 
-from isoform.compile.training import training_graphs
-from isoform.runtime.learn.blocks import open_blocks
-from isoform.runtime.learn.statistics import estimate_statistics
-from isoform.train.bundling import network_from_bundle
+from isoform.compile.kinds.mixture.training import training_graphs
+from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
+from isoform.runtime.kinds.mixture.learn.statistics import estimate_statistics
+from isoform.train.kinds.mixture.bundling import network_from_bundle
 
 SPECS = {
     "small": SMALL,

@@ -1,0 +1,38 @@
+"""Snap: near-one-hot layers become exactly one-hot, so that they *are* their template.
+
+Layer ℓ is snapped iff max_k ξ_ℓk ≥ τ; other layers keep their mixture and get concrete weights of their own. What that costs is
+measured, not assumed (``verify.py``). Source: papers.md 1.3, the folding test for the compile stage.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isoform.runtime.errors import CompileError
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
+
+__all__ = ["snap"]
+
+
+def snap(signature: Signature, *, tau: float) -> Signature:
+    """Snap a signature.
+
+    Args:
+        signature: One that holds its mixture.
+        tau: τ, above 0.5 and up to 1; at 1 only layers that are one-hot already count.
+
+    Returns:
+        A signature whose ``parent`` is the given one, and whose ``sequence`` says which layers are discrete.
+
+    Raises:
+        CompileError: If τ is out of range.
+    """
+    if not 0.5 < tau <= 1:
+        raise CompileError(
+            f"tau is {tau}, but above 0.5 and up to 1 was expected: below, a layer could be two templates at once"
+        )
+    xi = signature.xi
+    near = xi.max(axis=1) >= tau
+    mixture = np.where(near[:, None], discrete_logits(xi.argmax(axis=1), xi.shape[1]), signature.parts["mixture"])
+    return signature.replace(parts={**signature.parts, "mixture": mixture})

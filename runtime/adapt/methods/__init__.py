@@ -1,0 +1,1 @@
+"""Methods of test-time adaptation, one module each. Their names are in ``registry.py``."""

@@ -1,0 +1,121 @@
+"""RoTTA: a memory of samples with all classes in it, for streams that come one by one and class after class.
+
+The only method that keeps samples: ``memory`` of them, in memory, never on the disk; ``reset`` forgets them.
+
+    statistics      s ← 0.95 s + 0.05 of the memory's samples                               robust BN
+    memory          a sample is filed under the class that the teacher finds; a class may hold memory / C, or what others leave free;
+                    the one with the largest  1 / (1 + exp(-age / M)) + H / ln C  leaves first, age in samples, M the memory's size
+    every M samples  L = Σ aᵢ CE(teacher(xᵢ), student(moved xᵢ)) / M,   aᵢ = exp(-ageᵢ / M) / (1 + exp(-ageᵢ / M))
+    student ← Adam;   teacher ← 0.999 teacher + 0.001 student;   the teacher answers
+
+Source: Yuan et al. 2023, "Robust test-time adaptation in dynamic scenarios", sections 3.2 to 3.4, and its code for the numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from isoform.runtime.adapt.losses import entropies
+from isoform.runtime.adapt.method import Context, Method
+from isoform.runtime.adapt.methods.statistics import blended
+from isoform.runtime.errors import UsageError
+from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.kinds.mixture.learn.learner import Point
+from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.samples import moved
+
+__all__ = ["Rotta"]
+
+FOLLOW = 0.05
+TEACHER = 0.001
+FEWEST = 8
+"""A memory teaches from so many samples on."""
+RATE = 1e-3
+STATISTICS_ROWS, ROWS = 32, 16
+"""Samples of the memory that statistics are made of, and that a step learns from; the paper's are all, at three times the time."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Kept:
+    sample: Array
+    label: int
+    unsure: float
+    """H / ln C."""
+    age: int = 0
+
+
+class Rotta(Method):
+    """A memory, a teacher and a student; ``memory`` is how many samples are kept."""
+
+    moves = ("bn.affine", "bn.statistics")
+
+    def __init__(self, context: Context, memory: int = 64) -> None:
+        super().__init__(context)
+        if not isinstance(memory, int) or not 8 <= memory <= 4096:
+            raise UsageError(f"memory is {memory!r}, but a whole number from 8 to 4096 was expected")
+        self._size = memory
+        self.reset(context.start)
+
+    def reset(self, point: Point) -> None:
+        """Stand at a point; forget the stream and every sample of it."""
+        self.point = dataclasses.replace(point, own_affine=True)
+        self._student = self.point
+        self._adam = Adam({"bn.affine": RATE})
+        self._memory: list[_Kept] = []
+        self._fresh = 0
+        self._rng = np.random.default_rng(self.context.seed)
+
+    def learn(self, x: Array, logits: Array) -> None:
+        """File the samples; after every memory's worth of them, a step: one per batch, however large."""
+        p = softmax(logits)
+        unsure = entropies(p) / math.log(max(2, self.context.classes))
+        for sample, label, doubt in zip(x, p.argmax(axis=1), unsure, strict=True):
+            self._file(_Kept(sample.copy(), int(label), float(doubt)))
+        self._fresh += len(x)
+        if self._fresh >= self._size and len(self._memory) >= FEWEST:
+            self._fresh = 0
+            self._step()
+
+    def _file(self, new: _Kept) -> None:
+        for kept in self._memory:
+            kept.age += 1
+        counts = np.bincount([kept.label for kept in self._memory], minlength=self.context.classes)
+        if counts[new.label] < self._size / self.context.classes:
+            if len(self._memory) < self._size:
+                self._memory.append(new)
+                return
+            crowded = set(np.flatnonzero(counts == counts.max()).tolist())
+        else:
+            crowded = {new.label}
+        worst = max((kept for kept in self._memory if kept.label in crowded), key=self._burden)
+        if self._burden(worst) > self._burden(new):
+            self._memory = [kept for kept in self._memory if kept is not worst]
+            self._memory.append(new)
+
+    def _burden(self, kept: _Kept) -> float:
+        return 1 / (1 + math.exp(-kept.age / self._size)) + kept.unsure
+
+    def _step(self) -> None:
+        rows = [self._memory[i] for i in self._rng.permutation(len(self._memory))[:STATISTICS_ROWS]]
+        x = np.stack([kept.sample for kept in rows])
+        age = np.array([kept.age for kept in rows[:ROWS]]) / self._size
+        weights = np.exp(-age) / (1 + np.exp(-age))
+        learner = self.context.learner
+        statistics, x = blended(learner, self.point, x, alpha=FOLLOW), x[:ROWS]
+        teacher, student = (point.with_parts({"bn.statistics": statistics}) for point in (self.point, self._student))
+        target = softmax(learner.logits(teacher, x))
+
+        def loss(logits: Array) -> tuple[float, Array]:
+            p, share = softmax(logits), weights / len(x)
+            value = -float(share @ (target * np.log(np.maximum(p, 1e-300))).sum(axis=1))
+            return value, (share[:, None] * (p - target)).astype(np.float32)
+
+        _, gradients = learner.gradient(student, moved(x, self._rng), loss)
+        affine = self._adam.step(student.parts, gradients)["bn.affine"]
+        self._student = student.with_parts({"bn.affine": affine})
+        own = teacher.parts["bn.affine"].astype(np.float64)
+        self.point = teacher.with_parts({"bn.affine": own + TEACHER * (affine - own)})

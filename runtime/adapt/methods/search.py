@@ -1,0 +1,124 @@
+"""Search without gradients: only predictions are needed, so it works where no backward graph exists. The mixture's L·K logits move.
+
+Both go down the information loss of a batch (``losses.py``), with the statistics as they are:
+
+    spsa     ∇̂ = (L(w + cδ) - L(w)) / (cδ),   δ of ±1;      w ← w - Adam(∇̂)                       two predictions more per batch
+    cma-es   λ = 4 + 3 ln(L·K) candidates w + σ √C z;  the better half, weighted, moves w, σ and the diagonal of C
+
+Sources: Spall 1992; Deng et al. 2025, "ZOA" (one-sided SPSA at test time); Ros and Hansen 2008, "sep-CMA-ES"; Niu et al. 2024, "FOA",
+section 3.2 (CMA-ES at test time, one generation per batch).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from isoform.runtime.adapt.losses import information_loss
+from isoform.runtime.adapt.method import Context, Method
+from isoform.runtime.errors import UsageError
+from isoform.runtime.kinds.mixture.learn.learner import Point
+from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.samples import spaced
+from isoform.runtime.learn.start import softened
+
+__all__ = ["CmaEs", "Spsa"]
+
+
+ROWS = 64
+"""Samples of a batch that a candidate is tried on."""
+
+
+class _Search(Method):
+    moves = ("mixture",)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.reset(context.start)
+
+    def reset(self, point: Point) -> None:
+        """Stand at a point, and forget the stream."""
+        self.point = point.with_parts({"mixture": softened(point.parts["mixture"])})
+        self._rng = np.random.default_rng(self.context.seed)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was searched."""
+
+    def loss(self, mixture: Array, x: Array) -> float:
+        """Of a batch at another mixture, in nats; infinite where it is not finite."""
+        logits = self.context.score(self.point.with_parts({"mixture": mixture}), spaced(x, ROWS))
+        value = information_loss(logits)[0]
+        return value if math.isfinite(value) else math.inf
+
+
+class Spsa(_Search):
+    """One-sided simultaneous perturbation; ``c`` its size, ``lr`` Adam's rate."""
+
+    def __init__(self, context: Context, c: float = 0.05, lr: float = 0.01) -> None:
+        for name, value in (("c", c), ("lr", lr)):
+            if not 0 < value < math.inf:
+                raise UsageError(f"{name} is {value!r}, but a finite number above 0 was expected")
+        self._c, self._lr = c, lr
+        super().__init__(context)
+
+    def begin(self) -> None:
+        """Forget what was searched."""
+        self._adam = Adam({"mixture": self._lr})
+
+    def learn(self, x: Array, logits: Array) -> None:
+        """One estimate, one step."""
+        here = self.point.parts["mixture"]
+        away = self._rng.choice([-1.0, 1.0], here.shape)
+        slope = (self.loss(here + self._c * away, x) - information_loss(spaced(logits, ROWS))[0]) / self._c
+        if math.isfinite(slope):
+            moved = self._adam.step({"mixture": here}, {"mixture": slope * away})
+            self.point = self.point.with_parts(moved)
+
+
+class CmaEs(_Search):
+    """One generation per batch; ``sigma`` the first step size."""
+
+    def __init__(self, context: Context, sigma: float = 0.1) -> None:
+        if not 0 < sigma < math.inf:
+            raise UsageError(f"sigma is {sigma!r}, but a finite number above 0 was expected")
+        self._first = sigma
+        super().__init__(context)
+
+    def begin(self) -> None:
+        """Forget what was searched."""
+        n = self.point.parts["mixture"].size
+        self._sigma, self._scale = self._first, np.ones(n)
+        self._path, self._step_path = np.zeros(n), np.zeros(n)
+        self._population = 4 + int(3 * math.log(n))
+        weights = math.log(self._population / 2 + 0.5) - np.log(np.arange(1, self._population // 2 + 1))
+        self._weights = weights / weights.sum()
+        self._generation = 0
+
+    def learn(self, x: Array, logits: Array) -> None:
+        """One generation."""
+        here = self.point.parts["mixture"]
+        n, mu = here.size, 1 / float((self._weights**2).sum())
+        z = self._rng.standard_normal((self._population, n))
+        steps = z * np.sqrt(self._scale)
+        losses = [self.loss(here + self._sigma * step.reshape(here.shape), x) for step in steps]
+        order = np.argsort(losses, kind="stable")[: len(self._weights)]
+        if not math.isfinite(losses[order[-1]]):
+            return
+        self._generation += 1
+        step, noise = self._weights @ steps[order], self._weights @ z[order]
+        self.point = self.point.with_parts({"mixture": here + self._sigma * step.reshape(here.shape)})
+        along = (mu + 2) / (n + mu + 5)
+        self._step_path = (1 - along) * self._step_path + math.sqrt(along * (2 - along) * mu) * noise
+        length, expected = float(np.linalg.norm(self._step_path)), math.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n * n))
+        damping = 1 + 2 * max(0.0, math.sqrt((mu - 1) / (n + 1)) - 1) + along
+        self._sigma *= math.exp(min(1.0, along / damping * (length / expected - 1)))
+        steady = length / math.sqrt(1 - (1 - along) ** (2 * self._generation)) < (1.4 + 2 / (n + 1)) * expected
+        turn = (4 + mu / n) / (n + 4 + 2 * mu / n)
+        self._path = (1 - turn) * self._path + steady * math.sqrt(turn * (2 - turn) * mu) * step
+        one = (n + 2) / 3 * 2 / ((n + 1.3) ** 2 + mu)
+        many = min(1 - one, (n + 2) / 3 * 2 * (mu - 2 + 1 / mu) / ((n + 2) ** 2 + mu))
+        rank = self._weights @ steps[order] ** 2
+        self._scale = (1 - one - many) * self._scale + one * self._path**2 + many * rank

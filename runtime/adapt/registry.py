@@ -1,0 +1,40 @@
+"""Every way to adapt, by the name that ``Runtime.adapter`` knows it by; its module is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+
+from isoform.runtime.adapt.method import Context, Method
+from isoform.runtime.errors import UsageError
+
+__all__ = ["METHODS", "method_named"]
+
+METHODS: Mapping[str, tuple[str, str]] = {
+    "auto": ("auto", "Auto"), "batch": ("statistics", "Batch"), "alpha": ("statistics", "Alpha"), "ema": ("statistics", "Ema"),
+    "tent": ("tent", "Tent"), "eata": ("eata", "Eata"), "roid": ("roid", "Roid"), "t3a": ("heads", "T3a"), "lame": ("heads", "Lame"),
+    "spsa": ("search", "Spsa"), "cma-es": ("search", "CmaEs"), "rotta": ("rotta", "Rotta"),
+}  # fmt: skip
+"""Name → module and class."""
+
+
+def method_named(name: str, options: Mapping[str, object]) -> Callable[[Context], Method]:
+    """What makes a method.
+
+    Args:
+        name: A key of ``METHODS``.
+        options: Keyword arguments of its class.
+
+    Raises:
+        UsageError: If there is no such method, or it has no such option.
+    """
+    if name not in METHODS:
+        raise UsageError(f"the method is {name!r}, but one of {', '.join(METHODS)} was expected")
+    module, kind = METHODS[name]
+    chosen = getattr(importlib.import_module(f"isoform.runtime.adapt.methods.{module}"), kind)
+    known = [key for key in inspect.signature(chosen).parameters if key != "context"]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise UsageError(f"method {name!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    return lambda context: chosen(context, **options)

@@ -1,0 +1,147 @@
+"""``isoform adapt``: unlabelled samples from files in, a signature file out."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isoform.runtime.commands.bar import Bar
+from isoform.runtime.errors import InputError, UsageError
+from isoform.runtime.formats import files
+from isoform.runtime.samples.names import text_of
+
+__all__ = ["add_arguments_adapt", "run_adapt"]
+
+
+def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
+    """Declare ``isoform adapt``'s arguments."""
+    parser.add_argument("bundle", type=Path, help="a compiled bundle")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="samples: a folder of images or of recordings (.csv, .tsv), such a table, or an .npz; if it has labels, they only count what is right",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the signature file to write")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--task", help="the base signature to begin from; may be left out when the bundle has one task")
+    who.add_argument("--signature", type=Path, help="a signature file to begin from instead")
+    parser.add_argument("--method", default="auto", help="how to adapt (default: auto)")
+    parser.add_argument("--batch", type=int, default=128, help="samples that come at a time (default: 128)")
+    parser.add_argument(
+        "--in-order",
+        action="store_true",
+        help="take samples in the order of the files, as a stream (default: shuffled)",
+    )
+    parser.add_argument(
+        "--journal", type=Path, help="a folder for every update, to go on from or back to; a second run goes on there"
+    )
+    parser.add_argument("--history", type=Path, help="a .json file for what happened, which 'isoform figure' draws")
+    parser.add_argument(
+        "--skip-short",
+        action="store_true",
+        help="go on without a class whose recordings are all shorter than a window (default: refuse)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order and of what the method draws (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="threads, 0 for ONNX Runtime's choice (default: 1)")
+    parser.epilog = (
+        "example:\n  isoform adapt bundle/ --data camera/ --task plain -o here.safetensors --history here.json\n"
+    )
+    parser.epilog += "  isoform figure here.json -o here.png"
+
+
+def run_adapt(arguments: argparse.Namespace) -> int:
+    """Adapt, write the file, and say as JSON on stdout what happened. 130 after Ctrl-C, with what there was written.
+
+    Raises:
+        InputError: If most samples carry no content, or the result is worse than its start for these samples; nothing is written then.
+        UsageError: If a flag makes no sense.
+    """
+    from isoform.runtime.commands.predict import choose_signature
+    from isoform.runtime.formats.inheritance import reduced
+    from isoform.runtime.learn.labels import check_numbers
+    from isoform.runtime.runtime import Runtime
+    from isoform.runtime.samples.names import as_known
+    from isoform.runtime.samples.unlabelled import read_stream
+
+    if arguments.seed < 0:
+        raise UsageError(f"--seed is {arguments.seed}, but 0 or more was expected")
+    if not 1 <= arguments.batch <= 4096:
+        raise UsageError(f"--batch is {arguments.batch}, but 1 to 4096 was expected")
+    for path in (arguments.output, arguments.history):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"{path.parent} is no folder; make it first")
+    started, stopped = time.monotonic(), False
+    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime, Bar() as bar:
+        start = choose_signature(runtime, task=arguments.task, file=arguments.signature)
+        data = read_stream(arguments.data, shape=runtime.bundle.spec.input_shape, skip_short=arguments.skip_short)
+        names = runtime.labels(start)
+        labels = None if data.labels is None else as_known(data.labels, names)
+        if labels is not None and data.numbers:
+            check_numbers(labels, names, where=str(arguments.data))
+        known = labels is not None and set(labels) <= set(names)
+        if labels is not None and not known:
+            other = sorted(set(labels) - set(names))[0]
+            data.account.note(f"label {other!r} is none of the classes, so what is right is not counted")
+        adapter = runtime.adapter(start, method=arguments.method, seed=arguments.seed, directory=arguments.journal)
+        before_all = adapter.signature.digest
+        x = runtime.checked(data.x)
+        order = np.arange(len(x)) if arguments.in_order else np.random.default_rng(arguments.seed).permutation(len(x))
+        names_in_order = np.array(labels) if known else None
+        calls: list[dict[str, Any]] = []
+        during = before = done = 0
+        try:
+            for first in range(0, len(x), arguments.batch):
+                rows = order[first : first + arguments.batch]
+                found = adapter(x[rows]).argmax(axis=1)
+                done += len(rows)
+                right = None
+                if names_in_order is not None:
+                    expected, classes = names_in_order[rows], np.array(names)
+                    before += int((classes[runtime.predict(x[rows], start).argmax(axis=1)] == expected).sum())
+                    right = int((classes[found] == expected).sum())
+                    during += right
+                accuracy = None if right is None else right / len(rows)
+                calls.append({**dataclasses.asdict(adapter.last), "accuracy": accuracy})
+                bar.show(done, len(x), f"{done:,} of {len(x):,} samples")
+        except KeyboardInterrupt:
+            stopped = True
+        signature, blank = adapter.signature, sum(call["blank"] for call in calls)
+        if done and (reason := adapter.refusal(x if done == len(x) else x[order[:done]])) is not None:
+            if adapter.signature.digest != before_all:  # a journal goes on from where it was
+                adapter.rollback(before_all) if before_all in adapter.digests else adapter.reset()
+            raise InputError(
+                f"adapting by {arguments.method} to {arguments.data}: {reason}; nothing was written, give pictures or recordings of what "
+                "is to be adapted to, more of them, in a random order, or --method auto"
+            )
+        if signature.digest in runtime.bundle.bases():  # nothing moved: the file says so, and does not copy the base
+            signature = reduced(runtime.bundle, signature)
+    signature.save(arguments.output)
+    happened = collections.Counter(call["event"] for call in calls)
+    summary: dict[str, Any] = {
+        "signature": text_of(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()), "start": start.digest,
+        "task": signature.task, "method": arguments.method, "samples": done, "blank": blank, "events": dict(sorted(happened.items())),
+        "accuracy": {"before": round(before / done, 6), "during": round(during / done, 6)} if known and done else None,
+        "data": data.account.to_json(), "stopped": "ctrl-c" if stopped else None, "seconds": round(time.monotonic() - started, 3),
+    }  # fmt: skip
+    if arguments.history is not None:
+        files.write_bytes(arguments.history, files.canonical_json({"what": "adaptation", **summary, "calls": calls}))
+    text = f"{arguments.output}: {done} samples, " + ", ".join(
+        f"{count} × {event}" for event, count in sorted(happened.items())
+    )
+    if blank:
+        text += f"; {blank} without content taught nothing"
+    if summary["accuracy"]:
+        text += f"; {100 * before / done:.1f} -> {100 * during / done:.1f} % right along the way"
+    print(f"{text_of(arguments.data)}: {data.account.sentence()}", file=sys.stderr)
+    print(text, file=sys.stderr)
+    print(json.dumps(summary))
+    return 130 if stopped else 0

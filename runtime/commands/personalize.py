@@ -1,0 +1,121 @@
+"""``isoform personalize``: labelled samples from files in, a signature file out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isoform.runtime.commands.bar import Bar
+from isoform.runtime.errors import UsageError
+from isoform.runtime.samples.names import text_of
+
+if TYPE_CHECKING:
+    from isoform.runtime.learn.outcome import Report
+
+__all__ = ["add_arguments_personalize", "run_personalize"]
+
+
+def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
+    """Declare ``isoform personalize``'s arguments."""
+    parser.add_argument("bundle", type=Path, help="a compiled bundle")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="labelled samples: a folder with a folder of images or recordings (.csv, .tsv) per label, such a table with a column label, or an .npz",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the signature file to write")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--task", help="the base signature to begin from (default: the one that does best on the samples)")
+    who.add_argument("--signature", type=Path, help="a signature file to begin from instead")
+    parser.add_argument(
+        "--parts",
+        default="mixture,bn,head",
+        help="what may move, separated by commas; 'mixture' alone makes a file of less than 1 KiB (default: mixture,bn,head)",
+    )
+    parser.add_argument(
+        "--statistics",
+        action=argparse.BooleanOptionalAction,
+        help="whether BN's statistics may be taken anew from the samples (default: if bn may move)",
+    )
+    parser.add_argument(
+        "--new-labels",
+        action="store_true",
+        help="the data's labels are not the bundle's: learn a logits layer for them",
+    )
+    parser.add_argument(
+        "--skip-short",
+        action="store_true",
+        help="go on without a class whose recordings are all shorter than a window (default: refuse)",
+    )
+    parser.add_argument("--float16", action="store_true", help="write the numbers in half the bytes")
+    parser.add_argument(
+        "--steps", type=int, default=300, help="at most so many steps per fit (default: 300; most end sooner)"
+    )
+    parser.add_argument("--seconds", type=float, help="stop after so long with the best so far, as Ctrl-C does")
+    parser.add_argument("--seed", type=int, default=0, help="of batches and folds (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="threads, 0 for ONNX Runtime's choice (default: 1)")
+    parser.epilog = "example:\n  isoform personalize bundle/ --data my-digits/ -o me.safetensors\n"
+    parser.epilog += "  isoform predict bundle/ digit.png --signature me.safetensors"
+
+
+def run_personalize(arguments: argparse.Namespace) -> int:
+    """Fit, write the file, and say as JSON on stdout what it is worth. 130 after Ctrl-C, with the best so far written."""
+    from isoform.runtime.commands.predict import choose_signature
+    from isoform.runtime.formats.inheritance import reduced
+    from isoform.runtime.learn.labels import check_numbers
+    from isoform.runtime.runtime import Runtime
+    from isoform.runtime.samples.labelled import read_labelled
+
+    if arguments.seed < 0:
+        raise UsageError(f"--seed is {arguments.seed}, but 0 or more was expected")
+    if not arguments.output.absolute().parent.is_dir():
+        raise UsageError(f"{arguments.output.parent} is no folder; make it first")
+    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime, Bar() as bar:
+
+        def shown(report: Report) -> None:
+            text = f"step {report.step} of at most {report.steps}  loss {report.loss:.3f}  best {report.best:.3f}"
+            bar.show(report.step, report.steps, text)
+
+        chosen = arguments.task is not None or arguments.signature is not None
+        start = choose_signature(runtime, task=arguments.task, file=arguments.signature) if chosen else None
+        data = read_labelled(arguments.data, shape=runtime.bundle.spec.input_shape, skip_short=arguments.skip_short)
+        classes = sorted(set(data.labels)) if arguments.new_labels else None
+        if data.numbers and classes is None:
+            for base in [start] if start is not None else map(runtime.signature, runtime.tasks):
+                check_numbers(data.labels, runtime.labels(base), where=str(arguments.data))
+        outcome = runtime.fit(
+            data.x, np.array(data.labels), start, parts=tuple(arguments.parts.split(",")), statistics=arguments.statistics,
+            classes=classes, seed=arguments.seed, steps=arguments.steps, seconds=arguments.seconds, progress=shown,
+        )  # fmt: skip
+        signature = outcome.signature
+        if (
+            signature.digest in runtime.bundle.bases()
+        ):  # nothing has moved: the file says so, and does not copy the base
+            signature = reduced(runtime.bundle, signature)
+    if arguments.float16:
+        signature = signature.replace(precision="float16", parent=signature.parent)
+    signature.save(arguments.output)
+    print(f"{text_of(arguments.data)}: {data.account.sentence()}", file=sys.stderr)
+    print(f"{arguments.output}: {outcome.sentence()}", file=sys.stderr)
+    scores = {
+        when: {
+            "loss": round(score.loss, 6) if math.isfinite(score.loss) else None,
+            "accuracy": round(score.accuracy, 6),
+        }
+        for when, score in (("before", outcome.before), ("after", outcome.after))
+    }
+    summary = {
+        "signature": text_of(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()),
+        "start": outcome.start.digest, "task": signature.task, "samples": len(data.labels), "improved": outcome.improved,
+        "held_back": outcome.held_back, **scores, "steps": outcome.steps, "statistics": outcome.statistics,
+        "data": data.account.to_json(), "stopped": outcome.stopped or None, "seconds": round(outcome.seconds, 3),
+    }  # fmt: skip
+    print(json.dumps(summary))
+    return 130 if outcome.stopped == "ctrl-c" else 0

@@ -1,0 +1,198 @@
+"""``isoform predict`` and ``isoform inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isoform.runtime.errors import EngineError, InputError, UsageError
+from isoform.runtime.formats import files, tensors
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.samples.names import text_of
+
+__all__ = [
+    "add_arguments_inspect",
+    "add_arguments_predict",
+    "choose_signature",
+    "describe",
+    "describe_signature",
+    "run_inspect",
+    "run_predict",
+]
+
+
+def add_arguments_predict(parser: argparse.ArgumentParser) -> None:
+    """Declare ``isoform predict``'s arguments."""
+    parser.add_argument("bundle", type=Path, help="a compiled bundle")
+    parser.add_argument(
+        "images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, or folders of them; another size is resized, colours become the bundle's channels",
+    )
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--task", help="whose base signature to use; may be left out when the bundle has one task")
+    who.add_argument("--signature", type=Path, help="a signature file to use instead of a base signature")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="threads per prediction, 0 for ONNX Runtime's choice (default: 1)"
+    )
+    parser.add_argument("--top", type=int, default=3, help="how many labels to list per image (default: 3)")
+    parser.epilog = "example:\n  isoform predict bundle/ digit.png --task plain"
+
+
+def run_predict(arguments: argparse.Namespace) -> None:
+    """Predict on image files; one JSON object per image on stdout, in the order given, as they are read."""
+    from isoform.runtime.batches import slice_samples
+    from isoform.runtime.runtime import Runtime
+    from isoform.runtime.samples.account import Account
+    from isoform.runtime.samples.named_images import read_images
+
+    if arguments.top < 1:
+        raise UsageError(f"--top is {arguments.top}, but 1 or more was expected")
+    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime:
+        signature = choose_signature(runtime, task=arguments.task, file=arguments.signature)
+        labels = runtime.labels(signature)
+        spec, account = runtime.bundle.spec, Account()
+        chunk = slice_samples(spec)
+        for x, paths in read_images(arguments.images, shape=spec.input_shape, account=account, chunk=chunk):
+            for path, row in zip(paths, softmax(runtime.predict(x, signature)), strict=True):
+                order = np.argsort(-row, kind="stable")[: arguments.top]
+                best = [{"label": labels[i], "probability": round(float(row[i]), 6)} for i in order]
+                found = {"image": text_of(path), "label": labels[order[0]], "top": best}
+                print(json.dumps({**found, "task": signature.task, "signature": signature.digest}))
+    print(account.sentence(), file=sys.stderr)
+
+
+def choose_signature(runtime: Any, *, task: str | None, file: Path | None) -> Signature:
+    """The signature that the flags ask for.
+
+    Args:
+        runtime: An open ``Runtime``.
+        task: Name of a base signature, or None.
+        file: Path of a signature file, or None.
+
+    Raises:
+        UsageError: If neither is given and the bundle has several tasks.
+        IsoformError: If the task is unknown or the file cannot be used.
+    """
+    if file is not None:
+        signature = Signature.load(file)
+        signature.check_fits(runtime.bundle.spec, runtime.bundle.digest, name=str(file))
+        return signature
+    if task is None:
+        if len(runtime.tasks) > 1:
+            raise UsageError(
+                f"the bundle has {len(runtime.tasks)} tasks; choose one with --task: {', '.join(runtime.tasks)}"
+            )
+        task = runtime.tasks[0]
+    chosen: Signature = runtime.signature(task)
+    return chosen
+
+
+def add_arguments_inspect(parser: argparse.ArgumentParser) -> None:
+    """Declare ``isoform inspect``'s arguments."""
+    parser.add_argument(
+        "path",
+        type=Path,
+        help="a bundle directory, a signature, templates or checkpoint file, an .onnx file, or a report",
+    )
+    parser.epilog = "example:\n  isoform inspect bundle/signatures/plain.safetensors"
+
+
+def run_inspect(arguments: argparse.Namespace) -> None:
+    """Describe an artefact as JSON on stdout."""
+    print(json.dumps(describe(arguments.path), indent=2, ensure_ascii=False))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What an artefact of isoform holds, as JSON types. Everything is checked on the way.
+
+    Raises:
+        IsoformError: If it is not one, or is damaged.
+    """
+    if path.is_dir():
+        return _describe_bundle(path)
+    if path.suffix == ".onnx":
+        return _describe_graph(path)
+    if path.suffix == ".json":
+        return {"what": "JSON", "content": files.read_json(path, limit=16 << 20, error=InputError, what="JSON file")}
+    data = files.read_bytes(path, limit=4 << 30, error=InputError, what="file")
+    arrays, metadata = tensors.decode(data, error=InputError, what=str(path))
+    if "task" in metadata:
+        return {
+            "what": "signature",
+            "size_bytes": len(data),
+            **describe_signature(Signature.decode(data, name=str(path))),
+        }
+    shapes = {name: f"{array.dtype} {list(array.shape)}" for name, array in sorted(arrays.items())}
+    return {"what": "tensors", "size_bytes": len(data), "metadata": metadata, "tensors": shapes}
+
+
+def describe_signature(signature: Signature) -> dict[str, Any]:
+    """A signature's fields, its ξ rounded for reading, and its template sequence (None where a layer is a mixture)."""
+    fields: dict[str, Any] = {
+        "digest": signature.digest, "kind": signature.kind, "template": signature.template, "task": signature.task, "base": signature.base,
+        "parent": signature.parent, "labels": list(signature.labels) if signature.labels else None, "created": signature.created,
+        "precision": signature.precision, "parts": {name: list(array.shape) for name, array in signature.parts.items()},
+    }  # fmt: skip
+    if "mixture" in signature.parts:
+        fields["sequence"] = list(signature.sequence)
+        fields["mean_max_xi"] = round(float(signature.xi.max(axis=1).mean()), 6)
+        fields["xi"] = np.round(signature.xi, 4).tolist()
+    return fields
+
+
+def _describe_bundle(path: Path) -> dict[str, Any]:
+    from isoform.runtime.formats.bundle import Bundle
+
+    bundle = Bundle.load(path)
+    sizes = {text_of(file.relative_to(path)): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
+    return {
+        "what": "bundle", "template": bundle.digest, "network": bundle.spec.to_json(),
+        "tasks": {task: describe_signature(signature) for task, signature in bundle.signatures.items()},
+        "compiled": dict(bundle.compiled.manifest) if bundle.compiled else None,
+        "training": dict(bundle.training), "size_bytes": sizes,
+    }  # fmt: skip
+
+
+def _describe_graph(path: Path) -> dict[str, Any]:
+    from isoform.runtime.engines.onnx.session import open_session, ort, session_options
+    from isoform.runtime.formats.external import refuse_external_data
+
+    data = files.read_bytes(path, limit=2 << 30, error=InputError, what="graph")
+    options = session_options(1)
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        refuse_external_data(data)
+        session = open_session(data, options, what="it")
+    except EngineError as problem:
+        if path.name == "portable.onnx" and (path.parent / "manifest.json").is_file():
+            return _describe_portable(path)
+        raise InputError(f"{path} is not a graph that ONNX Runtime reads: {problem}") from None
+
+    def ends(entries: Any) -> dict[str, Any]:
+        return {entry.name: f"{entry.type} {entry.shape}" for entry in entries}
+
+    metadata = session.get_modelmeta()
+    return {
+        "what": "graph", "size_bytes": len(data), "producer": metadata.producer_name,
+        "metadata": dict(metadata.custom_metadata_map), "inputs": ends(session.get_inputs()), "outputs": ends(session.get_outputs()),
+    }  # fmt: skip
+
+
+def _describe_portable(path: Path) -> dict[str, Any]:
+    """The graph without weights: nothing runs without a signature's, so it is checked by its digest."""
+    from isoform.runtime.formats.bundle import Bundle
+
+    bundle = Bundle.load(path.absolute().parent.parent)
+    data = bundle.require_compiled().portable
+    note = "the weights of a signature are handed over when a session is built"
+    return {"what": "graph without weights", "size_bytes": len(data), "template": bundle.digest, "note": note}

@@ -1,0 +1,274 @@
+"""What a hot signature holds: weights in the plan's layout, and the bindings that feed them to a session.
+
+``OwnWeights``   a vector of the signature's own; it can be filled again for another signature, and its bindings stay as they are
+``BlockWeights`` for a signature whose layers are templates: its bindings point into blocks, it holds no weights
+``Stages``       vectors that are bound already and near to the processor: weights that were not used for a while are copied there,
+                 which is faster than to run from far memory, and users who seldom come need no bindings of their own
+``Shared``       what signatures with the same BN have in common: a session in which that BN's weights are constants, its stages,
+                 and blocks, the weights of a layer that is exactly one template
+
+A binding is lent to one prediction at a time. ONNX Runtime keeps bare addresses: whatever a binding points to must live, and must
+not change, while a run uses it; the cache sees to that (``cache.py``: borrowed entries are never handed on).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from isoform.runtime.engines.onnx.lift import fix_inputs
+from isoform.runtime.engines.onnx.plan import Plan, Weight, aligned, bind, lifted_session
+from isoform.runtime.engines.onnx.session import ort
+from isoform.runtime.kinds.mixture.laid_fold import LaidBN, LaidFold
+from isoform.runtime.kinds.mixture.spec import Array
+
+__all__ = ["Binding", "BlockWeights", "OwnWeights", "Shared", "Stages"]
+
+ADDRESS_BYTES = 440
+"""What one input of ``OwnWeights`` costs in a binding, measured: its name, twice, and a tensor that is an address."""
+NAME_BYTES = 130
+"""What one input of ``BlockWeights`` costs: its name, twice, and a reference."""
+NEAR = 64
+"""Weights that were used this many predictions ago are run where they lie; others are copied first."""
+KEPT = 8
+"""How many bindings of one discrete signature stay, for as many predictions at once."""
+BARE = True
+"""Whether to bind without ONNX Runtime's Python wrapper, which doubles the time and keeps a table per binding."""
+
+Values = list[tuple[str, Any]]
+"""Inputs by name: what ``Shared.binder`` takes."""
+Head = Mapping[str, Array]
+"""``fold.HEAD``'s names → float32 arrays, C-contiguous."""
+
+
+def bare(inputs: ort.IOBinding) -> Any | None:
+    """The binding inside ONNX Runtime's Python wrapper; None if this version has none, or we do without."""
+    return getattr(inputs, "_iobinding", None) if BARE else None
+
+
+class Binding:
+    """A signature's weights, bound, for one run at a time.
+
+    Args:
+        session: A session over the plan.
+        vector: The weights, if they are a vector.
+    """
+
+    __slots__ = ("_bare", "_head", "_samples", "_session", "inputs", "vector")
+
+    def __init__(self, session: ort.InferenceSession, vector: Array | None) -> None:
+        self._session, self.vector = session, vector
+        self.inputs = session.io_binding()
+        self._bare = bare(self.inputs)
+        self._head: Head = {}
+        self._samples = -1
+
+    def bind_head(self, head: Head) -> None:
+        """Bind a logits layer."""
+        if any(array is not self._head.get(name) for name, array in head.items()):
+            for name, array in head.items():
+                self.inputs.bind_cpu_input(name, array)
+            self._head, self._samples = head, -1
+
+    def run(self, x: Array) -> Array:
+        """Run a batch: shape (n, channels, height, width), float32, C-contiguous → a fresh (n, classes), float32.
+
+        Whatever ONNX Runtime raises passes through, and the binding must not be used again.
+        """
+        if self._bare is not None:
+            self._bare.bind_input("image", x)
+        else:  # by address, because the wrapper would keep the array alive until the next one comes
+            self.inputs.bind_input("image", "cpu", 0, np.float32, x.shape, x.ctypes.data)
+        if len(x) != self._samples:  # else the last run's output is written again: it was copied
+            self.inputs.bind_output("logits", "cpu")
+        self._session.run_with_iobinding(self.inputs)
+        self._samples = len(x)
+        result: Array = self.inputs.copy_outputs_to_cpu()[0]
+        return result
+
+
+class Stages:
+    """Vectors that are bound already, as many as there are predictions at once. Safe to share.
+
+    Args:
+        session: A session over the plan.
+        weights: What the session has as inputs, of the plan's weights.
+        size: How many numbers they lie in.
+    """
+
+    def __init__(self, session: ort.InferenceSession, weights: Sequence[Weight], size: int) -> None:
+        self.session, self.weights, self.size = session, weights, size
+        self._free: list[Binding] = []
+
+    def bound(self, vector: Array) -> Binding:
+        """A new binding to a vector of weights, with no logits layer yet."""
+        binding = Binding(self.session, vector)
+        bind(binding.inputs, self.weights, vector)
+        return binding
+
+    def take(self, vector: Array, head: Head) -> Binding:
+        """A binding to a copy of these weights."""
+        try:
+            binding = self._free.pop()
+        except IndexError:
+            binding = self.bound(aligned(self.size))
+        assert binding.vector is not None
+        np.copyto(binding.vector, vector)
+        binding.bind_head(head)
+        return binding
+
+    def give(self, binding: Binding) -> None:
+        """Take a binding back."""
+        self._free.append(binding)
+
+    def clear(self) -> None:
+        """Let go of the copies that are not in use."""
+        self._free.clear()
+
+
+class Shared:
+    """What signatures with the same BN have in common. Safe to share.
+
+    Args:
+        plan: The plan.
+        fold: The fold into it.
+        bn: The BN.
+        threads: Threads per run, 0 to let ONNX Runtime choose.
+    """
+
+    def __init__(self, plan: Plan, fold: LaidFold, bn: LaidBN, *, threads: int) -> None:
+        self._fold, self.bn = fold, bn
+        self.weights = [weight for weight in plan.weights if weight[2] < fold.rows_size]
+        constants = {
+            name: bn.rest[start - fold.rows_size :][: math.prod(shape)].reshape(shape)
+            for name, shape, start in plan.weights[len(self.weights) :]
+        }
+        self.session = lifted_session(fix_inputs(plan.graph, constants), threads=threads)
+        self.stages = Stages(self.session, self.weights, fold.rows_size)
+        self.layers = len(bn.scale)
+        self._fixed_bytes = bn.scale.nbytes + bn.rest.nbytes + 2 * len(plan.graph)
+        self._tensors: list[list[tuple[str, tuple[int, ...], slice]]] = [[] for _ in range(self.layers)]
+        for name, shape, start in self.weights:
+            layer, place = divmod(start, fold.row_size)
+            self._tensors[layer].append((name, shape, slice(place, place + math.prod(shape))))
+        self._blocks: dict[tuple[int, int], Values] = {}
+        self._kept: list[ort.OrtValue] = []
+        self._bare = bare(self.session.io_binding()) is not None
+
+    @property
+    def size_bytes(self) -> int:
+        """About how many bytes it takes now."""
+        return self._fixed_bytes + 4 * self._fold.row_size * len(self._blocks)
+
+    def block(self, layer: int, template: int) -> Values:
+        """The inputs of one layer that is exactly one template. They are made when first asked for."""
+        key = layer, template
+        if key not in self._blocks:
+            flat = self._fold.block(self.bn, layer, template)
+            wrapped = [
+                (name, ort.OrtValue.ortvalue_from_numpy(flat[place].reshape(shape)))
+                for name, shape, place in self._tensors[layer]
+            ]
+            values = [(name, value._ortvalue if self._bare else value) for name, value in wrapped]
+            if (
+                self._blocks.setdefault(key, values) is values
+            ):  # two threads may make it: both use the one that came first
+                self._kept += [value for _, value in wrapped]  # they keep the array alive
+        return self._blocks[key]
+
+    def binder(self, inputs: ort.IOBinding) -> Callable[[str, Any], None]:
+        """What binds a value of ``block`` to a binding."""
+        bind_value: Callable[[str, Any], None] = (bare(inputs) or inputs).bind_ortvalue_input
+        return bind_value
+
+
+class OwnWeights:
+    """A vector of one signature's weights.
+
+    Args:
+        stages: Where it is copied to when it was not used for a while.
+    """
+
+    __slots__ = ("_bound", "_free", "_head", "_turn", "_vector", "stages")
+
+    def __init__(self, stages: Stages) -> None:
+        self.stages, self._vector = stages, aligned(stages.size)
+        self._head: Head = {}
+        self._free: list[Binding] = []
+        self._turn: int | None = None
+        self._bound = False
+
+    def fill(self, fold: LaidFold, xi: Array, bn: LaidBN, head: Head) -> int:
+        """Become a signature's weights, and say how many bytes they take. No binding may be in use."""
+        fold(xi, bn, self._vector)
+        self._head, self._turn = head, None
+        del self._free[1:]
+        return self._vector.nbytes + ADDRESS_BYTES * len(self.stages.weights)
+
+    def take(self, turn: int) -> Binding:
+        """A binding that nobody else uses, until it is given back; ``turn`` counts the engine's predictions."""
+        last, self._turn = self._turn, turn
+        soon = last is not None and turn - last <= NEAR
+        if (soon and not self._bound) or (self._free and (soon or last is None)):
+            try:
+                binding = self._free.pop()
+            except IndexError:  # the first, or somebody else was quicker
+                binding, self._bound = self.stages.bound(self._vector), True
+            binding.bind_head(self._head)
+            return binding
+        return self.stages.take(self._vector, self._head)
+
+    def give(self, binding: Binding) -> None:
+        """Take a binding back."""
+        if binding.vector is self._vector:
+            self._free.append(binding)
+        else:
+            self.stages.give(binding)
+
+
+class BlockWeights:
+    """A signature that is a sequence of templates.
+
+    Args:
+        shared: What it shares with others of the same BN.
+    """
+
+    __slots__ = ("_free", "_head", "_sequence", "shared")
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared, self._sequence = shared, bytes(shared.layers)
+        self._head: Head = {}
+        self._free: list[Binding] = []
+
+    def fill(self, sequence: Sequence[int], head: Head) -> int:
+        """Become a signature's weights, and say how many bytes they take. No binding may be in use."""
+        changed = [layer for layer, template in enumerate(sequence) if template != self._sequence[layer]]
+        self._sequence, self._head = bytes(sequence), head
+        del self._free[1:]
+        for binding in self._free:
+            self._bind_layers(binding, changed)
+        return NAME_BYTES * len(self.shared.weights)
+
+    def take(self, turn: int) -> Binding:  # noqa: ARG002 - blocks are near, whenever they were used
+        """A binding that nobody else uses, until it is given back."""
+        try:
+            binding = self._free.pop()
+        except IndexError:
+            binding = Binding(self.shared.session, None)
+            self._bind_layers(binding, range(len(self._sequence)))
+        binding.bind_head(self._head)
+        return binding
+
+    def give(self, binding: Binding) -> None:
+        """Take a binding back."""
+        if len(self._free) < KEPT:
+            self._free.append(binding)
+
+    def _bind_layers(self, binding: Binding, layers: Iterable[int]) -> None:
+        bind_value = self.shared.binder(binding.inputs)
+        for layer in layers:
+            for name, value in self.shared.block(layer, self._sequence[layer]):
+                bind_value(name, value)

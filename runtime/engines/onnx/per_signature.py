@@ -1,0 +1,117 @@
+"""The session engine: one portable graph, one ONNX Runtime session per signature in use.
+
+It serves where there is no device plan (``plan.py``), and is what a plan is tested against.
+
+The portable graph names its weights but does not hold them: they are external data at the location ``weights``. For a signature
+the engine folds, hands the weights to ONNX Runtime from memory, and lets it build a session in which they are constants, so
+that it optimises them as it would for a network compiled for this signature alone. Sessions are kept, the longest unused is
+dropped first, up to ``cache_bytes`` of weights. (Replacing initializers by ``SessionOptions.add_initializer`` would not do:
+ONNX Runtime 1.31 folds the old ones in before, silently; docs/log.md, 2026-11-20.)
+
+The logits layer is an ordinary input, so that signatures with any number of classes share the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from isoform.runtime.engines.cache import Cache
+from isoform.runtime.engines.onnx.session import first_line, open_session, ort, session_options
+from isoform.runtime.errors import EngineError
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.fold import HEAD, fold, folded_shapes
+from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+
+__all__ = ["OnnxEngine", "portable_session", "run_error"]
+
+
+def portable_session(
+    graph: bytes, spec: NetworkSpec, weights: Mapping[str, Array], *, threads: int, save_to: Path | None = None
+) -> ort.InferenceSession:
+    """A session over the portable graph with these weights as constants.
+
+    Args:
+        graph: ``compiled/portable.onnx``.
+        spec: The network's sizes.
+        weights: What ``fold`` returned.
+        threads: As in ``session_options``.
+        save_to: Where to write the optimised graph, weights included; nowhere if None.
+
+    Raises:
+        EngineError: If ONNX Runtime refuses the graph.
+    """
+    data = b"".join(weights[name].tobytes() for name in folded_shapes(spec))
+    options = session_options(threads)
+    if save_to is not None:
+        options.optimized_model_filepath = str(save_to)
+    options.add_external_initializers_from_files_in_memory([WEIGHTS_LOCATION], [data], [len(data)])
+    return open_session(graph, options, what="the network")
+
+
+class OnnxEngine:
+    """Runs signatures of one bundle. Safe to use from several threads.
+
+    Args:
+        bundle: A compiled bundle.
+        threads: Threads per run, 0 to let ONNX Runtime choose.
+        cache_bytes: How many bytes of folded weights may stay in sessions; the signature in use always does.
+
+    Raises:
+        BundleError: If the bundle is not compiled.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int, cache_bytes: int) -> None:
+        self._bundle, self._threads = bundle, threads
+        self._graph = bundle.require_compiled().portable
+        self._sessions: Cache[tuple[ort.InferenceSession, dict[str, Array]]] = Cache(cache_bytes)
+
+    def logits(self, x: Array, signature: Signature) -> Array:
+        """Run one batch.
+
+        Args:
+            x: Samples, shape (n, channels, height, width), float32, C-contiguous.
+            signature: A signature that fits the bundle.
+
+        Returns:
+            Logits, shape (n, classes), float32. A fresh array.
+
+        Raises:
+            SignatureError: If the signature does not fit.
+            EngineError: If ONNX Runtime fails.
+        """
+        with self._sessions.borrow(signature.digest, lambda _: self._build(signature)) as (session, head):
+            try:
+                result: Array = session.run(None, {"image": x, **head})[0]
+            except Exception as problem:
+                raise run_error(x, problem) from problem
+        return result
+
+    def _build(self, signature: Signature) -> tuple[tuple[ort.InferenceSession, dict[str, Array]], int]:
+        bundle = self._bundle
+        weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
+        head = {name: weights[name] for name in HEAD}
+        try:
+            session = portable_session(self._graph, bundle.spec, weights, threads=self._threads)
+        except EngineError as problem:
+            raise EngineError(f"{problem}; run 'isoform compile {bundle.path}' again") from problem
+        return (session, head), sum(array.nbytes for array in weights.values())
+
+    def forget(self, signature: Signature) -> None:
+        """Let go of one signature's session, if nobody predicts with it."""
+        self._sessions.discard(signature.digest)
+
+    def clear(self) -> None:
+        """Let go of every session."""
+        self._sessions.clear()
+
+    def stats(self) -> dict[str, float]:
+        """As ``Cache.stats``; an entry is a session."""
+        return self._sessions.stats()
+
+
+def run_error(x: Array, problem: Exception) -> EngineError:
+    """What to raise when ONNX Runtime fails on a batch."""
+    return EngineError(f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}")

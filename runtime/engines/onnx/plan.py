@@ -1,0 +1,286 @@
+"""The device plan: the network's graph, optimised for this device, with what a signature changes lifted to inputs.
+
+A convolution whose weight is an input loses ONNX Runtime's blocked layouts and runs 1.4 to 2.9 times slower; a session per user
+keeps them and takes tens of milliseconds to build. A plan has both:
+
+    1. optimise the portable graph with constant weights, once: ONNX Runtime reorders them into layouts of its own
+    2. turn every weight of the *optimised* graph that a signature can change into an input (``lift.py``), write the others
+       in, and load that graph with optimisation disabled
+    3. learn the layouts instead of knowing them: optimise with weights that hold their own index numbers; each optimised
+       tensor then *is* the map from folded weights to layout (index 0: padding, the value 0)
+    4. test: random weights through the plan must give what they give as constants; one row of that is kept with the plan, and
+       checked again wherever the plan is read
+
+If a value is not an index, or the layers are not laid out alike, or the test fails, the optimiser did something else, and there
+is no plan (``EngineError``). Names in the optimised graph differ from run to run, so the graph and the map must come from one
+optimisation. float32 holds whole numbers exactly below 2²⁴; a network of more weights has no plan.
+
+The weights of one signature are one vector, in two regions, every tensor aligned to 64 bytes:
+
+    rows    (L, Q)  what the mixture makes: layer ℓ's tensors, in the same order and layout in every layer
+    rest    (R,)    what BN makes: biases, input and output adapter
+
+A plan is valid for one portable graph with its templates, one ONNX Runtime and one kind of processor: on another one, whose layout
+differs, it would answer wrongly without an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from isoform.runtime.engines.onnx.lift import lift_weights, read_weights
+from isoform.runtime.engines.onnx.per_signature import portable_session
+from isoform.runtime.engines.onnx.session import first_line, open_session, ort, session_options
+from isoform.runtime.errors import EngineError
+from isoform.runtime.kinds.mixture.fold import CONSTANTS, HEAD, folded_shapes, row_shapes
+from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+
+__all__ = [
+    "ALIGNMENT", "TRIAL_CLASSES", "Plan", "Weight", "aligned", "bind", "build_plan", "check_plan", "lifted_session", "row_size",
+]  # fmt: skip
+
+WEIGHT_LIMIT = 1 << 24
+"""float32 holds every whole number below this one."""
+ALIGNMENT = 16
+"""Every weight starts at a multiple of so many floats: 64 bytes, a cache line and the widest vector."""
+TOLERANCE = 1e-5
+"""Largest difference of logits in the self-test, over the largest logit."""
+TRIAL_CLASSES = 3
+"""Classes of the self-test's random network."""
+TRIAL_NUMBERS = 65_521
+"""Random numbers that its weights are made of, over and over; a prime, so that no two layers get the same."""
+
+Weight = tuple[str, tuple[int, ...], int]
+"""Name, shape, first place in the laid-out vector."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A lifted graph, and where its weights come from."""
+
+    graph: bytes
+    """ONNX file: inputs ``image``, ``HEAD``, and every weight that a signature changes, in ONNX Runtime's layout."""
+    weights: tuple[Weight, ...]
+    """Every lifted weight, in the order of the vector. The names are short: each binding holds them."""
+    gather: Array
+    """Shape (M,), intp: for every place of the laid-out vector, its place in 0 followed by the folded weights."""
+    row_size: int
+    """Q: the vector's first L·Q places are the rows."""
+    expected: Array = dataclasses.field(default_factory=lambda: np.zeros(TRIAL_CLASSES, dtype=np.float32))
+    """Logits of the self-test's first sample, shape (TRIAL_CLASSES,), float32: what ``check_plan`` compares with."""
+
+    def lay_out(self, folded: Mapping[str, Array]) -> Array:
+        """The laid-out vector of folded weights.
+
+        Args:
+            folded: What ``fold`` returned.
+
+        Returns:
+            Shape (M,), float32, aligned to 64 bytes. A fresh array.
+        """
+        names = (name for name in folded if name not in HEAD)
+        flat = np.concatenate([np.zeros(1, dtype=np.float32), *(folded[name].ravel() for name in names)])
+        result = aligned(len(self.gather))
+        np.take(flat, self.gather, out=result, mode="clip")
+        return result
+
+
+def aligned(size: int) -> Array:
+    """An uninitialised float32 vector that starts at a multiple of 64 bytes."""
+    room = np.empty(size + ALIGNMENT, dtype=np.float32)
+    start = -(room.ctypes.data // 4) % ALIGNMENT
+    result: Array = room[start : start + size]
+    return result
+
+
+def build_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:
+    """Build and test the plan for this device.
+
+    Args:
+        portable: ``compiled/portable.onnx``.
+        spec: The network's sizes.
+        tensors: ``templates.safetensors``' arrays; those that no signature changes become constants of the plan.
+
+    Raises:
+        EngineError: If the optimiser did more than choose layouts, or the plan computes something else.
+    """
+    shapes = folded_shapes(spec)
+    total = sum(math.prod(shape) for shape in shapes.values())
+    if total >= WEIGHT_LIMIT:
+        raise EngineError(f"the network has {total:,} weights, but layouts are learned for fewer than {WEIGHT_LIMIT:,}")
+    numbered, start = {}, 1
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        numbered[name] = np.arange(start, start + size, dtype=np.float32).reshape(shape)
+        start += size
+    try:
+        with tempfile.TemporaryDirectory(prefix="isoform-plan-") as folder:
+            path = Path(folder) / "optimised.onnx"
+            portable_session(portable, spec, numbered, threads=1, save_to=path)
+            optimised = path.read_bytes()
+    except OSError as problem:
+        raise EngineError(f"the optimised graph cannot be written to a temporary directory: {problem}") from problem
+    plan = _learned(optimised, spec, tensors)
+    return dataclasses.replace(plan, expected=_test(plan, portable, spec, tensors))
+
+
+def _learned(optimised: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:
+    """The plan of a graph that was optimised with numbered weights."""
+    shapes = folded_shapes(spec)
+    starts = np.cumsum([1, *(math.prod(shape) for shape in shapes.values())])
+    first_constant = starts[len(shapes) - len(CONSTANTS)]
+    fixed = np.concatenate([tensors[name].ravel() for name in CONSTANTS])
+    placed, constants = [], {}
+    for name, value in read_weights(optimised).items():
+        places = _places(name, value, starts)
+        if places.max() < first_constant:
+            placed.append((int(places.max()), name, value.shape, places))
+        else:
+            constants[name] = np.where(places > 0, fixed[np.maximum(places - first_constant, 0)], 0).reshape(
+                value.shape
+            )
+    weights: list[Weight] = []
+    pieces, inputs, start = [], {}, 0
+    for _, name, shape, places in sorted(placed, key=lambda entry: entry[:2]):
+        inputs[name] = f"w{len(weights)}"
+        weights.append((inputs[name], shape, start))
+        pieces += [places, np.zeros(-len(places) % ALIGNMENT, dtype=np.intp)]
+        start += len(places) + len(pieces[-1])
+    gather = np.concatenate(pieces)
+    return Plan(
+        graph=lift_weights(optimised, inputs, constants), weights=tuple(weights), gather=gather,
+        row_size=row_size(gather, weights, spec),
+    )  # fmt: skip
+
+
+def row_size(gather: Array, weights: Iterable[Weight], spec: NetworkSpec) -> int:
+    """Q, after checking that all layers are laid out alike; ``EngineError`` if not."""
+    layer_size = sum(math.prod(shape) for shape in row_shapes(spec).values())
+    starts = (
+        start
+        for _, shape, start in weights
+        if gather[start : start + math.prod(shape)].max() > spec.layers * layer_size
+    )
+    end = next(starts, 0)
+    if end and end % spec.layers == 0:
+        rows = gather[:end].reshape(spec.layers, -1)
+        if np.array_equal(rows, rows[0] + np.where(rows[0] > 0, layer_size, 0) * np.arange(spec.layers)[:, None]):
+            return end // spec.layers
+    raise EngineError("ONNX Runtime laid out some layers unlike others, so the plan cannot follow it")
+
+
+def lifted_session(graph: bytes, *, threads: int) -> ort.InferenceSession:
+    """A session over a lifted graph, which is optimised already.
+
+    Raises:
+        EngineError: If ONNX Runtime refuses it.
+    """
+    options = session_options(threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return open_session(graph, options, what="the lifted graph")
+
+
+def bind(binding: ort.IOBinding, weights: Iterable[Weight], laid_out: Array) -> None:
+    """Bind a signature's weights, all but ``HEAD``; the vector must outlive the binding's last run.
+
+    Args:
+        binding: An IOBinding of a ``lifted_session``.
+        weights: Of the plan.
+        laid_out: The vector that they lie in.
+    """
+    address = laid_out.ctypes.data
+    for name, shape, start in weights:
+        binding.bind_input(name, "cpu", 0, np.float32, shape, address + 4 * start)
+
+
+def _places(name: str, value: Array, starts: Array) -> Array:
+    """Places in 0 followed by the folded weights, shape (size,), intp, of an optimised weight made from one folded one."""
+    with np.errstate(invalid="ignore"):
+        places = value.ravel().astype(np.intp)
+    owners = np.searchsorted(starts, places[places > 0], side="right")
+    known = (places == value.ravel()).all() and places.min() >= 0 and places.max() < starts[-1]
+    if not known or not len(owners) or owners.min() != owners.max():
+        raise EngineError(
+            f"ONNX Runtime computed with weight {name!r} instead of moving it, so its layout cannot be learned"
+        )
+    return places
+
+
+def check_plan(plan: Plan, spec: NetworkSpec, tensors: Mapping[str, Array]) -> None:
+    """Run one sample of the self-test again.
+
+    Args:
+        plan: A plan from elsewhere.
+        spec: The network's sizes.
+        tensors: ``templates.safetensors``' arrays.
+
+    Raises:
+        EngineError: If the plan does not give here what it gave where it was built, or ONNX Runtime refuses it.
+    """
+    folded, head, x = _trial(spec, tensors)
+    try:
+        found = _Lifted(plan, folded, head)(x[:1])
+    except EngineError:
+        raise
+    except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
+        raise EngineError(f"the plan does not run here: {first_line(problem)}") from problem
+    _compare(found, plan.expected[None], "those where it was built")
+
+
+def _trial(spec: NetworkSpec, tensors: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array], Array]:
+    """A network of random weights but with these templates' constants, its logits layer, and four samples."""
+    rng, shapes, folded, start = np.random.default_rng(0), folded_shapes(spec), {}, 0
+    total = sum(math.prod(shape) for shape in shapes.values())
+    numbers = np.resize(rng.uniform(-1.7, 1.7, TRIAL_NUMBERS).astype(np.float32), total)
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        folded[name] = numbers[start : start + size].reshape(shape) / np.float32(
+            math.sqrt(max(1, math.prod(shape[1:])))
+        )
+        start += size
+    folded.update({name: tensors[name] for name in CONSTANTS})
+    weight = rng.normal(size=(TRIAL_CLASSES, spec.embedding)) / math.sqrt(spec.embedding)
+    head = {"logits.weight": weight.astype(np.float32), "logits.bias": np.zeros(TRIAL_CLASSES, dtype=np.float32)}
+    return folded, head, rng.uniform(-1, 1, (4, *spec.input_shape)).astype(np.float32)
+
+
+class _Lifted:
+    """A plan with weights bound: samples → logits."""
+
+    def __init__(self, plan: Plan, folded: Mapping[str, Array], head: Mapping[str, Array]) -> None:
+        self._session, self._vector = lifted_session(plan.graph, threads=1), plan.lay_out(folded)
+        self._binding = self._session.io_binding()
+        bind(self._binding, plan.weights, self._vector)
+        for name, value in head.items():
+            self._binding.bind_cpu_input(name, value)
+
+    def __call__(self, x: Array) -> Array:
+        self._binding.bind_cpu_input("image", x)
+        self._binding.bind_output("logits", "cpu")
+        self._session.run_with_iobinding(self._binding)
+        result: Array = self._binding.get_outputs()[0].numpy()
+        return result
+
+
+def _compare(found: Array, expected: Array, whose: str) -> None:
+    with np.errstate(all="ignore"):  # numbers of a damaged file: whatever comes of them is not within the tolerance
+        gap = np.abs(found - expected).max() / np.abs(expected).max() if found.shape == expected.shape else math.inf
+    if not gap <= TOLERANCE:
+        raise EngineError(f"the lifted graph's logits differ by {gap:.0e} from {whose}, so the plan is not used")
+
+
+def _test(plan: Plan, portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Array:
+    """Random weights, batches of 1 and 3: the plan and the portable graph with constants must agree. The first row of logits."""
+    folded, head, x = _trial(spec, tensors)
+    constant, lifted, rows = portable_session(portable, spec, folded, threads=1), _Lifted(plan, folded, head), []
+    for samples in (x[:1], x[1:]):
+        rows.append(constant.run(None, {"image": samples, **head})[0])
+        _compare(lifted(samples), rows[-1], "the portable graph's")
+    result: Array = rows[0][0]
+    return result

@@ -1,0 +1,309 @@
+"""Bundles: the directory that ``train`` writes and ``compile`` completes.
+
+    bundle.json                     format, kind, network sizes, tasks with labels, digests, how it was trained
+    templates.safetensors           K template blocks, adapters, embedding, shared BN affine
+    signatures/<task>.safetensors   base signatures as they were trained
+    compiled/                       written by ``isoform compile``, see ``compiled.py``
+
+Reading checks every digest before anything is used. Must never import torch or onnx.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from isoform.runtime.errors import BundleError, SignatureError, SpecError
+from isoform.runtime.formats import files, tensors
+from isoform.runtime.formats.compiled import Compiled, load_compiled, read_base, read_mapping, read_object
+from isoform.runtime.formats.signature import Signature, check_name
+from isoform.runtime.kinds.mixture.fold import shared_affine
+from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec, template_digest
+
+__all__ = ["Bundle"]
+
+FORMAT = 1
+"""Of ``bundle.json``."""
+
+TEMPLATES_LIMIT = 4 << 30
+TRIES = 8
+"""How often a bundle is read again that was replaced while it was read."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """Templates, base signatures and everything needed to run them. Immutable."""
+
+    path: Path
+    spec: NetworkSpec
+    tensors: Mapping[str, Array]
+    """``templates.safetensors``: ``spec.template_shapes``' names → float32 arrays, read-only."""
+    digest: str
+    """The template digest, 64 hex digits; every signature names it."""
+    signatures: Mapping[str, Signature]
+    """Task → base signature as it was trained, complete."""
+    training: Mapping[str, Any]
+    """How it was trained: the resolved recipe, data digest, seeds, final figures. For people; nothing reads it back to run."""
+    compiled: Compiled | None = None
+    """None until ``isoform compile`` has run."""
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        spec: NetworkSpec,
+        tensors: Mapping[str, Array],
+        signatures: Mapping[str, Signature],
+        training: Mapping[str, Any],
+    ) -> Bundle:
+        """A bundle that is not on disk yet.
+
+        Raises:
+            BundleError: If a tensor is missing, of the wrong shape, or not finite; or there is no task.
+            SignatureError: If a signature does not fit or is not complete.
+        """
+        arrays = _checked_tensors(spec, tensors, where="templates")
+        digest = template_digest(spec, arrays)
+        bundle = cls(
+            path=Path(),
+            spec=spec,
+            tensors=MappingProxyType(arrays),
+            digest=digest,
+            signatures=MappingProxyType(dict(signatures)),
+            training=training,
+        )
+        bundle._check_signatures()
+        return bundle
+
+    def _check_signatures(self) -> None:
+        if not self.signatures:
+            raise BundleError("a bundle has no task, but one base signature at least was expected")
+        for task, signature in self.signatures.items():
+            signature.check_fits(self.spec, self.digest, name=task)
+            missing = {"mixture", "bn.statistics", "logits.weight"} | (
+                {"bn.affine"} if self.spec.affine == "task" else set()
+            )
+            missing -= set(signature.parts)
+            if missing or signature.task != task or signature.labels is None:
+                raise SignatureError(
+                    f"the base signature of task {task!r} lacks {sorted(missing) or 'its own name or labels'}; a base signature is complete"
+                )
+
+    def write(self, directory: str | Path) -> None:
+        """Write everything but ``compiled/`` into an empty directory, made if need be. The same bundle gives the same bytes.
+
+        Raises:
+            BundleError: If the directory is not empty, or cannot be written.
+        """
+        directory = Path(directory)
+        content: dict[str, Any] = {
+            "format": FORMAT, "kind": self.spec.kind, "network": self.spec.to_json(), "template": self.digest,
+            "tasks": {
+                task: {"labels": list(signature.labels or ()), "signature": signature.digest}
+                for task, signature in self.signatures.items()
+            },
+            "training": dict(self.training),
+        }  # fmt: skip
+        try:
+            if directory.is_dir() and any(directory.iterdir()):
+                raise BundleError(
+                    f"{directory} is not empty, and a bundle is written into an empty directory; choose another name"
+                )
+            (directory / "signatures").mkdir(parents=True)
+            (directory / "templates.safetensors").write_bytes(tensors.encode(self.tensors, {"template": self.digest}))
+            for task, signature in self.signatures.items():
+                (directory / "signatures" / f"{task}.safetensors").write_bytes(signature.encode())
+            (directory / "bundle.json").write_bytes(files.canonical_json(content))
+        except (OSError, ValueError) as problem:
+            what = problem.strerror if isinstance(problem, OSError) else problem
+            raise BundleError(f"bundle {directory} cannot be written: {what}; choose another place") from None
+
+    @classmethod
+    def load(cls, path: str | Path, *, with_compiled: bool = True) -> Bundle:
+        """Read a bundle and check every digest in it.
+
+        Args:
+            path: The directory.
+            with_compiled: False to leave ``compiled/`` alone, whatever state it is in.
+
+        Raises:
+            BundleError: If a file is missing, malformed or not the one that ``bundle.json`` names.
+            SignatureError: If a base signature is damaged or does not fit.
+        """
+        path = Path(path)
+        for attempt in range(TRIES):
+            before = _identity(path)
+            try:
+                return cls._load(path, with_compiled=with_compiled)
+            except (BundleError, SignatureError):
+                # A writer may have put a new directory in place while we read the old one: then what we saw was half of each.
+                if _stood_still(path, before):
+                    raise
+            time.sleep(0.002 * attempt)
+        return cls._load(path, with_compiled=with_compiled)
+
+    @classmethod
+    def _load(cls, path: Path, *, with_compiled: bool) -> Bundle:
+        if not path.is_dir():
+            if aside := files.set_aside(path.absolute()):
+                raise BundleError(
+                    f"bundle {path} was being replaced when its writer died; the old one is {aside}, rename it back"
+                )
+            raise BundleError(f"bundle {path} is not a directory; 'isoform train RECIPE.toml -o {path}' makes one")
+        content = read_object(path / "bundle.json", "bundle.json")
+        if content.get("format") != FORMAT:
+            raise BundleError(
+                f"{path / 'bundle.json'} is of format {content.get('format')!r}, but this version reads format {FORMAT}; use a matching isoform"
+            )
+        try:
+            spec = NetworkSpec.from_json(content.get("network"))
+            if content.get("kind") != spec.kind:
+                raise SpecError(f"it is of kind {content.get('kind')!r}, but its network of kind {spec.kind!r}")
+            names = [check_name(name) for name in read_mapping(content, "tasks", path)]
+        except (SpecError, SignatureError) as problem:
+            raise BundleError(f"{path / 'bundle.json'}: {problem}") from None
+        file = path / "templates.safetensors"
+        data = files.read_bytes(file, limit=TEMPLATES_LIMIT, error=BundleError, what="templates")
+        arrays, _ = tensors.decode(data, error=BundleError, what=str(file))
+        arrays = _checked_tensors(spec, arrays, where=str(file))
+        digest = template_digest(spec, arrays)
+        if digest != content.get("template"):
+            raise BundleError(
+                f"{file} has digest {digest[:8]}, but bundle.json names {str(content.get('template'))[:8]}; the files are of two bundles, copy them again"
+            )
+        signatures = {name: read_base(path / "signatures", name, content["tasks"][name]) for name in names}
+        bundle = cls(
+            path=path, spec=spec, tensors=MappingProxyType(arrays), digest=digest, signatures=MappingProxyType(signatures),
+            training=read_mapping(content, "training", path),
+        )  # fmt: skip
+        bundle._check_signatures()
+        if not with_compiled:
+            return bundle
+        return dataclasses.replace(bundle, compiled=load_compiled(path, spec=spec, digest=digest, trained=signatures))
+
+    def base(self, task: str) -> Signature:
+        """The base signature that runs: the compiled one, or before compiling the trained one.
+
+        Raises:
+            BundleError: If there is no such task.
+        """
+        if task not in self.signatures:
+            raise BundleError(f"there is no task {task!r} in {self.path}; it has {', '.join(self.signatures)}")
+        return (self.compiled.signatures if self.compiled else self.signatures)[task]
+
+    def bases(self) -> dict[str, Signature]:
+        """Digest → base signature, those that were trained and those that were compiled: what a signature may inherit from."""
+        compiled = self.compiled.signatures.values() if self.compiled else ()
+        return {base.digest: base for base in (*self.signatures.values(), *compiled)}
+
+    def base_of(self, signature: Signature) -> Signature | None:
+        """The base signature that a signature's absent parts come from; None if it names none, or one that is not here."""
+        for signatures in (self.signatures, self.compiled.signatures if self.compiled else {}):
+            base = signatures.get(signature.task)
+            if base is not None and base.digest == signature.base:
+                return base
+        return None
+
+    def require_compiled(self) -> Compiled:
+        """What was compiled. Raises ``BundleError``, with the command, if nothing was."""
+        if self.compiled is None:
+            raise BundleError(f"{self.path} is not compiled; run 'isoform compile {self.path}'")
+        return self.compiled
+
+    def labels(self, signature: Signature) -> tuple[str, ...]:
+        """The names of a signature's classes: its own, or those of the base that it inherits from.
+
+        Raises:
+            SignatureError: If they are not as many as its logits layer has rows.
+        """
+        labels = signature.labels or self._inherited(signature).labels or ()
+        rows = signature.parts.get("logits.bias")
+        if rows is None:
+            rows = self._inherited(signature).parts["logits.bias"]
+        if len(labels) != len(rows):
+            raise SignatureError(
+                f"signature {signature.digest[:8]} has {len(labels)} labels for {len(rows)} classes; make it again with a label for each class"
+            )
+        return labels
+
+    def resolve(self, signature: Signature) -> dict[str, Array]:
+        """Complete a signature: absent parts come from its base, shared BN affine from the templates.
+
+        Returns:
+            All five parts (see ``isoform.runtime.formats.signature``), float32, read-only.
+
+        Raises:
+            SignatureError: If it was made for other templates, does not fit, or inherits from a base that is not here.
+        """
+        signature.check_fits(self.spec, self.digest)
+        parts = dict(signature.parts)
+        lacks = {"mixture", "bn.statistics", "logits.weight"} - set(parts)
+        if lacks or ("bn.affine" not in parts and (self.spec.affine == "task" or self.base_of(signature) is not None)):
+            parts = {**self._inherited(signature).parts, **parts}
+        if "bn.affine" not in parts:
+            parts["bn.affine"] = shared_affine(self.spec, self.tensors, parts["mixture"])
+        self.labels(signature)
+        return parts
+
+    def _inherited(self, signature: Signature) -> Signature:
+        base = self.base_of(signature)
+        if base is not None:
+            return base
+        if signature.task not in self.signatures:
+            raise SignatureError(
+                f"signature {signature.digest[:8]} is of task {signature.task!r}, but {self.path} has {', '.join(self.signatures)}"
+            )
+        here = [base.digest[:8] for base in self.bases().values() if base.task == signature.task]
+        raise SignatureError(
+            f"signature {signature.digest[:8]} inherits parts from base {(signature.base or 'none')[:8]} of task {signature.task!r}, but "
+            f"{' and '.join(here)} are here; make the signature again from this bundle's base"
+        )
+
+
+def _checked_tensors(spec: NetworkSpec, arrays: Mapping[str, Array], *, where: str) -> dict[str, Array]:
+    if set(arrays) != set(spec.template_shapes):
+        raise BundleError(
+            f"{where} holds other tensors than the network needs: {sorted(set(arrays) ^ set(spec.template_shapes))} differ"
+        )
+    checked = {}
+    for name, shape in spec.template_shapes.items():
+        array = np.array(arrays[name], order="C")
+        if array.shape != shape or array.dtype != np.float32:
+            raise BundleError(
+                f"{where} holds {name} as {array.dtype} of shape {array.shape}, but float32 of shape {shape} was expected"
+            )
+        if not np.isfinite(array).all():
+            raise BundleError(f"{where} holds a number that is not finite in {name}; train again")
+        array.flags.writeable = False
+        checked[name] = array
+    return checked
+
+
+def _identity(path: Path) -> tuple[tuple[int, int, int] | None, ...]:
+    """Which directories lie at a bundle's path, and at its ``compiled``, right now; None where there is none that can be read."""
+    return tuple(_stamp(place) for place in (path, path / "compiled"))
+
+
+def _stood_still(path: Path, before: tuple[tuple[int, int, int] | None, ...]) -> bool:
+    """Whether no writer has replaced a bundle since ``before``, nor is about to.
+
+    Where a writer needs two renames, there is a moment in which nothing is in place, and the old directory is aside.
+    """
+    if _identity(path) != before:
+        return False
+    return before[0] is not None or (files.set_aside(path.absolute()) is None and _identity(path)[0] is None)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """One look at a path, because between two of them it may go."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns

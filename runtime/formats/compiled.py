@@ -1,0 +1,154 @@
+"""The compiled part of a bundle: what ``isoform compile`` has written, checked against what it was made from.
+
+compiled/
+  manifest.json                 digests of everything compiled; a function of the bundle alone
+  report.json                   what was measured while compiling
+  signatures/<task>.safetensors base signatures with near-one-hot layers snapped: what runs
+  portable.onnx                 the network without weights, for any signature
+  training/                     one block, forward and backward, for learning on the device
+  source/<task>.safetensors     what a base signature sees of its training samples, for adaptation
+  fast/<task>.onnx, small/<task>.onnx      one file per task, complete
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from isoform.runtime.errors import BundleError, EngineError, IsoformError
+from isoform.runtime.formats import files
+from isoform.runtime.formats.external import refuse_external_data
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
+
+__all__ = ["FORMAT", "WEIGHTS_LOCATION", "Compiled", "load_compiled", "read_base", "read_mapping", "read_object"]
+
+FORMAT = 4
+WEIGHTS_LOCATION = "weights"
+"""Where the portable graph says that its external data lies; it is handed over from memory. No other graph has any."""
+JSON_LIMIT = 16 << 20
+GRAPH_LIMIT = 2 << 30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """What ``compiled/manifest.json`` says, and the signatures that run."""
+
+    path: Path
+    """The ``compiled`` directory."""
+    manifest: Mapping[str, Any]
+    signatures: Mapping[str, Signature]
+    """Task → base signature, near-one-hot layers snapped."""
+    portable: bytes
+    """The graph without weights, read and checked with the rest, so that all are of one compilation."""
+
+    def read(self, name: str) -> bytes:
+        """Read a compiled file that the manifest names, such as ``portable.onnx``, and check its sha256.
+
+        Raises:
+            BundleError: If it is not in the manifest, missing, not the file that was compiled, or a graph that would read other files.
+        """
+        entry = self.manifest["files"].get(name)
+        if entry is None:
+            raise BundleError(f"{self.path} has no {name}; it has {', '.join(sorted(self.manifest['files']))}")
+        data = files.read_bytes(self.path / name, limit=GRAPH_LIMIT, error=BundleError, what="compiled file")
+        if hashlib.sha256(data).hexdigest() != entry.get("sha256"):
+            raise BundleError(
+                f"{self.path / name} is not the file that was compiled; run 'isoform compile {self.path.parent}' again"
+            )
+        if name.endswith(".onnx"):
+            try:
+                refuse_external_data(data, location=WEIGHTS_LOCATION.encode() if name == "portable.onnx" else None)
+            except EngineError as problem:
+                raise BundleError(f"{self.path / name} was not written by 'isoform compile': {problem}") from None
+        return data
+
+    def training(self) -> dict[str, bytes]:
+        """The files of ``training/``: name → content. Raises ``BundleError`` as ``read`` does."""
+        folder = "training/"
+        names = [name for name in self.manifest["files"] if name.startswith(folder)]
+        return {name.removeprefix(folder): self.read(name) for name in names}
+
+
+def load_compiled(bundle: Path, *, spec: NetworkSpec, digest: str, trained: Mapping[str, Signature]) -> Compiled | None:
+    """Read ``compiled/`` and check that it was made from this bundle.
+
+    Args:
+        bundle: The bundle's directory.
+        spec: Its network's sizes.
+        digest: Its template digest.
+        trained: Task → base signature as it was trained.
+
+    Returns:
+        None if there is no such directory.
+
+    Raises:
+        BundleError: If it is damaged, or was compiled from other templates or signatures; says to compile again.
+    """
+    path = bundle / "compiled"
+    if not path.is_dir():
+        return None
+    manifest = read_object(path / "manifest.json", "manifest.json")
+    again = f"run 'isoform compile {bundle}' again"
+    if manifest.get("format") != FORMAT:
+        raise BundleError(
+            f"{path / 'manifest.json'} is of format {manifest.get('format')!r}, but this version reads format {FORMAT}; {again}"
+        )
+    if manifest.get("template") != digest:
+        raise BundleError(
+            f"{path} was compiled for templates {str(manifest.get('template'))[:8]}, but {digest[:8]} are here; {again}"
+        )
+    tasks, entries = read_mapping(manifest, "tasks", path), read_mapping(manifest, "files", path)
+    if not all(isinstance(entry, dict) for entry in entries.values()):
+        raise BundleError(f"{path / 'manifest.json'} has an entry in $.files that is no object; {again}")
+    if set(tasks) != set(trained):
+        raise BundleError(
+            f"{path} was compiled for tasks {sorted(tasks)}, but the bundle has {sorted(trained)}; {again}"
+        )
+    signatures = {}
+    for task in trained:
+        try:
+            signature = read_base(path / "signatures", task, tasks[task])
+            signature.check_fits(spec, digest, name=task)
+            if tasks[task].get("trained") != trained[task].digest or set(signature.parts) != set(trained[task].parts):
+                raise BundleError(f"{path} was compiled for another signature of task {task!r} than the bundle's")
+        except IsoformError as problem:
+            raise BundleError(f"{problem}; {again}") from None
+        signatures[task] = signature
+    compiled = Compiled(
+        path=path, manifest=MappingProxyType(manifest), signatures=MappingProxyType(signatures), portable=b""
+    )
+    return dataclasses.replace(compiled, portable=compiled.read("portable.onnx"))
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object; ``BundleError`` if it is anything else."""
+    value = files.read_json(path, limit=JSON_LIMIT, error=BundleError, what=what)
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} holds a {type(value).__name__}, but an object was expected")
+    return value
+
+
+def read_mapping(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """One member that must be an object; ``BundleError`` if it is anything else."""
+    value = content.get(name)
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} has no object $.{name}; it was not written by isoform, or was changed")
+    return value
+
+
+def read_base(directory: Path, task: str, entry: object) -> Signature:
+    """Read a task's base signature, and check that it is the one that the bundle names; ``BundleError`` if not."""
+    signature = Signature.load(directory / f"{task}.safetensors")
+    if signature.task != task:
+        raise BundleError(f"{directory / task}.safetensors is of task {signature.task!r}; copy the bundle again")
+    named = entry.get("signature") if isinstance(entry, dict) else None
+    if signature.digest != named:
+        raise BundleError(
+            f"{directory / task}.safetensors has digest {signature.digest[:8]}, but the bundle names {str(named)[:8]}; copy the bundle again"
+        )
+    return signature

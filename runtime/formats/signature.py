@@ -1,0 +1,371 @@
+"""Signatures: what differs per task, user or domain, as an immutable object and as a file.
+
+Parts, all optional, float32 (or float16, half the bytes):
+
+    mixture         (L, K)             logits; ξ_ℓ = softmax of row ℓ
+    bn.affine       (2, N)             γ, β of every BN channel (see ``spec.bn_slices``)
+    bn.statistics   (2, N)             running mean and variance
+    logits.weight   (classes, embedding),   logits.bias (classes,)
+
+A part that is absent is inherited from the base signature of its task, whose digest the file then names.
+A layer is *discrete* when its logits are one 0 and else -10,000: its ξ is one-hot to the last bit, also in float16.
+
+The file is a canonical tensor file (``tensors.py``) whose metadata is: format, kind, template (digest of the templates it was
+made for), task, and where known base, parent, labels (a JSON list), created; and digest, the sha256 over the file with 64 zeros
+in the digest's place. Every other byte is covered, so a file that was changed anywhere is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, Self
+
+import numpy as np
+
+from isoform.runtime.errors import IsoformError, SignatureError
+from isoform.runtime.formats import files, tensors
+from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+
+__all__ = ["Signature", "check_labels", "check_name"]
+
+FORMAT = "1"
+SIZE_LIMIT = 64 << 20
+"""Largest signature file that is read, in bytes."""
+
+Precision = Literal["float32", "float16"]
+_PARTS = ("mixture", "bn.affine", "bn.statistics", "logits.weight", "logits.bias")
+_RANKS = {"mixture": 2, "bn.affine": 2, "bn.statistics": 2, "logits.weight": 2, "logits.bias": 1}
+_METADATA = {"format", "kind", "template", "task", "base", "parent", "labels", "created", "digest"}
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_name(name: object, *, what: str = "task") -> str:
+    """Check the name of a task: 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit.
+
+    Raises:
+        SignatureError: If it is anything else. Names become file names and URLs, so nothing else may pass.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise SignatureError(
+            f"{what} is named {name!r}, but 1 to 64 letters, digits, '.', '_' or '-' were expected, the first a letter or digit"
+        )
+    return name
+
+
+def check_labels(labels: Sequence[object], *, error: type[IsoformError], what: str) -> tuple[str, ...]:
+    """Check the names of classes: different texts of 1 to 256 characters that UTF-8 can hold.
+
+    Raises:
+        IsoformError: Of the class ``error``, if they are anything else.
+    """
+    names = [label for label in labels if isinstance(label, str) and 0 < len(label) <= 256 and _is_utf8(label)]
+    if len(names) != len(labels) or len(set(names)) != len(names):
+        raise error(f"{what} has labels {[*labels][:12]!r}, but different texts of 1 to 256 characters were expected")
+    return tuple(names)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Signature:
+    """One task's, user's or domain's private numbers. Immutable; equal when its bytes are.
+
+    Raises:
+        SignatureError: If a part has the wrong rank, type or a number that is not finite, a variance is negative, or a
+            name or digest is malformed. Whether it *fits* a bundle is checked by ``check_fits``.
+    """
+
+    parts: Mapping[str, Array]
+    """Part name → float32 array, read-only."""
+    template: str
+    """Digest of the templates that it was made for, 64 hex digits."""
+    task: str
+    """The base task whose parts and labels it inherits."""
+    base: str | None = None
+    """Digest of the base signature that absent parts come from; None when nothing is inherited."""
+    parent: str | None = None
+    """Digest of the signature that it was made from."""
+    labels: tuple[str, ...] | None = None
+    """Names of the classes; None to inherit the task's."""
+    created: str | None = None
+    """When it was made, ISO 8601; None where reproducible bytes matter more."""
+    precision: Precision = "float32"
+    """How the parts are stored in the file."""
+    kind: str = "mixture"
+
+    def __post_init__(self) -> None:
+        """Check everything that can be checked without a bundle, and freeze the arrays."""
+        if self.kind != "mixture":
+            raise SignatureError(
+                f"a signature is of kind {self.kind!r}, but this version reads 'mixture'; use a newer isoform"
+            )
+        if self.precision not in ("float32", "float16"):
+            raise SignatureError(f"precision is {self.precision!r}, but 'float32' or 'float16' was expected")
+        check_name(self.task)
+        for name in ("template", "base", "parent"):
+            value = getattr(self, name)
+            if (value is not None or name == "template") and (
+                not isinstance(value, str) or not _HEX64.fullmatch(value)
+            ):
+                raise SignatureError(
+                    f"a signature's {name} digest is {value!r}, but 64 lower-case hex digits were expected"
+                )
+        if self.labels is not None:
+            object.__setattr__(self, "labels", check_labels(self.labels, error=SignatureError, what="a signature"))
+        if self.created is not None and not (isinstance(self.created, str) and _is_utf8(self.created)):
+            raise SignatureError(f"a signature's date is {self.created!r}, but a text was expected")
+        parts: dict[str, Array] = {}
+        for name in _PARTS:
+            if name in self.parts:
+                parts[name] = self._checked(name, np.array(self.parts[name], order="C"))
+        unknown = sorted(set(self.parts) - set(_PARTS))
+        if unknown or not parts:
+            raise SignatureError(
+                f"a signature holds {sorted(self.parts)}, but one or more of {', '.join(_PARTS)} were expected"
+            )
+        if ("logits.weight" in parts) != ("logits.bias" in parts):
+            raise SignatureError("a signature holds half a logits layer; logits.weight and logits.bias come together")
+        if "logits.bias" in parts:
+            classes = parts["logits.bias"].shape[0]
+            if parts["logits.weight"].shape[0] != classes or (self.labels is not None and len(self.labels) != classes):
+                raise SignatureError(
+                    f"a signature's logits layer has {parts['logits.weight'].shape[0]} rows, {classes} biases and "
+                    f"{'no' if self.labels is None else len(self.labels)} labels, but these belong together"
+                )
+        object.__setattr__(self, "parts", MappingProxyType(parts))
+
+    def _checked(self, name: str, array: Array) -> Array:
+        if array.dtype.kind != "f" or array.ndim != _RANKS[name] or 0 in array.shape:
+            raise SignatureError(
+                f"a signature's {name} is {array.dtype} of shape {array.shape}, but floating-point numbers in {_RANKS[name]} dimension(s) were expected"
+            )
+        if name.startswith("bn.") and array.shape[0] != 2:
+            raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
+        if array.dtype != np.float32 or self.precision != "float32":
+            with np.errstate(over="ignore"):
+                array = array.astype(self.precision).astype(np.float32)
+        if not np.isfinite(array).all():
+            raise SignatureError(
+                f"a signature's {name} holds a number that is not finite in {self.precision}; it cannot be used"
+            )
+        if name == "bn.statistics" and array[1].min() < 0:
+            raise SignatureError("a signature's bn.statistics holds a negative variance; it cannot be used")
+        array.flags.writeable = False
+        return array
+
+    # --- what it says -------------------------------------------------------------------------------------------------
+
+    @property
+    def xi(self) -> Array:
+        """Mixture weights ξ, shape (L, K), float64, rows sum to 1; exactly one-hot where discrete.
+
+        Raises:
+            SignatureError: If the signature inherits its mixture; resolve it against its bundle then.
+        """
+        if "mixture" not in self.parts:
+            raise SignatureError("this signature inherits its mixture from its base; ask the bundle to resolve it")
+        return softmax(self.parts["mixture"])
+
+    @property
+    def sequence(self) -> tuple[int | None, ...]:
+        """Per layer the index of its template where the layer is discrete, else None."""
+        return tuple(int(row.argmax()) if row.max() == 1 else None for row in self.xi)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 over the file's bytes with zeros in the digest's place, 64 hex digits."""
+        return hashlib.sha256(self._encode_with("0" * 64)).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Signature) and self.encode() == other.encode()
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"<Signature {self.task} {self.digest[:8]} of templates {self.template[:8]}: {', '.join(self.parts)}>"
+
+    # --- making others ------------------------------------------------------------------------------------------------
+
+    def replace(self, **changes: object) -> Self:
+        """A copy with other fields. ``parent`` becomes this signature's digest unless given."""
+        return dataclasses.replace(self, **{"parent": self.digest, **changes})  # type: ignore[arg-type]
+
+    def to(self, precision: Precision) -> Self:
+        """A copy that is stored in ``precision``; float16 rounds the numbers and halves the bytes."""
+        return self.replace(precision=precision)
+
+    def keep(self, *names: str) -> Self:
+        """A copy of a base signature with only these parts; it inherits the others from this very signature.
+
+        A user's own signature cannot be inherited from, so all of its own parts must be kept;
+        ``isoform.runtime.formats.inheritance.reduced`` drops those that its base has as well.
+
+        Args:
+            names: Parts to keep; one that this signature inherits itself goes on being inherited.
+
+        Raises:
+            SignatureError: If there is no such part, or this is a user's own signature and a part of its own would be lost.
+        """
+        unknown = [name for name in names if name not in _PARTS]
+        if unknown:
+            raise SignatureError(f"a signature has no part {unknown[0]!r}; its parts are {', '.join(_PARTS)}")
+        kept = {name: array for name, array in self.parts.items() if name in names}
+        lost = [name for name in self.parts if name not in kept]
+        if lost and self.base is not None:
+            raise SignatureError(
+                f"signature {self.digest[:8]} has {', '.join(lost)} of its own, which keep() would exchange for those of base {self.base[:8]}, "
+                "because only a base can be inherited from; keep these too, or begin from the base"
+            )
+        labels = self.labels if self.base is not None or "logits.weight" in kept else None
+        return self.replace(parts=kept, base=self.base or self.digest, labels=labels)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Self], tuple[bytes]]:
+        """Copy and pickle as the file's bytes, so that whoever unpickles checks the digest."""
+        return type(self).decode, (self.encode(),)
+
+    # --- fitting a bundle ---------------------------------------------------------------------------------------------
+
+    def check_fits(self, spec: NetworkSpec, template: str, *, name: str = "") -> None:
+        """Refuse a signature that was made for other templates or another network.
+
+        Args:
+            spec: The network's sizes.
+            template: Digest of the templates that are loaded.
+            name: What to call the signature in messages; its task when empty.
+
+        Raises:
+            SignatureError: Naming both sides, and the remedy.
+        """
+        who = f"signature {name or self.task!r}"
+        if self.template != template:
+            raise SignatureError(
+                f"{who} was trained on templates {self.template[:8]}, but {template[:8]} are loaded; "
+                "open the bundle that it was made for, or train the signature again on this one"
+            )
+        wanted: dict[str, tuple[int | None, ...]] = {
+            "mixture": (spec.layers, spec.templates),
+            "bn.affine": (2, spec.bn_channels),
+            "bn.statistics": (2, spec.bn_channels),
+            "logits.weight": (None, spec.embedding),
+        }
+        for part, shape in wanted.items():
+            if part in self.parts:
+                found = self.parts[part].shape
+                if len(found) != len(shape) or any(w is not None and w != f for w, f in zip(shape, found, strict=True)):
+                    expected = tuple("any" if w is None else w for w in shape)
+                    raise SignatureError(
+                        f"{who} holds {part} of shape {found}, but {expected} was expected by the network; it is of another bundle"
+                    )
+
+    # --- file ---------------------------------------------------------------------------------------------------------
+
+    def encode(self) -> bytes:
+        """The whole file; the same signature gives the same bytes on every machine."""
+        return self._encode_with(self.digest)
+
+    def _encode_with(self, digest: str) -> bytes:
+        metadata = {"format": FORMAT, "kind": self.kind, "template": self.template, "task": self.task, "digest": digest}
+        optional = {"base": self.base, "parent": self.parent, "created": self.created}
+        metadata.update({name: value for name, value in optional.items() if value is not None})
+        if self.labels is not None:
+            metadata["labels"] = _labels_to_json(self.labels)
+        return tensors.encode({name: array.astype(self.precision) for name, array in self.parts.items()}, metadata)
+
+    @classmethod
+    def decode(cls, data: bytes, *, name: str = "signature") -> Self:
+        """Read a signature file's bytes.
+
+        Args:
+            data: The whole file.
+            name: What to call it in messages, such as its path.
+
+        Raises:
+            SignatureError: If a single byte is not as ``encode`` wrote it, or the content is malformed.
+        """
+        arrays, metadata = tensors.decode(data, error=SignatureError, what=name)
+        if metadata.get("format") != FORMAT:
+            raise SignatureError(
+                f"{name} is of format {metadata.get('format')!r}, but this version reads format {FORMAT!r}; use a matching isoform"
+            )
+        if not set(metadata) <= _METADATA:
+            raise SignatureError(
+                f"{name} has unknown metadata {sorted(set(metadata) - _METADATA)}; use a matching isoform"
+            )
+        dtypes = {array.dtype for array in arrays.values()}
+        if len(dtypes) > 1:
+            raise SignatureError(
+                f"{name} mixes {' and '.join(sorted(map(str, dtypes)))}, but one precision was expected"
+            )
+        try:
+            signature = cls(
+                parts=arrays,
+                template=metadata.get("template", ""),
+                task=metadata.get("task", ""),
+                base=metadata.get("base"),
+                parent=metadata.get("parent"),
+                labels=_labels_from_json(metadata.get("labels")),
+                created=metadata.get("created"),
+                precision="float16" if np.dtype(np.float16) in dtypes else "float32",
+                kind=metadata.get("kind", ""),
+            )
+        except SignatureError as problem:
+            raise SignatureError(f"{name}: {problem}") from None
+        # The tensor file is canonical and so are the labels, so these bytes are what encode() would write if the digest is right.
+        stated = metadata.get("digest", "")
+        found = hashlib.sha256(data.replace(_digest_field(stated), _digest_field("0" * 64), 1)).hexdigest()
+        if found != stated:
+            raise SignatureError(
+                f"{name} does not match its digest: it says {stated[:8] or 'none'}, its content has {found[:8]}; "
+                "it is damaged or was changed, fetch it again"
+            )
+        signature.__dict__["digest"] = stated
+        return signature
+
+    def save(self, path: str | Path) -> None:
+        """Write the file; its place holds the old bytes or the new, whatever happens. Raises ``IsoformError`` if it cannot."""
+        files.write_bytes(Path(path), self.encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file; ``SignatureError`` as in ``decode``, or if it is missing."""
+        data = files.read_bytes(Path(path), limit=SIZE_LIMIT, error=SignatureError, what="signature")
+        return cls.decode(data, name=str(path))
+
+
+def _digest_field(digest: str) -> bytes:
+    """How the digest stands in the header, and nowhere else: within a JSON text the quotes would be escaped."""
+    return f'"digest":"{digest}"'.encode()
+
+
+def _labels_to_json(labels: Sequence[str]) -> str:
+    return json.dumps(list(labels), ensure_ascii=False, separators=(",", ":"))
+
+
+def _labels_from_json(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    try:
+        labels = json.loads(text)
+    except (ValueError, RecursionError):
+        labels = None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise SignatureError("its labels are not a JSON list of texts")
+    if _labels_to_json(labels) != text:
+        raise SignatureError("its labels are not in canonical form, so they were changed after isoform wrote them")
+    return tuple(labels)

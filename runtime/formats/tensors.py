@@ -1,0 +1,121 @@
+"""Tensor files: safetensors, written in one canonical form, so that the same content is the same bytes.
+
+    u64 little-endian   n, the header's length (a multiple of 8)
+    n bytes             JSON without spaces, keys sorted ("__metadata__" first), then spaces up to n
+    the rest            the tensors in the order of their names, row-major, little-endian, without gaps
+
+safetensors' own writer orders metadata by a random hash seed, so this module writes; it reads with safetensors' parser, which
+checks lengths, types, overlaps and gaps, and then demands the canonical form itself. There is no pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from isoform.runtime.errors import IsoformError
+from isoform.runtime.kinds.mixture.spec import Array
+
+__all__ = ["decode", "encode"]
+
+HEADER_LIMIT = 1 << 20
+"""Longest header that is read, in bytes; a signature has about 700, a checkpoint of many tasks some 100,000."""
+
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_NAMES = {value: key for key, value in _DTYPES.items()}
+
+
+def encode(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+    """Write a tensor file.
+
+    Args:
+        tensors: Name → array, float32 or float16.
+        metadata: Text that travels in the header.
+
+    Returns:
+        The whole file; a function of the content alone.
+
+    Raises:
+        IsoformError: If names and texts are too long to be read back.
+    """
+    arrays = [np.ascontiguousarray(tensors[name]) for name in sorted(tensors)]
+    arrays = [array.astype(array.dtype.newbyteorder("<"), copy=False) for array in arrays]
+    text = _header(
+        zip(sorted(tensors), (_NAMES[a.dtype] for a in arrays), (a.shape for a in arrays), strict=True), metadata
+    )
+    if len(text) > HEADER_LIMIT:
+        raise IsoformError(
+            f"the names and texts of a tensor file take {len(text):,} bytes, but at most {HEADER_LIMIT:,} can be read back"
+        )
+    return b"".join([len(text).to_bytes(8, "little"), text, *(array.tobytes() for array in arrays)])
+
+
+def _header(tensors: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str]) -> bytes:
+    """The header of tensors of these names, types and shapes, in this order."""
+    content: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    start = 0
+    for name, dtype, shape in tensors:
+        end = start + _DTYPES[dtype].itemsize * math.prod(shape)
+        content[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    text = _JSON.encode(content).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """Read a tensor file, trusting nothing in it.
+
+    Args:
+        data: The whole file.
+        error: The class of error to raise.
+        what: What the file is, for messages.
+
+    Returns:
+        Name → array (a fresh, writable copy of its bytes), and the metadata.
+
+    Raises:
+        IsoformError: Of the class ``error``, if the bytes are not a canonical tensor file of float32 or float16 arrays.
+    """
+    if len(data) < 8:
+        raise error(
+            f"{what} is {len(data)} bytes long, but a tensor file starts with 8 bytes of header length; it was cut short, or is something else"
+        )
+    length = int.from_bytes(data[:8], "little")
+    if length > HEADER_LIMIT:
+        raise error(
+            f"{what} claims a header of {length:,} bytes, but at most {HEADER_LIMIT:,} are read; it is not a tensor file"
+        )
+    if len(data) < 8 + length:
+        raise error(f"{what} is cut short: its header should be {length} bytes long, but {len(data) - 8} follow")
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except (ValueError, RecursionError):
+        raise error(f"{what} has a header that is not JSON; it is not a tensor file") from None
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise error(f"{what} has no metadata of text in its header, so it was not written by isoform")
+    try:
+        entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as problem:
+        said = " ".join(str(problem).splitlines())  # it quotes what stands in the file
+        raise error(f"{what} is not a whole tensor file: {said}") from None
+    tensors: dict[str, Array] = {}
+    for name, entry in entries:
+        if entry["dtype"] not in _DTYPES:
+            raise error(f"{what} stores {name!r} as {entry['dtype']}, but F32 or F16 was expected")
+        try:
+            tensors[name] = np.frombuffer(entry["data"], dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        except ValueError:
+            raise error(
+                f"{what} stores {name!r} in a shape of {len(entry['shape'])} dimensions that no array can have"
+            ) from None
+    order = sorted((name, entry["dtype"], entry["shape"]) for name, entry in entries)
+    if _header(order, metadata) != data[8 : 8 + length]:
+        raise error(f"{what} is not in canonical form, so it was changed after isoform wrote it")
+    return tensors, metadata

@@ -1,0 +1,72 @@
+"""Mixture weights: ξ_ℓ = softmax of row ℓ of a signature's logits, and the logits of a layer that is exactly one template.
+
+A layer is *discrete* when its logits are one 0 and else -10,000: exp(-10000) is 0 in float64, so its ξ is one-hot to the last
+bit, also after a round trip through float16. Source: Compositional Models, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from isoform.runtime.errors import SignatureError
+from isoform.runtime.kinds.mixture.spec import Array
+
+__all__ = ["DISCRETE_GAP", "discrete_logits", "discrete_sequence", "softmax"]
+
+DISCRETE_GAP = 10_000.0
+"""Distance between the logits of a discrete layer: exp(-10000) is 0 in float64, and 10000 fits float16."""
+
+
+def softmax(logits: Array) -> Array:
+    """Softmax over the last axis in float64."""
+    weights: Array = logits.astype(np.float64)
+    weights -= weights.max(axis=-1, keepdims=True)
+    np.exp(weights, out=weights)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights
+
+
+def discrete_logits(sequence: Sequence[int], templates: int) -> Array:
+    """Logits whose softmax is exactly one-hot.
+
+    Args:
+        sequence: Per layer the index of its template, 0 to ``templates`` - 1.
+        templates: K.
+
+    Returns:
+        Shape (L, K), float32.
+
+    Raises:
+        SignatureError: If an index is out of range.
+    """
+    indices = np.asarray(sequence)
+    if (
+        indices.ndim != 1
+        or indices.size == 0
+        or indices.dtype.kind not in "iu"
+        or indices.min() < 0
+        or indices.max() >= templates
+    ):
+        raise SignatureError(
+            f"a sequence is {list(sequence)}, but template indices from 0 to {templates - 1} were expected, one per layer"
+        )
+    logits = np.full((len(indices), templates), -DISCRETE_GAP, dtype=np.float32)
+    logits[np.arange(len(indices)), indices] = 0
+    return logits
+
+
+def discrete_sequence(xi: Array) -> list[int] | None:
+    """The template of each layer, if every layer is exactly one.
+
+    Args:
+        xi: Mixture weights, shape (L, K), rows sum to 1.
+
+    Returns:
+        L indices, 0 to K - 1; None if a row is not one-hot to the last bit.
+    """
+    if np.count_nonzero(xi) != len(xi):
+        return None
+    result: list[int] = xi.argmax(axis=1).tolist()
+    return result

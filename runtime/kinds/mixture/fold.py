@@ -1,0 +1,159 @@
+"""Fold: signature × templates → the concrete weights of a network, without mixtures and without BN.
+
+For layer ℓ, with ξ_ℓ = softmax of the signature's row ℓ:
+
+    θ_ℓ = Σ_k ξ_ℓk θ_k                                    one matrix product over all layers, Ξ (L, K) @ Θ (K, P)
+    s = γ / √(var + ε),  t = β - mean · s                 every BN channel at once
+    W' = W · s (per output channel),  b' = t              for the convolution before each BN
+    W'' = W' / std (per input channel),  b'' = b' - Σ W'' · mean        the input adapter takes the normalisation in as well
+
+ξ, s, t and the adapters are computed in float64 and rounded to float32 once; mixing and scaling, which touch every weight, are
+float32. A layer whose ξ is one-hot is its template to the last bit. The input adapter has no padding, so taking the
+normalisation in is exact. Must never import torch or onnx.
+
+Source: Compositional Models, section 3.2; the BN identity is standard (STYLE.md's guide: the derivation stands with the code).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+
+__all__ = [
+    "CONSTANTS",
+    "HEAD",
+    "bn_scale_shift",
+    "fold",
+    "folded_shapes",
+    "mix",
+    "row_shapes",
+    "shared_affine",
+    "template_matrix",
+]
+
+BN_CONVOLUTIONS = ("expand", "depthwise", "project")
+"""The parts of a block whose convolution is followed by BN, in order."""
+CONSTANTS = ("embedding.weight", "embedding.bias")
+"""Folded weights that are the same for every signature."""
+HEAD = ("logits.weight", "logits.bias")
+"""The logits layer, which is never folded: an input of every graph that serves any signature."""
+
+
+def template_matrix(spec: NetworkSpec, tensors: Mapping[str, Array]) -> Array:
+    """Θ, shape (K, P), float32: one row per template, columns in the order of ``row_shapes``."""
+    return np.concatenate(
+        [tensors[f"template.{name}"].reshape(spec.templates, -1) for name in row_shapes(spec)], axis=1
+    )
+
+
+def mix(spec: NetworkSpec, theta: Array, logits: Array) -> dict[str, Array]:
+    """Mix all layers.
+
+    Args:
+        spec: The network's sizes.
+        theta: Θ from ``template_matrix``.
+        logits: A signature's mixture, shape (L, K).
+
+    Returns:
+        ``row_shapes``' names → array with a leading L, float32.
+    """
+    mixed = softmax(logits).astype(np.float32) @ theta
+    result, start = {}, 0
+    for name, shape in row_shapes(spec).items():
+        size = math.prod(shape)
+        result[name] = mixed[:, start : start + size].reshape(spec.layers, *shape)
+        start += size
+    return result
+
+
+def shared_affine(spec: NetworkSpec, tensors: Mapping[str, Array], logits: Array) -> Array:
+    """γ and β of a signature that has none of its own: the bundle's, or where they are mixed, what its mixture makes of the templates'.
+
+    Args:
+        spec: The network's sizes; ``affine`` is not ``task``.
+        tensors: ``templates.safetensors``' arrays.
+        logits: A signature's mixture, shape (L, K).
+
+    Returns:
+        Shape (2, N), float32. A fresh array.
+    """
+    affine = np.array(tensors["bn.affine"])
+    if spec.affine == "mixed":
+        rows = np.tensordot(softmax(logits), tensors["template.bn.affine"].astype(np.float64), axes=1)
+        affine[:, spec.channels : -spec.head_channels] = rows.transpose(1, 0, 2).reshape(2, -1)
+    return affine
+
+
+def bn_scale_shift(spec: NetworkSpec, affine: Array, statistics: Array) -> tuple[Array, Array]:
+    """BN as one multiplication and one addition per channel.
+
+    Args:
+        spec: The network's sizes, for ε.
+        affine: γ and β, shape (2, N).
+        statistics: Mean and variance, shape (2, N).
+
+    Returns:
+        s and t, each of shape (N,), float64.
+    """
+    gamma, beta = affine.astype(np.float64)
+    mean, var = statistics.astype(np.float64)
+    scale = gamma / np.sqrt(var + spec.bn_eps)
+    return scale, beta - mean * scale
+
+
+def row_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Name → shape of the weights of one layer that its mixture makes, in the order of Θ's columns."""
+    return {name: shape for name, shape in spec.block_shapes.items() if name != "bn.affine"}
+
+
+def folded_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Name → shape of everything that ``fold`` returns but the logits layer, in three regions.
+
+    First what the mixture makes, layer after layer; then what BN makes: biases and adapters; last ``CONSTANTS``.
+    """
+    shapes = {
+        f"layer{layer:02d}.{name}": shape for layer in range(spec.layers) for name, shape in row_shapes(spec).items()
+    }
+    shared = spec.shared_shapes
+    shapes["input_adapter.weight"] = shared["input_adapter.weight"]
+    shapes.update({f"{name}.bias": (place.stop - place.start,) for name, place in spec.bn_slices.items()})
+    shapes["output_adapter.weight"] = shared["output_adapter.weight"]
+    shapes.update({name: shared[name] for name in CONSTANTS})
+    return shapes
+
+
+def fold(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Array]) -> dict[str, Array]:
+    """Fold a complete signature into concrete weights.
+
+    Args:
+        spec: The network's sizes.
+        tensors: ``templates.safetensors``: ``spec.template_shapes``' names → float32 arrays.
+        parts: All five parts of a signature, as ``Bundle.resolve`` returns them.
+
+    Returns:
+        Name → float32 array, C-contiguous: ``folded_shapes``' names in order, then ``logits.weight`` and ``logits.bias``.
+    """
+    blocks = mix(spec, template_matrix(spec, tensors), parts["mixture"])
+    scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
+    places = spec.bn_slices
+    weights: dict[str, Array] = {f"{name}.bias": shift[place] for name, place in places.items()}
+    for name, mixed in blocks.items():
+        bn = [places.get(f"layer{layer:02d}.{name.removesuffix('.weight')}") for layer in range(spec.layers)]
+        if bn[0] is not None:
+            mixed = mixed * np.stack([scale[place] for place in bn]).astype(np.float32)[:, :, None, None, None]
+        weights.update({f"layer{layer:02d}.{name}": mixed[layer] for layer in range(spec.layers)})
+    stem = tensors["input_adapter.weight"].astype(np.float64) * scale[places["input_adapter"], None, None, None]
+    stem /= np.asarray(spec.std)[None, :, None, None]
+    weights["input_adapter.weight"] = stem
+    weights["input_adapter.bias"] -= (stem * np.asarray(spec.mean)[None, :, None, None]).sum((1, 2, 3))
+    out = tensors["output_adapter.weight"].astype(np.float64)
+    weights["output_adapter.weight"] = out * scale[places["output_adapter"], None, None, None]
+    weights.update({name: tensors[name] for name in CONSTANTS})
+    weights.update({name: parts[name] for name in HEAD})
+    order = (*folded_shapes(spec), *HEAD)
+    return {name: np.ascontiguousarray(weights[name], dtype=np.float32) for name in order}

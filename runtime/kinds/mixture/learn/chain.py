@@ -1,0 +1,84 @@
+"""The fold's chain rule: from gradients of folded weights to gradients of a signature's numbers.
+
+``fold.py`` makes W'_ℓ = s_ℓ (Σ_k ξ_ℓk θ_k) and b'_ℓ = t_ℓ with s = γ / √(var + ε), t = β - mean · s; so with G = dL/dW', g = dL/db'
+
+    dL/dξ_ℓk = ⟨s_ℓ G_ℓ, θ_k⟩                              one matrix product over all layers, (L, P) @ (P, K)
+    dL/dλ_ℓ  = ξ_ℓ (dL/dξ_ℓ - ⟨ξ_ℓ, dL/dξ_ℓ⟩)              λ the logits, through the softmax
+    dL/ds    = ⟨G, W'⟩ / s per output channel, with W' / s the mixed weights;      dL/dt = g
+    dL/dγ    = (dL/ds - mean · dL/dt) / √(var + ε)         dL/dβ = dL/dt
+
+The input adapter's normalisation is undone the same way: W'' = W' / std, b'' = t - Σ W'' · mean. Where γ and β are mixed from the
+templates (``affine = "mixed"``) and the signature has none of its own, their gradient goes on to ξ.
+Products over templates are float64. Source: Compositional Models, section 3.2, and the chain rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.kinds.mixture.fold import bn_scale_shift, mix, row_shapes, template_matrix
+from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+
+__all__ = ["signature_gradient"]
+
+
+def signature_gradient(
+    spec: NetworkSpec,
+    tensors: Mapping[str, Array],
+    parts: Mapping[str, Array],
+    gradients: Mapping[str, Array],
+    *,
+    own_affine: bool = True,
+) -> dict[str, Array]:
+    """Gradients of a signature's parts.
+
+    Args:
+        spec: The network's sizes.
+        tensors: ``templates.safetensors``' arrays.
+        parts: All five parts, as ``Bundle.resolve`` returns them.
+        gradients: What ``FoldedNetwork.backward`` returned for ``fold(spec, tensors, parts)``.
+        own_affine: False if γ and β come from the templates by ξ (``affine = "mixed"``), so that they move with it.
+
+    Returns:
+        ``mixture`` (L, K), ``bn.affine`` (2, N), ``logits.weight``, ``logits.bias``; float64, each of its part's shape.
+    """
+    affine, statistics = parts["bn.affine"], parts["bn.statistics"]
+    theta, places = template_matrix(spec, tensors), spec.bn_slices
+    scale, _ = bn_scale_shift(spec, affine, statistics)
+    blocks, xi = mix(spec, theta, parts["mixture"]), softmax(parts["mixture"])
+    d_scale, d_shift = np.zeros(spec.bn_channels), np.zeros(spec.bn_channels)
+    layers, columns = range(spec.layers), []
+    for name in row_shapes(spec):
+        part = name.removesuffix(".weight")
+        gradient = np.stack([gradients[f"layer{layer:02d}.{name}"] for layer in layers]).reshape(spec.layers, -1)
+        if f"layer00.{part}" in places:
+            first, width = (
+                np.array([places[f"layer{layer:02d}.{part}"].start for layer in layers]),
+                blocks[name].shape[1],
+            )
+            channels = first[:, None] + np.arange(width)
+            rows = gradient.reshape(spec.layers, width, -1)
+            d_scale[channels] = np.einsum("lcw,lcw->lc", rows, blocks[name].reshape(rows.shape))
+            d_shift[channels] = np.stack([gradients[f"layer{layer:02d}.{part}.bias"] for layer in layers])
+            gradient = (rows * scale[channels].astype(np.float32)[:, :, None]).reshape(spec.layers, -1)
+        columns.append(gradient)
+    d_xi = np.concatenate(columns, axis=1).astype(np.float64) @ theta.astype(np.float64).T
+    mean, std = (np.asarray(value)[None, :, None, None] for value in (spec.mean, spec.std))
+    for name, offset, factor in (("input_adapter", mean, std), ("output_adapter", 0.0, 1.0)):
+        d_shift[places[name]] = gradients[f"{name}.bias"]
+        gradient = gradients[f"{name}.weight"] - d_shift[places[name], None, None, None] * offset
+        d_scale[places[name]] = (gradient * tensors[f"{name}.weight"] / factor).sum(axis=(1, 2, 3))
+    running_mean, running_var = statistics.astype(np.float64)
+    d_gamma = (d_scale - running_mean * d_shift) / np.sqrt(running_var + spec.bn_eps)
+    d_affine = np.stack([d_gamma, d_shift])
+    if spec.affine == "mixed" and not own_affine:
+        body = d_affine[:, spec.channels : -spec.head_channels].reshape(2, spec.layers, -1).transpose(1, 0, 2)
+        bank = tensors["template.bn.affine"].reshape(spec.templates, -1).astype(np.float64)
+        d_xi += body.reshape(spec.layers, -1) @ bank.T
+    return {
+        "mixture": xi * (d_xi - (xi * d_xi).sum(axis=1, keepdims=True)), "bn.affine": d_affine,
+        "logits.weight": gradients["logits.weight"].astype(np.float64), "logits.bias": gradients["logits.bias"].astype(np.float64),
+    }  # fmt: skip

@@ -1,0 +1,39 @@
+"""BN's running statistics of a user's samples: a forward pass in training mode, layer by layer, each seeing what the new ones make.
+
+    m = (1 - α) m_given + α mean(u),    v = (1 - α) v_given + α var(u)
+
+u a convolution's output over all samples and pixels, the variance biased. α = 1 forgets the given statistics, 0 keeps them.
+Source: Schneider et al. 2020, "Improving robustness against common corruptions by covariate shift adaptation", section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from isoform.runtime.kinds.mixture.learn.blocks import Blocks
+from isoform.runtime.kinds.mixture.learn.normalised import Moments, Pass, normalised_pass
+from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+
+__all__ = ["estimate_statistics"]
+
+
+def estimate_statistics(
+    spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Array], x: Array, *, run_on: Blocks, alpha: float = 1.0
+) -> Pass:  # fmt: skip
+    """BN statistics of samples, blended with those of a signature; and the logits of that pass.
+
+    Args:
+        spec: The network's sizes.
+        tensors: ``templates.safetensors``' arrays.
+        parts: All five parts of a signature, as ``Bundle.resolve`` returns them.
+        x: Samples, shape (n, channels, height, width), float32, not normalised. n times pixels should be in the hundreds at least.
+        run_on: What ``open_blocks`` returned.
+        alpha: α, 0 to 1.
+    """
+    variance = parts["bn.statistics"][1]
+
+    def blended(place: slice, found: Moments) -> tuple[Array, Array]:
+        mean = found.mean
+        return alpha * mean, (1 - alpha) * variance[place] + alpha * (found.square - mean * mean)
+
+    return normalised_pass(spec, tensors, parts, x, run_on=run_on, choose=blended)

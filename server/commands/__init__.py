@@ -1,0 +1,1 @@
+"""The commands ``isoform serve`` and ``isoform key``."""

@@ -1,0 +1,1 @@
+"""One request and its answer, whatever it is for: body, query, answer."""

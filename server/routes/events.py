@@ -1,0 +1,37 @@
+"""``GET /v1/events?before=ID&limit=N``: what happened that no signature's history tells, newest first, for administrators.
+
+What was done to a signature stands in its history (``signatures.py``): every revision with its parent, action, actor and time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flask import Blueprint
+
+from isoform.server.access.guard import require_admin
+from isoform.server.exchange.query import LAST, PAGE_LIMIT, number
+from isoform.server.service.service import get_service
+from isoform.server.store.audit import happened
+from isoform.server.store.store import moment
+
+__all__ = ["blueprint"]
+
+blueprint = Blueprint("audit", __name__, url_prefix="/v1/events")
+
+
+@blueprint.get("")
+def listed() -> dict[str, Any]:
+    """Events; ``next`` is what to ask for ``before``, null at the end."""
+    require_admin()
+    service = get_service()
+    limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
+    found = happened(service.users.store, before=number("before", 0, 1, LAST) or None, limit=limit + 1)
+    told = [
+        {**dataclasses.asdict(event), "signature": event.user, "created": moment(event.created)}
+        for event in found[:limit]
+    ]
+    for entry in told:
+        del entry["user"]
+    return {"events": told, "next": told[-1]["id"] if len(found) > limit else None}

@@ -1,0 +1,58 @@
+"""Health and metadata routes of the Open Inference Protocol."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from isoform.server.protocol.metadata import VERSION, metadata
+from isoform.server.routes.inference import check_version
+from isoform.server.service.service import get_service
+
+__all__ = ["blueprint"]
+
+blueprint = Blueprint("health", __name__, url_prefix="/v2")
+
+EXTENSIONS = ["binary_tensor_data", "model_repository", "parameters", "statistics"]
+
+
+@blueprint.get("/health/live")
+def live() -> dict[str, bool]:
+    """The process answers."""
+    return {"live": True}
+
+
+@blueprint.get("/health/ready")
+def ready() -> tuple[Response, int, dict[str, str]]:
+    """Every task can be asked, the store answers, and the server is not about to stop; else 503."""
+    service = get_service()
+    is_ready = not service.draining.begun and service.readiness.ask()
+    return jsonify(ready=is_ready), 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"}
+
+
+@blueprint.get("")
+def server_metadata() -> dict[str, Any]:
+    """Name, version, and the protocol extensions that are really there."""
+    return {"name": "isoform", "version": importlib.metadata.version("isoform"), "extensions": EXTENSIONS}
+
+
+@blueprint.get("/models/<task>/ready")
+@blueprint.get("/models/<task>/versions/<version>/ready")
+def model_ready(task: str, version: str = VERSION) -> dict[str, Any]:
+    """The task can be asked; 404 if there is none of that name, or it is unloaded."""
+    check_version(task, version)
+    get_service().tasks.check(task)
+    return {"name": task, "ready": True}
+
+
+@blueprint.get("/models/<task>")
+@blueprint.get("/models/<task>/versions/<version>")
+def model_metadata(task: str, version: str = VERSION) -> dict[str, Any]:
+    """What the task takes and gives; 404 if there is none of that name."""
+    check_version(task, version)
+    service = get_service()
+    service.tasks.check(task)
+    signature = service.runtime.signature(task)
+    return metadata(task, service.runtime.bundle.spec, service.runtime.labels(signature), signature.digest)

@@ -1,0 +1,1 @@
+"""What requests share: the runtime, users' signatures, tasks, jobs, settings."""

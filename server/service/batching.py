@@ -1,0 +1,162 @@
+"""Concurrent requests for the same network, run together.
+
+While a batch of a signature runs, requests for it gather; the first of them runs the next batch. So nobody waits while the network is
+idle, unless ``delay_seconds`` says that a batch waits so long for company. A request is never split; one that brings as many samples as
+a batch may have runs alone. A request whose deadline passes while it waits is not run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from isoform.runtime.errors import InputError
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.spec import Array
+from isoform.server.exchange.problems import DeadlineError
+
+__all__ = ["Batching"]
+
+Predict = Callable[[Array, Signature], Array]
+
+
+class _Request:
+    def __init__(self, x: Array, until: float) -> None:
+        self.x, self.until = x, until
+        self.turn = threading.Event()
+        """Set when it is done, or when it is to run the next batch."""
+        self.leads = False
+        self.logits: Array | None = None
+        self.problem: Exception | None = None
+
+
+class _Line:
+    """Requests for one signature, while a batch of it runs or gathers."""
+
+    def __init__(self) -> None:
+        self.waiting: list[_Request] = []
+        self.full = threading.Event()
+
+
+class Batching:
+    """Predictions, together where they may be. Safe to use from several threads, which is what it is for.
+
+    Args:
+        predict: What predicts.
+        samples: At most so many in a batch; 1 for no batching.
+        delay_seconds: How long a batch that is not full waits for more.
+        ran: Called with task and number of samples of every batch.
+    """
+
+    def __init__(
+        self, predict: Predict, *, samples: int = 1, delay_seconds: float = 0.0, ran: Callable[[str, int], None]
+    ) -> None:
+        self._predict, self._samples, self._delay, self._ran = predict, samples, delay_seconds, ran
+        self._lines: dict[str, _Line] = {}
+        self._lock = threading.Lock()
+
+    def predict(self, x: Array, signature: Signature, *, until: float = np.inf) -> Array:
+        """Logits, as ``Runtime.predict``.
+
+        Args:
+            x: Samples, shape (n, channels, height, width), float32.
+            signature: Whose network.
+            until: ``time.perf_counter()`` after which nobody waits for the answer.
+
+        Raises:
+            DeadlineError: If that passed before it was its turn.
+            InputError: As ``Runtime.predict``, for this request's samples alone.
+        """
+        if self._samples <= 1 or len(x) >= self._samples:
+            _check(until)
+            self._ran(signature.task, len(x))
+            return self._predict(x, signature)
+        request = _Request(x, until)
+        with self._lock:
+            line = self._lines.get(signature.digest)
+            leads = line is None
+            if line is None:
+                line = self._lines[signature.digest] = _Line()
+            line.waiting.append(request)
+            if sum(len(other.x) for other in line.waiting) >= self._samples:
+                line.full.set()
+        if not leads:
+            request.turn.wait()
+        if leads or request.leads:
+            self._lead(line, signature)
+        if request.problem is not None:
+            raise request.problem
+        assert request.logits is not None
+        return request.logits
+
+    def _lead(self, line: _Line, signature: Signature) -> None:
+        """Run one batch, the caller's request first, and give the lead to whoever came meanwhile."""
+        if self._delay:
+            line.full.wait(self._delay)
+        batch = list[_Request]()
+        try:
+            with self._lock:
+                count = 0
+                while line.waiting and (not batch or count + len(line.waiting[0].x) <= self._samples):
+                    batch.append(line.waiting.pop(0))
+                    count += len(batch[-1].x)
+                line.full.clear()
+            self._run(batch, signature)
+        finally:
+            with self._lock:
+                if line.waiting:
+                    line.waiting[0].leads = True
+                    line.waiting[0].turn.set()
+                    if sum(len(other.x) for other in line.waiting) >= self._samples:
+                        line.full.set()
+                else:
+                    self._lines.pop(signature.digest, None)
+            for request in batch:
+                request.turn.set()
+
+    def _run(self, batch: list[_Request], signature: Signature) -> None:
+        """Fill in every request's logits or problem, whatever happens."""
+        try:
+            self._try(batch, signature)
+        except Exception as problem:
+            for request in batch:
+                if request.logits is None and request.problem is None:
+                    request.problem = problem
+
+    def _try(self, batch: list[_Request], signature: Signature) -> None:
+        live = list[_Request]()
+        for request in batch:
+            try:
+                _check(request.until)
+                live.append(request)
+            except DeadlineError as problem:
+                request.problem = problem
+        if len(live) > 1:
+            try:
+                logits = self._predict(np.concatenate([request.x for request in live]), signature)
+            except InputError:
+                pass  # one of them is at fault: each by itself will tell which
+            else:
+                begin = 0
+                for request in live:
+                    request.logits = logits[begin : begin + len(request.x)]
+                    begin += len(request.x)
+                self._ran(signature.task, len(logits))
+                return
+        for request in live:
+            self._ran(signature.task, len(request.x))
+            try:
+                request.logits = self._predict(request.x, signature)
+            except Exception as problem:
+                request.problem = problem
+
+
+def _check(until: float) -> None:
+    late = time.perf_counter() - until
+    if late > 0:
+        raise DeadlineError(
+            f"the request's time was over {1e3 * late:.1f} ms before it was its turn; give it more, or ask less"
+        )

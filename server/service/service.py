@@ -1,0 +1,98 @@
+"""What every request can reach: the runtime, the users and the settings of the application that handles it."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+from flask import Flask, current_app
+
+from isoform.runtime.runtime import Runtime
+from isoform.server.capacity.admission import Admission
+from isoform.server.capacity.memory import Memory
+from isoform.server.exchange.problems import NotFoundError
+from isoform.server.service.availability import Availability
+from isoform.server.service.batching import Batching
+from isoform.server.service.draining import Draining
+from isoform.server.service.settings import Settings
+from isoform.server.service.shared import Shared
+from isoform.server.service.unloaded import Unloaded
+from isoform.server.service.users import NO_STORE, Users
+from isoform.server.service.worker import Worker
+from isoform.server.store.ledger import Ledger
+from isoform.server.store.store import Store
+from isoform.server.telemetry.metrics import Metrics
+
+__all__ = ["Service", "attach_service", "get_service", "service_of"]
+
+
+class Service:
+    """One application's.
+
+    Args:
+        runtime: An open runtime.
+        store: An open store of signatures; None to keep none.
+        settings: How it behaves.
+        admission: The queue of requests.
+        draining: Whether the server is about to stop.
+        unloaded: Tasks that do not answer, as far as the server's processes know; None for none.
+    """
+
+    def __init__(
+        self, runtime: Runtime, store: Store | None, settings: Settings, admission: Admission, draining: Draining,
+        unloaded: Unloaded | None = None,
+    ) -> None:  # fmt: skip
+        self.runtime, self.settings, self.admission, self.draining = runtime, settings, admission, draining
+        sample_bytes = 4 * math.prod(runtime.bundle.spec.input_shape)
+        self.memory = Memory(
+            settings.memory_bytes, samples=settings.max_samples or max(1, settings.max_body_bytes // sample_bytes),
+            long_requests=settings.long_requests,
+        )  # fmt: skip
+        """What requests and the samples of jobs may hold together."""
+        self.users = Users(runtime, store, settings)
+        self.tasks = Availability(runtime, store, unloaded or Unloaded(runtime.tasks))
+        self.readiness = Shared(lambda: not self.tasks.unloaded and (store is None or store.ready()))
+        """Whether every task can be asked, and the store answers."""
+        self.metrics = Metrics(runtime, admission, self.memory)
+        self.batching = Batching(
+            runtime.predict, samples=settings.batch_samples, delay_seconds=settings.batch_delay_seconds, ran=self.metrics.batch
+        )  # fmt: skip
+        self.waiters = threading.Semaphore(settings.waiters)
+        """Places for requests that wait for a job to end."""
+        self._jobs = None if store is None else (Ledger(store), Worker(store, share=settings.jobs_per_caller))
+
+    @property
+    def ledger(self) -> Ledger:
+        """Jobs; raises ``NotFoundError`` if this server keeps no signatures."""
+        return self._needed()[0]
+
+    @property
+    def worker(self) -> Worker:
+        """What learns in this process; raises ``NotFoundError`` if it keeps no signatures."""
+        return self._needed()[1]
+
+    def _needed(self) -> tuple[Ledger, Worker]:
+        if self._jobs is None:
+            raise NotFoundError(NO_STORE)
+        return self._jobs
+
+    def close(self, *, seconds: float) -> None:
+        """Let the job that is running end, if it does within so long; those behind it are not begun."""
+        if self._jobs:
+            self._jobs[1].close(seconds=seconds)
+
+
+def attach_service(app: Flask, service: Service) -> None:
+    """Give an application its service."""
+    app.extensions["isoform"] = service
+
+
+def get_service() -> Service:
+    """The service of the application that handles this request."""
+    return service_of(current_app)
+
+
+def service_of(app: Flask) -> Service:
+    """The service of an application."""
+    service: Service = app.extensions["isoform"]
+    return service

@@ -1,0 +1,115 @@
+"""OpenTelemetry traces: a span for every request, if that library is installed, below the span of whoever sent it.
+
+Which exporter takes them is set as everywhere, by ``OTEL_EXPORTER_OTLP_ENDPOINT`` and its kin, or by ``opentelemetry-instrument``.
+With nobody to take spans, nothing is done at all; where somebody is named and the library is missing, the log says so.
+Attributes are routes, tasks and digests, never samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any, Self
+
+from isoform.runtime.errors import MissingExtraError
+from isoform.runtime.extras import needs
+from isoform.server.telemetry.record import Record
+
+__all__ = ["Span", "Tracing", "export_traces", "flush_traces"]
+
+log = logging.getLogger("isoform.server")
+
+FLUSH_MS = 5000
+
+
+def export_traces() -> bool:
+    """Send spans where the environment says, unless something does already. Returns whether they are sent by us.
+
+    Each process calls it for itself, after a fork, because the exporter has a thread.
+    """
+    if not (os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
+        return False
+    try:
+        with needs("OTEL_EXPORTER_OTLP_ENDPOINT", extra="traces"):
+            from opentelemetry import trace
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except MissingExtraError as problem:
+        log.warning("no traces are sent: %s", problem)
+        return False
+    if isinstance(trace.get_tracer_provider(), TracerProvider):
+        return False
+    resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "isoform")})
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    return True
+
+
+def flush_traces() -> None:
+    """Send the spans that wait, after ``export_traces`` began to send them; for a few seconds at most."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.force_flush(FLUSH_MS)
+
+
+class Span:
+    """One request's."""
+
+    def __init__(self, span: Any) -> None:
+        self._span = span
+
+    def end(self, record: Record, status: int) -> None:
+        """What came of it."""
+        if not self._span.is_recording():
+            return
+        self._span.update_name(f"{self._span.attributes['http.request.method']} {record.route}")
+        told = {
+            "http.route": record.route, "http.response.status_code": status, "isoform.request": record.request, "isoform.task": record.task,
+            "isoform.digest": record.digest, "isoform.revision": record.revision, "error.type": record.error,
+        }  # fmt: skip
+        self._span.set_attributes({name: value for name, value in told.items() if value is not None})
+        if status >= 500:
+            from opentelemetry.trace import StatusCode
+
+            self._span.set_status(StatusCode.ERROR)
+
+
+class Tracing:
+    """Makes spans."""
+
+    def __init__(self, tracer: Any, extract: Any, kind: Any) -> None:
+        self._tracer, self._extract, self._kind = tracer, extract, kind
+
+    @classmethod
+    def found(cls) -> Self | None:
+        """What makes spans here; None if the library is not installed, or nobody takes them."""
+        if importlib.util.find_spec("opentelemetry") is None:
+            return None
+        from opentelemetry import propagate, trace
+
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+            return None
+        return cls(trace.get_tracer("isoform.server"), propagate.extract, trace.SpanKind.SERVER)
+
+    @contextlib.contextmanager
+    def span(self, environ: dict[str, Any]) -> Iterator[Span]:
+        """A span around a WSGI request."""
+        carrier = {
+            name[5:].lower().replace("_", "-"): value
+            for name, value in environ.items()
+            if name in ("HTTP_TRACEPARENT", "HTTP_TRACESTATE", "HTTP_BAGGAGE")
+        }
+        attributes = {"http.request.method": environ["REQUEST_METHOD"]}
+        with self._tracer.start_as_current_span(
+            environ["REQUEST_METHOD"], context=self._extract(carrier), kind=self._kind, attributes=attributes
+        ) as span:
+            yield Span(span)

@@ -1,0 +1,1 @@
+"""Training of the kind ``mixture``, in torch."""
