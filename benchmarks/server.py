@@ -45,8 +45,8 @@ from bench.processes import Helper
 from bench.wire import wire
 
 from isoform.runtime import Runtime, Signature
+from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.kinds.mixture.spec import Array
 
 AIMS = {
     "ours_rps_over_best_rival": ">= 1.5",

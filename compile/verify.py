@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
 from isoform.runtime.errors import CompileError, SignatureError
@@ -23,7 +24,6 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.fold import HEAD, fold
 from isoform.runtime.kinds.mixture.reference import reference_logits
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.train.data.samples import Split
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 

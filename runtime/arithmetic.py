@@ -19,13 +19,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import SignatureError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.inheritance import reduced
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, softmax
+from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP
 from isoform.runtime.kinds.mixture.fold import HEAD
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.names import as_known
 
 __all__ = ["average", "distance", "interpolate", "nearest"]

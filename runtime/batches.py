@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["SLICE_BYTES", "in_groups", "in_slices", "one_each", "slice_samples", "slices"]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.batches import in_groups, in_slices, one_each, slice_samples
 from isoform.runtime.engines.onnx.per_signature import OnnxEngine
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
@@ -20,7 +21,6 @@ from isoform.runtime.errors import EngineError, InputError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.reference import reference_logits
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.checked import checked_samples
 from isoform.runtime.samples.names import as_known, normal
 

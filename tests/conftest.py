@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from support import ROOT, TINY, isoform
 
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 from isoform.runtime.runtime import Runtime
 
 # A busy machine is no defect of ours: hypothesis must not fail a test for being slow.

@@ -10,7 +10,8 @@ import numpy as np
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.spec import NetworkSpec, template_digest
+from isoform.runtime.formats.templates import template_digest
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 ISOFORM = [sys.executable, "-m", "isoform.runtime.cli"]

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import CheckpointError
 from isoform.runtime.formats import files, tensors
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["checkpoint_path", "load_checkpoint", "save_checkpoint"]
 

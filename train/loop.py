@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from isoform.runtime.arrays import digest_of
 from isoform.runtime.errors import DataError, RecipeError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
-from isoform.runtime.kinds.mixture.spec import NetworkSpec, digest_of
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.train.batches import Batches
 from isoform.train.checkpoint import load_checkpoint, save_checkpoint
 from isoform.train.data.samples import Dataset, Split

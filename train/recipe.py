@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from isoform.runtime.arrays import digest_of
 from isoform.runtime.errors import RecipeError, SignatureError
 from isoform.runtime.formats.signature import check_name
-from isoform.runtime.kinds.mixture.spec import NetworkSpec, digest_of
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = [
     "DataRecipe",

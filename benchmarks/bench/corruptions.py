@@ -24,7 +24,7 @@ import numpy as np
 from scipy import ndimage
 from skimage import feature
 
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 
 __all__ = ["CORRUPTIONS", "corrupted"]
 

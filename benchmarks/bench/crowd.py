@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["KINDS", "Answer", "Batch", "Crowd", "User", "batches_of"]
 

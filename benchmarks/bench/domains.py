@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from isoform.runtime import Runtime
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 from isoform.train.data.domains import NEW_USERS
 from isoform.train.data.load import load_task
 from isoform.train.data.samples import Dataset

@@ -17,9 +17,9 @@ from scipy.optimize import minimize
 from bench.networks import compile_unverified
 from bench.torch_rival import fine_tuned
 from isoform.runtime import Runtime
+from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.loop import train

@@ -14,7 +14,7 @@ from bench.http_client import connect
 from bench.http_servers import Server
 from bench.processes import Helper
 from bench.wire import Wire, logits_in, wire
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 
 __all__ = ["Block", "Load", "difference", "loading", "median"]
 

@@ -14,9 +14,9 @@ from bench.load import Block, Load, median
 from bench.people import users
 from bench.wire import wire
 from isoform.runtime import Signature
+from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.server.store.schema import revisions
 from isoform.server.store.store import Store, now
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.held_out import EVERYTHING, RESCALED
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["Motion"]
 

@@ -10,12 +10,14 @@ import numpy as np
 from isoform.compile.build import write_compiled
 from isoform.compile.kinds.mixture.graph import fast_graph, portable_graph
 from isoform.compile.kinds.mixture.training import training_graphs
+from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
+from isoform.runtime.formats.templates import template_digest
 from isoform.runtime.kinds.mixture.fold import fold
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
 from isoform.runtime.kinds.mixture.learn.source import measure_source
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec, template_digest
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 SPECS = {
     "small": NetworkSpec(input_shape=(1, 32, 32), adapter_kernel=(4, 4), layers=16, templates=4),

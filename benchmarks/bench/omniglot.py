@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from bench.held_out import EVERYTHING
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["Omniglot"]
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from bench.corruptions import CORRUPTIONS, corrupted
 from bench.networks import compile_unverified
+from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.pictures.images import resize
 from isoform.train.data.idx import read_idx_folder
 from isoform.train.data.samples import Dataset, Split

@@ -23,7 +23,7 @@ from bench.corruptions import CORRUPTIONS
 from bench.shifted import Shifted
 from bench.tent_rival import TorchTent
 from isoform.runtime import Runtime
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 
 __all__ = ["BLANK", "RATES", "Result", "Task", "measure"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 
 __all__ = ["TorchTent"]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.fit import RATES
 from isoform.runtime.learn.samples import balanced_batches, moved
 from isoform.runtime.learn.trial import held_back

@@ -25,7 +25,7 @@ import sqlalchemy as sql
 from bench.crowd import Answer, Batch
 from bench.deletions import Deletions, History, Kept, Whose
 from isoform.runtime import Runtime, Signature
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 from isoform.server.store.schema import revisions
 from isoform.server.store.store import Store
 

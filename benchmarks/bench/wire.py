@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 
 __all__ = ["Wire", "logits_in", "wire"]
 

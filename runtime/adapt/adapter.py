@@ -29,14 +29,13 @@ from isoform.runtime.adapt.evidence import COLLAPSED, worse
 from isoform.runtime.adapt.history import Chain, Event, Record
 from isoform.runtime.adapt.losses import concentration, entropies
 from isoform.runtime.adapt.method import Context, Method
+from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import InputError, SignatureError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import softmax
 from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
 from isoform.runtime.kinds.mixture.learn.source import Source
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.content import Content
 from isoform.runtime.learn.samples import spaced
 

@@ -19,9 +19,9 @@ import math
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
 from isoform.runtime.kinds.mixture.learn.normalised import Moments
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.samples import spaced
 
 __all__ = ["COLLAPSED", "worse"]

@@ -22,8 +22,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.discrete import softmax
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array, softmax
 
 __all__ = ["concentration", "entropies", "entropy_loss", "information_loss", "likelihood_ratio_loss"]
 

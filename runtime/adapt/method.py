@@ -10,9 +10,9 @@ import abc
 import dataclasses
 from collections.abc import Callable
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
 from isoform.runtime.kinds.mixture.learn.source import Source
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["Context", "Method"]
 

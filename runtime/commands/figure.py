@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from isoform.runtime.arrays import softmax
 from isoform.runtime.commands.stream_figure import draw_stream, read_history
 from isoform.runtime.errors import UsageError
 from isoform.runtime.extras import needs
 from isoform.runtime.formats import files
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import softmax
 from isoform.runtime.samples.names import text_of
 
 __all__ = ["add_arguments_figure", "draw_signatures", "run_figure", "save_figure"]

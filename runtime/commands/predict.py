@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from isoform.runtime.arrays import softmax
 from isoform.runtime.errors import EngineError, InputError, UsageError
 from isoform.runtime.formats import files, tensors
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import softmax
 from isoform.runtime.samples.names import text_of
 
 __all__ = [

@@ -17,14 +17,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import BundleError, SignatureError, SpecError
 from isoform.runtime.formats import files, tensors
 from isoform.runtime.formats.compiled import Compiled, load_compiled, read_base, read_mapping, read_object
 from isoform.runtime.formats.signature import Signature, check_name
+from isoform.runtime.formats.templates import checked_templates, template_digest
 from isoform.runtime.kinds.mixture.fold import shared_affine
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec, template_digest
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["Bundle"]
 
@@ -68,7 +68,7 @@ class Bundle:
             BundleError: If a tensor is missing, of the wrong shape, or not finite; or there is no task.
             SignatureError: If a signature does not fit or is not complete.
         """
-        arrays = _checked_tensors(spec, tensors, where="templates")
+        arrays = checked_templates(spec, tensors, where="templates")
         digest = template_digest(spec, arrays)
         bundle = cls(
             path=Path(),
@@ -171,7 +171,7 @@ class Bundle:
         file = path / "templates.safetensors"
         data = files.read_bytes(file, limit=TEMPLATES_LIMIT, error=BundleError, what="templates")
         arrays, _ = tensors.decode(data, error=BundleError, what=str(file))
-        arrays = _checked_tensors(spec, arrays, where=str(file))
+        arrays = checked_templates(spec, arrays, where=str(file))
         digest = template_digest(spec, arrays)
         if digest != content.get("template"):
             raise BundleError(
@@ -264,25 +264,6 @@ class Bundle:
             f"signature {signature.digest[:8]} inherits parts from base {(signature.base or 'none')[:8]} of task {signature.task!r}, but "
             f"{' and '.join(here)} are here; make the signature again from this bundle's base"
         )
-
-
-def _checked_tensors(spec: NetworkSpec, arrays: Mapping[str, Array], *, where: str) -> dict[str, Array]:
-    if set(arrays) != set(spec.template_shapes):
-        raise BundleError(
-            f"{where} holds other tensors than the network needs: {sorted(set(arrays) ^ set(spec.template_shapes))} differ"
-        )
-    checked = {}
-    for name, shape in spec.template_shapes.items():
-        array = np.array(arrays[name], order="C")
-        if array.shape != shape or array.dtype != np.float32:
-            raise BundleError(
-                f"{where} holds {name} as {array.dtype} of shape {array.shape}, but float32 of shape {shape} was expected"
-            )
-        if not np.isfinite(array).all():
-            raise BundleError(f"{where} holds a number that is not finite in {name}; train again")
-        array.flags.writeable = False
-        checked[name] = array
-    return checked
 
 
 def _identity(path: Path) -> tuple[tuple[int, int, int] | None, ...]:

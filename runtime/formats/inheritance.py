@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.fold import HEAD, shared_affine
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["derived", "reduced"]
 

@@ -29,10 +29,10 @@ from typing import Literal, Self
 
 import numpy as np
 
+from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import IsoformError, SignatureError
 from isoform.runtime.formats import files, tensors
-from isoform.runtime.kinds.mixture.discrete import softmax
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["Signature", "check_labels", "check_name"]
 

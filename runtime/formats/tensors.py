@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import IsoformError
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["decode", "encode"]
 

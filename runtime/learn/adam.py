@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 
 __all__ = ["Adam"]
 

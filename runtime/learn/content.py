@@ -44,7 +44,7 @@ import zlib
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 
 __all__ = ["CHANCE", "Content", "least_structure", "structure"]
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.kinds.mixture.fold import HEAD
 from isoform.runtime.kinds.mixture.learn.lanes import BATCH
 from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import balanced_batches, moved

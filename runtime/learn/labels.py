@@ -17,9 +17,9 @@ from typing import cast
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.signature import check_labels
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.names import Names, as_known, hint
 
 __all__ = ["check_numbers", "label_indices", "label_names", "new_classes"]

@@ -10,8 +10,7 @@ import math
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.discrete import softmax
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array, softmax
 
 __all__ = ["cross_entropy", "scored"]
 

@@ -21,11 +21,11 @@ from typing import Literal
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.outcome import Outcome, Report
 from isoform.runtime.learn.samples import class_shares

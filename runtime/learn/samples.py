@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 
 __all__ = ["balanced_batches", "class_shares", "folds", "moved", "spaced"]
 

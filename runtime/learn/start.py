@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 
 __all__ = ["SOFT", "discriminant", "shrunk", "softened"]
 

@@ -16,9 +16,9 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
 from isoform.runtime.formats import files
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.limits import data_bytes
 

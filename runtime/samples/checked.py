@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["checked_samples"]
 

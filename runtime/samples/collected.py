@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.limits import data_bytes
 
 __all__ = ["collected"]

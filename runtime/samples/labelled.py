@@ -19,8 +19,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
 from isoform.runtime.samples.checked import checked_samples

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.batches import slices
 from isoform.runtime.errors import InputError
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.pictures.images import load_image

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.pictures.formats import is_image, remedy

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.names import Names, normal
 from isoform.runtime.samples.tables import Table

@@ -15,8 +15,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
 from isoform.runtime.samples.collected import collected

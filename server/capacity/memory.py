@@ -19,7 +19,7 @@ import weakref
 from types import TracebackType
 from typing import Self
 
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 from isoform.server.exchange.problems import BusyError, TooLargeError, TooManyError
 
 __all__ = ["FREE_BYTES", "Memory", "Share", "give_back_freed_memory", "json_memory"]

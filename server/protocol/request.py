@@ -19,8 +19,8 @@ import dataclasses
 import json
 from typing import Any
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.server.protocol.bounds import Bounds
 from isoform.server.protocol.metadata import INPUT, LABEL, OUTPUTS
 from isoform.server.protocol.parameters import IN_EXAMPLES, IN_OUTPUT, IN_REQUEST, check_members

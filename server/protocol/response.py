@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.discrete import softmax
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array, softmax
 from isoform.server.protocol.metadata import VERSION
 from isoform.server.protocol.request import InferRequest
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.names import LONGEST
 from isoform.server.protocol.bounds import Bounds
 from isoform.server.protocol.parameters import IN_INPUT, check_parameters

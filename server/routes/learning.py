@@ -21,9 +21,9 @@ import numpy as np
 from flask import Blueprint, Response, jsonify, request
 
 from isoform.runtime.adapt.registry import METHODS
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import ConflictError, InputError, StoreError, UsageError
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.learn.outcome import Report
 from isoform.server.access.guard import actor, caller_id, may_write

@@ -13,8 +13,8 @@ from typing import Any
 
 from flask import Blueprint, request
 
+from isoform.runtime.arrays import softmax
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import softmax
 from isoform.server.access.guard import require_predict
 from isoform.server.service.service import get_service
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.server.exchange.problems import DeadlineError
 
 __all__ = ["Batching"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from support import SMALL, make_bundle
 
-from isoform.runtime.kinds.mixture.discrete import discrete_logits, softmax
+from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.fold import bn_scale_shift, fold, folded_shapes, mix, template_matrix
 from isoform.runtime.kinds.mixture.reference import (
     depthwise,
@@ -16,7 +17,7 @@ from isoform.runtime.kinds.mixture.reference import (
     pointwise,
     reference_logits,
 )
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 
 def run_folded(spec: NetworkSpec, w: dict[str, Array], x: Array) -> Array:

@@ -16,15 +16,17 @@ from hypothesis import strategies as st
 from support import SMALL, make_bundle
 
 from isoform.compile.kinds.mixture.graph import portable_graph
+from isoform.runtime.arrays import softmax
 from isoform.runtime.engines.onnx import plan as module
 from isoform.runtime.engines.onnx import plan_cache
 from isoform.runtime.engines.onnx.lift import lift_weights, read_weights
 from isoform.runtime.engines.onnx.per_signature import portable_session
-from isoform.runtime.engines.onnx.plan import Plan, aligned, bind, build_plan, lifted_session
+from isoform.runtime.engines.onnx.plan import Plan, bind, build_plan, lifted_session
 from isoform.runtime.errors import EngineError
-from isoform.runtime.kinds.mixture.discrete import discrete_logits, softmax
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.fold import CONSTANTS, fold, folded_shapes
 from isoform.runtime.kinds.mixture.laid_fold import LaidFold
+from isoform.runtime.layout import aligned
 
 SPECS = {
     "small": SMALL,

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support import SMALL, make_bundle
 
+from isoform.runtime.arrays import softmax
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.formats import tensors
 from isoform.runtime.formats.signature import Signature, check_name
-from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, discrete_logits, softmax
+from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, discrete_logits
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 TEMPLATE = "ab" * 32

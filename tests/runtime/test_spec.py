@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support import SMALL
 
 from isoform.runtime.errors import SpecError
-from isoform.runtime.kinds.mixture.spec import NetworkSpec, template_digest
+from isoform.runtime.formats.templates import template_digest
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(24, 19_380), (40, 51_500)])

@@ -21,10 +21,10 @@ from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.compiled import Compiled
 from isoform.runtime.formats.signature import Signature
+from isoform.runtime.formats.templates import template_digest
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.learn.learner import Learner
 from isoform.runtime.kinds.mixture.reference import reference_logits
-from isoform.runtime.kinds.mixture.spec import template_digest
 
 pytestmark = pytest.mark.trust
 

@@ -9,8 +9,8 @@ from playwright.sync_api import expect
 from scipy import ndimage
 from serving import serving
 
+from isoform.runtime.arrays import softmax
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import softmax
 from isoform.train.data.domains import transform
 
 pytestmark = pytest.mark.xdist_group("page")

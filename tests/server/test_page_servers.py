@@ -12,7 +12,7 @@ from serving import serving
 from support import SMALL, isoform, make_bundle
 from werkzeug.serving import make_server
 
-from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.arrays import softmax
 from isoform.runtime.runtime import Runtime
 from isoform.server.app import create_app
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from isoform.runtime.arrays import softmax
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import softmax
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
 

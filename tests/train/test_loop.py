@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isoform.runtime.arrays import softmax
 from isoform.runtime.errors import CheckpointError, DataError, RecipeError
 from isoform.runtime.formats import tensors
-from isoform.runtime.kinds.mixture.discrete import softmax
 from isoform.train.batches import Batches
 from isoform.train.checkpoint import _digest, checkpoint_path
 from isoform.train.data.load import load_task

@@ -11,8 +11,8 @@ import functools
 import numpy as np
 from scipy import ndimage
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.extras import needs
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["digits"]
 

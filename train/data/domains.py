@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import RecipeError
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["DOMAINS", "NEW_USERS", "transform"]
 

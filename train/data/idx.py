@@ -17,9 +17,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.formats import files
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.limits import data_bytes
 from isoform.runtime.samples.listing import Listing

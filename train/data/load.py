@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.formats.signature import check_labels
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.pictures.images import resize

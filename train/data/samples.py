@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from isoform.runtime.kinds.mixture.spec import Array, digest_of
+from isoform.runtime.arrays import Array, digest_of
 from isoform.runtime.samples.account import Account
 
 __all__ = ["Dataset", "Split"]

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.extras import needs
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.listing import Listing
 from isoform.train.data.samples import Dataset, Split

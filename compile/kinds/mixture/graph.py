@@ -21,10 +21,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.fold import BN_CONVOLUTIONS, bn_scale_shift, fold, folded_shapes
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["IR_VERSION", "OPSET", "fast_graph", "make_model", "portable_graph", "small_graph"]
 

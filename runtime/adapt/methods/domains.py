@@ -28,7 +28,7 @@ import dataclasses
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.arrays import Array
 
 __all__ = ["ENOUGH", "Domains", "Known"]
 

@@ -18,9 +18,8 @@ import numpy as np
 from isoform.runtime.adapt.losses import entropies, entropy_loss
 from isoform.runtime.adapt.method import Context
 from isoform.runtime.adapt.methods.tent import Gradient
-from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.kinds.mixture.learn.learner import Point
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["Eata"]
 

@@ -18,10 +18,9 @@ import numpy as np
 
 from isoform.runtime.adapt.losses import entropies
 from isoform.runtime.adapt.method import Context, Method
+from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import UsageError
-from isoform.runtime.kinds.mixture.discrete import softmax
 from isoform.runtime.kinds.mixture.learn.learner import Point
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["Lame", "T3a"]
 

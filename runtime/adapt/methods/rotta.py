@@ -21,10 +21,9 @@ import numpy as np
 from isoform.runtime.adapt.losses import entropies
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.adapt.methods.statistics import blended
+from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import UsageError
-from isoform.runtime.kinds.mixture.discrete import softmax
 from isoform.runtime.kinds.mixture.learn.learner import Point
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.samples import moved
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from isoform.runtime.adapt.losses import information_loss
 from isoform.runtime.adapt.method import Context, Method
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
 from isoform.runtime.kinds.mixture.learn.learner import Point
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.samples import spaced
 from isoform.runtime.learn.start import softened

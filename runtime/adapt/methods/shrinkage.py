@@ -29,10 +29,10 @@ import numpy as np
 
 from isoform.runtime.adapt.losses import concentration
 from isoform.runtime.adapt.methods.domains import Domains
+from isoform.runtime.arrays import Array
 from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
 from isoform.runtime.kinds.mixture.learn.normalised import Moments, Pass
 from isoform.runtime.kinds.mixture.learn.source import Source, relative
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["Shrinkage"]
 

@@ -11,9 +11,9 @@ holds few classes; ``auto`` is for where this is not known.
 from __future__ import annotations
 
 from isoform.runtime.adapt.method import Context, Method
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
 from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.learn.samples import spaced
 
 __all__ = ["Alpha", "Batch", "Ema", "blended"]

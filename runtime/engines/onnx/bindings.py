@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.lift import fix_inputs
-from isoform.runtime.engines.onnx.plan import Plan, Weight, aligned, bind, lifted_session
+from isoform.runtime.engines.onnx.plan import Plan, bind, lifted_session
 from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.kinds.mixture.laid_fold import LaidBN, LaidFold
-from isoform.runtime.kinds.mixture.spec import Array
+from isoform.runtime.layout import Weight, aligned
 
 __all__ = ["Binding", "BlockWeights", "OwnWeights", "Shared", "Stages"]
 

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import EngineError
 from isoform.runtime.formats.protobuf import Field, edited, encoded, fields, message, messages, varint, varints
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["fix_inputs", "lift_weights", "read_weights", "value_info"]
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.engines.cache import Cache
 from isoform.runtime.engines.onnx.session import first_line, open_session, ort, session_options
 from isoform.runtime.errors import EngineError
@@ -23,7 +24,7 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.fold import HEAD, fold, folded_shapes
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["OnnxEngine", "portable_session", "run_error"]
 

@@ -34,30 +34,27 @@ from pathlib import Path
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.lift import lift_weights, read_weights
 from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.session import first_line, open_session, ort, session_options
 from isoform.runtime.errors import EngineError
 from isoform.runtime.kinds.mixture.fold import CONSTANTS, HEAD, folded_shapes, row_shapes
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.layout import ALIGNMENT, Weight, aligned
 
 __all__ = [
-    "ALIGNMENT", "TRIAL_CLASSES", "Plan", "Weight", "aligned", "bind", "build_plan", "check_plan", "lifted_session", "row_size",
+    "TRIAL_CLASSES", "Plan", "bind", "build_plan", "check_plan", "lifted_session", "row_size",
 ]  # fmt: skip
 
 WEIGHT_LIMIT = 1 << 24
 """float32 holds every whole number below this one."""
-ALIGNMENT = 16
-"""Every weight starts at a multiple of so many floats: 64 bytes, a cache line and the widest vector."""
 TOLERANCE = 1e-5
 """Largest difference of logits in the self-test, over the largest logit."""
 TRIAL_CLASSES = 3
 """Classes of the self-test's random network."""
 TRIAL_NUMBERS = 65_521
 """Random numbers that its weights are made of, over and over; a prime, so that no two layers get the same."""
-
-Weight = tuple[str, tuple[int, ...], int]
-"""Name, shape, first place in the laid-out vector."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,14 +86,6 @@ class Plan:
         result = aligned(len(self.gather))
         np.take(flat, self.gather, out=result, mode="clip")
         return result
-
-
-def aligned(size: int) -> Array:
-    """An uninitialised float32 vector that starts at a multiple of 64 bytes."""
-    room = np.empty(size + ALIGNMENT, dtype=np.float32)
-    start = -(room.ctypes.data // 4) % ALIGNMENT
-    result: Array = room[start : start + size]
-    return result
 
 
 def build_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:

@@ -28,7 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
-from isoform.runtime.engines.onnx.plan import ALIGNMENT, TRIAL_CLASSES, Plan, build_plan, check_plan, row_size
+from isoform.runtime.arrays import Array
+from isoform.runtime.engines.onnx.plan import TRIAL_CLASSES, Plan, build_plan, check_plan, row_size
 from isoform.runtime.engines.onnx.probe import probed_layout
 from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.errors import EngineError, IsoformError
@@ -36,7 +37,8 @@ from isoform.runtime.formats import files
 from isoform.runtime.formats.external import refuse_external_data
 from isoform.runtime.formats.ownership import require_own_file, require_own_folder
 from isoform.runtime.kinds.mixture.fold import folded_shapes
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.layout import ALIGNMENT
 
 __all__ = ["cache_directory", "cached_plan"]
 

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.engines.cache import Cache
 from isoform.runtime.engines.onnx.bindings import Binding, BlockWeights, OwnWeights, Shared, Stages
 from isoform.runtime.engines.onnx.per_signature import run_error
 from isoform.runtime.engines.onnx.plan import Plan, lifted_session
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import discrete_sequence, softmax
+from isoform.runtime.kinds.mixture.discrete import discrete_sequence
 from isoform.runtime.kinds.mixture.fold import HEAD
 from isoform.runtime.kinds.mixture.laid_fold import LaidFold
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["PlanEngine"]
 

@@ -10,22 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import SignatureError
-from isoform.runtime.kinds.mixture.spec import Array
 
-__all__ = ["DISCRETE_GAP", "discrete_logits", "discrete_sequence", "softmax"]
+__all__ = ["DISCRETE_GAP", "discrete_logits", "discrete_sequence"]
 
 DISCRETE_GAP = 10_000.0
 """Distance between the logits of a discrete layer: exp(-10000) is 0 in float64, and 10000 fits float16."""
-
-
-def softmax(logits: Array) -> Array:
-    """Softmax over the last axis in float64."""
-    weights: Array = logits.astype(np.float64)
-    weights -= weights.max(axis=-1, keepdims=True)
-    np.exp(weights, out=weights)
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return weights
 
 
 def discrete_logits(sequence: Sequence[int], templates: int) -> Array:

@@ -18,9 +18,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.engines.onnx.plan import Plan, aligned
+from isoform.runtime.arrays import Array
+from isoform.runtime.engines.onnx.plan import Plan
 from isoform.runtime.kinds.mixture.fold import bn_scale_shift, row_shapes, template_matrix
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.layout import aligned
 
 __all__ = ["LaidBN", "LaidFold"]
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.discrete import softmax
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["reference_logits"]
 

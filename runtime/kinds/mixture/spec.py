@@ -14,19 +14,14 @@ Source: Compositional Models, section 4.1; MobileNetV3 for the block. Must never
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
-
-import numpy as np
 
 from isoform.runtime.errors import SpecError
 
-__all__ = ["Array", "NetworkSpec", "digest_of", "template_digest"]
+__all__ = ["NetworkSpec"]
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Affine = Literal["layer", "task", "mixed"]
 
 
@@ -227,30 +222,3 @@ class NetworkSpec:
             return cls(**plain)
         except (TypeError, OverflowError) as error:
             raise SpecError(f"the network's description has a field of the wrong type: {error}") from None
-
-
-def digest_of(parts: Iterable[bytes]) -> str:
-    """sha256 over the parts, each preceded by its length as 8 little-endian bytes; 64 hex digits."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def template_digest(spec: NetworkSpec, tensors: Mapping[str, Array]) -> str:
-    """The name of a set of templates: sha256 over the spec's canonical JSON and every tensor's name, shape and float32 bytes.
-
-    Args:
-        spec: The network's sizes.
-        tensors: ``spec.template_shapes``' names → float32 arrays of those shapes.
-    """
-
-    def parts() -> Iterable[bytes]:
-        yield json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":")).encode()
-        for name in sorted(tensors):
-            yield name.encode()
-            yield json.dumps(list(tensors[name].shape)).encode()
-            yield np.ascontiguousarray(tensors[name], dtype="<f4").tobytes()
-
-    return digest_of(parts())

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
 from isoform.runtime.formats import files
-from isoform.runtime.kinds.mixture.spec import Array
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.limits import data_bytes, image_pixels
 from isoform.runtime.samples.pictures.formats import formats, remedy_of_content

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["GAP", "LARGE", "depth", "planes", "scale_transparency"]
 

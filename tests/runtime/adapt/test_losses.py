@@ -10,7 +10,7 @@ from isoform.runtime.adapt.losses import (
     information_loss,
     likelihood_ratio_loss,
 )
-from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.arrays import softmax
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(5, 4)) * 2

@@ -17,7 +17,7 @@ from isoform.runtime.adapt.methods.rotta import Rotta
 from isoform.runtime.adapt.methods.search import CmaEs, Spsa
 from isoform.runtime.adapt.methods.statistics import Alpha, Batch, Ema
 from isoform.runtime.adapt.methods.tent import Tent
-from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.arrays import softmax
 from isoform.runtime.kinds.mixture.learn.learner import Point
 from isoform.runtime.kinds.mixture.learn.source import Source
 from isoform.train.data.digits import digits

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf
 
-from isoform.runtime.kinds.mixture.discrete import discrete_logits, softmax
+from isoform.runtime.arrays import softmax
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import balanced_batches, class_shares, folds, moved

@@ -11,7 +11,7 @@ import torch
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.spec import template_digest
+from isoform.runtime.formats.templates import template_digest
 from isoform.train.kinds.mixture.network import IsometricNetwork
 
 __all__ = ["bundle_from_network", "network_from_bundle"]

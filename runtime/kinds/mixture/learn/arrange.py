@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.arrays import Array
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["filled", "filled_up", "forward_feeds", "named_gradients", "unfolded_feeds", "vjp_feeds"]
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
 from isoform.runtime.errors import EngineError
 from isoform.runtime.kinds.mixture.fold import row_shapes
@@ -23,7 +24,7 @@ from isoform.runtime.kinds.mixture.learn.arrange import (
     vjp_feeds,
 )
 from isoform.runtime.kinds.mixture.learn.lanes import BATCH, probed_lanes, run
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["Blocks", "open_blocks"]
 

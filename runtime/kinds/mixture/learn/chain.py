@@ -18,9 +18,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.kinds.mixture.discrete import softmax
+from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.kinds.mixture.fold import bn_scale_shift, mix, row_shapes, template_matrix
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["signature_gradient"]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.probe import lanes_of, layout_of
 from isoform.runtime.engines.onnx.session import first_line, ort
 from isoform.runtime.errors import EngineError
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["BATCH", "LANES", "probed_lanes", "run"]
 

@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.fold import fold, shared_affine
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
@@ -15,7 +16,6 @@ from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
 from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.kinds.mixture.learn.normalised import Choose, Pass, normalised_pass
 from isoform.runtime.kinds.mixture.learn.statistics import estimate_statistics
-from isoform.runtime.kinds.mixture.spec import Array
 
 __all__ = ["Learner", "Point"]
 

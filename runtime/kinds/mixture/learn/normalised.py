@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.batches import slice_samples, slices
 from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.kinds.mixture.fold import mix, template_matrix
@@ -25,7 +26,7 @@ from isoform.runtime.kinds.mixture.learn.blocks import Blocks
 from isoform.runtime.kinds.mixture.learn.lanes import run
 from isoform.runtime.kinds.mixture.learn.network import channels_first, cut_patches
 from isoform.runtime.kinds.mixture.reference import hard_swish
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["Moments", "Pass", "normalised_pass"]
 

@@ -23,6 +23,7 @@ from typing import Self
 
 import numpy as np
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import BundleError
 from isoform.runtime.formats import tensors as tensor_file
 from isoform.runtime.kinds.mixture.fold import fold
@@ -31,7 +32,7 @@ from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
 from isoform.runtime.kinds.mixture.learn.lanes import BATCH
 from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.kinds.mixture.learn.normalised import Moments, normalised_pass
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.runtime.learn.content import least_structure
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import spaced

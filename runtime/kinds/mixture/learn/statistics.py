@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.kinds.mixture.learn.blocks import Blocks
 from isoform.runtime.kinds.mixture.learn.normalised import Moments, Pass, normalised_pass
-from isoform.runtime.kinds.mixture.spec import Array, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["estimate_statistics"]
 

@@ -1,0 +1,31 @@
+"""Arrays and a few functions of them that every room needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Array", "digest_of", "softmax"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def softmax(logits: Array) -> Array:
+    """Softmax over the last axis in float64."""
+    weights: Array = logits.astype(np.float64)
+    weights -= weights.max(axis=-1, keepdims=True)
+    np.exp(weights, out=weights)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """sha256 over the parts, each preceded by its length as 8 little-endian bytes; 64 hex digits."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,64 @@
+"""``templates.safetensors``: the tensors that all signatures of a bundle share, and the digest that names them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from isoform.runtime.arrays import Array, digest_of
+from isoform.runtime.errors import BundleError
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
+
+__all__ = ["checked_templates", "template_digest"]
+
+
+def template_digest(spec: NetworkSpec, tensors: Mapping[str, Array]) -> str:
+    """The name of a set of templates: sha256 over the spec's canonical JSON and every tensor's name, shape and float32 bytes.
+
+    Args:
+        spec: The network's sizes.
+        tensors: ``spec.template_shapes``' names → float32 arrays of those shapes.
+    """
+
+    def parts() -> Iterable[bytes]:
+        yield json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":")).encode()
+        for name in sorted(tensors):
+            yield name.encode()
+            yield json.dumps(list(tensors[name].shape)).encode()
+            yield np.ascontiguousarray(tensors[name], dtype="<f4").tobytes()
+
+    return digest_of(parts())
+
+
+def checked_templates(spec: NetworkSpec, arrays: Mapping[str, Array], *, where: str) -> dict[str, Array]:
+    """Check the tensors of a bundle.
+
+    Args:
+        spec: The network's sizes.
+        arrays: Name → array.
+        where: What to call them in messages, such as their file.
+
+    Returns:
+        ``spec.template_shapes``' names → float32 array, C-contiguous, read-only. Copies.
+
+    Raises:
+        BundleError: If a tensor is missing or unknown, of the wrong shape or type, or not finite.
+    """
+    if set(arrays) != set(spec.template_shapes):
+        raise BundleError(
+            f"{where} holds other tensors than the network needs: {sorted(set(arrays) ^ set(spec.template_shapes))} differ"
+        )
+    checked = {}
+    for name, shape in spec.template_shapes.items():
+        array = np.array(arrays[name], order="C")
+        if array.shape != shape or array.dtype != np.float32:
+            raise BundleError(
+                f"{where} holds {name} as {array.dtype} of shape {array.shape}, but float32 of shape {shape} was expected"
+            )
+        if not np.isfinite(array).all():
+            raise BundleError(f"{where} holds a number that is not finite in {name}; train again")
+        array.flags.writeable = False
+        checked[name] = array
+    return checked
