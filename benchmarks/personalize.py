@@ -38,10 +38,9 @@ from bench.omniglot import Omniglot
 from bench.torch_rival import signature_step
 
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.kinds.mixture.learn.lanes import BATCH
-from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
+from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
 from isoform.runtime.learn.fit import Fit
-from isoform.runtime.learn.personalize import PARTS
+from isoform.runtime.learn.learner import BATCH, Point
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -93,8 +92,11 @@ def step_times(bundle: Bundle, *, seconds: float) -> Figures:
     rng, base = np.random.default_rng(0), bundle.base("base")
     x = rng.uniform(0, 1, (BATCH, *bundle.spec.input_shape)).astype(np.float32)
     labels = rng.integers(0, 10, BATCH)
-    learner, point = Learner(bundle, bundle.require_compiled().training(), threads=1), Point(bundle.resolve(base))
-    moving = tuple(name for names in PARTS.values() for name in names)
+    learner, point = (
+        MixtureLearner(bundle, bundle.require_compiled().training(), threads=1),
+        Point(bundle.resolve(base)),
+    )
+    moving = tuple(name for names in bundle.kind.moves.values() for name in names)
     fit = Fit(learner, point, x, labels, moving=moving, seed=0)
     runs = {
         "step": fit.step, "torch_eager": signature_step(bundle, base, x, labels), "forward": lambda: learner.logits(point, x),

@@ -48,6 +48,7 @@ from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
 from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kinds.mixture.discrete import xi_of
 
 
 def main() -> None:
@@ -107,14 +108,14 @@ def measure(bundle: Bundle, name: str, arguments: argparse.Namespace) -> Iterato
 
 def plan_engine(bundle: Bundle, cache_bytes: int) -> PlanEngine:
     """The engine that ``Runtime`` has on this machine."""
-    plan = cached_plan(bundle.require_compiled().portable, bundle.spec, bundle.tensors)
+    plan = cached_plan(bundle.require_compiled().portable, bundle.network)
     return PlanEngine(bundle, plan, threads=1, cache_bytes=cache_bytes)
 
 
 def running(bundle: Bundle, engine: PlanEngine, batch: int, *, seconds: float) -> Figures:
     """Milliseconds of one run for a user whose weights are ready, and ratios to constant weights."""
     signature = Signature.decode(users(bundle, 1, "mixture")[0])
-    xi = signature.xi.astype(np.float32)
+    xi = xi_of(signature.parts).astype(np.float32)
     x = np.random.default_rng(batch).uniform(0, 1, (batch, *bundle.spec.input_shape)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         runs = {
@@ -140,7 +141,7 @@ def swaps(bundle: Bundle, *, seconds: float) -> Figures:
     signatures = [Signature.decode(file) for file in users(bundle, 2 * NEAR, "mixture")]
     warm, far = itertools.cycle(signatures[:32]), itertools.cycle(signatures)
     turns = {kind: itertools.cycle(users(bundle, 64, kind)) for kind in ("mixture", "discrete", "bn")}
-    size = 4 * len(cached_plan(bundle.require_compiled().portable, bundle.spec, bundle.tensors).gather)
+    size = 4 * len(cached_plan(bundle.require_compiled().portable, bundle.network).layout.gather)
     limits = {"mixture": 8 * size, "bn": 8 * size, "discrete": 1 << 19}  # too little for 64 users
     cold = {kind: plan_engine(bundle, limit) for kind, limit in limits.items()}
 
@@ -157,7 +158,7 @@ def swaps(bundle: Bundle, *, seconds: float) -> Figures:
         open_session(complete, options, what="a user's file")
         disabled.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         optimised = path.read_bytes()
-        runs["adapter"] = rivals.adapter(bundle, base, signatures[0].xi.astype(np.float32), Path(folder))[1]
+        runs["adapter"] = rivals.adapter(bundle, base, xi_of(signatures[0].parts).astype(np.float32), Path(folder))[1]
         burst = dict.fromkeys(runs, 40)
         runs["rebuild"] = lambda: open_session(complete, session_options(1), what="a user's file")
         runs["preoptimised"] = lambda: open_session(optimised, disabled, what="a user's file")
@@ -183,7 +184,7 @@ def swaps(bundle: Bundle, *, seconds: float) -> Figures:
 def starts(bundle: Bundle) -> Figures:
     """Building a plan, and starting a process whose plan is on the disk."""
     portable = bundle.require_compiled().portable
-    built = in_turn({"plan": lambda: build_plan(portable, bundle.spec, bundle.tensors)}, seconds=0.1, burst=2)["plan"]
+    built = in_turn({"plan": lambda: build_plan(portable, bundle.network)}, seconds=0.1, burst=2)["plan"]
     runs = [child("start", bundle) for _ in range(4)][1:]  # the first one compiles Python's files
     return {"plan_build_ms": 1e3 * built, "warm_start_ms": float(np.median([run["start_ms"] for run in runs]))}
 

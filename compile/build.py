@@ -25,7 +25,7 @@ from isoform.runtime.formats.compiled import FORMAT
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.fold import fold
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
-from isoform.runtime.kinds.mixture.learn.source import measure_source
+from isoform.runtime.kinds.mixture.learn.measure import measure_source
 from isoform.train.data.load import load_task
 from isoform.train.data.samples import Dataset
 from isoform.train.recipe import Recipe

@@ -18,6 +18,7 @@ from isoform.runtime.errors import SignatureError
 from isoform.runtime.extras import needs
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
 
 __all__ = ["print_report", "report"]
 
@@ -43,14 +44,14 @@ def report(
     """
     tasks = {}
     for task, signature in signatures.items():
-        sequence = signature.sequence
+        sequence = sequence_of(xi_of(signature.parts))
         affine_and_statistics = signature.replace(
             parts={**signature.parts, "bn.affine": bundle.resolve(signature)["bn.affine"]}
         )
         swap = affine_and_statistics.keep("mixture", "bn.affine", "bn.statistics")
         tasks[task] = {
             "sequence": list(sequence), "snapped_layers": [i for i, k in enumerate(sequence) if k is not None],
-            "mean_max_xi_before": round(float(bundle.signatures[task].xi.max(axis=1).mean()), 6),
+            "mean_max_xi_before": round(float(xi_of(bundle.signatures[task].parts).max(axis=1).mean()), 6),
             "verified": {**dataclasses.asdict(measured[task]), "gradient": gradients[task]},
             "size_bytes": {
                 "fast": sizes[f"fast/{task}.onnx"], "small": sizes[f"small/{task}.onnx"],

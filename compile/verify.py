@@ -22,8 +22,7 @@ from isoform.runtime.engines.onnx.session import open_session, ort, session_opti
 from isoform.runtime.errors import CompileError, SignatureError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.fold import HEAD, fold
-from isoform.runtime.kinds.mixture.reference import reference_logits
+from isoform.runtime.kind import HEAD
 from isoform.train.data.samples import Split
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 
@@ -77,7 +76,7 @@ def measure(
         portable: The portable graph's file.
     """
     resolved = bundle.resolve(signature)
-    weights = fold(bundle.spec, bundle.tensors, resolved)
+    weights = bundle.network.fold(resolved)
     run_fast, run_small = (
         _runner(open_session(graph, session_options(1), what=f"the {layout} layout"))
         for layout, graph in (("fast", fast), ("small", small))
@@ -97,9 +96,9 @@ def measure(
     return Measured(
         samples=len(test.labels), parity_samples=len(x),
         torch_fast=_gap(by_torch, by_fast),
-        numpy_fast=_gap(reference_logits(bundle.spec, bundle.tensors, resolved, x), by_fast),
+        numpy_fast=_gap(bundle.network.reference(resolved, x), by_fast),
         torch_small=_gap(by_torch, run_small(x)),
-        torch_portable=_gap(by_torch, _portable_runner(portable, bundle, weights)(x)),
+        torch_portable=_gap(by_torch, _portable_runner(portable, weights)(x)),
         top1_before=_top1(before, test.labels),
         top1_after=_top1(run_fast(test.images), test.labels),
         top1_float16=_float16(bundle, signature, test, portable),
@@ -135,8 +134,8 @@ def _float16(bundle: Bundle, signature: Signature, test: Split, portable: bytes)
         half = signature.to("float16")
     except SignatureError:
         return None
-    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(half))
-    return _top1(_portable_runner(portable, bundle, weights)(test.images), test.labels)
+    weights = bundle.network.fold(bundle.resolve(half))
+    return _top1(_portable_runner(portable, weights)(test.images), test.labels)
 
 
 def _spread(count: int, wanted: int) -> Array:
@@ -152,9 +151,9 @@ def _runner(session: ort.InferenceSession, head: Mapping[str, Array] | None = No
     return run
 
 
-def _portable_runner(portable: bytes, bundle: Bundle, weights: Mapping[str, Array]) -> Callable[[Array], Array]:
+def _portable_runner(portable: bytes, weights: Mapping[str, Array]) -> Callable[[Array], Array]:
     head = {name: weights[name] for name in HEAD}
-    return _runner(portable_session(portable, bundle.spec, weights, threads=1), head)
+    return _runner(portable_session(portable, weights, threads=1), head)
 
 
 def _gap(a: Array, b: Array) -> float:

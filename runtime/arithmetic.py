@@ -1,14 +1,8 @@
 """Arithmetic of signatures: what lies between users, how far they are apart, who is nearest.
 
-With ξ the mixture weights, m and v the BN statistics, w the signatures' weights (Σ w = 1), and all parts complete:
-
-    average      ξ = Σ w ξ_i        m = Σ w m_i,  v = Σ w (v_i + m_i²) - m²        γ, β, logits layer: Σ w ·
+    average      the weighted mean, part by part, as the kind of the bundle says (``Kind.average``)
     interpolate  average of a and b with weights 1 - t and t
-    distance     mean over layers of ½ Σ_k |ξ_a - ξ_b|: the total variation, 0 where mixtures are equal, 1 where no layer shares a template
-
-Mixtures are averaged as probabilities, because logits have an arbitrary constant, and a discrete layer's are 0 and -10,000; a
-template that nobody uses stays unused, and where everybody uses one template the layer stays discrete. Variances follow the law of
-total variance: the average is what both users' samples would have together. The distance is a metric on mixtures.
+    distance     0 where two are the same network but for BN and logits layer, 1 where nothing is shared (``Kind.distance``)
 
 Where all are equal in a part, the average has that very part, bit for bit. Source of the identities: standard.
 """
@@ -19,13 +13,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import SignatureError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.inheritance import reduced
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP
-from isoform.runtime.kinds.mixture.fold import HEAD
+from isoform.runtime.kind import HEAD, Kind
 from isoform.runtime.samples.names import as_known
 
 __all__ = ["average", "distance", "interpolate", "nearest"]
@@ -56,7 +49,7 @@ def average(bundle: Bundle, signatures: Sequence[Signature], *, weights: Sequenc
     if common in {
         signature.digest for signature in signatures
     }:  # the base itself holds all: what the others hold counts
-        held = {name for s in signatures if s.digest != common for name in s.parts} or {"mixture"}
+        held = {name for s in signatures if s.digest != common for name in s.parts} or {bundle.kind.smallest}
     labels = bundle.labels(first)
     if any(bundle.labels(signature) != labels for signature in signatures):
         held |= set(HEAD)
@@ -66,7 +59,7 @@ def average(bundle: Bundle, signatures: Sequence[Signature], *, weights: Sequenc
             arrays = [parts_of[name] for parts_of in resolved]
             if name.startswith("logits."):
                 arrays = [_in_order(a, bundle.labels(s), labels) for a, s in zip(arrays, signatures, strict=True)]
-            parts[name] = _average_part(name, arrays, share)
+            parts[name] = _average_part(bundle.kind, name, arrays, share)
     found = Signature(
         parts=parts, template=bundle.digest, task=first.task, base=common, parent=first.digest,
         labels=labels if "logits.weight" in parts else None if first.digest == common else first.labels,
@@ -82,15 +75,14 @@ def interpolate(bundle: Bundle, a: Signature, b: Signature, t: float) -> Signatu
 
 
 def distance(bundle: Bundle, a: Signature, b: Signature) -> float:
-    """How far mixtures are apart, 0 to 1; ``SignatureError`` if one does not fit the bundle."""
-    first, second = (softmax(bundle.resolve(signature)["mixture"]) for signature in (a, b))
-    return float(np.abs(first - second).sum(axis=1).mean() / 2)
+    """How far signatures are apart, 0 to 1; ``SignatureError`` if one does not fit the bundle."""
+    return bundle.kind.distance(bundle.resolve(a), bundle.resolve(b))
 
 
 def nearest(
     bundle: Bundle, signature: Signature, candidates: Mapping[str, Signature], *, count: int = 1
 ) -> list[tuple[str, float]]:
-    """The candidates whose mixtures are nearest.
+    """The candidates that are nearest.
 
     Args:
         bundle: What all were made for.
@@ -139,19 +131,8 @@ def _in_order(array: Array, labels: tuple[str, ...], wanted: tuple[str, ...]) ->
     return array[[labels.index(name) for name in wanted]]
 
 
-def _average_part(name: str, arrays: Sequence[Array], share: Array) -> Array:
+def _average_part(kind: Kind, name: str, arrays: Sequence[Array], share: Array) -> Array:
     used = [array for array, weight in zip(arrays, share, strict=True) if weight > 0]
     if all(np.array_equal(array, used[0]) for array in used):
         return used[0]
-    stacked = np.stack(arrays).astype(np.float64)
-    if name == "mixture":
-        xi = np.tensordot(share, softmax(stacked), axes=1)
-        with np.errstate(divide="ignore"):
-            logits = np.log(xi)
-        result: Array = np.maximum(logits - logits.max(axis=1, keepdims=True), -DISCRETE_GAP)
-        return result.astype(np.float32)
-    mean: Array = np.tensordot(share, stacked, axes=1)
-    if name == "bn.statistics":
-        second = np.tensordot(share, stacked[:, 1] + stacked[:, 0] ** 2, axes=1)
-        mean[1] = np.maximum(second - mean[0] ** 2, 0)
-    return mean.astype(np.float32)
+    return kind.average(name, arrays, share)

@@ -1,9 +1,7 @@
 """How a batch is cut: samples of one signature run together, in slices that bound the memory of a prediction.
 
 ONNX Runtime keeps the largest amount of memory that a run ever took. So a batch runs in slices of as many samples as have
-activations of ``SLICE_BYTES``: what a sample needs at once is the input, and the two widest features that follow each other,
-
-    4 · (input + pixels · max(C + 2E, C + H))        bytes
+activations of ``SLICE_BYTES``; how many bytes a sample needs at once, the network's spec says (``Spec.sample_bytes``).
 
 Smaller slices stay nearer to the processor: this is also the fastest size or near it. A sample's logits do not depend on the
 slices, to the last bit, as long as none has a single sample, for which ONNX Runtime multiplies in another order.
@@ -12,7 +10,6 @@ slices, to the last bit, as long as none has a single sample, for which ONNX Run
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,7 +17,7 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.kind import Spec
 
 __all__ = ["SLICE_BYTES", "in_groups", "in_slices", "one_each", "slice_samples", "slices"]
 
@@ -30,11 +27,9 @@ FEWEST = 8
 """Samples of the smallest slice, however large they are: fewer take longer each, and of fewer than 3 a single one could be left."""
 
 
-def slice_samples(spec: NetworkSpec) -> int:
+def slice_samples(spec: Spec) -> int:
     """How many samples of a network run at once."""
-    widest = spec.channels + max(2 * spec.expanded, spec.head_channels)
-    sample_bytes = 4 * (math.prod(spec.input_shape) + math.prod(spec.grid) * widest)
-    return max(FEWEST, SLICE_BYTES // sample_bytes)
+    return max(FEWEST, SLICE_BYTES // spec.sample_bytes)
 
 
 def in_slices(run: Callable[[Array], Array], x: Array, samples: int) -> Array:

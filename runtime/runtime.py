@@ -20,16 +20,14 @@ from isoform.runtime.engines.onnx.session import require_version
 from isoform.runtime.errors import EngineError, InputError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.reference import reference_logits
 from isoform.runtime.samples.checked import checked_samples
 from isoform.runtime.samples.names import as_known, normal
 
 if TYPE_CHECKING:  # learning is imported when it is used: predictions start without it
     from isoform.runtime.adapt.adapter import Adapter
-    from isoform.runtime.kinds.mixture.learn.learner import Learner
-    from isoform.runtime.kinds.mixture.learn.source import Source
+    from isoform.runtime.learn.learner import Learner
     from isoform.runtime.learn.outcome import Outcome, Report
-    from isoform.runtime.learn.personalize import Part
+    from isoform.runtime.learn.source import Source
 
 __all__ = ["Runtime"]
 
@@ -172,14 +170,11 @@ class Runtime:
             UsageError: If the runtime was opened with the numpy engine, which cannot learn.
             EngineError: If ONNX Runtime refuses a graph.
         """
-        from isoform.runtime.kinds.mixture.learn.learner import Learner
-
         if self._engine is None:
             raise UsageError("the numpy engine cannot learn; open the runtime with engine='onnx'")
         with self._lock:
             if self._learner is None:
-                graphs = self.bundle.require_compiled().training()
-                self._learner = Learner(self.bundle, graphs, threads=self._threads)
+                self._learner = self.bundle.kind.learner(self.bundle, threads=self._threads)
             return self._learner
 
     def personalize(
@@ -188,7 +183,7 @@ class Runtime:
         labels: Array | Sequence[str] | Sequence[int],
         start: Signature | None = None,
         *,
-        parts: Sequence[Part] = ("mixture", "bn", "head"),
+        parts: Sequence[str] | None = None,
         statistics: bool | None = None,
         classes: Sequence[str] | None = None,
         seed: int = 0,
@@ -202,8 +197,9 @@ class Runtime:
             x: Samples as for ``predict``.
             labels: One per sample: the name of a class, a text; or its index, where no class is named by another whole number.
             start: Signature to begin from; None to take the base signature that does best on the samples.
-            parts: What may move: the ``mixture``, BN's affine map (``bn``), the logits layer (``head``). What does not move is not in
-                the result, which inherits it: a mixture alone is a file of less than 1 KiB.
+            parts: What may move, of ``bundle.kind.moves``: of a mixture bundle the ``mixture``, BN's affine map (``bn``), the logits
+                layer (``head``). None for all of it. What does not move is not in the result, which inherits it: a mixture alone is a
+                file of less than 1 KiB.
             statistics: Whether BN's statistics may be taken anew from the samples, where that does better; None: if ``bn`` may move.
             classes: Names for a logits layer of your own labels, which then are names out of them, or indices into them.
             seed: Of batches and folds; the same seed and samples give the same signature.
@@ -344,7 +340,7 @@ class Runtime:
         return adapter.signature
 
     def _source(self, task: str) -> Source:
-        from isoform.runtime.kinds.mixture.learn.source import Source
+        from isoform.runtime.learn.source import Source
 
         with self._lock:
             if task not in self._sources:
@@ -374,8 +370,8 @@ class Runtime:
             return np.zeros((0, len(self.bundle.resolve(signature)["logits.bias"])), dtype=np.float32)
         if (engine := self._engine) is not None:
             return in_slices(lambda some: engine.logits(some, signature), x, self._slice)
-        spec, tensors, parts = self.bundle.spec, self.bundle.tensors, self.bundle.resolve(signature)
-        return in_slices(lambda some: reference_logits(spec, tensors, parts, some), x, self._slice)
+        network, parts = self.bundle.network, self.bundle.resolve(signature)
+        return in_slices(lambda some: network.reference(parts, some), x, self._slice)
 
     def checked(self, x: Array) -> Array:
         """Samples as ``predict`` needs them: float32, C-contiguous; ``InputError`` as described there."""
@@ -387,7 +383,7 @@ def _onnx_engine(bundle: Bundle, *, threads: int, cache_bytes: int) -> PlanEngin
     require_version()
     compiled = bundle.require_compiled()
     try:
-        plan = cached_plan(compiled.portable, bundle.spec, bundle.tensors)
+        plan = cached_plan(compiled.portable, bundle.network)
         return PlanEngine(bundle, plan, threads=threads, cache_bytes=cache_bytes)
     except EngineError as problem:
         log.warning("no device plan: %s; every new signature builds a session of its own, right but slow", problem)

@@ -131,13 +131,14 @@ def test_every_error_class_is_drawn() -> None:
 def test_formats_name_every_tensor_and_field() -> None:
     """The page on formats names every tensor, every field of metadata, and every file of a bundle."""
     from isoform.runtime.formats import signature
+    from isoform.runtime.kinds.mixture.kind import KIND
     from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     spec = NetworkSpec(input_shape=(1, 8, 8), adapter_kernel=(2, 2), layers=1, templates=1, affine="mixed")
     for name in [
         *spec.template_shapes,
-        *signature._PARTS,
+        *KIND.parts,
         *signature._METADATA,
         "manifest.json",
         "report.json",

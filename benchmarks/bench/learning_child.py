@@ -23,14 +23,13 @@ def main() -> None:
     rng = np.random.default_rng(0)
     if what == "isoform":
         from isoform.runtime import Runtime
-        from isoform.runtime.kinds.mixture.learn.learner import Point
         from isoform.runtime.learn.fit import Fit
-        from isoform.runtime.learn.personalize import PARTS
+        from isoform.runtime.learn.learner import Point
 
         runtime = Runtime.open(path)
         bundle, base = runtime.bundle, runtime.signature("base")
         x, labels = samples(bundle.spec.input_shape, rng)
-        moving = tuple(name for names in PARTS.values() for name in names)
+        moving = tuple(name for names in bundle.kind.moves.values() for name in names)
         fit = Fit(runtime.learner, Point(bundle.resolve(base)), x, labels, moving=moving, seed=0)
         step = fit.step
     else:

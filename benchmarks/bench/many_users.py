@@ -33,7 +33,7 @@ def names(count: int) -> list[str]:
 
 def bytes_of_a_user(bundle: Bundle) -> int:
     """What a hot user holds in memory: folded weights, 4 bytes each."""
-    return 4 * len(cached_plan(bundle.require_compiled().portable, bundle.spec, bundle.tensors).gather)
+    return 4 * len(cached_plan(bundle.require_compiled().portable, bundle.network).layout.gather)
 
 
 def free_bytes() -> int:

@@ -16,7 +16,7 @@ from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
 from isoform.runtime.kinds.mixture.fold import fold
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
-from isoform.runtime.kinds.mixture.learn.source import measure_source
+from isoform.runtime.kinds.mixture.learn.measure import measure_source
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 SPECS = {

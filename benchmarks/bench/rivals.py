@@ -24,7 +24,7 @@ Run = Callable[[Array], Array]
 def constant(bundle: Bundle, signature: Signature) -> Run:
     """A session whose weights are constants: the limit."""
     weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
-    session = portable_session(bundle.require_compiled().portable, bundle.spec, weights, threads=1)
+    session = portable_session(bundle.require_compiled().portable, weights, threads=1)
     return _bound(session, {name: weights[name] for name in HEAD})
 
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.learn.fit import RATES
+from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
+from isoform.runtime.learn.fit import HEAD_RATE
 from isoform.runtime.learn.samples import balanced_batches, moved
 from isoform.runtime.learn.trial import held_back
 from isoform.train.kinds.mixture.bundling import network_from_bundle
@@ -38,7 +39,7 @@ def signature_step(bundle: Bundle, signature: Signature, x: Array, labels: Array
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in PARAMETERS)
         if name in PARAMETERS:
-            groups.append({"params": [parameter], "lr": RATES[PARAMETERS[name]]})
+            groups.append({"params": [parameter], "lr": MixtureLearner.rates.get(PARAMETERS[name], HEAD_RATE)})
     optimizer = torch.optim.Adam(groups)
     samples, classes = torch.from_numpy(x), torch.from_numpy(labels)
 

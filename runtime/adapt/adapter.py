@@ -34,10 +34,11 @@ from isoform.runtime.errors import InputError, SignatureError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
-from isoform.runtime.kinds.mixture.learn.source import Source
+from isoform.runtime.kind import HEAD
 from isoform.runtime.learn.content import Content
+from isoform.runtime.learn.learner import AFFINE, STATISTICS, Learner, Point
 from isoform.runtime.learn.samples import spaced
+from isoform.runtime.learn.source import Source
 
 __all__ = ["Adapter"]
 
@@ -72,7 +73,7 @@ class Adapter:
         predict: Callable[[Array, Signature], Array], checked: Callable[[Array], Array], forget: Callable[[Signature], None],
     ) -> None:  # fmt: skip
         self._bundle, self._chain, self._predict, self._checked, self._forget = bundle, chain, predict, checked, forget
-        self._lock = threading.Lock()
+        self._learner, self._lock = learner, threading.Lock()
         self._good = self._signature = chain.newest
         start = self._point(chain.start)
         me = weakref.proxy(self)  # so that an adapter nobody has any more goes at once, and with it its folder's lock
@@ -237,7 +238,7 @@ class Adapter:
         parts = {}
         for name in method.moves:
             array = np.asarray(method.point.parts[name], dtype=np.float64)
-            if name in ("bn.affine", "logits.weight", "logits.bias") and array.shape == start[name].shape:
+            if name in (AFFINE, *HEAD) and array.shape == start[name].shape:
                 array = np.clip(array, start[name] - REACH, start[name] + REACH)
             parts[name] = array
         method.point = method.point.with_parts(parts)
@@ -265,7 +266,7 @@ class Adapter:
 
     def _collapsed(self, x: Array) -> bool:
         """Whether what was learned finds fewer classes than the start does, with the same statistics; else this is a good signature."""
-        learned = [name for name in self._method.moves if name != "bn.statistics"]
+        learned = [name for name in self._method.moves if name != STATISTICS]
         if learned:
             start, rows = self._bundle.resolve(self._chain.start), x[:CHECK_ROWS]
             moved = self._method.point
@@ -305,8 +306,7 @@ class Adapter:
             self._record(event, None)
 
     def _point(self, signature: Signature) -> Point:
-        own = self._bundle.spec.affine != "mixed" or "bn.affine" in signature.parts
-        return Point(self._bundle.resolve(signature), own)
+        return self._learner.point(signature)
 
     def _record(self, event: Event, p: Array | None, *, blank: int = 0) -> None:
         shown = 0.0 if p is None else float(entropies(p).mean())

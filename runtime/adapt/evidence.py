@@ -20,8 +20,7 @@ import math
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
-from isoform.runtime.kinds.mixture.learn.normalised import Moments
+from isoform.runtime.learn.learner import STATISTICS, Learner, Moments, Point, normalising
 from isoform.runtime.learn.samples import spaced
 
 __all__ = ["COLLAPSED", "worse"]
@@ -47,8 +46,8 @@ def worse(learner: Learner, start: Point, end: Point, x: Array) -> str | None:
         What is worse, to be put into a message; None if nothing is.
     """
     x = spaced(x, ROWS)
-    same = {"bn.statistics": end.parts["bn.statistics"]}
-    if not np.array_equal(same["bn.statistics"], start.parts["bn.statistics"]):
+    same = {STATISTICS: end.parts[STATISTICS]} if learner.normalises else {}
+    if not all(np.array_equal(array, start.parts[name]) for name, array in same.items()):
         before, after = (_misfit(learner, point, x) for point in (start, start.with_parts(same)))
         if not after <= max(TIMES * before, before + LOSS):
             return f"its BN statistics describe the samples worse, by {after:.2g} instead of {before:.2g} nats"
@@ -60,7 +59,7 @@ def worse(learner: Learner, start: Point, end: Point, x: Array) -> str | None:
 
 def _misfit(learner: Learner, point: Point, x: Array) -> float:
     """KL of the point's statistics."""
-    variance, lost = np.maximum(point.parts["bn.statistics"][1].astype(np.float64), 1e-12), list[Array]()
+    variance, lost = np.maximum(point.parts[STATISTICS][1].astype(np.float64), 1e-12), list[Array]()
 
     def given(place: slice, found: Moments) -> tuple[Array, Array]:
         v, mean = variance[place], found.mean
@@ -68,7 +67,7 @@ def _misfit(learner: Learner, point: Point, x: Array) -> float:
         lost.append((np.log(v / own) + (own + mean**2) / v - 1) / 2)
         return np.zeros_like(v), v
 
-    learner.normalised(point, x, given)
+    normalising(learner).normalised(point, x, given)
     return float(np.concatenate(lost).mean())
 
 

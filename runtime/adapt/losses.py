@@ -9,7 +9,7 @@ With p = softmax(logits) of every sample, H(p) = -Σ_c p_c log p_c, and p̄ the 
 The second term of the information loss is -H(p̄) with one of its two p̄ replaced by q, the mean prediction of more samples than the
 batch has: classes that were found too often of late are found less.
 
-The concentration κ of predictions says how alike those of two different samples are: 0 for an even mixture of classes, 1 where all are
+The concentration κ of predictions says how alike those of two different samples are: 0 for an even class distribution, 1 where all are
 the same, about 1/m where m of many classes come. With S how alike a sample's prediction is to itself, because uncertain ones are
 less so even where there is one class, and n samples:
 
@@ -73,19 +73,19 @@ def entropy_loss(logits: Array, *, weights: Array | None = None) -> tuple[float,
     return float((w * entropies(p)).mean()), _through_softmax(p, slope * (w / len(p))[:, None])
 
 
-def information_loss(logits: Array, *, mixture: Array | None = None, kappa: float = 0.0) -> tuple[float, Array]:
+def information_loss(logits: Array, *, prior: Array | None = None, kappa: float = 0.0) -> tuple[float, Array]:
     """Certain predictions, even classes.
 
     Args:
         logits: Shape (n, classes).
-        mixture: q, shape (classes,); None for the batch's own mean.
+        prior: q, shape (classes,); None for the batch's own mean.
         kappa: κ: how far the stream is known to hold few classes, 0 to 1.
 
     Returns:
         The loss in nats, and dL/d logits, float32; q counts as a constant.
     """
     p = softmax(logits)
-    log_q = np.log(np.maximum(p.mean(axis=0) if mixture is None else mixture, 1e-12))
+    log_q = np.log(np.maximum(p.mean(axis=0) if prior is None else prior, 1e-12))
     loss = float(entropies(p).mean() + (1 - kappa) * p.mean(axis=0) @ log_q)
     slope = (1 - kappa) * log_q - (np.log(np.maximum(p, 1e-300)) + 1)
     return loss, _through_softmax(p, slope / len(p))

@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Callable
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
-from isoform.runtime.kinds.mixture.learn.source import Source
+from isoform.runtime.learn.learner import Learner, Point
+from isoform.runtime.learn.source import Source
 
 __all__ = ["Context", "Method"]
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from isoform.runtime.arrays import softmax
 from isoform.runtime.commands.stream_figure import draw_stream, read_history
 from isoform.runtime.errors import UsageError
 from isoform.runtime.extras import needs
@@ -61,23 +60,23 @@ def run_figure(arguments: argparse.Namespace) -> None:
         while name in chosen:
             name += "′"
         chosen[name] = Signature.load(path)
-    xis = {name: softmax(bundle.resolve(signature)["mixture"]) for name, signature in chosen.items()}
+    xis = {name: bundle.kind.usage(bundle.resolve(signature)) for name, signature in chosen.items()}
     known = {**bundle.bases(), **{signature.digest: signature for signature in chosen.values()}}
     changes, origins = {}, {}
     for name, signature in list(chosen.items())[len(bundle.signatures) :]:
         for digest, what in ((signature.base, "base"), (signature.parent, "start")):
             if digest is not None and digest in known:
-                changes[name], origins[name] = softmax(bundle.resolve(known[digest])["mixture"]), what
+                changes[name], origins[name] = bundle.kind.usage(bundle.resolve(known[digest])), what
     save_figure(draw_signatures(xis, changes=changes, origins=origins), arguments.output)
 
 
 def draw_signatures(
     xis: Mapping[str, Any], *, changes: Mapping[str, Any] | None = None, origins: Mapping[str, str] | None = None
 ) -> Any:
-    """Draw mixture weights side by side.
+    """Draw which templates signatures use, side by side.
 
     Args:
-        xis: Name → ξ, shape (L, K), rows sum to 1; all of one shape.
+        xis: Name → ``Kind.usage``, ξ of a mixture, shape (L, K); all of one shape.
         changes: Names among them → ξ of the signature that it began from: what changed is drawn beside it.
         origins: Names among them → what that signature is to it; "start" unless given.
 

@@ -36,8 +36,8 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--signature", type=Path, help="a signature file to begin from instead")
     parser.add_argument(
         "--parts",
-        default="mixture,bn,head",
-        help="what may move, separated by commas; 'mixture' alone makes a file of less than 1 KiB (default: mixture,bn,head)",
+        help="what may move, separated by commas: of a mixture bundle mixture, bn, head; 'mixture' alone makes a file of less than 1 KiB "
+        "(default: all)",
     )
     parser.add_argument(
         "--statistics",
@@ -91,7 +91,7 @@ def run_personalize(arguments: argparse.Namespace) -> int:
             for base in [start] if start is not None else map(runtime.signature, runtime.tasks):
                 check_numbers(data.labels, runtime.labels(base), where=str(arguments.data))
         outcome = runtime.fit(
-            data.x, np.array(data.labels), start, parts=tuple(arguments.parts.split(",")), statistics=arguments.statistics,
+            data.x, np.array(data.labels), start, parts=arguments.parts.split(",") if arguments.parts is not None else None, statistics=arguments.statistics,
             classes=classes, seed=arguments.seed, steps=arguments.steps, seconds=arguments.seconds, progress=shown,
         )  # fmt: skip
         signature = outcome.signature

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.arrays import softmax
-from isoform.runtime.errors import EngineError, InputError, UsageError
+from isoform.runtime.errors import EngineError, InputError, SignatureError, UsageError
 from isoform.runtime.formats import files, tensors
 from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kind import kind_named
 from isoform.runtime.samples.names import text_of
 
 __all__ = [
@@ -136,17 +137,14 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def describe_signature(signature: Signature) -> dict[str, Any]:
-    """A signature's fields, its ξ rounded for reading, and its template sequence (None where a layer is a mixture)."""
+    """A signature's fields, and what its kind says of its parts."""
     fields: dict[str, Any] = {
         "digest": signature.digest, "kind": signature.kind, "template": signature.template, "task": signature.task, "base": signature.base,
         "parent": signature.parent, "labels": list(signature.labels) if signature.labels else None, "created": signature.created,
         "precision": signature.precision, "parts": {name: list(array.shape) for name, array in signature.parts.items()},
     }  # fmt: skip
-    if "mixture" in signature.parts:
-        fields["sequence"] = list(signature.sequence)
-        fields["mean_max_xi"] = round(float(signature.xi.max(axis=1).mean()), 6)
-        fields["xi"] = np.round(signature.xi, 4).tolist()
-    return fields
+    kind = kind_named(signature.kind, error=SignatureError)
+    return {**fields, **kind.describe(signature.parts)}
 
 
 def _describe_bundle(path: Path) -> dict[str, Any]:

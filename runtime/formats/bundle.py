@@ -11,6 +11,7 @@ Reading checks every digest before anything is used. Must never import torch or 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +24,7 @@ from isoform.runtime.formats import files, tensors
 from isoform.runtime.formats.compiled import Compiled, load_compiled, read_base, read_mapping, read_object
 from isoform.runtime.formats.signature import Signature, check_name
 from isoform.runtime.formats.templates import checked_templates, template_digest
-from isoform.runtime.kinds.mixture.fold import shared_affine
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.kind import Kind, Network, Spec, kind_named
 
 __all__ = ["Bundle"]
 
@@ -41,7 +41,7 @@ class Bundle:
     """Templates, base signatures and everything needed to run them. Immutable."""
 
     path: Path
-    spec: NetworkSpec
+    spec: Spec
     tensors: Mapping[str, Array]
     """``templates.safetensors``: ``spec.template_shapes``' names → float32 arrays, read-only."""
     digest: str
@@ -57,7 +57,7 @@ class Bundle:
     def create(
         cls,
         *,
-        spec: NetworkSpec,
+        spec: Spec,
         tensors: Mapping[str, Array],
         signatures: Mapping[str, Signature],
         training: Mapping[str, Any],
@@ -81,15 +81,22 @@ class Bundle:
         bundle._check_signatures()
         return bundle
 
+    @property
+    def kind(self) -> Kind:
+        """How its signatures are to be understood."""
+        return kind_named(self.spec.kind, error=BundleError)
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """The templates, ready to be combined with signatures."""
+        return self.kind.network(self.spec, self.tensors)
+
     def _check_signatures(self) -> None:
         if not self.signatures:
             raise BundleError("a bundle has no task, but one base signature at least was expected")
         for task, signature in self.signatures.items():
             signature.check_fits(self.spec, self.digest, name=task)
-            missing = {"mixture", "bn.statistics", "logits.weight"} | (
-                {"bn.affine"} if self.spec.affine == "task" else set()
-            )
-            missing -= set(signature.parts)
+            missing = self.spec.required - set(signature.parts)
             if missing or signature.task != task or signature.labels is None:
                 raise SignatureError(
                     f"the base signature of task {task!r} lacks {sorted(missing) or 'its own name or labels'}; a base signature is complete"
@@ -162,7 +169,8 @@ class Bundle:
                 f"{path / 'bundle.json'} is of format {content.get('format')!r}, but this version reads format {FORMAT}; use a matching isoform"
             )
         try:
-            spec = NetworkSpec.from_json(content.get("network"))
+            kind = kind_named(content.get("kind"), error=lambda text: SpecError(f"it {text}"))
+            spec = kind.read_spec(content.get("network"))
             if content.get("kind") != spec.kind:
                 raise SpecError(f"it is of kind {content.get('kind')!r}, but its network of kind {spec.kind!r}")
             names = [check_name(name) for name in read_mapping(content, "tasks", path)]
@@ -233,23 +241,21 @@ class Bundle:
         return labels
 
     def resolve(self, signature: Signature) -> dict[str, Array]:
-        """Complete a signature: absent parts come from its base, shared BN affine from the templates.
+        """Complete a signature: absent parts come from its base, or follow from others and the templates.
 
         Returns:
-            All five parts (see ``isoform.runtime.formats.signature``), float32, read-only.
+            All parts of the kind, float32, read-only.
 
         Raises:
             SignatureError: If it was made for other templates, does not fit, or inherits from a base that is not here.
         """
         signature.check_fits(self.spec, self.digest)
         parts = dict(signature.parts)
-        lacks = {"mixture", "bn.statistics", "logits.weight"} - set(parts)
-        if lacks or ("bn.affine" not in parts and (self.spec.affine == "task" or self.base_of(signature) is not None)):
+        absent = set(self.spec.part_shapes) - set(parts)
+        if self.spec.required & absent or (absent and self.base_of(signature) is not None):
             parts = {**self._inherited(signature).parts, **parts}
-        if "bn.affine" not in parts:
-            parts["bn.affine"] = shared_affine(self.spec, self.tensors, parts["mixture"])
         self.labels(signature)
-        return parts
+        return self.network.complete(parts)
 
     def _inherited(self, signature: Signature) -> Signature:
         base = self.base_of(signature)

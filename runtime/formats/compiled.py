@@ -23,7 +23,7 @@ from isoform.runtime.errors import BundleError, EngineError, IsoformError
 from isoform.runtime.formats import files
 from isoform.runtime.formats.external import refuse_external_data
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.kind import Spec
 
 __all__ = ["FORMAT", "WEIGHTS_LOCATION", "Compiled", "load_compiled", "read_base", "read_mapping", "read_object"]
 
@@ -74,7 +74,7 @@ class Compiled:
         return {name.removeprefix(folder): self.read(name) for name in names}
 
 
-def load_compiled(bundle: Path, *, spec: NetworkSpec, digest: str, trained: Mapping[str, Signature]) -> Compiled | None:
+def load_compiled(bundle: Path, *, spec: Spec, digest: str, trained: Mapping[str, Signature]) -> Compiled | None:
     """Read ``compiled/`` and check that it was made from this bundle.
 
     Args:

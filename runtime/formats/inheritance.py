@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.fold import HEAD, shared_affine
+from isoform.runtime.kind import HEAD
 
 __all__ = ["derived", "reduced"]
 
@@ -56,7 +56,7 @@ def reduced(bundle: Bundle, signature: Signature) -> Signature:
 
     Args:
         bundle: What it was made for.
-        signature: A user's; or a base signature, of which the mixture is kept.
+        signature: A user's; or a base signature, of which the kind's smallest part is kept.
 
     Returns:
         A signature of at least one part that predicts the same; the given one where nothing can be left out.
@@ -64,18 +64,18 @@ def reduced(bundle: Bundle, signature: Signature) -> Signature:
     Raises:
         SignatureError: If it does not fit the bundle.
     """
-    resolved = bundle.resolve(signature)
+    resolved, smallest = bundle.resolve(signature), bundle.kind.smallest
     if signature.digest in bundle.bases():
-        return signature.keep("mixture")
+        return signature.keep(smallest)
     base = bundle.base_of(signature)
-    inherited = dict(base.parts) if base is not None else {}
-    if "bn.affine" not in inherited and bundle.spec.affine != "task":
-        inherited["bn.affine"] = shared_affine(bundle.spec, bundle.tensors, resolved["mixture"])
+    required = {name: array for name, array in resolved.items() if name in bundle.spec.required}
+    follows = {name: array for name, array in bundle.network.complete(required).items() if name not in required}
+    inherited = {**follows, **(base.parts if base is not None else {})}
     same = {name for name, array in inherited.items() if array.tobytes() == resolved[name].tobytes()}
     if not set(HEAD) <= same:
         same -= set(HEAD)
     kept = {name: array for name, array in signature.parts.items() if name not in same}
-    kept = kept or {"mixture": resolved["mixture"]}
+    kept = kept or {smallest: resolved[smallest]}
     if kept.keys() == signature.parts.keys():
         return signature
     named = "logits.weight" in kept or base is None or signature.labels != base.labels

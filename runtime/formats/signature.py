@@ -1,14 +1,8 @@
 """Signatures: what differs per task, user or domain, as an immutable object and as a file.
 
-Parts, all optional, float32 (or float16, half the bytes):
-
-    mixture         (L, K)             logits; ξ_ℓ = softmax of row ℓ
-    bn.affine       (2, N)             γ, β of every BN channel (see ``spec.bn_slices``)
-    bn.statistics   (2, N)             running mean and variance
-    logits.weight   (classes, embedding),   logits.bias (classes,)
-
+Parts are arrays by name, all optional, float32 (or float16, half the bytes). Which there are is up to the kind
+(``isoform.runtime.kind``); every kind has a logits layer, logits.weight (classes, embedding) and logits.bias (classes,).
 A part that is absent is inherited from the base signature of its task, whose digest the file then names.
-A layer is *discrete* when its logits are one 0 and else -10,000: its ξ is one-hot to the last bit, also in float16.
 
 The file is a canonical tensor file (``tensors.py``) whose metadata is: format, kind, template (digest of the templates it was
 made for), task, and where known base, parent, labels (a JSON list), created; and digest, the sha256 over the file with 64 zeros
@@ -29,10 +23,10 @@ from typing import Literal, Self
 
 import numpy as np
 
-from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import IsoformError, SignatureError
 from isoform.runtime.formats import files, tensors
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.kind import DEFAULT, Kind, Spec, kind_named
 
 __all__ = ["Signature", "check_labels", "check_name"]
 
@@ -41,8 +35,6 @@ SIZE_LIMIT = 64 << 20
 """Largest signature file that is read, in bytes."""
 
 Precision = Literal["float32", "float16"]
-_PARTS = ("mixture", "bn.affine", "bn.statistics", "logits.weight", "logits.bias")
-_RANKS = {"mixture": 2, "bn.affine": 2, "bn.statistics": 2, "logits.weight": 2, "logits.bias": 1}
 _METADATA = {"format", "kind", "template", "task", "base", "parent", "labels", "created", "digest"}
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -106,14 +98,11 @@ class Signature:
     """When it was made, ISO 8601; None where reproducible bytes matter more."""
     precision: Precision = "float32"
     """How the parts are stored in the file."""
-    kind: str = "mixture"
+    kind: str = DEFAULT
 
     def __post_init__(self) -> None:
         """Check everything that can be checked without a bundle, and freeze the arrays."""
-        if self.kind != "mixture":
-            raise SignatureError(
-                f"a signature is of kind {self.kind!r}, but this version reads 'mixture'; use a newer isoform"
-            )
+        kind = self._kind
         if self.precision not in ("float32", "float16"):
             raise SignatureError(f"precision is {self.precision!r}, but 'float32' or 'float16' was expected")
         check_name(self.task)
@@ -130,13 +119,13 @@ class Signature:
         if self.created is not None and not (isinstance(self.created, str) and _is_utf8(self.created)):
             raise SignatureError(f"a signature's date is {self.created!r}, but a text was expected")
         parts: dict[str, Array] = {}
-        for name in _PARTS:
+        for name in kind.parts:
             if name in self.parts:
                 parts[name] = self._checked(name, np.array(self.parts[name], order="C"))
-        unknown = sorted(set(self.parts) - set(_PARTS))
+        unknown = sorted(set(self.parts) - set(kind.parts))
         if unknown or not parts:
             raise SignatureError(
-                f"a signature holds {sorted(self.parts)}, but one or more of {', '.join(_PARTS)} were expected"
+                f"a signature holds {sorted(self.parts)}, but one or more of {', '.join(kind.parts)} were expected"
             )
         if ("logits.weight" in parts) != ("logits.bias" in parts):
             raise SignatureError("a signature holds half a logits layer; logits.weight and logits.bias come together")
@@ -149,13 +138,16 @@ class Signature:
                 )
         object.__setattr__(self, "parts", MappingProxyType(parts))
 
+    @functools.cached_property
+    def _kind(self) -> Kind:
+        return kind_named(self.kind, error=lambda text: SignatureError(f"a signature {text}"))
+
     def _checked(self, name: str, array: Array) -> Array:
-        if array.dtype.kind != "f" or array.ndim != _RANKS[name] or 0 in array.shape:
+        dimensions = self._kind.parts[name]
+        if array.dtype.kind != "f" or array.ndim != dimensions or 0 in array.shape:
             raise SignatureError(
-                f"a signature's {name} is {array.dtype} of shape {array.shape}, but floating-point numbers in {_RANKS[name]} dimension(s) were expected"
+                f"a signature's {name} is {array.dtype} of shape {array.shape}, but floating-point numbers in {dimensions} dimension(s) were expected"
             )
-        if name.startswith("bn.") and array.shape[0] != 2:
-            raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
         if array.dtype != np.float32 or self.precision != "float32":
             with np.errstate(over="ignore"):
                 array = array.astype(self.precision).astype(np.float32)
@@ -163,28 +155,11 @@ class Signature:
             raise SignatureError(
                 f"a signature's {name} holds a number that is not finite in {self.precision}; it cannot be used"
             )
-        if name == "bn.statistics" and array[1].min() < 0:
-            raise SignatureError("a signature's bn.statistics holds a negative variance; it cannot be used")
+        self._kind.check_part(name, array)
         array.flags.writeable = False
         return array
 
     # --- what it says -------------------------------------------------------------------------------------------------
-
-    @property
-    def xi(self) -> Array:
-        """Mixture weights ξ, shape (L, K), float64, rows sum to 1; exactly one-hot where discrete.
-
-        Raises:
-            SignatureError: If the signature inherits its mixture; resolve it against its bundle then.
-        """
-        if "mixture" not in self.parts:
-            raise SignatureError("this signature inherits its mixture from its base; ask the bundle to resolve it")
-        return softmax(self.parts["mixture"])
-
-    @property
-    def sequence(self) -> tuple[int | None, ...]:
-        """Per layer the index of its template where the layer is discrete, else None."""
-        return tuple(int(row.argmax()) if row.max() == 1 else None for row in self.xi)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -222,9 +197,9 @@ class Signature:
         Raises:
             SignatureError: If there is no such part, or this is a user's own signature and a part of its own would be lost.
         """
-        unknown = [name for name in names if name not in _PARTS]
+        unknown = [name for name in names if name not in self._kind.parts]
         if unknown:
-            raise SignatureError(f"a signature has no part {unknown[0]!r}; its parts are {', '.join(_PARTS)}")
+            raise SignatureError(f"a signature has no part {unknown[0]!r}; its parts are {', '.join(self._kind.parts)}")
         kept = {name: array for name, array in self.parts.items() if name in names}
         lost = [name for name in self.parts if name not in kept]
         if lost and self.base is not None:
@@ -241,7 +216,7 @@ class Signature:
 
     # --- fitting a bundle ---------------------------------------------------------------------------------------------
 
-    def check_fits(self, spec: NetworkSpec, template: str, *, name: str = "") -> None:
+    def check_fits(self, spec: Spec, template: str, *, name: str = "") -> None:
         """Refuse a signature that was made for other templates or another network.
 
         Args:
@@ -258,13 +233,11 @@ class Signature:
                 f"{who} was trained on templates {self.template[:8]}, but {template[:8]} are loaded; "
                 "open the bundle that it was made for, or train the signature again on this one"
             )
-        wanted: dict[str, tuple[int | None, ...]] = {
-            "mixture": (spec.layers, spec.templates),
-            "bn.affine": (2, spec.bn_channels),
-            "bn.statistics": (2, spec.bn_channels),
-            "logits.weight": (None, spec.embedding),
-        }
-        for part, shape in wanted.items():
+        if self.kind != spec.kind:
+            raise SignatureError(
+                f"{who} is of kind {self.kind!r}, but the network of kind {spec.kind!r}; it is of another bundle"
+            )
+        for part, shape in spec.part_shapes.items():
             if part in self.parts:
                 found = self.parts[part].shape
                 if len(found) != len(shape) or any(w is not None and w != f for w, f in zip(shape, found, strict=True)):

@@ -9,12 +9,12 @@ import numpy as np
 
 from isoform.runtime.arrays import Array, digest_of
 from isoform.runtime.errors import BundleError
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.kind import Spec
 
 __all__ = ["checked_templates", "template_digest"]
 
 
-def template_digest(spec: NetworkSpec, tensors: Mapping[str, Array]) -> str:
+def template_digest(spec: Spec, tensors: Mapping[str, Array]) -> str:
     """The name of a set of templates: sha256 over the spec's canonical JSON and every tensor's name, shape and float32 bytes.
 
     Args:
@@ -32,7 +32,7 @@ def template_digest(spec: NetworkSpec, tensors: Mapping[str, Array]) -> str:
     return digest_of(parts())
 
 
-def checked_templates(spec: NetworkSpec, arrays: Mapping[str, Array], *, where: str) -> dict[str, Array]:
+def checked_templates(spec: Spec, arrays: Mapping[str, Array], *, where: str) -> dict[str, Array]:
     """Check the tensors of a bundle.
 
     Args:

@@ -9,22 +9,20 @@ After a short rise the rates stay as they are, so a fit may end at any step; the
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.kinds.mixture.fold import HEAD
-from isoform.runtime.kinds.mixture.learn.lanes import BATCH
-from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
+from isoform.runtime.kind import HEAD
 from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.learner import BATCH, Learner, Point
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import balanced_batches, moved
 
-__all__ = ["RATES", "Fit"]
+__all__ = ["Fit"]
 
-RATES: Mapping[str, float] = {"mixture": 0.05, "bn.affine": 5e-3, "logits.weight": 2.5e-3, "logits.bias": 2.5e-3}
-"""Adam's learning rates. ξ's logits take 10 to 20 times the others'; Compositional Models, section 4, has 10 to 100."""
+HEAD_RATE = 2.5e-3
+"""Adam's learning rate for the logits layer; those of other parts are the learner's."""
 DECAY = 0.9
 WARM_UP = 10
 """Steps in which the rates rise: Adam's first steps are as large for noise as for slopes, and undo a good start."""
@@ -46,7 +44,7 @@ class Fit:
         self, learner: Learner, start: Point, x: Array, labels: Array, *, moving: tuple[str, ...], seed: int
     ) -> None:
         self._learner, self._x, self._labels = learner, x, labels
-        self._adam = Adam({name: RATES[name] for name in moving})
+        self._adam = Adam({name: HEAD_RATE if name in HEAD else learner.rates[name] for name in moving})
         self._rng = np.random.default_rng(seed)
         self._batches = balanced_batches(labels, BATCH, self._rng)
         self._here = start

@@ -25,20 +25,16 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
+from isoform.runtime.kind import HEAD
+from isoform.runtime.learn.learner import AFFINE, STATISTICS, Learner, Point, normalising
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.outcome import Outcome, Report
 from isoform.runtime.learn.samples import class_shares
-from isoform.runtime.learn.start import discriminant, softened
+from isoform.runtime.learn.start import discriminant
 from isoform.runtime.learn.trial import Start, Trial, held_back
 
-__all__ = ["PARTS", "Part", "personalize"]
+__all__ = ["personalize"]
 
-Part = Literal["mixture", "bn", "head"]
-PARTS: dict[str, tuple[str, ...]] = {
-    "mixture": ("mixture",), "bn": ("bn.affine",), "head": ("logits.weight", "logits.bias"),
-}  # fmt: skip
-"""What may move → the signature's parts."""
 STATISTICS_SAMPLES = 256
 """At most so many samples for BN's statistics: what bounds their memory."""
 MUCH = 5
@@ -52,7 +48,7 @@ STEPS = 300
 
 @np.errstate(over="ignore", invalid="ignore")  # a fit that diverges is not taken, which is all there is to say of it
 def personalize(
-    learner: Learner, x: Array, labels: Array, *, starts: Sequence[Signature], parts: Sequence[Part] = ("mixture", "bn", "head"),
+    learner: Learner, x: Array, labels: Array, *, starts: Sequence[Signature], parts: Sequence[str] | None = None,
     statistics: bool | None = None, classes: tuple[str, ...] | None = None, seed: int = 0, steps: int = STEPS,
     seconds: float | None = None, progress: Callable[[Report], None] | None = None,
 ) -> Outcome:  # fmt: skip
@@ -63,8 +59,8 @@ def personalize(
         x: Checked samples, shape (n, channels, height, width), float32.
         labels: Indices of classes, shape (n,), as ``labels.label_indices`` returns them.
         starts: Signatures to begin from; the best is chosen. All have the classes that the labels mean.
-        parts: What may move.
-        statistics: Whether BN's statistics may be taken anew from the samples; None: if ``parts`` has ``bn``.
+        parts: What may move, of ``Kind.moves``; None for all of it.
+        statistics: Whether BN's statistics may be taken anew from the samples; None: if ``parts`` has BN's affine map.
         classes: Names of the labels, for a new logits layer, as ``labels.new_classes`` returns them; None to keep the start's.
         seed: Of batches, moves and folds.
         steps: At most so many steps per fit.
@@ -75,8 +71,11 @@ def personalize(
         UsageError: If an argument makes no sense.
         InputError: If a class has no sample for a new logits layer, or the loss of every start is not finite.
     """
-    if not parts or not set(parts) <= set(PARTS) or len(set(parts)) < len(parts):
-        raise UsageError(f"parts are {tuple(parts)!r}, but one or more of {', '.join(PARTS)} were expected")
+    known = learner.bundle.kind.moves
+    parts = tuple(known) if parts is None else parts
+    if not parts or not set(parts) <= set(known) or len(set(parts)) < len(parts):
+        raise UsageError(f"parts are {tuple(parts)!r}, but one or more of {', '.join(known)} were expected")
+    names = tuple(name for part in parts for name in known[part])
     if not isinstance(steps, int) or not 1 <= steps <= 100_000:
         raise UsageError(f"steps is {steps!r}, but a whole number from 1 to 100000 was expected")
     if seconds is not None and not seconds > 0:
@@ -91,18 +90,18 @@ def personalize(
             )
     started = time.monotonic()
     back = held_back(labels, seed=seed)
-    moves = [part for part in parts if back or part != "bn"] or parts  # BN needs more samples than one of each class
-    search = _Search(learner, x, labels, classes, moves, seed, back=bool(back))
-    anew = "bn" in parts if statistics is None else statistics
+    # BN needs more samples than one of each class
+    moving = names if back else tuple(name for name in names if name != AFFINE) or names
+    search = _Search(learner, x, labels, classes, moving, seed, back=bool(back))
+    anew = AFFINE in names if statistics is None else statistics
     start, given, points = search.choose(starts, statistics=anew)
     trials: list[tuple[Trial, Point]] = []
     stopped: Literal["", "time", "ctrl-c"] = ""
     deadline = np.inf if seconds is None else started + seconds
-    moving = tuple(name for part in moves for name in PARTS[part])
     try:
         for number, point in enumerate(points):
             trial = Trial(
-                learner, search.start(point, soft="mixture" in parts), search.start(given, soft=False), x, labels,
+                learner, search.start(point, soft=True), search.start(given, soft=False), x, labels,
                 moving=moving, back=back, seed=seed,
             )  # fmt: skip
             trials.append((trial, point))
@@ -144,13 +143,13 @@ class _Search:
         x: Array,
         labels: Array,
         classes: tuple[str, ...] | None,
-        parts: Sequence[Part],
+        moving: tuple[str, ...],
         seed: int,
         *,
         back: bool,
     ) -> None:
         self._back = back
-        self._learner, self._x, self._labels, self._classes, self._parts = learner, x, labels, classes, parts
+        self._learner, self._x, self._labels, self._classes, self._moving = learner, x, labels, classes, moving
         rows = np.random.default_rng(seed).permutation(len(x))[:STATISTICS_SAMPLES]
         self._few = x[np.sort(rows)]
 
@@ -166,7 +165,7 @@ class _Search:
         for signature, given, before in zip(starts, points, losses, strict=True):
             ways = [(before, given)]
             if statistics:
-                anew = given.with_parts({"bn.statistics": self._learner.statistics(given, self._few)})
+                anew = given.with_parts({STATISTICS: normalising(self._learner).statistics(given, self._few)})
                 loss, _ = self._score(anew)
                 if loss * MUCH < before:
                     ways = [(loss, anew)]
@@ -181,9 +180,7 @@ class _Search:
         return signature, given, points
 
     def _point(self, signature: Signature) -> Point:
-        bundle = self._learner.bundle
-        own = bundle.spec.affine != "mixed" or "bn" in self._parts or "bn.affine" in signature.parts
-        return Point(bundle.resolve(signature), own)
+        return self._learner.point(signature, self._moving)
 
     def _score(self, point: Point) -> tuple[float, float]:
         """Loss in nats and share that is right of all samples, every class counting alike."""
@@ -197,9 +194,9 @@ class _Search:
         return loss, float(shares @ right)
 
     def start(self, point: Point, *, soft: bool) -> Start:
-        """Where fits begin: the point, its mixture softened if wanted, with a logits layer for the classes if they are new."""
+        """Where fits begin: the point, softened if wanted, with a logits layer for the classes if they are new."""
         if soft:
-            point = point.with_parts({"mixture": softened(point.parts["mixture"])})
+            point = self._learner.softened(point, self._moving)
         if self._classes is None:
             return lambda _: point
         embeddings, classes = self._learner.embeddings(point, self._x), len(self._classes)
@@ -215,11 +212,11 @@ class _Search:
         if self._classes is None:
             return start
         point = self.start(self._point(start), soft=False)(np.arange(len(self._labels)))
-        return self._signature(start, {name: point.parts[name] for name in PARTS["head"]})
+        return self._signature(start, {name: point.parts[name] for name in HEAD})
 
     def signature(self, start: Signature, point: Point, *, statistics: bool) -> Signature:
         """The start with what has moved."""
-        names = [name for part in self._parts for name in PARTS[part]] + (["bn.statistics"] if statistics else [])
+        names = [*self._moving, *([STATISTICS] if statistics else [])]
         return self._signature(start, {name: point.parts[name] for name in names})
 
     def _signature(self, start: Signature, parts: dict[str, Array]) -> Signature:

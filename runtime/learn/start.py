@@ -1,9 +1,6 @@
-"""Where a fit begins: a signature's numbers, softened so that its mixture can move; and a logits layer for classes that are new.
+"""Where a fit begins: a logits layer for classes that are new.
 
-A discrete layer's softmax has no slope, so no gradient can leave it. Its logits are raised until the best template's ξ is
-``SOFT``, which Adam, blind to a gradient's size, can leave within a few steps.
-
-A new logits layer begins as a linear discriminant (Fisher 1936), with Σ the variance within classes and d embedding numbers:
+It begins as a linear discriminant (Fisher 1936), with Σ the variance within classes and d embedding numbers:
 
     logits_c = μ_c Σ⁻¹ e - μ_c Σ⁻¹ μ_c / 2,        Σ = (1 - λ) S + λ (tr S / d) 1
 
@@ -14,26 +11,11 @@ there is no S: λ = 1, the nearest mean.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from isoform.runtime.arrays import Array
 
-__all__ = ["SOFT", "discriminant", "shrunk", "softened"]
-
-SOFT = 0.97
-
-
-def softened(logits: Array) -> Array:
-    """Mixture logits, shape (L, K), float64, whose softmax has a slope: no template lies so far back that the best has more than ``SOFT``."""
-    templates = logits.shape[1]
-    if templates == 1:
-        return logits.astype(np.float64)
-    reach = math.log(SOFT * (templates - 1) / (1 - SOFT))
-    lead: Array = logits.astype(np.float64)
-    lead -= lead.max(axis=1, keepdims=True)
-    return np.maximum(lead, -reach)
+__all__ = ["discriminant", "shrunk"]
 
 
 def discriminant(embeddings: Array, labels: Array, classes: int) -> tuple[Array, Array]:

@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
 from isoform.runtime.learn.fit import Fit
+from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.samples import class_shares, folds
 

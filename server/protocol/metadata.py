@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.kind import Spec
 
 __all__ = ["INPUT", "LABEL", "OUTPUTS", "PLATFORM", "VERSION", "metadata"]
 
@@ -19,7 +19,7 @@ VERSION = "1"
 """Of every task: templates are not versioned here, and signatures have revisions."""
 
 
-def metadata(task: str, spec: NetworkSpec, labels: tuple[str, ...], digest: str) -> dict[str, Any]:
+def metadata(task: str, spec: Spec, labels: tuple[str, ...], digest: str) -> dict[str, Any]:
     """A task's model metadata.
 
     Args:

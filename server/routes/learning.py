@@ -1,6 +1,6 @@
 """Learning over HTTP: a few labelled samples, or unlabelled ones, make a user's next revision.
 
-    POST    /v1/models/<task>/signatures/<user>/personalize     samples and labels; ?parts=mixture,bn,head
+    POST    /v1/models/<task>/signatures/<user>/personalize     samples and labels; ?parts=… of ``Kind.moves``
     POST    /v1/models/<task>/signatures/<user>/adapt           samples alone; ?method=auto
     GET     /v1/models/<task>/signatures/<user>/jobs            a user's jobs, newest first
     GET     /v1/jobs/<id>                                       how one is
@@ -41,7 +41,6 @@ __all__ = ["blueprint"]
 
 blueprint = Blueprint("learning", __name__, url_prefix="/v1")
 
-PARTS = ("mixture", "bn", "head")
 WAIT_SECONDS = 60
 """Longer than this nobody is kept waiting."""
 POLL_SECONDS = 0.05
@@ -57,9 +56,10 @@ def personalize(task: str, user: str) -> Response:
     """
     runtime = get_service().runtime
     check_user(task, user)
-    parts = tuple(request.args.get("parts", ",".join(PARTS)).split(","))
-    if not set(parts) <= set(PARTS) or len(set(parts)) != len(parts):
-        raise UsageError(f"parts is {request.args['parts'][:80]!r}, but some of {','.join(PARTS)} were expected")
+    known = tuple(runtime.bundle.kind.moves)
+    parts = tuple(request.args["parts"].split(",")) if "parts" in request.args else known
+    if not set(parts) <= set(known) or len(set(parts)) != len(parts):
+        raise UsageError(f"parts is {request.args['parts'][:80]!r}, but some of {','.join(known)} were expected")
     x, labels = _examples(task, user, labelled=True)
     start, expect = _start(task, user, samples=len(x))
     names = runtime.labels(start)

@@ -7,13 +7,15 @@ answers are what it says.
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint
 
 from isoform.runtime.adapt.registry import METHODS
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kind import Spec
 from isoform.server.page.routes import FILES
 from isoform.server.protocol.metadata import INPUT, LABEL, OUTPUTS, VERSION
 from isoform.server.protocol.request import ID_CHARACTERS
@@ -41,16 +43,17 @@ NO_KEY: Schema = {
 def served() -> dict[str, Any]:
     """The document."""
     runtime = get_service().runtime
-    return document(runtime.bundle.spec, runtime.tasks)
+    return document(runtime.bundle, runtime.tasks)
 
 
-def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
+def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
     """Make it.
 
     Args:
-        spec: The network, for the shape of samples.
+        bundle: For the shape of samples, and what may move in personalizing.
         tasks: Names of the tasks.
     """
+    parts = "|".join(map(re.escape, bundle.kind.moves))
     task, user = (
         _in_path("task", {"type": "string", "enum": list(tasks)}),
         _in_path("user", {"type": "string", "pattern": NAME}),
@@ -75,7 +78,7 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
     number: Schema = {**WHOLE, "minimum": 1, "maximum": 2**31 - 1}
     writes = [_header("If-Match"), _header("If-None-Match"), _header("Idempotency-Key", "^[ -~]{1,255}$")]
     learns = {
-        "parts": {"type": "string", "pattern": "^(mixture|bn|head)(,(mixture|bn|head)){0,2}$"},
+        "parts": {"type": "string", "pattern": f"^({parts})(,({parts})){{0,{len(bundle.kind.moves) - 1}}}$"},
         "method": {"type": "string", "enum": list(METHODS)},
     }
     paths: dict[str, Any] = {
@@ -188,17 +191,17 @@ def document(spec: NetworkSpec, tasks: tuple[str, ...]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "isoform", "version": importlib.metadata.version("isoform"), "description": "Predictions by whose network is asked for."},
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": _schemas(spec), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {"schemas": _schemas(bundle.spec), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
         "security": [{"key": []}, {}],
     }  # fmt: skip
 
 
-def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
+def _schemas(spec: Spec) -> dict[str, Schema]:
     samples = {
         "type": "array",
         "prefixItems": [{**WHOLE, "minimum": 0}, *({"const": size} for size in spec.input_shape)],
-        "minItems": 4,
-        "maxItems": 4,
+        "minItems": 1 + len(spec.input_shape),
+        "maxItems": 1 + len(spec.input_shape),
     }
     tensor: Schema = {
         "datatype": {"const": "FP32"},
@@ -233,8 +236,7 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
         "created": TEXT, "kept": {"type": "boolean"},
     }  # fmt: skip
     share = {"type": "number", "minimum": 0, "maximum": 1}
-    row = {"type": "array", "items": share, "minItems": spec.templates, "maxItems": spec.templates}
-    mixture: Schema = {"type": "array", "items": row, "minItems": spec.layers, "maxItems": spec.layers}
+    layers: Schema = {"type": "array", "items": {"type": "array", "items": share}}
     described: dict[str, Schema] = {
         "id": TEXT, "task": TEXT, "signature": TEXT, "action": {"enum": ["personalize", "adapt"]}, "actor": TEXT,
         "state": {"enum": ["queued", "running", "done", "failed", "cancelled", "lost"]}, "step": WHOLE, "steps": WHOLE,
@@ -265,7 +267,7 @@ def _schemas(spec: NetworkSpec) -> dict[str, Schema]:
         "Rollback": _closed({"revision": {**WHOLE, "minimum": 1, "maximum": 2**31 - 1}}, required=("revision",)),
         "Job": _object(described),
         "Templates": _object({"model_name": TEXT, "signature": TEXT, "revision": WHOLE, "digest": TEXT, "labels": {"type": "array", "items": TEXT},
-                              "templates": {"const": spec.templates}, "layers": mixture, "base": _object({"digest": TEXT, "layers": mixture})},
+                              "templates": WHOLE, "layers": layers, "base": _object({"digest": TEXT, "layers": layers})},
                              optional=("signature", "revision")),
     }  # fmt: skip
 

@@ -13,7 +13,7 @@ from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.session import open_session, session_options
 from isoform.runtime.errors import CompileError
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import discrete_logits
+from isoform.runtime.kinds.mixture.discrete import discrete_logits, sequence_of, xi_of
 from isoform.runtime.kinds.mixture.fold import fold, folded_shapes
 from isoform.runtime.kinds.mixture.reference import reference_logits
 
@@ -43,7 +43,7 @@ def test_every_layout_is_the_twin(affine, shape, kernel, sequence) -> None:
         if template is not None:
             mixture[layer] = discrete_logits((template,), spec.templates)[0]
     signature = base.replace(parts={**base.parts, "mixture": mixture})
-    assert signature.sequence == sequence
+    assert sequence_of(xi_of(signature.parts)) == sequence
     fast, small, portable, weights, parts = layouts(bundle, signature)
     head = {name: weights[name] for name in ("logits.weight", "logits.bias")}
     for batch in (1, 5):
@@ -51,7 +51,7 @@ def test_every_layout_is_the_twin(affine, shape, kernel, sequence) -> None:
         expected = reference_logits(spec, bundle.tensors, parts, x)
         sessions = [open_session(file, session_options(1), what="the file") for file in (fast, small)]
         runs = [session.run(None, {"image": x})[0] for session in sessions]
-        runs.append(portable_session(portable, spec, weights, threads=1).run(None, {"image": x, **head})[0])
+        runs.append(portable_session(portable, weights, threads=1).run(None, {"image": x, **head})[0])
         for found in runs:
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -104,7 +104,7 @@ def test_snapping() -> None:
     logits = np.array([[5.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
     trained = Signature(parts={"mixture": logits}, template="ab" * 32, task="a")
     snapped = snap(trained, tau=0.95)
-    assert snapped.sequence == (0, None, 1)
+    assert sequence_of(xi_of(snapped.parts)) == (0, None, 1)
     assert np.array_equal(snapped.parts["mixture"][1], trained.parts["mixture"][1])
     assert snapped.parent == trained.digest
     assert snap(trained, tau=1.0).sequence == (None, None, None)

@@ -15,6 +15,7 @@ from isoform.runtime.errors import BundleError, IsoformError, SignatureError
 from isoform.runtime.formats import files
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.discrete import xi_of
 
 
 @pytest.mark.trust
@@ -55,7 +56,7 @@ def test_resolve_completes_a_signature() -> None:
     signature = mixed.signatures["a"]
     affine = mixed.resolve(signature)["bn.affine"]
     layer = SMALL.bn_slices["layer02.expand"].start, SMALL.bn_slices["layer02.project"].stop
-    expected = np.tensordot(signature.xi[2], mixed.tensors["template.bn.affine"].astype(np.float64), axes=1)
+    expected = np.tensordot(xi_of(signature.parts)[2], mixed.tensors["template.bn.affine"].astype(np.float64), axes=1)
     np.testing.assert_allclose(affine[:, slice(*layer)], expected, rtol=1e-6)
     assert np.array_equal(affine[:, : SMALL.channels], mixed.tensors["bn.affine"][:, : SMALL.channels])
 

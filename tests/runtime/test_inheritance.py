@@ -14,7 +14,8 @@ from isoform.runtime.cli import main
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.formats.inheritance import reduced
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
+from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
+from isoform.runtime.learn.learner import Point
 from isoform.runtime.learn.personalize import personalize
 from isoform.runtime.runtime import Runtime
 from isoform.train.data.digits import digits
@@ -25,9 +26,9 @@ BASE = BUNDLE.signatures["a"]
 
 
 @pytest.fixture(scope="module")
-def learner() -> Learner:
+def learner() -> MixtureLearner:
     """What learns over the small bundle."""
-    return Learner(BUNDLE, training_graphs(SMALL), threads=1)
+    return MixtureLearner(BUNDLE, training_graphs(SMALL), threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_an_adapter_from_float16_answers_with_what_it_saves(kept, tmp_path) -> N
 def test_one_sample_of_each_class_stores_no_bn(affine) -> None:
     """γ and β do not move then, and so they are not in the file, whoever holds them; what is inherited is what was scored."""
     bundle = make_bundle(dataclasses.replace(SMALL, affine=affine), seed=1)
-    learner = Learner(bundle, training_graphs(bundle.spec), threads=1)
+    learner = MixtureLearner(bundle, training_graphs(bundle.spec), threads=1)
     x, labels = np.zeros((3, *SMALL.input_shape), dtype=np.float32), np.arange(3)
     x[0, 0, :, :4], x[1, 0, :4], x[2, 0, ::2] = 4, -4, 4
     found = personalize(learner, x, labels, starts=[bundle.signatures["a"]], statistics=False, steps=100)

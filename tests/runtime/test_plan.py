@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from support import SMALL, make_bundle
 
 from isoform.compile.kinds.mixture.graph import portable_graph
-from isoform.runtime.arrays import softmax
 from isoform.runtime.engines.onnx import plan as module
 from isoform.runtime.engines.onnx import plan_cache
 from isoform.runtime.engines.onnx.lift import lift_weights, read_weights
@@ -25,8 +24,8 @@ from isoform.runtime.engines.onnx.plan import Plan, bind, build_plan, lifted_ses
 from isoform.runtime.errors import EngineError
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.fold import CONSTANTS, fold, folded_shapes
-from isoform.runtime.kinds.mixture.laid_fold import LaidFold
-from isoform.runtime.layout import aligned
+from isoform.runtime.kinds.mixture.laid_fold import row_size
+from isoform.runtime.layout import Layout, aligned
 
 SPECS = {
     "small": SMALL,
@@ -49,7 +48,7 @@ def case(request):
     """A bundle of random numbers, its portable graph, and its plan."""
     bundle = make_bundle(SPECS[request.param])
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    return bundle, portable, build_plan(portable, bundle.spec, bundle.tensors)
+    return bundle, portable, build_plan(portable, bundle.network)
 
 
 def test_the_plan_is_the_constant_network(case) -> None:
@@ -59,9 +58,9 @@ def test_the_plan_is_the_constant_network(case) -> None:
     for task in "ab":
         folded = fold(bundle.spec, bundle.tensors, bundle.resolve(bundle.signatures[task]))
         head = {name: folded[name] for name in ("logits.weight", "logits.bias")}
-        constant = portable_session(portable, bundle.spec, folded, threads=1)
-        binding, vector = session.io_binding(), plan.lay_out(folded)
-        bind(binding, plan.weights, vector)
+        constant = portable_session(portable, folded, threads=1)
+        binding, vector = session.io_binding(), plan.layout.lay_out(folded)
+        bind(binding, plan.layout.weights, vector)
         for name, value in head.items():
             binding.bind_cpu_input(name, value)
         for batch in (1, 2, 16):
@@ -79,14 +78,14 @@ def test_every_weight_is_laid_out(case) -> None:
     bundle, _, plan = case
     changing = {name: shape for name, shape in folded_shapes(bundle.spec).items() if name not in CONSTANTS}
     total = sum(int(np.prod(shape)) for shape in changing.values())
-    assert set(plan.gather) | {0} == set(range(total + 1))
+    assert set(plan.layout.gather) | {0} == set(range(total + 1))
     folded = fold(bundle.spec, bundle.tensors, bundle.resolve(bundle.signatures["a"]))
-    vector = plan.lay_out(folded)
+    vector = plan.layout.lay_out(folded)
     assert vector.ctypes.data % 64 == 0
-    assert all(start % 16 == 0 for _, _, start in plan.weights)
-    assert not vector[plan.gather == 0].any()
+    assert all(start % 16 == 0 for _, _, start in plan.layout.weights)
+    assert not vector[plan.layout.gather == 0].any()
     flat = np.concatenate([[0], *(folded[name].ravel() for name in folded_shapes(bundle.spec))])
-    assert np.array_equal(vector, flat[plan.gather].astype(np.float32))
+    assert np.array_equal(vector, flat[plan.layout.gather].astype(np.float32))
 
 
 @pytest.mark.parametrize("affine", ["layer", "task", "mixed"])
@@ -97,22 +96,22 @@ def test_the_fast_fold_is_the_fold(name, affine) -> None:
     A discrete signature's layers are its blocks, exactly.
     """
     bundle = make_bundle(dataclasses.replace(SPECS[name], affine=affine))
-    plan = build_plan(portable_graph(bundle.spec, template=bundle.digest), bundle.spec, bundle.tensors)
-    fast = LaidFold(bundle.spec, bundle.tensors, plan)
+    plan = build_plan(portable_graph(bundle.spec, template=bundle.digest), bundle.network)
+    fast = bundle.network.folder(plan.layout)
     base = bundle.signatures["a"]
     discrete = base.replace(
         parts={**base.parts, "mixture": discrete_logits([1] * bundle.spec.layers, bundle.spec.templates)}
     )
     for signature in (base, bundle.signatures["b"], discrete):
         parts = bundle.resolve(signature)
-        expected = plan.lay_out(fold(bundle.spec, bundle.tensors, parts))
-        found, bn = aligned(fast.size), fast.bn(parts["bn.affine"], parts["bn.statistics"])
+        expected = plan.layout.lay_out(fold(bundle.spec, bundle.tensors, parts))
+        found, group = aligned(fast.size), fast.group(parts)
         found[:] = np.nan
-        fast(softmax(parts["mixture"]), bn, found)
+        fast.fill(fast.read(parts), group, found)
         np.testing.assert_array_max_ulp(found, expected, maxulp=1)
-    rows = expected[: fast.rows_size].reshape(bundle.spec.layers, -1)
+    rows = expected[: fast.moving].reshape(bundle.spec.layers, -1)
     for layer in range(bundle.spec.layers):
-        assert np.array_equal(fast.block(bn, layer, 1), rows[layer])
+        assert np.array_equal(fast.piece(group, layer, 1), rows[layer])
 
 
 def test_lifting_agrees_with_the_onnx_package() -> None:
@@ -191,30 +190,32 @@ def test_an_optimiser_that_computes_is_noticed(case, monkeypatch) -> None:
 
     monkeypatch.setattr(module, "read_weights", computed)
     with pytest.raises(EngineError, match="computed with weight .* instead of moving it"):
-        build_plan(portable, bundle.spec, bundle.tensors)
+        build_plan(portable, bundle.network)
 
 
 def test_a_wrong_layout_fails_the_self_test(case, monkeypatch) -> None:
     """A plan whose map is wrong in one tensor does not pass its own test."""
     bundle, portable, plan = case
-    gather = plan.gather.copy()
-    _, shape, start = max(plan.weights, key=lambda entry: int(np.prod(entry[1])))
+    gather = plan.layout.gather.copy()
+    _, shape, start = max(plan.layout.weights, key=lambda entry: int(np.prod(entry[1])))
     places = start + np.flatnonzero(gather[start : start + int(np.prod(shape))])
     gather[places] = np.roll(gather[places], 1)
     with pytest.raises(EngineError, match="logits differ by .* so the plan is not used"):
-        module._test(dataclasses.replace(plan, gather=gather), portable, bundle.spec, bundle.tensors)
+        module._test(dataclasses.replace(plan, layout=Layout(plan.layout.weights, gather)), portable, bundle.network)
 
 
 def test_layers_that_are_laid_out_unlike_others_are_noticed(case) -> None:
-    """If one layer's map differs from the first one's, there is no plan."""
+    """If one layer's map differs from the first one's, there is no fast fold into it."""
     bundle, _, plan = case
-    gather = plan.gather.copy()
-    row = gather[plan.row_size : 2 * plan.row_size]
+    gather = plan.layout.gather.copy()
+    size = row_size(plan.layout, bundle.spec)
+    assert bundle.network.folder(plan.layout).moving == bundle.spec.layers * size
+    row = gather[size : 2 * size]
     places = np.flatnonzero(row)[:2]
     row[places] = row[places[::-1]]
-    assert module.row_size(plan.gather, plan.weights, bundle.spec) == plan.row_size
-    with pytest.raises(EngineError, match="laid out some layers unlike others"):
-        module.row_size(gather, plan.weights, bundle.spec)
+    unlike = Layout(plan.layout.weights, gather)
+    assert row_size(unlike, bundle.spec) is None
+    assert bundle.network.folder(unlike) is None
 
 
 def test_too_many_weights_have_no_plan(monkeypatch, case) -> None:
@@ -222,7 +223,7 @@ def test_too_many_weights_have_no_plan(monkeypatch, case) -> None:
     bundle, portable, _ = case
     monkeypatch.setattr(module, "WEIGHT_LIMIT", 100)
     with pytest.raises(EngineError, match="layouts are learned for fewer than 100"):
-        build_plan(portable, bundle.spec, bundle.tensors)
+        build_plan(portable, bundle.network)
 
 
 @pytest.fixture
@@ -242,15 +243,15 @@ def cache(tmp_path, monkeypatch):
 def same(one: Plan, other: Plan) -> bool:
     """Whether two plans are the same."""
     return all(
-        getattr(one, name) == getattr(other, name) for name in ("graph", "weights", "row_size")
-    ) and np.array_equal(one.gather, other.gather)
+        a == b for a, b in ((one.graph, other.graph), (one.layout.weights, other.layout.weights))
+    ) and np.array_equal(one.layout.gather, other.layout.gather)
 
 
 def test_a_stored_plan_is_used(case, cache) -> None:
     """The second start reads the plan that the first one stored, and it is the same."""
     bundle, portable, _ = case
-    first = plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
-    assert same(first, plan_cache.cached_plan(portable, bundle.spec, bundle.tensors))
+    first = plan_cache.cached_plan(portable, bundle.network)
+    assert same(first, plan_cache.cached_plan(portable, bundle.network))
     assert len(cache[1]) == 1
     assert [path.suffix for path in cache[0].iterdir()] == [".bin"]
 
@@ -259,12 +260,12 @@ def test_a_damaged_plan_is_built_anew(cache) -> None:
     """Whatever byte of a stored plan is wrong, it is not used, and a good one takes its place."""
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
+    plan_cache.cached_plan(portable, bundle.network)
     (path,) = cache[0].iterdir()
     good = path.read_bytes()
     for wrong in (b"", good[:30], good[:-1], good[:100] + b"x" + good[101:], b"ISOPLAN1" + good[8:]):
         path.write_bytes(wrong)
-        plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
+        plan_cache.cached_plan(portable, bundle.network)
         # Names inside the optimised graph differ from run to run, so a new plan need not have the old bytes.
         assert plan_cache._decoded(path.read_bytes(), plan_cache._key(portable), bundle.spec).weights
     assert len(cache[1]) == 6
@@ -304,7 +305,7 @@ def test_a_malformed_plan_with_a_right_checksum_is_built_anew(cache, change) -> 
     """Nothing in a stored plan is believed: bare addresses are made from it."""
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
+    plan_cache.cached_plan(portable, bundle.network)
     (path,) = cache[0].iterdir()
     rest = path.read_bytes()[40:]
     length = int.from_bytes(rest[:4], "little")
@@ -313,7 +314,7 @@ def test_a_malformed_plan_with_a_right_checksum_is_built_anew(cache, change) -> 
     text, gather = change(header, rest[start:])
     rest = len(text).to_bytes(4, "little") + text + rest[4 + length : start] + gather
     path.write_bytes(plan_cache.MAGIC + hashlib.sha256(rest).digest() + rest)
-    assert plan_cache.cached_plan(portable, bundle.spec, bundle.tensors).weights
+    assert plan_cache.cached_plan(portable, bundle.network).layout.weights
     assert len(cache[1]) == 2
 
 
@@ -323,7 +324,7 @@ def test_old_plans_are_removed(cache, monkeypatch) -> None:
     bundle = make_bundle(SMALL)
     for number in range(4):
         portable = portable_graph(bundle.spec, template=f"{number}" * 64)
-        plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
+        plan_cache.cached_plan(portable, bundle.network)
         assert len(list(cache[0].iterdir())) == min(number + 1, 2)
         assert (cache[0] / f"plan-{plan_cache._key(portable)[:32]}.bin").exists()
 
@@ -339,17 +340,17 @@ def test_a_device_without_a_home_or_a_temporary_directory(tmp_path, cache, monke
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(plan_cache.Path, "expanduser", homeless)
-    assert plan_cache.cached_plan(portable, bundle.spec, bundle.tensors).weights
+    assert plan_cache.cached_plan(portable, bundle.network).layout.weights
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(EngineError, match="temporary directory"):
-        plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
+        plan_cache.cached_plan(portable, bundle.network)
 
 
 def test_another_version_is_another_plan(cache, monkeypatch) -> None:
     """Another ONNX Runtime, processor or graph never uses this one's plan, not even under its name."""
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    plan_cache.cached_plan(portable, bundle.spec, bundle.tensors)
+    plan_cache.cached_plan(portable, bundle.network)
     (path,) = cache[0].iterdir()
     with pytest.raises(EngineError, match="of another graph, ONNX Runtime or processor"):
         plan_cache._decoded(path.read_bytes(), "0" * 64, bundle.spec)
@@ -368,7 +369,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, cache, monkeyp
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
     for _ in range(2):
-        assert plan_cache.cached_plan(portable, bundle.spec, bundle.tensors).weights
+        assert plan_cache.cached_plan(portable, bundle.network).layout.weights
     assert len(cache[1]) == 2
 
 

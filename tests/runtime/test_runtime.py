@@ -190,7 +190,7 @@ def test_a_graph_that_is_none_is_an_engine_error(runtime) -> None:
     bundle = runtime.bundle
     weights = fold(bundle.spec, bundle.tensors, bundle.resolve(runtime.signature("plain")))
     with pytest.raises(EngineError, match="ONNX Runtime .* refused the network"):
-        portable_session(b"not a graph", bundle.spec, weights, threads=1)
+        portable_session(b"not a graph", weights, threads=1)
 
 
 def test_a_changed_graph_is_refused(bundle_copy) -> None:

@@ -19,7 +19,7 @@ from isoform.runtime.arrays import softmax
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.formats import tensors
 from isoform.runtime.formats.signature import Signature, check_name
-from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, discrete_logits
+from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, discrete_logits, sequence_of, xi_of
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 TEMPLATE = "ab" * 32
@@ -136,8 +136,8 @@ def test_discrete_layers_are_one_hot_to_the_last_bit() -> None:
     mixture = np.concatenate([discrete_logits((2, 0), 3), [[0.0, 0.1, 9.0]]])
     for precision in ("float32", "float16"):
         signature = Signature(parts={"mixture": mixture}, template=TEMPLATE, task="a", precision=precision)
-        assert signature.xi[:2].tolist() == [[0, 0, 1], [1, 0, 0]]
-        assert signature.sequence == (2, 0, None)
+        assert xi_of(signature.parts)[:2].tolist() == [[0, 0, 1], [1, 0, 0]]
+        assert sequence_of(xi_of(signature.parts)) == (2, 0, None)
     assert np.exp(-DISCRETE_GAP) == 0
 
 
@@ -287,7 +287,7 @@ def test_xi_of_an_inherited_mixture_is_refused() -> None:
     """A signature without a mixture does not make one up."""
     signature = Signature(parts={"bn.affine": ONES}, template=TEMPLATE, task="a")
     with pytest.raises(SignatureError, match="inherits its mixture"):
-        _ = signature.xi
+        _ = xi_of(signature.parts)
 
 
 @pytest.mark.parametrize("name", ["a", "A.b-c_9", "x" * 64])

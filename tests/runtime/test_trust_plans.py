@@ -15,6 +15,7 @@ from isoform.runtime.engines.onnx import plan_cache
 from isoform.runtime.engines.onnx.plan import build_plan, check_plan
 from isoform.runtime.engines.onnx.probe import lanes_of, layout_of, probed_layout
 from isoform.runtime.kinds.mixture.learn.lanes import LANES, probed_lanes
+from isoform.runtime.layout import Layout
 
 pytestmark = pytest.mark.trust
 
@@ -39,7 +40,7 @@ def cache(tmp_path, monkeypatch):
 
 def open_plan():
     """The plan as a runtime gets it."""
-    return plan_cache.cached_plan(PORTABLE, BUNDLE.spec, BUNDLE.tensors)
+    return plan_cache.cached_plan(PORTABLE, BUNDLE.network)
 
 
 def stored(folder):
@@ -103,11 +104,11 @@ def test_another_processors_plan_is_noticed(cache, caplog, lanes) -> None:
     """A plan in another layout, under our key and with a right checksum, fails a row of its self-test and is built anew."""
     folder, built = cache
     plan = open_plan()
-    rows = plan.gather[: BUNDLE.spec.layers * plan.row_size].reshape(-1, 2 * lanes).copy()
+    rows = plan.layout.gather[: BUNDLE.network.folder(plan.layout).moving].reshape(-1, 2 * lanes).copy()
     rows[:] = rows.reshape(-1, 2, lanes).transpose(0, 2, 1).reshape(rows.shape)
-    gather = np.concatenate([rows.ravel(), plan.gather[rows.size :]])
-    put(folder, dataclasses.replace(plan, gather=gather))
-    assert np.array_equal(open_plan().gather, plan.gather)
+    gather = np.concatenate([rows.ravel(), plan.layout.gather[rows.size :]])
+    put(folder, dataclasses.replace(plan, layout=Layout(plan.layout.weights, gather)))
+    assert np.array_equal(open_plan().layout.gather, plan.layout.gather)
     assert len(built) == 1
     assert caplog.text.count("WARNING") == caplog.text.count("it is built anew") == 1
 
@@ -117,12 +118,12 @@ def test_a_plan_of_other_answers_is_noticed(cache, caplog) -> None:
     folder, built = cache
     plan = open_plan()
     put(folder, dataclasses.replace(plan, expected=plan.expected * np.float32(1.001)))
-    assert open_plan().weights
+    assert open_plan().layout.weights
     assert len(built) == 1
     assert "differ by 1e-03 from those where it was built" in caplog.text
     open_plan()
     assert len(built) == 1
-    check_plan(open_plan(), BUNDLE.spec, BUNDLE.tensors)
+    check_plan(open_plan(), BUNDLE.network)
 
 
 def test_a_stored_plan_names_no_other_file(cache, caplog, tmp_path, monkeypatch) -> None:
@@ -137,7 +138,7 @@ def test_a_stored_plan_names_no_other_file(cache, caplog, tmp_path, monkeypatch)
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="secret")
     put(folder, dataclasses.replace(plan, graph=graph.SerializeToString()))
-    assert open_plan().weights
+    assert open_plan().layout.weights
     assert len(built) == 1
     assert "data from another file ('secret')" in caplog.text
 
@@ -176,7 +177,7 @@ def test_what_others_may_write_is_not_run(cache, caplog, case) -> None:
     folder, built = cache
     UNTRUSTED[case](folder)
     before = contents(folder.parent)
-    assert open_plan().weights
+    assert open_plan().layout.weights
     assert len(built) == 1
     assert contents(folder.parent) == before
     assert caplog.text.count("WARNING") == caplog.text.count("are not used") == 1
@@ -199,7 +200,7 @@ def test_links_are_followed_to_their_owner(cache, tmp_path, monkeypatch, caplog)
     assert "others may write to" in caplog.text
     (tmp_path / "loop").symlink_to("loop")
     monkeypatch.setenv("ISOFORM_CACHE", str(tmp_path / "loop" / "cache"))
-    assert open_plan().weights
+    assert open_plan().layout.weights
 
 
 def test_a_folder_is_not_made_where_others_may_write(tmp_path, monkeypatch, caplog) -> None:
@@ -207,7 +208,7 @@ def test_a_folder_is_not_made_where_others_may_write(tmp_path, monkeypatch, capl
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o777)
     monkeypatch.setenv("ISOFORM_CACHE", str(tmp_path / "shared" / "a" / "b"))
-    assert open_plan().weights
+    assert open_plan().layout.weights
     assert not any((tmp_path / "shared").iterdir())
     assert "others may write to" in caplog.text
     (tmp_path / "shared").chmod(0o1777)
@@ -230,10 +231,10 @@ def test_the_longest_unused_plan_is_removed(tmp_path, monkeypatch) -> None:
     graphs = [portable_graph(BUNDLE.spec, template=f"{number}" * 64) for number in range(3)]
     paths = [tmp_path / "cache" / f"plan-{plan_cache._key(graph)[:32]}.bin" for graph in graphs]
     for number, graph in enumerate((graphs[0], graphs[1])):
-        plan_cache.cached_plan(graph, BUNDLE.spec, BUNDLE.tensors)
+        plan_cache.cached_plan(graph, BUNDLE.network)
         os.utime(paths[number], (1000 + number, 1000 + number))
-    plan_cache.cached_plan(graphs[0], BUNDLE.spec, BUNDLE.tensors)
-    plan_cache.cached_plan(graphs[2], BUNDLE.spec, BUNDLE.tensors)
+    plan_cache.cached_plan(graphs[0], BUNDLE.network)
+    plan_cache.cached_plan(graphs[2], BUNDLE.network)
     assert [path.exists() for path in paths] == [True, False, True]
 
 

@@ -23,7 +23,7 @@ from isoform.runtime.formats.compiled import Compiled
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
-from isoform.runtime.kinds.mixture.learn.learner import Learner
+from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
 from isoform.runtime.kinds.mixture.reference import reference_logits
 
 pytestmark = pytest.mark.trust
@@ -73,7 +73,7 @@ def test_users_who_differ_in_one_number(kind) -> None:
     """Users who differ only in the stem's bias, another bias, or after a weight's sixteenth number never get each other's answers."""
     bundle, users = near_twins()
     if kind == "plan":
-        plan = build_plan(bundle.compiled.portable, bundle.spec, bundle.tensors)
+        plan = build_plan(bundle.compiled.portable, bundle.network)
         engine = PlanEngine(bundle, plan, threads=1, cache_bytes=1 << 16)
     else:
         engine = OnnxEngine(bundle, threads=1, cache_bytes=1 << 30)
@@ -106,14 +106,14 @@ def test_a_runtime_is_freed(engine) -> None:
 
 def test_two_first_requests_make_one_learner(monkeypatch) -> None:
     """However many threads want to learn first, the training graphs are opened once, and what a base saw is read once."""
-    made, real = [], Learner.__init__
+    made, real = [], MixtureLearner.__init__
 
     def slow(self, *arguments, **options):
         made.append(self)
         time.sleep(0.05)
         real(self, *arguments, **options)
 
-    monkeypatch.setattr(Learner, "__init__", slow)
+    monkeypatch.setattr(MixtureLearner, "__init__", slow)
     with Runtime.open(KEPT) as runtime:
         barrier, found = threading.Barrier(8), []
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from isoform.runtime.arrays import softmax
 from isoform.runtime.errors import CheckpointError, DataError, RecipeError
 from isoform.runtime.formats import tensors
+from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
 from isoform.train.batches import Batches
 from isoform.train.checkpoint import _digest, checkpoint_path
 from isoform.train.data.load import load_task
@@ -105,7 +106,7 @@ def test_without_the_regulariser_the_mixture_stays_soft(tmp_path) -> None:
 def test_hand_designed_signatures_stay_as_designed(pattern, tmp_path) -> None:
     """A hand-designed signature is discrete from the first step to the last, the same for every task."""
     bundle = run(tmp_path, recipe(mixture__signature=pattern, steps="3", network__layers="4"))
-    sequences = {signature.sequence for signature in bundle.signatures.values()}
+    sequences = {sequence_of(xi_of(signature.parts)) for signature in bundle.signatures.values()}
     assert len(sequences) == 1
     assert None not in next(iter(sequences))
 

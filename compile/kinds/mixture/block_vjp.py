@@ -19,8 +19,8 @@ from onnx import TensorProto
 
 from isoform.compile.kinds.mixture.block import Block, file_of
 from isoform.runtime.kinds.mixture.learn.arrange import filled
-from isoform.runtime.kinds.mixture.learn.lanes import BATCH
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.learn.learner import BATCH
 
 __all__ = ["BlockProduct", "block_vjp_graph"]
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from isoform.compile.nodes import Nodes
 from isoform.runtime.kinds.mixture.learn.arrange import filled
-from isoform.runtime.kinds.mixture.learn.lanes import BATCH
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.learn.learner import BATCH
 
 __all__ = ["NCHWC", "BlockedDepthwise", "PlainDepthwise"]
 

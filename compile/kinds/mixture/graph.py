@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
 from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
 from isoform.runtime.kinds.mixture.fold import BN_CONVOLUTIONS, bn_scale_shift, fold, folded_shapes
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
@@ -95,7 +96,7 @@ def small_graph(
         An ONNX file with the same inputs and outputs as ``fast_graph``'s.
     """
     graph = _Graph(spec)
-    sequence = signature.sequence
+    sequence = sequence_of(xi_of(signature.parts))
     scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
     places, folded = spec.bn_slices, fold(spec, tensors, parts)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from isoform.runtime.errors import CompileError
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import discrete_logits
+from isoform.runtime.kinds.mixture.discrete import discrete_logits, xi_of
 
 __all__ = ["snap"]
 
@@ -32,7 +32,7 @@ def snap(signature: Signature, *, tau: float) -> Signature:
         raise CompileError(
             f"tau is {tau}, but above 0.5 and up to 1 was expected: below, a layer could be two templates at once"
         )
-    xi = signature.xi
+    xi = xi_of(signature.parts)
     near = xi.max(axis=1) >= tau
     mixture = np.where(near[:, None], discrete_logits(xi.argmax(axis=1), xi.shape[1]), signature.parts["mixture"])
     return signature.replace(parts={**signature.parts, "mixture": mixture})

@@ -14,7 +14,6 @@ The mixture does not move: compiled signatures are discrete, where it has no slo
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 
@@ -24,8 +23,8 @@ from isoform.runtime.adapt.losses import entropies, information_loss
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.adapt.methods.shrinkage import Shrinkage
 from isoform.runtime.arrays import Array, softmax
-from isoform.runtime.kinds.mixture.learn.learner import Point
 from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.learner import AFFINE, STATISTICS, Point
 from isoform.runtime.learn.samples import spaced
 
 __all__ = ["Auto"]
@@ -33,7 +32,7 @@ __all__ = ["Auto"]
 STATISTICS_ROWS = 48
 """Samples of a batch that its statistics are made of."""
 MIXTURE_ROWS = 32
-"""Samples of a batch that its mixture of classes is guessed from."""
+"""Samples of a batch that its class distribution is guessed from."""
 LEARNING_ROWS = 16
 """Samples of a batch that a step learns from: the least certain ones, because the others have no slope."""
 BELIEVED = 0.3
@@ -51,24 +50,24 @@ MIXED = 0.05
 GUESSED, TRUSTED = 0.3, 0.6
 """S of predictions (``losses.py``) up to which nothing is learned from them, and from which on they are learned from in full."""
 SETTLING = 3
-"""Passes of the first batch of a domain: its mixture of classes can only be seen once its statistics are about right."""
+"""Passes of the first batch of a domain: its class distribution can only be seen once its statistics are about right."""
 
 
 class Auto(Method):
     """The default."""
 
-    moves = ("bn.affine", "bn.statistics")
+    moves = (AFFINE, STATISTICS)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        statistics = context.start.parts["bn.statistics"]
+        statistics = context.start.parts[STATISTICS]
         self._shrinkage = Shrinkage(context.learner, context.source, statistics, classes=context.classes)
         self.reset(context.start)
 
     def reset(self, point: Point) -> None:
         """Stand at a point, and forget the stream."""
-        self.point = dataclasses.replace(point, own_affine=True)
-        self._adam, self._steps = Adam({"bn.affine": RATE}), 0
+        self.point = point.owning(AFFINE)
+        self._adam, self._steps = Adam({AFFINE: RATE}), 0
         self._shrinkage.reset()
         self.mass = 1.0
 
@@ -83,7 +82,7 @@ class Auto(Method):
         if new or self.jumped:
             for _ in range(SETTLING - 1 if len(rows) >= LEAST_ROWS else 0):
                 result = shrinkage.settle(self.point, rows, softmax(result.logits))
-        self.point = self.point.with_parts({"bn.statistics": result.statistics})
+        self.point = self.point.with_parts({STATISTICS: result.statistics})
         self.mass, self.shift = shrinkage.count, shrinkage.shift
 
     def learn(self, x: Array, logits: Array) -> None:
@@ -93,14 +92,14 @@ class Auto(Method):
         if not (len(x) >= LEAST_ROWS and kappa < MIXED and belief > 0 and trust > 0):  # as NaN is, too
             return
         n, count = len(x), self._shrinkage.count
-        mixture = (count * self._shrinkage.mixture + n * softmax(logits).mean(axis=0)) / (count + n)
-        loss = functools.partial(information_loss, mixture=mixture, kappa=kappa)
+        prior = (count * self._shrinkage.prior + n * softmax(logits).mean(axis=0)) / (count + n)
+        loss = functools.partial(information_loss, prior=prior, kappa=kappa)
         _, gradients = self.context.learner.gradient(self.point, np.ascontiguousarray(x[self._telling(logits)]), loss)
         self._steps += 1
         scale = min(1.0, math.sqrt(len(x) / FULL), self._steps / WARM_UP) * (1 - kappa / MIXED) * belief * trust
-        moved = self._adam.step(self.point.parts, gradients, scale=scale)["bn.affine"]
-        start = self.context.start.parts["bn.affine"]
-        self.point = self.point.with_parts({"bn.affine": moved + PULL * (start - moved)})
+        moved = self._adam.step(self.point.parts, gradients, scale=scale)[AFFINE]
+        start = self.context.start.parts[AFFINE]
+        self.point = self.point.with_parts({AFFINE: moved + PULL * (start - moved)})
 
     def _telling(self, logits: Array) -> Array:
         """Rows that a step can learn most from: the least certain of those that are certain enough to be believed."""

@@ -4,7 +4,7 @@
     L = Σ_S exp(E₀ - H(pᵢ)) H(pᵢ) / |S|  +  β Σ_j F_j (w_j - w_j⁰)²
 
 E₀ = 0.4 ln C; ε = 0.4 for up to 20 classes, 0.1 for up to 200, 0.05 above; β = 1 up to 200 classes, 2000 above. F is the Fisher
-information of the base's training samples, measured by ``isoform compile`` (``isoform.runtime.kinds.mixture.learn.source``): for the mixture L·K
+information of the base's training samples, measured by ``isoform compile`` (``isoform.runtime.learn.source``): for the mixture L·K
 numbers. Source: Niu et al. 2022, "Efficient test-time model adaptation without forgetting", sections 3.1 and 3.2, and its code.
 """
 
@@ -19,7 +19,7 @@ from isoform.runtime.adapt.losses import entropies, entropy_loss
 from isoform.runtime.adapt.method import Context
 from isoform.runtime.adapt.methods.tent import Gradient
 from isoform.runtime.arrays import Array, softmax
-from isoform.runtime.kinds.mixture.learn.learner import Point
+from isoform.runtime.learn.learner import Point
 
 __all__ = ["Eata"]
 

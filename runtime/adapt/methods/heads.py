@@ -20,7 +20,7 @@ from isoform.runtime.adapt.losses import entropies
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import UsageError
-from isoform.runtime.kinds.mixture.learn.learner import Point
+from isoform.runtime.learn.learner import Point
 
 __all__ = ["Lame", "T3a"]
 

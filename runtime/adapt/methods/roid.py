@@ -19,7 +19,7 @@ from isoform.runtime.adapt.losses import entropies, likelihood_ratio_loss
 from isoform.runtime.adapt.method import Context
 from isoform.runtime.adapt.methods.tent import Gradient
 from isoform.runtime.arrays import Array, softmax
-from isoform.runtime.kinds.mixture.learn.learner import Point
+from isoform.runtime.learn.learner import STATISTICS, Point
 
 __all__ = ["Roid"]
 
@@ -51,7 +51,7 @@ class Roid(Gradient):
     def learn(self, x: Array, logits: Array) -> None:
         """One weighted step, and one back."""
         self.step(x, self._weighted)
-        names = [name for name in self.moves if name != "bn.statistics"]
+        names = [name for name in self.moves if name != STATISTICS]
         here, start = self.point.parts, self.anchor.parts
         self.point = self.point.with_parts({name: here[name] + PULL * (start[name] - here[name]) for name in names})
 

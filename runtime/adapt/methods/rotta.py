@@ -23,8 +23,8 @@ from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.adapt.methods.statistics import blended
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import UsageError
-from isoform.runtime.kinds.mixture.learn.learner import Point
 from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.learner import AFFINE, STATISTICS, Point
 from isoform.runtime.learn.samples import moved
 
 __all__ = ["Rotta"]
@@ -50,7 +50,7 @@ class _Kept:
 class Rotta(Method):
     """A memory, a teacher and a student; ``memory`` is how many samples are kept."""
 
-    moves = ("bn.affine", "bn.statistics")
+    moves = (AFFINE, STATISTICS)
 
     def __init__(self, context: Context, memory: int = 64) -> None:
         super().__init__(context)
@@ -61,9 +61,9 @@ class Rotta(Method):
 
     def reset(self, point: Point) -> None:
         """Stand at a point; forget the stream and every sample of it."""
-        self.point = dataclasses.replace(point, own_affine=True)
+        self.point = point.owning(AFFINE)
         self._student = self.point
-        self._adam = Adam({"bn.affine": RATE})
+        self._adam = Adam({AFFINE: RATE})
         self._memory: list[_Kept] = []
         self._fresh = 0
         self._rng = np.random.default_rng(self.context.seed)
@@ -105,7 +105,7 @@ class Rotta(Method):
         weights = np.exp(-age) / (1 + np.exp(-age))
         learner = self.context.learner
         statistics, x = blended(learner, self.point, x, alpha=FOLLOW), x[:ROWS]
-        teacher, student = (point.with_parts({"bn.statistics": statistics}) for point in (self.point, self._student))
+        teacher, student = (point.with_parts({STATISTICS: statistics}) for point in (self.point, self._student))
         target = softmax(learner.logits(teacher, x))
 
         def loss(logits: Array) -> tuple[float, Array]:
@@ -114,7 +114,7 @@ class Rotta(Method):
             return value, (share[:, None] * (p - target)).astype(np.float32)
 
         _, gradients = learner.gradient(student, moved(x, self._rng), loss)
-        affine = self._adam.step(student.parts, gradients)["bn.affine"]
-        self._student = student.with_parts({"bn.affine": affine})
-        own = teacher.parts["bn.affine"].astype(np.float64)
-        self.point = teacher.with_parts({"bn.affine": own + TEACHER * (affine - own)})
+        affine = self._adam.step(student.parts, gradients)[AFFINE]
+        self._student = student.with_parts({AFFINE: affine})
+        own = teacher.parts[AFFINE].astype(np.float64)
+        self.point = teacher.with_parts({AFFINE: own + TEACHER * (affine - own)})

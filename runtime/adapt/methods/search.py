@@ -1,9 +1,9 @@
-"""Search without gradients: only predictions are needed, so it works where no backward graph exists. The mixture's L·K logits move.
+"""Search without gradients: only predictions are needed, so it works where no backward graph exists. The kind's smallest part moves.
 
 Both go down the information loss of a batch (``losses.py``), with the statistics as they are:
 
     spsa     ∇̂ = (L(w + cδ) - L(w)) / (cδ),   δ of ±1;      w ← w - Adam(∇̂)                       two predictions more per batch
-    cma-es   λ = 4 + 3 ln(L·K) candidates w + σ √C z;  the better half, weighted, moves w, σ and the diagonal of C
+    cma-es   λ = 4 + 3 ln(numbers) candidates w + σ √C z;  the better half, weighted, moves w, σ and the diagonal of C
 
 Sources: Spall 1992; Deng et al. 2025, "ZOA" (one-sided SPSA at test time); Ros and Hansen 2008, "sep-CMA-ES"; Niu et al. 2024, "FOA",
 section 3.2 (CMA-ES at test time, one generation per batch).
@@ -19,10 +19,9 @@ from isoform.runtime.adapt.losses import information_loss
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
-from isoform.runtime.kinds.mixture.learn.learner import Point
 from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.learner import Point
 from isoform.runtime.learn.samples import spaced
-from isoform.runtime.learn.start import softened
 
 __all__ = ["CmaEs", "Spsa"]
 
@@ -32,24 +31,24 @@ ROWS = 64
 
 
 class _Search(Method):
-    moves = ("mixture",)
-
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self._part = context.learner.bundle.kind.smallest
+        self.moves = (self._part,)
         self.reset(context.start)
 
     def reset(self, point: Point) -> None:
         """Stand at a point, and forget the stream."""
-        self.point = point.with_parts({"mixture": softened(point.parts["mixture"])})
+        self.point = self.context.learner.softened(point, self.moves)
         self._rng = np.random.default_rng(self.context.seed)
         self.begin()
 
     def begin(self) -> None:
         """Forget what was searched."""
 
-    def loss(self, mixture: Array, x: Array) -> float:
-        """Of a batch at another mixture, in nats; infinite where it is not finite."""
-        logits = self.context.score(self.point.with_parts({"mixture": mixture}), spaced(x, ROWS))
+    def loss(self, numbers: Array, x: Array) -> float:
+        """Of a batch with other numbers in the part that moves, in nats; infinite where it is not finite."""
+        logits = self.context.score(self.point.with_parts({self._part: numbers}), spaced(x, ROWS))
         value = information_loss(logits)[0]
         return value if math.isfinite(value) else math.inf
 
@@ -66,15 +65,15 @@ class Spsa(_Search):
 
     def begin(self) -> None:
         """Forget what was searched."""
-        self._adam = Adam({"mixture": self._lr})
+        self._adam = Adam({self._part: self._lr})
 
     def learn(self, x: Array, logits: Array) -> None:
         """One estimate, one step."""
-        here = self.point.parts["mixture"]
+        here = self.point.parts[self._part]
         away = self._rng.choice([-1.0, 1.0], here.shape)
         slope = (self.loss(here + self._c * away, x) - information_loss(spaced(logits, ROWS))[0]) / self._c
         if math.isfinite(slope):
-            moved = self._adam.step({"mixture": here}, {"mixture": slope * away})
+            moved = self._adam.step({self._part: here}, {self._part: slope * away})
             self.point = self.point.with_parts(moved)
 
 
@@ -89,7 +88,7 @@ class CmaEs(_Search):
 
     def begin(self) -> None:
         """Forget what was searched."""
-        n = self.point.parts["mixture"].size
+        n = self.point.parts[self._part].size
         self._sigma, self._scale = self._first, np.ones(n)
         self._path, self._step_path = np.zeros(n), np.zeros(n)
         self._population = 4 + int(3 * math.log(n))
@@ -99,7 +98,7 @@ class CmaEs(_Search):
 
     def learn(self, x: Array, logits: Array) -> None:
         """One generation."""
-        here = self.point.parts["mixture"]
+        here = self.point.parts[self._part]
         n, mu = here.size, 1 / float((self._weights**2).sum())
         z = self._rng.standard_normal((self._population, n))
         steps = z * np.sqrt(self._scale)
@@ -109,7 +108,7 @@ class CmaEs(_Search):
             return
         self._generation += 1
         step, noise = self._weights @ steps[order], self._weights @ z[order]
-        self.point = self.point.with_parts({"mixture": here + self._sigma * step.reshape(here.shape)})
+        self.point = self.point.with_parts({self._part: here + self._sigma * step.reshape(here.shape)})
         along = (mu + 2) / (n + mu + 5)
         self._step_path = (1 - along) * self._step_path + math.sqrt(along * (2 - along) * mu) * noise
         length, expected = float(np.linalg.norm(self._step_path)), math.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n * n))

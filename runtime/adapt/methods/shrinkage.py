@@ -1,13 +1,13 @@
 """BN statistics of a stream, believed as far as they are more than chance and more than its classes: the heart of ``auto``.
 
 A batch's own statistics fit a new domain at once, but they are wrong where the batch is small, or holds few classes: then they take
-away what tells the classes apart. Here the base says what is to be expected of samples (``isoform.runtime.kinds.mixture.learn.source``), and what
+away what tells the classes apart. Here the base says what is to be expected of samples (``isoform.runtime.learn.source``), and what
 goes beyond that is the domain. All numbers are in the base's units; of one BN with c channels, Δ and K have 2c numbers, means and
 squares, each divided by its spread between the base's training samples:
 
     E ← E + w (batch - E),     w = n / (N + n)                  moments of the stream so far, N samples, at most ``WINDOW``
-    q ← q + w (mean prediction - q)                             its mixture of classes;   κ their concentration (``losses.py``)
-    K = what the base saw of that mixture of classes,           λ = κ / (κ + ``GATE``) · clip(⟨Δ, K⟩ / ⟨K, K⟩, 0, 1)
+    q ← q + w (mean prediction - q)                             its class distribution;   κ their concentration (``losses.py``)
+    K = what the base saw of that class distribution,           λ = κ / (κ + ``GATE``) · clip(⟨Δ, K⟩ / ⟨K, K⟩, 0, 1)
     D = mean (Δ - λK)²                                          the shift, in units of how much one sample differs from another
     ν = κ B + (1 - κ) / N                                       what D is without any shift: classes that λK missed, and chance
     B = mean over classes of (mean of the class)²               what D is where there is one class
@@ -19,7 +19,7 @@ moves; in fog D is 26, and it moves by nearly all of it. λ is a regression of w
 
 As classes that came in turn before a new domain come in turn in it, κ is for a while at least what it was.
 Samples that lie elsewhere than the stream begin a new one, at N = 0 or where a domain was left (``domains.py``).
-Classes are matched by name (``Source.with_labels``); B is ``BETWEEN`` as far as the mixture is of classes that the base does not have.
+Classes are matched by name (``Source.with_labels``); B is ``BETWEEN`` as far as q is of classes that the base does not have.
 Sources: Schneider et al. 2020 (source statistics as a prior); James and Stein 1961; Efron and Morris 1973 (empirical Bayes).
 """
 
@@ -30,9 +30,8 @@ import numpy as np
 from isoform.runtime.adapt.losses import concentration
 from isoform.runtime.adapt.methods.domains import Domains
 from isoform.runtime.arrays import Array
-from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
-from isoform.runtime.kinds.mixture.learn.normalised import Moments, Pass
-from isoform.runtime.kinds.mixture.learn.source import Source, relative
+from isoform.runtime.learn.learner import STATISTICS, Learner, Moments, Pass, Point, normalising
+from isoform.runtime.learn.source import Source, relative
 
 __all__ = ["Shrinkage"]
 
@@ -69,11 +68,11 @@ class Shrinkage:
         """Forget the stream."""
         self.count = 0.0
         """N, samples that the stream so far counts as."""
-        self.mixture: Array
+        self.prior: Array
         """q, shape (C,)."""
         self.itself: float
         """S, of the same predictions: what share of them is right, if they are as certain as they should be."""
-        self.mixture, self.itself = self._even
+        self.prior, self.itself = self._even
         self.kappa = 1.0
         """κ of the stream."""
         self.shift = 0.0
@@ -88,7 +87,7 @@ class Shrinkage:
 
     def settle(self, point: Point, x: Array, p: Array) -> Pass:
         """Take in the first batch of a domain again, with what it was predicted to be then; as ``update``."""
-        self.count, (self.mixture, self.itself) = 0.0, self._even
+        self.count, (self.prior, self.itself) = 0.0, self._even
         jumped, result = self.jumped, self.update(point, x, p)
         self.jumped = jumped
         return result
@@ -106,14 +105,14 @@ class Shrinkage:
         """
         n, beliefs = len(x), list[float]()
         self.jumped = False
-        before = self.mixture, self.itself
+        before = self.prior, self.itself
 
         def share() -> float:
             w = n / (self.count + n)
             seen = len(p) * (self.count + n) / n  # predictions that q stands for
-            self.mixture = self.mixture + w * (p.mean(axis=0) - self.mixture)
+            self.prior = self.prior + w * (p.mean(axis=0) - self.prior)
             self.itself += w * (float((p**2).sum(axis=1).mean()) - self.itself)
-            found = concentration(self.mixture, self.itself, seen)
+            found = concentration(self.prior, self.itself, seen)
             self.kappa = max(found, self._habit * (1 - self.count / WINDOW))
             return w
 
@@ -129,7 +128,7 @@ class Shrinkage:
                 begun = self._domains.judge(rows, spread, self._moments, count=self.count, kappa=kappa)
                 if begun is not None:
                     self.jumped, self._habit = True, kappa
-                    self.count, (self.mixture, self.itself) = begun.count, before
+                    self.count, (self.prior, self.itself) = begun.count, before
                     self._moments[:] = begun.moments
                     w = share()
             self._moments[:, place] += w * (batch - self._moments[:, place])
@@ -140,7 +139,7 @@ class Shrinkage:
             variance = self._variance[place] * (1 + shift[1]) - mean**2
             return mean, np.maximum(variance, LEAST * self._variance[place])
 
-        result = self._learner.normalised(point.with_parts({"bn.statistics": self._given}), x, chosen)
+        result = normalising(self._learner).normalised(point.with_parts({STATISTICS: self._given}), x, chosen)
         self.count, self.belief = min(WINDOW, self.count + n), float(np.mean(beliefs))
         return result
 
@@ -151,9 +150,9 @@ class Shrinkage:
             classes = self._classes[:, :, place]
             if place.start not in self._between:
                 self._between[place.start] = float((classes[self._known] ** 2).mean()) if self._known.any() else BETWEEN
-            known = float(self.mixture[self._known].sum())
+            known = float(self.prior[self._known].sum())
             between = known * self._between[place.start] + (1 - known) * BETWEEN
-            explained = np.tensordot(self.mixture.astype(np.float32), classes, axes=1).astype(np.float64)
+            explained = np.tensordot(self.prior.astype(np.float32), classes, axes=1).astype(np.float64)
             size = float((explained**2).sum())
             share = min(1.0, max(0.0, float((delta * explained).sum()) / size)) if size > 0 else 0.0
             delta = delta - kappa / (kappa + GATE) * share * explained

@@ -13,7 +13,7 @@ from __future__ import annotations
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
-from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
+from isoform.runtime.learn.learner import STATISTICS, Learner, Point, normalising
 from isoform.runtime.learn.samples import spaced
 
 __all__ = ["Alpha", "Batch", "Ema", "blended"]
@@ -24,11 +24,11 @@ ROWS = 512
 
 def blended(learner: Learner, point: Point, x: Array, *, alpha: float) -> Array:
     """Statistics of samples, blended with the point's: (1 - α) m + α mean(u) and the variances alike; shape (2, N), float32."""
-    return learner.statistics(point, spaced(x, ROWS), alpha=alpha)
+    return normalising(learner).statistics(point, spaced(x, ROWS), alpha=alpha)
 
 
 class _Blend(Method):
-    moves = ("bn.statistics",)
+    moves = (STATISTICS,)
 
     def __init__(self, context: Context, alpha: float) -> None:
         if not 0 < alpha <= 1:
@@ -39,7 +39,7 @@ class _Blend(Method):
     def observe(self, x: Array) -> None:
         """Statistics of this batch."""
         statistics = blended(self.context.learner, self._from(), x, alpha=self._alpha)
-        self.point = self.point.with_parts({"bn.statistics": statistics})
+        self.point = self.point.with_parts({STATISTICS: statistics})
 
     def _from(self) -> Point:
         return self.context.start

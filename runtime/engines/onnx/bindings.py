@@ -1,11 +1,11 @@
 """What a hot signature holds: weights in the plan's layout, and the bindings that feed them to a session.
 
 ``OwnWeights``   a vector of the signature's own; it can be filled again for another signature, and its bindings stay as they are
-``BlockWeights`` for a signature whose layers are templates: its bindings point into blocks, it holds no weights
+``PieceWeights`` for a signature made of pieces that others have too: its bindings point into them, it holds no weights
 ``Stages``       vectors that are bound already and near to the processor: weights that were not used for a while are copied there,
                  which is faster than to run from far memory, and users who seldom come need no bindings of their own
-``Shared``       what signatures with the same BN have in common: a session in which that BN's weights are constants, its stages,
-                 and blocks, the weights of a layer that is exactly one template
+``Shared``       what the signatures of one group have in common (``Folder.group``): a session in which the weights that they share
+                 are constants, its stages, and pieces
 
 A binding is lent to one prediction at a time. ONNX Runtime keeps bare addresses: whatever a binding points to must live, and must
 not change, while a run uses it; the cache sees to that (``cache.py``: borrowed entries are never handed on).
@@ -23,26 +23,26 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.lift import fix_inputs
 from isoform.runtime.engines.onnx.plan import Plan, bind, lifted_session
 from isoform.runtime.engines.onnx.session import ort
-from isoform.runtime.kinds.mixture.laid_fold import LaidBN, LaidFold
+from isoform.runtime.kind import Folder, Group
 from isoform.runtime.layout import Weight, aligned
 
-__all__ = ["Binding", "BlockWeights", "OwnWeights", "Shared", "Stages"]
+__all__ = ["Binding", "PieceWeights", "OwnWeights", "Shared", "Stages"]
 
 ADDRESS_BYTES = 440
 """What one input of ``OwnWeights`` costs in a binding, measured: its name, twice, and a tensor that is an address."""
 NAME_BYTES = 130
-"""What one input of ``BlockWeights`` costs: its name, twice, and a reference."""
+"""What one input of ``PieceWeights`` costs: its name, twice, and a reference."""
 NEAR = 64
 """Weights that were used this many predictions ago are run where they lie; others are copied first."""
 KEPT = 8
-"""How many bindings of one discrete signature stay, for as many predictions at once."""
+"""How many bindings of one signature of pieces stay, for as many predictions at once."""
 BARE = True
 """Whether to bind without ONNX Runtime's Python wrapper, which doubles the time and keeps a table per binding."""
 
 Values = list[tuple[str, Any]]
 """Inputs by name: what ``Shared.binder`` takes."""
 Head = Mapping[str, Array]
-"""``fold.HEAD``'s names → float32 arrays, C-contiguous."""
+"""``HEAD``'s names → float32 arrays, C-contiguous."""
 
 
 def bare(inputs: ort.IOBinding) -> Any | None:
@@ -131,57 +131,62 @@ class Stages:
 
 
 class Shared:
-    """What signatures with the same BN have in common. Safe to share.
+    """What the signatures of one group have in common. Safe to share.
 
     Args:
         plan: The plan.
-        fold: The fold into it.
-        bn: The BN.
+        folder: The fold into it.
+        group: The group.
         threads: Threads per run, 0 to let ONNX Runtime choose.
     """
 
-    def __init__(self, plan: Plan, fold: LaidFold, bn: LaidBN, *, threads: int) -> None:
-        self._fold, self.bn = fold, bn
-        self.weights = [weight for weight in plan.weights if weight[2] < fold.rows_size]
+    def __init__(self, plan: Plan, folder: Folder, group: Group, *, threads: int) -> None:
+        self._folder, self.group = folder, group
+        self.weights = [weight for weight in plan.layout.weights if weight[2] < folder.moving]
         constants = {
-            name: bn.rest[start - fold.rows_size :][: math.prod(shape)].reshape(shape)
-            for name, shape, start in plan.weights[len(self.weights) :]
+            name: group.fixed[start - folder.moving :][: math.prod(shape)].reshape(shape)
+            for name, shape, start in plan.layout.weights[len(self.weights) :]
         }
         self.session = lifted_session(fix_inputs(plan.graph, constants), threads=threads)
-        self.stages = Stages(self.session, self.weights, fold.rows_size)
-        self.layers = len(bn.scale)
-        self._fixed_bytes = bn.scale.nbytes + bn.rest.nbytes + 2 * len(plan.graph)
-        self._tensors: list[list[tuple[str, tuple[int, ...], slice]]] = [[] for _ in range(self.layers)]
-        for name, shape, start in self.weights:
-            layer, place = divmod(start, fold.row_size)
-            self._tensors[layer].append((name, shape, slice(place, place + math.prod(shape))))
-        self._blocks: dict[tuple[int, int], Values] = {}
+        self.stages = Stages(self.session, self.weights, folder.moving)
+        self._fixed_bytes = group.nbytes + 2 * len(plan.graph)
+        self._tensors: list[list[tuple[str, tuple[int, ...], slice]]] = [[] for _ in range(folder.pieces)]
+        self._piece_size = folder.moving // max(1, folder.pieces)
+        for name, shape, start in self.weights if folder.pieces else ():
+            number, place = divmod(start, self._piece_size)
+            self._tensors[number].append((name, shape, slice(place, place + math.prod(shape))))
+        self._pieces: dict[tuple[int, int], Values] = {}
         self._kept: list[ort.OrtValue] = []
         self._bare = bare(self.session.io_binding()) is not None
 
     @property
+    def pieces(self) -> int:
+        """How many pieces a signature is made of."""
+        return self._folder.pieces
+
+    @property
     def size_bytes(self) -> int:
         """About how many bytes it takes now."""
-        return self._fixed_bytes + 4 * self._fold.row_size * len(self._blocks)
+        return self._fixed_bytes + 4 * self._piece_size * len(self._pieces)
 
-    def block(self, layer: int, template: int) -> Values:
-        """The inputs of one layer that is exactly one template. They are made when first asked for."""
-        key = layer, template
-        if key not in self._blocks:
-            flat = self._fold.block(self.bn, layer, template)
+    def piece(self, number: int, key: int) -> Values:
+        """The inputs of one piece. They are made when first asked for."""
+        which = number, key
+        if which not in self._pieces:
+            flat = self._folder.piece(self.group, number, key)
             wrapped = [
                 (name, ort.OrtValue.ortvalue_from_numpy(flat[place].reshape(shape)))
-                for name, shape, place in self._tensors[layer]
+                for name, shape, place in self._tensors[number]
             ]
             values = [(name, value._ortvalue if self._bare else value) for name, value in wrapped]
             if (
-                self._blocks.setdefault(key, values) is values
+                self._pieces.setdefault(which, values) is values
             ):  # two threads may make it: both use the one that came first
                 self._kept += [value for _, value in wrapped]  # they keep the array alive
-        return self._blocks[key]
+        return self._pieces[which]
 
     def binder(self, inputs: ort.IOBinding) -> Callable[[str, Any], None]:
-        """What binds a value of ``block`` to a binding."""
+        """What binds a value of ``piece`` to a binding."""
         bind_value: Callable[[str, Any], None] = (bare(inputs) or inputs).bind_ortvalue_input
         return bind_value
 
@@ -202,9 +207,9 @@ class OwnWeights:
         self._turn: int | None = None
         self._bound = False
 
-    def fill(self, fold: LaidFold, xi: Array, bn: LaidBN, head: Head) -> int:
+    def fill(self, folder: Folder, read: Any, group: Group, head: Head) -> int:
         """Become a signature's weights, and say how many bytes they take. No binding may be in use."""
-        fold(xi, bn, self._vector)
+        folder.fill(read, group, self._vector)
         self._head, self._turn = head, None
         del self._free[1:]
         return self._vector.nbytes + ADDRESS_BYTES * len(self.stages.weights)
@@ -230,36 +235,36 @@ class OwnWeights:
             self.stages.give(binding)
 
 
-class BlockWeights:
-    """A signature that is a sequence of templates.
+class PieceWeights:
+    """A signature that is made of pieces.
 
     Args:
-        shared: What it shares with others of the same BN.
+        shared: What it shares with others of its group.
     """
 
-    __slots__ = ("_free", "_head", "_sequence", "shared")
+    __slots__ = ("_free", "_head", "_keys", "shared")
 
     def __init__(self, shared: Shared) -> None:
-        self.shared, self._sequence = shared, bytes(shared.layers)
+        self.shared, self._keys = shared, bytes(shared.pieces)
         self._head: Head = {}
         self._free: list[Binding] = []
 
-    def fill(self, sequence: Sequence[int], head: Head) -> int:
+    def fill(self, keys: Sequence[int], head: Head) -> int:
         """Become a signature's weights, and say how many bytes they take. No binding may be in use."""
-        changed = [layer for layer, template in enumerate(sequence) if template != self._sequence[layer]]
-        self._sequence, self._head = bytes(sequence), head
+        changed = [number for number, key in enumerate(keys) if key != self._keys[number]]
+        self._keys, self._head = bytes(keys), head
         del self._free[1:]
         for binding in self._free:
-            self._bind_layers(binding, changed)
+            self._bind_pieces(binding, changed)
         return NAME_BYTES * len(self.shared.weights)
 
-    def take(self, turn: int) -> Binding:  # noqa: ARG002 - blocks are near, whenever they were used
+    def take(self, turn: int) -> Binding:  # noqa: ARG002 - pieces are near, whenever they were used
         """A binding that nobody else uses, until it is given back."""
         try:
             binding = self._free.pop()
         except IndexError:
             binding = Binding(self.shared.session, None)
-            self._bind_layers(binding, range(len(self._sequence)))
+            self._bind_pieces(binding, range(len(self._keys)))
         binding.bind_head(self._head)
         return binding
 
@@ -268,8 +273,8 @@ class BlockWeights:
         if len(self._free) < KEPT:
             self._free.append(binding)
 
-    def _bind_layers(self, binding: Binding, layers: Iterable[int]) -> None:
+    def _bind_pieces(self, binding: Binding, numbers: Iterable[int]) -> None:
         bind_value = self.shared.binder(binding.inputs)
-        for layer in layers:
-            for name, value in self.shared.block(layer, self._sequence[layer]):
+        for number in numbers:
+            for name, value in self.shared.piece(number, self._keys[number]):
                 bind_value(name, value)

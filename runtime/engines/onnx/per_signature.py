@@ -23,28 +23,26 @@ from isoform.runtime.errors import EngineError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.fold import HEAD, fold, folded_shapes
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.kind import HEAD
 
 __all__ = ["OnnxEngine", "portable_session", "run_error"]
 
 
 def portable_session(
-    graph: bytes, spec: NetworkSpec, weights: Mapping[str, Array], *, threads: int, save_to: Path | None = None
+    graph: bytes, weights: Mapping[str, Array], *, threads: int, save_to: Path | None = None
 ) -> ort.InferenceSession:
     """A session over the portable graph with these weights as constants.
 
     Args:
         graph: ``compiled/portable.onnx``.
-        spec: The network's sizes.
-        weights: What ``fold`` returned.
+        weights: What ``Network.fold`` returned: all that the graph has as external data, in its order; ``HEAD`` is left out.
         threads: As in ``session_options``.
         save_to: Where to write the optimised graph, weights included; nowhere if None.
 
     Raises:
         EngineError: If ONNX Runtime refuses the graph.
     """
-    data = b"".join(weights[name].tobytes() for name in folded_shapes(spec))
+    data = b"".join(array.tobytes() for name, array in weights.items() if name not in HEAD)
     options = session_options(threads)
     if save_to is not None:
         options.optimized_model_filepath = str(save_to)
@@ -92,10 +90,10 @@ class OnnxEngine:
 
     def _build(self, signature: Signature) -> tuple[tuple[ort.InferenceSession, dict[str, Array]], int]:
         bundle = self._bundle
-        weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
+        weights = bundle.network.fold(bundle.resolve(signature))
         head = {name: weights[name] for name in HEAD}
         try:
-            session = portable_session(self._graph, bundle.spec, weights, threads=self._threads)
+            session = portable_session(self._graph, weights, threads=self._threads)
         except EngineError as problem:
             raise EngineError(f"{problem}; run 'isoform compile {bundle.path}' again") from problem
         return (session, head), sum(array.nbytes for array in weights.values())

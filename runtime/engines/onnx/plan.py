@@ -11,14 +11,12 @@ keeps them and takes tens of milliseconds to build. A plan has both:
     4. test: random weights through the plan must give what they give as constants; one row of that is kept with the plan, and
        checked again wherever the plan is read
 
-If a value is not an index, or the layers are not laid out alike, or the test fails, the optimiser did something else, and there
-is no plan (``EngineError``). Names in the optimised graph differ from run to run, so the graph and the map must come from one
-optimisation. float32 holds whole numbers exactly below 2²⁴; a network of more weights has no plan.
+If a value is not an index, or the test fails, the optimiser did something else, and there is no plan (``EngineError``). Names in the
+optimised graph differ from run to run, so the graph and the map must come from one optimisation. float32 holds whole numbers exactly
+below 2²⁴; a network of more weights has no plan.
 
-The weights of one signature are one vector, in two regions, every tensor aligned to 64 bytes:
-
-    rows    (L, Q)  what the mixture makes: layer ℓ's tensors, in the same order and layout in every layer
-    rest    (R,)    what BN makes: biases, input and output adapter
+The weights of one signature are one vector, every tensor aligned to 64 bytes, in the order of ``Network.weights``: first what differs
+between signatures that have a group in common, last what they share (``isoform.runtime.kind``).
 
 A plan is valid for one portable graph with its templates, one ONNX Runtime and one kind of processor: on another one, whose layout
 differs, it would answer wrongly without an error.
@@ -39,13 +37,10 @@ from isoform.runtime.engines.onnx.lift import lift_weights, read_weights
 from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.session import first_line, open_session, ort, session_options
 from isoform.runtime.errors import EngineError
-from isoform.runtime.kinds.mixture.fold import CONSTANTS, HEAD, folded_shapes, row_shapes
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
-from isoform.runtime.layout import ALIGNMENT, Weight, aligned
+from isoform.runtime.kind import Network
+from isoform.runtime.layout import ALIGNMENT, Layout, Weight
 
-__all__ = [
-    "TRIAL_CLASSES", "Plan", "bind", "build_plan", "check_plan", "lifted_session", "row_size",
-]  # fmt: skip
+__all__ = ["TRIAL_CLASSES", "Plan", "bind", "build_plan", "check_plan", "lifted_session"]
 
 WEIGHT_LIMIT = 1 << 24
 """float32 holds every whole number below this one."""
@@ -63,43 +58,23 @@ class Plan:
 
     graph: bytes
     """ONNX file: inputs ``image``, ``HEAD``, and every weight that a signature changes, in ONNX Runtime's layout."""
-    weights: tuple[Weight, ...]
-    """Every lifted weight, in the order of the vector. The names are short: each binding holds them."""
-    gather: Array
-    """Shape (M,), intp: for every place of the laid-out vector, its place in 0 followed by the folded weights."""
-    row_size: int
-    """Q: the vector's first L·Q places are the rows."""
+    layout: Layout
+    """Every lifted weight, in ONNX Runtime's layout. The names are short: each binding holds them."""
     expected: Array = dataclasses.field(default_factory=lambda: np.zeros(TRIAL_CLASSES, dtype=np.float32))
     """Logits of the self-test's first sample, shape (TRIAL_CLASSES,), float32: what ``check_plan`` compares with."""
 
-    def lay_out(self, folded: Mapping[str, Array]) -> Array:
-        """The laid-out vector of folded weights.
 
-        Args:
-            folded: What ``fold`` returned.
-
-        Returns:
-            Shape (M,), float32, aligned to 64 bytes. A fresh array.
-        """
-        names = (name for name in folded if name not in HEAD)
-        flat = np.concatenate([np.zeros(1, dtype=np.float32), *(folded[name].ravel() for name in names)])
-        result = aligned(len(self.gather))
-        np.take(flat, self.gather, out=result, mode="clip")
-        return result
-
-
-def build_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:
+def build_plan(portable: bytes, network: Network) -> Plan:
     """Build and test the plan for this device.
 
     Args:
         portable: ``compiled/portable.onnx``.
-        spec: The network's sizes.
-        tensors: ``templates.safetensors``' arrays; those that no signature changes become constants of the plan.
+        network: The bundle's; what no signature changes becomes constants of the plan.
 
     Raises:
         EngineError: If the optimiser did more than choose layouts, or the plan computes something else.
     """
-    shapes = folded_shapes(spec)
+    shapes = network.weights
     total = sum(math.prod(shape) for shape in shapes.values())
     if total >= WEIGHT_LIMIT:
         raise EngineError(f"the network has {total:,} weights, but layouts are learned for fewer than {WEIGHT_LIMIT:,}")
@@ -111,20 +86,20 @@ def build_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array])
     try:
         with tempfile.TemporaryDirectory(prefix="isoform-plan-") as folder:
             path = Path(folder) / "optimised.onnx"
-            portable_session(portable, spec, numbered, threads=1, save_to=path)
+            portable_session(portable, numbered, threads=1, save_to=path)
             optimised = path.read_bytes()
     except OSError as problem:
         raise EngineError(f"the optimised graph cannot be written to a temporary directory: {problem}") from problem
-    plan = _learned(optimised, spec, tensors)
-    return dataclasses.replace(plan, expected=_test(plan, portable, spec, tensors))
+    plan = _learned(optimised, network)
+    return dataclasses.replace(plan, expected=_test(plan, portable, network))
 
 
-def _learned(optimised: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:
+def _learned(optimised: bytes, network: Network) -> Plan:
     """The plan of a graph that was optimised with numbered weights."""
-    shapes = folded_shapes(spec)
+    shapes = network.weights
     starts = np.cumsum([1, *(math.prod(shape) for shape in shapes.values())])
-    first_constant = starts[len(shapes) - len(CONSTANTS)]
-    fixed = np.concatenate([tensors[name].ravel() for name in CONSTANTS])
+    first_constant = starts[len(shapes) - len(network.constants)]
+    fixed = np.concatenate([np.zeros(0), *(value.ravel() for value in network.constants.values())]).astype(np.float32)
     placed, constants = [], {}
     for name, value in read_weights(optimised).items():
         places = _places(name, value, starts)
@@ -141,27 +116,7 @@ def _learned(optimised: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) 
         weights.append((inputs[name], shape, start))
         pieces += [places, np.zeros(-len(places) % ALIGNMENT, dtype=np.intp)]
         start += len(places) + len(pieces[-1])
-    gather = np.concatenate(pieces)
-    return Plan(
-        graph=lift_weights(optimised, inputs, constants), weights=tuple(weights), gather=gather,
-        row_size=row_size(gather, weights, spec),
-    )  # fmt: skip
-
-
-def row_size(gather: Array, weights: Iterable[Weight], spec: NetworkSpec) -> int:
-    """Q, after checking that all layers are laid out alike; ``EngineError`` if not."""
-    layer_size = sum(math.prod(shape) for shape in row_shapes(spec).values())
-    starts = (
-        start
-        for _, shape, start in weights
-        if gather[start : start + math.prod(shape)].max() > spec.layers * layer_size
-    )
-    end = next(starts, 0)
-    if end and end % spec.layers == 0:
-        rows = gather[:end].reshape(spec.layers, -1)
-        if np.array_equal(rows, rows[0] + np.where(rows[0] > 0, layer_size, 0) * np.arange(spec.layers)[:, None]):
-            return end // spec.layers
-    raise EngineError("ONNX Runtime laid out some layers unlike others, so the plan cannot follow it")
+    return Plan(graph=lift_weights(optimised, inputs, constants), layout=Layout(tuple(weights), np.concatenate(pieces)))
 
 
 def lifted_session(graph: bytes, *, threads: int) -> ort.InferenceSession:
@@ -201,18 +156,17 @@ def _places(name: str, value: Array, starts: Array) -> Array:
     return places
 
 
-def check_plan(plan: Plan, spec: NetworkSpec, tensors: Mapping[str, Array]) -> None:
+def check_plan(plan: Plan, network: Network) -> None:
     """Run one sample of the self-test again.
 
     Args:
         plan: A plan from elsewhere.
-        spec: The network's sizes.
-        tensors: ``templates.safetensors``' arrays.
+        network: The bundle's.
 
     Raises:
         EngineError: If the plan does not give here what it gave where it was built, or ONNX Runtime refuses it.
     """
-    folded, head, x = _trial(spec, tensors)
+    folded, head, x = _trial(network)
     try:
         found = _Lifted(plan, folded, head)(x[:1])
     except EngineError:
@@ -222,9 +176,10 @@ def check_plan(plan: Plan, spec: NetworkSpec, tensors: Mapping[str, Array]) -> N
     _compare(found, plan.expected[None], "those where it was built")
 
 
-def _trial(spec: NetworkSpec, tensors: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array], Array]:
+def _trial(network: Network) -> tuple[dict[str, Array], dict[str, Array], Array]:
     """A network of random weights but with these templates' constants, its logits layer, and four samples."""
-    rng, shapes, folded, start = np.random.default_rng(0), folded_shapes(spec), {}, 0
+    spec, rng, shapes, start = network.spec, np.random.default_rng(0), network.weights, 0
+    folded: dict[str, Array] = {}
     total = sum(math.prod(shape) for shape in shapes.values())
     numbers = np.resize(rng.uniform(-1.7, 1.7, TRIAL_NUMBERS).astype(np.float32), total)
     for name, shape in shapes.items():
@@ -233,7 +188,7 @@ def _trial(spec: NetworkSpec, tensors: Mapping[str, Array]) -> tuple[dict[str, A
             math.sqrt(max(1, math.prod(shape[1:])))
         )
         start += size
-    folded.update({name: tensors[name] for name in CONSTANTS})
+    folded.update(network.constants)
     weight = rng.normal(size=(TRIAL_CLASSES, spec.embedding)) / math.sqrt(spec.embedding)
     head = {"logits.weight": weight.astype(np.float32), "logits.bias": np.zeros(TRIAL_CLASSES, dtype=np.float32)}
     return folded, head, rng.uniform(-1, 1, (4, *spec.input_shape)).astype(np.float32)
@@ -243,9 +198,9 @@ class _Lifted:
     """A plan with weights bound: samples → logits."""
 
     def __init__(self, plan: Plan, folded: Mapping[str, Array], head: Mapping[str, Array]) -> None:
-        self._session, self._vector = lifted_session(plan.graph, threads=1), plan.lay_out(folded)
+        self._session, self._vector = lifted_session(plan.graph, threads=1), plan.layout.lay_out(folded)
         self._binding = self._session.io_binding()
-        bind(self._binding, plan.weights, self._vector)
+        bind(self._binding, plan.layout.weights, self._vector)
         for name, value in head.items():
             self._binding.bind_cpu_input(name, value)
 
@@ -264,10 +219,10 @@ def _compare(found: Array, expected: Array, whose: str) -> None:
         raise EngineError(f"the lifted graph's logits differ by {gap:.0e} from {whose}, so the plan is not used")
 
 
-def _test(plan: Plan, portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Array:
+def _test(plan: Plan, portable: bytes, network: Network) -> Array:
     """Random weights, batches of 1 and 3: the plan and the portable graph with constants must agree. The first row of logits."""
-    folded, head, x = _trial(spec, tensors)
-    constant, lifted, rows = portable_session(portable, spec, folded, threads=1), _Lifted(plan, folded, head), []
+    folded, head, x = _trial(network)
+    constant, lifted, rows = portable_session(portable, folded, threads=1), _Lifted(plan, folded, head), []
     for samples in (x[:1], x[1:]):
         rows.append(constant.run(None, {"image": samples, **head})[0])
         _compare(lifted(samples), rows[-1], "the portable graph's")

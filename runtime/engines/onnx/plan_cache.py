@@ -23,22 +23,19 @@ import operator
 import os
 import platform
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from isoform.runtime.arrays import Array
-from isoform.runtime.engines.onnx.plan import TRIAL_CLASSES, Plan, build_plan, check_plan, row_size
+from isoform.runtime.engines.onnx.plan import TRIAL_CLASSES, Plan, build_plan, check_plan
 from isoform.runtime.engines.onnx.probe import probed_layout
 from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.errors import EngineError, IsoformError
 from isoform.runtime.formats import files
 from isoform.runtime.formats.external import refuse_external_data
 from isoform.runtime.formats.ownership import require_own_file, require_own_folder
-from isoform.runtime.kinds.mixture.fold import folded_shapes
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
-from isoform.runtime.layout import ALIGNMENT
+from isoform.runtime.kind import Network
+from isoform.runtime.layout import ALIGNMENT, Layout
 
 __all__ = ["cache_directory", "cached_plan"]
 
@@ -62,13 +59,12 @@ def cache_directory() -> Path:
     return home / "isoform"
 
 
-def cached_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:
+def cached_plan(portable: bytes, network: Network) -> Plan:
     """The plan for this device: from the disk if it is there, else built, tested and stored.
 
     Args:
         portable: ``compiled/portable.onnx``.
-        spec: The network's sizes.
-        tensors: ``templates.safetensors``' arrays.
+        network: The bundle's.
 
     Raises:
         EngineError: If there is no plan for this graph on this device.
@@ -78,7 +74,7 @@ def cached_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]
         path = cache_directory() / f"plan-{key[:32]}.bin"
     except EngineError as problem:
         log.debug("the plan is not stored: %s", problem)
-        return build_plan(portable, spec, tensors)
+        return build_plan(portable, network)
     try:
         require_own_folder(path.parent)
         require_own_file(path)
@@ -86,13 +82,13 @@ def cached_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]
         log.warning(
             "the stored plans in %s are not used: %s; the plan is built anew at every start", path.parent, problem
         )
-        return build_plan(portable, spec, tensors)
+        return build_plan(portable, network)
     if path.exists():
         try:
-            return _read(path, key, spec, tensors)
+            return _read(path, key, network)
         except EngineError as problem:
             log.warning("the stored plan %s is not used: %s; it is built anew", path, problem)
-    plan = build_plan(portable, spec, tensors)
+    plan = build_plan(portable, network)
     try:
         _write(path, _encoded(plan, key))
     except (IsoformError, OSError) as problem:
@@ -100,10 +96,10 @@ def cached_plan(portable: bytes, spec: NetworkSpec, tensors: Mapping[str, Array]
     return plan
 
 
-def _read(path: Path, key: str, spec: NetworkSpec, tensors: Mapping[str, Array]) -> Plan:
+def _read(path: Path, key: str, network: Network) -> Plan:
     """A stored plan that has passed a row of its self-test, marked as used now; ``EngineError`` if there is none."""
-    plan = _decoded(files.read_bytes(path, limit=SIZE_LIMIT, error=EngineError, what="plan"), key, spec)
-    check_plan(plan, spec, tensors)
+    plan = _decoded(files.read_bytes(path, limit=SIZE_LIMIT, error=EngineError, what="plan"), key, network)
+    check_plan(plan, network)
     with contextlib.suppress(OSError):
         os.utime(path)
     return plan
@@ -151,13 +147,13 @@ def _processor() -> bytes:
 
 
 def _encoded(plan: Plan, key: str) -> bytes:
-    fields = {"key": key, "weights": plan.weights, "graph": len(plan.graph), "expected": plan.expected.tolist()}
+    fields = {"key": key, "weights": plan.layout.weights, "graph": len(plan.graph), "expected": plan.expected.tolist()}
     header = json.dumps(fields).encode()
-    rest = len(header).to_bytes(4, "little") + header + plan.graph + plan.gather.astype("<i4").tobytes()
+    rest = len(header).to_bytes(4, "little") + header + plan.graph + plan.layout.gather.astype("<i4").tobytes()
     return MAGIC + hashlib.sha256(rest).digest() + rest
 
 
-def _decoded(data: bytes, key: str, spec: NetworkSpec) -> Plan:
+def _decoded(data: bytes, key: str, network: Network) -> Plan:
     """A stored plan; every place in it is checked, because ONNX Runtime will be given bare addresses."""
     rest = data[40:]
     if data[:8] != MAGIC or data[8:40] != hashlib.sha256(rest).digest():
@@ -178,13 +174,11 @@ def _decoded(data: bytes, key: str, spec: NetworkSpec) -> Plan:
     if expected.shape != (TRIAL_CLASSES,):
         raise EngineError("the stored plan's self-test is malformed")
     refuse_external_data(graph)
-    place, total = 0, sum(math.prod(shape) for shape in folded_shapes(spec).values())
+    place, total = 0, sum(math.prod(shape) for shape in network.weights.values())
     for _, shape, first in weights:
         if first != place or min(shape, default=1) < 1:
             raise EngineError("the stored plan's weights do not lie one after the other")
         place += math.prod(shape) + -math.prod(shape) % ALIGNMENT
     if place != len(gather) or not place or gather.min() < 0 or gather.max() > total:
         raise EngineError("the stored plan's map does not fit its weights")
-    return Plan(
-        graph=graph, weights=weights, gather=gather, row_size=row_size(gather, weights, spec), expected=expected
-    )
+    return Plan(graph=graph, layout=Layout(weights, gather), expected=expected)

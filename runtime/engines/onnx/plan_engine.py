@@ -1,8 +1,9 @@
 """The engine that runs over a device plan: nothing is compiled or optimised for a user.
 
 Changing users is choosing another binding, or copying weights to one if they were not used for a while. A signature's first use
-folds it into a vector, or, if it is discrete, binds blocks that are folded already (``bindings.py``). Signatures that inherit their
-base's BN run in the base's session, in which that BN is constant; those with a BN of their own in one in which it is an input.
+folds it into a vector, or, if it is made of pieces that others have too, binds those (``bindings.py``). Signatures that inherit from
+one base what makes a group (``Folder.shares``) run in a session in which what they share is constant; all others in one in which
+every weight is an input.
 """
 
 from __future__ import annotations
@@ -13,20 +14,19 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.arrays import Array
 from isoform.runtime.engines.cache import Cache
-from isoform.runtime.engines.onnx.bindings import Binding, BlockWeights, OwnWeights, Shared, Stages
+from isoform.runtime.engines.gathered import GatheredFold
+from isoform.runtime.engines.onnx.bindings import Binding, OwnWeights, PieceWeights, Shared, Stages
 from isoform.runtime.engines.onnx.per_signature import run_error
 from isoform.runtime.engines.onnx.plan import Plan, lifted_session
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import discrete_sequence
-from isoform.runtime.kinds.mixture.fold import HEAD
-from isoform.runtime.kinds.mixture.laid_fold import LaidFold
+from isoform.runtime.kind import HEAD
 
 __all__ = ["PlanEngine"]
 
-Weights = OwnWeights | BlockWeights
+Weights = OwnWeights | PieceWeights
 
 
 class PlanEngine:
@@ -45,8 +45,8 @@ class PlanEngine:
 
     def __init__(self, bundle: Bundle, plan: Plan, *, threads: int, cache_bytes: int) -> None:
         self._bundle, self._plan, self._threads = bundle, plan, threads
-        self._fold = LaidFold(bundle.spec, bundle.tensors, plan)
-        self._stages = Stages(lifted_session(plan.graph, threads=threads), plan.weights, self._fold.size)
+        self._folder = bundle.network.folder(plan.layout) or GatheredFold(bundle.network, plan.layout)
+        self._stages = Stages(lifted_session(plan.graph, threads=threads), plan.layout.weights, self._folder.size)
         self._hot: Cache[Weights] = Cache(cache_bytes)
         self._shared: dict[str, Shared] = {}
         self._sharing = threading.Lock()
@@ -81,35 +81,35 @@ class PlanEngine:
         parts = self._bundle.resolve(signature)
         head = {name: parts[name] for name in HEAD}
         own_bytes = sum(array.nbytes for name, array in signature.parts.items() if name in HEAD)
-        xi, base = softmax(parts["mixture"]), self._base_of_bn(signature)
+        folder, base = self._folder, self._base_of_group(signature)
+        read = folder.read(parts)
         if base is None:
-            bn, stages, sequence = self._fold.bn(parts["bn.affine"], parts["bn.statistics"]), self._stages, None
+            group, stages, keys = folder.group(parts), self._stages, None
         else:
             shared = self._shared_with(base, parts)
-            bn, stages, sequence = shared.bn, shared.stages, discrete_sequence(xi)
+            group, stages, keys = shared.group, shared.stages, folder.keys(read)
         old = make_room()
-        if sequence is not None:
-            if not isinstance(old, BlockWeights) or old.shared is not shared:
-                old = BlockWeights(shared)
-            return old, old.fill(sequence, head) + own_bytes
+        if keys is not None:
+            if not isinstance(old, PieceWeights) or old.shared is not shared:
+                old = PieceWeights(shared)
+            return old, old.fill(keys, head) + own_bytes
         if not isinstance(old, OwnWeights) or old.stages is not stages:
             old = OwnWeights(stages)
-        return old, old.fill(self._fold, xi, bn, head) + own_bytes
+        return old, old.fill(folder, read, group, head) + own_bytes
 
-    def _base_of_bn(self, signature: Signature) -> str | None:
-        """Digest of the base signature whose BN this one runs with, unchanged; None if it has its own."""
+    def _base_of_group(self, signature: Signature) -> str | None:
+        """Digest of the base signature whose group this one belongs to; None if to none."""
         if signature.digest in self._bases:
             return signature.digest
-        if self._bundle.spec.affine == "mixed" or {"bn.affine", "bn.statistics"} & set(signature.parts):
-            return None
-        return signature.base
+        shares = self._folder.shares
+        return None if shares is None or not shares.isdisjoint(signature.parts) else signature.base
 
     def _shared_with(self, base: str, parts: Mapping[str, Array]) -> Shared:
-        """What signatures with a base's BN share, made once and kept; ``parts`` are one's of them."""
+        """What the signatures of a base's group share, made once and kept; ``parts`` are one's of them."""
         with self._sharing:
             if base not in self._shared:
-                bn = self._fold.bn(parts["bn.affine"], parts["bn.statistics"])
-                self._shared[base] = Shared(self._plan, self._fold, bn, threads=self._threads)
+                group = self._folder.group(parts)
+                self._shared[base] = Shared(self._plan, self._folder, group, threads=self._threads)
             return self._shared[base]
 
     def forget(self, signature: Signature) -> None:

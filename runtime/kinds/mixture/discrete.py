@@ -6,14 +6,14 @@ bit, also after a round trip through float16. Source: Compositional Models, sect
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from isoform.runtime.arrays import Array
+from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import SignatureError
 
-__all__ = ["DISCRETE_GAP", "discrete_logits", "discrete_sequence"]
+__all__ = ["DISCRETE_GAP", "discrete_logits", "discrete_sequence", "sequence_of", "xi_of"]
 
 DISCRETE_GAP = 10_000.0
 """Distance between the logits of a discrete layer: exp(-10000) is 0 in float64, and 10000 fits float16."""
@@ -46,6 +46,25 @@ def discrete_logits(sequence: Sequence[int], templates: int) -> Array:
     logits = np.full((len(indices), templates), -DISCRETE_GAP, dtype=np.float32)
     logits[np.arange(len(indices)), indices] = 0
     return logits
+
+
+def xi_of(parts: Mapping[str, Array]) -> Array:
+    """Mixture weights ξ, shape (L, K), float64, rows sum to 1; exactly one-hot where discrete.
+
+    Args:
+        parts: Parts of a signature.
+
+    Raises:
+        SignatureError: If the mixture is not among them.
+    """
+    if "mixture" not in parts:
+        raise SignatureError("this signature inherits its mixture from its base; ask the bundle to resolve it")
+    return softmax(parts["mixture"])
+
+
+def sequence_of(xi: Array) -> tuple[int | None, ...]:
+    """Per layer the index of its template where the layer is discrete, else None."""
+    return tuple(int(row.argmax()) if row.max() == 1 else None for row in xi)
 
 
 def discrete_sequence(xi: Array) -> list[int] | None:

@@ -7,7 +7,8 @@ laid out once, so that mixing makes rows that are in place already. With Θ (K, 
     rest = what BN makes of t and the adapters
 
 Precisions as in ``fold.py``. ``scale`` and ``rest`` depend on BN alone, so that signatures that inherit it share them, and
-a discrete layer is a row of ``Θ · scale_ℓ``, the same for all of them (``block``).
+a discrete layer is a row of ``Θ · scale_ℓ``, the same for all of them (``piece``). That takes layers that are laid out alike; where
+ONNX Runtime lays out some unlike others, the engine gathers the weights of the plain fold one by one.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.arrays import Array
-from isoform.runtime.engines.onnx.plan import Plan
+from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.kinds.mixture.discrete import discrete_sequence
 from isoform.runtime.kinds.mixture.fold import bn_scale_shift, row_shapes, template_matrix
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
-from isoform.runtime.layout import aligned
+from isoform.runtime.layout import Layout, aligned
 
-__all__ = ["LaidBN", "LaidFold"]
+__all__ = ["LaidBN", "LaidFold", "row_size"]
 
 STRIP = 1 << 19
 """Multiplications of one strip: half a megabyte of weights at K = 4, and few enough for BLAS to stay on this thread."""
@@ -36,36 +37,43 @@ class LaidBN:
 
     scale: Array
     """Shape (L, Q), float32."""
-    rest: Array
-    """Shape (R,), float32, aligned."""
+    fixed: Array
+    """Shape (R,), float32, aligned: what BN makes."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes."""
+        return self.scale.nbytes + self.fixed.nbytes
 
 
 class LaidFold:
-    """Folds the signatures of one bundle into one plan's layout. Holds no state of any signature; safe to share.
+    """A ``Folder`` of the kind.
 
     Args:
         spec: The network's sizes.
         tensors: ``templates.safetensors``' arrays.
-        plan: The device plan.
+        layout: The plan's.
+        row_size: Q, as ``row_size`` finds it.
     """
 
-    def __init__(self, spec: NetworkSpec, tensors: Mapping[str, Array], plan: Plan) -> None:
-        self._spec, self.size, self.templates = spec, len(plan.gather), spec.templates
-        self.row_size, self.rows_size = plan.row_size, spec.layers * plan.row_size
-        columns = plan.gather[: plan.row_size]
+    def __init__(self, spec: NetworkSpec, tensors: Mapping[str, Array], layout: Layout, row_size: int) -> None:
+        self._spec, self.size, self.pieces = spec, len(layout.gather), spec.layers
+        self.moving = spec.layers * row_size
+        self.shares = None if spec.affine == "mixed" else frozenset({"bn.affine", "bn.statistics"})
+        columns = layout.gather[:row_size]
         theta = template_matrix(spec, tensors)
         self._theta = np.where(columns > 0, theta[:, columns - 1], np.float32(0))
         width = max(1, STRIP // (spec.layers * spec.templates))
         self._strips = [
             (slice(start, start + width), np.ascontiguousarray(self._theta[:, start : start + width]))
-            for start in range(0, self.row_size, width)
+            for start in range(0, row_size, width)
         ]
         self._scale_places = self._channels()[columns]
         self._stem = tensors["input_adapter.weight"].astype(np.float64)
         self._out = tensors["output_adapter.weight"].astype(np.float64)
         self._mean, self._std = (np.asarray(value)[None, :, None, None] for value in (spec.mean, spec.std))
         first = spec.layers * theta.shape[1]
-        self._rest_places = np.maximum(plan.gather[self.rows_size :] - first, 0)
+        self._rest_places = np.maximum(layout.gather[self.moving :] - first, 0)
 
     def _channels(self) -> Array:
         """For 0 and every column of Θ, its BN channel within the layer; ``block_bn_channels`` where it has none. intp."""
@@ -82,15 +90,10 @@ class LaidFold:
             places.append(np.repeat(channel, math.prod(shape[1:])))
         return np.concatenate(places)
 
-    def bn(self, affine: Array, statistics: Array) -> LaidBN:
-        """Lay out BN.
-
-        Args:
-            affine: γ and β, shape (2, N).
-            statistics: Mean and variance, shape (2, N).
-        """
+    def group(self, parts: Mapping[str, Array]) -> LaidBN:
+        """Lay out a signature's BN."""
         spec = self._spec
-        scale, shift = bn_scale_shift(spec, affine, statistics)
+        scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
         scales = np.ones((spec.layers, spec.block_bn_channels + 1), dtype=np.float32)
         scales[:, :-1] = scale[spec.channels : -spec.head_channels].reshape(spec.layers, -1)
         stem = self._stem * scale[: spec.channels, None, None, None]
@@ -98,33 +101,47 @@ class LaidFold:
         shift[: spec.channels] -= (stem * self._mean).sum((1, 2, 3))
         out = self._out * scale[-spec.head_channels :, None, None, None]
         source = np.concatenate([[0], stem.ravel(), shift, out.ravel()]).astype(np.float32)
-        rest = aligned(self.size - self.rows_size)
-        np.take(source, self._rest_places, out=rest, mode="clip")
-        return LaidBN(np.take(scales, self._scale_places, axis=1), rest)
+        fixed = aligned(self.size - self.moving)
+        np.take(source, self._rest_places, out=fixed, mode="clip")
+        return LaidBN(np.take(scales, self._scale_places, axis=1), fixed)
 
-    def __call__(self, xi: Array, bn: LaidBN, out: Array) -> None:
-        """Fold and lay out.
+    def read(self, parts: Mapping[str, Array]) -> Array:
+        """Mixture weights ξ, shape (L, K), float64."""
+        return softmax(parts["mixture"])
 
-        Args:
-            xi: A signature's mixture weights, shape (L, K), float64.
-            bn: Its BN.
-            out: Where to: shape (M,), or (L·Q,) for the rows alone; float32, aligned. All of it is written.
-        """
-        rows = out[: self.rows_size].reshape(bn.scale.shape)
-        weights = xi.astype(np.float32)
+    def fill(self, read: Array, group: LaidBN, out: Array) -> None:
+        """Fold and lay out: as ``Folder.fill``."""
+        rows = out[: self.moving].reshape(group.scale.shape)
+        weights = read.astype(np.float32)
         for columns, theta in self._strips:  # so that scaling finds what mixing wrote in the processor's cache
             strip = rows[:, columns]
             np.matmul(weights, theta, out=strip)
-            np.multiply(strip, bn.scale[:, columns], out=strip)
-        if len(out) > self.rows_size:
-            out[self.rows_size :] = bn.rest
+            np.multiply(strip, group.scale[:, columns], out=strip)
+        if len(out) > self.moving:
+            out[self.moving :] = group.fixed
 
-    def block(self, bn: LaidBN, layer: int, template: int) -> Array:
-        """One template in the place of one layer: what ``__call__`` writes for a layer that is exactly this template.
+    def keys(self, read: Array) -> list[int] | None:
+        """The template of each layer, if every layer is exactly one."""
+        return discrete_sequence(read)
 
-        Returns:
-            Shape (Q,), float32, aligned. A fresh array.
-        """
-        result = aligned(self.row_size)
-        np.multiply(self._theta[template], bn.scale[layer], out=result)
+    def piece(self, group: LaidBN, place: int, key: int) -> Array:
+        """One template in the place of one layer, shape (Q,), float32, aligned. A fresh array."""
+        result = aligned(group.scale.shape[1])
+        np.multiply(self._theta[key], group.scale[place], out=result)
         return result
+
+
+def row_size(layout: Layout, spec: NetworkSpec) -> int | None:
+    """Q, the numbers of one layer in a layout; None if not all layers are laid out alike."""
+    gather, layer_size = layout.gather, sum(math.prod(shape) for shape in row_shapes(spec).values())
+    starts = (
+        start
+        for _, shape, start in layout.weights
+        if gather[start : start + math.prod(shape)].max() > spec.layers * layer_size
+    )
+    end = next(starts, 0)
+    if end and end % spec.layers == 0:
+        rows = gather[:end].reshape(spec.layers, -1)
+        if np.array_equal(rows, rows[0] + np.where(rows[0] > 0, layer_size, 0) * np.arange(spec.layers)[:, None]):
+            return end // spec.layers
+    return None

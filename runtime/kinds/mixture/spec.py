@@ -168,6 +168,31 @@ class NetworkSpec:
         return {**blocks, **self.shared_shapes}
 
     @property
+    def part_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """Name → shape of every part that a signature may hold; None where any size will do."""
+        return {
+            "mixture": (self.layers, self.templates),
+            "bn.affine": (2, self.bn_channels),
+            "bn.statistics": (2, self.bn_channels),
+            "logits.weight": (None, self.embedding),
+            "logits.bias": (None,),
+        }
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Parts without which no network can be made; γ and β follow from the templates unless tasks have their own."""
+        own = {"bn.affine"} if self.affine == "task" else set()
+        return frozenset({"mixture", "bn.statistics", "logits.weight", "logits.bias", *own})
+
+    @property
+    def sample_bytes(self) -> int:
+        """What a sample needs at once: the input, and the two widest features that follow each other,
+        4 · (input + pixels · max(C + 2E, C + H)).
+        """
+        widest = self.channels + max(2 * self.expanded, self.head_channels)
+        return 4 * (math.prod(self.input_shape) + math.prod(self.grid) * widest)
+
+    @property
     def block_bn_channels(self) -> int:
         """B = 2E + C, BN channels of one block."""
         return 2 * self.expanded + self.channels

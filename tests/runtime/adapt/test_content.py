@@ -15,8 +15,8 @@ from isoform.runtime import BundleError
 from isoform.runtime.adapt.methods.domains import Domains
 from isoform.runtime.adapt.methods.shrinkage import Shrinkage
 from isoform.runtime.adapt.registry import METHODS
-from isoform.runtime.kinds.mixture.learn.source import Source
 from isoform.runtime.learn.content import CHANCE, Content, least_structure, structure
+from isoform.runtime.learn.source import Source
 from isoform.runtime.samples.pictures.images import resize
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform

@@ -23,8 +23,8 @@ MIXTURE = np.array([0.4, 0.3, 0.2, 0.1])
     [
         entropy_loss,
         lambda z: entropy_loss(z, weights=WEIGHTS),
-        lambda z: information_loss(z, mixture=MIXTURE),
-        lambda z: information_loss(z, mixture=MIXTURE, kappa=0.3),
+        lambda z: information_loss(z, prior=MIXTURE),
+        lambda z: information_loss(z, prior=MIXTURE, kappa=0.3),
         likelihood_ratio_loss,
         lambda z: likelihood_ratio_loss(z, weights=WEIGHTS),
     ],

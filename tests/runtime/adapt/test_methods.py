@@ -18,8 +18,7 @@ from isoform.runtime.adapt.methods.search import CmaEs, Spsa
 from isoform.runtime.adapt.methods.statistics import Alpha, Batch, Ema
 from isoform.runtime.adapt.methods.tent import Tent
 from isoform.runtime.arrays import softmax
-from isoform.runtime.kinds.mixture.learn.learner import Point
-from isoform.runtime.kinds.mixture.learn.source import Source
+from isoform.runtime.learn.source import Source
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
 
@@ -49,13 +48,21 @@ def context(runtime):
         return learner.statistics(point, x, alpha=alpha)
 
     noting = SimpleNamespace(
-        gradient=gradient, statistics=statistics, logits=learner.logits, embeddings=learner.embeddings, asked=asked
+        gradient=gradient,
+        statistics=statistics,
+        logits=learner.logits,
+        embeddings=learner.embeddings,
+        asked=asked,
+        bundle=bundle,
+        rates=learner.rates,
+        normalises=True,
+        softened=learner.softened,
     )
     name = "source/plain.safetensors"
     base = runtime.signature("plain")
     return Context(
         learner=noting, source=Source.decode(bundle.require_compiled().read(name), spec=bundle.spec, name=name),
-        start=Point(bundle.resolve(base), bundle.spec.affine != "mixed"), classes=10, seed=0,
+        start=runtime.learner.point(base), classes=10, seed=0,
         predict=lambda x: runtime.predict(x, base), score=learner.logits,
     )  # fmt: skip
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from isoform.runtime.adapt.methods.shrinkage import Shrinkage
-from isoform.runtime.kinds.mixture.learn.learner import Point
-from isoform.runtime.kinds.mixture.learn.source import Source
+from isoform.runtime.learn.learner import Point
+from isoform.runtime.learn.source import Source
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
 

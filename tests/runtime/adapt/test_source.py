@@ -8,8 +8,9 @@ import pytest
 from isoform.compile.kinds.mixture.training import training_graphs
 from isoform.runtime import BundleError
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
-from isoform.runtime.kinds.mixture.learn.source import Source, measure_source
+from isoform.runtime.kinds.mixture.learn.measure import measure_source
 from isoform.runtime.kinds.mixture.reference import reference_logits
+from isoform.runtime.learn.source import Source
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from isoform.runtime.kinds.mixture.fold import fold, row_shapes
 from isoform.runtime.kinds.mixture.learn.arrange import forward_feeds, named_gradients, vjp_feeds
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
 from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
-from isoform.runtime.kinds.mixture.learn.lanes import BATCH, LANES, probed_lanes, run
+from isoform.runtime.kinds.mixture.learn.lanes import LANES, probed_lanes, run
 from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
+from isoform.runtime.learn.learner import BATCH
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 

@@ -10,8 +10,8 @@ from isoform.runtime.arithmetic import average
 from isoform.runtime.cli import main
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.kinds.mixture.learn.source import Source
 from isoform.runtime.learn.labels import label_indices
+from isoform.runtime.learn.source import Source
 from isoform.runtime.runtime import Runtime
 from isoform.train.data.digits import digits
 

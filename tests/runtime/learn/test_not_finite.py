@@ -12,7 +12,8 @@ from isoform.compile.kinds.mixture.training import training_graphs
 from isoform.compile.verify import Measured, check
 from isoform.runtime.arithmetic import nearest
 from isoform.runtime.errors import CompileError, InputError, UsageError
-from isoform.runtime.kinds.mixture.learn.learner import Learner, Point
+from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
+from isoform.runtime.learn.learner import Point
 from isoform.runtime.learn.personalize import personalize
 from isoform.runtime.learn.trial import Trial, held_back
 from isoform.runtime.runtime import Runtime
@@ -32,9 +33,9 @@ def overflowing(name="a"):
 
 
 @pytest.fixture(scope="module")
-def learner() -> Learner:
+def learner() -> MixtureLearner:
     """What learns over the small bundle."""
-    return Learner(BUNDLE, GRAPHS, threads=1)
+    return MixtureLearner(BUNDLE, GRAPHS, threads=1)
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -9,10 +9,11 @@ from sklearn.covariance import ledoit_wolf
 
 from isoform.runtime.arrays import softmax
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
+from isoform.runtime.kinds.mixture.learn.soft import SOFT, softened
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import balanced_batches, class_shares, folds, moved
-from isoform.runtime.learn.start import SOFT, discriminant, shrunk, softened
+from isoform.runtime.learn.start import discriminant, shrunk
 
 
 def test_adam_is_torchs() -> None:

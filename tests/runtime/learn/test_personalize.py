@@ -12,7 +12,8 @@ from isoform.compile.kinds.mixture.training import training_graphs
 from isoform.runtime.commands.personalize import add_arguments_personalize
 from isoform.runtime.errors import InputError, SignatureError, UsageError
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.learn.learner import Learner
+from isoform.runtime.kinds.mixture.discrete import xi_of
+from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
 from isoform.runtime.learn import fit
 from isoform.runtime.learn.personalize import STEPS, personalize
 from isoform.runtime.learn.trial import ENOUGH, Score, held_back
@@ -114,12 +115,19 @@ def test_a_discrete_start_can_move(runtime, slanted) -> None:
     start = base.replace(parts={**base.parts, "mixture": sequence})
     found = runtime.fit(*slanted[:2], start, parts=("mixture",), steps=30)
     assert found.improved
-    assert np.abs(found.signature.xi - start.xi).max() > 0.05
+    assert np.abs(xi_of(found.signature.parts) - xi_of(start.parts)).max() > 0.05
+
+
+def rated(monkeypatch, changed) -> None:
+    """Let fits go at other rates."""
+    monkeypatch.setattr(fit, "HEAD_RATE", changed(fit.HEAD_RATE))
+    rates = {name: changed(rate) for name, rate in MixtureLearner.rates.items()}
+    monkeypatch.setattr(MixtureLearner, "rates", rates)
 
 
 def test_what_does_not_help_is_not_handed_back(runtime, slanted, monkeypatch, caplog) -> None:
     """Fits that climb the loss instead: the start comes back, the same object, and that is said."""
-    monkeypatch.setattr(fit, "RATES", {name: -rate for name, rate in fit.RATES.items()})
+    rated(monkeypatch, lambda rate: -rate)
     base = runtime.signature("plain")
     with caplog.at_level(logging.WARNING, "isoform.runtime"):
         assert runtime.personalize(*slanted[:2], base, statistics=False, steps=30) is base
@@ -231,7 +239,7 @@ def test_mixed_affine_moves_with_the_mixture() -> None:
     import dataclasses
 
     bundle = make_bundle(dataclasses.replace(SMALL, affine="mixed"), seed=1)
-    learner = Learner(bundle, training_graphs(bundle.spec), threads=1)
+    learner = MixtureLearner(bundle, training_graphs(bundle.spec), threads=1)
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 6)
     x = (rng.uniform(0, 1, (18, *SMALL.input_shape)) + labels[:, None, None, None]).astype(np.float32)
@@ -296,6 +304,6 @@ def test_samples_without_any_contrast_do_no_harm(runtime) -> None:
 
 def test_a_fit_that_diverges_is_not_taken(runtime, slanted, monkeypatch) -> None:
     """Rates so high that numbers overflow: the start comes back, and no warning escapes."""
-    monkeypatch.setattr(fit, "RATES", dict.fromkeys(fit.RATES, 1e30))
+    rated(monkeypatch, lambda rate: 1e30)
     base = runtime.signature("plain")
     assert runtime.personalize(*slanted[:2], base, statistics=False, steps=20) is base

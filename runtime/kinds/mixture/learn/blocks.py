@@ -23,8 +23,9 @@ from isoform.runtime.kinds.mixture.learn.arrange import (
     unfolded_feeds,
     vjp_feeds,
 )
-from isoform.runtime.kinds.mixture.learn.lanes import BATCH, probed_lanes, run
+from isoform.runtime.kinds.mixture.learn.lanes import probed_lanes, run
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.learn.learner import BATCH
 
 __all__ = ["Blocks", "open_blocks"]
 

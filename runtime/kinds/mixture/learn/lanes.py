@@ -13,10 +13,8 @@ from isoform.runtime.engines.onnx.probe import lanes_of, layout_of
 from isoform.runtime.engines.onnx.session import first_line, ort
 from isoform.runtime.errors import EngineError
 
-__all__ = ["BATCH", "LANES", "probed_lanes", "run"]
+__all__ = ["LANES", "probed_lanes", "run"]
 
-BATCH = 16
-"""Samples per run of the product: some of its sizes are fixed. Fewer are filled up with zeros."""
 LANES = (8, 16)
 """Blocked layouts that training graphs are written for: AVX2's and AVX-512's."""
 

@@ -1,52 +1,30 @@
-"""A bundle, ready to learn: logits, loss and gradients of a signature's parts, and BN statistics. Safe to use from several threads."""
+"""A bundle of kind ``mixture``, ready to learn: ``Normalising``, by the training graphs that ``isoform compile`` has written."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Self
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.fold import fold, shared_affine
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
 from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
 from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
-from isoform.runtime.kinds.mixture.learn.normalised import Choose, Pass, normalised_pass
+from isoform.runtime.kinds.mixture.learn.normalised import normalised_pass
+from isoform.runtime.kinds.mixture.learn.soft import softened
 from isoform.runtime.kinds.mixture.learn.statistics import estimate_statistics
+from isoform.runtime.learn.learner import Choose, Loss, Pass, Point
 
-__all__ = ["Learner", "Point"]
+__all__ = ["MixtureLearner"]
 
 CHUNK = 64
 """Samples per forward pass without gradients: what bounds its memory."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """Where learning stands: a complete signature's numbers."""
-
-    parts: Mapping[str, Array]
-    """All five parts, float32 or float64; ``bn.affine`` only counts if it is ``own``."""
-    own_affine: bool = True
-    """False where γ and β come from the templates by ξ (``affine = "mixed"``), and so move with it."""
-
-    def with_parts(self, parts: Mapping[str, Array]) -> Self:
-        """The same with other numbers."""
-        return dataclasses.replace(self, parts={**self.parts, **parts})
-
-    def rounded(self) -> Self:
-        """The same in float32, as a signature holds it: what is scored is then what is returned."""
-        return self.with_parts({name: np.asarray(array, dtype=np.float32) for name, array in self.parts.items()})
-
-    @property
-    def finite(self) -> bool:
-        """Whether a signature may hold these numbers."""
-        return all(bool(np.isfinite(array).all()) for array in self.parts.values())
-
-
-class Learner:
+class MixtureLearner:
     """Runs a bundle's training graphs.
 
     Args:
@@ -58,19 +36,32 @@ class Learner:
         EngineError: If ONNX Runtime refuses a graph.
     """
 
+    rates: Mapping[str, float] = {"mixture": 0.05, "bn.affine": 5e-3}
+    """ξ's logits take 10 times BN's; Compositional Models, section 4, has 10 to 100."""
+    normalises = True
+
     def __init__(self, bundle: Bundle, graphs: Mapping[str, bytes], *, threads: int) -> None:
         self.bundle = bundle
         self._blocks = open_blocks(bundle.spec, graphs, threads=threads)
         self._network = FoldedNetwork(bundle.spec, self._blocks)
 
+    def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
+        """As ``Learner.point``: γ and β follow from the templates by ξ where ``affine`` is ``mixed`` and the signature has none."""
+        follows = self.bundle.spec.affine == "mixed" and "bn.affine" not in {*own, *signature.parts}
+        return Point(self.bundle.resolve(signature), frozenset({"bn.affine"} if follows else ()))
+
+    def softened(self, point: Point, moving: Collection[str]) -> Point:
+        """As ``Learner.softened``: a discrete mixture has no slope."""
+        return point.with_parts({"mixture": softened(point.parts["mixture"])}) if "mixture" in moving else point
+
     def logits(self, point: Point, x: Array) -> Array:
-        """Logits of samples, shape (n, classes), float32."""
+        """As ``Learner.logits``."""
         weights = self._fold(point)
         chunks = [self._network.forward(weights, x[i : i + CHUNK], keep=False)[0] for i in range(0, len(x), CHUNK)]
         return np.concatenate(chunks)
 
     def embeddings(self, point: Point, x: Array) -> Array:
-        """What the logits layer sees, shape (n, embedding), float32."""
+        """As ``Learner.embeddings``."""
         weights = self._fold(point)
         chunks = [
             self._network.forward(weights, x[i : i + CHUNK], keep=False)[1].features for i in range(0, len(x), CHUNK)
@@ -78,19 +69,9 @@ class Learner:
         return np.concatenate(chunks)
 
     def gradient(
-        self, point: Point, x: Array, loss: Callable[[Array], tuple[float, Array]], *, head_only: bool = False
+        self, point: Point, x: Array, loss: Loss, *, head_only: bool = False
     ) -> tuple[float, dict[str, Array]]:
-        """A loss, and its gradients.
-
-        Args:
-            point: Where.
-            x: Samples, shape (n, channels, height, width), float32.
-            loss: Logits (n, classes) → the loss, and its gradient by the logits, float32.
-            head_only: Whether the logits layer's gradients are enough, which need no backward pass through the blocks.
-
-        Returns:
-            What ``loss`` gave first; and gradients as ``signature_gradient`` returns them.
-        """
+        """As ``Learner.gradient``; gradients as ``signature_gradient`` returns them."""
         folded = self._fold(point)
         logits, kept = self._network.forward(folded, x, keep=not head_only)
         value, g = loss(logits)
@@ -102,7 +83,7 @@ class Learner:
         gradients = self._network.backward(folded, kept, g)
         bundle = self.bundle
         found = signature_gradient(
-            bundle.spec, bundle.tensors, self._complete(point), gradients, own_affine=point.own_affine
+            bundle.spec, bundle.tensors, self._complete(point), gradients, own_affine=not point.follows
         )
         return value, found
 
@@ -122,7 +103,7 @@ class Learner:
 
     def _complete(self, point: Point) -> dict[str, Array]:
         parts = dict(point.parts)
-        if not point.own_affine:
+        if point.follows:
             parts["bn.affine"] = shared_affine(self.bundle.spec, self.bundle.tensors, parts["mixture"])
         return parts
 

@@ -21,9 +21,10 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.kinds.mixture.learn.arrange import forward_feeds, named_gradients, vjp_feeds
 from isoform.runtime.kinds.mixture.learn.blocks import Blocks
-from isoform.runtime.kinds.mixture.learn.lanes import BATCH, run
+from isoform.runtime.kinds.mixture.learn.lanes import run
 from isoform.runtime.kinds.mixture.reference import hard_swish
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.learn.learner import BATCH
 
 __all__ = ["FoldedNetwork", "Kept", "channels_first", "cut_patches"]
 

@@ -11,9 +11,8 @@ in numpy. All samples go through a block before the next one begins.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -27,46 +26,9 @@ from isoform.runtime.kinds.mixture.learn.lanes import run
 from isoform.runtime.kinds.mixture.learn.network import channels_first, cut_patches
 from isoform.runtime.kinds.mixture.reference import hard_swish
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.learn.learner import Choose, Moments, Pass
 
-__all__ = ["Moments", "Pass", "normalised_pass"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Moments:
-    """What one BN sees of samples, about the given mean."""
-
-    means: Array
-    """s̄, shape (n, channels), float32."""
-    squares: Array
-    """s², shape (n, channels), float32."""
-
-    @property
-    def mean(self) -> Array:
-        """Of all samples, shape (channels,), float64."""
-        result: Array = self.means.mean(axis=0, dtype=np.float64)
-        return result
-
-    @property
-    def square(self) -> Array:
-        """Of all samples, shape (channels,), float64."""
-        result: Array = self.squares.mean(axis=0, dtype=np.float64)
-        return result
-
-
-Choose = Callable[[slice, Moments], tuple[Array, Array]]
-"""A BN's place among the N channels, and its moments → the mean, taken from the given one, and the variance to normalise by."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Pass:
-    """What comes of it."""
-
-    statistics: Array
-    """What every BN was normalised by, shape (2, N), float32."""
-    logits: Array
-    """Shape (n, classes), float32."""
-    embeddings: Array
-    """What the logits layer sees, shape (n, embedding), float32."""
+__all__ = ["normalised_pass"]
 
 
 def normalised_pass(

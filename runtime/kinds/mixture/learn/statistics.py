@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.kinds.mixture.learn.blocks import Blocks
-from isoform.runtime.kinds.mixture.learn.normalised import Moments, Pass, normalised_pass
+from isoform.runtime.kinds.mixture.learn.normalised import normalised_pass
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.learn.learner import Moments, Pass
 
 __all__ = ["estimate_statistics"]
 

@@ -1,0 +1,99 @@
+"""The kind ``mixture``, as ``isoform.runtime.kind`` knows it. Source: Compositional Models, section 3.
+
+With ξ the mixture weights, m and v the BN statistics, w the weights of signatures (Σ w = 1), and all parts complete:
+
+    average      ξ = Σ w ξ_i        m = Σ w m_i,  v = Σ w (v_i + m_i²) - m²        γ, β, logits layer: Σ w ·
+    distance     mean over layers of ½ Σ_k |ξ_a - ξ_b|: the total variation, a metric on mixtures
+
+Mixtures are averaged as probabilities, because logits have an arbitrary constant, and a discrete layer's are 0 and -10,000; a
+template that nobody uses stays unused, and where everybody uses one template the layer stays discrete. Variances follow the law of
+total variance: the average is what both users' samples would have together. Source of the identities: standard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.errors import SignatureError
+from isoform.runtime.kind import HEAD
+from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, sequence_of, xi_of
+from isoform.runtime.kinds.mixture.network import MixtureNetwork
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
+
+if TYPE_CHECKING:  # learning is imported when it is used: predictions start without it
+    from isoform.runtime.formats.bundle import Bundle
+    from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
+
+__all__ = ["KIND", "MixtureKind"]
+
+
+class MixtureKind:
+    """A ``Kind``: every layer is a mixture of template blocks, and BN is the task's own."""
+
+    name = "mixture"
+    parts: Mapping[str, int] = {"mixture": 2, "bn.affine": 2, "bn.statistics": 2, "logits.weight": 2, "logits.bias": 1}
+    smallest = "mixture"
+    moves: Mapping[str, tuple[str, ...]] = {"mixture": ("mixture",), "bn": ("bn.affine",), "head": HEAD}
+
+    def read_spec(self, value: object) -> NetworkSpec:
+        """As ``Kind.read_spec``."""
+        return NetworkSpec.from_json(value)
+
+    def check_part(self, name: str, array: Array) -> None:
+        """As ``Kind.check_part``: BN has two rows, and no negative variance."""
+        if name.startswith("bn.") and array.shape[0] != 2:
+            raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
+        if name == "bn.statistics" and array[1].min() < 0:
+            raise SignatureError("a signature's bn.statistics holds a negative variance; it cannot be used")
+
+    def average(self, name: str, arrays: Sequence[Array], share: Array) -> Array:
+        """As ``Kind.average``: mixtures as probabilities, variances by the law of total variance, the rest as numbers."""
+        stacked = np.stack(arrays).astype(np.float64)
+        if name == "mixture":
+            xi = np.tensordot(share, softmax(stacked), axes=1)
+            with np.errstate(divide="ignore"):
+                logits = np.log(xi)
+            result: Array = np.maximum(logits - logits.max(axis=1, keepdims=True), -DISCRETE_GAP)
+            return result.astype(np.float32)
+        mean: Array = np.tensordot(share, stacked, axes=1)
+        if name == "bn.statistics":
+            second = np.tensordot(share, stacked[:, 1] + stacked[:, 0] ** 2, axes=1)
+            mean[1] = np.maximum(second - mean[0] ** 2, 0)
+        return mean.astype(np.float32)
+
+    def usage(self, parts: Mapping[str, Array]) -> Array:
+        """ξ, shape (L, K), rows sum to 1."""
+        return xi_of(parts)
+
+    def distance(self, first: Mapping[str, Array], second: Mapping[str, Array]) -> float:
+        """Mean over layers of ½ Σ_k |ξ_a - ξ_b|: the total variation, 0 where mixtures are equal, 1 where no layer shares a template."""
+        xi = [xi_of(parts) for parts in (first, second)]
+        return float(np.abs(xi[0] - xi[1]).sum(axis=1).mean() / 2)
+
+    def describe(self, parts: Mapping[str, Array]) -> dict[str, Any]:
+        """ξ, rounded for reading, and the template sequence (None where a layer is a mixture); empty where there is no mixture."""
+        if "mixture" not in parts:
+            return {}
+        xi = xi_of(parts)
+        return {
+            "sequence": list(sequence_of(xi)),
+            "mean_max_xi": round(float(xi.max(axis=1).mean()), 6),
+            "xi": np.round(xi, 4).tolist(),
+        }
+
+    def network(self, spec: NetworkSpec, templates: Mapping[str, Array]) -> MixtureNetwork:
+        """As ``Kind.network``."""
+        return MixtureNetwork(spec, templates)
+
+    def learner(self, bundle: Bundle, *, threads: int) -> MixtureLearner:
+        """As ``Kind.learner``."""
+        from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
+
+        return MixtureLearner(bundle, bundle.require_compiled().training(), threads=threads)
+
+
+KIND = MixtureKind()

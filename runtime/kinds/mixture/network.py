@@ -1,0 +1,56 @@
+"""The network of a bundle of kind ``mixture``: templates and sizes, behind the door that every room knows (``isoform.runtime.kind``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from isoform.runtime.arrays import Array
+from isoform.runtime.kinds.mixture import fold
+from isoform.runtime.kinds.mixture.laid_fold import LaidFold, row_size
+from isoform.runtime.kinds.mixture.reference import reference_logits
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.layout import Layout
+
+__all__ = ["MixtureNetwork"]
+
+
+class MixtureNetwork:
+    """A ``Network`` of this kind.
+
+    Args:
+        spec: Its sizes.
+        templates: ``spec.template_shapes``' names → float32 arrays.
+    """
+
+    def __init__(self, spec: NetworkSpec, templates: Mapping[str, Array]) -> None:
+        self.spec, self._templates = spec, templates
+
+    @property
+    def weights(self) -> dict[str, tuple[int, ...]]:
+        """As ``Network.weights``."""
+        return fold.folded_shapes(self.spec)
+
+    @property
+    def constants(self) -> dict[str, Array]:
+        """As ``Network.constants``: the embedding."""
+        return {name: self._templates[name] for name in fold.CONSTANTS}
+
+    def complete(self, parts: Mapping[str, Array]) -> dict[str, Array]:
+        """As ``Network.complete``: γ and β follow from the templates where the parts have none."""
+        found = dict(parts)
+        if "bn.affine" not in found:
+            found["bn.affine"] = fold.shared_affine(self.spec, self._templates, found["mixture"])
+        return found
+
+    def fold(self, parts: Mapping[str, Array]) -> dict[str, Array]:
+        """As ``Network.fold``."""
+        return fold.fold(self.spec, self._templates, parts)
+
+    def folder(self, layout: Layout) -> LaidFold | None:
+        """As ``Network.folder``."""
+        size = row_size(layout, self.spec)
+        return None if size is None else LaidFold(self.spec, self._templates, layout, size)
+
+    def reference(self, parts: Mapping[str, Array], x: Array) -> Array:
+        """As ``Network.reference``."""
+        return reference_logits(self.spec, self._templates, parts, x)
