@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from isoform.compile.kinds.mixture.graph import OPSET, fast_graph, portable_graph, small_graph
-from isoform.compile.kinds.mixture.snap import snap
-from isoform.compile.kinds.mixture.training import training_graphs
-from isoform.compile.kinds.mixture.verify_gradient import check_gradients, gradient_gap
+from isoform.compile.kind import Task, exporter_of
+from isoform.compile.nodes import OPSET
 from isoform.compile.report import report
 from isoform.compile.verify import check, measure
 from isoform.runtime.errors import CompileError
@@ -23,9 +21,6 @@ from isoform.runtime.formats import files
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.compiled import FORMAT
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.fold import fold
-from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
-from isoform.runtime.kinds.mixture.learn.measure import measure_source
 from isoform.train.data.load import load_task
 from isoform.train.data.samples import Dataset
 from isoform.train.recipe import Recipe
@@ -63,27 +58,25 @@ def compile_bundle(
     # Whatever state compiled/ is in: compiling is how one repairs it.
     bundle = Bundle.load(path, with_compiled=False)
     tests = _datasets(bundle, data, progress)
-    signatures = {task: snap(signature, tau=tau) for task, signature in bundle.signatures.items()}
-    portable = portable_graph(bundle.spec, template=bundle.digest)
-    training = training_graphs(bundle.spec)
-    compiled = {"portable.onnx": portable, **{f"training/{name}": graph for name, graph in training.items()}}
-    measured, gradients = {}, {}
-    for task, signature in signatures.items():
-        progress(f"compiling and verifying {task}")
-        resolved, labels = bundle.resolve(signature), bundle.labels(signature)
-        fast = fast_graph(bundle.spec, fold(bundle.spec, bundle.tensors, resolved), signature=signature, labels=labels)
-        small = small_graph(bundle.spec, bundle.tensors, resolved, signature=signature, labels=labels)
-        compiled[f"source/{task}.safetensors"] = _source(bundle, resolved, tests[task], training, classes=len(labels))
-        test = tests[task].test
-        assert test is not None
-        measured[task] = measure(bundle, task, signature, test, fast=fast, small=small, portable=portable)
-        gradients[task] = gradient_gap(bundle, task, test, training)
-        compiled[f"fast/{task}.onnx"], compiled[f"small/{task}.onnx"] = fast, small
+    exporter = exporter_of(bundle)
+    tasks = [
+        _task(bundle, name, exporter.snap(signature, tau=tau), tests[name])
+        for name, signature in bundle.signatures.items()
+    ]
+    portable, learning = exporter.portable(bundle), exporter.learning(bundle)
+    graphs = {} if learning is None else learning.graphs
+    compiled = {"portable.onnx": portable, **{f"training/{name}": graph for name, graph in graphs.items()}}
+    measured = {}
+    for task in tasks:
+        progress(f"compiling and verifying {task.name}")
+        layouts = exporter.layouts(bundle, task)
+        if learning is not None:
+            compiled[f"source/{task.name}.safetensors"] = learning.source(task)
+        measured[task.name] = measure(bundle, task, exporter, layouts=layouts, portable=portable, learning=learning)
+        compiled.update({f"{layout}/{task.name}.onnx": graph for layout, graph in layouts.items()})
     check(measured, max_drop_points=max_drop_points)
-    check_gradients(gradients)
-    content = report(
-        bundle, signatures, measured, gradients, {name: len(blob) for name, blob in compiled.items()}, tau=tau
-    )
+    content = report(bundle, tasks, exporter, measured, {name: len(blob) for name, blob in compiled.items()}, tau=tau)
+    signatures = {task.name: task.signature for task in tasks}
     with files.replace_directory(bundle.path / "compiled") as directory:
         write_compiled(directory, bundle, signatures, compiled, content, tau=tau)
     return content
@@ -110,15 +103,13 @@ def _datasets(bundle: Bundle, data: Path | None, progress: Callable[[str], None]
     return datasets
 
 
-def _source(
-    bundle: Bundle, parts: Mapping[str, Any], dataset: Dataset, training: Mapping[str, bytes], *, classes: int
-) -> bytes:
-    """What a task's signature sees of its training samples, for adaptation to tell a new domain from a new mixture of classes."""
-    train, blocks = dataset.train, open_blocks(bundle.spec, training, threads=1)
-    found = measure_source(
-        bundle.spec, bundle.tensors, parts, train.images, train.labels, classes=classes, run_on=blocks
-    )
-    return found.encode()
+def _task(bundle: Bundle, name: str, signature: Signature, dataset: Dataset) -> Task:
+    parts = bundle.resolve(signature)
+    assert dataset.test is not None
+    return Task(
+        name=name, trained=bundle.signatures[name], signature=signature, parts=parts, weights=bundle.network.fold(parts),
+        labels=bundle.labels(signature), train=dataset.train, test=dataset.test,
+    )  # fmt: skip
 
 
 def write_compiled(

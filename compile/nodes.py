@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-__all__ = ["Nodes"]
+__all__ = ["IR_VERSION", "OPSET", "Nodes", "make_model"]
+
+OPSET = 17
+"""ONNX operator set: HardSwish needs 14; 17 is read by every ONNX Runtime since 1.12."""
+IR_VERSION = 8
+"""File format that goes with opset 17."""
 
 
 class Nodes:
@@ -51,3 +58,12 @@ class Nodes:
     def sum(self, x: str, axes: tuple[int, ...], output: str) -> str:
         """Sum over axes, which are dropped."""
         return self("ReduceSum", [x, self.integers(axes)], output, keepdims=0)
+
+
+def make_model(graph: onnx.GraphProto, *, domains: Iterable[str] = ()) -> onnx.ModelProto:
+    """A graph as a model of our operator set and file format, with operators of other domains in their first version."""
+    operators = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in sorted(domains))]
+    return helper.make_model(
+        graph, opset_imports=operators, ir_version=IR_VERSION, producer_name="isoform",
+        producer_version=importlib.metadata.version("isoform"),
+    )  # fmt: skip

@@ -2,62 +2,50 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 
-from isoform.compile.kinds.mixture.graph import IR_VERSION, OPSET
+from isoform.compile.kind import Exporter, Task
+from isoform.compile.nodes import IR_VERSION, OPSET
 from isoform.compile.verify import PARITY_LIMIT, PARITY_SCALE, Measured
 from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.extras import needs
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
 
 __all__ = ["print_report", "report"]
 
 
 def report(
-    bundle: Bundle,
-    signatures: Mapping[str, Signature],
-    measured: Mapping[str, Measured],
-    gradients: Mapping[str, float],
-    sizes: Mapping[str, int],
-    *,
-    tau: float,
-) -> dict[str, Any]:
+    bundle: Bundle, tasks: Iterable[Task], exporter: Exporter, measured: Mapping[str, Measured], sizes: Mapping[str, int], *, tau: float
+) -> dict[str, Any]:  # fmt: skip
     """The report as JSON types.
 
     Args:
         bundle: The trained bundle.
-        signatures: Task → snapped signature.
+        tasks: Its tasks.
+        exporter: What compiled them.
         measured: Task → what was measured.
-        gradients: Task → largest relative difference of gradients between torch and the device's way.
         sizes: Compiled file → bytes.
         tau: τ of snapping.
     """
-    tasks = {}
-    for task, signature in signatures.items():
-        sequence = sequence_of(xi_of(signature.parts))
-        affine_and_statistics = signature.replace(
-            parts={**signature.parts, "bn.affine": bundle.resolve(signature)["bn.affine"]}
-        )
-        swap = affine_and_statistics.keep("mixture", "bn.affine", "bn.statistics")
-        tasks[task] = {
-            "sequence": list(sequence), "snapped_layers": [i for i, k in enumerate(sequence) if k is not None],
-            "mean_max_xi_before": round(float(xi_of(bundle.signatures[task].parts).max(axis=1).mean()), 6),
-            "verified": {**dataclasses.asdict(measured[task]), "gradient": gradients[task]},
+    entries = {}
+    for task in tasks:
+        cuts = exporter.cuts(bundle, task)
+        entries[task.name] = {
+            **exporter.told(bundle, task),
+            "verified": measured[task.name].to_json(),
             "size_bytes": {
-                "fast": sizes[f"fast/{task}.onnx"], "small": sizes[f"small/{task}.onnx"],
-                "signature": len(signature.encode()), "signature_float16": _half_size(signature),
-                "mixture_only": len(signature.keep("mixture").encode()),
-                "mixture_bn": len(swap.encode()), "mixture_bn_float16": _half_size(swap),
+                **{name.split("/")[0]: size for name, size in sizes.items() if name.endswith(f"/{task.name}.onnx")},
+                "signature": len(task.signature.encode()), "signature_float16": _half_size(task.signature),
+                **{name: len(signature.encode()) for name, signature in cuts.items()},
+                **{f"{name}_float16": _half_size(signature) for name, signature in cuts.items()},
             },
         }  # fmt: skip
     means = {}
@@ -65,7 +53,7 @@ def report(
         values = [getattr(figures, f"top1_{name}") for figures in measured.values()]
         means[name] = None if None in values else round(100 * float(np.mean(values)), 3)
     return {
-        "format": 1, "tau": tau, "opset": OPSET, "ir_version": IR_VERSION, "parity_limit": PARITY_LIMIT, "parity_scale": PARITY_SCALE, "tasks": tasks,
+        "format": 1, "tau": tau, "opset": OPSET, "ir_version": IR_VERSION, "parity_limit": PARITY_LIMIT, "parity_scale": PARITY_SCALE, "tasks": entries,
         "mean_top1_percent": means,
         "versions": {"onnxruntime": ort.__version__, "onnx": onnx.__version__, "torch": torch.__version__, "numpy": np.__version__,
                      "python": platform.python_version(), "machine": platform.machine()},
@@ -90,36 +78,37 @@ def print_report(content: Mapping[str, Any]) -> None:
         " of gradients in proportion, bytes, and one sample on one thread",
         title_justify="left",
     )
+    gaps = dict.fromkeys(
+        name
+        for entry in content["tasks"].values()
+        for name in entry["verified"]
+        if name.startswith(("torch_", "numpy_"))
+    )
+    layouts = dict.fromkeys(
+        name.split("_")[1]
+        for entry in content["tasks"].values()
+        for name in entry["verified"]
+        if name.startswith("latency_")
+    )
+    cuts = dict.fromkeys(
+        name for entry in content["tasks"].values() for name in entry["size_bytes"] if name not in layouts
+    )
     for column in (
-        "task",
-        "torch-ORT",
-        "numpy-ORT",
-        "small",
-        "portable",
-        "gradient",
-        "fast B",
-        "small B",
-        "fast ms",
-        "small ms",
-        "signature B",
-        "ξ + BN B",
-        "in float16",
-        "ξ only B",
-    ):
+        "task", *(name.replace("_", "-") for name in gaps), "gradient", *(f"{name} B" for name in layouts), *(f"{name} ms" for name in layouts),
+        *(f"{name.replace('_', ' ')} B" for name in cuts),
+    ):  # fmt: skip
         second.add_column(column, justify="left" if column == "task" else "right")
     for task, entry in content["tasks"].items():
         v, size = entry["verified"], entry["size_bytes"]
-        sequence = " ".join("~" if k is None else str(k) for k in entry["sequence"])
+        sequence = " ".join("~" if k is None else str(k) for k in entry.get("sequence", ()))
         first.add_row(
-            task,
-            sequence,
-            f"{entry['mean_max_xi_before']:.4f}",
+            task, sequence, f"{entry['mean_max_xi_before']:.4f}" if "mean_max_xi_before" in entry else "-",
             *(_percent(v[f"top1_{name}"], 100) for name in ("before", "after", "float16")),
-        )
-        gaps = [f"{v[name]:.0e}" for name in ("torch_fast", "numpy_fast", "torch_small", "torch_portable", "gradient")]
+        )  # fmt: skip
         second.add_row(
-            task, *gaps, f"{size['fast']:,}", f"{size['small']:,}", f"{v['latency_fast_ms']:.3f}", f"{v['latency_small_ms']:.3f}",
-            f"{size['signature']:,}", f"{size['mixture_bn']:,}", f"{size['mixture_bn_float16'] or 0:,}", f"{size['mixture_only']:,}",
+            task, *(f"{v[name]:.0e}" for name in gaps), "-" if v["gradient"] is None else f"{v['gradient']:.0e}",
+            *(f"{size[name]:,}" for name in layouts), *(f"{v[f'latency_{name}_ms']:.3f}" for name in layouts),
+            *(f"{size[name] or 0:,}" for name in cuts),
         )  # fmt: skip
     means = content["mean_top1_percent"]
     first.add_section()

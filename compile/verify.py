@@ -12,19 +12,17 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-import torch
 
+from isoform.compile.kind import Exporter, Learning, Task
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
 from isoform.runtime.errors import CompileError, SignatureError
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
-from isoform.train.data.samples import Split
-from isoform.train.kinds.mixture.bundling import network_from_bundle
 
 __all__ = ["Measured", "check", "measure"]
 
@@ -33,6 +31,8 @@ PARITY_LIMIT = 1e-4
 """Largest difference of logits that is accepted, for logits up to ``PARITY_SCALE``; beyond, in proportion to them."""
 PARITY_SCALE = 64.0
 """float32 has about 7 digits: sums of this size cannot agree to much better than the limit in every order of adding."""
+GRADIENT_LIMIT = 1e-4
+"""Largest difference of gradients that is accepted, over the part's largest number."""
 LATENCY_RUNS = 200
 
 
@@ -43,84 +43,87 @@ class Measured:
     samples: int
     """Test samples behind the top-1 figures."""
     parity_samples: int
-    torch_fast: float
-    """Largest |torch - ONNX Runtime| of the fast layout's logits."""
-    numpy_fast: float
-    """Largest |numpy twin - ONNX Runtime|, fast layout."""
-    torch_small: float
-    torch_portable: float
+    gaps: Mapping[str, float]
+    """Largest |difference| of logits: ``torch_<layout>`` and ``torch_portable`` between what was trained and ONNX Runtime, and
+    ``numpy_fast`` between the numpy twin and the fast layout. Where nothing was trained in torch, ``numpy_<layout>`` takes its place."""
+    gradient: float | None
+    """As ``Learning.gradient_gap``; None if there are no graphs for learning."""
     top1_before: float
-    """Trained signature in torch, 0 to 1."""
+    """Trained signature, as it was trained, 0 to 1."""
     top1_after: float
     """Snapped signature, fast layout."""
     top1_float16: float | None
     """Snapped signature through its float16 file, folded and run; None if a number is too large for float16."""
     largest_logit: float
     """Largest |logit| behind the parity figures."""
-    latency_fast_ms: float
-    latency_small_ms: float
+    latency_ms: Mapping[str, float]
+    """Layout → median milliseconds of one sample."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report."""
+        fields = {name: value for name, value in vars(self).items() if name not in ("gaps", "latency_ms")}
+        return {**fields, **self.gaps, **{f"latency_{name}_ms": value for name, value in self.latency_ms.items()}}
 
 
 def measure(
-    bundle: Bundle, task: str, signature: Signature, test: Split, *, fast: bytes, small: bytes, portable: bytes
-) -> Measured:
+    bundle: Bundle, task: Task, exporter: Exporter, *, layouts: Mapping[str, bytes], portable: bytes, learning: Learning | None
+) -> Measured:  # fmt: skip
     """Run one task every way.
 
     Args:
         bundle: Templates and trained signatures.
-        task: Its name.
-        signature: Its snapped signature.
-        test: Test samples, images as the network takes them.
-        fast: The fast layout's file.
-        small: The small layout's file.
+        task: The task.
+        exporter: How its kind is trained and exported.
+        layouts: What ``Exporter.layouts`` returned.
         portable: The portable graph's file.
+        learning: What ``Exporter.learning`` returned.
     """
-    resolved = bundle.resolve(signature)
-    weights = bundle.network.fold(resolved)
-    run_fast, run_small = (
-        _runner(open_session(graph, session_options(1), what=f"the {layout} layout"))
-        for layout, graph in (("fast", fast), ("small", small))
-    )
+    network, test = bundle.network, task.test
+    runners = {
+        name: _runner(open_session(graph, session_options(1), what=f"the {name} layout")) for name, graph in layouts.items()
+    }  # fmt: skip
     x = np.ascontiguousarray(test.images[_spread(len(test.images), PARITY_SAMPLES)])
-    network = network_from_bundle(bundle, {"before": bundle.signatures[task], "after": signature})
-    with torch.no_grad():
-        by_torch = network(torch.from_numpy(x), 1).numpy()
-        before = np.concatenate(
-            [
-                network(torch.from_numpy(part), 0).numpy()
-                for part in np.array_split(test.images, max(1, len(test.images) // 512))
-            ]
-        )
-    by_fast = run_fast(x)
-    latency = _latencies([run_fast, run_small], x[:1])
+    by_numpy, by_trained = network.reference(task.parts, x), exporter.trained(bundle, task.signature)
+    who, expected = ("numpy", by_numpy) if by_trained is None else ("torch", by_trained(x))
+    logits = {name: run(x) for name, run in runners.items()}
+    found = {**logits, "portable": _portable_runner(portable, task.weights)(x)}
     return Measured(
         samples=len(test.labels), parity_samples=len(x),
-        torch_fast=_gap(by_torch, by_fast),
-        numpy_fast=_gap(bundle.network.reference(resolved, x), by_fast),
-        torch_small=_gap(by_torch, run_small(x)),
-        torch_portable=_gap(by_torch, _portable_runner(portable, weights)(x)),
-        top1_before=_top1(before, test.labels),
-        top1_after=_top1(run_fast(test.images), test.labels),
-        top1_float16=_float16(bundle, signature, test, portable),
-        largest_logit=float(np.abs(by_torch).max()),
-        latency_fast_ms=latency[0], latency_small_ms=latency[1],
+        gaps={"numpy_fast": _gap(by_numpy, logits["fast"]), **{f"{who}_{name}": _gap(expected, some) for name, some in found.items()}},
+        gradient=None if learning is None else learning.gradient_gap(task),
+        top1_before=_top1(_before(bundle, task, exporter), test.labels),
+        top1_after=_top1(runners["fast"](test.images), test.labels),
+        top1_float16=_float16(bundle, task, portable),
+        largest_logit=float(np.abs(expected).max()),
+        latency_ms=dict(zip(runners, _latencies([*runners.values()], x[:1]), strict=True)),
     )  # fmt: skip
+
+
+def _before(bundle: Bundle, task: Task, exporter: Exporter) -> Array:
+    """Logits of the test samples by the trained signature."""
+    run, x = exporter.trained(bundle, task.trained), task.test.images
+    return bundle.network.reference(bundle.resolve(task.trained), x) if run is None else run(x)
 
 
 def check(measured: Mapping[str, Measured], *, max_drop_points: float) -> None:
     """Refuse a compilation that is not the trained network any more.
 
     Raises:
-        CompileError: If a task's logits differ by more than ``PARITY_LIMIT`` (see there), or its top-1 fell by more than ``max_drop_points``.
+        CompileError: If a task's logits differ by more than ``PARITY_LIMIT`` (see there), its gradients by more than
+            ``GRADIENT_LIMIT``, or its top-1 fell by more than ``max_drop_points``.
     """
     for task, figures in measured.items():
-        for name in ("torch_fast", "numpy_fast", "torch_small", "torch_portable"):
-            gap = getattr(figures, name)
+        for name, gap in figures.gaps.items():
             limit = PARITY_LIMIT * max(1.0, figures.largest_logit / PARITY_SCALE)
             if not gap <= limit < math.inf:
                 raise CompileError(
                     f"task {task!r}: logits differ by {gap:.1e} ({name}), but at most {limit:.1e} was expected; nothing was written, please report this"
                 )
+        if figures.gradient is not None and not figures.gradient <= GRADIENT_LIMIT:
+            raise CompileError(
+                f"task {task!r}: gradients differ by {figures.gradient:.1e}, but at most {GRADIENT_LIMIT:.0e} was expected; "
+                "nothing was written, please report this"
+            )
         drop = 100 * (figures.top1_before - figures.top1_after)
         if not drop <= max_drop_points:
             raise CompileError(
@@ -129,13 +132,13 @@ def check(measured: Mapping[str, Measured], *, max_drop_points: float) -> None:
             )
 
 
-def _float16(bundle: Bundle, signature: Signature, test: Split, portable: bytes) -> float | None:
+def _float16(bundle: Bundle, task: Task, portable: bytes) -> float | None:
     try:
-        half = signature.to("float16")
+        half = task.signature.to("float16")
     except SignatureError:
         return None
     weights = bundle.network.fold(bundle.resolve(half))
-    return _top1(_portable_runner(portable, weights)(test.images), test.labels)
+    return _top1(_portable_runner(portable, weights)(task.test.images), task.test.labels)
 
 
 def _spread(count: int, wanted: int) -> Array:

@@ -7,8 +7,9 @@ import onnx
 import pytest
 from support import SMALL, make_bundle
 
-from isoform.compile.kinds.mixture.graph import IR_VERSION, OPSET, fast_graph, portable_graph, small_graph
+from isoform.compile.kinds.mixture.graph import fast_graph, portable_graph, small_graph
 from isoform.compile.kinds.mixture.snap import snap
+from isoform.compile.nodes import IR_VERSION, OPSET
 from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.session import open_session, session_options
 from isoform.runtime.errors import CompileError

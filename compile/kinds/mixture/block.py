@@ -18,8 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from isoform.compile.kinds.mixture.depthwise import BlockedDepthwise, PlainDepthwise
-from isoform.compile.kinds.mixture.graph import make_model
-from isoform.compile.nodes import Nodes
+from isoform.compile.nodes import Nodes, make_model
 from isoform.runtime.kinds.mixture.learn.arrange import filled
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 

@@ -12,15 +12,15 @@ Initializers have one name per (layer, tensor), those of ``isoform.runtime.kinds
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from isoform.compile.nodes import make_model
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
 from isoform.runtime.formats.signature import Signature
@@ -28,12 +28,7 @@ from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
 from isoform.runtime.kinds.mixture.fold import BN_CONVOLUTIONS, bn_scale_shift, fold, folded_shapes
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
-__all__ = ["IR_VERSION", "OPSET", "fast_graph", "make_model", "portable_graph", "small_graph"]
-
-OPSET = 17
-"""ONNX operator set: HardSwish needs 14; 17 is read by every ONNX Runtime since 1.12."""
-IR_VERSION = 8
-"""File format that goes with opset 17."""
+__all__ = ["fast_graph", "portable_graph", "small_graph"]
 
 
 class _Graph:
@@ -162,15 +157,6 @@ def _network(graph: _Graph, conv: Callable[..., str]) -> None:
         graph.node("Gemm", [x, "embedding.weight", "embedding.bias"], "embedding.gemm", transB=1), "embedding"
     )
     graph.node("Gemm", [x, "logits.weight", "logits.bias"], "logits", transB=1)
-
-
-def make_model(graph: onnx.GraphProto, *, domains: Iterable[str] = ()) -> onnx.ModelProto:
-    """A graph as a model of our operator set and file format, with operators of other domains in their first version."""
-    operators = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in sorted(domains))]
-    return helper.make_model(
-        graph, opset_imports=operators, ir_version=IR_VERSION, producer_name="isoform",
-        producer_version=importlib.metadata.version("isoform"),
-    )  # fmt: skip
 
 
 def _file(graph: _Graph, classes: int | None, metadata: Mapping[str, str]) -> bytes:

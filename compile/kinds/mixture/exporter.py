@@ -1,0 +1,109 @@
+"""How bundles of kind ``mixture`` are compiled, behind the door ``isoform.compile.kind``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from isoform.compile.kind import Task
+from isoform.compile.kinds.mixture.graph import fast_graph, portable_graph, small_graph
+from isoform.compile.kinds.mixture.snap import snap
+from isoform.compile.kinds.mixture.training import training_graphs
+from isoform.compile.kinds.mixture.verify_gradient import gradient_gap
+from isoform.runtime.arrays import Array
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
+from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
+from isoform.runtime.kinds.mixture.learn.measure import measure_source
+from isoform.train.kinds.mixture.bundling import network_from_bundle
+
+__all__ = ["EXPORTER", "MixtureExporter"]
+
+ROWS = 512
+"""Samples that torch runs at once."""
+
+
+class MixtureLearning:
+    """The ``Learning`` of this kind: one block, forward and backward, that serves every layer.
+
+    Args:
+        bundle: Templates and trained signatures.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self.graphs: Mapping[str, bytes] = training_graphs(bundle.network.spec)
+        self._blocks = open_blocks(bundle.network.spec, self.graphs, threads=1)
+
+    def source(self, task: Task) -> bytes:
+        """As ``Learning.source``."""
+        bundle = self._bundle
+        found = measure_source(
+            bundle.network.spec, bundle.tensors, task.parts, task.train.images, task.train.labels, classes=len(task.labels),
+            run_on=self._blocks,
+        )  # fmt: skip
+        return found.encode()
+
+    def gradient_gap(self, task: Task) -> float:
+        """As ``Learning.gradient_gap``, of the test samples."""
+        return gradient_gap(self._bundle, task.name, task.test, self._blocks)
+
+
+class MixtureExporter:
+    """The ``Exporter`` of this kind."""
+
+    def snap(self, signature: Signature, *, tau: float) -> Signature:
+        """As ``Exporter.snap``: layers whose largest ξ reaches τ become one template."""
+        return snap(signature, tau=tau)
+
+    def portable(self, bundle: Bundle) -> bytes:
+        """As ``Exporter.portable``."""
+        return portable_graph(bundle.network.spec, template=bundle.digest)
+
+    def layouts(self, bundle: Bundle, task: Task) -> dict[str, bytes]:
+        """As ``Exporter.layouts``: ``fast`` with BN folded, ``small`` with one copy of each template."""
+        spec, named = bundle.network.spec, {"signature": task.signature, "labels": task.labels}
+        return {
+            "fast": fast_graph(spec, task.weights, **named),
+            "small": small_graph(spec, bundle.tensors, task.parts, **named),
+        }
+
+    def learning(self, bundle: Bundle) -> MixtureLearning:
+        """As ``Exporter.learning``."""
+        return MixtureLearning(bundle)
+
+    def trained(self, bundle: Bundle, signature: Signature) -> Callable[[Array], Array]:
+        """As ``Exporter.trained``: in torch."""
+        network = network_from_bundle(bundle, {signature.task: signature})
+
+        def run(x: Array) -> Array:
+            with torch.no_grad():
+                parts = np.array_split(x, max(1, len(x) // ROWS))
+                return np.concatenate([network(torch.from_numpy(part), 0).numpy() for part in parts])
+
+        return run
+
+    def told(self, bundle: Bundle, task: Task) -> dict[str, Any]:  # noqa: ARG002 - of a kind, not of this one
+        """As ``Exporter.told``: which template each layer is, and how near the trained mixture was to that."""
+        sequence = sequence_of(xi_of(task.signature.parts))
+        return {
+            "sequence": list(sequence),
+            "snapped_layers": [layer for layer, template in enumerate(sequence) if template is not None],
+            "mean_max_xi_before": round(float(xi_of(task.trained.parts).max(axis=1).mean()), 6),
+        }
+
+    def cuts(self, bundle: Bundle, task: Task) -> dict[str, Signature]:  # noqa: ARG002
+        """As ``Exporter.cuts``: the mixture alone, and with BN."""
+        signature = task.signature
+        whole = signature.replace(parts={**signature.parts, "bn.affine": task.parts["bn.affine"]})
+        return {
+            "mixture_only": signature.keep("mixture"),
+            "mixture_bn": whole.keep("mixture", "bn.affine", "bn.statistics"),
+        }
+
+
+EXPORTER = MixtureExporter()
