@@ -7,17 +7,14 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.batches import in_groups, in_slices, one_each, slice_samples
-from isoform.runtime.engines.onnx.per_signature import OnnxEngine
-from isoform.runtime.engines.onnx.plan_cache import cached_plan
-from isoform.runtime.engines.onnx.plan_engine import PlanEngine
-from isoform.runtime.engines.onnx.session import require_version
-from isoform.runtime.errors import EngineError, InputError, UsageError
+from isoform.runtime.engines.engine import AUTO, REFERENCE, check_engine, open_engine
+from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.samples.checked import checked_samples
@@ -33,6 +30,9 @@ __all__ = ["Runtime"]
 
 log = logging.getLogger("isoform.runtime")
 
+CACHE_BYTES = 256 << 20
+"""Of signatures' weights that stay in memory, by default."""
+
 
 class Runtime:
     """A bundle, ready to predict with any signature made for it. Safe to use from several threads.
@@ -44,22 +44,22 @@ class Runtime:
         >>> logits = rt.predict(x, rt.signature("plain"))  # doctest: +SKIP
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int, cache_bytes: int, engine: Literal["onnx", "numpy"]) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int = 1, cache_bytes: int = CACHE_BYTES, engine: str = AUTO, providers: Sequence[str] | None = None
+    ) -> None:  # fmt: skip
         if not isinstance(threads, int) or not 0 <= threads <= 1024:
             raise UsageError(
                 f"threads is {threads!r}, but a whole number from 0 (let ONNX Runtime choose) to 1024 was expected"
             )
         if not isinstance(cache_bytes, int) or cache_bytes < 0:
             raise UsageError(f"cache_bytes is {cache_bytes!r}, but a whole number of bytes from 0 was expected")
-        if engine not in ("onnx", "numpy"):
-            raise UsageError(f"engine is {engine!r}, but 'onnx' or 'numpy' was expected")
         self.bundle = bundle
         self._threads = threads
         self._lock = threading.Lock()
         self._learner: Learner | None = None
         self._sources: dict[str, Source] = {}
         self._slice = slice_samples(bundle.spec)
-        self._engine = _onnx_engine(bundle, threads=threads, cache_bytes=cache_bytes) if engine == "onnx" else None
+        self._engine = open_engine(engine, bundle, threads=threads, cache_bytes=cache_bytes, providers=providers)
 
     @classmethod
     def open(
@@ -67,8 +67,9 @@ class Runtime:
         path: str | Path,
         *,
         threads: int = 1,
-        cache_bytes: int = 256 << 20,
-        engine: Literal["onnx", "numpy"] = "onnx",
+        cache_bytes: int = CACHE_BYTES,
+        engine: str = AUTO,
+        providers: Sequence[str] | None = None,
     ) -> Self:
         """Open a bundle directory.
 
@@ -77,16 +78,24 @@ class Runtime:
             threads: Threads that one prediction may use, 0 to let ONNX Runtime choose.
             cache_bytes: How many bytes of signatures' folded weights may stay in memory; what signatures of one base share comes
                 on top, see ``stats``.
-            engine: ``onnx`` runs ONNX Runtime; ``numpy`` the slow reference, which needs no compiled bundle.
+            engine: What runs it: ``onnx`` ONNX Runtime over a device plan, ``sessions`` ONNX Runtime with a session per signature,
+                ``reference`` numpy, slow, without a compiled bundle; ``auto`` the fastest that can be opened here.
+            providers: ONNX Runtime's execution providers, such as ``CUDAExecutionProvider``, the preferred one first; None for the CPU.
+                On others than the CPU every signature has a session.
 
         Raises:
             BundleError: If the bundle is missing, damaged or not compiled.
             SignatureError: If one of its base signatures is damaged.
             UsageError: If an argument is out of range.
+            EngineError: If the engine cannot run the bundle on this machine, or a provider is not there.
         """
-        return cls(
-            Bundle.load(path, with_compiled=engine == "onnx"), threads=threads, cache_bytes=cache_bytes, engine=engine
-        )
+        bundle = Bundle.load(path, with_compiled=check_engine(engine) != REFERENCE)
+        return cls(bundle, threads=threads, cache_bytes=cache_bytes, engine=engine, providers=providers)
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that runs."""
+        return self._engine.name
 
     def __enter__(self) -> Self:
         return self
@@ -98,13 +107,11 @@ class Runtime:
 
     def close(self) -> None:
         """Let go of everything that was built for signatures. Predicting afterwards builds it anew."""
-        if self._engine is not None:
-            self._engine.clear()
+        self._engine.clear()
 
     def forget(self, signature: Signature) -> None:
         """Let go of what was built for one signature. Predicting with it afterwards builds it anew."""
-        if self._engine is not None:
-            self._engine.forget(signature)
+        self._engine.forget(signature)
 
     def stats(self) -> dict[str, float]:
         """What the runtime holds, and what swapping users took.
@@ -113,9 +120,9 @@ class Runtime:
             Now: ``entries`` (signatures whose weights are ready to run), their ``bytes`` and ``limit_bytes``, and
             ``shared_bytes``, about what signatures of the same base share. Since it was opened: ``hits``, ``misses``, ``evictions``,
             ``miss_seconds`` (what swapping in those signatures took together) and ``longest_miss_seconds``. Empty for the
-            numpy engine, which holds nothing.
+            reference engine, which holds nothing.
         """
-        return self._engine.stats() if self._engine is not None else {}
+        return self._engine.stats()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -167,11 +174,11 @@ class Runtime:
         """What runs the bundle's training graphs; made once, when it is first needed.
 
         Raises:
-            UsageError: If the runtime was opened with the numpy engine, which cannot learn.
+            UsageError: If the runtime was opened with the reference engine, which cannot learn.
             EngineError: If ONNX Runtime refuses a graph.
         """
-        if self._engine is None:
-            raise UsageError("the numpy engine cannot learn; open the runtime with engine='onnx'")
+        if self.engine == REFERENCE:
+            raise UsageError("the reference engine cannot learn; open the runtime with engine='onnx'")
         with self._lock:
             if self._learner is None:
                 self._learner = self.bundle.kind.learner(self.bundle, threads=self._threads)
@@ -368,23 +375,8 @@ class Runtime:
     def _logits(self, x: Array, signature: Signature) -> Array:
         if len(x) == 0:
             return np.zeros((0, len(self.bundle.resolve(signature)["logits.bias"])), dtype=np.float32)
-        if (engine := self._engine) is not None:
-            return in_slices(lambda some: engine.logits(some, signature), x, self._slice)
-        network, parts = self.bundle.network, self.bundle.resolve(signature)
-        return in_slices(lambda some: network.reference(parts, some), x, self._slice)
+        return in_slices(lambda some: self._engine.logits(some, signature), x, self._slice)
 
     def checked(self, x: Array) -> Array:
         """Samples as ``predict`` needs them: float32, C-contiguous; ``InputError`` as described there."""
         return checked_samples(x, self.bundle.spec.input_shape)
-
-
-def _onnx_engine(bundle: Bundle, *, threads: int, cache_bytes: int) -> PlanEngine | OnnxEngine:
-    """The engine over a device plan; where there is none, said once, the one with a session per signature."""
-    require_version()
-    compiled = bundle.require_compiled()
-    try:
-        plan = cached_plan(compiled.portable, bundle.network)
-        return PlanEngine(bundle, plan, threads=threads, cache_bytes=cache_bytes)
-    except EngineError as problem:
-        log.warning("no device plan: %s; every new signature builds a session of its own, right but slow", problem)
-        return OnnxEngine(bundle, threads=threads, cache_bytes=cache_bytes)

@@ -57,6 +57,10 @@ class Opening:
     """Requests that a process handles at once."""
     cache_bytes: int
     """Of folded weights, as ``Runtime.open``."""
+    engine: str = "auto"
+    """What runs the network, as ``Runtime.open``."""
+    providers: tuple[str, ...] | None = None
+    """ONNX Runtime's execution providers; None for the CPU."""
     settings: Settings
     guarded: bool = True
     """Whether a key or a token is asked for."""
@@ -91,7 +95,13 @@ class Opening:
         give_back_freed_memory()
         with ExitStack() as stack:
             runtime = stack.enter_context(
-                Runtime.open(self.bundle, threads=self.prediction_threads, cache_bytes=self.cache_bytes)
+                Runtime.open(
+                    self.bundle,
+                    threads=self.prediction_threads,
+                    cache_bytes=self.cache_bytes,
+                    engine=self.engine,
+                    providers=self.providers,
+                )
             )
             store = (
                 None

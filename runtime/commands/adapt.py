@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.commands.bar import Bar
+from isoform.runtime.commands.opened import add_engine_arguments, open_runtime
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats import files
 from isoform.runtime.samples.names import text_of
@@ -51,7 +52,7 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
         help="go on without a class whose recordings are all shorter than a window (default: refuse)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the order and of what the method draws (default: 0)")
-    parser.add_argument("--threads", type=int, default=1, help="threads, 0 for ONNX Runtime's choice (default: 1)")
+    add_engine_arguments(parser)
     parser.epilog = (
         "example:\n  isoform adapt bundle/ --data camera/ --task plain -o here.safetensors --history here.json\n"
     )
@@ -68,7 +69,6 @@ def run_adapt(arguments: argparse.Namespace) -> int:
     from isoform.runtime.commands.predict import choose_signature
     from isoform.runtime.formats.inheritance import reduced
     from isoform.runtime.learn.labels import check_numbers
-    from isoform.runtime.runtime import Runtime
     from isoform.runtime.samples.names import as_known
     from isoform.runtime.samples.unlabelled import read_stream
 
@@ -80,7 +80,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         if path is not None and not path.absolute().parent.is_dir():
             raise UsageError(f"{path.parent} is no folder; make it first")
     started, stopped = time.monotonic(), False
-    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime, Bar() as bar:
+    with open_runtime(arguments) as runtime, Bar() as bar:
         start = choose_signature(runtime, task=arguments.task, file=arguments.signature)
         data = read_stream(arguments.data, shape=runtime.bundle.spec.input_shape, skip_short=arguments.skip_short)
         names = runtime.labels(start)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoform.runtime.commands.bar import Bar
+from isoform.runtime.commands.opened import add_engine_arguments, open_runtime
 from isoform.runtime.errors import UsageError
 from isoform.runtime.samples.names import text_of
 
@@ -60,7 +61,7 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seconds", type=float, help="stop after so long with the best so far, as Ctrl-C does")
     parser.add_argument("--seed", type=int, default=0, help="of batches and folds (default: 0)")
-    parser.add_argument("--threads", type=int, default=1, help="threads, 0 for ONNX Runtime's choice (default: 1)")
+    add_engine_arguments(parser)
     parser.epilog = "example:\n  isoform personalize bundle/ --data my-digits/ -o me.safetensors\n"
     parser.epilog += "  isoform predict bundle/ digit.png --signature me.safetensors"
 
@@ -70,14 +71,13 @@ def run_personalize(arguments: argparse.Namespace) -> int:
     from isoform.runtime.commands.predict import choose_signature
     from isoform.runtime.formats.inheritance import reduced
     from isoform.runtime.learn.labels import check_numbers
-    from isoform.runtime.runtime import Runtime
     from isoform.runtime.samples.labelled import read_labelled
 
     if arguments.seed < 0:
         raise UsageError(f"--seed is {arguments.seed}, but 0 or more was expected")
     if not arguments.output.absolute().parent.is_dir():
         raise UsageError(f"{arguments.output.parent} is no folder; make it first")
-    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime, Bar() as bar:
+    with open_runtime(arguments) as runtime, Bar() as bar:
 
         def shown(report: Report) -> None:
             text = f"step {report.step} of at most {report.steps}  loss {report.loss:.3f}  best {report.best:.3f}"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.arrays import softmax
+from isoform.runtime.commands.opened import add_engine_arguments, open_runtime
 from isoform.runtime.errors import EngineError, InputError, SignatureError, UsageError
 from isoform.runtime.formats import files, tensors
 from isoform.runtime.formats.signature import Signature
@@ -41,9 +42,7 @@ def add_arguments_predict(parser: argparse.ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--task", help="whose base signature to use; may be left out when the bundle has one task")
     who.add_argument("--signature", type=Path, help="a signature file to use instead of a base signature")
-    parser.add_argument(
-        "--threads", type=int, default=1, help="threads per prediction, 0 for ONNX Runtime's choice (default: 1)"
-    )
+    add_engine_arguments(parser)
     parser.add_argument("--top", type=int, default=3, help="how many labels to list per image (default: 3)")
     parser.epilog = "example:\n  isoform predict bundle/ digit.png --task plain"
 
@@ -51,13 +50,12 @@ def add_arguments_predict(parser: argparse.ArgumentParser) -> None:
 def run_predict(arguments: argparse.Namespace) -> None:
     """Predict on image files; one JSON object per image on stdout, in the order given, as they are read."""
     from isoform.runtime.batches import slice_samples
-    from isoform.runtime.runtime import Runtime
     from isoform.runtime.samples.account import Account
     from isoform.runtime.samples.named_images import read_images
 
     if arguments.top < 1:
         raise UsageError(f"--top is {arguments.top}, but 1 or more was expected")
-    with Runtime.open(arguments.bundle, threads=arguments.threads) as runtime:
+    with open_runtime(arguments) as runtime:
         signature = choose_signature(runtime, task=arguments.task, file=arguments.signature)
         labels = runtime.labels(signature)
         spec, account = runtime.bundle.spec, Account()

@@ -60,6 +60,13 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=1, help="processes (default: 1)")
     add("--threads", type=int, default=4, help="requests that a process handles at once (default: 4)")
     add("--prediction-threads", type=int, default=1, help="threads per prediction (default: 1)")
+    add("--engine", default="auto", help="auto, onnx, sessions or reference: what runs the network (default: auto)")
+    add(
+        "--provider",
+        action="append",
+        metavar="NAME",
+        help="an execution provider of ONNX Runtime; again for one to fall back to (default: the CPU)",
+    )
     add(
         "--cache-mb", type=int, default=256, help="memory of a process for users' folded weights, in MiB (default: 256)"
     )
@@ -201,6 +208,7 @@ def opened(arguments: argparse.Namespace) -> tuple[Opening, Bundle]:
     opening = Opening(
         bundle=arguments.bundle, store=store_url(arguments.store), prediction_threads=arguments.prediction_threads,
         request_threads=arguments.threads, cache_bytes=arguments.cache_mb << 20,
+        engine=arguments.engine, providers=tuple(arguments.provider) if arguments.provider else None,
         settings=Settings(
             max_body_bytes=arguments.max_body_mb << 20, max_samples=arguments.max_samples,
             max_answer_bytes=arguments.max_answer_mb << 20, memory_bytes=arguments.request_memory_mb << 20,

@@ -8,7 +8,7 @@ import pytest
 
 from isoform.runtime import Runtime, Signature
 from isoform.runtime.engines.onnx.bindings import PieceWeights, Shared
-from isoform.runtime.engines.onnx.per_signature import OnnxEngine
+from isoform.runtime.engines.onnx.per_signature import SessionEngine
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.errors import SignatureError
@@ -45,7 +45,7 @@ def engine(request, compiled):
     def make(cache_bytes: int):
         if request.param == "plan":
             return PlanEngine(bundle, plan, threads=1, cache_bytes=cache_bytes)
-        return OnnxEngine(bundle, threads=1, cache_bytes=cache_bytes)
+        return SessionEngine(bundle, threads=1, cache_bytes=cache_bytes)
 
     return make
 
@@ -78,7 +78,7 @@ def test_the_cache_holds_what_it_may(engine, runtime, samples, sort) -> None:
 
 def test_both_engines_agree(compiled, runtime, samples) -> None:
     """The plan gives what a session of constants gives, to 1e-6 of the largest logit, for every task and batch size."""
-    sessions = OnnxEngine(runtime.bundle, threads=1, cache_bytes=0)
+    sessions = SessionEngine(runtime.bundle, threads=1, cache_bytes=0)
     for task in runtime.tasks:
         for batch in (1, 2, 16, 100):
             expected = sessions.logits(samples[0][:batch], runtime.signature(task))
@@ -92,7 +92,7 @@ def test_weights_that_are_used_again_are_the_new_users(runtime, samples, monkeyp
     monkeypatch.setattr("isoform.runtime.engines.onnx.bindings.BARE", bare)
     plan = cached_plan(runtime.bundle.compiled.portable, runtime.bundle.network)
     one = PlanEngine(runtime.bundle, plan, threads=1, cache_bytes=0)
-    sessions = OnnxEngine(runtime.bundle, threads=1, cache_bytes=0)
+    sessions = SessionEngine(runtime.bundle, threads=1, cache_bytes=0)
     x, signatures = samples[0][:2], users(runtime.bundle, 60)
     for place in np.random.default_rng(0).permutation(np.repeat(np.arange(60), 3)):
         expected = sessions.logits(x, signatures[place])

@@ -21,7 +21,7 @@ def test_predict_equals_the_compiled_file(runtime, compiled, samples) -> None:
 
 def test_predict_equals_the_numpy_engine(compiled, runtime, samples) -> None:
     """ONNX Runtime and the slow twin agree to 1e-4 on 256 real samples, every task."""
-    with Runtime.open(compiled, engine="numpy") as slow:
+    with Runtime.open(compiled, engine="reference") as slow:
         for task in runtime.tasks:
             signature = runtime.signature(task)
             np.testing.assert_allclose(
@@ -147,7 +147,7 @@ def test_an_uncompiled_bundle_says_what_to_do(trained, samples) -> None:
     """The error has the command; the numpy engine needs no compiling."""
     with pytest.raises(BundleError, match="is not compiled; run 'isoform compile"):
         Runtime.open(trained)
-    with Runtime.open(trained, engine="numpy") as slow:
+    with Runtime.open(trained, engine="reference") as slow:
         assert slow.predict(samples[0][:2], slow.signature("plain")).shape == (2, 10)
 
 
@@ -175,7 +175,7 @@ def test_without_a_plan_predictions_are_right(compiled, runtime, samples, monkey
     def refuse(*_):
         raise EngineError("the optimiser did something new")
 
-    monkeypatch.setattr("isoform.runtime.runtime.cached_plan", refuse)
+    monkeypatch.setattr("isoform.runtime.engines.onnx.plan_engine.cached_plan", refuse)
     with Runtime.open(compiled) as slow:
         for task in slow.tasks:
             found, expected = (r.predict(samples[0][:3], r.signature(task)) for r in (slow, runtime))

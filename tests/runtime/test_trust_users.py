@@ -15,7 +15,7 @@ from support import ROOT, SMALL, make_bundle
 from isoform.compile.kinds.mixture.graph import portable_graph
 from isoform.runtime import Runtime
 from isoform.runtime.batches import in_slices, slice_samples
-from isoform.runtime.engines.onnx.per_signature import OnnxEngine
+from isoform.runtime.engines.onnx.per_signature import SessionEngine
 from isoform.runtime.engines.onnx.plan import build_plan
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.formats.bundle import Bundle
@@ -76,7 +76,7 @@ def test_users_who_differ_in_one_number(kind) -> None:
         plan = build_plan(bundle.compiled.portable, bundle.network)
         engine = PlanEngine(bundle, plan, threads=1, cache_bytes=1 << 16)
     else:
-        engine = OnnxEngine(bundle, threads=1, cache_bytes=1 << 30)
+        engine = SessionEngine(bundle, threads=1, cache_bytes=1 << 30)
     x = np.random.default_rng(0).uniform(0, 1, (1, *bundle.spec.input_shape)).astype(np.float32)
     expected = [reference_logits(bundle.spec, bundle.tensors, bundle.resolve(user), x) for user in users]
     gaps = [np.abs(one - other).max() for i, one in enumerate(expected) for other in expected[:i]]
@@ -89,7 +89,7 @@ def test_users_who_differ_in_one_number(kind) -> None:
                 assert np.abs(engine.logits(x, users[turn]) - expected[turn]).max() <= tolerance, turn
 
 
-@pytest.mark.parametrize("engine", ["onnx", "numpy"])
+@pytest.mark.parametrize("engine", ["onnx", "reference"])
 def test_a_runtime_is_freed(engine) -> None:
     """A runtime that nobody holds any more is gone at once, after predicting, learning and adapting too."""
     runtime = Runtime.open(KEPT, engine=engine)
@@ -130,7 +130,7 @@ def test_two_first_requests_make_one_learner(monkeypatch) -> None:
     assert len({(id(learner), id(source)) for learner, source in found}) == 1
 
 
-@pytest.mark.parametrize("engine", ["onnx", "numpy"])
+@pytest.mark.parametrize("engine", ["onnx", "reference"])
 def test_slices_change_no_answer(engine, monkeypatch) -> None:
     """A batch in slices of any size gives what it gives at once, to the last bit with ONNX Runtime, and the order stays."""
     with Runtime.open(KEPT, engine=engine) as runtime:

@@ -67,7 +67,7 @@ def test_a_bundle_without_images_and_a_server_without_a_store(browser, tmp_path)
     bundle = make_bundle(spec, tasks=("walk", "run"))
     (tmp_path / "bundle").mkdir()
     bundle.write(tmp_path / "bundle")
-    with Runtime.open(tmp_path / "bundle", engine="numpy") as runtime, browser.new_context() as window:
+    with Runtime.open(tmp_path / "bundle", engine="reference") as runtime, browser.new_context() as window:
         server = make_server("127.0.0.1", 0, create_app(runtime), threaded=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

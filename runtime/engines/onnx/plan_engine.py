@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -20,17 +20,20 @@ from isoform.runtime.engines.gathered import GatheredFold
 from isoform.runtime.engines.onnx.bindings import Binding, OwnWeights, PieceWeights, Shared, Stages
 from isoform.runtime.engines.onnx.per_signature import run_error
 from isoform.runtime.engines.onnx.plan import Plan, lifted_session
+from isoform.runtime.engines.onnx.plan_cache import cached_plan
+from isoform.runtime.engines.onnx.session import CPU, require_version
+from isoform.runtime.errors import EngineError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
 
-__all__ = ["PlanEngine"]
+__all__ = ["PlanEngine", "open_engine"]
 
 Weights = OwnWeights | PieceWeights
 
 
 class PlanEngine:
-    """Runs signatures of one bundle over one plan. Safe to use from several threads.
+    """An ``Engine`` over one plan.
 
     Args:
         bundle: A compiled bundle.
@@ -42,6 +45,8 @@ class PlanEngine:
     Raises:
         EngineError: If ONNX Runtime refuses the plan.
     """
+
+    name = "onnx"
 
     def __init__(self, bundle: Bundle, plan: Plan, *, threads: int, cache_bytes: int) -> None:
         self._bundle, self._plan, self._threads = bundle, plan, threads
@@ -55,7 +60,7 @@ class PlanEngine:
         self._bases = {base.digest for base in (*bundle.signatures.values(), *compiled.values())}
 
     def logits(self, x: Array, signature: Signature) -> Array:
-        """Run one batch: as ``OnnxEngine.logits``."""
+        """As ``Engine.logits``."""
         with self.bound(signature) as binding:
             try:
                 return binding.run(x)
@@ -126,3 +131,16 @@ class PlanEngine:
     def stats(self) -> dict[str, float]:
         """As ``Cache.stats`` for the signatures' weights, and ``shared_bytes``, about what signatures of the same base share."""
         return {**self._hot.stats(), "shared_bytes": sum(shared.size_bytes for shared in [*self._shared.values()])}
+
+
+def open_engine(bundle: Bundle, *, threads: int, cache_bytes: int, providers: Sequence[str] | None) -> PlanEngine:
+    """As ``engine.open_engine``, over the plan that is stored for this device, or a new one."""
+    require_version()
+    compiled = bundle.require_compiled()
+    if providers is not None and list(providers) != [CPU]:
+        raise EngineError(f"no device plan: plans run on {CPU} alone, but {', '.join(providers)} was asked for")
+    try:
+        plan = cached_plan(compiled.portable, bundle.network)
+        return PlanEngine(bundle, plan, threads=threads, cache_bytes=cache_bytes)
+    except EngineError as problem:
+        raise EngineError(f"no device plan: {problem}") from problem

@@ -6,7 +6,7 @@ What holds for every session is decided here:
                 keeps packed weights under the first 16 numbers, without the bias.
     KleidiAI    off on Arm: the kernels that did that, until they were measured again.
     telemetry   off (``isoform.runtime`` sets ``ORT_DISABLE_TELEMETRY`` before this import), unless the user has set it.
-    provider    the CPU, by name.
+    provider    the CPU, by name, unless another is asked for; then it is checked that it is the one that runs.
     format      ONNX files only, never ONNX Runtime's own format, whose external data nobody checks (``external.py``).
 """
 
@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Sequence
 
 import onnxruntime as ort
 
 from isoform.runtime.errors import EngineError
 
-__all__ = ["OLDEST", "first_line", "open_session", "ort", "require_version", "session_options"]
+__all__ = ["CPU", "OLDEST", "first_line", "open_session", "ort", "require_version", "session_options"]
 
+CPU = "CPUExecutionProvider"
 OLDEST = (1, 27)
 """The oldest ONNX Runtime that is used; ``pyproject.toml`` says the same."""
 
@@ -54,12 +56,37 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def open_session(graph: bytes, options: ort.SessionOptions, *, what: str) -> ort.InferenceSession:
-    """A session on the CPU; ``EngineError`` naming ``what`` was refused if ONNX Runtime does not take the graph."""
+def open_session(
+    graph: bytes, options: ort.SessionOptions, *, what: str, providers: Sequence[str] | None = None
+) -> ort.InferenceSession:
+    """A session.
+
+    Args:
+        graph: An ONNX file.
+        options: Of ``session_options``.
+        what: What to call the graph in messages.
+        providers: Execution providers, the preferred one first; None for the CPU. ONNX Runtime leaves out one that it cannot start and
+            says so in a warning alone, so it is checked that the first one is the one that runs.
+
+    Raises:
+        EngineError: If ONNX Runtime does not take the graph, or runs it on another provider.
+    """
+    wanted = [CPU] if providers is None else [*providers]
+    missing = [name for name in wanted if name not in ort.get_available_providers()]
+    if missing or not wanted:
+        here = ", ".join(ort.get_available_providers())
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} has no provider {missing[0] if missing else 'at all'}, but {here}; install the build that has it"
+        )
     try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(graph, options, providers=wanted)
     except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
         raise EngineError(f"ONNX Runtime {ort.__version__} refused {what}: {first_line(problem)}") from problem
+    if session.get_providers()[0] != wanted[0]:
+        raise EngineError(
+            f"{wanted[0]} was asked for, but ONNX Runtime runs {what} on {session.get_providers()[0]}: it could not start that one"
+        )
+    return session
 
 
 def first_line(problem: BaseException) -> str:

@@ -65,7 +65,7 @@ def test_what_is_not_ambiguous_is_read(labels, names, expected) -> None:
 def test_whole_numbers_of_a_file(tmp_path, capsys, verb) -> None:
     """In an .npz they are names; refused only where they could be the indices of other classes as well."""
     bundle = ROOT / "docs" / "examples" / "bundle"
-    with Runtime.open(bundle, engine="numpy") as runtime:
+    with Runtime.open(bundle, engine="reference") as runtime:
         runtime.bundle.signatures["plain"].replace(labels=tuple(map(str, range(1, 11)))).save(tmp_path / "start")
     images, labels = digits()
     words = [verb, str(bundle), "--signature", str(tmp_path / "start"), "-o", str(tmp_path / "me")]
@@ -99,7 +99,7 @@ def test_whole_numbers_of_a_file(tmp_path, capsys, verb) -> None:
 )
 def test_names_of_new_classes(classes, error, message) -> None:
     """Names that become the same, and what is no list of names, are one line; before anything is learnt."""
-    with Runtime.open(ROOT / "docs" / "examples" / "bundle", engine="numpy") as runtime:
+    with Runtime.open(ROOT / "docs" / "examples" / "bundle", engine="reference") as runtime:
         for learn in (runtime.fit, runtime.personalize):
             with pytest.raises(error, match=message):
                 learn(np.zeros((2, 1, 32, 32), np.float32), ["a", "b"], classes=classes)
@@ -112,7 +112,7 @@ def test_names_are_compared_alike_everywhere() -> None:
     names = {"a": ("x", "y", "z"), "b": ("e\u0301", "y ", "z")}
     signatures = {task: bundle.signatures[task].replace(labels=labels) for task, labels in names.items()}
     bundle = Bundle.create(spec=SMALL, tensors=bundle.tensors, signatures=signatures, training={})
-    runtime = Runtime(bundle, threads=1, cache_bytes=0, engine="numpy")
+    runtime = Runtime(bundle, threads=1, cache_bytes=0, engine="reference")
     with pytest.raises(UsageError, match="the numpy engine cannot learn"):  # so the labels were those of task b
         runtime.fit(np.zeros((2, 1, 8, 8), np.float32), ["é", "y"])
     with pytest.raises(UsageError, match="labels are indices, but the bases of a, b have different classes"):

@@ -287,7 +287,7 @@ def test_strangers_are_refused(runtime) -> None:
     with pytest.raises(SignatureError, match="was trained on templates"):
         runtime.personalize(TWO, [0, 1], stranger)
     with (
-        Runtime.open(runtime.bundle.path, engine="numpy") as slow,
+        Runtime.open(runtime.bundle.path, engine="reference") as slow,
         pytest.raises(UsageError, match="numpy engine cannot"),
     ):
         slow.personalize(TWO, [0, 1])
