@@ -181,7 +181,10 @@ class Runtime:
             raise UsageError("the reference engine cannot learn; open the runtime with engine='onnx'")
         with self._lock:
             if self._learner is None:
-                self._learner = self.bundle.kind.learner(self.bundle, threads=self._threads)
+                from isoform.runtime.learn.head import HeadLearner
+
+                made = self.bundle.kind.learner(self.bundle, threads=self._threads)
+                self._learner = HeadLearner(self.bundle, self._logits, self.forget) if made is None else made
             return self._learner
 
     def personalize(
@@ -290,7 +293,9 @@ class Runtime:
             raise UsageError(f"keep is {keep!r}, but a whole number from 1 was expected")
         made = method_named(method, options)
         self.bundle.resolve(start)
-        source = self._source(start.task).with_labels(self.labels(self.signature(start.task)), self.labels(start))
+        source = self._source(start.task)
+        if source is not None:
+            source = source.with_labels(self.labels(self.signature(start.task)), self.labels(start))
         learner = self.learner
         chain = Chain(start, keep=keep, directory=None if directory is None else Path(directory))
         try:
@@ -346,9 +351,13 @@ class Runtime:
             return start
         return adapter.signature
 
-    def _source(self, task: str) -> Source:
+    def _source(self, task: str) -> Source | None:
+        """Facts about a task's training samples; None for kinds of which none are measured."""
+        from isoform.runtime.learn.learner import STATISTICS
         from isoform.runtime.learn.source import Source
 
+        if STATISTICS not in self.bundle.spec.part_shapes:
+            return None
         with self._lock:
             if task not in self._sources:
                 name = f"source/{task}.safetensors"

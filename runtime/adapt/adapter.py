@@ -61,7 +61,7 @@ class Adapter:
         chain: Where it begins, and what remembers its signatures.
         method: Makes the way to move.
         learner: Runs the network.
-        source: What the base saw of its training samples.
+        source: What the base saw of its training samples; None if that is not known.
         seed: Of whatever the method draws.
         predict: ``Runtime.predict``.
         checked: ``Runtime.checked``.
@@ -69,7 +69,7 @@ class Adapter:
     """
 
     def __init__(
-        self, bundle: Bundle, chain: Chain, method: Callable[[Context], Method], *, learner: Learner, source: Source, seed: int,
+        self, bundle: Bundle, chain: Chain, method: Callable[[Context], Method], *, learner: Learner, source: Source | None, seed: int,
         predict: Callable[[Array, Signature], Array], checked: Callable[[Array], Array], forget: Callable[[Signature], None],
     ) -> None:  # fmt: skip
         self._bundle, self._chain, self._predict, self._checked, self._forget = bundle, chain, predict, checked, forget
@@ -90,8 +90,9 @@ class Adapter:
         )
         if chain.newest is not chain.start:
             self._method.reset(self._point(chain.newest))
-        self._source = source
-        self._content = Content(source.structure, pixels=math.prod(bundle.spec.input_shape[1:]))
+        self._content = Content(
+            None if source is None else source.structure, pixels=math.prod(bundle.spec.input_shape[1:])
+        )
         self._samples = self._calls = 0
         self._since = 0.0
         self._compared = np.zeros((2, len(start.parts["logits.bias"]) + 1))

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable
 
 from isoform.runtime.arrays import Array
+from isoform.runtime.errors import UsageError
 from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.source import Source
 
@@ -22,7 +23,8 @@ class Context:
     """What a method works with."""
 
     learner: Learner
-    source: Source
+    source: Source | None
+    """What the base saw of its training samples; None if the network's kind measures nothing."""
     start: Point
     """The numbers of the signature that adaptation begins from."""
     predict: Callable[[Array], Array]
@@ -31,6 +33,16 @@ class Context:
     """Logits of samples at another point; a signature is made for it and forgotten."""
     classes: int
     seed: int
+
+    @property
+    def facts(self) -> Source:
+        """``source``; ``UsageError`` if it is not known."""
+        if self.source is None:
+            kind = self.learner.bundle.spec.kind
+            raise UsageError(
+                f"this method needs BN, and networks of kind {kind!r} have none; take t3a, lame, spsa or cma-es"
+            )
+        return self.source
 
 
 class Method(abc.ABC):

@@ -60,8 +60,9 @@ class Auto(Method):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        statistics = context.start.parts[STATISTICS]
-        self._shrinkage = Shrinkage(context.learner, context.source, statistics, classes=context.classes)
+        facts, statistics = context.facts, context.start.parts.get(STATISTICS)
+        assert statistics is not None
+        self._shrinkage = Shrinkage(context.learner, facts, statistics, classes=context.classes)
         self.reset(context.start)
 
     def reset(self, point: Point) -> None:

@@ -56,7 +56,7 @@ class Eata(Gradient):
             return entropy_loss(logits, weights=weights)
 
         def anchored(name: str) -> Array:
-            fisher = self.context.source.fisher[name].astype(np.float64)
+            fisher = self.context.facts.fisher[name].astype(np.float64)
             result: Array = 2 * self._hold * fisher * (self.point.parts[name] - self.anchor.parts[name])
             return result
 

@@ -1,0 +1,80 @@
+"""Learning for any kind and any engine: the logits layer alone moves, by what the network's last features are.
+
+The features come from the engine itself, with the identity as the logits layer: logits = 1 · e + 0 are the embeddings e, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import numpy as np
+
+from isoform.runtime.arrays import Array
+from isoform.runtime.errors import UsageError
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kind import HEAD
+from isoform.runtime.learn.learner import Loss, Point
+
+__all__ = ["HeadLearner"]
+
+
+class HeadLearner:
+    """A ``Learner`` without a backward pass.
+
+    Args:
+        bundle: What it runs.
+        predict: Samples and a signature → logits.
+        forget: Lets go of what a signature has left in the engine.
+    """
+
+    rates: Mapping[str, float] = {}
+    normalises = False
+
+    def __init__(
+        self, bundle: Bundle, predict: Callable[[Array, Signature], Array], forget: Callable[[Signature], None]
+    ) -> None:
+        self.bundle, self._predict, self._forget = bundle, predict, forget
+
+    def point(self, signature: Signature, own: Collection[str] = ()) -> Point:  # noqa: ARG002 - nothing follows here
+        """As ``Learner.point``."""
+        return Point(self.bundle.resolve(signature))
+
+    def softened(self, point: Point, moving: Collection[str]) -> Point:  # noqa: ARG002
+        """As ``Learner.softened``: a logits layer has a gradient everywhere."""
+        return point
+
+    def logits(self, point: Point, x: Array) -> Array:
+        """As ``Learner.logits``."""
+        weight, bias = (point.parts[name] for name in HEAD)
+        result: Array = (self.embeddings(point, x) @ weight.T + bias).astype(np.float32)
+        return result
+
+    def embeddings(self, point: Point, x: Array) -> Array:
+        """As ``Learner.embeddings``."""
+        size = self.bundle.spec.embedding
+        head = {"logits.weight": np.eye(size, dtype=np.float32), "logits.bias": np.zeros(size, dtype=np.float32)}
+        signature = Signature(
+            parts={**point.parts, **head}, template=self.bundle.digest, task=next(iter(self.bundle.signatures)),
+            labels=tuple(f"e{number}" for number in range(size)), kind=self.bundle.spec.kind,
+        )  # fmt: skip
+        try:
+            return self._predict(x, signature)
+        finally:
+            self._forget(signature)
+
+    def gradient(
+        self, point: Point, x: Array, loss: Loss, *, head_only: bool = False
+    ) -> tuple[float, dict[str, Array]]:
+        """As ``Learner.gradient``. Raises ``UsageError`` unless the logits layer's gradients are enough."""
+        if not head_only:
+            raise UsageError(
+                f"networks of kind {self.bundle.spec.kind!r} have no backward pass here, so only the logits layer can be fitted: parts=['head']"
+            )
+        embeddings = self.embeddings(point, x)
+        weight, bias = (point.parts[name] for name in HEAD)
+        value, g = loss((embeddings @ weight.T + bias).astype(np.float32))
+        return value, {
+            "logits.weight": (g.T @ embeddings).astype(np.float64),
+            "logits.bias": g.sum(axis=0, dtype=np.float64),
+        }
