@@ -32,6 +32,7 @@ def compile_bundle(
     path: Path,
     *,
     data: Path | None = None,
+    datasets: Mapping[str, Dataset] | None = None,
     tau: float = 0.95,
     max_drop_points: float = 0.5,
     progress: Callable[[str], None] = lambda _: None,
@@ -41,6 +42,7 @@ def compile_bundle(
     Args:
         path: The bundle directory.
         data: The ``--data`` folder that it was trained with, to verify on real samples; embedded data needs none.
+        datasets: Task → samples to verify on, for bundles that 'isoform train' has not written; None to load those of its recipe.
         tau: Layers whose largest mixture weight reaches it are snapped.
         max_drop_points: How many points of accuracy snapping may cost a task.
         progress: Called with a line about what is being done.
@@ -57,7 +59,7 @@ def compile_bundle(
         raise CompileError(f"max_drop_points is {max_drop_points}, but a number of points was expected")
     # Whatever state compiled/ is in: compiling is how one repairs it.
     bundle = Bundle.load(path, with_compiled=False)
-    tests = _datasets(bundle, data, progress)
+    tests = _datasets(bundle, data, progress) if datasets is None else datasets
     exporter = exporter_of(bundle)
     tasks = [
         _task(bundle, name, exporter.snap(signature, tau=tau), tests[name])

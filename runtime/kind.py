@@ -15,15 +15,16 @@ onnxruntime, and a kind only when one is asked for.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import IsoformError
 from isoform.runtime.layout import Layout
 
-__all__ = ["DEFAULT", "HEAD", "KINDS", "Folder", "Group", "Kind", "Network", "Shape", "Spec", "kind_named"]
+__all__ = ["DEFAULT", "HEAD", "KINDS", "Folder", "Group", "Kind", "Network", "Part", "Shape", "Spec", "kind_named"]
 
 Shape = tuple[int, ...]
 HEAD = ("logits.weight", "logits.bias")
@@ -34,6 +35,15 @@ KINDS = {"mixture": "isoform.runtime.kinds.mixture.kind"}
 """Name of each kind → the module that has it as ``KIND``."""
 DEFAULT = "mixture"
 """The kind where none is said."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one part of a signature is."""
+
+    dimensions: int
+    numbers: Literal["float", "integer", "bit"] = "float"
+    """float32 in memory, integers int64, bits bool; files have them in fewer bytes (``formats/numbers.py``)."""
 
 
 class Spec(Protocol):
@@ -74,7 +84,7 @@ class Spec(Protocol):
 class Network(Protocol):
     """A bundle's templates, ready to be combined with signatures. Immutable; safe to share between threads.
 
-    ``parts`` are all parts of a signature, float32, as ``Bundle.resolve`` returns them.
+    ``parts`` are all parts of a signature, as ``Bundle.resolve`` returns them.
     """
 
     @property
@@ -110,8 +120,8 @@ class Kind(Protocol):
         """As files name it."""
 
     @property
-    def parts(self) -> Mapping[str, int]:
-        """Name → number of dimensions of every part that a signature may hold, in canonical order, ``HEAD`` included."""
+    def parts(self) -> Mapping[str, Part]:
+        """Every part that a signature may hold, by name, in canonical order, ``HEAD`` included."""
 
     @property
     def moves(self) -> Mapping[str, tuple[str, ...]]:

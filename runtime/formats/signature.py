@@ -1,12 +1,13 @@
 """Signatures: what differs per task, user or domain, as an immutable object and as a file.
 
-Parts are arrays by name, all optional, float32 (or float16, half the bytes). Which there are is up to the kind
+Parts are arrays by name, all optional, of floats, integers or bits (``numbers.py``). Which there are is up to the kind
 (``isoform.runtime.kind``); every kind has a logits layer, logits.weight (classes, embedding) and logits.bias (classes,).
 A part that is absent is inherited from the base signature of its task, whose digest the file then names.
 
 The file is a canonical tensor file (``tensors.py``) whose metadata is: format, kind, template (digest of the templates it was
-made for), task, and where known base, parent, labels (a JSON list), created; and digest, the sha256 over the file with 64 zeros
-in the digest's place. Every other byte is covered, so a file that was changed anywhere is refused.
+made for), task, and where known base, parent, labels (a JSON list), bits (a JSON object, shapes of parts that are bits), created; and
+digest, the sha256 over the file with 64 zeros in the digest's place. Every other byte is covered, so a file that was changed
+anywhere is refused.
 """
 
 from __future__ import annotations
@@ -26,16 +27,18 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import IsoformError, SignatureError
 from isoform.runtime.formats import files, tensors
+from isoform.runtime.formats.numbers import in_file, in_memory, unpacked
 from isoform.runtime.kind import DEFAULT, Kind, Spec, kind_named
 
 __all__ = ["Signature", "check_labels", "check_name"]
 
-FORMAT = "1"
+FORMATS = ("1", "2")
+"""Files of floats alone are of the first, which every version reads; those with integers or bits of the second."""
 SIZE_LIMIT = 64 << 20
 """Largest signature file that is read, in bytes."""
 
 Precision = Literal["float32", "float16"]
-_METADATA = {"format", "kind", "template", "task", "base", "parent", "labels", "created", "digest"}
+_METADATA = {"format", "kind", "template", "task", "base", "parent", "labels", "bits", "created", "digest"}
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -142,21 +145,14 @@ class Signature:
     def _kind(self) -> Kind:
         return kind_named(self.kind, error=lambda text: SignatureError(f"a signature {text}"))
 
+    @property
+    def _format(self) -> str:
+        plain = all(self._kind.parts[name].numbers == "float" for name in self.parts)
+        return FORMATS[0] if plain else FORMATS[1]
+
     def _checked(self, name: str, array: Array) -> Array:
-        dimensions = self._kind.parts[name]
-        if array.dtype.kind != "f" or array.ndim != dimensions or 0 in array.shape:
-            raise SignatureError(
-                f"a signature's {name} is {array.dtype} of shape {array.shape}, but floating-point numbers in {dimensions} dimension(s) were expected"
-            )
-        if array.dtype != np.float32 or self.precision != "float32":
-            with np.errstate(over="ignore"):
-                array = array.astype(self.precision).astype(np.float32)
-        if not np.isfinite(array).all():
-            raise SignatureError(
-                f"a signature's {name} holds a number that is not finite in {self.precision}; it cannot be used"
-            )
+        array = in_memory(name, array, self._kind.parts[name], precision=self.precision)
         self._kind.check_part(name, array)
-        array.flags.writeable = False
         return array
 
     # --- what it says -------------------------------------------------------------------------------------------------
@@ -253,12 +249,19 @@ class Signature:
         return self._encode_with(self.digest)
 
     def _encode_with(self, digest: str) -> bytes:
-        metadata = {"format": FORMAT, "kind": self.kind, "template": self.template, "task": self.task, "digest": digest}
+        kinds = {name: self._kind.parts[name] for name in self.parts}
+        bits = {name: list(self.parts[name].shape) for name in sorted(kinds) if kinds[name].numbers == "bit"}
+        metadata = {
+            "format": self._format, "kind": self.kind, "template": self.template, "task": self.task, "digest": digest,
+        }  # fmt: skip
         optional = {"base": self.base, "parent": self.parent, "created": self.created}
         metadata.update({name: value for name, value in optional.items() if value is not None})
         if self.labels is not None:
-            metadata["labels"] = _labels_to_json(self.labels)
-        return tensors.encode({name: array.astype(self.precision) for name, array in self.parts.items()}, metadata)
+            metadata["labels"] = _to_json(list(self.labels))
+        if bits:
+            metadata["bits"] = _to_json(bits)
+        arrays = {name: in_file(array, kinds[name], precision=self.precision) for name, array in self.parts.items()}
+        return tensors.encode(arrays, metadata)
 
     @classmethod
     def decode(cls, data: bytes, *, name: str = "signature") -> Self:
@@ -272,22 +275,23 @@ class Signature:
             SignatureError: If a single byte is not as ``encode`` wrote it, or the content is malformed.
         """
         arrays, metadata = tensors.decode(data, error=SignatureError, what=name)
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") not in FORMATS:
             raise SignatureError(
-                f"{name} is of format {metadata.get('format')!r}, but this version reads format {FORMAT!r}; use a matching isoform"
+                f"{name} is of format {metadata.get('format')!r}, but this version reads {' and '.join(FORMATS)}; use a matching isoform"
             )
         if not set(metadata) <= _METADATA:
             raise SignatureError(
                 f"{name} has unknown metadata {sorted(set(metadata) - _METADATA)}; use a matching isoform"
             )
-        dtypes = {array.dtype for array in arrays.values()}
+        dtypes = {array.dtype for array in arrays.values() if array.dtype.kind == "f"}
         if len(dtypes) > 1:
             raise SignatureError(
                 f"{name} mixes {' and '.join(sorted(map(str, dtypes)))}, but one precision was expected"
             )
         try:
+            bits = _bits_from_json(metadata.get("bits"), arrays)
             signature = cls(
-                parts=arrays,
+                parts={**arrays, **bits},
                 template=metadata.get("template", ""),
                 task=metadata.get("task", ""),
                 base=metadata.get("base"),
@@ -299,7 +303,17 @@ class Signature:
             )
         except SignatureError as problem:
             raise SignatureError(f"{name}: {problem}") from None
-        # The tensor file is canonical and so are the labels, so these bytes are what encode() would write if the digest is right.
+        for part, array in arrays.items():
+            stored = in_file(signature.parts[part], signature._kind.parts[part], precision=signature.precision).dtype
+            if array.dtype != stored:
+                raise SignatureError(
+                    f"{name} holds {part} as {array.dtype}, but {stored} holds it; it was changed after isoform wrote it"
+                )
+        if metadata["format"] != signature._format:
+            raise SignatureError(
+                f"{name} is of format {metadata['format']}, but its content of another; it was changed after isoform wrote it"
+            )
+        # The tensor file is canonical and so are its numbers and texts, so these bytes are what encode() would write if the digest is right.
         stated = metadata.get("digest", "")
         found = hashlib.sha256(data.replace(_digest_field(stated), _digest_field("0" * 64), 1)).hexdigest()
         if found != stated:
@@ -326,19 +340,48 @@ def _digest_field(digest: str) -> bytes:
     return f'"digest":"{digest}"'.encode()
 
 
-def _labels_to_json(labels: Sequence[str]) -> str:
-    return json.dumps(list(labels), ensure_ascii=False, separators=(",", ":"))
+def _to_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _from_json(text: str, what: str) -> object:
+    """What ``_to_json`` wrote; ``SignatureError`` if it is in another form."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise SignatureError(f"its {what} are no JSON") from None
+    if _to_json(value) != text:
+        raise SignatureError(f"its {what} are not in canonical form, so they were changed after isoform wrote them")
+    return value
 
 
 def _labels_from_json(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     try:
-        labels = json.loads(text)
-    except (ValueError, RecursionError):
+        labels = _from_json(text, "labels")
+    except SignatureError as problem:
+        if "canonical" in str(problem):
+            raise
         labels = None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise SignatureError("its labels are not a JSON list of texts")
-    if _labels_to_json(labels) != text:
-        raise SignatureError("its labels are not in canonical form, so they were changed after isoform wrote them")
     return tuple(labels)
+
+
+def _bits_from_json(text: str | None, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Parts of bits, as they are in memory."""
+    shapes = {} if text is None else _from_json(text, "bits")
+    whole = isinstance(shapes, dict) and all(
+        isinstance(shape, list) and all(type(size) is int and 0 < size < 1 << 31 for size in shape)
+        for shape in shapes.values()
+    )
+    if (
+        not whole
+        or not isinstance(shapes, dict)
+        or list(shapes) != sorted(shapes)
+        or not set(shapes) <= set(arrays)
+        or (text and not shapes)
+    ):
+        raise SignatureError("its bits are not a JSON object of shapes by the names of its parts")
+    return {name: unpacked(name, arrays[name], shape) for name, shape in shapes.items()}

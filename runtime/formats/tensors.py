@@ -26,7 +26,10 @@ __all__ = ["decode", "encode"]
 HEADER_LIMIT = 1 << 20
 """Longest header that is read, in bytes; a signature has about 700, a checkpoint of many tasks some 100,000."""
 
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1"), "I8": np.dtype("i1"), "U16": np.dtype("<u2"),
+    "I16": np.dtype("<i2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8"),
+}  # fmt: skip
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _NAMES = {value: key for key, value in _DTYPES.items()}
 
@@ -35,7 +38,7 @@ def encode(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     """Write a tensor file.
 
     Args:
-        tensors: Name → array, float32 or float16.
+        tensors: Name → array, float32, float16, or integers of 8, 16, 32 or 64 bits.
         metadata: Text that travels in the header.
 
     Returns:
@@ -80,7 +83,7 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
         Name → array (a fresh, writable copy of its bytes), and the metadata.
 
     Raises:
-        IsoformError: Of the class ``error``, if the bytes are not a canonical tensor file of float32 or float16 arrays.
+        IsoformError: Of the class ``error``, if the bytes are not a canonical tensor file of such arrays.
     """
     if len(data) < 8:
         raise error(
@@ -108,7 +111,7 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
     tensors: dict[str, Array] = {}
     for name, entry in entries:
         if entry["dtype"] not in _DTYPES:
-            raise error(f"{what} stores {name!r} as {entry['dtype']}, but F32 or F16 was expected")
+            raise error(f"{what} stores {name!r} as {entry['dtype']}, but one of {', '.join(_DTYPES)} was expected")
         try:
             tensors[name] = np.frombuffer(entry["data"], dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"])
         except ValueError:

@@ -12,17 +12,13 @@ Initializers have one name per (layer, tensor), those of ``isoform.runtime.kinds
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-from isoform.compile.nodes import make_model
+from isoform.compile.network_file import NetworkFile
 from isoform.runtime.arrays import Array
-from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
 from isoform.runtime.kinds.mixture.fold import BN_CONVOLUTIONS, bn_scale_shift, fold, folded_shapes
@@ -31,17 +27,12 @@ from isoform.runtime.kinds.mixture.spec import NetworkSpec
 __all__ = ["fast_graph", "portable_graph", "small_graph"]
 
 
-class _Graph:
-    """Nodes in order, and the initializers that they name."""
+class _Graph(NetworkFile):
+    """A network file with the operators of this kind's network."""
 
     def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__(spec)
         self.spec = spec
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, Array] = {}
-
-    def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
-        return output
 
     def conv(self, x: str, part: str, weights: list[str], **attributes: Any) -> str:
         return self.node("Conv", [x, *weights], f"{part}.conv", **attributes)
@@ -67,7 +58,7 @@ def fast_graph(
     graph = _Graph(spec)
     graph.initializers.update(weights)
     _network(graph, lambda x, part, **attributes: graph.conv(x, part, [f"{part}.weight", f"{part}.bias"], **attributes))
-    return _file(graph, len(labels), _metadata(signature, labels, "fast"))
+    return graph.complete(signature, labels, layout="fast")
 
 
 def small_graph(
@@ -117,7 +108,7 @@ def small_graph(
     for name in ("embedding", "logits"):
         for kind in ("weight", "bias"):
             graph.initializers[f"{name}.{kind}"] = folded[f"{name}.{kind}"]
-    return _file(graph, len(labels), _metadata(signature, labels, "small"))
+    return graph.complete(signature, labels, layout="small")
 
 
 def portable_graph(spec: NetworkSpec, *, template: str) -> bytes:
@@ -132,9 +123,8 @@ def portable_graph(spec: NetworkSpec, *, template: str) -> bytes:
         ``folded_shapes``; inputs ``image``, ``logits.weight`` (classes, embedding) and ``logits.bias`` (classes,).
     """
     graph = _Graph(spec)
-    graph.initializers.update({name: np.empty(shape, dtype=np.float32) for name, shape in folded_shapes(spec).items()})
     _network(graph, lambda x, part, **attributes: graph.conv(x, part, [f"{part}.weight", f"{part}.bias"], **attributes))
-    return _file(graph, None, {"layout": "portable", "template": template})
+    return graph.portable(folded_shapes(spec), template=template)
 
 
 def _network(graph: _Graph, conv: Callable[..., str]) -> None:
@@ -157,46 +147,3 @@ def _network(graph: _Graph, conv: Callable[..., str]) -> None:
         graph.node("Gemm", [x, "embedding.weight", "embedding.bias"], "embedding.gemm", transB=1), "embedding"
     )
     graph.node("Gemm", [x, "logits.weight", "logits.bias"], "logits", transB=1)
-
-
-def _file(graph: _Graph, classes: int | None, metadata: Mapping[str, str]) -> bytes:
-    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", *graph.spec.input_shape])]
-    if classes is None:
-        inputs.append(
-            helper.make_tensor_value_info("logits.weight", TensorProto.FLOAT, ["classes", graph.spec.embedding])
-        )
-        inputs.append(helper.make_tensor_value_info("logits.bias", TensorProto.FLOAT, ["classes"]))
-    outputs = [
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", "classes" if classes is None else classes])
-    ]
-    initializers = [
-        numpy_helper.from_array(np.ascontiguousarray(array, dtype=np.float32), name)
-        for name, array in graph.initializers.items()
-    ]
-    if classes is None:
-        start = 0
-        for tensor in initializers:
-            start = _make_external(tensor, start)
-    model = make_model(helper.make_graph(graph.nodes, "isoform", inputs, outputs, initializers))
-    helper.set_model_props(model, dict(sorted(metadata.items())))
-    if classes is not None:
-        onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
-
-
-def _make_external(tensor: onnx.TensorProto, start: int) -> int:
-    """Replace a tensor's bytes by the place where they will lie; returns the end of that place."""
-    size = len(tensor.raw_data)
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", WEIGHTS_LOCATION), ("offset", str(start)), ("length", str(size))):
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, value
-    return start + size
-
-
-def _metadata(signature: Signature, labels: tuple[str, ...], layout: str) -> dict[str, str]:
-    return {
-        "layout": layout, "task": signature.task, "template": signature.template, "signature": signature.digest,
-        "labels": json.dumps(list(labels), ensure_ascii=False),
-    }  # fmt: skip

@@ -19,7 +19,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import SignatureError
-from isoform.runtime.kind import HEAD
+from isoform.runtime.kind import HEAD, Part
 from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, sequence_of, xi_of
 from isoform.runtime.kinds.mixture.network import MixtureNetwork
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
@@ -35,7 +35,9 @@ class MixtureKind:
     """A ``Kind``: every layer is a mixture of template blocks, and BN is the task's own."""
 
     name = "mixture"
-    parts: Mapping[str, int] = {"mixture": 2, "bn.affine": 2, "bn.statistics": 2, "logits.weight": 2, "logits.bias": 1}
+    parts: Mapping[str, Part] = {
+        "mixture": Part(2), "bn.affine": Part(2), "bn.statistics": Part(2), "logits.weight": Part(2), "logits.bias": Part(1),
+    }  # fmt: skip
     smallest = "mixture"
     moves: Mapping[str, tuple[str, ...]] = {"mixture": ("mixture",), "bn": ("bn.affine",), "head": HEAD}
 

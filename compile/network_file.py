@@ -1,0 +1,105 @@
+"""A network as an ONNX file, whatever its kind: nodes and weights by name, samples in, logits out.
+
+Two forms. ``complete`` has every weight, for one signature. ``portable`` has none: its weights are external data at the location
+``weights``, float32, one after the other, which the runtime hands over from memory, and its logits layer is an input. Both have a dynamic
+batch dimension ``n``; the same nodes and weights give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from isoform.compile.nodes import make_model
+from isoform.runtime.arrays import Array
+from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kind import Spec
+
+__all__ = ["NetworkFile"]
+
+
+class NetworkFile:
+    """Nodes in order, and the initializers that they name.
+
+    The nodes read the input ``image``, (n, …) float32, and end in ``logits``, which they compute from the embedding by the initializers
+    ``logits.weight`` and ``logits.bias``.
+
+    Args:
+        spec: The network's sizes.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, Array] = {}
+
+    def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node of that name and output; returns the output's name."""
+        self._nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        return output
+
+    def complete(self, signature: Signature, labels: tuple[str, ...], *, layout: str) -> bytes:
+        """The file for one signature, checked by the onnx package.
+
+        Args:
+            signature: Named in the file's metadata.
+            labels: Names of the classes, for the metadata.
+            layout: The folder of ``compiled/`` that it is for.
+        """
+        metadata = {
+            "layout": layout, "task": signature.task, "template": signature.template, "signature": signature.digest,
+            "labels": json.dumps(list(labels), ensure_ascii=False),
+        }  # fmt: skip
+        model = self._model([], self._tensors(), len(labels), metadata)
+        onnx.checker.check_model(model, full_check=True)
+        return model.SerializeToString(deterministic=True)
+
+    def portable(self, shapes: Mapping[str, tuple[int, ...]], *, template: str) -> bytes:
+        """The file for any signature.
+
+        Args:
+            shapes: Weights that the nodes name, all but the logits layer's, in the order of the external data: ``Network.weights``.
+            template: The template digest, for the metadata.
+        """
+        self.initializers.update({name: np.empty(shape, dtype=np.float32) for name, shape in shapes.items()})
+        head = [
+            helper.make_tensor_value_info("logits.weight", TensorProto.FLOAT, ["classes", self._spec.embedding]),
+            helper.make_tensor_value_info("logits.bias", TensorProto.FLOAT, ["classes"]),
+        ]
+        tensors, start = self._tensors(), 0
+        for tensor in tensors:
+            start = _make_external(tensor, start)
+        model = self._model(head, tensors, "classes", {"layout": "portable", "template": template})
+        return model.SerializeToString(deterministic=True)
+
+    def _tensors(self) -> list[onnx.TensorProto]:
+        return [
+            numpy_helper.from_array(np.ascontiguousarray(array, dtype=np.float32), name)
+            for name, array in self.initializers.items()
+        ]
+
+    def _model(
+        self, head: list[onnx.ValueInfoProto], tensors: list[onnx.TensorProto], classes: int | str, metadata: Mapping[str, str]
+    ) -> onnx.ModelProto:  # fmt: skip
+        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", *self._spec.input_shape])
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes])
+        model = make_model(helper.make_graph(self._nodes, "isoform", [image, *head], [logits], tensors))
+        helper.set_model_props(model, dict(sorted(metadata.items())))
+        return model
+
+
+def _make_external(tensor: onnx.TensorProto, start: int) -> int:
+    """Replace a tensor's bytes by the place where they will lie; returns the end of that place."""
+    size = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", WEIGHTS_LOCATION), ("offset", str(start)), ("length", str(size))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    return start + size

@@ -1,0 +1,63 @@
+# fmt: off
+"""A kind in a few lines, to show that the doors are doors: embedding = relu((g · Θ) x), a vector g per task and one matrix product."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from isoform.compile.network_file import NetworkFile
+from isoform.runtime.kind import HEAD, Part
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sizes:
+    input_shape: tuple[int, ...]
+    embedding: int
+    kind: str = "gains"
+    required = frozenset({"gains", *HEAD})
+    sample_bytes = property(lambda self: 8 * math.prod(self.input_shape))
+    template_shapes = property(lambda self: {"matrix": (self.embedding, math.prod(self.input_shape))})
+    part_shapes = property(lambda self: {"gains": (self.embedding,), "logits.weight": (None, self.embedding), "logits.bias": (None,)})
+    to_json = dataclasses.asdict
+
+class Gains:
+    def __init__(self, spec, templates):
+        self.spec, self.templates, self.constants, self.weights = spec, templates, {}, {"scaled": spec.template_shapes["matrix"]}
+    complete = staticmethod(dict)
+    folder = staticmethod(lambda layout: None)
+    def fold(self, parts):
+        return {"scaled": parts["gains"][:, None] * self.templates["matrix"], **{name: parts[name] for name in HEAD}}
+    def reference(self, parts, x):
+        e = np.maximum(x.reshape(len(x), -1).astype(np.float64) @ self.fold(parts)["scaled"].T, 0)
+        return (e @ parts["logits.weight"].T + parts["logits.bias"]).astype(np.float32)
+
+class Kind:
+    name, smallest, network, moves = "gains", "gains", Gains, {"head": HEAD}
+    parts = {"gains": Part(1), "logits.weight": Part(2), "logits.bias": Part(1)}
+    read_spec = staticmethod(lambda value: Sizes(**{**value, "input_shape": tuple(value["input_shape"])}))
+    check_part = staticmethod(lambda name, array: None)
+    learner = staticmethod(lambda bundle, *, threads: None)
+    average = staticmethod(lambda name, arrays, share: np.tensordot(share, np.stack(arrays), axes=1).astype(np.float32))
+    usage = staticmethod(lambda parts: np.abs(parts["gains"])[:, None] / max(1.0, np.abs(parts["gains"]).max()))
+    distance = staticmethod(lambda first, second: float(np.abs(first["gains"] - second["gains"]).mean() / 2))
+    describe = staticmethod(lambda parts: {"gains": parts["gains"].tolist()} if "gains" in parts else {})
+
+class Exporter(Kind):
+    snap = staticmethod(lambda signature, *, tau: signature)
+    learning = staticmethod(lambda bundle: None)
+    trained = staticmethod(lambda bundle, signature: None)
+    told = staticmethod(lambda bundle, task: {})
+    cuts = staticmethod(lambda bundle, task: {"gains_only": task.signature.keep("gains")})
+    def portable(self, bundle):
+        return self.drawn(bundle.spec, {}).portable(bundle.network.weights, template=bundle.digest)
+    def layouts(self, bundle, task):
+        return {"fast": self.drawn(bundle.spec, task.weights).complete(task.signature, task.labels, layout="fast")}
+    def drawn(self, spec, weights):
+        file = NetworkFile(spec)
+        file.initializers.update(weights)
+        x = file.node("Gemm", [file.node("Flatten", ["image"], "flat"), "scaled"], "product", transB=1)
+        file.node("Gemm", [file.node("Relu", [x], "embedding"), *HEAD], "logits", transB=1)
+        return file
+
+KIND, EXPORTER = Kind(), Exporter()
