@@ -40,7 +40,7 @@ format: $(VENV)/.all  ## let ruff fix and format
 
 edge:  ## install the base package alone in a fresh environment, and use it without torch
 	$(MAKE) $(VENV)/.all
-	$(BIN)/python -m pytest tests/test_edge_install.py
+	$(BIN)/python -m pytest tests/house/test_edge_install.py
 
 clean:  ## remove what was built, but not the environment
 	rm -rf build dist *.egg-info quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -115,7 +115,7 @@ def _arguments() -> argparse.Namespace:
 
 def _postgres() -> Any:
     """The tests' own PostgreSQL."""
-    sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "server"))
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "helpers"))
     found = importlib.import_module("postgres")
     if found.POSTGRES is None:
         raise SystemExit("PostgreSQL is not installed; Debian's package is 'postgresql'")

@@ -112,7 +112,7 @@ def of_store(folder: Path, users: int, effort: int) -> dict[str, float]:
 
 def of_postgresql(_: Path, users: int, effort: int) -> dict[str, float]:
     """The server's store in PostgreSQL, on a server of its own, never cold: its memory is not ours to empty."""
-    sys.path.append(str(ROOT / "tests" / "server"))  # where the tests' own server is started
+    sys.path.append(str(ROOT / "tests" / "helpers"))  # where the tests' own server is started
     postgres = importlib.import_module("postgres")
     if postgres.POSTGRES is None:
         raise SystemExit("PostgreSQL is not installed; Debian's package is 'postgresql'")

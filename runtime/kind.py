@@ -54,8 +54,8 @@ class Spec(Protocol):
         """Name of its kind."""
 
     @property
-    def input_shape(self) -> Shape:
-        """Shape of one sample, without the batch."""
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of one sample, without the batch: channels, height, width."""
 
     @property
     def embedding(self) -> int:

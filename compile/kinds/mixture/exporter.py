@@ -66,10 +66,10 @@ class MixtureExporter:
 
     def layouts(self, bundle: Bundle, task: Task) -> dict[str, bytes]:
         """As ``Exporter.layouts``: ``fast`` with BN folded, ``small`` with one copy of each template."""
-        spec, named = bundle.network.spec, {"signature": task.signature, "labels": task.labels}
+        spec, signature, labels = bundle.network.spec, task.signature, task.labels
         return {
-            "fast": fast_graph(spec, task.weights, **named),
-            "small": small_graph(spec, bundle.tensors, task.parts, **named),
+            "fast": fast_graph(spec, task.weights, signature=signature, labels=labels),
+            "small": small_graph(spec, bundle.tensors, task.parts, signature=signature, labels=labels),
         }
 
     def learning(self, bundle: Bundle) -> MixtureLearning:

@@ -16,6 +16,7 @@ from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.kinds.mixture.learn.normalised import normalised_pass
 from isoform.runtime.kinds.mixture.learn.soft import softened
 from isoform.runtime.kinds.mixture.learn.statistics import estimate_statistics
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.runtime.learn.learner import Choose, Loss, Pass, Point
 
 __all__ = ["MixtureLearner"]
@@ -42,12 +43,13 @@ class MixtureLearner:
 
     def __init__(self, bundle: Bundle, graphs: Mapping[str, bytes], *, threads: int) -> None:
         self.bundle = bundle
-        self._blocks = open_blocks(bundle.spec, graphs, threads=threads)
-        self._network = FoldedNetwork(bundle.spec, self._blocks)
+        self._spec: NetworkSpec = bundle.network.spec
+        self._blocks = open_blocks(self._spec, graphs, threads=threads)
+        self._network = FoldedNetwork(self._spec, self._blocks)
 
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
         """As ``Learner.point``: γ and β follow from the templates by ξ where ``affine`` is ``mixed`` and the signature has none."""
-        follows = self.bundle.spec.affine == "mixed" and "bn.affine" not in {*own, *signature.parts}
+        follows = self._spec.affine == "mixed" and "bn.affine" not in {*own, *signature.parts}
         return Point(self.bundle.resolve(signature), frozenset({"bn.affine"} if follows else ()))
 
     def softened(self, point: Point, moving: Collection[str]) -> Point:
@@ -83,29 +85,27 @@ class MixtureLearner:
         gradients = self._network.backward(folded, kept, g)
         bundle = self.bundle
         found = signature_gradient(
-            bundle.spec, bundle.tensors, self._complete(point), gradients, own_affine=not point.follows
+            self._spec, bundle.tensors, self._complete(point), gradients, own_affine=not point.follows
         )
         return value, found
 
     def normalised(self, point: Point, x: Array, choose: Choose) -> Pass:
         """A forward pass with BN's statistics as ``choose`` makes them; see ``normalised_pass``."""
         bundle = self.bundle
-        return normalised_pass(
-            bundle.spec, bundle.tensors, self._complete(point), x, run_on=self._blocks, choose=choose
-        )
+        return normalised_pass(self._spec, bundle.tensors, self._complete(point), x, run_on=self._blocks, choose=choose)
 
     def statistics(self, point: Point, x: Array, *, alpha: float = 1.0) -> Array:
         """BN statistics of samples, blended with the point's, shape (2, N); see ``estimate_statistics``."""
         bundle = self.bundle
         return estimate_statistics(
-            bundle.spec, bundle.tensors, self._complete(point), x, run_on=self._blocks, alpha=alpha
+            self._spec, bundle.tensors, self._complete(point), x, run_on=self._blocks, alpha=alpha
         ).statistics
 
     def _complete(self, point: Point) -> dict[str, Array]:
         parts = dict(point.parts)
         if point.follows:
-            parts["bn.affine"] = shared_affine(self.bundle.spec, self.bundle.tensors, parts["mixture"])
+            parts["bn.affine"] = shared_affine(self._spec, self.bundle.tensors, parts["mixture"])
         return parts
 
     def _fold(self, point: Point) -> dict[str, Array]:
-        return fold(self.bundle.spec, self.bundle.tensors, self._complete(point))
+        return fold(self._spec, self.bundle.tensors, self._complete(point))

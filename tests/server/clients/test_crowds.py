@@ -9,8 +9,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from bodies import INFER, binary
 from serving import ask, serving
-from test_body import INFER, binary
 
 from isoform.server.capacity.admission import Admission
 from isoform.server.clients.transfer import TOTAL_BYTES, Body, Transfers

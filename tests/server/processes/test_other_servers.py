@@ -13,7 +13,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from test_body import INFER, binary
+from bodies import INFER, binary
 
 from isoform.runtime.errors import UsageError
 from isoform.server.asgi import WORDS, application

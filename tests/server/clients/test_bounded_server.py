@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from bench.served import served
 from bench.unbounded import CLASSES, JOBS, asks, many_classes
+from bodies import HEAD, INFER, binary
 from bounds import AIMS, sent
 from serving import ask, serving
-from test_body import HEAD, INFER, binary
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.server.access.keys import Keys

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from bodies import HEAD, INFER, binary
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,20 +17,7 @@ from isoform.server.protocol.request import decode_request
 from isoform.server.protocol.response import encode_response
 
 SHAPE = (1, 32, 32)
-INFER = "/v2/models/plain/infer"
 BOUNDS = Memory(64 << 20, samples=1 << 20, long_requests=1).share()
-HEAD = "Inference-Header-Content-Length"
-
-
-def binary(x, *, size=None, outputs=None, **parameters) -> tuple[bytes, dict]:
-    """A body with its numbers behind the JSON, and its header."""
-    data = np.ascontiguousarray(x, dtype="<f4").tobytes()
-    tensor = {"name": "image", "shape": list(x.shape), "datatype": "FP32"}
-    tensor["parameters"] = {"binary_data_size": len(data) if size is None else size}
-    head = json.dumps(
-        {"inputs": [tensor], "parameters": parameters, **({"outputs": outputs} if outputs else {})}
-    ).encode()
-    return head + data, {HEAD: str(len(head)), "Content-Type": "application/octet-stream"}
 
 
 def outputs_of(answer) -> dict:

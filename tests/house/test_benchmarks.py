@@ -105,7 +105,7 @@ def test_adapt(shared, tmp_path) -> None:
 
 
 def test_isolation(compiled, tmp_path) -> None:
-    """Nothing wrong and nothing lost, with and without kills, is ``tests/server/test_isolation.py``; here, that it runs as a command."""
+    """Nothing wrong and nothing lost, with and without kills, is ``tests/server/store/test_isolation.py``; here, that it runs as a command."""
     words = ("--bundle", compiled, "--seconds", "2", "--clients", "4", "--users", "8")
     printed, figures = quick(tmp_path, "isolation.py", *words)
     assert "another's" in printed
@@ -115,7 +115,7 @@ def test_isolation(compiled, tmp_path) -> None:
 
 
 def test_bounds(compiled, tmp_path) -> None:
-    """It sends every kind to both servers; what it finds is judged in ``tests/server/test_bounded_server.py``."""
+    """It sends every kind to both servers; what it finds is judged in ``tests/server/clients/test_bounded_server.py``."""
     command = [
         sys.executable,
         str(ROOT / "benchmarks" / "bounds.py"),

@@ -12,9 +12,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 from bench.unbounded import many_classes
+from bodies import binary
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_body import binary
 from wire import LOOPS, answer_of, here, statuses, talk
 
 from isoform.runtime.formats.bundle import Bundle

@@ -13,13 +13,12 @@ import time
 import numpy as np
 import pytest
 from bench.served import served
+from bodies import binary
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from serving import serving
-from support import ROOT
-from test_body import binary
-from test_security import all_listed
+from support import ROOT, all_listed
 from wire import answer_of, statuses, talk
 
 from isoform.server.access.keys import Keys

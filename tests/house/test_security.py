@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 
-from support import ROOT
+from support import ROOT, all_listed
 
 
 def marked(source: str) -> set[str]:
@@ -34,11 +33,6 @@ def all_marked() -> set[str]:
         "two test files share a name, so the page cannot tell them apart"
     )
     return {f"{file.name}::{name}" for file in files for name in marked(file.read_text())}
-
-
-def all_listed(page: str) -> set[str]:
-    """``file.py::test`` of every test that a page names."""
-    return set(re.findall(r"`(test_\w+\.py::test_\w+)`", page))
 
 
 def test_every_fault_is_listed_and_tested() -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from test_asgi import Client, scope_of
+from scopes import Client, scope_of
 
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app

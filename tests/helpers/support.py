@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ISOFORM = [sys.executable, "-m", "isoform.runtime.cli"]
 TINY = ["--steps", "40", "--network.layers", "3", "--batch", "16", "--threads", "1", "--mixture.entropy", "20"]
 """Flags that make the digits recipe small: seconds instead of minutes, still real."""
@@ -75,3 +76,8 @@ def make_bundle(spec: NetworkSpec, *, tasks: tuple[str, ...] = ("a", "b"), class
 SMALL = NetworkSpec(
     input_shape=(1, 8, 8), adapter_kernel=(2, 2), layers=3, templates=2, channels=8, head_channels=16, embedding=8
 )
+
+
+def all_listed(page: str) -> set[str]:
+    """``file.py::test`` of every test that a page names."""
+    return set(re.findall(r"`(test_\w+\.py::test_\w+)`", page))

@@ -12,8 +12,8 @@ import tracemalloc
 import numpy as np
 import pytest
 from bench.unbounded import many_classes
+from bodies import HEAD, INFER, binary
 from jobs import Slow, ended
-from test_body import HEAD, INFER, binary
 
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.formats.signature import Signature

@@ -9,24 +9,16 @@ import urllib.parse
 
 import numpy as np
 import pytest
+from bodies import INFER, binary
 from flask import request
 from hypothesis import given
 from hypothesis import strategies as st
-from test_body import INFER, binary
+from scopes import Client, scope_of
 
 from isoform.runtime.errors import BundleError
 from isoform.server.app import create_app
 from isoform.server.http.asgi import CONNECTION, Asgi
 from isoform.server.http.environ import BodyNeeded, environ_of, set_body
-
-
-def scope_of(path: bytes = b"/v2", method: str = "GET", headers=(), **more) -> dict:
-    """As uvicorn makes it."""
-    return {
-        "type": "http", "http_version": "1.1", "method": method, "scheme": "http", "path": urllib.parse.unquote(path.decode("ascii")),
-        "raw_path": path, "query_string": b"", "root_path": "", "headers": [(b"host", b"localhost"), *headers],
-        "client": ("127.0.0.1", 1234), "server": ("127.0.0.1", 8000), **more,
-    }  # fmt: skip
 
 
 @pytest.mark.trust
@@ -73,25 +65,6 @@ def test_a_body_is_there_or_needed() -> None:
     set_body(environ, b"abc")
     assert (environ["wsgi.input"].read(), environ["CONTENT_LENGTH"]) == (b"abc", "3")
     assert "HTTP_TRANSFER_ENCODING" not in environ
-
-
-class Client:
-    """Sends a body in parts, and notes what happens in which order."""
-
-    def __init__(self, *parts: bytes) -> None:
-        self.parts, self.events = list(parts), list[str]()
-        self.status, self.body = 0, b""
-
-    async def receive(self) -> dict:
-        """The next part."""
-        self.events.append("receive")
-        part = self.parts.pop(0)
-        return {"type": "http.request", "body": part, "more_body": bool(self.parts)}
-
-    async def send(self, message: dict) -> None:
-        """Something of an answer."""
-        self.status = message.get("status", self.status)
-        self.body += message.get("body", b"")
 
 
 def answered(app, scope: dict, client: Client) -> Client:
