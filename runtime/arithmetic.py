@@ -61,7 +61,7 @@ def average(bundle: Bundle, signatures: Sequence[Signature], *, weights: Sequenc
                 arrays = [_in_order(a, bundle.labels(s), labels) for a, s in zip(arrays, signatures, strict=True)]
             parts[name] = _average_part(bundle.kind, name, arrays, share)
     found = Signature(
-        parts=parts, template=bundle.digest, task=first.task, base=common, parent=first.digest,
+        parts=parts, template=bundle.digest, task=first.task, base=common, parent=first.digest, kind=bundle.spec.kind,
         labels=labels if "logits.weight" in parts else None if first.digest == common else first.labels,
     )  # fmt: skip
     return reduced(bundle, found)

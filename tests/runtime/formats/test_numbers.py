@@ -114,7 +114,7 @@ def test_other_forms_are_refused() -> None:
         {"arrays": {**arrays, "modules": np.array([1, 2], dtype="<i4")}},
         {"arrays": {**arrays, "mask": np.array([0xB8, 0x81], dtype=np.uint8)}},
         {"arrays": {**arrays, "mask": np.array([0xB8], dtype=np.uint8)}},
-        {"arrays": {**arrays, "mask": np.array([0xB8, 0x80], dtype=np.int8)}},
+        {"arrays": {**arrays, "mask": np.array([0xB8, 0x80], dtype=np.uint8).view(np.int8)}},
         {"bits": '{"mask":[9,3]}'}, {"bits": '{"mask":[3, 3]}'}, {"bits": "{}"}, {"bits": "[]"}, {"bits": "nothing"}, {"bits": None},
         {"bits": '{"mask":[3,3],"modules":[2]}'}, {"bits": '{"mask":[3,-3]}'}, {"bits": '{"mask":[3,3.0]}'}, {"format": "1"}, {"format": "3"},
         {"arrays": {"modules": arrays["modules"]}},
