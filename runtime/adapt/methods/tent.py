@@ -17,7 +17,7 @@ from isoform.runtime.adapt.methods.statistics import blended
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
 from isoform.runtime.learn.adam import Adam
-from isoform.runtime.learn.learner import AFFINE, STATISTICS, Point
+from isoform.runtime.learn.learner import AFFINE, STATISTICS, Point, normalising
 from isoform.runtime.learn.samples import spaced
 
 __all__ = ["Gradient", "Tent"]
@@ -41,7 +41,7 @@ class Gradient(Method):
 
     def __init__(self, context: Context, parts: Sequence[str] = ("bn",), lr: float = 1e-3) -> None:
         super().__init__(context)
-        learner = context.learner
+        learner = normalising(context.learner)
         known = {part: names for part, names in learner.bundle.kind.moves.items() if set(names) <= set(learner.rates)}
         if not parts or not set(parts) <= set(known):
             raise UsageError(f"parts are {tuple(parts)!r}, but one or more of {', '.join(known)} were expected")
