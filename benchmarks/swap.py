@@ -43,7 +43,7 @@ from bench.plot import plot_swaps
 
 from isoform.runtime import Signature
 from isoform.runtime.engines.onnx.bindings import NEAR
-from isoform.runtime.engines.onnx.plan import build_plan
+from isoform.runtime.engines.onnx.plan import build_plan, subject_of
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
@@ -108,7 +108,7 @@ def measure(bundle: Bundle, name: str, arguments: argparse.Namespace) -> Iterato
 
 def plan_engine(bundle: Bundle, cache_bytes: int) -> PlanEngine:
     """The engine that ``Runtime`` has on this machine."""
-    plan = cached_plan(bundle.require_compiled().portable, bundle.network)
+    plan = cached_plan(subject_of(bundle.require_compiled().portable, bundle.network))
     return PlanEngine(bundle, plan, threads=1, cache_bytes=cache_bytes)
 
 
@@ -141,7 +141,7 @@ def swaps(bundle: Bundle, *, seconds: float) -> Figures:
     signatures = [Signature.decode(file) for file in users(bundle, 2 * NEAR, "mixture")]
     warm, far = itertools.cycle(signatures[:32]), itertools.cycle(signatures)
     turns = {kind: itertools.cycle(users(bundle, 64, kind)) for kind in ("mixture", "discrete", "bn")}
-    size = 4 * len(cached_plan(bundle.require_compiled().portable, bundle.network).layout.gather)
+    size = 4 * len(cached_plan(subject_of(bundle.require_compiled().portable, bundle.network)).layout.gather)
     limits = {"mixture": 8 * size, "bn": 8 * size, "discrete": 1 << 19}  # too little for 64 users
     cold = {kind: plan_engine(bundle, limit) for kind, limit in limits.items()}
 
@@ -184,7 +184,7 @@ def swaps(bundle: Bundle, *, seconds: float) -> Figures:
 def starts(bundle: Bundle) -> Figures:
     """Building a plan, and starting a process whose plan is on the disk."""
     portable = bundle.require_compiled().portable
-    built = in_turn({"plan": lambda: build_plan(portable, bundle.network)}, seconds=0.1, burst=2)["plan"]
+    built = in_turn({"plan": lambda: build_plan(subject_of(portable, bundle.network))}, seconds=0.1, burst=2)["plan"]
     runs = [child("start", bundle) for _ in range(4)][1:]  # the first one compiles Python's files
     return {"plan_build_ms": 1e3 * built, "warm_start_ms": float(np.median([run["start_ms"] for run in runs]))}
 

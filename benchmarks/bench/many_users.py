@@ -15,6 +15,7 @@ from bench.people import users
 from bench.wire import wire
 from isoform.runtime import Signature
 from isoform.runtime.arrays import Array
+from isoform.runtime.engines.onnx.plan import subject_of
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.formats.bundle import Bundle
 from isoform.server.store.schema import revisions
@@ -33,7 +34,7 @@ def names(count: int) -> list[str]:
 
 def bytes_of_a_user(bundle: Bundle) -> int:
     """What a hot user holds in memory: folded weights, 4 bytes each."""
-    return 4 * len(cached_plan(bundle.require_compiled().portable, bundle.network).layout.gather)
+    return 4 * len(cached_plan(subject_of(bundle.require_compiled().portable, bundle.network)).layout.gather)
 
 
 def free_bytes() -> int:

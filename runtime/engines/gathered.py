@@ -34,6 +34,7 @@ class GatheredFold:
 
     def __init__(self, network: Network, layout: Layout) -> None:
         self._network, self._layout = network, layout
+        self._changing = [name for name in network.weights if name not in network.constants]
         self.size = self.moving = len(layout.gather)
         self._nothing = _Nothing(np.empty(0, dtype=np.float32))
 
@@ -47,7 +48,8 @@ class GatheredFold:
 
     def fill(self, read: Mapping[str, Array], group: _Nothing, out: Array) -> None:  # noqa: ARG002
         """Fold and lay out: as ``Folder.fill``."""
-        out[:] = self._layout.lay_out(self._network.fold(read))
+        folded = self._network.fold(read)
+        out[:] = self._layout.lay_out({name: folded[name] for name in self._changing})
 
     def keys(self, read: Mapping[str, Array]) -> Sequence[int] | None:  # noqa: ARG002
         """None: no signature is made of pieces."""

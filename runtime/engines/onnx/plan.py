@@ -7,13 +7,15 @@ keeps them and takes tens of milliseconds to build. A plan has both:
     2. turn every weight of the *optimised* graph that a signature can change into an input (``lift.py``), write the others
        in, and load that graph with optimisation disabled
     3. learn the layouts instead of knowing them: optimise with weights that hold their own index numbers; each optimised
-       tensor then *is* the map from folded weights to layout (index 0: padding, the value 0)
+       tensor then *is* the map from folded weights to layout
     4. test: random weights through the plan must give what they give as constants; one row of that is kept with the plan, and
        checked again wherever the plan is read
 
-If a value is not an index, or the test fails, the optimiser did something else, and there is no plan (``EngineError``). Names in the
-optimised graph differ from run to run, so the graph and the map must come from one optimisation. float32 holds whole numbers exactly
-below 2²⁴; a network of more weights has no plan.
+Index numbers are the last whole numbers below 2²⁴, up to which float32 is exact, so that no constant of the graph, a 0.5 or a 3, looks
+like one; 0 is padding. An optimised tensor without index numbers is a constant and stays. One that mixes, or an index number that is
+nowhere to be found, says that the optimiser computed with a weight (as it does where it fuses a convolution with BN), and then there is
+no plan (``EngineError``), nor where the test fails. Names in the optimised graph differ from run to run, so the graph and the map must
+come from one optimisation.
 
 The weights of one signature are one vector, every tensor aligned to 64 bytes, in the order of ``Network.weights``: first what differs
 between signatures that have a group in common, last what they share (``isoform.runtime.kind``).
@@ -27,7 +29,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +42,41 @@ from isoform.runtime.errors import EngineError
 from isoform.runtime.kind import Network
 from isoform.runtime.layout import ALIGNMENT, Layout, Weight
 
-__all__ = ["TRIAL_CLASSES", "Plan", "bind", "build_plan", "check_plan", "lifted_session"]
+__all__ = ["TRIAL_CLASSES", "Plan", "Subject", "bind", "build_plan", "check_plan", "lifted_session", "subject_of"]
 
-WEIGHT_LIMIT = 1 << 24
-"""float32 holds every whole number below this one."""
+EXACT = 1 << 24
+"""float32 holds every whole number up to this one."""
 TOLERANCE = 1e-5
 """Largest difference of logits in the self-test, over the largest logit."""
 TRIAL_CLASSES = 3
 """Classes of the self-test's random network."""
 TRIAL_NUMBERS = 65_521
 """Random numbers that its weights are made of, over and over; a prime, so that no two layers get the same."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A graph whose weights are external initializers, and what has to be known to make a plan of it."""
+
+    graph: bytes
+    """ONNX file; its external data at the location ``weights`` are those of ``weights``, one after the other."""
+    weights: Mapping[str, tuple[int, ...]]
+    """Name → shape of every external initializer, in that order; float32."""
+    constants: Mapping[str, Array]
+    """Those of them that no signature changes → their values."""
+    feeds: Callable[[np.random.Generator, int], dict[str, Array]]
+    """Random inputs for so many samples: all inputs that the graph has."""
+    output: str = "logits"
+    """The output that is compared; its first axis has a row per sample."""
+
+    @property
+    def changing(self) -> dict[str, tuple[int, ...]]:
+        """Those of ``weights`` that signatures change, in order."""
+        return {name: shape for name, shape in self.weights.items() if name not in self.constants}
+
+    def in_order(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """Values of all weights in the order of ``weights``."""
+        return {name: values[name] for name in self.weights}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,51 +91,67 @@ class Plan:
     """Logits of the self-test's first sample, shape (TRIAL_CLASSES,), float32: what ``check_plan`` compares with."""
 
 
-def build_plan(portable: bytes, network: Network) -> Plan:
-    """Build and test the plan for this device.
+def subject_of(portable: bytes, network: Network) -> Subject:
+    """What a bundle's plan is made of.
 
     Args:
         portable: ``compiled/portable.onnx``.
         network: The bundle's; what no signature changes becomes constants of the plan.
+    """
+    spec = network.spec
+
+    def feeds(rng: np.random.Generator, samples: int) -> dict[str, Array]:
+        weight = rng.normal(size=(TRIAL_CLASSES, spec.embedding)) / math.sqrt(spec.embedding)
+        head = {"logits.weight": weight.astype(np.float32), "logits.bias": np.zeros(TRIAL_CLASSES, dtype=np.float32)}
+        return {"image": rng.uniform(-1, 1, (samples, *spec.input_shape)).astype(np.float32), **head}
+
+    return Subject(graph=portable, weights=network.weights, constants=network.constants, feeds=feeds)
+
+
+def build_plan(subject: Subject) -> Plan:
+    """Build and test the plan for this device.
+
+    Args:
+        subject: A graph and its weights.
 
     Raises:
         EngineError: If the optimiser did more than choose layouts, or the plan computes something else.
     """
-    shapes = network.weights
-    total = sum(math.prod(shape) for shape in shapes.values())
-    if total >= WEIGHT_LIMIT:
-        raise EngineError(f"the network has {total:,} weights, but layouts are learned for fewer than {WEIGHT_LIMIT:,}")
-    numbered, start = {}, 1
-    for name, shape in shapes.items():
+    total = sum(math.prod(shape) for shape in subject.changing.values())
+    if total >= EXACT:
+        raise EngineError(f"the network has {total:,} weights, but layouts are learned for fewer than {EXACT:,}")
+    numbered, start = dict(subject.constants), EXACT - total
+    for name, shape in subject.changing.items():
         size = math.prod(shape)
         numbered[name] = np.arange(start, start + size, dtype=np.float32).reshape(shape)
         start += size
     try:
         with tempfile.TemporaryDirectory(prefix="isoform-plan-") as folder:
             path = Path(folder) / "optimised.onnx"
-            portable_session(portable, numbered, threads=1, save_to=path)
+            portable_session(subject.graph, subject.in_order(numbered), threads=1, save_to=path)
             optimised = path.read_bytes()
     except OSError as problem:
         raise EngineError(f"the optimised graph cannot be written to a temporary directory: {problem}") from problem
-    plan = _learned(optimised, network)
-    return dataclasses.replace(plan, expected=_test(plan, portable, network))
+    plan = _learned(optimised, subject, total)
+    return dataclasses.replace(plan, expected=_test(plan, subject))
 
 
-def _learned(optimised: bytes, network: Network) -> Plan:
+def _learned(optimised: bytes, subject: Subject, total: int) -> Plan:
     """The plan of a graph that was optimised with numbered weights."""
-    shapes = network.weights
-    starts = np.cumsum([1, *(math.prod(shape) for shape in shapes.values())])
-    first_constant = starts[len(shapes) - len(network.constants)]
-    fixed = np.concatenate([np.zeros(0), *(value.ravel() for value in network.constants.values())]).astype(np.float32)
-    placed, constants = [], {}
+    placed = []
     for name, value in read_weights(optimised).items():
-        places = _places(name, value, starts)
-        if places.max() < first_constant:
+        places = _places(name, value, total)
+        if places is not None:
             placed.append((int(places.max()), name, value.shape, places))
-        else:
-            constants[name] = np.where(places > 0, fixed[np.maximum(places - first_constant, 0)], 0).reshape(
-                value.shape
-            )
+    found = np.zeros(total + 1, dtype=bool)
+    for *_, places in placed:
+        found[places] = True
+    if not found[1:].all():
+        lost, ends = int(np.argmin(found[1:])), np.cumsum([math.prod(shape) for shape in subject.changing.values()])
+        name = [*subject.changing][int(np.searchsorted(ends, lost, side="right"))]
+        raise EngineError(
+            f"ONNX Runtime computed with weight {name!r} instead of moving it, so its layout cannot be learned"
+        )
     weights: list[Weight] = []
     pieces, inputs, start = [], {}, 0
     for _, name, shape, places in sorted(placed, key=lambda entry: entry[:2]):
@@ -116,7 +159,7 @@ def _learned(optimised: bytes, network: Network) -> Plan:
         weights.append((inputs[name], shape, start))
         pieces += [places, np.zeros(-len(places) % ALIGNMENT, dtype=np.intp)]
         start += len(places) + len(pieces[-1])
-    return Plan(graph=lift_weights(optimised, inputs, constants), layout=Layout(tuple(weights), np.concatenate(pieces)))
+    return Plan(graph=lift_weights(optimised, inputs, {}), layout=Layout(tuple(weights), np.concatenate(pieces)))
 
 
 def lifted_session(graph: bytes, *, threads: int) -> ort.InferenceSession:
@@ -143,72 +186,72 @@ def bind(binding: ort.IOBinding, weights: Iterable[Weight], laid_out: Array) -> 
         binding.bind_input(name, "cpu", 0, np.float32, shape, address + 4 * start)
 
 
-def _places(name: str, value: Array, starts: Array) -> Array:
-    """Places in 0 followed by the folded weights, shape (size,), intp, of an optimised weight made from one folded one."""
-    with np.errstate(invalid="ignore"):
-        places = value.ravel().astype(np.intp)
-    owners = np.searchsorted(starts, places[places > 0], side="right")
-    known = (places == value.ravel()).all() and places.min() >= 0 and places.max() < starts[-1]
-    if not known or not len(owners) or owners.min() != owners.max():
+def _places(name: str, value: Array, total: int) -> Array | None:
+    """Places in 0 followed by the changing weights, shape (size,), intp, of an optimised tensor; None if it is made of none of them."""
+    flat = value.ravel().astype(np.float64)
+    numbers = flat - (EXACT - total) + 1
+    inside = (numbers >= 1) & (numbers <= total)
+    if not inside.any():
+        return None
+    if not ((flat == 0) | (inside & (numbers == np.floor(numbers)))).all():
         raise EngineError(
             f"ONNX Runtime computed with weight {name!r} instead of moving it, so its layout cannot be learned"
         )
-    return places
+    return np.where(inside, numbers, 0).astype(np.intp)
 
 
-def check_plan(plan: Plan, network: Network) -> None:
+def check_plan(plan: Plan, subject: Subject) -> None:
     """Run one sample of the self-test again.
 
     Args:
         plan: A plan from elsewhere.
-        network: The bundle's.
+        subject: What it should be of.
 
     Raises:
         EngineError: If the plan does not give here what it gave where it was built, or ONNX Runtime refuses it.
     """
-    folded, head, x = _trial(network)
+    weights, trials = _trial(subject)
     try:
-        found = _Lifted(plan, folded, head)(x[:1])
+        found = _Lifted(plan, weights, subject.output)(trials[0])
     except EngineError:
         raise
     except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
         raise EngineError(f"the plan does not run here: {first_line(problem)}") from problem
-    _compare(found, plan.expected[None], "those where it was built")
+    _compare(found[:1], plan.expected[None], "those where it was built")
 
 
-def _trial(network: Network) -> tuple[dict[str, Array], dict[str, Array], Array]:
-    """A network of random weights but with these templates' constants, its logits layer, and four samples."""
-    spec, rng, shapes, start = network.spec, np.random.default_rng(0), network.weights, 0
-    folded: dict[str, Array] = {}
-    total = sum(math.prod(shape) for shape in shapes.values())
+def _trial(subject: Subject) -> tuple[dict[str, Array], tuple[dict[str, Array], dict[str, Array]]]:
+    """Random weights, of which only those that change count, and inputs for one sample and for three."""
+    rng, start, weights = np.random.default_rng(0), 0, dict[str, Array]()
+    total = sum(math.prod(shape) for shape in subject.changing.values())
     numbers = np.resize(rng.uniform(-1.7, 1.7, TRIAL_NUMBERS).astype(np.float32), total)
-    for name, shape in shapes.items():
+    for name, shape in subject.changing.items():
         size = math.prod(shape)
-        folded[name] = numbers[start : start + size].reshape(shape) / np.float32(
-            math.sqrt(max(1, math.prod(shape[1:])))
-        )
+        scale = np.float32(math.sqrt(max(1, math.prod(shape[1:]))))
+        weights[name] = numbers[start : start + size].reshape(shape) / scale
         start += size
-    folded.update(network.constants)
-    weight = rng.normal(size=(TRIAL_CLASSES, spec.embedding)) / math.sqrt(spec.embedding)
-    head = {"logits.weight": weight.astype(np.float32), "logits.bias": np.zeros(TRIAL_CLASSES, dtype=np.float32)}
-    return folded, head, rng.uniform(-1, 1, (4, *spec.input_shape)).astype(np.float32)
+    return weights, (subject.feeds(rng, 1), subject.feeds(rng, 3))
 
 
 class _Lifted:
-    """A plan with weights bound: samples → logits."""
+    """A plan with weights bound: inputs → output."""
 
-    def __init__(self, plan: Plan, folded: Mapping[str, Array], head: Mapping[str, Array]) -> None:
-        self._session, self._vector = lifted_session(plan.graph, threads=1), plan.layout.lay_out(folded)
-        self._binding = self._session.io_binding()
-        bind(self._binding, plan.layout.weights, self._vector)
-        for name, value in head.items():
-            self._binding.bind_cpu_input(name, value)
+    def __init__(self, plan: Plan, weights: Mapping[str, Array], output: str) -> None:
+        self._session, self._vector, self._output = (
+            lifted_session(plan.graph, threads=1),
+            plan.layout.lay_out(weights),
+            output,
+        )
+        self._weights = plan.layout.weights
 
-    def __call__(self, x: Array) -> Array:
-        self._binding.bind_cpu_input("image", x)
-        self._binding.bind_output("logits", "cpu")
-        self._session.run_with_iobinding(self._binding)
-        result: Array = self._binding.get_outputs()[0].numpy()
+    def __call__(self, feeds: Mapping[str, Array]) -> Array:
+        binding = self._session.io_binding()
+        bind(binding, self._weights, self._vector)
+        for name, value in feeds.items():
+            binding.bind_cpu_input(name, value)
+        binding.bind_output(self._output, "cpu")
+        self._session.run_with_iobinding(binding)
+        result: Array = binding.get_outputs()[0].numpy()
         return result
 
 
@@ -219,12 +262,13 @@ def _compare(found: Array, expected: Array, whose: str) -> None:
         raise EngineError(f"the lifted graph's logits differ by {gap:.0e} from {whose}, so the plan is not used")
 
 
-def _test(plan: Plan, portable: bytes, network: Network) -> Array:
-    """Random weights, batches of 1 and 3: the plan and the portable graph with constants must agree. The first row of logits."""
-    folded, head, x = _trial(network)
-    constant, lifted, rows = portable_session(portable, folded, threads=1), _Lifted(plan, folded, head), []
-    for samples in (x[:1], x[1:]):
-        rows.append(constant.run(None, {"image": samples, **head})[0])
-        _compare(lifted(samples), rows[-1], "the portable graph's")
+def _test(plan: Plan, subject: Subject) -> Array:
+    """Random weights, batches of 1 and 3: the plan and the graph with constants must agree. The first row of the output."""
+    weights, trials = _trial(subject)
+    constant = portable_session(subject.graph, subject.in_order({**subject.constants, **weights}), threads=1)
+    lifted, rows = _Lifted(plan, weights, subject.output), []
+    for feeds in trials:
+        rows.append(constant.run([subject.output], dict(feeds))[0])
+        _compare(lifted(feeds), rows[-1], "the portable graph's")
     result: Array = rows[0][0]
     return result

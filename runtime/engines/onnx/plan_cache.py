@@ -1,6 +1,6 @@
 """Plans on the disk, so that a runtime starts without building one.
 
-    8 bytes "ISOPLAN3", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, graph, expected},
+    8 bytes "ISOPLAN4", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, graph, expected},
     the graph (``graph`` bytes), then ``gather`` as little-endian int32
 
 A file is named after what the plan depends on: the portable graph (which names its templates), ONNX Runtime's version, the
@@ -27,20 +27,19 @@ from pathlib import Path
 
 import numpy as np
 
-from isoform.runtime.engines.onnx.plan import TRIAL_CLASSES, Plan, build_plan, check_plan
+from isoform.runtime.engines.onnx.plan import Plan, Subject, build_plan, check_plan
 from isoform.runtime.engines.onnx.probe import probed_layout
 from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.errors import EngineError, IsoformError
 from isoform.runtime.formats import files
 from isoform.runtime.formats.external import refuse_external_data
 from isoform.runtime.formats.ownership import require_own_file, require_own_folder
-from isoform.runtime.kind import Network
 from isoform.runtime.layout import ALIGNMENT, Layout
 
 __all__ = ["cache_directory", "cached_plan"]
 
 log = logging.getLogger("isoform.runtime")
-MAGIC = b"ISOPLAN3"
+MAGIC = b"ISOPLAN4"
 SIZE_LIMIT = 1 << 30
 LEFT_OVER_S = 3600.0
 """Age from which a temporary file is taken for one of a writer that was killed."""
@@ -59,22 +58,21 @@ def cache_directory() -> Path:
     return home / "isoform"
 
 
-def cached_plan(portable: bytes, network: Network) -> Plan:
+def cached_plan(subject: Subject) -> Plan:
     """The plan for this device: from the disk if it is there, else built, tested and stored.
 
     Args:
-        portable: ``compiled/portable.onnx``.
-        network: The bundle's.
+        subject: A graph and its weights.
 
     Raises:
         EngineError: If there is no plan for this graph on this device.
     """
-    key = _key(portable)
+    key = _key(subject.graph)
     try:
         path = cache_directory() / f"plan-{key[:32]}.bin"
     except EngineError as problem:
         log.debug("the plan is not stored: %s", problem)
-        return build_plan(portable, network)
+        return build_plan(subject)
     try:
         require_own_folder(path.parent)
         require_own_file(path)
@@ -82,13 +80,13 @@ def cached_plan(portable: bytes, network: Network) -> Plan:
         log.warning(
             "the stored plans in %s are not used: %s; the plan is built anew at every start", path.parent, problem
         )
-        return build_plan(portable, network)
+        return build_plan(subject)
     if path.exists():
         try:
-            return _read(path, key, network)
+            return _read(path, key, subject)
         except EngineError as problem:
             log.warning("the stored plan %s is not used: %s; it is built anew", path, problem)
-    plan = build_plan(portable, network)
+    plan = build_plan(subject)
     try:
         _write(path, _encoded(plan, key))
     except (IsoformError, OSError) as problem:
@@ -96,10 +94,10 @@ def cached_plan(portable: bytes, network: Network) -> Plan:
     return plan
 
 
-def _read(path: Path, key: str, network: Network) -> Plan:
+def _read(path: Path, key: str, subject: Subject) -> Plan:
     """A stored plan that has passed a row of its self-test, marked as used now; ``EngineError`` if there is none."""
-    plan = _decoded(files.read_bytes(path, limit=SIZE_LIMIT, error=EngineError, what="plan"), key, network)
-    check_plan(plan, network)
+    plan = _decoded(files.read_bytes(path, limit=SIZE_LIMIT, error=EngineError, what="plan"), key, subject)
+    check_plan(plan, subject)
     with contextlib.suppress(OSError):
         os.utime(path)
     return plan
@@ -153,7 +151,7 @@ def _encoded(plan: Plan, key: str) -> bytes:
     return MAGIC + hashlib.sha256(rest).digest() + rest
 
 
-def _decoded(data: bytes, key: str, network: Network) -> Plan:
+def _decoded(data: bytes, key: str, subject: Subject) -> Plan:
     """A stored plan; every place in it is checked, because ONNX Runtime will be given bare addresses."""
     rest = data[40:]
     if data[:8] != MAGIC or data[8:40] != hashlib.sha256(rest).digest():
@@ -171,10 +169,10 @@ def _decoded(data: bytes, key: str, network: Network) -> Plan:
         )
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise EngineError(f"the stored plan is malformed: {problem}") from None
-    if expected.shape != (TRIAL_CLASSES,):
+    if not expected.size:
         raise EngineError("the stored plan's self-test is malformed")
     refuse_external_data(graph)
-    place, total = 0, sum(math.prod(shape) for shape in network.weights.values())
+    place, total = 0, sum(math.prod(shape) for shape in subject.changing.values())
     for _, shape, first in weights:
         if first != place or min(shape, default=1) < 1:
             raise EngineError("the stored plan's weights do not lie one after the other")

@@ -19,7 +19,7 @@ from isoform.runtime.engines.cache import Cache
 from isoform.runtime.engines.gathered import GatheredFold
 from isoform.runtime.engines.onnx.bindings import Binding, OwnWeights, PieceWeights, Shared, Stages
 from isoform.runtime.engines.onnx.per_signature import run_error
-from isoform.runtime.engines.onnx.plan import Plan, lifted_session
+from isoform.runtime.engines.onnx.plan import Plan, lifted_session, subject_of
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.engines.onnx.session import CPU, require_version
 from isoform.runtime.errors import EngineError
@@ -140,7 +140,7 @@ def open_engine(bundle: Bundle, *, threads: int, cache_bytes: int, providers: Se
     if providers is not None and list(providers) != [CPU]:
         raise EngineError(f"no device plan: plans run on {CPU} alone, but {', '.join(providers)} was asked for")
     try:
-        plan = cached_plan(compiled.portable, bundle.network)
+        plan = cached_plan(subject_of(compiled.portable, bundle.network))
         return PlanEngine(bundle, plan, threads=threads, cache_bytes=cache_bytes)
     except EngineError as problem:
         raise EngineError(f"no device plan: {problem}") from problem

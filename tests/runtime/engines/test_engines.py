@@ -9,6 +9,7 @@ import pytest
 from isoform.runtime import Runtime, Signature
 from isoform.runtime.engines.onnx.bindings import PieceWeights, Shared
 from isoform.runtime.engines.onnx.per_signature import SessionEngine
+from isoform.runtime.engines.onnx.plan import subject_of
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.errors import SignatureError
@@ -40,7 +41,7 @@ def users(bundle: Bundle, count: int, sorts: str = "mixture sequence bn sequence
 def engine(request, compiled):
     """Both engines over the small bundle: ``make(cache_bytes)`` gives one."""
     bundle = Bundle.load(compiled)
-    plan = cached_plan(bundle.compiled.portable, bundle.network)
+    plan = cached_plan(subject_of(bundle.compiled.portable, bundle.network))
 
     def make(cache_bytes: int):
         if request.param == "plan":
@@ -90,7 +91,7 @@ def test_both_engines_agree(compiled, runtime, samples) -> None:
 def test_weights_that_are_used_again_are_the_new_users(runtime, samples, monkeypatch, bare) -> None:
     """Users of all sorts through one slot, one after the other: each gets what a session of its own weights gives."""
     monkeypatch.setattr("isoform.runtime.engines.onnx.bindings.BARE", bare)
-    plan = cached_plan(runtime.bundle.compiled.portable, runtime.bundle.network)
+    plan = cached_plan(subject_of(runtime.bundle.compiled.portable, runtime.bundle.network))
     one = PlanEngine(runtime.bundle, plan, threads=1, cache_bytes=0)
     sessions = SessionEngine(runtime.bundle, threads=1, cache_bytes=0)
     x, signatures = samples[0][:2], users(runtime.bundle, 60)
@@ -103,7 +104,7 @@ def test_weights_that_are_used_again_are_the_new_users(runtime, samples, monkeyp
 
 def test_what_a_base_shares_is_made_once(runtime, samples, monkeypatch) -> None:
     """Users of all bases in turn, with room for one: a session and blocks per base, and discrete users hold no weights."""
-    plan = cached_plan(runtime.bundle.compiled.portable, runtime.bundle.network)
+    plan = cached_plan(subject_of(runtime.bundle.compiled.portable, runtime.bundle.network))
     made = []
 
     def counted(*arguments, **options) -> Shared:
@@ -138,7 +139,7 @@ def test_what_a_base_shares_is_made_once(runtime, samples, monkeypatch) -> None:
 def test_the_plain_fold_will_do(runtime, samples, monkeypatch) -> None:
     """Without a fast fold, weights are gathered from the plain one: the same answers, to rounding, for users of all sorts."""
     bundle, x = runtime.bundle, samples[0][:3]
-    plan = cached_plan(bundle.compiled.portable, bundle.network)
+    plan = cached_plan(subject_of(bundle.compiled.portable, bundle.network))
     fast = PlanEngine(bundle, plan, threads=1, cache_bytes=0)
     monkeypatch.setattr(type(bundle.network), "folder", lambda network, layout: None)
     plain = PlanEngine(bundle, plan, threads=1, cache_bytes=0)
@@ -149,7 +150,7 @@ def test_the_plain_fold_will_do(runtime, samples, monkeypatch) -> None:
 
 def test_users_who_seldom_come_hold_no_bindings(runtime, samples) -> None:
     """Weights that were not used for a while run as a copy on a stage; those of a user who comes again have their own binding."""
-    plan = cached_plan(runtime.bundle.compiled.portable, runtime.bundle.network)
+    plan = cached_plan(subject_of(runtime.bundle.compiled.portable, runtime.bundle.network))
     engine = PlanEngine(runtime.bundle, plan, threads=1, cache_bytes=1 << 30)
     x, signatures = samples[0][:1], users(runtime.bundle, 100, "mixture bn")
     answers = [engine.logits(x, signature) for signature in signatures]

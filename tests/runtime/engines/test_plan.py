@@ -20,7 +20,7 @@ from isoform.runtime.engines.onnx import plan as module
 from isoform.runtime.engines.onnx import plan_cache
 from isoform.runtime.engines.onnx.lift import lift_weights, read_weights
 from isoform.runtime.engines.onnx.per_signature import portable_session
-from isoform.runtime.engines.onnx.plan import Plan, bind, build_plan, lifted_session
+from isoform.runtime.engines.onnx.plan import Plan, bind, build_plan, lifted_session, subject_of
 from isoform.runtime.errors import EngineError
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.fold import CONSTANTS, fold, folded_shapes
@@ -48,7 +48,7 @@ def case(request):
     """A bundle of random numbers, its portable graph, and its plan."""
     bundle = make_bundle(SPECS[request.param])
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    return bundle, portable, build_plan(portable, bundle.network)
+    return bundle, portable, build_plan(subject_of(portable, bundle.network))
 
 
 def test_the_plan_is_the_constant_network(case) -> None:
@@ -96,7 +96,7 @@ def test_the_fast_fold_is_the_fold(name, affine) -> None:
     A discrete signature's layers are its blocks, exactly.
     """
     bundle = make_bundle(dataclasses.replace(SPECS[name], affine=affine))
-    plan = build_plan(portable_graph(bundle.spec, template=bundle.digest), bundle.network)
+    plan = build_plan(subject_of(portable_graph(bundle.spec, template=bundle.digest), bundle.network))
     fast = bundle.network.folder(plan.layout)
     base = bundle.signatures["a"]
     discrete = base.replace(
@@ -190,7 +190,7 @@ def test_an_optimiser_that_computes_is_noticed(case, monkeypatch) -> None:
 
     monkeypatch.setattr(module, "read_weights", computed)
     with pytest.raises(EngineError, match="computed with weight .* instead of moving it"):
-        build_plan(portable, bundle.network)
+        build_plan(subject_of(portable, bundle.network))
 
 
 def test_a_wrong_layout_fails_the_self_test(case, monkeypatch) -> None:
@@ -201,7 +201,9 @@ def test_a_wrong_layout_fails_the_self_test(case, monkeypatch) -> None:
     places = start + np.flatnonzero(gather[start : start + int(np.prod(shape))])
     gather[places] = np.roll(gather[places], 1)
     with pytest.raises(EngineError, match="logits differ by .* so the plan is not used"):
-        module._test(dataclasses.replace(plan, layout=Layout(plan.layout.weights, gather)), portable, bundle.network)
+        module._test(
+            dataclasses.replace(plan, layout=Layout(plan.layout.weights, gather)), subject_of(portable, bundle.network)
+        )
 
 
 def test_layers_that_are_laid_out_unlike_others_are_noticed(case) -> None:
@@ -221,9 +223,9 @@ def test_layers_that_are_laid_out_unlike_others_are_noticed(case) -> None:
 def test_too_many_weights_have_no_plan(monkeypatch, case) -> None:
     """Indices beyond what float32 holds exactly are refused before anything is built."""
     bundle, portable, _ = case
-    monkeypatch.setattr(module, "WEIGHT_LIMIT", 100)
+    monkeypatch.setattr(module, "EXACT", 100)
     with pytest.raises(EngineError, match="layouts are learned for fewer than 100"):
-        build_plan(portable, bundle.network)
+        build_plan(subject_of(portable, bundle.network))
 
 
 @pytest.fixture
@@ -250,8 +252,8 @@ def same(one: Plan, other: Plan) -> bool:
 def test_a_stored_plan_is_used(case, cache) -> None:
     """The second start reads the plan that the first one stored, and it is the same."""
     bundle, portable, _ = case
-    first = plan_cache.cached_plan(portable, bundle.network)
-    assert same(first, plan_cache.cached_plan(portable, bundle.network))
+    first = plan_cache.cached_plan(subject_of(portable, bundle.network))
+    assert same(first, plan_cache.cached_plan(subject_of(portable, bundle.network)))
     assert len(cache[1]) == 1
     assert [path.suffix for path in cache[0].iterdir()] == [".bin"]
 
@@ -260,12 +262,12 @@ def test_a_damaged_plan_is_built_anew(cache) -> None:
     """Whatever byte of a stored plan is wrong, it is not used, and a good one takes its place."""
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    plan_cache.cached_plan(portable, bundle.network)
+    plan_cache.cached_plan(subject_of(portable, bundle.network))
     (path,) = cache[0].iterdir()
     good = path.read_bytes()
     for wrong in (b"", good[:30], good[:-1], good[:100] + b"x" + good[101:], b"ISOPLAN1" + good[8:]):
         path.write_bytes(wrong)
-        plan_cache.cached_plan(portable, bundle.network)
+        plan_cache.cached_plan(subject_of(portable, bundle.network))
         # Names inside the optimised graph differ from run to run, so a new plan need not have the old bytes.
         assert plan_cache._decoded(path.read_bytes(), plan_cache._key(portable), bundle.spec).weights
     assert len(cache[1]) == 6
@@ -305,7 +307,7 @@ def test_a_malformed_plan_with_a_right_checksum_is_built_anew(cache, change) -> 
     """Nothing in a stored plan is believed: bare addresses are made from it."""
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    plan_cache.cached_plan(portable, bundle.network)
+    plan_cache.cached_plan(subject_of(portable, bundle.network))
     (path,) = cache[0].iterdir()
     rest = path.read_bytes()[40:]
     length = int.from_bytes(rest[:4], "little")
@@ -314,7 +316,7 @@ def test_a_malformed_plan_with_a_right_checksum_is_built_anew(cache, change) -> 
     text, gather = change(header, rest[start:])
     rest = len(text).to_bytes(4, "little") + text + rest[4 + length : start] + gather
     path.write_bytes(plan_cache.MAGIC + hashlib.sha256(rest).digest() + rest)
-    assert plan_cache.cached_plan(portable, bundle.network).layout.weights
+    assert plan_cache.cached_plan(subject_of(portable, bundle.network)).layout.weights
     assert len(cache[1]) == 2
 
 
@@ -324,7 +326,7 @@ def test_old_plans_are_removed(cache, monkeypatch) -> None:
     bundle = make_bundle(SMALL)
     for number in range(4):
         portable = portable_graph(bundle.spec, template=f"{number}" * 64)
-        plan_cache.cached_plan(portable, bundle.network)
+        plan_cache.cached_plan(subject_of(portable, bundle.network))
         assert len(list(cache[0].iterdir())) == min(number + 1, 2)
         assert (cache[0] / f"plan-{plan_cache._key(portable)[:32]}.bin").exists()
 
@@ -340,17 +342,17 @@ def test_a_device_without_a_home_or_a_temporary_directory(tmp_path, cache, monke
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(plan_cache.Path, "expanduser", homeless)
-    assert plan_cache.cached_plan(portable, bundle.network).layout.weights
+    assert plan_cache.cached_plan(subject_of(portable, bundle.network)).layout.weights
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(EngineError, match="temporary directory"):
-        plan_cache.cached_plan(portable, bundle.network)
+        plan_cache.cached_plan(subject_of(portable, bundle.network))
 
 
 def test_another_version_is_another_plan(cache, monkeypatch) -> None:
     """Another ONNX Runtime, processor or graph never uses this one's plan, not even under its name."""
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    plan_cache.cached_plan(portable, bundle.network)
+    plan_cache.cached_plan(subject_of(portable, bundle.network))
     (path,) = cache[0].iterdir()
     with pytest.raises(EngineError, match="of another graph, ONNX Runtime or processor"):
         plan_cache._decoded(path.read_bytes(), "0" * 64, bundle.spec)
@@ -369,7 +371,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, cache, monkeyp
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
     for _ in range(2):
-        assert plan_cache.cached_plan(portable, bundle.network).layout.weights
+        assert plan_cache.cached_plan(subject_of(portable, bundle.network)).layout.weights
     assert len(cache[1]) == 2
 
 

@@ -12,7 +12,7 @@ from support import SMALL, make_bundle
 from isoform.compile.kinds.mixture.graph import portable_graph
 from isoform.compile.kinds.mixture.training import probe_graph
 from isoform.runtime.engines.onnx import plan_cache
-from isoform.runtime.engines.onnx.plan import build_plan, check_plan
+from isoform.runtime.engines.onnx.plan import build_plan, check_plan, subject_of
 from isoform.runtime.engines.onnx.probe import lanes_of, layout_of, probed_layout
 from isoform.runtime.kinds.mixture.learn.lanes import LANES, probed_lanes
 from isoform.runtime.layout import Layout
@@ -40,7 +40,7 @@ def cache(tmp_path, monkeypatch):
 
 def open_plan():
     """The plan as a runtime gets it."""
-    return plan_cache.cached_plan(PORTABLE, BUNDLE.network)
+    return plan_cache.cached_plan(subject_of(PORTABLE, BUNDLE.network))
 
 
 def stored(folder):
@@ -123,7 +123,7 @@ def test_a_plan_of_other_answers_is_noticed(cache, caplog) -> None:
     assert "differ by 1e-03 from those where it was built" in caplog.text
     open_plan()
     assert len(built) == 1
-    check_plan(open_plan(), BUNDLE.network)
+    check_plan(open_plan(), subject_of(PORTABLE, BUNDLE.network))
 
 
 def test_a_stored_plan_names_no_other_file(cache, caplog, tmp_path, monkeypatch) -> None:
@@ -231,10 +231,10 @@ def test_the_longest_unused_plan_is_removed(tmp_path, monkeypatch) -> None:
     graphs = [portable_graph(BUNDLE.spec, template=f"{number}" * 64) for number in range(3)]
     paths = [tmp_path / "cache" / f"plan-{plan_cache._key(graph)[:32]}.bin" for graph in graphs]
     for number, graph in enumerate((graphs[0], graphs[1])):
-        plan_cache.cached_plan(graph, BUNDLE.network)
+        plan_cache.cached_plan(subject_of(graph, BUNDLE.network))
         os.utime(paths[number], (1000 + number, 1000 + number))
-    plan_cache.cached_plan(graphs[0], BUNDLE.network)
-    plan_cache.cached_plan(graphs[2], BUNDLE.network)
+    plan_cache.cached_plan(subject_of(graphs[0], BUNDLE.network))
+    plan_cache.cached_plan(subject_of(graphs[2], BUNDLE.network))
     assert [path.exists() for path in paths] == [True, False, True]
 
 

@@ -16,7 +16,7 @@ from isoform.compile.kinds.mixture.graph import portable_graph
 from isoform.runtime import Runtime
 from isoform.runtime.batches import in_slices, slice_samples
 from isoform.runtime.engines.onnx.per_signature import SessionEngine
-from isoform.runtime.engines.onnx.plan import build_plan
+from isoform.runtime.engines.onnx.plan import build_plan, subject_of
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.compiled import Compiled
@@ -73,7 +73,7 @@ def test_users_who_differ_in_one_number(kind) -> None:
     """Users who differ only in the stem's bias, another bias, or after a weight's sixteenth number never get each other's answers."""
     bundle, users = near_twins()
     if kind == "plan":
-        plan = build_plan(bundle.compiled.portable, bundle.network)
+        plan = build_plan(subject_of(bundle.compiled.portable, bundle.network))
         engine = PlanEngine(bundle, plan, threads=1, cache_bytes=1 << 16)
     else:
         engine = SessionEngine(bundle, threads=1, cache_bytes=1 << 30)
