@@ -96,11 +96,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(verb: str, words: list[str]) -> int:
     module_name, extra, text = VERBS[verb]
-    if verb in (
-        "personalize",
-        "adapt",
-        "serve",
-    ):  # numpy's products are small there; its threads would only wait beside ONNX Runtime's, read at its import
+    # Read when numpy is imported. Its products are small; its threads would only wait beside ONNX Runtime's, and what compiling
+    # measures would depend on how many there are.
+    if verb in ("personalize", "adapt", "serve", "compile"):
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         module = importlib.import_module(module_name)

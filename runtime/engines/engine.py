@@ -91,7 +91,7 @@ def open_engine(
         EngineError: If it cannot be opened for this bundle on this machine.
         BundleError: If it needs a compiled bundle.
     """
-    names = BY_ITSELF if check_engine(name) == AUTO else (name,)
+    names, refused = BY_ITSELF if check_engine(name) == AUTO else (name,), list[EngineError]()
     for candidate in names:
         try:
             opened: Engine = importlib.import_module(ENGINES[candidate]).open_engine(
@@ -100,7 +100,9 @@ def open_engine(
         except EngineError as problem:
             if candidate == names[-1]:
                 raise
-            log.warning("%s; every new signature builds a session of its own, right but slow", problem)
+            refused.append(problem)
         else:
+            for problem in refused:
+                log.warning("%s; the engine is %s instead", problem, opened.name)
             return opened
     raise AssertionError(names)

@@ -1,16 +1,17 @@
 """Compiling a bundle: parity on real samples, reproducible bytes, and refusing what is wrong."""
 
-import dataclasses
 import json
 import shutil
 
 import pytest
+from figures import passing
 from support import isoform
 
 from isoform.compile.build import compile_bundle
 from isoform.compile.verify import PARITY_LIMIT, check
 from isoform.runtime.errors import CompileError
 from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kinds.mixture.network import MixtureNetwork
 from isoform.train.data.load import load_task
 from isoform.train.recipe import Recipe
 
@@ -86,40 +87,31 @@ def test_too_costly_snapping_is_refused(trained, tmp_path, monkeypatch) -> None:
 
 def test_the_parity_gate_can_fail(trained) -> None:
     """A difference over the limit, or one that is no number, fails the build and names the path that differs."""
-    from isoform.compile.verify import Measured
-
-    fine = {field.name: 0.0 for field in dataclasses.fields(Measured)}
-    check({"a": Measured(**fine)}, max_drop_points=0.5)
+    check({"a": passing()}, max_drop_points=0.5)
     for name in ("torch_fast", "numpy_fast", "torch_small", "torch_portable"):
         for wrong in (2 * PARITY_LIMIT, float("nan")):
             with pytest.raises(CompileError, match=f"logits differ by .* \\({name}\\)"):
-                check({"a": Measured(**{**fine, name: wrong})}, max_drop_points=0.5)
+                check({"a": passing(gaps={"numpy_fast": 0.0, name: wrong})}, max_drop_points=0.5)
 
 
 def test_the_parity_gate_grows_with_the_logits() -> None:
     """Up to logits of 64 the limit is 1e-4; at 128 it is twice that, and no more."""
-    from isoform.compile.verify import Measured
-
-    fine = {field.name: 0.0 for field in dataclasses.fields(Measured)}
-    check({"a": Measured(**{**fine, "torch_fast": 1.9e-4, "largest_logit": 128.0})}, max_drop_points=0.5)
+    check({"a": passing(gaps={"torch_fast": 1.9e-4}, largest_logit=128.0)}, max_drop_points=0.5)
     for gap, largest in ((2.1e-4, 128.0), (1.1e-4, 63.0)):
         with pytest.raises(CompileError, match="logits differ by"):
-            check({"a": Measured(**{**fine, "torch_fast": gap, "largest_logit": largest})}, max_drop_points=0.5)
+            check({"a": passing(gaps={"torch_fast": gap}, largest_logit=largest)}, max_drop_points=0.5)
 
 
 def test_a_wrong_graph_fails_the_build(trained, tmp_path, monkeypatch) -> None:
     """If the exported graph is not the trained network, compiling refuses and writes nothing."""
-    import isoform.compile.build as build
-
-    path = tmp_path / "bundle"
+    path, right = tmp_path / "bundle", MixtureNetwork.fold
     shutil.copytree(trained, path)
 
-    def wrong_fold(*arguments):
-        weights = fold(*arguments)
+    def wrong(network, parts):
+        weights = right(network, parts)
         return {**weights, "logits.bias": weights["logits.bias"] + 0.01}
 
-    fold = build.fold
-    monkeypatch.setattr(build, "fold", wrong_fold)
+    monkeypatch.setattr(MixtureNetwork, "fold", wrong)
     with pytest.raises(CompileError, match=r"logits differ by 1.0e-02 \(torch_fast\)"):
         compile_bundle(path, max_drop_points=100)
     assert not (path / "compiled").exists()
@@ -152,6 +144,6 @@ def test_a_damaged_result_is_repaired_by_compiling(bundle_copy, compiled) -> Non
 def test_the_tables_are_printed(compiled, bundle_copy) -> None:
     """People get two tables on stderr, programs one JSON object on stdout."""
     result = isoform("compile", bundle_copy, "--max-drop", "100")
-    for word in ("top-1 before", "float16", "torch-ORT", "small ms", "inverted", "mean"):
+    for word in ("top-1 before", "float16", "torch-fast", "small ms", "inverted", "mean"):
         assert word in result.stderr
     assert set(json.loads(result.stdout)) == {"compiled", "mean_top1_percent"}

@@ -3,22 +3,14 @@
 import numpy as np
 import onnx
 import pytest
+from figures import passing
 
 from isoform.compile.kinds.mixture.training import training_graphs
 from isoform.compile.kinds.mixture.verify_gradient import gradient_gap
-from isoform.compile.verify import GRADIENT_LIMIT, Measured, check
+from isoform.compile.verify import GRADIENT_LIMIT, check
 from isoform.runtime.errors import CompileError
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
 from isoform.train.data.samples import Split
-
-
-def measured(**changes) -> Measured:
-    """Figures of a task that passes, with changes."""
-    good = {
-        "samples": 1, "parity_samples": 1, "gaps": {"torch_fast": 0.0, "numpy_fast": 0.0}, "gradient": 0.0, "top1_before": 0.0,
-        "top1_after": 0.0, "top1_float16": 0.0, "largest_logit": 0.0, "latency_ms": {},
-    }  # fmt: skip
-    return Measured(**{**good, **changes})
 
 
 def test_a_wrong_graph_is_noticed(runtime, samples) -> None:
@@ -28,7 +20,7 @@ def test_a_wrong_graph_is_noticed(runtime, samples) -> None:
     graphs = training_graphs(bundle.network.spec)
     gap = gradient_gap(bundle, "plain", test, open_blocks(bundle.network.spec, graphs, threads=1))
     assert gap <= GRADIENT_LIMIT
-    check({"plain": measured(gradient=gap)}, max_drop_points=0.5)
+    check({"plain": passing(gradient=gap)}, max_drop_points=0.5)
     for name in graphs:
         if name.startswith("block_vjp"):
             model = onnx.load_from_string(graphs[name])
@@ -37,20 +29,20 @@ def test_a_wrong_graph_is_noticed(runtime, samples) -> None:
             graphs[name] = model.SerializeToString()
     gap = gradient_gap(bundle, "plain", test, open_blocks(bundle.network.spec, graphs, threads=1))
     with pytest.raises(CompileError, match="task 'plain': gradients differ by .*; nothing was written"):
-        check({"plain": measured(gradient=gap)}, max_drop_points=0.5)
+        check({"plain": passing(gradient=gap)}, max_drop_points=0.5)
 
 
 def test_the_gate_refuses_what_is_no_number() -> None:
     """NaN is no agreement, of gradients or of logits; a kind without graphs for learning has no gradient to agree."""
-    check({"a": measured(gradient=None)}, max_drop_points=0.5)
+    check({"a": passing(gradient=None)}, max_drop_points=0.5)
     with pytest.raises(CompileError, match="gradients differ by nan"):
-        check({"a": measured(gradient=float("nan"))}, max_drop_points=0.5)
+        check({"a": passing(gradient=float("nan"))}, max_drop_points=0.5)
 
 
 @pytest.mark.trust
 def test_logits_that_are_not_finite_verify_nothing() -> None:
     """Infinite logits would allow an infinite difference."""
-    check({"a": measured()}, max_drop_points=0.5)
+    check({"a": passing()}, max_drop_points=0.5)
     for gap in (np.inf, np.nan, 1.0):
         with pytest.raises(CompileError, match="logits differ by"):
-            check({"a": measured(gaps={"torch_fast": gap}, largest_logit=np.inf)}, max_drop_points=0.5)
+            check({"a": passing(gaps={"torch_fast": gap}, largest_logit=np.inf)}, max_drop_points=0.5)

@@ -269,7 +269,9 @@ def test_a_damaged_plan_is_built_anew(cache) -> None:
         path.write_bytes(wrong)
         plan_cache.cached_plan(subject_of(portable, bundle.network))
         # Names inside the optimised graph differ from run to run, so a new plan need not have the old bytes.
-        assert plan_cache._decoded(path.read_bytes(), plan_cache._key(portable), bundle.spec).weights
+        assert plan_cache._decoded(
+            path.read_bytes(), plan_cache._key(portable), subject_of(portable, bundle.network)
+        ).layout.weights
     assert len(cache[1]) == 6
 
 
@@ -355,7 +357,7 @@ def test_another_version_is_another_plan(cache, monkeypatch) -> None:
     plan_cache.cached_plan(subject_of(portable, bundle.network))
     (path,) = cache[0].iterdir()
     with pytest.raises(EngineError, match="of another graph, ONNX Runtime or processor"):
-        plan_cache._decoded(path.read_bytes(), "0" * 64, bundle.spec)
+        plan_cache._decoded(path.read_bytes(), "0" * 64, subject_of(portable, bundle.network))
     keys = {plan_cache._key(portable), plan_cache._key(portable + b"x")}
     monkeypatch.setattr(plan_cache, "_processor", lambda: b"another")
     keys.add(plan_cache._key(portable))

@@ -94,7 +94,7 @@ def test_a_file_in_the_way_is_not_touched(tmp_path) -> None:
 def test_left_overs_of_the_dead_are_removed(tmp_path) -> None:
     """What a killed writer left half-built goes, file or directory; what a living process is building stays."""
     code = (
-        "import sys, time; from pathlib import Path; from isoform.runtime import files\n"
+        "import sys, time; from pathlib import Path; from isoform.runtime.formats import files\n"
         "with files.replace_directory(Path(sys.argv[1])): print('building', flush=True); time.sleep(60)"
     )
     path = tmp_path / "b[1]undle"

@@ -195,7 +195,7 @@ def test_nothing_moved_is_less_than_a_kilobyte(kept, tmp_path, capsys, words) ->
 @pytest.mark.trust
 def test_a_change_is_drawn_from_what_it_is_said_to_be(monkeypatch, tmp_path) -> None:
     """A signature made from another user's: what changed from that one where it is given, and else from the base, by that name."""
-    from isoform.runtime.commands.predict import figure
+    from isoform.runtime.commands import figure
 
     drawn, bundle = {}, make_bundle(SMALL)
     monkeypatch.setattr(figure.Bundle, "load", lambda path: bundle)

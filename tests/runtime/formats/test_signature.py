@@ -211,7 +211,7 @@ def test_malformed_signatures_are_refused(change: dict[str, object], message: st
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "2"}, "format '2', but this version reads format '1'"),
+        ({"format": "3"}, "format '3', but this version reads 1 and 2"),
         ({"colour": "red"}, "unknown metadata \\['colour'\\]"),
         ({"digest": "00" * 32}, "does not match its digest"),
         ({"digest": None}, "does not match its digest: it says none"),

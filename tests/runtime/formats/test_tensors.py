@@ -82,8 +82,8 @@ def with_header(header: object, payload: bytes = b"") -> bytes:
         ((8).to_bytes(8, "little") + b"\xff" * 8, "not JSON"),
         (with_header({"__metadata__": {}, "x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}), "not a whole"),
         (
-            with_header({"__metadata__": {}, "x": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}, bytes(8)),
-            "stores 'x' as I64",
+            with_header({"__metadata__": {}, "x": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}}, bytes(8)),
+            "stores 'x' as F64",
         ),
         (GOLDEN + b"\0", "not a whole"),
         (GOLDEN.replace(b'"1"', b'"1" ').replace(b"\x90", b"\x91", 1), "not a whole|not in canonical form"),
