@@ -119,8 +119,9 @@ class Runtime:
         Returns:
             Now: ``entries`` (signatures whose weights are ready to run), their ``bytes`` and ``limit_bytes``, and
             ``shared_bytes``, about what signatures of the same base share. Since it was opened: ``hits``, ``misses``, ``evictions``,
-            ``miss_seconds`` (what swapping in those signatures took together) and ``longest_miss_seconds``. Empty for the
-            reference engine, which holds nothing.
+            ``miss_seconds`` (what swapping in those signatures took together) and ``longest_miss_seconds``. Of the engine ``onnx``
+            also ``plan_over_session``: how long a run takes over that of a session with constant weights, measured on this machine.
+            Empty for the reference engine, which holds nothing.
         """
         return self._engine.stats()
 

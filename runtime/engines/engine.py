@@ -42,6 +42,10 @@ class Engine(Protocol):
     def name(self) -> str:
         """As ``ENGINES`` has it."""
 
+    @property
+    def drawback(self) -> str | None:
+        """Why ``auto`` should try the next engine instead, measured on this machine; None if there is no reason."""
+
     def logits(self, x: Array, signature: Signature) -> Array:
         """Run one batch.
 
@@ -101,8 +105,11 @@ def open_engine(
             if candidate == names[-1]:
                 raise
             refused.append(problem)
-        else:
-            for problem in refused:
-                log.warning("%s; the engine is %s instead", problem, opened.name)
-            return opened
+            continue
+        if opened.drawback is not None and candidate != names[-1]:
+            refused.append(EngineError(opened.drawback))
+            continue
+        for reason in refused:
+            log.warning("%s; the engine is %s instead", reason, opened.name)
+        return opened
     raise AssertionError(names)

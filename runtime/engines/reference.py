@@ -19,7 +19,7 @@ class ReferenceEngine:
         bundle: Compiled or not.
     """
 
-    name = "reference"
+    name, drawback = "reference", None
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle

@@ -158,7 +158,7 @@ def test_an_engine(path, monkeypatch) -> None:
     """An engine by its module and one line: opened by its name, asked for logits, and first of all where it is put first."""
 
     class Half:
-        name = "half"
+        name, drawback = "half", None
 
         def __init__(self, bundle):
             self.bundle, self.asked = bundle, []

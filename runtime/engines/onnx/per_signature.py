@@ -69,7 +69,7 @@ class SessionEngine:
         BundleError: If the bundle is not compiled.
     """
 
-    name = "sessions"
+    name, drawback = "sessions", None
 
     def __init__(
         self, bundle: Bundle, *, threads: int, cache_bytes: int, providers: Sequence[str] | None = None

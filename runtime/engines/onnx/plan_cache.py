@@ -1,6 +1,6 @@
 """Plans on the disk, so that a runtime starts without building one.
 
-    8 bytes "ISOPLAN4", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, graph, expected},
+    8 bytes "ISOPLAN4", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, graph, expected, over},
     the graph (``graph`` bytes), then ``gather`` as little-endian int32
 
 A file is named after what the plan depends on: the portable graph (which names its templates), ONNX Runtime's version, the
@@ -145,7 +145,13 @@ def _processor() -> bytes:
 
 
 def _encoded(plan: Plan, key: str) -> bytes:
-    fields = {"key": key, "weights": plan.layout.weights, "graph": len(plan.graph), "expected": plan.expected.tolist()}
+    fields = {
+        "key": key,
+        "weights": plan.layout.weights,
+        "graph": len(plan.graph),
+        "expected": plan.expected.tolist(),
+        "over": plan.over_session,
+    }
     header = json.dumps(fields).encode()
     rest = len(header).to_bytes(4, "little") + header + plan.graph + plan.layout.gather.astype("<i4").tobytes()
     return MAGIC + hashlib.sha256(rest).digest() + rest
@@ -162,7 +168,7 @@ def _decoded(data: bytes, key: str, subject: Subject) -> Plan:
         if header["key"] != key:
             raise EngineError("the stored plan is of another graph, ONNX Runtime or processor")
         start = 4 + length + operator.index(header["graph"])
-        expected = np.array(header["expected"], dtype=np.float32)
+        expected, taken = np.array(header["expected"], dtype=np.float32), float(header["over"])
         graph, gather = rest[4 + length : start], np.frombuffer(rest[start:], dtype="<i4").astype(np.intp)
         weights = tuple(
             (str(name), tuple(map(operator.index, shape)), place) for name, shape, place in header["weights"]
@@ -179,4 +185,4 @@ def _decoded(data: bytes, key: str, subject: Subject) -> Plan:
         place += math.prod(shape) + -math.prod(shape) % ALIGNMENT
     if place != len(gather) or not place or gather.min() < 0 or gather.max() > total:
         raise EngineError("the stored plan's map does not fit its weights")
-    return Plan(graph=graph, layout=Layout(weights, gather), expected=expected)
+    return Plan(graph=graph, layout=Layout(weights, gather), expected=expected, over_session=taken)

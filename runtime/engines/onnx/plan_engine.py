@@ -18,6 +18,7 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.engines.cache import Cache
 from isoform.runtime.engines.gathered import GatheredFold
 from isoform.runtime.engines.onnx.bindings import Binding, OwnWeights, PieceWeights, Shared, Stages
+from isoform.runtime.engines.onnx.choice import PAYS
 from isoform.runtime.engines.onnx.per_signature import run_error
 from isoform.runtime.engines.onnx.plan import Plan, lifted_session, subject_of
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
@@ -47,6 +48,14 @@ class PlanEngine:
     """
 
     name = "onnx"
+
+    @property
+    def drawback(self) -> str | None:
+        """A plan that is clearly slower than sessions, as it is for large matrix products (``choice.py``)."""
+        taken = self._plan.over_session
+        return (
+            f"a run over the device plan takes {taken:.2f} times as long as one of a session" if taken > PAYS else None
+        )
 
     def __init__(self, bundle: Bundle, plan: Plan, *, threads: int, cache_bytes: int) -> None:
         self._bundle, self._plan, self._threads = bundle, plan, threads
@@ -129,8 +138,9 @@ class PlanEngine:
         self._stages.clear()
 
     def stats(self) -> dict[str, float]:
-        """As ``Cache.stats`` for the signatures' weights, and ``shared_bytes``, about what signatures of the same base share."""
-        return {**self._hot.stats(), "shared_bytes": sum(shared.size_bytes for shared in [*self._shared.values()])}
+        """As ``Cache.stats`` for the signatures' weights, ``shared_bytes``, about what signatures of the same base share, and ``plan_over_session``."""
+        shared = sum(shared.size_bytes for shared in [*self._shared.values()])
+        return {**self._hot.stats(), "shared_bytes": shared, "plan_over_session": self._plan.over_session}
 
 
 def open_engine(bundle: Bundle, *, threads: int, cache_bytes: int, providers: Sequence[str] | None) -> PlanEngine:

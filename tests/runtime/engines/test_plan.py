@@ -201,7 +201,7 @@ def test_a_wrong_layout_fails_the_self_test(case, monkeypatch) -> None:
     places = start + np.flatnonzero(gather[start : start + int(np.prod(shape))])
     gather[places] = np.roll(gather[places], 1)
     with pytest.raises(EngineError, match="logits differ by .* so the plan is not used"):
-        module._test(
+        module._tested(
             dataclasses.replace(plan, layout=Layout(plan.layout.weights, gather)), subject_of(portable, bundle.network)
         )
 
