@@ -102,7 +102,7 @@ def open_engine(
                 raise
             refused.append(problem)
         else:
-            for problem in refused:
-                log.warning("%s; the engine is %s instead", problem, opened.name)
+            for reason in refused:
+                log.warning("%s; the engine is %s instead", reason, opened.name)
             return opened
     raise AssertionError(names)
