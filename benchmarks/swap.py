@@ -19,6 +19,9 @@ What a swap is, until ready to run:
     rebuild       a session from the bytes of a user's own ONNX file
     preoptimised  the same, the file being optimised for this machine already
     adapter load  ONNX Runtime's adapter file of L·K numbers: no checks, and nothing folded
+
+Last come graphs that nobody made for us, as torch exports them (``bench/any_graph.py``): a run of one sample over the plan, over one of a
+session with constant weights, and which of the two ``auto`` chooses (``isoform.runtime.engines.onnx.choice``).
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from pathlib import Path
 
 import numpy as np
 from bench import rivals
+from bench.any_graph import GRAPHS, exported, subject
 from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
 from bench.networks import SPECS, complete_file, make_bundle
 from bench.people import users
@@ -43,6 +47,7 @@ from bench.plot import plot_swaps
 
 from isoform.runtime import Signature
 from isoform.runtime.engines.onnx.bindings import NEAR
+from isoform.runtime.engines.onnx.choice import PAYS
 from isoform.runtime.engines.onnx.plan import build_plan, subject_of
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
@@ -61,12 +66,21 @@ def main() -> None:
             for step, measured in measure(bundle, name, arguments):
                 print(f"{time.perf_counter() - started:6.1f} s  {name}: {step}", file=sys.stderr)
                 figures.update({f"{name}.{key}": value for key, value in measured.items()})
+    for name in GRAPHS:
+        figures.update({f"anygraph.{name}.{key}": value for key, value in any_graph(name).items()})
+    print(f"{time.perf_counter() - started:6.1f} s  graphs of others", file=sys.stderr)
     title = (
         f"swapping users, one thread, {figures['machine']}, ONNX Runtime {figures['onnxruntime']}, {figures['date']}"
     )
-    rows = {key.split(".", 1)[1]: None for key in figures if "." in key}
+    rows = {key.split(".", 1)[1]: None for key in figures if key.split(".")[0] in SPECS}
     print_table(
         title, ["figure", *SPECS], [[key, *(_shown(figures.get(f"{name}.{key}")) for name in SPECS)] for key in rows]
+    )
+    chosen = {name: "plan" if figures[f"anygraph.{name}.plan_chosen"] else "sessions" for name in GRAPHS}
+    print_table(
+        "graphs of others, as torch exports them: one sample over the plan, over a session with constant weights",
+        ["graph", "lifted over constant", "chosen"],
+        [[name, _shown(figures[f"anygraph.{name}.lifted_over_constant"]), chosen[name]] for name in GRAPHS],
     )
     write_json(arguments.json, figures)
     if arguments.plot:
@@ -133,6 +147,13 @@ def running(bundle: Bundle, engine: PlanEngine, batch: int, *, seconds: float) -
     ratios = {f"{name}_over_constant": value / times["constant"] for name, value in times.items() if name != "constant"}
     figures = {**{f"{name}_ms": 1e3 * value for name, value in times.items()}, **ratios}
     return {f"b{batch}.{name}": value for name, value in figures.items()}
+
+
+def any_graph(name: str) -> Figures:
+    """How a run over the plan of one of ``bench/any_graph.py`` compares with constant weights, and whether the plan would be chosen."""
+    made, _ = subject(name, exported(name))
+    plan = build_plan(made)
+    return {"lifted_over_constant": plan.over_session, "plan_chosen": float(plan.over_session <= PAYS)}
 
 
 def swaps(bundle: Bundle, *, seconds: float) -> Figures:

@@ -61,7 +61,7 @@ def report(
 
 
 def print_report(content: Mapping[str, Any]) -> None:
-    """Print the report as two tables on stderr."""
+    """Print the report as three tables on stderr."""
     with needs("the report", extra="train"):
         from rich.console import Console
         from rich.table import Table
@@ -73,48 +73,48 @@ def print_report(content: Mapping[str, Any]) -> None:
     )
     for column in ("task", "templates by layer", "max ξ", "top-1 before", "after", "float16"):
         first.add_column(column, justify="left" if column in ("task", "templates by layer") else "right")
+    entries = content["tasks"]
+    verified, sizes = (
+        {name: None for entry in entries.values() for name in entry[key]} for key in ("verified", "size_bytes")
+    )
+    gaps = [name for name in verified if name.startswith(("torch_", "numpy_"))]
+    latencies = [name for name in verified if name.startswith("latency_")]
     second = Table(
         title=f"largest difference of logits (limit {content['parity_limit']:g}, in proportion beyond logits of {PARITY_SCALE:g}),"
-        " of gradients in proportion, bytes, and one sample on one thread",
+        " of gradients in proportion, and one sample on one thread",
         title_justify="left",
     )
-    gaps = dict.fromkeys(
-        name
-        for entry in content["tasks"].values()
-        for name in entry["verified"]
-        if name.startswith(("torch_", "numpy_"))
-    )
-    layouts = dict.fromkeys(
-        name.split("_")[1]
-        for entry in content["tasks"].values()
-        for name in entry["verified"]
-        if name.startswith("latency_")
-    )
-    cuts = dict.fromkeys(
-        name for entry in content["tasks"].values() for name in entry["size_bytes"] if name not in layouts
-    )
-    for column in (
-        "task", *(name.replace("_", "-") for name in gaps), "gradient", *(f"{name} B" for name in layouts), *(f"{name} ms" for name in layouts),
-        *(f"{name.replace('_', ' ')} B" for name in cuts),
-    ):  # fmt: skip
-        second.add_column(column, justify="left" if column == "task" else "right")
-    for task, entry in content["tasks"].items():
+    third = Table(title="bytes of files", title_justify="left")
+    for table, columns in (
+        (
+            second,
+            [
+                "task",
+                *(name.replace("_", "-") for name in gaps),
+                "gradient",
+                *(f"{name.split('_')[1]} ms" for name in latencies),
+            ],
+        ),
+        (third, ["task", *(name.replace("_", " ") for name in sizes)]),
+    ):
+        for column in columns:
+            table.add_column(column, justify="left" if column == "task" else "right")
+    for task, entry in entries.items():
         v, size = entry["verified"], entry["size_bytes"]
         sequence = " ".join("~" if k is None else str(k) for k in entry.get("sequence", ()))
         first.add_row(
             task, sequence, f"{entry['mean_max_xi_before']:.4f}" if "mean_max_xi_before" in entry else "-",
             *(_percent(v[f"top1_{name}"], 100) for name in ("before", "after", "float16")),
         )  # fmt: skip
-        second.add_row(
-            task, *(f"{v[name]:.0e}" for name in gaps), "-" if v["gradient"] is None else f"{v['gradient']:.0e}",
-            *(f"{size[name]:,}" for name in layouts), *(f"{v[f'latency_{name}_ms']:.3f}" for name in layouts),
-            *(f"{size[name] or 0:,}" for name in cuts),
-        )  # fmt: skip
+        gradient = "-" if v["gradient"] is None else f"{v['gradient']:.0e}"
+        second.add_row(task, *(f"{v[name]:.0e}" for name in gaps), gradient, *(f"{v[name]:.3f}" for name in latencies))
+        third.add_row(task, *("-" if size[name] is None else f"{size[name]:,}" for name in sizes))
     means = content["mean_top1_percent"]
     first.add_section()
     first.add_row("mean", "", "", *(_percent(means[name], 1) for name in ("before", "after", "float16")))
     console.print(first)
     console.print(second)
+    console.print(third)
 
 
 def _half_size(signature: Signature) -> int | None:

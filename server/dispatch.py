@@ -33,8 +33,10 @@ HUNG_SECONDS = 0.25
 """One that takes so long is enough: the store hangs."""
 SHY_SECONDS, SHY_TIMES = 1.0, 20.0
 """Then the loop makes none for so long, or so many times as long as the slow one took: the longer it hung, the later it tries again."""
-NEW_ONES = 8
-"""So many requests begin in one turn of the loop."""
+KNOWN_ONES = 8
+"""So many requests of known callers begin in one turn of the loop."""
+STRANGERS_SECONDS = 0.004
+"""Others, who may come by the hundred to be refused, begin one by one, so far apart."""
 READY_THREADS = 2
 """For the question whether the server is ready, by GET and by HEAD: it waits for the store."""
 
@@ -44,10 +46,11 @@ class Line:
 
     Args:
         each_turn: How many.
+        pause: Seconds between two turns, at least.
     """
 
-    def __init__(self, each_turn: int) -> None:
-        self._each_turn, self._left, self._turning = each_turn, each_turn, False
+    def __init__(self, each_turn: int, *, pause: float = 0.0) -> None:
+        self._each_turn, self._pause, self._left, self._turning = each_turn, pause, each_turn, False
         self._waiting = collections.deque[asyncio.Future[None]]()
 
     @property
@@ -61,7 +64,7 @@ class Line:
             self._left -= 1
             if not self._turning:
                 self._turning = True
-                asyncio.get_running_loop().call_soon(self._turn)
+                self._turn_later()
             return
         mine = asyncio.get_running_loop().create_future()
         self._waiting.append(mine)
@@ -76,7 +79,14 @@ class Line:
                 self._left -= 1
         self._turning = self._left < self._each_turn
         if self._turning:
-            asyncio.get_running_loop().call_soon(self._turn)
+            self._turn_later()
+
+    def _turn_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._pause:
+            loop.call_later(self._pause, self._turn)
+        else:
+            loop.call_soon(self._turn)
 
 
 class Dispatch:
@@ -92,8 +102,8 @@ class Dispatch:
         self._admission, self._by_loop = admission, by_loop
         self._threads = ThreadPoolExecutor(threads, "isoform-request")
         self._for_ready = ThreadPoolExecutor(READY_THREADS, "isoform-ready")
-        self.new = Line(NEW_ONES)
-        """Of requests that have come, before it is seen who sends them."""
+        self.known, self.strangers = Line(KNOWN_ONES), Line(1, pause=STRANGERS_SECONDS)
+        """Of requests that have come: those of callers who are known, and all others, before it is seen who sends them."""
         self._predictions = Line(1)
         self._halves = asyncio.Semaphore(max(1, threads // 2))
         self._asked = dict[str, asyncio.Task[Answer]]()

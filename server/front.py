@@ -117,6 +117,10 @@ class Front:
             yield
             span.end(request.record, request.status)
 
+    def knows(self, request: Request) -> bool:
+        """Whether its caller was let in a moment ago, or sends a token, or all are let in."""
+        return self._gate.knows(request.environ)
+
     def at_hand(self, request: Request) -> bool:
         """Whether ``judge`` would wait for nothing: neither for the store, nor for anything else."""
         return self._gate.at_hand(request.environ) and (request.model is None or self.service.tasks.at_hand)

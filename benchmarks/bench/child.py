@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from isoform.runtime import sessions  # noqa: F401 - imports ONNX Runtime before the clock starts
+from isoform.runtime.engines.onnx import session  # noqa: F401 - imports ONNX Runtime before the clock starts
 
 MARKS = (1, 100, 1000)
 

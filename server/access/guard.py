@@ -50,6 +50,13 @@ class Gate:
         environ[CALLER] = found = self._found(environ)
         return found
 
+    def knows(self, environ: dict[str, Any]) -> bool:
+        """Whether a caller is expected to be let in, by what is in memory: nobody without a key or a token, where one is needed."""
+        if self._keys is None and self._tokens is None:
+            return True
+        text = _sent(environ)
+        return self._keys.knows(text) if text.startswith("iso_") and self._keys is not None else bool(text)
+
     def at_hand(self, environ: dict[str, Any]) -> bool:
         """Whether ``find`` would wait for nothing, as for a store that has to be asked whose key that is."""
         return self._keys is None or _is_open(environ.get("PATH_INFO", "")) or self._keys.at_hand(_sent(environ))

@@ -119,6 +119,12 @@ class Keys:
             return None
         return found[1]
 
+    def knows(self, text: str) -> bool:
+        """Whether a key of that id was good the last time it was looked up, not long ago."""
+        parts = _KEY.fullmatch(text)
+        known = None if parts is None else self._recall(parts[1])[0]
+        return known is not None and known[0] > time.monotonic() - AWAY_SECONDS
+
     def at_hand(self, text: str) -> bool:
         """Whether ``caller`` would ask the store nothing, and so wait for nothing."""
         parts = _KEY.fullmatch(text)

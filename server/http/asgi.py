@@ -150,7 +150,7 @@ class Asgi:
         if len(scope["headers"]) > FIELDS or len(scope["path"]) + len(scope["query_string"]) > TARGET_BYTES:
             raise HeadTooLongError(f"more than {FIELDS} headers came, or a target of over {TARGET_BYTES} bytes")
         try:
-            await dispatch.new.wait()
+            await (dispatch.known if front.knows(request) else dispatch.strangers).wait()
             if request.path not in FREE:
                 front.service.admission.check()
             if front.at_hand(request):

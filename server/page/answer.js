@@ -23,6 +23,7 @@ export function showAnswers(place, state) {
 
   state.on(["pixels", "task", "user", "version"], () => {
     clearTimeout(pause);
+    once(async () => {}); // an answer to what was drawn before is not shown any more
     list.ariaBusy = "true";
     if (state.get("pixels")) {
       pause = setTimeout(() => attempt("answer", () => once(ask)), PAUSE_MS);

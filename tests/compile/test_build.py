@@ -112,7 +112,7 @@ def test_a_wrong_graph_fails_the_build(trained, tmp_path, monkeypatch) -> None:
         return {**weights, "logits.bias": weights["logits.bias"] + 0.01}
 
     monkeypatch.setattr(MixtureNetwork, "fold", wrong)
-    with pytest.raises(CompileError, match=r"logits differ by 1.0e-02 \(torch_fast\)"):
+    with pytest.raises(CompileError, match=r"logits differ by 1.0e-02 \(numpy_fast\)"):
         compile_bundle(path, max_drop_points=100)
     assert not (path / "compiled").exists()
 
@@ -142,7 +142,7 @@ def test_a_damaged_result_is_repaired_by_compiling(bundle_copy, compiled) -> Non
 
 
 def test_the_tables_are_printed(compiled, bundle_copy) -> None:
-    """People get two tables on stderr, programs one JSON object on stdout."""
+    """People get three tables on stderr, programs one JSON object on stdout."""
     result = isoform("compile", bundle_copy, "--max-drop", "100")
     for word in ("top-1 before", "float16", "torch-fast", "small ms", "inverted", "mean"):
         assert word in result.stderr

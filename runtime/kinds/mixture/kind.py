@@ -46,7 +46,7 @@ class MixtureKind:
         return NetworkSpec.from_json(value)
 
     def check_part(self, name: str, array: Array) -> None:
-        """As ``Kind.check_part``: BN has two rows, and no negative variance."""
+        """As ``Kind.check_part``: ``SignatureError`` unless BN has two rows, and no negative variance."""
         if name.startswith("bn.") and array.shape[0] != 2:
             raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
         if name == "bn.statistics" and array[1].min() < 0:

@@ -113,7 +113,7 @@ def test_names_are_compared_alike_everywhere() -> None:
     signatures = {task: bundle.signatures[task].replace(labels=labels) for task, labels in names.items()}
     bundle = Bundle.create(spec=SMALL, tensors=bundle.tensors, signatures=signatures, training={})
     runtime = Runtime(bundle, threads=1, cache_bytes=0, engine="reference")
-    with pytest.raises(UsageError, match="the numpy engine cannot learn"):  # so the labels were those of task b
+    with pytest.raises(UsageError, match="the reference engine cannot learn"):  # so the labels were those of task b
         runtime.fit(np.zeros((2, 1, 8, 8), np.float32), ["é", "y"])
     with pytest.raises(UsageError, match="labels are indices, but the bases of a, b have different classes"):
         runtime.fit(np.zeros((2, 1, 8, 8), np.float32), [0, 1])

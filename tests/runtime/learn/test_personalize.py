@@ -288,7 +288,7 @@ def test_strangers_are_refused(runtime) -> None:
         runtime.personalize(TWO, [0, 1], stranger)
     with (
         Runtime.open(runtime.bundle.path, engine="reference") as slow,
-        pytest.raises(UsageError, match="numpy engine cannot"),
+        pytest.raises(UsageError, match="reference engine cannot"),
     ):
         slow.personalize(TWO, [0, 1])
 

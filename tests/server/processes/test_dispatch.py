@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
 
 import pytest
 from scopes import Client, scope_of
 
+from isoform.server.access.guard import Gate
 from isoform.server.access.keys import Keys
 from isoform.server.app import create_app
 from isoform.server.capacity.admission import Admission
-from isoform.server.dispatch import HUNG_SECONDS, SLOW_SECONDS, Dispatch
+from isoform.server.dispatch import HUNG_SECONDS, SLOW_SECONDS, Dispatch, Line
 from isoform.server.http.asgi import Asgi
 
 INFER, LIVE = b"/v2/models/plain/infer", b"/v2/health/live"
@@ -62,6 +64,76 @@ def test_the_loop_does_not_wait_for_the_store(path, method, runtime, store, monk
     asyncio.run(run())
     assert len(threads) == 1
     assert threads[0] is not threading.main_thread()
+
+
+@pytest.mark.trust
+def test_strangers_wait_in_a_line_of_their_own(runtime, store, monkeypatch) -> None:
+    """Fifty requests without a key that is known come first; a caller who is known is answered before the second of them."""
+    monkeypatch.setattr("isoform.server.dispatch.STRANGERS_SECONDS", 0.2)
+    keys = Keys(store)
+    key = [(b"authorization", f"Bearer {keys.add('alice', ['admin'])}".encode())]
+    app, order = create_app(runtime, store=store, keys=keys), list[int]()
+
+    async def run() -> None:
+        asgi = Asgi(lambda: contextlib.nullcontext(app), threads=2, by_loop=True)
+
+        async def answered(*fields) -> None:
+            client = Client(b"")
+            await asgi(scope_of(b"/v2", "GET", fields), client.receive, client.send)
+            order.append(client.status)
+
+        try:
+            await answered(*key)
+            await asyncio.sleep(0.25)
+            strangers = [asyncio.ensure_future(answered()) for _ in range(50)]
+            await asyncio.sleep(0)
+            await answered(*key)
+            for stranger in strangers:
+                stranger.cancel()
+            await asyncio.wait(strangers)
+        finally:
+            asgi.close()
+
+    asyncio.run(run())
+    assert order == [200, 401, 200]
+
+
+def test_a_line_with_a_pause() -> None:
+    """The first goes at once; those behind it go one by one, at least so far apart, in order; one that is gone takes no turn."""
+    times, order = list[float](), list[int]()
+
+    async def run() -> None:
+        line = Line(1, pause=0.03)
+
+        async def wait(number: int) -> None:
+            await line.wait()
+            times.append(time.monotonic())
+            order.append(number)
+
+        began = time.monotonic()
+        waiting = [asyncio.ensure_future(wait(number)) for number in range(4)]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        await asyncio.wait(waiting)
+        assert times[0] - began < times[1] - times[0] + 0.03
+
+    asyncio.run(run())
+    assert order == [0, 2, 3]
+    assert all(after - before >= 0.025 for before, after in itertools.pairwise(times))
+
+
+def test_who_is_known(store) -> None:
+    """Whose key was good a moment ago; everybody where no key is asked for; who sends a token; not who sends nothing, or another key."""
+    keys = Keys(store)
+    key, other = keys.add("alice", ["admin"]), keys.add("bob", ["admin"])
+    keys.caller(key)
+    gate = Gate(keys, None)
+    sent = {name: {"HTTP_AUTHORIZATION": f"Bearer {name}"} for name in (key, other, "eyJ.e30.x", "iso_")}
+    assert [gate.knows(environ) for environ in sent.values()] == [True, False, True, False]
+    assert not gate.knows({})
+    assert Gate(None, None).knows({})
+    assert keys.revoke(key.split("_")[1])
+    assert not gate.knows(sent[key])
 
 
 def test_which_keys_are_at_hand(store, monkeypatch) -> None:
