@@ -118,7 +118,7 @@ class Front:
             span.end(request.record, request.status)
 
     def knows(self, request: Request) -> bool:
-        """Whether its caller was let in a moment ago, or sends a token, or all are let in."""
+        """Whether its key or token was good a moment ago, or all are let in."""
         return self._gate.knows(request.environ)
 
     def at_hand(self, request: Request) -> bool:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,8 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import IsoformError, SignatureError
 from isoform.runtime.formats import files, tensors
-from isoform.runtime.formats.numbers import in_file, in_memory, unpacked
+from isoform.runtime.formats.metadata import read_bits, read_labels, to_text
+from isoform.runtime.formats.numbers import in_file, in_memory
 from isoform.runtime.kind import DEFAULT, Kind, Spec, kind_named
 
 __all__ = ["Signature", "check_labels", "check_name"]
@@ -257,9 +257,9 @@ class Signature:
         optional = {"base": self.base, "parent": self.parent, "created": self.created}
         metadata.update({name: value for name, value in optional.items() if value is not None})
         if self.labels is not None:
-            metadata["labels"] = _to_json(list(self.labels))
+            metadata["labels"] = to_text(list(self.labels))
         if bits:
-            metadata["bits"] = _to_json(bits)
+            metadata["bits"] = to_text(bits)
         arrays = {name: in_file(array, kinds[name], precision=self.precision) for name, array in self.parts.items()}
         return tensors.encode(arrays, metadata)
 
@@ -289,14 +289,14 @@ class Signature:
                 f"{name} mixes {' and '.join(sorted(map(str, dtypes)))}, but one precision was expected"
             )
         try:
-            bits = _bits_from_json(metadata.get("bits"), arrays)
+            bits = read_bits(metadata.get("bits"), arrays)
             signature = cls(
                 parts={**arrays, **bits},
                 template=metadata.get("template", ""),
                 task=metadata.get("task", ""),
                 base=metadata.get("base"),
                 parent=metadata.get("parent"),
-                labels=_labels_from_json(metadata.get("labels")),
+                labels=read_labels(metadata.get("labels")),
                 created=metadata.get("created"),
                 precision="float16" if np.dtype(np.float16) in dtypes else "float32",
                 kind=metadata.get("kind", ""),
@@ -338,50 +338,3 @@ class Signature:
 def _digest_field(digest: str) -> bytes:
     """How the digest stands in the header, and nowhere else: within a JSON text the quotes would be escaped."""
     return f'"digest":"{digest}"'.encode()
-
-
-def _to_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _from_json(text: str, what: str) -> object:
-    """What ``_to_json`` wrote; ``SignatureError`` if it is in another form."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise SignatureError(f"its {what} are no JSON") from None
-    if _to_json(value) != text:
-        raise SignatureError(f"its {what} are not in canonical form, so they were changed after isoform wrote them")
-    return value
-
-
-def _labels_from_json(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    try:
-        labels = _from_json(text, "labels")
-    except SignatureError as problem:
-        if "canonical" in str(problem):
-            raise
-        labels = None
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise SignatureError("its labels are not a JSON list of texts")
-    return tuple(labels)
-
-
-def _bits_from_json(text: str | None, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Parts of bits, as they are in memory."""
-    shapes = {} if text is None else _from_json(text, "bits")
-    whole = isinstance(shapes, dict) and all(
-        isinstance(shape, list) and all(type(size) is int and 0 < size < 1 << 31 for size in shape)
-        for shape in shapes.values()
-    )
-    if (
-        not whole
-        or not isinstance(shapes, dict)
-        or list(shapes) != sorted(shapes)
-        or not set(shapes) <= set(arrays)
-        or (text and not shapes)
-    ):
-        raise SignatureError("its bits are not a JSON object of shapes by the names of its parts")
-    return {name: unpacked(name, arrays[name], shape) for name, shape in shapes.items()}

@@ -55,7 +55,8 @@ class Gate:
         if self._keys is None and self._tokens is None:
             return True
         text = _sent(environ)
-        return self._keys.knows(text) if text.startswith("iso_") and self._keys is not None else bool(text)
+        who = self._keys if text.startswith("iso_") else self._tokens
+        return who is not None and who.knows(text)
 
     def at_hand(self, environ: dict[str, Any]) -> bool:
         """Whether ``find`` would wait for nothing, as for a store that has to be asked whose key that is."""

@@ -120,10 +120,12 @@ class Keys:
         return found[1]
 
     def knows(self, text: str) -> bool:
-        """Whether a key of that id was good the last time it was looked up, not long ago."""
+        """Whether that very key was good the last time it was looked up, not long ago."""
         parts = _KEY.fullmatch(text)
         known = None if parts is None else self._recall(parts[1])[0]
-        return known is not None and known[0] > time.monotonic() - AWAY_SECONDS
+        if parts is None or known is None or known[0] <= time.monotonic() - AWAY_SECONDS:
+            return False
+        return hmac.compare_digest(known[1][0], hashlib.sha256(parts[2].encode()).digest())
 
     def at_hand(self, text: str) -> bool:
         """Whether ``caller`` would ask the store nothing, and so wait for nothing."""

@@ -6,8 +6,12 @@ it may do; words that are no scopes of ours do not count. ``iss``, ``aud`` and `
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import json
+import math
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,8 @@ __all__ = ["LEEWAY_SECONDS", "TokenError", "Tokens"]
 
 LEEWAY_SECONDS = 10.0
 SUBJECT = 255
+RECENT_SECONDS, REMEMBERED = 300.0, 10_000
+"""How long, and how many, tokens that were good are remembered, for ``knows`` alone."""
 NAME = 64
 """Longest name of a caller that the store's tables hold."""
 _CLAIM: dict[type[jwt.PyJWTError], str] = {
@@ -56,6 +62,13 @@ class Tokens:
         self._issuers = [issuer] if isinstance(issuer, str) else list(issuer)
         self._audiences = [audience] if isinstance(audience, str) else list(audience)
         self._leeway, self._keys = leeway, KeySet(keys)
+        self._recent, self._lock = collections.OrderedDict[bytes, float](), threading.Lock()
+        """Digests of tokens that were good, and when."""
+
+    def knows(self, text: str) -> bool:
+        """Whether that very token was good in the last ``RECENT_SECONDS``; it need not be good now."""
+        with self._lock:
+            return self._recent.get(_digest(text), -math.inf) > time.monotonic() - RECENT_SECONDS
 
     def caller(self, text: str) -> Caller:
         """Whose token that is; without scopes if none of its scopes is ours.
@@ -64,6 +77,11 @@ class Tokens:
             TokenError: If no known key signed it, or a claim is missing or wrong.
         """
         claims = self._claims(text)
+        with self._lock:
+            self._recent[_digest(text)] = time.monotonic()
+            self._recent.move_to_end(_digest(text))
+            if len(self._recent) > REMEMBERED:
+                self._recent.popitem(last=False)
         subject = claims["sub"]  # a text, which jwt.decode has seen to
         if not (0 < len(subject) <= SUBJECT and subject.isprintable()):
             raise TokenError(f"the token's 'sub' is wrong: 1 to {SUBJECT} printable characters were expected")
@@ -112,6 +130,10 @@ class Tokens:
         expected = {"iss": self._issuers, "aud": self._audiences}.get(claim or "")
         more = "" if expected is None else f"; {' or '.join(map(repr, expected))} was expected"
         return f"the token's {f'{claim!r} is wrong' if claim else 'claims are wrong'}: {problem}{more}"
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 
 def _words(claims: dict[str, Any]) -> list[str]:

@@ -65,8 +65,7 @@ class PlanEngine:
         self._shared: dict[str, Shared] = {}
         self._sharing = threading.Lock()
         self._turn = 0
-        compiled = bundle.compiled.signatures if bundle.compiled else {}
-        self._bases = {base.digest for base in (*bundle.signatures.values(), *compiled.values())}
+        self._bases = frozenset(bundle.bases())
 
     def logits(self, x: Array, signature: Signature) -> Array:
         """As ``Engine.logits``."""

@@ -11,6 +11,7 @@ from support import isoform
 
 from isoform.runtime.errors import SignatureError, UsageError
 from isoform.server.access import keys as keys_module
+from isoform.server.access.guard import Gate
 from isoform.server.access.keys import Keys
 from isoform.server.access.scopes import Caller
 from isoform.server.access.tokens import TokenError, Tokens
@@ -201,6 +202,20 @@ def token(key, *, headers=None, algorithm="ES256", **changes) -> str:
     }
     claims = {name: value for name, value in {**claims, **changes}.items() if value is not None}
     return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": "k1", **(headers or {})})
+
+
+def test_a_token_is_known_once_it_was_good(issuer) -> None:
+    """That very one, after it was let in; not one that was refused, however well it looks."""
+    private, path, other = issuer
+    tokens, good, forged = Tokens(path, issuer="https://id.example", audience="isoform"), token(private), token(other)
+    assert not tokens.knows(good)
+    tokens.caller(good)
+    with pytest.raises(TokenError):
+        tokens.caller(forged)
+    assert [tokens.knows(text) for text in (good, forged, good + "x", "")] == [True, False, False, False]
+    gate = Gate(None, tokens)
+    assert gate.knows({"HTTP_AUTHORIZATION": f"Bearer {good}"})
+    assert not gate.knows({"HTTP_AUTHORIZATION": "Bearer anything"})
 
 
 def test_tokens(runtime, store, issuer, samples) -> None:

@@ -123,13 +123,13 @@ def test_a_line_with_a_pause() -> None:
 
 
 def test_who_is_known(store) -> None:
-    """Whose key was good a moment ago; everybody where no key is asked for; who sends a token; not who sends nothing, or another key."""
+    """Whose key was good a moment ago; everybody where no key is asked for; not who sends nothing, another key or secret, or any other word."""
     keys = Keys(store)
     key, other = keys.add("alice", ["admin"]), keys.add("bob", ["admin"])
     keys.caller(key)
-    gate = Gate(keys, None)
-    sent = {name: {"HTTP_AUTHORIZATION": f"Bearer {name}"} for name in (key, other, "eyJ.e30.x", "iso_")}
-    assert [gate.knows(environ) for environ in sent.values()] == [True, False, True, False]
+    gate, forged = Gate(keys, None), key[:-43] + "x" * 43
+    sent = {name: {"HTTP_AUTHORIZATION": f"Bearer {name}"} for name in (key, other, "eyJ.e30.x", "iso_", forged)}
+    assert [gate.knows(environ) for environ in sent.values()] == [True, False, False, False, False]
     assert not gate.knows({})
     assert Gate(None, None).knows({})
     assert keys.revoke(key.split("_")[1])
