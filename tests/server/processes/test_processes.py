@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -69,9 +70,10 @@ def test_connections_are_spread_evenly(gap_seconds, compiled) -> None:
     """Of connections that stay open, as a balancer's do, every process has as many."""
     with serving(compiled, "--open", "--store", "none", "--workers", "3") as server:
         assert becomes(lambda: len(shares(server, 9)) == 3)  # all of them have started
-        found = shares(server, 30, gap_seconds=gap_seconds)
-        assert len(found) == 3
-        assert found[0] >= 8
+        # A process that gets no CPU time for 2 ms loses its turn, so on a busy machine a few tries may be uneven.
+        tries = [shares(server, 30, gap_seconds=gap_seconds) for _ in range(11)]
+        assert all(len(found) == 3 for found in tries), tries
+        assert statistics.median(found[0] for found in tries) >= 9, tries
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
