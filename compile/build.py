@@ -1,7 +1,8 @@
 """Build ``compiled/``: snap, fold, export, verify, and put everything in its place at once.
 
-Nothing is written unless everything was verified. Files are a function of the bundle, τ, and the versions of isoform and onnx;
-``report.json``, which holds measured times, is the exception, and the manifest does not name it.
+Nothing is written unless everything was verified. Files are a function of the bundle, τ, the versions of isoform and onnx, and, in the
+last bits of ``source/``, the number of numpy's threads, which ``isoform compile`` sets to one. ``report.json``, which holds measured
+times, is the exception, and the manifest does not name it.
 """
 
 from __future__ import annotations

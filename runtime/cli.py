@@ -96,8 +96,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(verb: str, words: list[str]) -> int:
     module_name, extra, text = VERBS[verb]
-    # Read when numpy is imported: its products are small, and its threads would only wait beside ONNX Runtime's.
-    if verb in ("personalize", "adapt", "serve"):
+    # Read when numpy is imported. Its products are small; its threads would only wait beside ONNX Runtime's, and the last bits of what
+    # compiling measures would depend on how many there are.
+    if verb in ("personalize", "adapt", "serve", "compile"):
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         module = importlib.import_module(module_name)
