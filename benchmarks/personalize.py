@@ -94,7 +94,7 @@ def step_times(bundle: Bundle, *, seconds: float) -> Figures:
     labels = rng.integers(0, 10, BATCH)
     learner, point = (
         MixtureLearner(bundle, bundle.require_compiled().training(), threads=1),
-        Point(bundle.resolve(base)),
+        Point(bundle.resolve(base).parts),
     )
     moving = tuple(name for names in bundle.kind.moves.values() for name in names)
     fit = Fit(learner, point, x, labels, moving=moving, seed=0)

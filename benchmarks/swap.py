@@ -122,8 +122,7 @@ def measure(bundle: Bundle, name: str, arguments: argparse.Namespace) -> Iterato
 
 def plan_engine(bundle: Bundle, cache_bytes: int) -> PlanEngine:
     """The engine that ``Runtime`` has on this machine."""
-    plan = cached_plan(subject_of(bundle.require_compiled().portable, bundle.network))
-    return PlanEngine(bundle, plan, threads=1, cache_bytes=cache_bytes)
+    return PlanEngine(bundle, threads=1, cache_bytes=cache_bytes)
 
 
 def running(bundle: Bundle, engine: PlanEngine, batch: int, *, seconds: float) -> Figures:
@@ -162,7 +161,11 @@ def swaps(bundle: Bundle, *, seconds: float) -> Figures:
     signatures = [Signature.decode(file) for file in users(bundle, 2 * NEAR, "mixture")]
     warm, far = itertools.cycle(signatures[:32]), itertools.cycle(signatures)
     turns = {kind: itertools.cycle(users(bundle, 64, kind)) for kind in ("mixture", "discrete", "bn")}
-    size = 4 * len(cached_plan(subject_of(bundle.require_compiled().portable, bundle.network)).layout.gather)
+    size = 4 * len(
+        cached_plan(
+            subject_of(bundle.require_compiled().graphs["portable"], bundle.network.graph("portable"))
+        ).layout.gather
+    )
     limits = {"mixture": 8 * size, "bn": 8 * size, "discrete": 1 << 19}  # too little for 64 users
     cold = {kind: plan_engine(bundle, limit) for kind, limit in limits.items()}
 
@@ -204,7 +207,7 @@ def swaps(bundle: Bundle, *, seconds: float) -> Figures:
 
 def starts(bundle: Bundle) -> Figures:
     """Building a plan, and starting a process whose plan is on the disk."""
-    portable = bundle.require_compiled().portable
+    portable = bundle.require_compiled().graphs["portable"]
     built = in_turn({"plan": lambda: build_plan(subject_of(portable, bundle.network))}, seconds=0.1, burst=2)["plan"]
     runs = [child("start", bundle) for _ in range(4)][1:]  # the first one compiles Python's files
     return {"plan_build_ms": 1e3 * built, "warm_start_ms": float(np.median([run["start_ms"] for run in runs]))}

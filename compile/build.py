@@ -66,16 +66,19 @@ def compile_bundle(
         _task(bundle, name, exporter.snap(signature, tau=tau), tests[name])
         for name, signature in bundle.signatures.items()
     ]
-    portable, learning = exporter.portable(bundle), exporter.learning(bundle)
-    graphs = {} if learning is None else learning.graphs
-    compiled = {"portable.onnx": portable, **{f"training/{name}": graph for name, graph in graphs.items()}}
+    graphs, learning = exporter.graphs(bundle, tasks), exporter.learning(bundle)
+    training = {} if learning is None else learning.graphs
+    compiled = {f"{name}.onnx": graph for name, graph in graphs.items()}
+    compiled.update({f"training/{name}": graph for name, graph in training.items()})
     measured = {}
     for task in tasks:
         progress(f"compiling and verifying {task.name}")
         layouts = exporter.layouts(bundle, task)
         if learning is not None:
             compiled[f"source/{task.name}.safetensors"] = learning.source(task)
-        measured[task.name] = measure(bundle, task, exporter, layouts=layouts, portable=portable, learning=learning)
+        measured[task.name] = measure(
+            bundle, task, exporter, layouts=layouts, file=graphs[task.graph], learning=learning
+        )
         compiled.update({f"{layout}/{task.name}.onnx": graph for layout, graph in layouts.items()})
     check(measured, max_drop_points=max_drop_points)
     content = report(bundle, tasks, exporter, measured, {name: len(blob) for name, blob in compiled.items()}, tau=tau)
@@ -107,11 +110,12 @@ def _datasets(bundle: Bundle, data: Path | None, progress: Callable[[str], None]
 
 
 def _task(bundle: Bundle, name: str, signature: Signature, dataset: Dataset) -> Task:
-    parts = bundle.resolve(signature)
+    resolved = bundle.resolve(signature)
+    graph = bundle.network.graphs(name, resolved.parts)[0]
     assert dataset.test is not None
     return Task(
-        name=name, trained=bundle.signatures[name], signature=signature, parts=parts, weights=bundle.network.fold(parts),
-        labels=bundle.labels(signature), train=dataset.train, test=dataset.test,
+        name=name, trained=bundle.signatures[name], signature=signature, parts=resolved.parts, graph=graph,
+        weights=bundle.network.graph(graph).fold(resolved.parts), labels=resolved.labels, train=dataset.train, test=dataset.test,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from isoform.runtime.arrays import Array
@@ -37,8 +37,10 @@ class Task:
     """The one that runs: snapped."""
     parts: Mapping[str, Array]
     """All parts of the latter, as ``Bundle.resolve`` returns them."""
+    graph: str
+    """The graph that runs it: the first of ``Network.graphs``."""
     weights: Mapping[str, Array]
-    """Folded of these, as ``Network.fold`` returns them."""
+    """Folded for that graph, as ``Graph.fold`` returns them."""
     labels: tuple[str, ...]
     train: Split
     test: Split
@@ -64,8 +66,8 @@ class Exporter(Protocol):
     def snap(self, signature: Signature, *, tau: float) -> Signature:
         """The signature that runs, of the one that was trained. Raises ``CompileError`` if τ is out of range."""
 
-    def portable(self, bundle: Bundle) -> bytes:
-        """The network without weights, an ONNX file: ``Network.weights`` are external data, in order."""
+    def graphs(self, bundle: Bundle, tasks: Sequence[Task]) -> dict[str, bytes]:
+        """Name → network without weights, an ONNX file whose external data are ``Graph.weights``, in order; each task's ``graph`` among them."""
 
     def layouts(self, bundle: Bundle, task: Task) -> dict[str, bytes]:
         """Folder in ``compiled/`` → the task's network as one complete ONNX file; ``fast`` is among them."""

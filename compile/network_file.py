@@ -2,7 +2,7 @@
 
 Two forms. ``complete`` has every weight, for one signature. ``portable`` has none: its weights are external data at the location
 ``weights``, float32, one after the other, which the runtime hands over from memory, and its logits layer is an input. Both have a dynamic
-batch dimension ``n``; the same nodes and weights give the same bytes.
+batch dimension ``n``, and open lengths are dynamic; the same nodes and weights give the same bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from isoform.compile.nodes import make_model
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kind import Spec
+from isoform.runtime.inputs import AXES, Input
 
 __all__ = ["NetworkFile"]
 
@@ -27,15 +27,16 @@ __all__ = ["NetworkFile"]
 class NetworkFile:
     """Nodes in order, and the initializers that they name.
 
-    The nodes read the input ``image``, (n, …) float32, and end in ``logits``, which they compute from the embedding by the initializers
+    The nodes read the network's input by its name, and end in ``logits``, which they compute from the embedding by the initializers
     ``logits.weight`` and ``logits.bias``.
 
     Args:
-        spec: The network's sizes.
+        takes: The network's input.
+        embedding: Width of what the logits layer reads.
     """
 
-    def __init__(self, spec: Spec) -> None:
-        self._spec = spec
+    def __init__(self, takes: Input, embedding: int) -> None:
+        self._input, self._embedding = takes, embedding
         self._nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, Array] = {}
 
@@ -64,12 +65,12 @@ class NetworkFile:
         """The file for any signature.
 
         Args:
-            shapes: Weights that the nodes name, all but the logits layer's, in the order of the external data: ``Network.weights``.
+            shapes: Weights that the nodes name, all but the logits layer's, in the order of the external data: ``Graph.weights``.
             template: The template digest, for the metadata.
         """
         self.initializers.update({name: np.empty(shape, dtype=np.float32) for name, shape in shapes.items()})
         head = [
-            helper.make_tensor_value_info("logits.weight", TensorProto.FLOAT, ["classes", self._spec.embedding]),
+            helper.make_tensor_value_info("logits.weight", TensorProto.FLOAT, ["classes", self._embedding]),
             helper.make_tensor_value_info("logits.bias", TensorProto.FLOAT, ["classes"]),
         ]
         tensors, start = self._tensors(), 0
@@ -87,9 +88,12 @@ class NetworkFile:
     def _model(
         self, head: list[onnx.ValueInfoProto], tensors: list[onnx.TensorProto], classes: int | str, metadata: Mapping[str, str]
     ) -> onnx.ModelProto:  # fmt: skip
-        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", *self._spec.input_shape])
+        kind = TensorProto.INT64 if self._input.what == "tokens" else TensorProto.FLOAT
+        open_names = {axis: name for axis, name in enumerate(AXES[self._input.what]) if self._input.shape[axis] is None}
+        sizes = [open_names.get(axis, size) for axis, size in enumerate(self._input.shape)]
+        samples = helper.make_tensor_value_info(self._input.name, kind, ["n", *sizes])
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes])
-        model = make_model(helper.make_graph(self._nodes, "isoform", [image, *head], [logits], tensors))
+        model = make_model(helper.make_graph(self._nodes, "isoform", [samples, *head], [logits], tensors))
         helper.set_model_props(model, dict(sorted(metadata.items())))
         return model
 

@@ -22,7 +22,7 @@ from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
 from isoform.runtime.errors import CompileError, SignatureError
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.kind import HEAD
+from isoform.runtime.kind import HEAD, Graph
 
 __all__ = ["Measured", "check", "measure"]
 
@@ -66,7 +66,7 @@ class Measured:
 
 
 def measure(
-    bundle: Bundle, task: Task, exporter: Exporter, *, layouts: Mapping[str, bytes], portable: bytes, learning: Learning | None
+    bundle: Bundle, task: Task, exporter: Exporter, *, layouts: Mapping[str, bytes], file: bytes, learning: Learning | None
 ) -> Measured:  # fmt: skip
     """Run one task every way.
 
@@ -75,25 +75,25 @@ def measure(
         task: The task.
         exporter: How its kind is trained and exported.
         layouts: What ``Exporter.layouts`` returned.
-        portable: The portable graph's file.
+        file: The task's graph without weights.
         learning: What ``Exporter.learning`` returned.
     """
-    network, test = bundle.network, task.test
+    network, graph, test = bundle.network, bundle.network.graph(task.graph), task.test
     runners = {
-        name: _runner(open_session(graph, session_options(1), what=f"the {name} layout")) for name, graph in layouts.items()
+        name: _runner(open_session(layout, session_options(1), what=f"the {name} layout"), graph) for name, layout in layouts.items()
     }  # fmt: skip
     x = np.ascontiguousarray(test.images[_spread(len(test.images), PARITY_SAMPLES)])
-    by_numpy, by_trained = network.reference(task.parts, x), exporter.trained(bundle, task.signature)
+    by_numpy, by_trained = network.reference(task.name, task.parts, x), exporter.trained(bundle, task.signature)
     who, expected = ("numpy", by_numpy) if by_trained is None else ("torch", by_trained(x))
     logits = {name: run(x) for name, run in runners.items()}
-    found = {**logits, "portable": _portable_runner(portable, task.weights)(x)}
+    found = {**logits, "portable": _weightless_runner(file, graph, task.weights)(x)}
     return Measured(
         samples=len(test.labels), parity_samples=len(x),
         gaps={"numpy_fast": _gap(by_numpy, logits["fast"]), **{f"{who}_{name}": _gap(expected, some) for name, some in found.items()}},
         gradient=None if learning is None else learning.gradient_gap(task),
         top1_before=_top1(_before(bundle, task, exporter), test.labels),
         top1_after=_top1(runners["fast"](test.images), test.labels),
-        top1_float16=_float16(bundle, task, portable),
+        top1_float16=_float16(bundle, task, file),
         largest_logit=float(np.abs(expected).max()),
         latency_ms=dict(zip(runners, _latencies([*runners.values()], x[:1]), strict=True)),
     )  # fmt: skip
@@ -102,7 +102,7 @@ def measure(
 def _before(bundle: Bundle, task: Task, exporter: Exporter) -> Array:
     """Logits of the test samples by the trained signature."""
     run, x = exporter.trained(bundle, task.trained), task.test.images
-    return bundle.network.reference(bundle.resolve(task.trained), x) if run is None else run(x)
+    return bundle.network.reference(task.name, bundle.resolve(task.trained).parts, x) if run is None else run(x)
 
 
 def check(measured: Mapping[str, Measured], *, max_drop_points: float) -> None:
@@ -132,13 +132,15 @@ def check(measured: Mapping[str, Measured], *, max_drop_points: float) -> None:
             )
 
 
-def _float16(bundle: Bundle, task: Task, portable: bytes) -> float | None:
+def _float16(bundle: Bundle, task: Task, file: bytes) -> float | None:
     try:
         half = task.signature.to("float16")
     except SignatureError:
         return None
-    weights = bundle.network.fold(bundle.resolve(half))
-    return _top1(_portable_runner(portable, weights)(task.test.images), task.test.labels)
+    graph = bundle.network.graph(task.graph)
+    return _top1(
+        _weightless_runner(file, graph, graph.fold(bundle.resolve(half).parts))(task.test.images), task.test.labels
+    )
 
 
 def _spread(count: int, wanted: int) -> Array:
@@ -146,17 +148,21 @@ def _spread(count: int, wanted: int) -> Array:
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
 
 
-def _runner(session: ort.InferenceSession, head: Mapping[str, Array] | None = None) -> Callable[[Array], Array]:
+def _runner(
+    session: ort.InferenceSession, graph: Graph, head: Mapping[str, Array] | None = None
+) -> Callable[[Array], Array]:
     def run(x: Array) -> Array:
-        parts = [session.run(None, {"image": x[i : i + 512], **(head or {})})[0] for i in range(0, len(x), 512)]
+        parts = [
+            session.run(None, {graph.input.name: x[i : i + 512], **(head or {})})[0] for i in range(0, len(x), 512)
+        ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     return run
 
 
-def _portable_runner(portable: bytes, weights: Mapping[str, Array]) -> Callable[[Array], Array]:
+def _weightless_runner(file: bytes, graph: Graph, weights: Mapping[str, Array]) -> Callable[[Array], Array]:
     head = {name: weights[name] for name in HEAD}
-    return _runner(portable_session(portable, weights, threads=1), head)
+    return _runner(portable_session(file, weights, threads=1), graph, head)
 
 
 def _gap(a: Array, b: Array) -> float:

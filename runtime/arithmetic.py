@@ -42,7 +42,7 @@ def average(bundle: Bundle, signatures: Sequence[Signature], *, weights: Sequenc
         UsageError: If there is none, or the weights make no sense.
     """
     share = _shares(weights, len(signatures))
-    first, resolved = signatures[0], [bundle.resolve(signature) for signature in signatures]
+    first, resolved = signatures[0], [bundle.resolve(signature).parts for signature in signatures]
     bases = {_base_of(bundle, signature) for signature in signatures}
     common = bases.pop() if len(bases) == 1 else None
     held = {name for signature in signatures for name in signature.parts} if common else set(resolved[0])
@@ -76,7 +76,7 @@ def interpolate(bundle: Bundle, a: Signature, b: Signature, t: float) -> Signatu
 
 def distance(bundle: Bundle, a: Signature, b: Signature) -> float:
     """How far signatures are apart, 0 to 1; ``SignatureError`` if one does not fit the bundle."""
-    return bundle.kind.distance(bundle.resolve(a), bundle.resolve(b))
+    return bundle.kind.distance(bundle.resolve(a).parts, bundle.resolve(b).parts)
 
 
 def nearest(

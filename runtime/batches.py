@@ -1,7 +1,7 @@
 """How a batch is cut: samples of one signature run together, in slices that bound the memory of a prediction.
 
 ONNX Runtime keeps the largest amount of memory that a run ever took. So a batch runs in slices of as many samples as have
-activations of ``SLICE_BYTES``; how many bytes a sample needs at once, the network's spec says (``Spec.sample_bytes``).
+activations of ``SLICE_BYTES``; how many bytes a sample of that shape needs at once, the network's spec says (``Spec.sample_bytes``).
 
 Smaller slices stay nearer to the processor: this is also the fastest size or near it. A sample's logits do not depend on the
 slices, to the last bit, as long as none has a single sample, for which ONNX Runtime multiplies in another order.
@@ -27,9 +27,9 @@ FEWEST = 8
 """Samples of the smallest slice, however large they are: fewer take longer each, and of fewer than 3 a single one could be left."""
 
 
-def slice_samples(spec: Spec) -> int:
-    """How many samples of a network run at once."""
-    return max(FEWEST, SLICE_BYTES // spec.sample_bytes)
+def slice_samples(spec: Spec, task: str, shape: tuple[int, ...]) -> int:
+    """How many samples of that shape a network of that task runs at once."""
+    return max(FEWEST, SLICE_BYTES // spec.sample_bytes(task, shape))
 
 
 def in_slices(run: Callable[[Array], Array], x: Array, samples: int) -> Array:
@@ -60,7 +60,7 @@ def in_groups(run: Callable[[Array, Signature], Array], x: Array, signatures: Se
 
     Args:
         run: Samples and their signature → logits.
-        x: Samples, shape (n, channels, height, width).
+        x: Samples, shape (n, …).
         signatures: One per sample.
 
     Returns:

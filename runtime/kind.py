@@ -3,9 +3,10 @@
 A kind says how shared templates and a signature's numbers become the weights of a network. All other rooms know this module
 only; what belongs to one kind lies in its folder below ``kinds/``, and is imported when a file of that kind is opened.
 
-    Spec       sizes: what a bundle's ``network`` object holds
+    Spec       sizes, and what each task takes: what a bundle's ``network`` object holds
     Kind       reads a spec, checks, averages and describes parts of signatures, makes a ``Network``
-    Network    a bundle's templates with their spec: completes and folds signatures
+    Network    a bundle's templates with their spec: completes signatures, says which graph runs each
+    Graph      one compiled graph without weights: folds signatures into the weights that it wants
     Folder     writes a signature's weights straight to where a device plan wants them
     Group      what signatures with the same inherited parts have in common
 
@@ -18,13 +19,28 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import IsoformError
+from isoform.runtime.inputs import Input
 from isoform.runtime.layout import Layout
 
-__all__ = ["DEFAULT", "HEAD", "KINDS", "Folder", "Group", "Kind", "Network", "Part", "Shape", "Spec", "kind_named"]
+__all__ = [
+    "DEFAULT",
+    "HEAD",
+    "KINDS",
+    "Folder",
+    "Graph",
+    "Group",
+    "Kind",
+    "Network",
+    "OneGraph",
+    "Part",
+    "Shape",
+    "Spec",
+    "kind_named",
+]
 
 Shape = tuple[int, ...]
 HEAD = ("logits.weight", "logits.bias")
@@ -53,17 +69,11 @@ class Spec(Protocol):
     def kind(self) -> str:
         """Name of its kind."""
 
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape of one sample, without the batch: channels, height, width."""
+    def input_of(self, task: str) -> Input:
+        """What the networks of a task take."""
 
-    @property
-    def embedding(self) -> int:
-        """Width of what the logits layer reads."""
-
-    @property
-    def sample_bytes(self) -> int:
-        """About how many bytes of memory a run takes for each sample."""
+    def sample_bytes(self, task: str, shape: Shape) -> int:
+        """About how many bytes of memory a run takes for each sample of that shape, by a network of that task."""
 
     @property
     def template_shapes(self) -> Mapping[str, Shape]:
@@ -81,35 +91,67 @@ class Spec(Protocol):
         """The fields as JSON types; ``Kind.read_spec`` reads them back."""
 
 
-class Network(Protocol):
-    """A bundle's templates, ready to be combined with signatures. Immutable; safe to share between threads.
-
-    ``parts`` are all parts of a signature, as ``Bundle.resolve`` returns them.
-    """
+class Graph(Protocol):
+    """One compiled graph, ``compiled/<name>.onnx``: a network whose weights come from signatures. Immutable; safe to share."""
 
     @property
-    def spec(self) -> Any:
-        """Its sizes: a ``Spec``."""
+    def input(self) -> Input:
+        """What it takes."""
+
+    @property
+    def embedding(self) -> int:
+        """Width of what the logits layer reads."""
 
     @property
     def weights(self) -> Mapping[str, Shape]:
-        """Name → shape of the weights that ``fold`` makes, all but ``HEAD``, in the order in which the portable graph has them."""
+        """Name → shape of the weights that ``fold`` makes, all but ``HEAD``, in the order in which the file has them."""
 
     @property
     def constants(self) -> Mapping[str, Array]:
         """Those of ``weights`` that are the same for every signature → their values, float32."""
 
-    def complete(self, parts: Mapping[str, Array]) -> dict[str, Array]:
-        """All parts, given at least those that are required: the given ones, and what follows from them."""
-
     def fold(self, parts: Mapping[str, Array]) -> dict[str, Array]:
-        """The concrete weights: ``weights``' names in order, then ``HEAD``; float32, C-contiguous. The plain, slow way."""
+        """The concrete weights of a signature, of which all parts are given: ``weights``' names in order, then ``HEAD``; float32,
+        C-contiguous. The plain, slow way.
+        """
 
     def folder(self, layout: Layout) -> Folder | None:
         """The fast way, into one plan's layout; None if there is none for that layout, and the plain fold has to do."""
 
-    def reference(self, parts: Mapping[str, Array], x: Array) -> Array:
+
+class Network(Protocol):
+    """A bundle's templates, ready to be combined with signatures. Immutable; safe to share between threads."""
+
+    @property
+    def spec(self) -> Any:
+        """Its sizes: a ``Spec``."""
+
+    def complete(self, task: str, parts: Mapping[str, Array]) -> dict[str, Array]:
+        """All parts of a task's signature, given at least those that are required: the given ones, and what follows from them."""
+
+    def graphs(self, task: str, parts: Mapping[str, Array]) -> Sequence[str]:
+        """Names of the graphs that can run a task's signature, the fastest first; which of them a bundle has, its compilation says.
+
+        A kind whose signatures all run in one graph calls it ``portable`` (``OneGraph``).
+        """
+
+    def graph(self, name: str) -> Graph:
+        """The graph of that name, one that ``graphs`` gave."""
+
+    def reference(self, task: str, parts: Mapping[str, Array], x: Array) -> Array:
         """Logits (n, classes), float32, of samples (n, …), by numpy alone and without the fold: what a signature means."""
+
+
+class OneGraph:
+    """The half of a ``Network`` whose signatures all run in one graph, which it is itself."""
+
+    def graphs(self, task: str, parts: Mapping[str, Array]) -> Sequence[str]:  # noqa: ARG002
+        """As ``Network.graphs``: ``portable``."""
+        return ("portable",)
+
+    def graph(self, name: str) -> Self:  # noqa: ARG002
+        """As ``Network.graph``: itself."""
+        return self
 
 
 class Kind(Protocol):

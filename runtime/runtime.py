@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.batches import in_groups, in_slices, one_each, slice_samples
 from isoform.runtime.engines.engine import AUTO, REFERENCE, check_engine, open_engine
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.samples.checked import checked_samples
+from isoform.runtime.inputs import Input
+from isoform.runtime.predictor import Predictor
 from isoform.runtime.samples.names import as_known, normal
 
 if TYPE_CHECKING:  # learning is imported when it is used: predictions start without it
@@ -58,8 +58,8 @@ class Runtime:
         self._lock = threading.Lock()
         self._learner: Learner | None = None
         self._sources: dict[str, Source] = {}
-        self._slice = slice_samples(bundle.spec)
         self._engine = open_engine(engine, bundle, threads=threads, cache_bytes=cache_bytes, providers=providers)
+        self._predictor = Predictor(bundle, self._engine)
 
     @classmethod
     def open(
@@ -142,9 +142,10 @@ class Runtime:
         """Logits of a batch.
 
         Args:
-            x: Samples, shape (n, channels, height, width) as the bundle's ``spec.input_shape``, in the unit of its training
-                data (images: 0 to 1), not normalised. float32; other numbers are converted. n may be 0; large
-                batches run in slices (``batches.py``), so that memory for activations does not grow with n.
+            x: Samples, shape (n, …) as ``input_of`` says: images (n, channels, height, width), windows (n, channels, steps), vectors
+                (n, features), in the unit of the training data (images: 0 to 1), not normalised, float32, other numbers are
+                converted; or whole numbers of tokens (n, tokens). n may be 0; large batches run in slices (``batches.py``), so that
+                memory for activations does not grow with n.
             signature: Whose network to run; must be made for this bundle. Or one signature per sample: samples of the same
                 signature run together, and come back in the order given; all must have as many classes.
 
@@ -157,18 +158,7 @@ class Runtime:
             UsageError: If the signature is something else, or there are not as many as samples, or their classes differ.
             EngineError: If ONNX Runtime fails.
         """
-        x = self.checked(x)
-        logits = (
-            self._logits(x, signature)
-            if isinstance(signature, Signature)
-            else in_groups(self._logits, x, one_each(signature, len(x)))
-        )
-        finite = np.isfinite(logits).all(axis=1)
-        if not finite.all():
-            raise InputError(
-                f"sample {int(np.argmin(finite))} holds numbers so large that its logits are not finite; scale the samples as in training"
-            )
-        return logits
+        return self._predictor.predict(x, signature)
 
     @property
     def learner(self) -> Learner:
@@ -185,7 +175,7 @@ class Runtime:
                 from isoform.runtime.learn.head import HeadLearner
 
                 made = self.bundle.kind.learner(self.bundle, threads=self._threads)
-                self._learner = HeadLearner(self.bundle, self._logits, self.forget) if made is None else made
+                self._learner = HeadLearner(self._predictor) if made is None else made
             return self._learner
 
     def personalize(
@@ -250,9 +240,10 @@ class Runtime:
         from isoform.runtime.learn.labels import label_indices, label_names, new_classes
         from isoform.runtime.learn.personalize import personalize
 
-        x = self.checked(x)
         classes = None if classes is None else new_classes(classes)
         starts = [start] if start is not None else self._starts(label_names(labels), classes)
+        x = self.checked(x, starts[0].task)
+        starts = [start for start in starts if self.input_of(start.task) == self.input_of(starts[0].task)]
         names = classes if classes is not None else self.labels(starts[0])
         indices = label_indices(labels, names, samples=len(x))
         return personalize(self.learner, x, indices, starts=starts, classes=classes, **options)
@@ -300,10 +291,7 @@ class Runtime:
         learner = self.learner
         chain = Chain(start, keep=keep, directory=None if directory is None else Path(directory))
         try:
-            return Adapter(
-                self.bundle, chain, made, learner=learner, source=source, seed=seed,
-                predict=self.predict, checked=self.checked, forget=self.forget,
-            )  # fmt: skip
+            return Adapter(self._predictor, chain, made, learner=learner, source=source, seed=seed)
         except BaseException:
             chain.close()
             raise
@@ -338,7 +326,7 @@ class Runtime:
             UsageError: If an argument makes no sense.
             BundleError: If the bundle is not compiled.
         """
-        x = self.checked(x)
+        x = self.checked(x, start.task)
         if len(x) == 0:
             raise InputError("there are no samples, but one at least was expected")
         adapter = self.adapter(start, method=method, seed=seed, keep=1, **options)
@@ -382,11 +370,10 @@ class Runtime:
             )
         return bases
 
-    def _logits(self, x: Array, signature: Signature) -> Array:
-        if len(x) == 0:
-            return np.zeros((0, len(self.bundle.resolve(signature)["logits.bias"])), dtype=np.float32)
-        return in_slices(lambda some: self._engine.logits(some, signature), x, self._slice)
+    def input_of(self, task: str | None = None) -> Input:
+        """What the networks of a task take: name, type, shape. None for the bundle's first task; of most bundles all take the same."""
+        return self._predictor.input_of(task)
 
-    def checked(self, x: Array) -> Array:
-        """Samples as ``predict`` needs them: float32, C-contiguous; ``InputError`` as described there."""
-        return checked_samples(x, self.bundle.spec.input_shape)
+    def checked(self, x: Array, task: str | None = None) -> Array:
+        """Samples as ``predict`` needs them, of a task or the first one: as ``Input.checked``; ``InputError`` as described there."""
+        return self._predictor.checked(x, task)

@@ -30,7 +30,7 @@ def main() -> None:
         bundle, base = runtime.bundle, runtime.signature("base")
         x, labels = samples(bundle.spec.input_shape, rng)
         moving = tuple(name for names in bundle.kind.moves.values() for name in names)
-        fit = Fit(runtime.learner, Point(bundle.resolve(base)), x, labels, moving=moving, seed=0)
+        fit = Fit(runtime.learner, Point(bundle.resolve(base).parts), x, labels, moving=moving, seed=0)
         step = fit.step
     else:
         from bench.torch_rival import signature_step

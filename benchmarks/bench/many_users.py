@@ -34,7 +34,11 @@ def names(count: int) -> list[str]:
 
 def bytes_of_a_user(bundle: Bundle) -> int:
     """What a hot user holds in memory: folded weights, 4 bytes each."""
-    return 4 * len(cached_plan(subject_of(bundle.require_compiled().portable, bundle.network)).layout.gather)
+    return 4 * len(
+        cached_plan(
+            subject_of(bundle.require_compiled().graphs["portable"], bundle.network.graph("portable"))
+        ).layout.gather
+    )
 
 
 def free_bytes() -> int:

@@ -62,7 +62,7 @@ def compile_unverified(
     if samples is not None:
         blocks = open_blocks(bundle.spec, training, threads=1)
         for task, signature in bundle.signatures.items():
-            parts, classes = bundle.resolve(signature), len(bundle.labels(signature))
+            parts, classes = bundle.resolve(signature).parts, len(bundle.labels(signature))
             source = measure_source(bundle.spec, bundle.tensors, parts, *samples, classes=classes, run_on=blocks)
             graphs[f"source/{task}.safetensors"] = source.encode()
     portable = {"portable.onnx": portable_graph(bundle.spec, template=bundle.digest)}
@@ -73,5 +73,5 @@ def compile_unverified(
 
 def complete_file(bundle: Bundle, signature: Signature) -> bytes:
     """One user's network as an ONNX file of its own: what a runtime without signatures would ship."""
-    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
+    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature).parts)
     return fast_graph(bundle.spec, weights, signature=signature, labels=bundle.labels(signature))

@@ -23,15 +23,15 @@ Run = Callable[[Array], Array]
 
 def constant(bundle: Bundle, signature: Signature) -> Run:
     """A session whose weights are constants: the limit."""
-    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
-    session = portable_session(bundle.require_compiled().portable, weights, threads=1)
+    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature).parts)
+    session = portable_session(bundle.require_compiled().graphs["portable"], weights, threads=1)
     return _bound(session, {name: weights[name] for name in HEAD})
 
 
 def plain_inputs(bundle: Bundle, signature: Signature) -> Run:
     """The portable graph with its weights as plain inputs, optimised as far as ONNX Runtime can."""
-    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature))
-    model = onnx.load_from_string(bundle.require_compiled().portable)
+    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature).parts)
+    model = onnx.load_from_string(bundle.require_compiled().graphs["portable"])
     for tensor in model.graph.initializer:
         model.graph.input.append(helper.make_tensor_value_info(tensor.name, onnx.TensorProto.FLOAT, list(tensor.dims)))
     del model.graph.initializer[:]
@@ -40,9 +40,9 @@ def plain_inputs(bundle: Bundle, signature: Signature) -> Run:
 
 def mixture_graph(bundle: Bundle, base: Signature) -> onnx.ModelProto:
     """The portable graph with the mixing, and the base's BN scale, in it; input ``xi`` (L, K), the mixture weights."""
-    spec, parts = bundle.spec, bundle.resolve(base)
+    spec, parts = bundle.spec, bundle.resolve(base).parts
     weights = fold(spec, bundle.tensors, parts)
-    model = onnx.load_from_string(bundle.require_compiled().portable)
+    model = onnx.load_from_string(bundle.require_compiled().graphs["portable"])
     graph, theta = model.graph, template_matrix(spec, bundle.tensors)
     scale = np.ones((spec.layers, theta.shape[1]), dtype=np.float32)
     start, s = 0, bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])[0]
@@ -129,7 +129,7 @@ def _bound(session: ort.InferenceSession, feeds: dict[str, Array]) -> Run:
 
 
 def _head(bundle: Bundle, signature: Signature) -> dict[str, Array]:
-    parts = bundle.resolve(signature)
+    parts = bundle.resolve(signature).parts
     return {name: parts[name] for name in HEAD}
 
 

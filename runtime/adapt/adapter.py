@@ -31,7 +31,6 @@ from isoform.runtime.adapt.losses import concentration, entropies
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import InputError, SignatureError
-from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
@@ -39,6 +38,7 @@ from isoform.runtime.learn.content import Content
 from isoform.runtime.learn.learner import AFFINE, STATISTICS, Learner, Point
 from isoform.runtime.learn.samples import spaced
 from isoform.runtime.learn.source import Source
+from isoform.runtime.predictor import Predictor
 
 __all__ = ["Adapter"]
 
@@ -57,22 +57,19 @@ class Adapter:
     """Made by ``Runtime.adapter``. May be called from several threads; calls run one after the other.
 
     Args:
-        bundle: Where the signature belongs.
+        predictor: Predicts with the signatures of a bundle; what an update leaves behind is forgotten there.
         chain: Where it begins, and what remembers its signatures.
         method: Makes the way to move.
         learner: Runs the network.
         source: What the base saw of its training samples; None if that is not known.
         seed: Of whatever the method draws.
-        predict: ``Runtime.predict``.
-        checked: ``Runtime.checked``.
-        forget: ``Runtime.forget``: what an update leaves behind is not predicted with again.
     """
 
     def __init__(
-        self, bundle: Bundle, chain: Chain, method: Callable[[Context], Method], *, learner: Learner, source: Source | None, seed: int,
-        predict: Callable[[Array, Signature], Array], checked: Callable[[Array], Array], forget: Callable[[Signature], None],
+        self, predictor: Predictor, chain: Chain, method: Callable[[Context], Method], *, learner: Learner, source: Source | None,
+        seed: int,
     ) -> None:  # fmt: skip
-        self._bundle, self._chain, self._predict, self._checked, self._forget = bundle, chain, predict, checked, forget
+        self._predictor, self._bundle, self._chain = predictor, predictor.bundle, chain
         self._learner, self._lock = learner, threading.Lock()
         self._good = self._signature = chain.newest
         start = self._point(chain.start)
@@ -84,14 +81,15 @@ class Adapter:
                 start=start,
                 classes=len(start.parts["logits.bias"]),
                 seed=seed,
-                predict=lambda x: me._predict(x, me._signature),
+                predict=lambda x: me._predictor.predict(x, me._signature),
                 score=lambda point, x: me._score(point, x),
             )
         )
         if chain.newest is not chain.start:
             self._method.reset(self._point(chain.newest))
         self._content = Content(
-            None if source is None else source.structure, pixels=math.prod(bundle.spec.input_shape[1:])
+            None if source is None else source.structure,
+            pixels=math.prod(predictor.input_of(chain.start.task).largest[1:]),
         )
         self._samples = self._calls = 0
         self._since = 0.0
@@ -132,9 +130,9 @@ class Adapter:
             IsoformError: If the update cannot be written to its folder. The signature is then the one before it, with which
                 ``Runtime.predict`` goes on. What the method saw of these samples stays in it; the next call writes again.
         """
-        x = self._checked(x)
+        x = self._predictor.checked(x, self._chain.start.task)
         if len(x) == 0:
-            return self._predict(x, self._signature)
+            return self._predictor.predict(x, self._signature)
         with self._lock:
             try:
                 return self._step(x)
@@ -182,7 +180,7 @@ class Adapter:
 
         Most of them carry no content, or it describes them worse than its start does (``evidence.py``).
         """
-        x = self._checked(x)
+        x = self._predictor.checked(x, self._chain.start.task)
         content = self._content.structured(x)
         good = int(content.sum())
         if 2 * good < len(x):
@@ -211,7 +209,7 @@ class Adapter:
                     event = self._take(new_domain=method.jumped)
                     self._since = 0.0
             try:
-                logits = self._predict(x, self._signature)
+                logits = self._predictor.predict(x, self._signature)
                 if len(seen):
                     logits[telling] = method.outputs(seen, logits[telling])
             except InputError:
@@ -220,10 +218,10 @@ class Adapter:
                 event = "rejected"
                 self._go_to(self._good, None)
                 try:
-                    logits = self._predict(x, self._signature)
+                    logits = self._predictor.predict(x, self._signature)
                 except InputError:
                     self._go_to(self._chain.start, None)
-                    logits = self._predict(x, self._signature)
+                    logits = self._predictor.predict(x, self._signature)
             else:
                 if len(seen):
                     method.learn(seen, logits[telling])
@@ -235,7 +233,7 @@ class Adapter:
 
     def _take(self, *, new_domain: bool) -> Event:
         """Make a signature of where the method stands."""
-        start, method = self._bundle.resolve(self._chain.start), self._method
+        start, method = self._bundle.resolve(self._chain.start).parts, self._method
         parts = {}
         for name in method.moves:
             array = np.asarray(method.point.parts[name], dtype=np.float64)
@@ -260,7 +258,7 @@ class Adapter:
         self._chain.add(signature)  # first of all: what is not on the disk is not in use
         self._signature = signature
         if before is not self._chain.start:
-            self._forget(before)
+            self._predictor.forget(before)
 
     def _made(self, parts: dict[str, Array]) -> Signature:
         return derived(self._bundle, self._chain.start, parts, parent=self._signature.digest)
@@ -269,7 +267,7 @@ class Adapter:
         """Whether what was learned finds fewer classes than the start does, with the same statistics; else this is a good signature."""
         learned = [name for name in self._method.moves if name != STATISTICS]
         if learned:
-            start, rows = self._bundle.resolve(self._chain.start), x[:CHECK_ROWS]
+            start, rows = self._bundle.resolve(self._chain.start).parts, x[:CHECK_ROWS]
             moved = self._method.point
             plain = moved.with_parts({name: start[name] for name in learned})
             try:
@@ -292,9 +290,9 @@ class Adapter:
     def _score(self, point: Point, x: Array) -> Array:
         """Logits at another point than the signature's."""
         signature = self._made({name: point.parts[name] for name in self._method.moves})
-        logits = self._predict(x, signature)
+        logits = self._predictor.predict(x, signature)
         if signature.digest != self._signature.digest:
-            self._forget(signature)
+            self._predictor.forget(signature)
         return logits
 
     def _go_to(self, signature: Signature, event: Event | None) -> None:

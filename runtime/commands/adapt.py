@@ -82,7 +82,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
     started, stopped = time.monotonic(), False
     with open_runtime(arguments) as runtime, Bar() as bar:
         start = choose_signature(runtime, task=arguments.task, file=arguments.signature)
-        data = read_stream(arguments.data, shape=runtime.bundle.spec.input_shape, skip_short=arguments.skip_short)
+        data = read_stream(arguments.data, takes=runtime.input_of(start.task), skip_short=arguments.skip_short)
         names = runtime.labels(start)
         labels = None if data.labels is None else as_known(data.labels, names)
         if labels is not None and data.numbers:
@@ -93,7 +93,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
             data.account.note(f"label {other!r} is none of the classes, so what is right is not counted")
         adapter = runtime.adapter(start, method=arguments.method, seed=arguments.seed, directory=arguments.journal)
         before_all = adapter.signature.digest
-        x = runtime.checked(data.x)
+        x = runtime.checked(data.x, start.task)
         order = np.arange(len(x)) if arguments.in_order else np.random.default_rng(arguments.seed).permutation(len(x))
         names_in_order = np.array(labels) if known else None
         calls: list[dict[str, Any]] = []

@@ -60,13 +60,13 @@ def run_figure(arguments: argparse.Namespace) -> None:
         while name in chosen:
             name += "′"
         chosen[name] = Signature.load(path)
-    xis = {name: bundle.kind.usage(bundle.resolve(signature)) for name, signature in chosen.items()}
+    xis = {name: bundle.kind.usage(bundle.resolve(signature).parts) for name, signature in chosen.items()}
     known = {**bundle.bases(), **{signature.digest: signature for signature in chosen.values()}}
     changes, origins = {}, {}
     for name, signature in list(chosen.items())[len(bundle.signatures) :]:
         for digest, what in ((signature.base, "base"), (signature.parent, "start")):
             if digest is not None and digest in known:
-                changes[name], origins[name] = bundle.kind.usage(bundle.resolve(known[digest])), what
+                changes[name], origins[name] = bundle.kind.usage(bundle.resolve(known[digest]).parts), what
     save_figure(draw_signatures(xis, changes=changes, origins=origins), arguments.output)
 
 

@@ -85,7 +85,11 @@ def run_personalize(arguments: argparse.Namespace) -> int:
 
         chosen = arguments.task is not None or arguments.signature is not None
         start = choose_signature(runtime, task=arguments.task, file=arguments.signature) if chosen else None
-        data = read_labelled(arguments.data, shape=runtime.bundle.spec.input_shape, skip_short=arguments.skip_short)
+        data = read_labelled(
+            arguments.data,
+            takes=runtime.input_of(None if start is None else start.task),
+            skip_short=arguments.skip_short,
+        )
         classes = sorted(set(data.labels)) if arguments.new_labels else None
         if data.numbers and classes is None:
             for base in [start] if start is not None else map(runtime.signature, runtime.tasks):

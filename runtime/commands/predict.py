@@ -51,6 +51,7 @@ def run_predict(arguments: argparse.Namespace) -> None:
     """Predict on image files; one JSON object per image on stdout, in the order given, as they are read."""
     from isoform.runtime.batches import slice_samples
     from isoform.runtime.samples.account import Account
+    from isoform.runtime.samples.grid import grid_of
     from isoform.runtime.samples.named_images import read_images
 
     if arguments.top < 1:
@@ -58,9 +59,14 @@ def run_predict(arguments: argparse.Namespace) -> None:
     with open_runtime(arguments) as runtime:
         signature = choose_signature(runtime, task=arguments.task, file=arguments.signature)
         labels = runtime.labels(signature)
-        spec, account = runtime.bundle.spec, Account()
-        chunk = slice_samples(spec)
-        for x, paths in read_images(arguments.images, shape=spec.input_shape, account=account, chunk=chunk):
+        account, takes = Account(), runtime.input_of(signature.task)
+        if takes.what != "image":
+            raise UsageError(
+                f"the network takes {takes.plural} of shape {takes}, but this command reads images; use Runtime.predict or 'isoform serve'"
+            )
+        shape = grid_of(takes, arguments.images[0])
+        chunk = slice_samples(runtime.bundle.spec, signature.task, shape)
+        for x, paths in read_images(arguments.images, shape=shape, account=account, chunk=chunk):
             for path, row in zip(paths, softmax(runtime.predict(x, signature)), strict=True):
                 order = np.argsort(-row, kind="stable")[: arguments.top]
                 best = [{"label": labels[i], "probability": round(float(row[i]), 6)} for i in order]
@@ -170,7 +176,7 @@ def _describe_graph(path: Path) -> dict[str, Any]:
         refuse_external_data(data)
         session = open_session(data, options, what="it")
     except EngineError as problem:
-        if path.name == "portable.onnx" and (path.parent / "manifest.json").is_file():
+        if path.absolute().parent.name == "compiled" and (path.parent / "manifest.json").is_file():
             return _describe_portable(path)
         raise InputError(f"{path} is not a graph that ONNX Runtime reads: {problem}") from None
 
@@ -189,6 +195,9 @@ def _describe_portable(path: Path) -> dict[str, Any]:
     from isoform.runtime.formats.bundle import Bundle
 
     bundle = Bundle.load(path.absolute().parent.parent)
-    data = bundle.require_compiled().portable
+    graphs = bundle.require_compiled().graphs
+    if path.stem not in graphs:
+        raise InputError(f"{path} is none of the graphs that were compiled: {', '.join(graphs)}")
+    data = graphs[path.stem]
     note = "the weights of a signature are handed over when a session is built"
     return {"what": "graph without weights", "size_bytes": len(data), "template": bundle.digest, "note": note}

@@ -50,7 +50,7 @@ class Engine(Protocol):
         """Run one batch.
 
         Args:
-            x: Samples, shape (n, …) as the bundle's ``spec.input_shape``, float32, C-contiguous, n at least 1.
+            x: Samples, shape (n, …) as the task's ``Input`` says and ``Input.checked`` gives them, n at least 1.
             signature: A signature that fits the bundle.
 
         Returns:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.kind import Network
+from isoform.runtime.kind import Graph
 from isoform.runtime.layout import Layout
 
 __all__ = ["GatheredFold"]
@@ -26,15 +26,15 @@ class GatheredFold:
     """A ``Folder`` for any kind.
 
     Args:
-        network: A bundle's.
+        graph: Of a bundle.
         layout: The plan's.
     """
 
     pieces, shares = 0, None
 
-    def __init__(self, network: Network, layout: Layout) -> None:
-        self._network, self._layout = network, layout
-        self._changing = [name for name in network.weights if name not in network.constants]
+    def __init__(self, graph: Graph, layout: Layout) -> None:
+        self._graph, self._layout = graph, layout
+        self._changing = [name for name in graph.weights if name not in graph.constants]
         self.size = self.moving = len(layout.gather)
         self._nothing = _Nothing(np.empty(0, dtype=np.float32))
 
@@ -48,7 +48,7 @@ class GatheredFold:
 
     def fill(self, read: Mapping[str, Array], group: _Nothing, out: Array) -> None:  # noqa: ARG002
         """Fold and lay out: as ``Folder.fill``."""
-        folded = self._network.fold(read)
+        folded = self._graph.fold(read)
         out[:] = self._layout.lay_out({name: folded[name] for name in self._changing})
 
     def keys(self, read: Mapping[str, Array]) -> Sequence[int] | None:  # noqa: ARG002

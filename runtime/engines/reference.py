@@ -26,7 +26,8 @@ class ReferenceEngine:
 
     def logits(self, x: Array, signature: Signature) -> Array:
         """As ``Engine.logits``."""
-        return self._bundle.network.reference(self._bundle.resolve(signature), x)
+        resolved = self._bundle.resolve(signature)
+        return self._bundle.network.reference(resolved.task, resolved.parts, x)
 
     def forget(self, signature: Signature) -> None:
         """Nothing to let go of."""

@@ -1,6 +1,6 @@
 """Bundles: the directory that ``train`` writes and ``compile`` completes.
 
-    bundle.json                     format, kind, network sizes, tasks with labels, digests, how it was trained
+    bundle.json                     format, kind, network sizes, tasks with labels and what they take, digests, how it was trained
     templates.safetensors           K template blocks, adapters, embedding, shared BN affine
     signatures/<task>.safetensors   base signatures as they were trained
     compiled/                       written by ``isoform compile``, see ``compiled.py``
@@ -22,18 +22,38 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import BundleError, SignatureError, SpecError
 from isoform.runtime.formats import files, tensors
 from isoform.runtime.formats.compiled import Compiled, load_compiled, read_base, read_mapping, read_object
+from isoform.runtime.formats.replaced import identity, stood_still
 from isoform.runtime.formats.signature import Signature, check_name
 from isoform.runtime.formats.templates import checked_templates, template_digest
-from isoform.runtime.kind import Kind, Network, Spec, kind_named
+from isoform.runtime.inputs import Input
+from isoform.runtime.kind import Graph, Kind, Network, Spec, kind_named
 
-__all__ = ["Bundle"]
+__all__ = ["Bundle", "Resolved"]
 
-FORMAT = 1
+FORMAT = 2
 """Of ``bundle.json``."""
+OLD = 1
+"""Tasks do not say what they take: all of them ``image``, of the network's ``input_shape``."""
 
 TEMPLATES_LIMIT = 4 << 30
 TRIES = 8
 """How often a bundle is read again that was replaced while it was read."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A signature with all that it inherits: what runs. Immutable."""
+
+    signature: Signature
+    parts: Mapping[str, Array]
+    """All parts of the kind, by name, read-only."""
+    labels: tuple[str, ...]
+    """Names of its classes, one per row of its logits layer."""
+
+    @property
+    def task(self) -> str:
+        """Its task."""
+        return self.signature.task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +132,7 @@ class Bundle:
         content: dict[str, Any] = {
             "format": FORMAT, "kind": self.spec.kind, "network": self.spec.to_json(), "template": self.digest,
             "tasks": {
-                task: {"labels": list(signature.labels or ()), "signature": signature.digest}
+                task: {"labels": list(signature.labels or ()), "signature": signature.digest, "input": self.spec.input_of(task).to_json()}
                 for task, signature in self.signatures.items()
             },
             "training": dict(self.training),
@@ -145,12 +165,12 @@ class Bundle:
         """
         path = Path(path)
         for attempt in range(TRIES):
-            before = _identity(path)
+            before = identity(path)
             try:
                 return cls._load(path, with_compiled=with_compiled)
             except (BundleError, SignatureError):
                 # A writer may have put a new directory in place while we read the old one: then what we saw was half of each.
-                if _stood_still(path, before):
+                if stood_still(path, before):
                     raise
             time.sleep(0.002 * attempt)
         return cls._load(path, with_compiled=with_compiled)
@@ -164,9 +184,9 @@ class Bundle:
                 )
             raise BundleError(f"bundle {path} is not a directory; 'isoform train RECIPE.toml -o {path}' makes one")
         content = read_object(path / "bundle.json", "bundle.json")
-        if content.get("format") != FORMAT:
+        if content.get("format") not in (OLD, FORMAT):
             raise BundleError(
-                f"{path / 'bundle.json'} is of format {content.get('format')!r}, but this version reads format {FORMAT}; use a matching isoform"
+                f"{path / 'bundle.json'} is of format {content.get('format')!r}, but this version reads formats {OLD} and {FORMAT}; use a matching isoform"
             )
         try:
             kind = kind_named(content.get("kind"), error=lambda text: SpecError(f"it {text}"))
@@ -174,6 +194,8 @@ class Bundle:
             if content.get("kind") != spec.kind:
                 raise SpecError(f"it is of kind {content.get('kind')!r}, but its network of kind {spec.kind!r}")
             names = [check_name(name) for name in read_mapping(content, "tasks", path)]
+            if content["format"] != OLD:
+                _check_inputs(spec, content["tasks"])
         except (SpecError, SignatureError) as problem:
             raise BundleError(f"{path / 'bundle.json'}: {problem}") from None
         file = path / "templates.safetensors"
@@ -240,11 +262,8 @@ class Bundle:
             )
         return labels
 
-    def resolve(self, signature: Signature) -> dict[str, Array]:
+    def resolve(self, signature: Signature) -> Resolved:
         """Complete a signature: absent parts come from its base, or follow from others and the templates.
-
-        Returns:
-            All parts of the kind, float32, read-only.
 
         Raises:
             SignatureError: If it was made for other templates, does not fit, or inherits from a base that is not here.
@@ -254,8 +273,23 @@ class Bundle:
         absent = set(self.spec.part_shapes) - set(parts)
         if self.spec.required & absent or (absent and self.base_of(signature) is not None):
             parts = {**self._inherited(signature).parts, **parts}
-        self.labels(signature)
-        return self.network.complete(parts)
+        labels = self.labels(signature)
+        return Resolved(signature=signature, parts=self.network.complete(signature.task, parts), labels=labels)
+
+    def graph(self, resolved: Resolved) -> tuple[str, Graph]:
+        """The compiled graph that runs a signature, the fastest that is here: its name, and how to fold for it.
+
+        Raises:
+            BundleError: If nothing was compiled, or no graph that can run it.
+        """
+        names, graphs = self.network.graphs(resolved.task, resolved.parts), self.require_compiled().graphs
+        for name in names:
+            if name in graphs:
+                return name, self.network.graph(name)
+        raise BundleError(
+            f"{self.path} has no graph for signature {resolved.signature.digest[:8]}: {' or '.join(names)} was expected, but "
+            f"{', '.join(graphs)} were compiled; run 'isoform compile {self.path}' again"
+        )
 
     def _inherited(self, signature: Signature) -> Signature:
         base = self.base_of(signature)
@@ -272,25 +306,11 @@ class Bundle:
         )
 
 
-def _identity(path: Path) -> tuple[tuple[int, int, int] | None, ...]:
-    """Which directories lie at a bundle's path, and at its ``compiled``, right now; None where there is none that can be read."""
-    return tuple(_stamp(place) for place in (path, path / "compiled"))
-
-
-def _stood_still(path: Path, before: tuple[tuple[int, int, int] | None, ...]) -> bool:
-    """Whether no writer has replaced a bundle since ``before``, nor is about to.
-
-    Where a writer needs two renames, there is a moment in which nothing is in place, and the old directory is aside.
-    """
-    if _identity(path) != before:
-        return False
-    return before[0] is not None or (files.set_aside(path.absolute()) is None and _identity(path)[0] is None)
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """One look at a path, because between two of them it may go."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino, found.st_ctime_ns
+def _check_inputs(spec: Spec, tasks: Mapping[str, Any]) -> None:
+    """Raise ``SpecError`` unless each task's entry says that it takes what its network does: programs that know no kinds rely on it."""
+    for task, entry in tasks.items():
+        said = Input.from_json(entry.get("input") if isinstance(entry, dict) else None)
+        if said != spec.input_of(task):
+            raise SpecError(
+                f"task {task!r} is said to take {said.what} {said}, but its network takes {spec.input_of(task)}"
+            )

@@ -4,7 +4,7 @@ compiled/
   manifest.json                 digests of everything compiled; a function of the bundle alone
   report.json                   what was measured while compiling
   signatures/<task>.safetensors base signatures with near-one-hot layers snapped: what runs
-  portable.onnx                 the network without weights, for any signature
+  <name>.onnx                   a network without weights, for any signature that runs in it; of most kinds ``portable`` alone
   training/                     one block, forward and backward, for learning on the device
   source/<task>.safetensors     what a base signature sees of its training samples, for adaptation
   fast/<task>.onnx, small/<task>.onnx      one file per task, complete
@@ -29,7 +29,7 @@ __all__ = ["FORMAT", "WEIGHTS_LOCATION", "Compiled", "load_compiled", "read_base
 
 FORMAT = 4
 WEIGHTS_LOCATION = "weights"
-"""Where the portable graph says that its external data lies; it is handed over from memory. No other graph has any."""
+"""Where graphs without weights say that their external data lies; it is handed over from memory. No other graph has any."""
 JSON_LIMIT = 16 << 20
 GRAPH_LIMIT = 2 << 30
 
@@ -43,8 +43,8 @@ class Compiled:
     manifest: Mapping[str, Any]
     signatures: Mapping[str, Signature]
     """Task → base signature, near-one-hot layers snapped."""
-    portable: bytes
-    """The graph without weights, read and checked with the rest, so that all are of one compilation."""
+    graphs: Mapping[str, bytes]
+    """Name → graph without weights, ``<name>.onnx``, read and checked with the rest, so that all are of one compilation."""
 
     def read(self, name: str) -> bytes:
         """Read a compiled file that the manifest names, such as ``portable.onnx``, and check its sha256.
@@ -62,7 +62,7 @@ class Compiled:
             )
         if name.endswith(".onnx"):
             try:
-                refuse_external_data(data, location=WEIGHTS_LOCATION.encode() if name == "portable.onnx" else None)
+                refuse_external_data(data, location=None if "/" in name else WEIGHTS_LOCATION.encode())
             except EngineError as problem:
                 raise BundleError(f"{self.path / name} was not written by 'isoform compile': {problem}") from None
         return data
@@ -120,9 +120,13 @@ def load_compiled(bundle: Path, *, spec: Spec, digest: str, trained: Mapping[str
             raise BundleError(f"{problem}; {again}") from None
         signatures[task] = signature
     compiled = Compiled(
-        path=path, manifest=MappingProxyType(manifest), signatures=MappingProxyType(signatures), portable=b""
+        path=path, manifest=MappingProxyType(manifest), signatures=MappingProxyType(signatures), graphs={}
     )
-    return dataclasses.replace(compiled, portable=compiled.read("portable.onnx"))
+    names = [name for name in entries if name.endswith(".onnx") and "/" not in name]
+    if not names:
+        raise BundleError(f"{path / 'manifest.json'} names no network, such as portable.onnx; {again}")
+    graphs = {name.removesuffix(".onnx"): compiled.read(name) for name in names}
+    return dataclasses.replace(compiled, graphs=MappingProxyType(graphs))
 
 
 def read_object(path: Path, what: str) -> dict[str, Any]:

@@ -64,12 +64,14 @@ def reduced(bundle: Bundle, signature: Signature) -> Signature:
     Raises:
         SignatureError: If it does not fit the bundle.
     """
-    resolved, smallest = bundle.resolve(signature), bundle.kind.smallest
+    resolved, smallest = bundle.resolve(signature).parts, bundle.kind.smallest
     if signature.digest in bundle.bases():
         return signature.keep(smallest)
     base = bundle.base_of(signature)
     required = {name: array for name, array in resolved.items() if name in bundle.spec.required}
-    follows = {name: array for name, array in bundle.network.complete(required).items() if name not in required}
+    follows = {
+        name: array for name, array in bundle.network.complete(signature.task, required).items() if name not in required
+    }
     inherited = {**follows, **(base.parts if base is not None else {})}
     same = {name for name, array in inherited.items() if array.tobytes() == resolved[name].tobytes()}
     if not set(HEAD) <= same:

@@ -77,11 +77,15 @@ def structure(x: Array) -> Array:
     """Structure of samples.
 
     Args:
-        x: Shape (n, channels, height, width), float32, finite.
+        x: Shape (n, channels, height, width) or (n, channels, steps), float32, finite; or vectors and tokens, which have no neighbours.
 
     Returns:
-        Shape (n,), float32, in standard deviations; -∞ for constant samples.
+        Shape (n,), float32, in standard deviations; -∞ for constant samples, ∞ for vectors and tokens.
     """
+    if x.ndim < 3:
+        return np.full(len(x), np.inf, dtype=np.float32)
+    if x.ndim == 3:
+        x = x[:, :, None]
     step = max(1, CHUNK // max(1, math.prod(x.shape[1:])))
     found = [_structure(x[first : first + step]) for first in range(0, len(x), step)]
     return np.concatenate([np.empty(0, dtype=np.float32), *found])

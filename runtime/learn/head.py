@@ -5,16 +5,16 @@ The features come from the engine itself, with the identity as the logits layer:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
-from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
 from isoform.runtime.learn.learner import Loss, Point
+from isoform.runtime.predictor import Predictor
 
 __all__ = ["HeadLearner"]
 
@@ -23,22 +23,18 @@ class HeadLearner:
     """A ``Learner`` without a backward pass.
 
     Args:
-        bundle: What it runs.
-        predict: Samples and a signature → logits.
-        forget: Lets go of what a signature has left in the engine.
+        predictor: Runs the bundle; what a signature for embeddings leaves in the engine is forgotten there.
     """
 
     rates: Mapping[str, float] = {}
     normalises = False
 
-    def __init__(
-        self, bundle: Bundle, predict: Callable[[Array, Signature], Array], forget: Callable[[Signature], None]
-    ) -> None:
-        self.bundle, self._predict, self._forget = bundle, predict, forget
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor, self.bundle = predictor, predictor.bundle
 
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:  # noqa: ARG002 - nothing follows here
         """As ``Learner.point``."""
-        return Point(self.bundle.resolve(signature))
+        return Point(self.bundle.resolve(signature).parts, task=signature.task)
 
     def softened(self, point: Point, moving: Collection[str]) -> Point:  # noqa: ARG002
         """As ``Learner.softened``: a logits layer has a gradient everywhere."""
@@ -52,16 +48,16 @@ class HeadLearner:
 
     def embeddings(self, point: Point, x: Array) -> Array:
         """As ``Learner.embeddings``."""
-        size = self.bundle.spec.embedding
+        size = point.parts["logits.weight"].shape[1]
         head = {"logits.weight": np.eye(size, dtype=np.float32), "logits.bias": np.zeros(size, dtype=np.float32)}
         signature = Signature(
-            parts={**point.parts, **head}, template=self.bundle.digest, task=next(iter(self.bundle.signatures)),
+            parts={**point.parts, **head}, template=self.bundle.digest, task=point.task,
             labels=tuple(f"e{number}" for number in range(size)), kind=self.bundle.spec.kind,
         )  # fmt: skip
         try:
-            return self._predict(x, signature)
+            return self._predictor.logits(x, signature)
         finally:
-            self._forget(signature)
+            self._predictor.forget(signature)
 
     def gradient(
         self, point: Point, x: Array, loss: Loss, *, head_only: bool = False

@@ -48,6 +48,8 @@ class Point:
     """All parts, float32 or float64; those that follow from others do not count."""
     follows: frozenset[str] = frozenset()
     """Parts that follow from others and the templates, and so move with them."""
+    task: str = ""
+    """Whose network it is; where a kind's tasks have networks of their own, learners need to know."""
 
     def with_parts(self, parts: Mapping[str, Array]) -> Self:
         """The same with other numbers."""
@@ -59,7 +61,8 @@ class Point:
 
     def rounded(self) -> Self:
         """The same in float32, as a signature holds it: what is scored is then what is returned."""
-        return self.with_parts({name: np.asarray(array, dtype=np.float32) for name, array in self.parts.items()})
+        floats = {name: array for name, array in self.parts.items() if array.dtype.kind == "f"}
+        return self.with_parts({name: np.asarray(array, dtype=np.float32) for name, array in floats.items()})
 
     @property
     def finite(self) -> bool:

@@ -68,12 +68,16 @@ def moved(x: Array, rng: np.random.Generator) -> Array:
     """Every sample moved by a few pixels, edges repeated: one that a user did not give, but could have.
 
     Args:
-        x: Samples, shape (n, channels, height, width).
+        x: Samples, shape (n, channels, height, width) or (n, channels, steps); others stay as they are.
         rng: Where the moves come from.
 
     Returns:
         The same shape; a fresh array, or ``x`` itself where samples are too small to be moved.
     """
+    if x.ndim == 3:
+        return moved(x[:, :, None], rng)[:, :, 0]
+    if x.ndim != 4:
+        return x
     height, width = x.shape[2:]
     down, right = height // REACH, width // REACH
     if down == right == 0:

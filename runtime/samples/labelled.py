@@ -4,7 +4,7 @@
     folder/<label>/**/*.csv       recordings: a header, then one row per moment, one column per channel; .tsv likewise, here and below
     samples.csv                   columns "file" and "label": images, paths relative to the file
                                   columns "label" and one per channel: one row per moment, a run of equal labels is a recording
-    samples.npz                   arrays "x", shape (n, channels, height, width), and "labels", texts or whole numbers
+    samples.npz                   arrays "x", shape (n, …) as the network takes them, and "labels", texts or whole numbers
 
 A label is always the name of a class, never its index; a whole number n is the name str(n).
 
@@ -21,10 +21,11 @@ from pathlib import Path
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
+from isoform.runtime.inputs import Input
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
-from isoform.runtime.samples.checked import checked_samples
 from isoform.runtime.samples.collected import collected
+from isoform.runtime.samples.grid import grid_of
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
@@ -39,7 +40,7 @@ class Labelled:
     """Samples with the names of their classes."""
 
     x: Array
-    """Shape (n, channels, height, width), float32."""
+    """Shape (n, …) as the network takes them; float32, or int64 for tokens."""
     labels: tuple[str, ...]
     """n names."""
     numbers: bool = False
@@ -48,38 +49,34 @@ class Labelled:
     """What was taken and what was left out."""
 
 
-def read_labelled(path: Path, *, shape: tuple[int, int, int], skip_short: bool = False) -> Labelled:
+def read_labelled(path: Path, *, takes: Input, skip_short: bool = False) -> Labelled:
     """Read labelled samples.
 
     Args:
         path: A folder, a .csv, .tsv or .npz file, as above.
-        shape: Channels, height, width of the network's samples.
+        takes: What the network takes.
         skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
 
     Raises:
         InputError: If there is nothing there, or a file is malformed; names the file, and the line where there is one.
     """
     account, ending = Account(), path.suffix.lower()
-    if os.path.isdir(path):
-        found = _folder(path, shape, account, skip_short)
-    elif ending == ".npz":
-        return read_labelled_arrays(path, read_arrays(path, account), shape=shape, account=account)
-    elif is_table(path):
-        found = _table(path, shape, account, skip_short)
-    else:
+    if ending == ".npz" and not os.path.isdir(path):
+        return read_labelled_arrays(path, read_arrays(path, account), takes=takes, account=account)
+    if not (os.path.isdir(path) or is_table(path)):
         raise InputError(
             f"{path} {_problem(path)}: a folder with a folder per label, a .csv, .tsv or .npz file was expected"
         )
-    x, labels = collected(found, shape)
+    shape = grid_of(takes, path)
+    read = _folder if os.path.isdir(path) else _table
+    x, labels = collected(read(path, shape, account, skip_short), shape)
     if not labels:
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows of one label")
     account.classes.update(labels)
-    return Labelled(x, labels, account=account)
+    return Labelled(x.reshape(len(x), *takes.largest), labels, account=account)
 
 
-def read_labelled_arrays(
-    path: Path, arrays: dict[str, Array], *, shape: tuple[int, int, int], account: Account
-) -> Labelled:
+def read_labelled_arrays(path: Path, arrays: dict[str, Array], *, takes: Input, account: Account) -> Labelled:
     """Samples and labels of an .npz file, as ``read_arrays`` has read it; ``InputError`` if they do not belong together."""
     if not {"x", "labels"} <= set(arrays):
         raise InputError(f"{path} has no arrays x and labels; write it with numpy.savez(path, x=..., labels=...)")
@@ -91,16 +88,17 @@ def read_labelled_arrays(
     names = Names(written=True)
     named = tuple(names.add(str(label), f"sample {i} of {path}") for i, label in enumerate(labels.tolist()))
     account.classes.update(named)
-    return Labelled(samples_of_array(path, x, shape=shape, account=account), named, labels.dtype.kind in "iu", account)
+    return Labelled(samples_of_array(path, x, takes=takes, account=account), named, labels.dtype.kind in "iu", account)
 
 
-def samples_of_array(path: Path, x: Array, *, shape: tuple[int, int, int], account: Account) -> Array:
-    """The samples of an array, float32; ``InputError`` if it has another shape or holds a number that is not finite."""
-    samples = checked_samples(x, shape, where=f" of {path}")
+def samples_of_array(path: Path, x: Array, *, takes: Input, account: Account) -> Array:
+    """The samples of an array, as ``Input.checked``; ``InputError`` if it has another shape or holds a number that is not finite."""
+    samples = takes.checked(x, where=f" of {path}")
     if not len(samples):
         raise InputError(f"{path} has no samples")
     account.take("sample", len(samples), files=1)
-    if shape[0] in (1, 3) and shape[1] > 1 and samples.max(initial=0) > 2:
+    picture = takes.what == "image" and samples.shape[1] in (1, 3) and samples.shape[2] > 1
+    if picture and samples.max(initial=0) > 2:
         account.note(f"x goes up to {samples.max():g}, but images that are read from files are 0 to 1")
     return samples
 

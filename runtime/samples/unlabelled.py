@@ -3,7 +3,7 @@
     folder/*.png, folder/*.csv    one image per sample, or recordings, in the order of their names, subfolders included;
                                   recordings may have a column "label"
     samples.csv                   one column per channel, one row per moment; or a column "file" of images
-    samples.npz                   an array "x", shape (n, channels, height, width)
+    samples.npz                   an array "x", shape (n, …) as the network takes them
 
 and every form of ``labelled.py``, whose labels then say how much was right. Recordings are cut into windows as there.
 """
@@ -17,9 +17,11 @@ from pathlib import Path
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
+from isoform.runtime.inputs import Input
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
 from isoform.runtime.samples.collected import collected
+from isoform.runtime.samples.grid import grid_of
 from isoform.runtime.samples.labelled import Labelled, read_labelled, read_labelled_arrays, samples_of_array
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
@@ -34,7 +36,7 @@ class Stream:
     """Samples in order."""
 
     x: Array
-    """Shape (n, channels, height, width), float32."""
+    """Shape (n, …) as the network takes them; float32, or int64 for tokens."""
     labels: tuple[str, ...] | None
     """n names, for counting what is right; None if nobody knows."""
     numbers: bool = False
@@ -43,12 +45,12 @@ class Stream:
     """What was taken and what was left out."""
 
 
-def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = False) -> Stream:
+def read_stream(path: Path, *, takes: Input, skip_short: bool = False) -> Stream:
     """Read samples.
 
     Args:
         path: A folder, a .csv, .tsv or .npz file, as above.
-        shape: Channels, height, width of the network's samples.
+        takes: What the network takes.
         skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
 
     Raises:
@@ -56,6 +58,7 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
     """
     account, ending = Account(), path.suffix.lower()
     if os.path.isdir(path):
+        shape = grid_of(takes, path)
         if _is_stream(path, shape, account):
             recordings = Recordings(shape, account, skip_short=skip_short)
             files = sort_out(Listing(path, account).below(path), shape, account)
@@ -65,21 +68,21 @@ def read_stream(path: Path, *, shape: tuple[int, int, int], skip_short: bool = F
                 yield from read_files(files, shape=shape, account=account, recordings=recordings, label=None)
                 recordings.close()
 
-            return _stream(path, found(), shape, account)
+            return _stream(path, found(), takes, account)
     elif ending == ".npz":
         arrays = read_arrays(path, account)
         if "labels" in arrays:
-            return _with_labels(read_labelled_arrays(path, arrays, shape=shape, account=account))
+            return _with_labels(read_labelled_arrays(path, arrays, takes=takes, account=account))
         if "x" not in arrays:
             raise InputError(f"{path} has no array x; write it with numpy.savez(path, x=...)")
-        return Stream(samples_of_array(path, arrays["x"], shape=shape, account=account), None, account=account)
+        return Stream(samples_of_array(path, arrays["x"], takes=takes, account=account), None, account=account)
     elif is_table(path):
-        table = Table(path)
+        shape, table = grid_of(takes, path), Table(path)
         if column_of(table, "label") is None:
             if column_of(table, "file") is not None:
-                return _stream(path, read_table_images(table, shape=shape, account=account), shape, account)
-            return _stream(path, Recordings(shape, account).read(table), shape, account)
-    return _with_labels(read_labelled(path, shape=shape, skip_short=skip_short))
+                return _stream(path, read_table_images(table, shape=shape, account=account), takes, account)
+            return _stream(path, Recordings(shape, account).read(table), takes, account)
+    return _with_labels(read_labelled(path, takes=takes, skip_short=skip_short))
 
 
 def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account) -> bool:
@@ -94,12 +97,13 @@ def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account) -> b
     return bool(samples)
 
 
-def _stream(path: Path, found: Iterable[tuple[Array, str]], shape: tuple[int, int, int], account: Account) -> Stream:
+def _stream(path: Path, found: Iterable[tuple[Array, str]], takes: Input, account: Account) -> Stream:
+    shape = grid_of(takes, path)
     x, labels = collected(found, shape)
     if not len(x):
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows")
     account.classes.update(filter(None, labels))
-    return Stream(x, labels if all(labels) else None, account=account)
+    return Stream(x.reshape(len(x), *takes.largest), labels if all(labels) else None, account=account)
 
 
 def _with_labels(found: Labelled) -> Stream:

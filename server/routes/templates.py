@@ -42,4 +42,4 @@ def templates(task: str) -> dict[str, Any]:
 def _usage(signature: Signature) -> Array:
     """Shape (layers, templates)."""
     bundle = get_service().runtime.bundle
-    return bundle.kind.usage(bundle.resolve(signature))
+    return bundle.kind.usage(bundle.resolve(signature).parts)

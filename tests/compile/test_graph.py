@@ -21,7 +21,7 @@ from isoform.runtime.kinds.mixture.reference import reference_logits
 
 def layouts(bundle, signature):
     """The fast and small files, the portable graph, the folded weights and the resolved parts of a signature."""
-    parts, labels = bundle.resolve(signature), bundle.labels(signature)
+    parts, labels = bundle.resolve(signature).parts, bundle.labels(signature)
     weights = fold(bundle.spec, bundle.tensors, parts)
     fast = fast_graph(bundle.spec, weights, signature=signature, labels=labels)
     small = small_graph(bundle.spec, bundle.tensors, parts, signature=signature, labels=labels)

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from isoform.compile.network_file import NetworkFile
-from isoform.runtime.kind import HEAD, Part
+from isoform.runtime.inputs import Input
+from isoform.runtime.kind import HEAD, OneGraph, Part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,19 +17,22 @@ class Sizes:
     embedding: int
     kind: str = "gains"
     required = frozenset({"gains", *HEAD})
-    sample_bytes = property(lambda self: 8 * math.prod(self.input_shape))
+    sample_bytes = staticmethod(lambda task, shape: 8 * math.prod(shape))
     template_shapes = property(lambda self: {"matrix": (self.embedding, math.prod(self.input_shape))})
     part_shapes = property(lambda self: {"gains": (self.embedding,), "logits.weight": (None, self.embedding), "logits.bias": (None,)})
     to_json = dataclasses.asdict
+    def input_of(self, task):
+        return Input(what="image", shape=self.input_shape)
 
-class Gains:
+class Gains(OneGraph):
     def __init__(self, spec, templates):
         self.spec, self.templates, self.constants, self.weights = spec, templates, {}, {"scaled": spec.template_shapes["matrix"]}
-    complete = staticmethod(dict)
+        self.input, self.embedding = spec.input_of(""), spec.embedding
+    complete = staticmethod(lambda task, parts: dict(parts))
     folder = staticmethod(lambda layout: None)
     def fold(self, parts):
         return {"scaled": parts["gains"][:, None] * self.templates["matrix"], **{name: parts[name] for name in HEAD}}
-    def reference(self, parts, x):
+    def reference(self, task, parts, x):
         e = np.maximum(x.reshape(len(x), -1).astype(np.float64) @ self.fold(parts)["scaled"].T, 0)
         return (e @ parts["logits.weight"].T + parts["logits.bias"]).astype(np.float32)
 
@@ -49,12 +53,12 @@ class Exporter(Kind):
     trained = staticmethod(lambda bundle, signature: None)
     told = staticmethod(lambda bundle, task: {})
     cuts = staticmethod(lambda bundle, task: {"gains_only": task.signature.keep("gains")})
-    def portable(self, bundle):
-        return self.drawn(bundle.spec, {}).portable(bundle.network.weights, template=bundle.digest)
+    def graphs(self, bundle, tasks):
+        return {"portable": self.drawn(bundle.spec, {}).portable(bundle.network.weights, template=bundle.digest)}
     def layouts(self, bundle, task):
         return {"fast": self.drawn(bundle.spec, task.weights).complete(task.signature, task.labels, layout="fast")}
     def drawn(self, spec, weights):
-        file = NetworkFile(spec)
+        file = NetworkFile(spec.input_of(""), spec.embedding)
         file.initializers.update(weights)
         x = file.node("Gemm", [file.node("Flatten", ["image"], "flat"), "scaled"], "product", transB=1)
         file.node("Gemm", [file.node("Relu", [x], "embedding"), *HEAD], "logits", transB=1)

@@ -12,12 +12,18 @@ import numpy as np
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
+from isoform.runtime.inputs import Input
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 ISOFORM = [sys.executable, "-m", "isoform.runtime.cli"]
 TINY = ["--steps", "40", "--network.layers", "3", "--batch", "16", "--threads", "1", "--mixture.entropy", "20"]
 """Flags that make the digits recipe small: seconds instead of minutes, still real."""
+
+
+def image(shape: tuple[int, ...]) -> Input:
+    """What a network of images of that shape takes: channels, height, width."""
+    return Input(what="image", shape=shape)
 
 
 def checked_in() -> list[str]:

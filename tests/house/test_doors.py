@@ -79,7 +79,7 @@ def test_it_predicts(path, engine, monkeypatch, tmp_path) -> None:
             base = runtime.signature("stripes")
             user = base.keep("gains").replace(parts={"gains": np.linspace(1, -1, 24)})
             for signature in (base, user):
-                expected = runtime.bundle.network.reference(runtime.bundle.resolve(signature), x)
+                expected = runtime.bundle.network.reference(signature.task, runtime.bundle.resolve(signature).parts, x)
                 assert np.abs(runtime.predict(x, signature) - expected).max() <= 1e-4
             assert runtime.engine == ("onnx" if engine == "auto" else engine)
     assert len(list(tmp_path.glob("plan-*"))) == (engine in ("auto", "onnx"))
@@ -165,7 +165,9 @@ def test_an_engine(path, monkeypatch) -> None:
 
         def logits(self, x, signature):
             self.asked.append(signature.digest)
-            return self.bundle.network.reference(self.bundle.resolve(signature), x.astype(np.float16))
+            return self.bundle.network.reference(
+                signature.task, self.bundle.resolve(signature).parts, x.astype(np.float16)
+            )
 
         def forget(self, signature): ...
 

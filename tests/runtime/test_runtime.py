@@ -188,7 +188,7 @@ def test_a_graph_that_is_none_is_an_engine_error(runtime) -> None:
     from isoform.runtime.kinds.mixture.fold import fold
 
     bundle = runtime.bundle
-    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(runtime.signature("plain")))
+    weights = fold(bundle.spec, bundle.tensors, bundle.resolve(runtime.signature("plain")).parts)
     with pytest.raises(EngineError, match="ONNX Runtime .* refused the network"):
         portable_session(b"not a graph", weights, threads=1)
 

@@ -117,7 +117,7 @@ def test_every_place_of_gamma_and_beta_trains(affine, tmp_path) -> None:
     bundle = run(tmp_path, recipe(network__affine=affine, steps="5"))
     assert ("bn.affine" in bundle.signatures["plain"].parts) == (affine == "task")
     assert ("bn.affine" in bundle.tensors) == (affine != "task")
-    affines = [bundle.resolve(signature)["bn.affine"] for signature in bundle.signatures.values()]
+    affines = [bundle.resolve(signature).parts["bn.affine"] for signature in bundle.signatures.values()]
     assert np.abs(affines[0][0] - 1).max() > 1e-3
     assert np.array_equal(*affines) == (affine == "layer")
 

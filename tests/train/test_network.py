@@ -33,7 +33,7 @@ def test_torch_is_the_numpy_twin(affine) -> None:
     bundle = bundle_from_network(network, {"a": ("x", "y", "z"), "b": ("x", "y", "z")}, training={})
     x = np.random.default_rng(0).uniform(0, 1, (6, *SMALL.input_shape)).astype(np.float32)
     for index, task in enumerate("ab"):
-        expected = reference_logits(network.spec, bundle.tensors, bundle.resolve(bundle.signatures[task]), x)
+        expected = reference_logits(network.spec, bundle.tensors, bundle.resolve(bundle.signatures[task]).parts, x)
         found = network(torch.from_numpy(x), index).detach().numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 

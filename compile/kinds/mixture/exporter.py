@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,9 @@ class MixtureExporter:
         """As ``Exporter.snap``: layers whose largest ξ reaches τ become one template."""
         return snap(signature, tau=tau)
 
-    def portable(self, bundle: Bundle) -> bytes:
-        """As ``Exporter.portable``."""
-        return portable_graph(bundle.network.spec, template=bundle.digest)
+    def graphs(self, bundle: Bundle, tasks: Sequence[Task]) -> dict[str, bytes]:  # noqa: ARG002 - one graph serves all
+        """As ``Exporter.graphs``."""
+        return {"portable": portable_graph(bundle.network.spec, template=bundle.digest)}
 
     def layouts(self, bundle: Bundle, task: Task) -> dict[str, bytes]:
         """As ``Exporter.layouts``: ``fast`` with BN folded, ``small`` with one copy of each template."""

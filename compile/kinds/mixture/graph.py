@@ -31,7 +31,7 @@ class _Graph(NetworkFile):
     """A network file with the operators of this kind's network."""
 
     def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__(spec)
+        super().__init__(spec.input_of(""), spec.embedding)
         self.spec = spec
 
     def conv(self, x: str, part: str, weights: list[str], **attributes: Any) -> str:

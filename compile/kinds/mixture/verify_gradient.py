@@ -48,7 +48,7 @@ def gradient_gap(bundle: Bundle, task: str, test: Split, blocks: Blocks) -> floa
     mixture = trained.parts["mixture"]
     soft = trained.replace(parts={**trained.parts, "mixture": mixture * (2 / max(2.0, float(np.abs(mixture).max())))})
     x, labels = spaced(test.images, SAMPLES), spaced(test.labels, SAMPLES)
-    spec, parts = bundle.network.spec, bundle.resolve(soft)
+    spec, parts = bundle.network.spec, bundle.resolve(soft).parts
     weights, network = fold(spec, bundle.tensors, parts), FoldedNetwork(spec, blocks)
     model = network_from_bundle(bundle, {task: soft}).double()
 

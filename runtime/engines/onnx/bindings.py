@@ -55,13 +55,14 @@ class Binding:
 
     Args:
         session: A session over the plan.
+        name: Of the session's input for samples.
         vector: The weights, if they are a vector.
     """
 
-    __slots__ = ("_bare", "_head", "_samples", "_session", "inputs", "vector")
+    __slots__ = ("_bare", "_head", "_name", "_samples", "_session", "inputs", "vector")
 
-    def __init__(self, session: ort.InferenceSession, vector: Array | None) -> None:
-        self._session, self.vector = session, vector
+    def __init__(self, session: ort.InferenceSession, name: str, vector: Array | None) -> None:
+        self._session, self._name, self.vector = session, name, vector
         self.inputs = session.io_binding()
         self._bare = bare(self.inputs)
         self._head: Head = {}
@@ -75,14 +76,14 @@ class Binding:
             self._head, self._samples = head, -1
 
     def run(self, x: Array) -> Array:
-        """Run a batch: shape (n, channels, height, width), float32, C-contiguous → a fresh (n, classes), float32.
+        """Run a batch: shape (n, …), as ``Input.checked`` gives it → a fresh (n, classes), float32.
 
         Whatever ONNX Runtime raises passes through, and the binding must not be used again.
         """
         if self._bare is not None:
-            self._bare.bind_input("image", x)
+            self._bare.bind_input(self._name, x)
         else:  # by address, because the wrapper would keep the array alive until the next one comes
-            self.inputs.bind_input("image", "cpu", 0, np.float32, x.shape, x.ctypes.data)
+            self.inputs.bind_input(self._name, "cpu", 0, x.dtype.type, x.shape, x.ctypes.data)
         if len(x) != self._samples:  # else the last run's output is written again: it was copied
             self.inputs.bind_output("logits", "cpu")
         self._session.run_with_iobinding(self.inputs)
@@ -96,17 +97,18 @@ class Stages:
 
     Args:
         session: A session over the plan.
+        name: Of the session's input for samples.
         weights: What the session has as inputs, of the plan's weights.
         size: How many numbers they lie in.
     """
 
-    def __init__(self, session: ort.InferenceSession, weights: Sequence[Weight], size: int) -> None:
-        self.session, self.weights, self.size = session, weights, size
+    def __init__(self, session: ort.InferenceSession, name: str, weights: Sequence[Weight], size: int) -> None:
+        self.session, self.name, self.weights, self.size = session, name, weights, size
         self._free: list[Binding] = []
 
     def bound(self, vector: Array) -> Binding:
         """A new binding to a vector of weights, with no logits layer yet."""
-        binding = Binding(self.session, vector)
+        binding = Binding(self.session, self.name, vector)
         bind(binding.inputs, self.weights, vector)
         return binding
 
@@ -135,12 +137,13 @@ class Shared:
 
     Args:
         plan: The plan.
+        name: Of the plan's input for samples.
         folder: The fold into it.
         group: The group.
         threads: Threads per run, 0 to let ONNX Runtime choose.
     """
 
-    def __init__(self, plan: Plan, folder: Folder, group: Group, *, threads: int) -> None:
+    def __init__(self, plan: Plan, name: str, folder: Folder, group: Group, *, threads: int) -> None:
         self._folder, self.group = folder, group
         self.weights = [weight for weight in plan.layout.weights if weight[2] < folder.moving]
         constants = {
@@ -148,13 +151,13 @@ class Shared:
             for name, shape, start in plan.layout.weights[len(self.weights) :]
         }
         self.session = lifted_session(fix_inputs(plan.graph, constants), threads=threads)
-        self.stages = Stages(self.session, self.weights, folder.moving)
+        self.stages = Stages(self.session, name, self.weights, folder.moving)
         self._fixed_bytes = group.nbytes + 2 * len(plan.graph)
         self._tensors: list[list[tuple[str, tuple[int, ...], slice]]] = [[] for _ in range(folder.pieces)]
         self._piece_size = folder.moving // max(1, folder.pieces)
-        for name, shape, start in self.weights if folder.pieces else ():
+        for weight, shape, start in self.weights if folder.pieces else ():
             number, place = divmod(start, self._piece_size)
-            self._tensors[number].append((name, shape, slice(place, place + math.prod(shape))))
+            self._tensors[number].append((weight, shape, slice(place, place + math.prod(shape))))
         self._pieces: dict[tuple[int, int], Values] = {}
         self._kept: list[ort.OrtValue] = []
         self._bare = bare(self.session.io_binding()) is not None
@@ -263,7 +266,7 @@ class PieceWeights:
         try:
             binding = self._free.pop()
         except IndexError:
-            binding = Binding(self.shared.session, None)
+            binding = Binding(self.shared.session, self.shared.stages.name, None)
             self._bind_pieces(binding, range(len(self._keys)))
         binding.bind_head(self._head)
         return binding

@@ -1,8 +1,8 @@
-"""The session engine: one portable graph, one ONNX Runtime session per signature in use.
+"""The session engine: one ONNX Runtime session per signature in use.
 
 It serves where there is no device plan (``plan.py``) and on other execution providers, and is what a plan is tested against.
 
-The portable graph names its weights but does not hold them: they are external data at the location ``weights``. For a signature
+A compiled graph names its weights but does not hold them: they are external data at the location ``weights``. For a signature
 the engine folds, hands the weights to ONNX Runtime from memory, and lets it build a session in which they are constants, so
 that it optimises them as it would for a network compiled for this signature alone. Sessions are kept, the longest unused is
 dropped first, up to ``cache_bytes`` of weights. (Replacing initializers by ``SessionOptions.add_initializer`` would not do:
@@ -36,11 +36,11 @@ def portable_session(
     save_to: Path | None = None,
     providers: Sequence[str] | None = None,
 ) -> ort.InferenceSession:
-    """A session over the portable graph with these weights as constants.
+    """A session over a graph with these weights as constants.
 
     Args:
-        graph: ``compiled/portable.onnx``.
-        weights: What ``Network.fold`` returned: all that the graph has as external data, in its order; ``HEAD`` is left out.
+        graph: A compiled graph without weights.
+        weights: What ``Graph.fold`` returned: all that the graph has as external data, in its order; ``HEAD`` is left out.
         threads: As in ``session_options``.
         save_to: Where to write the optimised graph, weights included; nowhere if None.
         providers: As for ``open_session``.
@@ -75,14 +75,14 @@ class SessionEngine:
         self, bundle: Bundle, *, threads: int, cache_bytes: int, providers: Sequence[str] | None = None
     ) -> None:
         self._bundle, self._threads, self._providers = bundle, threads, providers
-        self._graph = bundle.require_compiled().portable
-        self._sessions: Cache[tuple[ort.InferenceSession, dict[str, Array]]] = Cache(cache_bytes)
+        bundle.require_compiled()
+        self._sessions: Cache[tuple[ort.InferenceSession, str, dict[str, Array]]] = Cache(cache_bytes)
 
     def logits(self, x: Array, signature: Signature) -> Array:
         """As ``Engine.logits``."""
-        with self._sessions.borrow(signature.digest, lambda _: self._build(signature)) as (session, head):
+        with self._sessions.borrow(signature.digest, lambda _: self._build(signature)) as (session, name, head):
             try:
-                result: Array = session.run(None, {"image": x, **head})[0]
+                result: Array = session.run(None, {name: x, **head})[0]
             except Exception as problem:
                 raise run_error(x, problem) from problem
         return result
@@ -92,15 +92,17 @@ class SessionEngine:
         with self._sessions.borrow(signature.digest, lambda _: self._build(signature)):
             pass
 
-    def _build(self, signature: Signature) -> tuple[tuple[ort.InferenceSession, dict[str, Array]], int]:
+    def _build(self, signature: Signature) -> tuple[tuple[ort.InferenceSession, str, dict[str, Array]], int]:
         bundle = self._bundle
-        weights = bundle.network.fold(bundle.resolve(signature))
+        resolved = bundle.resolve(signature)
+        name, graph = bundle.graph(resolved)
+        weights, file = graph.fold(resolved.parts), bundle.require_compiled().graphs[name]
         head = {name: weights[name] for name in HEAD}
         try:
-            session = portable_session(self._graph, weights, threads=self._threads, providers=self._providers)
+            session = portable_session(file, weights, threads=self._threads, providers=self._providers)
         except EngineError as problem:
             raise EngineError(f"{problem}; run 'isoform compile {bundle.path}' again") from problem
-        return (session, head), sum(array.nbytes for array in weights.values())
+        return (session, graph.input.name, head), sum(array.nbytes for array in weights.values())
 
     def forget(self, signature: Signature) -> None:
         """Let go of one signature's session, if nobody predicts with it."""

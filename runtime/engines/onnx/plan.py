@@ -3,7 +3,7 @@
 A convolution whose weight is an input loses ONNX Runtime's blocked layouts and runs 1.4 to 2.9 times slower; a session per user
 keeps them and takes tens of milliseconds to build. A plan has both:
 
-    1. optimise the portable graph with constant weights, once: ONNX Runtime reorders them into layouts of its own
+    1. optimise the graph with constant weights, once: ONNX Runtime reorders them into layouts of its own
     2. turn every weight of the *optimised* graph that a signature can change into an input (``lift.py``), write the others
        in, and load that graph with optimisation disabled
     3. learn the layouts instead of knowing them: optimise with weights that hold their own index numbers; each optimised
@@ -17,10 +17,10 @@ nowhere to be found, says that the optimiser computed with a weight (as it does 
 no plan (``EngineError``), nor where the test fails. Names in the optimised graph differ from run to run, so the graph and the map must
 come from one optimisation.
 
-The weights of one signature are one vector, every tensor aligned to 64 bytes, in the order of ``Network.weights``: first what differs
+The weights of one signature are one vector, every tensor aligned to 64 bytes, in the order of ``Graph.weights``: first what differs
 between signatures that have a group in common, last what they share (``isoform.runtime.kind``).
 
-A plan is valid for one portable graph with its templates, one ONNX Runtime and one kind of processor: on another one, whose layout
+A plan is valid for one graph with its templates, one ONNX Runtime and one kind of processor: on another one, whose layout
 differs, it would answer wrongly without an error.
 """
 
@@ -41,7 +41,7 @@ from isoform.runtime.engines.onnx.lift import lift_weights, read_weights
 from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.session import first_line, open_session, ort, session_options
 from isoform.runtime.errors import EngineError
-from isoform.runtime.kind import Network
+from isoform.runtime.kind import Graph
 from isoform.runtime.layout import ALIGNMENT, Layout, Weight
 
 __all__ = ["TRIAL_CLASSES", "Plan", "Subject", "bind", "build_plan", "check_plan", "lifted_session", "subject_of"]
@@ -86,7 +86,7 @@ class Plan:
     """A lifted graph, and where its weights come from."""
 
     graph: bytes
-    """ONNX file: inputs ``image``, ``HEAD``, and every weight that a signature changes, in ONNX Runtime's layout."""
+    """ONNX file: the network's input, ``HEAD``, and every weight that a signature changes, in ONNX Runtime's layout."""
     layout: Layout
     """Every lifted weight, in ONNX Runtime's layout. The names are short: each binding holds them."""
     expected: Array = dataclasses.field(default_factory=lambda: np.zeros(TRIAL_CLASSES, dtype=np.float32))
@@ -95,21 +95,20 @@ class Plan:
     """How long a run of one sample takes here, over that of a session with the same weights as constants (``choice.py``)."""
 
 
-def subject_of(portable: bytes, network: Network) -> Subject:
-    """What a bundle's plan is made of.
+def subject_of(file: bytes, graph: Graph) -> Subject:
+    """What the plan of a compiled graph is made of.
 
     Args:
-        portable: ``compiled/portable.onnx``.
-        network: The bundle's; what no signature changes becomes constants of the plan.
+        file: The graph without weights.
+        graph: The same; what no signature changes becomes constants of the plan.
     """
-    spec = network.spec
 
     def feeds(rng: np.random.Generator, samples: int) -> dict[str, Array]:
-        weight = rng.normal(size=(TRIAL_CLASSES, spec.embedding)) / math.sqrt(spec.embedding)
+        weight = rng.normal(size=(TRIAL_CLASSES, graph.embedding)) / math.sqrt(graph.embedding)
         head = {"logits.weight": weight.astype(np.float32), "logits.bias": np.zeros(TRIAL_CLASSES, dtype=np.float32)}
-        return {"image": rng.uniform(-1, 1, (samples, *spec.input_shape)).astype(np.float32), **head}
+        return {graph.input.name: graph.input.random(rng, samples), **head}
 
-    return Subject(graph=portable, weights=network.weights, constants=network.constants, feeds=feeds)
+    return Subject(graph=file, weights=graph.weights, constants=graph.constants, feeds=feeds)
 
 
 def build_plan(subject: Subject) -> Plan:

@@ -43,7 +43,7 @@ MAGIC = b"ISOPLAN4"
 SIZE_LIMIT = 1 << 30
 LEFT_OVER_S = 3600.0
 """Age from which a temporary file is taken for one of a writer that was killed."""
-KEPT = 32
+KEPT = 128
 """How many plans stay in the directory: those used last."""
 
 

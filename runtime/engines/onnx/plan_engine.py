@@ -10,41 +10,42 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.cache import Cache
-from isoform.runtime.engines.gathered import GatheredFold
-from isoform.runtime.engines.onnx.bindings import Binding, OwnWeights, PieceWeights, Shared, Stages
+from isoform.runtime.engines.onnx.bindings import Binding, OwnWeights, PieceWeights
 from isoform.runtime.engines.onnx.choice import PAYS
 from isoform.runtime.engines.onnx.per_signature import run_error
-from isoform.runtime.engines.onnx.plan import Plan, lifted_session, subject_of
+from isoform.runtime.engines.onnx.plan import subject_of
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
+from isoform.runtime.engines.onnx.planned import Planned
 from isoform.runtime.engines.onnx.session import CPU, require_version
 from isoform.runtime.errors import EngineError
-from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.bundle import Bundle, Resolved
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
 
 __all__ = ["PlanEngine", "open_engine"]
 
 Weights = OwnWeights | PieceWeights
+AT_ONCE = 8
+"""So many graphs of base signatures are opened with the engine, so that one without a plan is noticed then; others when they are needed."""
 
 
 class PlanEngine:
-    """An ``Engine`` over one plan.
+    """An ``Engine`` over the plans of a bundle's graphs.
 
     Args:
         bundle: A compiled bundle.
-        plan: The plan for its portable graph on this device.
         threads: Threads per run, 0 to let ONNX Runtime choose.
         cache_bytes: How many bytes of signatures' weights may stay. What signatures of a base share (a session, and blocks)
             stays beside it for every base that was used, and a copy of the weights for every prediction at once.
 
     Raises:
-        EngineError: If ONNX Runtime refuses the plan.
+        EngineError: If a graph has no plan on this device, or ONNX Runtime refuses it.
     """
 
     name = "onnx"
@@ -52,20 +53,35 @@ class PlanEngine:
     @property
     def drawback(self) -> str | None:
         """A plan that is clearly slower than sessions, as it is for large matrix products (``choice.py``)."""
-        taken = self._plan.over_session
+        taken = self._over_session
         return (
             f"a run over the device plan takes {taken:.2f} times as long as one of a session" if taken > PAYS else None
         )
 
-    def __init__(self, bundle: Bundle, plan: Plan, *, threads: int, cache_bytes: int) -> None:
-        self._bundle, self._plan, self._threads = bundle, plan, threads
-        self._folder = bundle.network.folder(plan.layout) or GatheredFold(bundle.network, plan.layout)
-        self._stages = Stages(lifted_session(plan.graph, threads=threads), plan.layout.weights, self._folder.size)
+    def __init__(self, bundle: Bundle, *, threads: int, cache_bytes: int) -> None:
+        self._bundle, self._threads = bundle, threads
         self._hot: Cache[Weights] = Cache(cache_bytes)
-        self._shared: dict[str, Shared] = {}
-        self._sharing = threading.Lock()
+        self._planned: dict[str, Planned] = {}
+        self._planning = threading.Lock()
         self._turn = 0
         self._bases = frozenset(bundle.bases())
+        for task in bundle.signatures:
+            if len(self._planned) < AT_ONCE:
+                self._planned_for(bundle.resolve(bundle.base(task)))
+
+    @property
+    def _over_session(self) -> float:
+        """Of the slowest plan, as ``Plan.over_session``."""
+        return max(planned.plan.over_session for planned in [*self._planned.values()])
+
+    def _planned_for(self, resolved: Resolved) -> Planned:
+        """The graph that runs a signature, opened once."""
+        name, graph = self._bundle.graph(resolved)
+        with self._planning:
+            if name not in self._planned:
+                plan = cached_plan(subject_of(self._bundle.require_compiled().graphs[name], graph))
+                self._planned[name] = Planned(graph, plan, threads=self._threads)
+            return self._planned[name]
 
     def logits(self, x: Array, signature: Signature) -> Array:
         """As ``Engine.logits``."""
@@ -91,15 +107,16 @@ class PlanEngine:
 
     def _swapped_in(self, signature: Signature, make_room: Callable[[], Weights | None]) -> tuple[Weights, int]:
         """A signature's weights, in the place of others' where there are; and how many bytes they take."""
-        parts = self._bundle.resolve(signature)
+        resolved = self._bundle.resolve(signature)
+        parts, planned = resolved.parts, self._planned_for(resolved)
         head = {name: parts[name] for name in HEAD}
         own_bytes = sum(array.nbytes for name, array in signature.parts.items() if name in HEAD)
-        folder, base = self._folder, self._base_of_group(signature)
+        folder, base = planned.folder, self._base_of_group(signature, planned.folder.shares)
         read = folder.read(parts)
         if base is None:
-            group, stages, keys = folder.group(parts), self._stages, None
+            group, stages, keys = folder.group(parts), planned.stages, None
         else:
-            shared = self._shared_with(base, parts)
+            shared = planned.shared(base, parts)
             group, stages, keys = shared.group, shared.stages, folder.keys(read)
         old = make_room()
         if keys is not None:
@@ -110,20 +127,11 @@ class PlanEngine:
             old = OwnWeights(stages)
         return old, old.fill(folder, read, group, head) + own_bytes
 
-    def _base_of_group(self, signature: Signature) -> str | None:
+    def _base_of_group(self, signature: Signature, shares: frozenset[str] | None) -> str | None:
         """Digest of the base signature whose group this one belongs to; None if to none."""
         if signature.digest in self._bases:
             return signature.digest
-        shares = self._folder.shares
         return None if shares is None or not shares.isdisjoint(signature.parts) else signature.base
-
-    def _shared_with(self, base: str, parts: Mapping[str, Array]) -> Shared:
-        """What the signatures of a base's group share, made once and kept; ``parts`` are one's of them."""
-        with self._sharing:
-            if base not in self._shared:
-                group = self._folder.group(parts)
-                self._shared[base] = Shared(self._plan, self._folder, group, threads=self._threads)
-            return self._shared[base]
 
     def forget(self, signature: Signature) -> None:
         """Let go of one signature's weights, if nobody predicts with them."""
@@ -132,24 +140,22 @@ class PlanEngine:
     def clear(self) -> None:
         """Let go of every signature's weights, and of what they share."""
         self._hot.clear()
-        with self._sharing:
-            self._shared.clear()
-        self._stages.clear()
+        for planned in [*self._planned.values()]:
+            planned.clear()
 
     def stats(self) -> dict[str, float]:
         """As ``Cache.stats`` for the signatures' weights, ``shared_bytes``, about what signatures of the same base share, and ``plan_over_session``."""
-        shared = sum(shared.size_bytes for shared in [*self._shared.values()])
-        return {**self._hot.stats(), "shared_bytes": shared, "plan_over_session": self._plan.over_session}
+        shared = sum(planned.shared_bytes for planned in [*self._planned.values()])
+        return {**self._hot.stats(), "shared_bytes": shared, "plan_over_session": self._over_session}
 
 
 def open_engine(bundle: Bundle, *, threads: int, cache_bytes: int, providers: Sequence[str] | None) -> PlanEngine:
     """As ``engine.open_engine``, over the plan that is stored for this device, or a new one."""
     require_version()
-    compiled = bundle.require_compiled()
+    bundle.require_compiled()
     if providers is not None and list(providers) != [CPU]:
         raise EngineError(f"no device plan: plans run on {CPU} alone, but {', '.join(providers)} was asked for")
     try:
-        plan = cached_plan(subject_of(compiled.portable, bundle.network))
-        return PlanEngine(bundle, plan, threads=threads, cache_bytes=cache_bytes)
+        return PlanEngine(bundle, threads=threads, cache_bytes=cache_bytes)
     except EngineError as problem:
         raise EngineError(f"no device plan: {problem}") from problem

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from isoform.runtime.arrays import Array
+from isoform.runtime.inputs import Input
+from isoform.runtime.kind import OneGraph
 from isoform.runtime.kinds.mixture import fold
 from isoform.runtime.kinds.mixture.laid_fold import LaidFold, row_size
 from isoform.runtime.kinds.mixture.reference import reference_logits
@@ -14,8 +16,8 @@ from isoform.runtime.layout import Layout
 __all__ = ["MixtureNetwork"]
 
 
-class MixtureNetwork:
-    """A ``Network`` of this kind.
+class MixtureNetwork(OneGraph):
+    """The ``Network`` of this kind, and its one ``Graph``.
 
     Args:
         spec: Its sizes.
@@ -26,16 +28,26 @@ class MixtureNetwork:
         self.spec, self._templates = spec, templates
 
     @property
+    def input(self) -> Input:
+        """As ``Graph.input``."""
+        return self.spec.input_of("")
+
+    @property
+    def embedding(self) -> int:
+        """As ``Graph.embedding``."""
+        return self.spec.embedding
+
+    @property
     def weights(self) -> dict[str, tuple[int, ...]]:
-        """As ``Network.weights``."""
+        """As ``Graph.weights``."""
         return fold.folded_shapes(self.spec)
 
     @property
     def constants(self) -> dict[str, Array]:
-        """As ``Network.constants``: the embedding."""
+        """As ``Graph.constants``: the embedding."""
         return {name: self._templates[name] for name in fold.CONSTANTS}
 
-    def complete(self, parts: Mapping[str, Array]) -> dict[str, Array]:
+    def complete(self, task: str, parts: Mapping[str, Array]) -> dict[str, Array]:  # noqa: ARG002
         """As ``Network.complete``: γ and β follow from the templates where the parts have none."""
         found = dict(parts)
         if "bn.affine" not in found:
@@ -43,14 +55,14 @@ class MixtureNetwork:
         return found
 
     def fold(self, parts: Mapping[str, Array]) -> dict[str, Array]:
-        """As ``Network.fold``."""
+        """As ``Graph.fold``."""
         return fold.fold(self.spec, self._templates, parts)
 
     def folder(self, layout: Layout) -> LaidFold | None:
-        """As ``Network.folder``."""
+        """As ``Graph.folder``."""
         size = row_size(layout, self.spec)
         return None if size is None else LaidFold(self.spec, self._templates, layout, size)
 
-    def reference(self, parts: Mapping[str, Array], x: Array) -> Array:
+    def reference(self, task: str, parts: Mapping[str, Array], x: Array) -> Array:  # noqa: ARG002
         """As ``Network.reference``."""
         return reference_logits(self.spec, self._templates, parts, x)

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from isoform.runtime.errors import SpecError
+from isoform.runtime.inputs import Input
 
 __all__ = ["NetworkSpec"]
 
@@ -184,9 +185,12 @@ class NetworkSpec:
         own = {"bn.affine"} if self.affine == "task" else set()
         return frozenset({"mixture", "bn.statistics", "logits.weight", "logits.bias", *own})
 
-    @property
-    def sample_bytes(self) -> int:
-        """What a sample needs at once: the input, and the two widest features that follow each other,
+    def input_of(self, task: str) -> Input:  # noqa: ARG002 - all tasks take the same
+        """As ``Spec.input_of``: images, or windows of one row."""
+        return Input(what="image", shape=self.input_shape)
+
+    def sample_bytes(self, task: str, shape: tuple[int, ...]) -> int:  # noqa: ARG002
+        """As ``Spec.sample_bytes``. What a sample needs at once: the input, and the two widest features that follow each other,
         4 · (input + pixels · max(C + 2E, C + H)).
         """
         widest = self.channels + max(2 * self.expanded, self.head_channels)

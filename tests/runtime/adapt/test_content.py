@@ -252,7 +252,7 @@ def test_domains_by_their_moments() -> None:
 def test_classes_are_matched_by_name(runtime, data) -> None:
     """The same network with its logits layer in another order moves to the same statistics, class after class."""
     (x, labels), base = data, runtime.signature("plain")
-    order, parts = np.random.default_rng(1).permutation(10), runtime.bundle.resolve(base)
+    order, parts = np.random.default_rng(1).permutation(10), runtime.bundle.resolve(base).parts
     names = tuple(runtime.labels(base)[place] for place in order)
     head = {name: parts[name][order] for name in ("logits.weight", "logits.bias")}
     other = base.replace(parts={**base.parts, **head}, labels=names)

@@ -18,7 +18,7 @@ def shrinkage(runtime):
     bundle = runtime.bundle
     name = "source/plain.safetensors"
     source = Source.decode(bundle.require_compiled().read(name), spec=bundle.spec, name=name)
-    point = Point(bundle.resolve(runtime.signature("plain")))
+    point = Point(bundle.resolve(runtime.signature("plain")).parts)
     return lambda: (Shrinkage(runtime.learner, source, point.parts["bn.statistics"], classes=10), point)
 
 

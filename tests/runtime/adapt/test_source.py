@@ -37,7 +37,7 @@ def test_measured_by_hand(runtime, samples) -> None:
     """The first BN's spread and class means are those of the stem's convolution, in the base's units."""
     x, labels = np.array(samples[0][:60]), samples[1][:60]
     bundle, base = runtime.bundle, runtime.signature("plain")
-    spec, parts = bundle.spec, bundle.resolve(base)
+    spec, parts = bundle.spec, bundle.resolve(base).parts
     blocks = open_blocks(spec, training_graphs(spec), threads=1)
     found = measure_source(spec, bundle.tensors, parts, x, labels, classes=10, run_on=blocks)
     kh, kw = spec.adapter_kernel

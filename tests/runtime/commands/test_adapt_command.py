@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from support import isoform
+from support import image, isoform
 
 from isoform.runtime import InputError
 from isoform.runtime.commands.stream_figure import read_history
@@ -19,8 +19,8 @@ def images(tmp_path):
     """A folder of 40 inverted digits, without labels."""
     folder = tmp_path / "camera"
     folder.mkdir()
-    for number, image in enumerate(digits()[0][:40]):
-        Image.fromarray(np.round(255 * (1 - image[0])).astype(np.uint8)).save(folder / f"{number:02d}.png")
+    for number, digit in enumerate(digits()[0][:40]):
+        Image.fromarray(np.round(255 * (1 - digit[0])).astype(np.uint8)).save(folder / f"{number:02d}.png")
     return folder
 
 
@@ -100,27 +100,27 @@ def test_forms_of_a_stream(tmp_path) -> None:
     text = "a,b\n" + "\n".join(f"{p},{q}" for p, q in rows)
     (tmp_path / "walk.csv").write_text(text)
     shape = (2, 1, 4)
-    found = read_stream(tmp_path / "walk.csv", shape=shape)
+    found = read_stream(tmp_path / "walk.csv", takes=image(shape))
     assert found.labels is None
     assert found.x.shape == (3, 2, 1, 4)
     assert found.x[0, :, 0, 1].tolist() == [2.0, 3.0]
-    assert np.array_equal(read_stream(tmp_path, shape=shape).x, found.x)
+    assert np.array_equal(read_stream(tmp_path, takes=image(shape)).x, found.x)
     (tmp_path / "labelled.csv").write_text("label," + text.replace("\n", "\nup,")[0:])
-    assert read_stream(tmp_path / "labelled.csv", shape=shape).labels == ("up",) * 3
+    assert read_stream(tmp_path / "labelled.csv", takes=image(shape)).labels == ("up",) * 3
     (tmp_path / "sorted" / "up").mkdir(parents=True)
     (tmp_path / "sorted" / "up" / "walk.csv").write_text(text)
-    assert read_stream(tmp_path / "sorted", shape=shape).labels == ("up",) * 3
+    assert read_stream(tmp_path / "sorted", takes=image(shape)).labels == ("up",) * 3
     (tmp_path / "short.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="has no samples; a window needs 4 rows"):
-        read_stream(tmp_path / "short.csv", shape=shape)
+        read_stream(tmp_path / "short.csv", takes=image(shape))
     np.savez(tmp_path / "empty.npz", y=rows)
     with pytest.raises(InputError, match="has no array x"):
-        read_stream(tmp_path / "empty.npz", shape=shape)
+        read_stream(tmp_path / "empty.npz", takes=image(shape))
     (tmp_path / "bad.npz").write_bytes(b"no")
     with pytest.raises(InputError, match="cannot be read as numpy arrays"):
-        read_stream(tmp_path / "bad.npz", shape=shape)
+        read_stream(tmp_path / "bad.npz", takes=image(shape))
     with pytest.raises(InputError, match="does not exist"):
-        read_stream(tmp_path / "nothing", shape=shape)
+        read_stream(tmp_path / "nothing", takes=image(shape))
 
 
 def test_a_history_of_something_else(tmp_path) -> None:

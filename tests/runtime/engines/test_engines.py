@@ -9,8 +9,6 @@ import pytest
 from isoform.runtime import Runtime, Signature
 from isoform.runtime.engines.onnx.bindings import PieceWeights, Shared
 from isoform.runtime.engines.onnx.per_signature import SessionEngine
-from isoform.runtime.engines.onnx.plan import subject_of
-from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.formats.bundle import Bundle
@@ -41,11 +39,10 @@ def users(bundle: Bundle, count: int, sorts: str = "mixture sequence bn sequence
 def engine(request, compiled):
     """Both engines over the small bundle: ``make(cache_bytes)`` gives one."""
     bundle = Bundle.load(compiled)
-    plan = cached_plan(subject_of(bundle.compiled.portable, bundle.network))
 
     def make(cache_bytes: int):
         if request.param == "plan":
-            return PlanEngine(bundle, plan, threads=1, cache_bytes=cache_bytes)
+            return PlanEngine(bundle, threads=1, cache_bytes=cache_bytes)
         return SessionEngine(bundle, threads=1, cache_bytes=cache_bytes)
 
     return make
@@ -91,8 +88,7 @@ def test_both_engines_agree(compiled, runtime, samples) -> None:
 def test_weights_that_are_used_again_are_the_new_users(runtime, samples, monkeypatch, bare) -> None:
     """Users of all sorts through one slot, one after the other: each gets what a session of its own weights gives."""
     monkeypatch.setattr("isoform.runtime.engines.onnx.bindings.BARE", bare)
-    plan = cached_plan(subject_of(runtime.bundle.compiled.portable, runtime.bundle.network))
-    one = PlanEngine(runtime.bundle, plan, threads=1, cache_bytes=0)
+    one = PlanEngine(runtime.bundle, threads=1, cache_bytes=0)
     sessions = SessionEngine(runtime.bundle, threads=1, cache_bytes=0)
     x, signatures = samples[0][:2], users(runtime.bundle, 60)
     for place in np.random.default_rng(0).permutation(np.repeat(np.arange(60), 3)):
@@ -104,25 +100,25 @@ def test_weights_that_are_used_again_are_the_new_users(runtime, samples, monkeyp
 
 def test_what_a_base_shares_is_made_once(runtime, samples, monkeypatch) -> None:
     """Users of all bases in turn, with room for one: a session and blocks per base, and discrete users hold no weights."""
-    plan = cached_plan(subject_of(runtime.bundle.compiled.portable, runtime.bundle.network))
     made = []
 
     def counted(*arguments, **options) -> Shared:
         made.append(Shared(*arguments, **options))
         return made[-1]
 
-    monkeypatch.setattr("isoform.runtime.engines.onnx.plan_engine.Shared", counted)
-    engine = PlanEngine(runtime.bundle, plan, threads=1, cache_bytes=0)
+    monkeypatch.setattr("isoform.runtime.engines.onnx.planned.Shared", counted)
+    engine = PlanEngine(runtime.bundle, threads=1, cache_bytes=0)
     bundle, x = runtime.bundle, samples[0][:1]
     for signature in users(bundle, 100, "sequence mixture"):
         engine.logits(x, signature)
-    shared = list(engine._shared.values())
+    (planned,) = engine._planned.values()
+    shared = list(planned._shared.values())
     assert len(shared) == len(made) == len(bundle.signatures)
     blocks = bundle.spec.layers * bundle.spec.templates
     assert sum(len(one._pieces) for one in shared) <= blocks * len(shared)
     assert (
         engine.stats()["shared_bytes"]
-        >= 4 * engine._folder.moving // bundle.spec.layers * sum(len(one._pieces) for one in shared)
+        >= 4 * planned.folder.moving // bundle.spec.layers * sum(len(one._pieces) for one in shared)
         > 0
     )
     (entry,) = engine._hot._entries.values()
@@ -133,16 +129,15 @@ def test_what_a_base_shares_is_made_once(runtime, samples, monkeypatch) -> None:
     assert all(binding.vector is None for binding in entry.value._free)
     engine.clear()
     assert engine.stats()["shared_bytes"] == engine.stats()["bytes"] == 0
-    assert not engine._stages._free
+    assert not planned.stages._free
 
 
 def test_the_plain_fold_will_do(runtime, samples, monkeypatch) -> None:
     """Without a fast fold, weights are gathered from the plain one: the same answers, to rounding, for users of all sorts."""
     bundle, x = runtime.bundle, samples[0][:3]
-    plan = cached_plan(subject_of(bundle.compiled.portable, bundle.network))
-    fast = PlanEngine(bundle, plan, threads=1, cache_bytes=0)
+    fast = PlanEngine(bundle, threads=1, cache_bytes=0)
     monkeypatch.setattr(type(bundle.network), "folder", lambda network, layout: None)
-    plain = PlanEngine(bundle, plan, threads=1, cache_bytes=0)
+    plain = PlanEngine(bundle, threads=1, cache_bytes=0)
     for signature in (*map(runtime.signature, runtime.tasks), *users(bundle, 12)):
         expected = fast.logits(x, signature)
         assert np.abs(plain.logits(x, signature) - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max())
@@ -150,8 +145,7 @@ def test_the_plain_fold_will_do(runtime, samples, monkeypatch) -> None:
 
 def test_users_who_seldom_come_hold_no_bindings(runtime, samples) -> None:
     """Weights that were not used for a while run as a copy on a stage; those of a user who comes again have their own binding."""
-    plan = cached_plan(subject_of(runtime.bundle.compiled.portable, runtime.bundle.network))
-    engine = PlanEngine(runtime.bundle, plan, threads=1, cache_bytes=1 << 30)
+    engine = PlanEngine(runtime.bundle, threads=1, cache_bytes=1 << 30)
     x, signatures = samples[0][:1], users(runtime.bundle, 100, "mixture bn")
     answers = [engine.logits(x, signature) for signature in signatures]
     held = {key: entry.value for key, entry in engine._hot._entries.items()}

@@ -53,7 +53,7 @@ def test_the_plan_is_the_constant_network(case) -> None:
     bundle, portable, plan = case
     session = lifted_session(plan.graph, threads=1)
     for task in "ab":
-        folded = fold(bundle.spec, bundle.tensors, bundle.resolve(bundle.signatures[task]))
+        folded = fold(bundle.spec, bundle.tensors, bundle.resolve(bundle.signatures[task]).parts)
         head = {name: folded[name] for name in ("logits.weight", "logits.bias")}
         constant = portable_session(portable, folded, threads=1)
         binding, vector = session.io_binding(), plan.layout.lay_out(folded)
@@ -76,7 +76,7 @@ def test_every_weight_is_laid_out(case) -> None:
     changing = {name: shape for name, shape in folded_shapes(bundle.spec).items() if name not in CONSTANTS}
     total = sum(int(np.prod(shape)) for shape in changing.values())
     assert set(plan.layout.gather) | {0} == set(range(total + 1))
-    folded = fold(bundle.spec, bundle.tensors, bundle.resolve(bundle.signatures["a"]))
+    folded = fold(bundle.spec, bundle.tensors, bundle.resolve(bundle.signatures["a"]).parts)
     vector = plan.layout.lay_out(folded)
     assert vector.ctypes.data % 64 == 0
     assert all(start % 16 == 0 for _, _, start in plan.layout.weights)
@@ -100,7 +100,7 @@ def test_the_fast_fold_is_the_fold(name, affine) -> None:
         parts={**base.parts, "mixture": discrete_logits([1] * bundle.spec.layers, bundle.spec.templates)}
     )
     for signature in (base, bundle.signatures["b"], discrete):
-        parts = bundle.resolve(signature)
+        parts = bundle.resolve(signature).parts
         expected = plan.layout.lay_out(fold(bundle.spec, bundle.tensors, parts))
         found, group = aligned(fast.size), fast.group(parts)
         found[:] = np.nan

@@ -16,7 +16,6 @@ from isoform.compile.kinds.mixture.graph import portable_graph
 from isoform.runtime import Runtime
 from isoform.runtime.batches import in_slices, slice_samples
 from isoform.runtime.engines.onnx.per_signature import SessionEngine
-from isoform.runtime.engines.onnx.plan import build_plan, subject_of
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.compiled import Compiled
@@ -72,13 +71,10 @@ def near_twins() -> tuple[Bundle, list[Signature]]:
 def test_users_who_differ_in_one_number(kind) -> None:
     """Users who differ only in the stem's bias, another bias, or after a weight's sixteenth number never get each other's answers."""
     bundle, users = near_twins()
-    if kind == "plan":
-        plan = build_plan(subject_of(bundle.compiled.portable, bundle.network))
-        engine = PlanEngine(bundle, plan, threads=1, cache_bytes=1 << 16)
-    else:
-        engine = SessionEngine(bundle, threads=1, cache_bytes=1 << 30)
+    made, cache_bytes = (PlanEngine, 1 << 16) if kind == "plan" else (SessionEngine, 1 << 30)
+    engine = made(bundle, threads=1, cache_bytes=cache_bytes)
     x = np.random.default_rng(0).uniform(0, 1, (1, *bundle.spec.input_shape)).astype(np.float32)
-    expected = [reference_logits(bundle.spec, bundle.tensors, bundle.resolve(user), x) for user in users]
+    expected = [reference_logits(bundle.spec, bundle.tensors, bundle.resolve(user).parts, x) for user in users]
     gaps = [np.abs(one - other).max() for i, one in enumerate(expected) for other in expected[:i]]
     assert len(users) == 1 + len(KINDS) + 3 * len(bundle.spec.bn_slices) + 1
     tolerance = 1e-5 * max(np.abs(one).max() for one in expected)

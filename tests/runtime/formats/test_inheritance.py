@@ -62,8 +62,8 @@ def test_keep_never_exchanges_a_users_own_part_for_the_bases() -> None:
     with pytest.raises(SignatureError, match="has no part 'bn'"):
         BASE.keep("mixture", "bn")
     for whole, part in ((user(), user().keep(*user().parts)), (BASE, BASE.keep("mixture"))):
-        expected = BUNDLE.resolve(whole)
-        for name, array in BUNDLE.resolve(part).items():
+        expected = BUNDLE.resolve(whole).parts
+        for name, array in BUNDLE.resolve(part).parts.items():
             assert np.array_equal(array, expected[name]), name
         assert part.parent == whole.digest
 
@@ -73,13 +73,15 @@ def test_reduced_predicts_the_same_in_fewer_bytes(affine) -> None:
     """What would be inherited bit for bit is left out, of a base all but its mixture; what is a user's own stays."""
     bundle = make_bundle(dataclasses.replace(SMALL, affine=affine))
     base = bundle.signatures["a"]
-    whole = base.replace(parts={**bundle.resolve(base), "logits.bias": base.parts["logits.bias"] + 1}, base=base.digest)
+    whole = base.replace(
+        parts={**bundle.resolve(base).parts, "logits.bias": base.parts["logits.bias"] + 1}, base=base.digest
+    )
     for signature, parts in ((base, {"mixture"}), (whole, {"logits.weight", "logits.bias"})):
         found = reduced(bundle, signature)
         assert set(found.parts) == parts
         assert reduced(bundle, found) is found
-        expected = bundle.resolve(signature)
-        assert {name: array.tobytes() for name, array in bundle.resolve(found).items()} == {
+        expected = bundle.resolve(signature).parts
+        assert {name: array.tobytes() for name, array in bundle.resolve(found).parts.items()} == {
             name: expected[name].tobytes() for name in expected
         }
         assert bundle.labels(found) == bundle.labels(signature)
@@ -101,7 +103,7 @@ def test_an_average_matches_classes_that_are_only_named_in_another_order() -> No
     """Two users with the base's logits layer, one of whom calls its rows c, b, a: rows are averaged by name."""
     plain = BASE.keep("mixture")
     turned = plain.replace(labels=tuple(reversed(BASE.labels)))
-    found = BUNDLE.resolve(average(BUNDLE, [plain, turned]))["logits.weight"]
+    found = BUNDLE.resolve(average(BUNDLE, [plain, turned])).parts["logits.weight"]
     weight = BASE.parts["logits.weight"]
     assert np.allclose(found, (weight + weight[::-1]) / 2)
 
@@ -141,7 +143,7 @@ def test_one_sample_of_each_class_stores_no_bn(affine) -> None:
     found = personalize(learner, x, labels, starts=[bundle.signatures["a"]], statistics=False, steps=100)
     assert found.improved
     assert set(found.signature.parts) == {"mixture", "logits.weight", "logits.bias"}
-    logits = learner.logits(Point(bundle.resolve(found.signature)), x)
+    logits = learner.logits(Point(bundle.resolve(found.signature).parts), x)
     assert (logits.argmax(axis=1) == labels).mean() == pytest.approx(found.after.accuracy)
 
 

@@ -267,7 +267,7 @@ def test_keep_inherits_the_rest_from_its_base() -> None:
     kept = base.keep("mixture")
     assert kept.base == kept.parent == base.digest
     assert set(kept.parts) == {"mixture"}
-    ours, theirs = bundle.resolve(kept), bundle.resolve(base)
+    ours, theirs = bundle.resolve(kept).parts, bundle.resolve(base).parts
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
 
 

@@ -46,7 +46,7 @@ def test_folded_network_is_the_twin(affine, shape) -> None:
         SMALL, affine=affine, input_shape=shape, adapter_kernel=kernel, mean=(0.3,) * shape[0], std=(0.5,) * shape[0]
     )
     bundle = make_bundle(spec)
-    parts = bundle.resolve(bundle.signatures["a"])
+    parts = bundle.resolve(bundle.signatures["a"]).parts
     x = np.random.default_rng(0).uniform(0, 1, (5, *shape)).astype(np.float32)
     expected = reference_logits(spec, bundle.tensors, parts, x)
     found = run_folded(spec, fold(spec, bundle.tensors, parts), x)
@@ -66,7 +66,7 @@ def test_a_discrete_layer_is_its_template_bit_for_bit() -> None:
 def test_fold_rounds_little() -> None:
     """Every folded number is within four roundings of the float64 result, in proportion to what was added up."""
     bundle = make_bundle(SMALL)
-    parts = bundle.resolve(bundle.signatures["a"])
+    parts = bundle.resolve(bundle.signatures["a"]).parts
     xi = softmax(parts["mixture"])
     gamma, beta = parts["bn.affine"].astype(np.float64)
     mean, var = parts["bn.statistics"].astype(np.float64)
@@ -83,7 +83,7 @@ def test_fold_rounds_little() -> None:
 def test_fold_returns_what_it_promises() -> None:
     """Names, order, shapes, types and contiguity are those of ``folded_shapes``, then the logits layer."""
     bundle = make_bundle(SMALL)
-    folded = fold(SMALL, bundle.tensors, bundle.resolve(bundle.signatures["a"]))
+    folded = fold(SMALL, bundle.tensors, bundle.resolve(bundle.signatures["a"]).parts)
     assert list(folded) == [*folded_shapes(SMALL), "logits.weight", "logits.bias"]
     for name, shape in folded_shapes(SMALL).items():
         assert folded[name].shape == shape

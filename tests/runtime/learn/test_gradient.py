@@ -46,7 +46,7 @@ def relative(found, expected) -> float:
 
 def device_gradient(bundle, signature, x, labels) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Logits, and gradients of the mean cross entropy, without torch."""
-    spec, parts = bundle.spec, bundle.resolve(signature)
+    spec, parts = bundle.spec, bundle.resolve(signature).parts
     network = FoldedNetwork(spec, open_blocks(spec, training_graphs(spec), threads=1))
     weights = fold(spec, bundle.tensors, parts)
     logits, kept = network.forward(weights, x)

@@ -61,7 +61,7 @@ def test_statistics_that_are_not_finite_are_not_taken(learner) -> None:
 @np.errstate(over="ignore")
 def test_a_mean_that_is_not_finite_is_not_taken(learner) -> None:
     """Held-back samples do better, but the fit to all samples, which would be returned, has overflowed."""
-    start = Point(BUNDLE.resolve(BUNDLE.signatures["a"]))
+    start = Point(BUNDLE.resolve(BUNDLE.signatures["a"]).parts)
     start = start.with_parts({"logits.weight": np.zeros((3, SMALL.embedding))})
     sure, unsure, broken = (start.with_parts({"logits.bias": np.array([0, bias, 0])}) for bias in (100.0, 1.0, 1e300))
     back = held_back(LABELS, seed=0)

@@ -87,7 +87,7 @@ def test_only_what_may_move_is_in_the_result(runtime, slanted, parts, expected, 
     assert found.improved
     assert set(found.signature.parts) == expected
     assert len(found.signature.encode()) <= limit
-    start, end = (runtime.bundle.resolve(signature) for signature in (base, found.signature))
+    start, end = (runtime.bundle.resolve(signature).parts for signature in (base, found.signature))
     for name, array in start.items():
         assert np.array_equal(array, end[name]) == (name not in expected), name
 
@@ -153,7 +153,7 @@ def test_one_sample_per_class_moves_no_bn(runtime, slanted) -> None:
     """BN needs more samples than that: where other parts may move, its affine and, for a start that gets most right, its statistics stay."""
     x, labels = slanted[0][::8], slanted[1][::8]
     outcome = runtime.fit(x, labels, runtime.signature("plain"), steps=40)
-    before, after = (runtime.bundle.resolve(signature) for signature in (outcome.start, outcome.signature))
+    before, after = (runtime.bundle.resolve(signature).parts for signature in (outcome.start, outcome.signature))
     assert outcome.improved
     assert np.array_equal(before["bn.affine"], after["bn.affine"])
     assert not np.array_equal(before["mixture"], after["mixture"])

@@ -24,7 +24,7 @@ SPECS = {
 def estimate(bundle, x, alpha):
     """Statistics and logits of task a, without torch."""
     blocks = open_blocks(bundle.spec, training_graphs(bundle.spec), threads=1)
-    parts = bundle.resolve(bundle.signatures["a"])
+    parts = bundle.resolve(bundle.signatures["a"]).parts
     found = estimate_statistics(bundle.spec, bundle.tensors, parts, x, run_on=blocks, alpha=alpha)
     return found.statistics, found.logits
 
@@ -48,7 +48,7 @@ def test_alpha_leads_from_the_given_to_the_batchs(runtime, samples) -> None:
     """α = 0 changes nothing and gives the runtime's own logits; between, the stem's statistics are the blend."""
     x = np.array(samples[0][:40])
     base = runtime.signature("plain")
-    bundle, parts = runtime.bundle, runtime.bundle.resolve(base)
+    bundle, parts = runtime.bundle, runtime.bundle.resolve(base).parts
     blocks = open_blocks(bundle.spec, training_graphs(bundle.spec), threads=1)
 
     def found(alpha):

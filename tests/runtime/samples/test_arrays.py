@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from support import image
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.labelled import read_labelled
@@ -43,7 +44,7 @@ def test_sound_archives(x, method, tmp_path) -> None:
     """Every number type, byte order, order of axes and compression gives the same samples; other arrays are counted."""
     entries = [("x.npy", npy(x)), ("labels.npy", npy(LABELS)), ("deep/x.npy", npy(X)), ("notes.txt", b"x")]
     archive(tmp_path / "a.NPZ", entries, method)
-    found = read_labelled(tmp_path / "a.NPZ", shape=SHAPE)
+    found = read_labelled(tmp_path / "a.NPZ", takes=image(SHAPE))
     assert np.array_equal(found.x, X)
     assert found.account.sentence() == (
         "2 samples in 2 classes; left out: 2 other arrays; x goes up to 31, but images that are read from files are 0 to 1"
@@ -79,7 +80,7 @@ def test_odd_archives(case, tmp_path) -> None:
     with pytest.warns(UserWarning, match="Duplicate name") if case == "two of a name" else contextlib.nullcontext():
         archive(tmp_path / "a.npz", entries)
     with pytest.raises(InputError, match=message) as problem:
-        read_labelled(tmp_path / "a.npz", shape=SHAPE)
+        read_labelled(tmp_path / "a.npz", takes=image(SHAPE))
     assert str(problem.value).isprintable()
 
 
@@ -90,14 +91,14 @@ def test_a_long_list_of_files_is_not_read(comment, tmp_path) -> None:
         for name, data in [("x.npy", npy(X)), ("labels.npy", npy(LABELS)), *((str(i), b"") for i in range(300))]:
             file.writestr(name, data)
         file.comment = comment
-    assert read_labelled(tmp_path / "a.npz", shape=SHAPE).account.left["other array"] == 300
+    assert read_labelled(tmp_path / "a.npz", takes=image(SHAPE)).account.left["other array"] == 300
     listed = (b"PK\1\2" + bytes(24) + struct.pack("<HHHHHII", 5, 0, 0, 0, 0, 0, 0) + b"empty") * 30_000
     end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0, 0, len(listed), 0, len(comment)) + comment
     (tmp_path / "a.npz").write_bytes(listed + end)
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match="lists its files in 1,530,000 bytes, but at most 1,048,576 are read"):
-            read_labelled(tmp_path / "a.npz", shape=SHAPE)
+            read_labelled(tmp_path / "a.npz", takes=image(SHAPE))
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -119,18 +120,18 @@ def test_large_archives_are_read(comment, tmp_path, monkeypatch) -> None:
         with zipfile.ZipFile(tmp_path / "a.npz", "a") as file:
             file.comment = comment
     assert b"PK\6\6" in (tmp_path / "a.npz").read_bytes()
-    assert np.array_equal(read_labelled(tmp_path / "a.npz", shape=SHAPE).x, X)
+    assert np.array_equal(read_labelled(tmp_path / "a.npz", takes=image(SHAPE)).x, X)
     listed, long = bytes(2 << 20), (1 << 20) + 1
     pointed = zip64(0, long)[:56] + listed + zip64(0, 5, comment=comment)
     ends = [zip64(len(listed), long, comment=comment), zip64(1 << 63, long, comment=comment), zip64(0, 5, long)]
     for content in (pointed, *(listed + end for end in ends)):
         (tmp_path / "a.npz").write_bytes(content)
         with pytest.raises(InputError, match="lists its files in 1,048,577 bytes, but at most 1,048,576 are read"):
-            read_labelled(tmp_path / "a.npz", shape=SHAPE)
+            read_labelled(tmp_path / "a.npz", takes=image(SHAPE))
     for cut in range(len(ends[0])):
         (tmp_path / "a.npz").write_bytes(ends[0][cut:])
         with pytest.raises(InputError, match=r"lists its files|cannot be read as|has no arrays"):
-            read_labelled(tmp_path / "a.npz", shape=SHAPE)
+            read_labelled(tmp_path / "a.npz", takes=image(SHAPE))
 
 
 def test_encrypted_and_unknown_compression(tmp_path) -> None:
@@ -144,7 +145,7 @@ def test_encrypted_and_unknown_compression(tmp_path) -> None:
             changed[at] = value
         (tmp_path / "b.npz").write_bytes(changed)
         with pytest.raises(InputError, match=message):
-            read_labelled(tmp_path / "b.npz", shape=SHAPE)
+            read_labelled(tmp_path / "b.npz", takes=image(SHAPE))
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -158,4 +159,4 @@ def test_damaged_archives_never_surprise(method, tmp_path) -> None:
             damaged[place] = rng.integers(256)
         (tmp_path / "b.npz").write_bytes(damaged)
         with contextlib.suppress(InputError):
-            assert read_labelled(tmp_path / "b.npz", shape=SHAPE).x.shape == X.shape
+            assert read_labelled(tmp_path / "b.npz", takes=image(SHAPE)).x.shape == X.shape

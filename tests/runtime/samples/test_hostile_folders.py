@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile_samples import hostile_archive, hostile_folder, hostile_table
+from support import image
 
 from isoform.runtime.errors import IsoformError
 from isoform.runtime.samples.account import Account
@@ -25,7 +26,7 @@ def accounts(folder) -> list[tuple[int, Account]]:
     trained, predicted = Account(), Account()
     halves = read_image_folder(folder, shape=SHAPE, account=trained)
     x = np.concatenate([x for x, _ in read_images([folder], shape=SHAPE, account=predicted, chunk=3)])
-    labelled, stream = read_labelled(folder, shape=SHAPE), read_stream(folder, shape=SHAPE)
+    labelled, stream = read_labelled(folder, takes=image(SHAPE)), read_stream(folder, takes=image(SHAPE))
     return [
         (len(halves.train.labels), trained),
         (len(x), predicted),
@@ -63,7 +64,7 @@ def test_damaged_folders_are_refused_in_one_line(tmp_path) -> None:
     for seed in range(30):
         folder = tmp_path / str(seed)
         hostile_folder(folder, random.Random(seed), bad=True)
-        outcomes = {attempt(reader, folder, shape=SHAPE) for reader in (read_labelled, read_stream)}
+        outcomes = {attempt(reader, folder, takes=image(SHAPE)) for reader in (read_labelled, read_stream)}
         assert len(outcomes) == 1
         read += outcomes == {True}
     assert 0 < read < 30
@@ -79,9 +80,9 @@ def test_odd_tables_and_archives(make, ending, tmp_path) -> None:
         path = tmp_path / "a" / f"x.{ending}"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(make(random.Random(seed)))
-        read += attempt(read_stream, path, shape=SENSOR)
-        attempt(read_labelled, path, shape=SENSOR)
-        attempt(read_labelled, tmp_path, shape=SENSOR)
+        read += attempt(read_stream, path, takes=image(SENSOR))
+        attempt(read_labelled, path, takes=image(SENSOR))
+        attempt(read_labelled, tmp_path, takes=image(SENSOR))
     assert 10 < read < 390
 
 
@@ -100,7 +101,7 @@ def test_what_may_not_be_read_is_named() -> None:
                 os.seteuid(65534)
             try:
                 with pytest.raises(IsoformError, match=rf"{path.name}.* cannot be read: Permission denied"):
-                    read_labelled(root, shape=SHAPE)
+                    read_labelled(root, takes=image(SHAPE))
             finally:
                 if os.getuid() == 0:
                     os.seteuid(0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from support import image
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.labelled import read_labelled
@@ -24,7 +25,7 @@ def test_images_by_folder(tmp_path) -> None:
             Image.fromarray(np.full((8, 8), value, dtype=np.uint8)).save(tmp_path / label / f"{number}.png")
         write(tmp_path / label / "notes.txt", "x")
     (tmp_path / ".hidden").mkdir()
-    found = read_labelled(tmp_path, shape=IMAGES)
+    found = read_labelled(tmp_path, takes=image(IMAGES))
     assert found.labels == ("no", "no", "yes", "yes")
     assert found.x.shape == (4, *IMAGES)
     assert found.x.dtype == np.float32
@@ -36,7 +37,7 @@ def test_images_by_table(tmp_path) -> None:
     for name in ("a.png", "b.png"):
         Image.fromarray(np.full((4, 4), 255, dtype=np.uint8)).save(tmp_path / name)
     write(tmp_path / "all.csv", "label,file\nyes,a.png\nno,b.png\n")
-    assert read_labelled(tmp_path / "all.csv", shape=IMAGES).labels == ("yes", "no")
+    assert read_labelled(tmp_path / "all.csv", takes=image(IMAGES)).labels == ("yes", "no")
 
 
 def test_recordings_are_cut_into_windows(tmp_path) -> None:
@@ -44,12 +45,12 @@ def test_recordings_are_cut_into_windows(tmp_path) -> None:
     rows = [f"{i},{i},{10 * i}" for i in range(7)]
     write(tmp_path / "people" / "walk" / "one.csv", "\n".join([",x,y", *rows]))
     write(tmp_path / "people" / "sit" / "one.csv", "\n".join([",x,y", *rows[:3]]))
-    found = read_labelled(tmp_path / "people", shape=SENSOR)
+    found = read_labelled(tmp_path / "people", takes=image(SENSOR))
     assert found.labels == ("sit", "walk", "walk")
     assert found.x[1:, :, 0].tolist() == [[[0, 1, 2], [0, 10, 20]], [[3, 4, 5], [30, 40, 50]]]
     labels = ["walk"] * 4 + ["sit"] * 3
     write(tmp_path / "table.csv", "\n".join(["x,label,y", *(f"{i},{label},0" for i, label in enumerate(labels))]))
-    table = read_labelled(tmp_path / "table.csv", shape=SENSOR)
+    table = read_labelled(tmp_path / "table.csv", takes=image(SENSOR))
     assert table.labels == ("walk", "sit")
     assert table.x[:, 0, 0].tolist() == [[0, 1, 2], [4, 5, 6]]
 
@@ -59,7 +60,7 @@ def test_arrays(tmp_path, labels) -> None:
     """An .npz with x and labels, texts or numbers."""
     x = np.zeros((2, *IMAGES), dtype=np.float32)
     np.savez(tmp_path / "data.npz", x=x, labels=labels)
-    found = read_labelled(tmp_path / "data.npz", shape=IMAGES)
+    found = read_labelled(tmp_path / "data.npz", takes=image(IMAGES))
     assert found.labels == tuple(map(str, labels))
     assert np.array_equal(found.x, x)
 
@@ -95,7 +96,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, content, shape, message
     elif content is not None:
         write(tmp_path / name, content)
     with pytest.raises(InputError, match=message) as problem:
-        read_labelled(tmp_path / name.split("/")[0], shape=shape)
+        read_labelled(tmp_path / name.split("/")[0], takes=image(shape))
     assert "\n" not in str(problem.value)
 
 
@@ -112,4 +113,4 @@ def test_arrays_that_do_not_belong_together(tmp_path, arrays, message) -> None:
     """Missing arrays, other lengths, other types; a pickle is never opened."""
     np.savez(tmp_path / "data.npz", **arrays)
     with pytest.raises(InputError, match=message):
-        read_labelled(tmp_path / "data.npz", shape=IMAGES)
+        read_labelled(tmp_path / "data.npz", takes=image(IMAGES))

@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from support import image
 
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.samples.account import Account
@@ -25,6 +26,7 @@ def peak(code, *words, room=None) -> tuple[int, str]:
     start = (
         "import resource, sys, numpy as np\nfrom pathlib import Path\nfrom isoform.runtime.errors import InputError\n"
         "from isoform.runtime.samples.pictures.images import load_image\nfrom isoform.runtime.samples.unlabelled import read_stream\n"
+        "from isoform.runtime.inputs import Input\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "if {room}: resource.setrlimit(resource.RLIMIT_AS, (size + ({room} << 20),) * 2)\n"
@@ -65,7 +67,7 @@ def test_a_small_archive_takes_no_large_memory(tmp_path) -> None:
         member.write(head.getvalue())
         for _ in range(24):
             member.write(bytes(1000 * 3 * 32 * 32 * 4))
-    code = "read_stream(Path(sys.argv[1]), shape=(3, 32, 32)).x.shape"
+    code = "read_stream(Path(sys.argv[1]), takes=Input(what='image', shape=(3, 32, 32))).x.shape"
     grown, text = peak(code, tmp_path / "a.npz")
     assert "294,912,000 bytes, but at most 268,435,456 are read" in text
     assert grown < 30
@@ -79,7 +81,7 @@ def test_too_little_memory_is_no_damage(tmp_path) -> None:
     for number in range(40):
         Image.new("L", (4, 4)).save(tmp_path / "many" / f"{number}.png")
     image = "load_image(Path(sys.argv[1]), shape=(3, 32, 32)).shape"
-    stream = "read_stream(Path(sys.argv[1]), shape=(3, {0}, {0})).x.shape"
+    stream = "read_stream(Path(sys.argv[1]), takes=Input(what='image', shape=(3, {0}, {0}))).x.shape"
     for code, name, message in (
         (image, "a.png", "a.png needs more memory than there is; make it smaller"),
         (stream.format(32), "a.npz", "a.npz needs more memory than there is; give fewer samples"),
@@ -110,13 +112,13 @@ def test_samples_of_many_files_are_bounded(tmp_path, monkeypatch) -> None:
         Image.new("L", (4, 4)).save(tmp_path / f"{number}.png")
     monkeypatch.setenv("ISOFORM_MAX_DATA_BYTES", str(3 * 64 + 8))
     with pytest.raises(InputError, match=r"more than 3 samples of shape \(1, 4, 4\).*ISOFORM_MAX_DATA_BYTES"):
-        read_stream(tmp_path, shape=(1, 4, 4))
+        read_stream(tmp_path, takes=image((1, 4, 4)))
     chunks = read_images([tmp_path], shape=(1, 4, 4), account=Account(), chunk=2)
     assert [len(x) for x, _ in chunks] == [2, 2]
     for name in ("ISOFORM_MAX_DATA_BYTES", "ISOFORM_MAX_IMAGE_PIXELS"):
         monkeypatch.setenv(name, "many")
         with pytest.raises(UsageError, match=f"{name} is 'many', but a whole number above 0"):
-            read_stream(tmp_path, shape=(1, 4, 4))
+            read_stream(tmp_path, takes=image((1, 4, 4)))
         monkeypatch.delenv(name)
 
 
@@ -133,6 +135,8 @@ def test_the_limit_of_pixels_can_be_set(tmp_path, monkeypatch) -> None:
 def test_a_long_recording_is_read_in_little_more_than_its_numbers(tmp_path) -> None:
     """A table of 4 MB takes less than 30 MB, where a list of its fields would take a hundred."""
     (tmp_path / "a.csv").write_text("x,y\n" + "1.25,-2.5\n" * 400_000)
-    grown, text = peak("read_stream(Path(sys.argv[1]), shape=(2, 1, 128)).x.shape", tmp_path / "a.csv")
+    grown, text = peak(
+        "read_stream(Path(sys.argv[1]), takes=Input(what='image', shape=(2, 1, 128))).x.shape", tmp_path / "a.csv"
+    )
     assert text == "(3125, 2, 1, 128)"
     assert grown < 30

@@ -6,6 +6,7 @@ import unicodedata
 import numpy as np
 import pytest
 from PIL import Image
+from support import image
 
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.samples.account import Account
@@ -61,9 +62,9 @@ EXPECTED = (
 
 def test_every_command_takes_the_same_files(folder) -> None:
     """personalize, adapt, train and predict take the eight images, leave the rest, and say so."""
-    found = read_labelled(folder, shape=SHAPE)
+    found = read_labelled(folder, takes=image(SHAPE))
     assert found.labels == ("cat",) * 4 + ("dog",) * 4
-    assert found.account.sentence() == read_stream(folder, shape=SHAPE).account.sentence() == EXPECTED
+    assert found.account.sentence() == read_stream(folder, takes=image(SHAPE)).account.sentence() == EXPECTED
     task = TaskRecipe(data="folder")
     assert load_task(task, DataRecipe(input_shape=SHAPE), root=folder).account.sentence() == EXPECTED
     account = Account()
@@ -85,7 +86,7 @@ def test_links(folder, tmp_path_factory) -> None:
     (folder / "cat" / "gone.png").symlink_to(other / "gone.png")
     (folder / "cat" / "self.png").symlink_to("self.png")
     os.mkfifo(folder / "cat" / "pipe.png")
-    found = read_labelled(folder, shape=SHAPE)
+    found = read_labelled(folder, takes=image(SHAPE))
     assert (found.labels.count("cat"), found.labels.count("dog")) == (5, 4)
     text = found.account.sentence()
     assert "3 links to folders that are read anyway" in text
@@ -94,7 +95,7 @@ def test_links(folder, tmp_path_factory) -> None:
     assert "1 entry that is no file" in text
     (folder / "bird").symlink_to(other / "gone")
     with pytest.raises(InputError, match=r"link .*bird leads nowhere, but may be a class"):
-        read_labelled(folder, shape=SHAPE)
+        read_labelled(folder, takes=image(SHAPE))
 
 
 def test_a_linked_file_has_one_label(tmp_path, tmp_path_factory) -> None:
@@ -111,7 +112,7 @@ def test_a_linked_file_has_one_label(tmp_path, tmp_path_factory) -> None:
         "1/stored.png": "../.store/ab12.png",
     }.items():
         (root / link).symlink_to(target)
-    found = read_labelled(root, shape=SHAPE)
+    found = read_labelled(root, takes=image(SHAPE))
     assert sorted((round(255 * x.max()), y) for x, y in zip(found.x, found.labels, strict=True)) == [
         (10, "0"), (20, "1"), (30, "1"), (40, "0"),
     ]  # fmt: skip
@@ -142,10 +143,10 @@ def test_a_class_that_is_a_link_never_vanishes(links, other, tmp_path, tmp_path_
         with pytest.raises(
             InputError, match=rf"link .*/{last} leads to .* shares samples with .*/?{other}; a sample has"
         ):
-            read(tmp_path, shape=SHAPE)
+            read(tmp_path, takes=image(SHAPE))
     (tmp_path / last).unlink()
     (tmp_path / last).symlink_to(there / "1")
-    assert last in read_labelled(tmp_path, shape=SHAPE).labels
+    assert last in read_labelled(tmp_path, takes=image(SHAPE)).labels
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -163,7 +164,7 @@ def test_files_read_from_a_hidden_store_are_not_left_out(store, split, tmp_path)
     count = 4 << split
     account = Account()
     read_image_folder(tmp_path, shape=SHAPE, account=account)
-    others = [] if split else [read(tmp_path, shape=SHAPE).account for read in (read_labelled, read_stream)]
+    others = [] if split else [read(tmp_path, takes=image(SHAPE)).account for read in (read_labelled, read_stream)]
     for found in (account, *others):
         assert found.sentence() in {
             f"{count} images in 2 classes; left out: 1 hidden file, {count // 2} links to files that are read anyway",
@@ -181,13 +182,16 @@ def test_a_linked_folder_of_a_hidden_store_is_not_left_out(tmp_path) -> None:
         picture(tmp_path / ".store" / label / "1.png")
         (tmp_path / label).symlink_to(tmp_path / ".store" / label)
     (tmp_path / ".store" / "dog" / ".hidden").write_bytes(b"x")
-    assert read_labelled(tmp_path, shape=SHAPE).account.sentence() == "2 images in 2 classes; left out: 1 hidden file"
+    assert (
+        read_labelled(tmp_path, takes=image(SHAPE)).account.sentence()
+        == "2 images in 2 classes; left out: 1 hidden file"
+    )
 
 
 def test_an_image_beside_classes_is_said(folder) -> None:
     """One stray image makes a stream of everything, without labels, and the account names it."""
     picture(folder / "stray.png")
-    found = read_stream(folder, shape=SHAPE)
+    found = read_stream(folder, takes=image(SHAPE))
     assert (len(found.x), found.labels) == (9, None)
     assert "'stray.png' lies beside folders, so everything is one stream" in found.account.sentence()
 
@@ -196,7 +200,7 @@ def test_a_class_inside_another_is_said(folder) -> None:
     """A folder in a class that is called like another class is read as the class it lies in, and that is said."""
     picture(folder / "cat" / "2024" / "dog" / "1.png")
     picture(folder / "cat" / "cat" / "1.png")
-    found = read_labelled(folder, shape=SHAPE)
+    found = read_labelled(folder, takes=image(SHAPE))
     trained = load_task(TaskRecipe(data="folder"), DataRecipe(input_shape=SHAPE), root=folder)
     assert found.labels.count("cat") == 6
     for account in (found.account, trained.account):
@@ -210,7 +214,7 @@ def test_a_class_of_nothing_readable_names_the_remedy(folder) -> None:
     (folder / "bird" / "1.cr2").write_bytes(b"x")
     for read in (read_labelled, read_stream):
         with pytest.raises(InputError, match=r"bird has neither .*for .cr2: convert to PNG or JPEG"):
-            read(folder, shape=SHAPE)
+            read(folder, takes=image(SHAPE))
     with pytest.raises(DataError, match=r"bird has no images.*for .cr2: convert to PNG or JPEG"):
         load_task(TaskRecipe(data="folder"), DataRecipe(input_shape=SHAPE), root=folder)
 
@@ -221,7 +225,7 @@ def test_halves_are_not_classes(tmp_path) -> None:
         for label in ("cat", "dog"):
             picture(tmp_path / half / label / "1.png")
     with pytest.raises(InputError, match="train and val, the halves of a data set"):
-        read_labelled(tmp_path, shape=SHAPE)
+        read_labelled(tmp_path, takes=image(SHAPE))
     with pytest.raises(DataError, match="train and val, the halves of a data set, .* was expected; give one of them$"):
         load_task(TaskRecipe(data="folder"), DataRecipe(input_shape=SHAPE), root=tmp_path)
     (tmp_path / "val").rename(tmp_path / "test")
@@ -239,7 +243,7 @@ def test_one_name_in_two_spellings(one, other, tmp_path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros((2, *SHAPE), np.float32), labels=np.array([one, other]))
     for name in ("folder", "a.csv", "a.npz"):
         with pytest.raises(InputError) as problem:
-            read_labelled(tmp_path / name, shape=SHAPE)
+            read_labelled(tmp_path / name, takes=image(SHAPE))
         assert ascii(one) in str(problem.value)
         assert ascii(other) in str(problem.value)
 
@@ -248,10 +252,10 @@ def test_a_name_as_a_mac_writes_it(tmp_path) -> None:
     """A decomposed name of a folder is the composed label; a name that is no text is refused before anything is read."""
     picture(tmp_path / unicodedata.normalize("NFD", "café") / "1.png")
     picture(tmp_path / " thé " / "1.png")
-    assert set(read_labelled(tmp_path, shape=SHAPE).labels) == {"café", "thé"}
+    assert set(read_labelled(tmp_path, takes=image(SHAPE)).labels) == {"café", "thé"}
     os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
     with pytest.raises(InputError, match=r"label 'caf\\udce9', but a text .* that UTF-8 can hold") as problem:
-        read_labelled(tmp_path, shape=SHAPE)
+        read_labelled(tmp_path, takes=image(SHAPE))
     str(problem.value).encode()
 
 
@@ -261,7 +265,7 @@ def test_an_error_is_one_line_whatever_a_file_is_called(tmp_path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / name).write_bytes(b"damaged")
     with pytest.raises(InputError) as problem:
-        read_labelled(tmp_path, shape=SHAPE)
+        read_labelled(tmp_path, takes=image(SHAPE))
     assert r"a\nb\udce9.png is not an image" in str(problem.value)
     assert str(problem.value).isprintable()
 
@@ -271,6 +275,6 @@ def test_several_pictures_in_a_file(tmp_path) -> None:
     first, second = (Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (0, 255))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     first.save(tmp_path / "b.tiff", save_all=True, append_images=[second])
-    found = read_stream(tmp_path, shape=SHAPE)
+    found = read_stream(tmp_path, takes=image(SHAPE))
     assert found.x.max() == 0
     assert "the first was taken (2 times)" in found.account.sentence()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from support import image
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
@@ -31,13 +32,13 @@ def folder(tmp_path):
 def test_marks_that_nobody_sees(label, folder) -> None:
     """Names that differ in invisible marks at their ends, or in the kind of their spaces, are the same, and two of them are refused."""
     (folder / "a.csv").write_text(f"file,label\na.png,{label}\nb.png,{label}\n")
-    assert read_labelled(folder / "a.csv", shape=IMAGE).labels == ("cat", "cat")
+    assert read_labelled(folder / "a.csv", takes=image(IMAGE)).labels == ("cat", "cat")
     for one, other in (("cat", label), ("hot dog", "hot\u00a0dog"), ("hot dog", "hot  dog")):
         (folder / "a.csv").write_text(f"file,label\na.png,{one}\nb.png,{other}\n")
         with pytest.raises(
             InputError, match=r"line 2, and .* line 3, are the same name but for spaces, accents or invisible"
         ):
-            read_labelled(folder / "a.csv", shape=IMAGE)
+            read_labelled(folder / "a.csv", takes=image(IMAGE))
 
 
 @pytest.mark.parametrize("label", ["nan", " NaN", "<NA>", "NA "])
@@ -48,17 +49,17 @@ def test_a_label_that_is_missing_is_no_class(label, folder) -> None:
     np.savez(folder / "c.npz", x=np.zeros((2, *IMAGE), np.float32), labels=np.array(["cat", label]))
     for name, shape, place in (("a.csv", IMAGE, "line 3"), ("b.csv", SENSOR, "line 2"), ("c.npz", IMAGE, "sample 1")):
         with pytest.raises(InputError, match=f"{place}.* gives the label .*as programs write one that is missing"):
-            read_labelled(folder / name, shape=shape)
+            read_labelled(folder / name, takes=image(shape))
     (folder / "classes" / label).mkdir(parents=True)
     (folder / "a.png").rename(folder / "classes" / label / "a.png")
-    assert read_labelled(folder / "classes", shape=IMAGE).labels == (label.strip(),)
+    assert read_labelled(folder / "classes", takes=image(IMAGE)).labels == (label.strip(),)
 
 
 @pytest.mark.parametrize("label", ["Nan", "NAN", "Na", "na", "<na>", "nana"])
 def test_names_that_resemble_a_missing_label(label, folder) -> None:
     """A grandmother, bread and sodium are classes."""
     (folder / "a.csv").write_text(f"file,label\na.png,{label}\nb.png,cat\n")
-    assert read_labelled(folder / "a.csv", shape=IMAGE).labels == (label, "cat")
+    assert read_labelled(folder / "a.csv", takes=image(IMAGE)).labels == (label, "cat")
 
 
 @pytest.mark.parametrize(
@@ -84,14 +85,14 @@ def test_columns_that_mean_something_else(content, shape, message, folder) -> No
     """Labels are never a channel whatever their column is called, and an image that cannot be read is named with its line."""
     (folder / "a.csv").write_text(content)
     with pytest.raises(InputError, match=message):
-        read_stream(folder / "a.csv", shape=shape)
+        read_stream(folder / "a.csv", takes=image(shape))
 
 
 def test_other_columns_beside_images_are_counted(folder) -> None:
     """Columns of a table of images that nobody reads are said."""
     (folder / "a.csv").write_text("width,file,label,height\n4,a.png,cat,4\n4,b.png,dog,4\n")
     for read in (read_labelled, read_stream):
-        account = read(folder / "a.csv", shape=IMAGE).account
+        account = read(folder / "a.csv", takes=image(IMAGE)).account
         assert account.sentence() == "2 images in 2 classes; left out: 2 other columns"
 
 
@@ -105,7 +106,7 @@ def test_other_columns_beside_images_are_counted(folder) -> None:
 def test_quotes_and_marks_of_other_programs(content, tmp_path) -> None:
     """Quotes after a space, and a byte order mark twice, belong to no name."""
     (tmp_path / "a.csv").write_text(content)
-    found = read_labelled(tmp_path / "a.csv", shape=SENSOR)
+    found = read_labelled(tmp_path / "a.csv", takes=image(SENSOR))
     assert found.labels == ("a, b",)
     assert found.x[0, :, 0].tolist() == [[1, 3, 5], [2, 4, 6]]
 
@@ -117,17 +118,17 @@ def test_a_commented_header_before_any_number(first, names, tmp_path) -> None:
     channels = names.count(",") + 1
     values = np.arange(4 * channels).reshape(4, channels) + first
     np.savetxt(tmp_path / "a.csv", values, fmt="%g", delimiter=",", header=names)
-    assert np.array_equal(read_stream(tmp_path / "a.csv", shape=(channels, 1, 4)).x[0, :, 0].T, values)
+    assert np.array_equal(read_stream(tmp_path / "a.csv", takes=image((channels, 1, 4))).x[0, :, 0].T, values)
 
 
 @pytest.mark.parametrize("header", ["sensor", "my sensor", '"sensor"', "sensor (m s-2)"])
 def test_spaces_that_separate_nothing(header, tmp_path) -> None:
     """A single column may have spaces in its name and around its numbers, and a list of images in the names of files."""
     (tmp_path / "a.csv").write_text(f"{header}\n 1.5\n2.5 \n")
-    assert read_stream(tmp_path / "a.csv", shape=(1, 1, 2)).x.ravel().tolist() == [1.5, 2.5]
+    assert read_stream(tmp_path / "a.csv", takes=image((1, 1, 2))).x.ravel().tolist() == [1.5, 2.5]
     Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "a b.png")
     (tmp_path / "b.csv").write_text("file\na b.png\n")
-    assert len(read_stream(tmp_path / "b.csv", shape=(1, 4, 4)).x) == 1
+    assert len(read_stream(tmp_path / "b.csv", takes=image((1, 4, 4))).x) == 1
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + ".csv", "loop", "loop.npz", "\0.csv", "\0"])
@@ -137,7 +138,7 @@ def test_paths_that_no_file_can_have(name, tmp_path) -> None:
         (tmp_path / loop).symlink_to(loop)
     for read in (read_labelled, read_stream):
         with pytest.raises(InputError, match=r"cannot be read.*(too long|levels|null byte|null char)"):
-            read(tmp_path / name, shape=SENSOR)
+            read(tmp_path / name, takes=image(SENSOR))
     with pytest.raises(InputError, match="cannot be read"):
         list(read_images([tmp_path / name], shape=IMAGE, account=Account(), chunk=1))
 
@@ -147,4 +148,4 @@ def test_an_archive_without_samples(tmp_path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros((0, *IMAGE), np.float32), labels=np.array([], dtype=str))
     for read in (read_labelled, read_stream):
         with pytest.raises(InputError, match="a.npz has no samples"):
-            read(tmp_path / "a.npz", shape=IMAGE)
+            read(tmp_path / "a.npz", takes=image(IMAGE))

@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
+from support import image
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.labelled import read_labelled
@@ -187,10 +188,10 @@ def test_a_plug_in_that_is_there_is_used(tmp_path, monkeypatch) -> None:
         pytest.skip("the real plug-in is here")
     formats.plugged.cache_clear()
     with pytest.raises(InputError, match="for .jxl: pip install pillow-jxl-plugin"):
-        read_labelled(tmp_path / "data", shape=(1, 4, 4))
+        read_labelled(tmp_path / "data", takes=image((1, 4, 4)))
     monkeypatch.syspath_prepend(tmp_path / "site")
     formats.plugged.cache_clear()
-    assert read_labelled(tmp_path / "data", shape=(1, 4, 4)).account.files == 2
+    assert read_labelled(tmp_path / "data", takes=image((1, 4, 4))).account.files == 2
     monkeypatch.undo()
     Image.OPEN.pop("JXL")
     Image.ID.remove("JXL")

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 from PIL import Image
+from support import image
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.labelled import read_labelled
@@ -70,7 +71,7 @@ def write(path, content) -> None:
 def test_one_table_in_many_forms(content, tmp_path) -> None:
     """Every way in which programs write the same numbers gives the same window."""
     write(tmp_path / "a.csv", content)
-    assert read_stream(tmp_path / "a.csv", shape=SENSOR).x[0, :, 0].tolist() == [[1.5, 2.5, 3.5], [10, 20, 30]]
+    assert read_stream(tmp_path / "a.csv", takes=image(SENSOR)).x[0, :, 0].tolist() == [[1.5, 2.5, 3.5], [10, 20, 30]]
 
 
 @pytest.mark.parametrize(
@@ -131,9 +132,9 @@ def test_what_could_be_read_wrong_is_refused(content, message, tmp_path) -> None
     """One line with the file, the line as an editor counts it, and the column."""
     write(tmp_path / "a.csv", content)
     with pytest.raises(InputError, match=message) as problem:
-        read_stream(tmp_path / "a.csv", shape=SENSOR) if b"label" not in (
+        read_stream(tmp_path / "a.csv", takes=image(SENSOR)) if b"label" not in (
             tmp_path / "a.csv"
-        ).read_bytes() else read_labelled(tmp_path / "a.csv", shape=SENSOR)
+        ).read_bytes() else read_labelled(tmp_path / "a.csv", takes=image(SENSOR))
     assert str(problem.value).isprintable()
 
 
@@ -142,20 +143,20 @@ def test_tsv_files_are_tables(tmp_path) -> None:
     labelled = lines("label\tx\ty", [("a,b", *row) for row in ROWS], "\t", ",")
     write(tmp_path / "a.TSV", labelled)
     assert (
-        read_labelled(tmp_path / "a.TSV", shape=SENSOR).labels
-        == read_stream(tmp_path / "a.TSV", shape=SENSOR).labels
+        read_labelled(tmp_path / "a.TSV", takes=image(SENSOR)).labels
+        == read_stream(tmp_path / "a.TSV", takes=image(SENSOR)).labels
         == ("a,b",)
     )
     write(tmp_path / "classes" / "walk" / "1.tsv", lines("x,y"))
     write(tmp_path / "classes" / "walk" / "2.tsv", lines("x\ty", separator="\t"))
-    found = read_labelled(tmp_path / "classes", shape=SENSOR)
+    found = read_labelled(tmp_path / "classes", takes=image(SENSOR))
     assert (len(found.x), found.account.files) == (2, 2)
-    assert len(read_stream(tmp_path / "classes" / "walk", shape=SENSOR).x) == 2
+    assert len(read_stream(tmp_path / "classes" / "walk", takes=image(SENSOR)).x) == 2
     write(tmp_path / "one.tsv", "x\n0,5\n1,5\n")
-    assert read_stream(tmp_path / "one.tsv", shape=(1, 1, 2)).x.ravel().tolist() == [0.5, 1.5]
+    assert read_stream(tmp_path / "one.tsv", takes=image((1, 1, 2))).x.ravel().tolist() == [0.5, 1.5]
     Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "a, b.png")
     write(tmp_path / "images.tsv", "file\tlabel\na, b.png\tyes, no\n")
-    assert read_labelled(tmp_path / "images.tsv", shape=(1, 4, 4)).labels == ("yes, no",)
+    assert read_labelled(tmp_path / "images.tsv", takes=image((1, 4, 4))).labels == ("yes, no",)
 
 
 def test_columns_are_matched_by_name(tmp_path) -> None:
@@ -163,12 +164,12 @@ def test_columns_are_matched_by_name(tmp_path) -> None:
     write(tmp_path / "walk" / "1.csv", lines())
     write(tmp_path / "walk" / "2.csv", lines("y,x", [(b, a) for a, b in ROWS]))
     write(tmp_path / "walk" / "3.csv", lines("y;x", [(b, a) for a, b in ROWS], ";"))
-    found = read_labelled(tmp_path, shape=SENSOR)
+    found = read_labelled(tmp_path, takes=image(SENSOR))
     assert (found.x == found.x[0]).all()
     assert "columns put in the order of the first file (2 times)" in found.account.sentence()
     write(tmp_path / "sit" / "1.csv", lines("x,z"))
     with pytest.raises(InputError, match=r"walk.1.csv has the columns x, y, but .*sit.1.csv has x, z"):
-        read_labelled(tmp_path, shape=SENSOR)
+        read_labelled(tmp_path, takes=image(SENSOR))
 
 
 @pytest.mark.parametrize("form", ["folder", "table.csv"])
@@ -182,8 +183,8 @@ def test_a_class_never_vanishes(form, tmp_path) -> None:
         with pytest.raises(
             InputError, match=r"class 'sit' has no recording of the 3 rows .* but 2 in .*csv.*--skip-short"
         ):
-            read(tmp_path / form, shape=SENSOR)
-        found = read(tmp_path / form, shape=SENSOR, skip_short=True)
+            read(tmp_path / form, takes=image(SENSOR))
+        found = read(tmp_path / form, takes=image(SENSOR), skip_short=True)
         assert found.labels == ("walk", "walk")
         text = found.account.sentence()
         for part in (
@@ -198,12 +199,12 @@ def test_the_images_of_a_table(tmp_path) -> None:
     """Labels of a table may be in capitals and have spaces around them; a stream's table of images needs none."""
     Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "a.png")
     write(tmp_path / "a.csv", "File;Label\na.png; yes\n")
-    assert read_labelled(tmp_path / "a.csv", shape=(1, 4, 4)).labels == ("yes",)
+    assert read_labelled(tmp_path / "a.csv", takes=image((1, 4, 4))).labels == ("yes",)
     write(tmp_path / "b.csv", "file\na.png\n")
-    assert read_stream(tmp_path / "b.csv", shape=(1, 4, 4)).labels is None
+    assert read_stream(tmp_path / "b.csv", takes=image((1, 4, 4))).labels is None
     Image.fromarray(np.full((4, 4), 9, np.uint8)).save(tmp_path / "c.png")
     write(tmp_path / "c.csv", "file,label\na.png,yes\n# c.png,yes\nc.png,no\na.png,yes\n")
-    account = read_labelled(tmp_path / "c.csv", shape=(1, 4, 4)).account
+    account = read_labelled(tmp_path / "c.csv", takes=image((1, 4, 4))).account
     assert (account.files, account.left) == (2, {"commented line": 1})
 
 
@@ -218,9 +219,9 @@ def test_an_image_of_a_table_has_one_label(again, tmp_path) -> None:
         for read in (read_labelled, read_stream):
             if message:
                 with pytest.raises(InputError, match=message):
-                    read(tmp_path / "a.csv", shape=(1, 4, 4))
+                    read(tmp_path / "a.csv", takes=image((1, 4, 4)))
             else:
-                account = read(tmp_path / "a.csv", shape=(1, 4, 4)).account
+                account = read(tmp_path / "a.csv", takes=image((1, 4, 4))).account
                 assert account.sentence() == "2 images in 1 class; a row names an image that another row has"
                 assert account.files == 1
 
@@ -236,15 +237,15 @@ def test_one_column_with_decimal_commas(tmp_path) -> None:
             InputError,
             match=rf"{message}.*put a line sep=; before the header($|, else give header and rows as many columns; in R)",
         ):
-            read_stream(tmp_path / "a.csv", shape=(1, 1, 2))
+            read_stream(tmp_path / "a.csv", takes=image((1, 1, 2)))
     write(tmp_path / "a.csv", "sep=;\nx\n0,5\n-1,25\n")
-    assert read_stream(tmp_path / "a.csv", shape=(1, 1, 2)).x.ravel().tolist() == [0.5, -1.25]
+    assert read_stream(tmp_path / "a.csv", takes=image((1, 1, 2))).x.ravel().tolist() == [0.5, -1.25]
 
 
 def test_commented_lines_are_counted(tmp_path) -> None:
     """A line that begins with # is no row, with as many fields or not, and is counted; the file is, too."""
     write(tmp_path / "a.csv", lines("label,x,y", [("a", *row) for row in ROWS]) + "#b,1,2\n# end\n")
-    account = read_labelled(tmp_path / "a.csv", shape=SENSOR).account
+    account = read_labelled(tmp_path / "a.csv", takes=image(SENSOR)).account
     assert account.sentence() == "1 window of 1 recording in 1 class; left out: 2 commented lines"
     assert (account.files, account.left) == (1, {"commented line": 2})
 
@@ -255,14 +256,14 @@ def test_pictures_among_recordings(place, tmp_path) -> None:
     sensor = (3, 1, 3)
     write(tmp_path / place / "a.csv", lines("x,y,z", [(*row, 1) for row in ROWS]))
     write(tmp_path / "walk" / "b.csv", lines("x,y,z", [(*row, 1) for row in ROWS]))
-    assert len(read_stream(tmp_path, shape=sensor).x) == 2
+    assert len(read_stream(tmp_path, takes=image(sensor)).x) == 2
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "walk" / "plot.png")
     for read in (read_stream, read_labelled):
         with pytest.raises(InputError, match=r"images and recordings, .*plot.png and .*csv.*remove those"):
-            read(tmp_path, shape=sensor)
+            read(tmp_path, takes=image(sensor))
     for path in tmp_path.rglob("*.csv"):
         path.unlink()
-    assert len(read_stream(tmp_path, shape=sensor).x) == 1
+    assert len(read_stream(tmp_path, takes=image(sensor)).x) == 1
 
 
 def test_a_folder_of_recordings_with_labels(tmp_path) -> None:
@@ -270,19 +271,19 @@ def test_a_folder_of_recordings_with_labels(tmp_path) -> None:
     shape = (3, 1, 3)
     write(tmp_path / "1.csv", lines("label,x,y,z", [(1, *row, 0) for row in ROWS] + [(2, *row, 0) for row in ROWS]))
     write(tmp_path / "sub" / "2.csv", lines("x,y,z,Label", [(*row, 0, 2) for row in ROWS]))
-    found = read_stream(tmp_path, shape=shape)
+    found = read_stream(tmp_path, takes=image(shape))
     assert (found.labels, found.x.shape, found.account.files) == (("1", "2", "2"), (3, *shape), 2)
-    assert found.labels[:2] == read_stream(tmp_path / "1.csv", shape=shape).labels
+    assert found.labels[:2] == read_stream(tmp_path / "1.csv", takes=image(shape)).labels
     write(tmp_path / "3.csv", lines("label,y,z", [(1, *row) for row in ROWS]))
     with pytest.raises(InputError, match=r"3.csv has 2 columns of numbers"):
-        read_stream(tmp_path, shape=shape)
+        read_stream(tmp_path, takes=image(shape))
     write(tmp_path / "3.csv", lines("x,y,z", [(*row, 0) for row in ROWS]))
     with pytest.raises(InputError, match=r"3.csv has no column named label, but .*1.csv has"):
-        read_stream(tmp_path, shape=shape)
+        read_stream(tmp_path, takes=image(shape))
     (tmp_path / "3.csv").unlink()
     (tmp_path / "1.csv").unlink()
     (tmp_path / "sub").rename(tmp_path / "2")
-    assert read_labelled(tmp_path, shape=shape).labels == ("2",)
+    assert read_labelled(tmp_path, takes=image(shape)).labels == ("2",)
     (tmp_path / "2").rename(tmp_path / "1")
     with pytest.raises(InputError, match=r"2.csv, line 2, has the label '2', but lies in the folder of class '1'"):
-        read_labelled(tmp_path, shape=shape)
+        read_labelled(tmp_path, takes=image(shape))

@@ -62,7 +62,7 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
         SignatureError: If one does not fit.
     """
     spec, arrays = bundle.network.spec, bundle.tensors
-    resolved = [bundle.resolve(signature) for signature in signatures.values()]
+    resolved = [bundle.resolve(signature).parts for signature in signatures.values()]
     network = IsometricNetwork(
         spec, tuple(len(parts["logits.bias"]) for parts in resolved), generator=torch.Generator()
     )

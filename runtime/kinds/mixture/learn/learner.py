@@ -50,7 +50,7 @@ class MixtureLearner:
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
         """As ``Learner.point``: γ and β follow from the templates by ξ where ``affine`` is ``mixed`` and the signature has none."""
         follows = self._spec.affine == "mixed" and "bn.affine" not in {*own, *signature.parts}
-        return Point(self.bundle.resolve(signature), frozenset({"bn.affine"} if follows else ()))
+        return Point(self.bundle.resolve(signature).parts, frozenset({"bn.affine"} if follows else ()), signature.task)
 
     def softened(self, point: Point, moving: Collection[str]) -> Point:
         """As ``Learner.softened``: a discrete mixture has no slope."""

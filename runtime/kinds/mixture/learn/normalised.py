@@ -46,7 +46,11 @@ def normalised_pass(
     """
     affine, given = (parts[name].astype(np.float32) for name in ("bn.affine", "bn.statistics"))
     blocks, places = mix(spec, template_matrix(spec, tensors), parts["mixture"]), spec.bn_slices
-    chosen, pixels, cut = np.empty_like(given), math.prod(spec.grid), slices(len(x), slice_samples(spec))
+    chosen, pixels, cut = (
+        np.empty_like(given),
+        math.prod(spec.grid),
+        slices(len(x), slice_samples(spec, "", x.shape[1:])),
+    )
 
     def chosen_for(place: slice, moments: Moments) -> tuple[Array, Array]:
         mean, variance = (np.asarray(value, dtype=np.float32) for value in choose(place, moments))
