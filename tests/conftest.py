@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from once import made_once
 from support import ROOT, TINY, isoform
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.runtime import Runtime
+
+# One process for each processor is enough: threads of torch that wait for each other on processors that others use take fifty times as long.
+# Processes that pytest starts, xdist's and tests' own, read it before they import anything.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no defect of ours: hypothesis must not fail a test for being slow.
 settings.register_profile("isoform", deadline=None)
@@ -45,18 +51,30 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small bundle of the four digit domains, trained by the command line, not compiled. Do not change it."""
-    path = tmp_path_factory.mktemp("trained") / "bundle"
-    isoform("train", "digits", "-o", path, *TINY)
-    return path
+
+    def train(folder: Path) -> None:
+        isoform("train", "digits", "-o", folder / "bundle", *TINY)
+
+    return made_once(tmp_path_factory, "trained", train) / "bundle"
 
 
 @pytest.fixture(scope="session")
-def compiled(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same bundle, compiled. Do not change it; ``bundle_copy`` is for that."""
-    path = tmp_path_factory.mktemp("compiled") / "bundle"
-    shutil.copytree(trained, path)
-    isoform("compile", path, "--max-drop", "100")
-    return path
+def compiling(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same bundle, compiled, and what the command said: ``stdout`` and ``stderr``. Do not change it."""
+
+    def compile_copy(folder: Path) -> None:
+        shutil.copytree(trained, folder / "bundle")
+        result = isoform("compile", folder / "bundle", "--max-drop", "100")
+        (folder / "stdout").write_text(result.stdout)
+        (folder / "stderr").write_text(result.stderr)
+
+    return made_once(tmp_path_factory, "compiled", compile_copy)
+
+
+@pytest.fixture(scope="session")
+def compiled(compiling: Path) -> Path:
+    """The compiled bundle. Do not change it; ``bundle_copy`` is for that."""
+    return compiling / "bundle"
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """A network that has learned enough to be led astray: digits, one domain, a few seconds of training."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from once import made_once
 from support import isoform
 
 from isoform.runtime import Runtime
@@ -21,11 +23,13 @@ data = "digits"
 @pytest.fixture(scope="session")
 def digits_runtime(tmp_path_factory) -> Iterator[Runtime]:
     """An open runtime with one task, plain."""
-    folder = tmp_path_factory.mktemp("adapt")
-    (folder / "recipe.toml").write_text(RECIPE)
-    isoform("train", folder / "recipe.toml", "-o", folder / "bundle")
-    isoform("compile", folder / "bundle", "--max-drop", "100")
-    with Runtime.open(folder / "bundle") as runtime:
+
+    def make(folder: Path) -> None:
+        (folder / "recipe.toml").write_text(RECIPE)
+        isoform("train", folder / "recipe.toml", "-o", folder / "bundle")
+        isoform("compile", folder / "bundle", "--max-drop", "100")
+
+    with Runtime.open(made_once(tmp_path_factory, "adapt", make) / "bundle") as runtime:
         yield runtime
 
 
