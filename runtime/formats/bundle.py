@@ -122,6 +122,19 @@ class Bundle:
                     f"the base signature of task {task!r} lacks {sorted(missing) or 'its own name or labels'}; a base signature is complete"
                 )
 
+    def _check_inputs(self, tasks: Mapping[str, Any]) -> None:
+        """Check that each task's entry says what its network takes: programs that know no kinds rely on it."""
+        for task, entry in tasks.items():
+            where, takes = f"{self.path / 'bundle.json'}: task {task!r}", self.spec.input_of(task)
+            try:
+                said = Input.from_json(entry.get("input"))
+            except SpecError as problem:
+                raise BundleError(f"{where}: {problem}") from None
+            if said != takes:
+                raise BundleError(
+                    f"{where} is said to take {said.what} {said}, but its network takes {takes.what} {takes}"
+                )
+
     def write(self, directory: str | Path) -> None:
         """Write everything but ``compiled/`` into an empty directory, made if need be. The same bundle gives the same bytes.
 
@@ -194,8 +207,6 @@ class Bundle:
             if content.get("kind") != spec.kind:
                 raise SpecError(f"it is of kind {content.get('kind')!r}, but its network of kind {spec.kind!r}")
             names = [check_name(name) for name in read_mapping(content, "tasks", path)]
-            if content["format"] != OLD:
-                _check_inputs(spec, content["tasks"])
         except (SpecError, SignatureError) as problem:
             raise BundleError(f"{path / 'bundle.json'}: {problem}") from None
         file = path / "templates.safetensors"
@@ -213,6 +224,8 @@ class Bundle:
             training=read_mapping(content, "training", path),
         )  # fmt: skip
         bundle._check_signatures()
+        if content["format"] != OLD:
+            bundle._check_inputs(content["tasks"])
         if not with_compiled:
             return bundle
         return dataclasses.replace(bundle, compiled=load_compiled(path, spec=spec, digest=digest, trained=signatures))
@@ -304,13 +317,3 @@ class Bundle:
             f"signature {signature.digest[:8]} inherits parts from base {(signature.base or 'none')[:8]} of task {signature.task!r}, but "
             f"{' and '.join(here)} are here; make the signature again from this bundle's base"
         )
-
-
-def _check_inputs(spec: Spec, tasks: Mapping[str, Any]) -> None:
-    """Raise ``SpecError`` unless each task's entry says that it takes what its network does: programs that know no kinds rely on it."""
-    for task, entry in tasks.items():
-        said = Input.from_json(entry.get("input") if isinstance(entry, dict) else None)
-        if said != spec.input_of(task):
-            raise SpecError(
-                f"task {task!r} is said to take {said.what} {said}, but its network takes {spec.input_of(task)}"
-            )

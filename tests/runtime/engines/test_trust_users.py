@@ -13,7 +13,7 @@ import pytest
 from support import ROOT, SMALL, make_bundle
 
 from isoform.compile.kinds.mixture.graph import portable_graph
-from isoform.runtime import Runtime
+from isoform.runtime import Runtime, predictor
 from isoform.runtime.batches import in_slices, slice_samples
 from isoform.runtime.engines.onnx.per_signature import SessionEngine
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
@@ -45,7 +45,7 @@ def near_twins() -> tuple[Bundle, list[Signature]]:
     base = Signature(parts=parts, template=digest, task="a", labels=("x", "y", "z"))
     bundle = Bundle.create(spec=spec, tensors=tensors, signatures={"a": base}, training={})
     graph = portable_graph(spec, template=digest)
-    compiled = Compiled(path=ROOT, manifest={"files": {}}, signatures={"a": base}, portable=graph)
+    compiled = Compiled(path=ROOT, manifest={"files": {}}, signatures={"a": base}, graphs={"portable": graph})
     bundle = dataclasses.replace(bundle, compiled=compiled)
 
     def user(**changed: np.ndarray) -> Signature:
@@ -132,10 +132,10 @@ def test_slices_change_no_answer(engine, monkeypatch) -> None:
     with Runtime.open(KEPT, engine=engine) as runtime:
         signature, count = runtime.signature("plain"), 37
         x = np.random.default_rng(0).uniform(0, 1, (count, *runtime.bundle.spec.input_shape)).astype(np.float32)
-        assert runtime._slice > count
+        assert slice_samples(runtime.bundle.spec, "plain", x.shape[1:]) > count
         whole = runtime.predict(x, signature)
         for samples in (4, 5, 7, 16, 36, 37) if engine == "onnx" else (16,):
-            monkeypatch.setattr(runtime, "_slice", samples)
+            monkeypatch.setattr(predictor, "slice_samples", lambda *_, samples=samples: samples)
             sliced = runtime.predict(x, signature)
             if engine == "onnx":
                 assert np.array_equal(sliced, whole)
@@ -152,7 +152,7 @@ def test_how_a_batch_is_cut() -> None:
             assert np.array_equal(found, np.arange(count))
             assert 2 <= min(sizes) <= max(sizes) <= samples
     wide = dataclasses.replace(SMALL, input_shape=(1, 512, 512))
-    assert slice_samples(wide) == 8 < slice_samples(SMALL) < 10_000
+    assert slice_samples(wide, "a", (1, 512, 512)) == 8 < slice_samples(SMALL, "a", SMALL.input_shape) < 10_000
 
 
 LARGE = """

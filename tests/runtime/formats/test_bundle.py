@@ -54,7 +54,7 @@ def test_resolve_completes_a_signature() -> None:
     assert np.array_equal(bundle.resolve(bundle.signatures["a"]).parts["bn.affine"], bundle.tensors["bn.affine"])
     mixed = make_bundle(dataclasses.replace(SMALL, affine="mixed"))
     signature = mixed.signatures["a"]
-    affine = mixed.resolve(signature)["bn.affine"]
+    affine = mixed.resolve(signature).parts["bn.affine"]
     layer = SMALL.bn_slices["layer02.expand"].start, SMALL.bn_slices["layer02.project"].stop
     expected = np.tensordot(xi_of(signature.parts)[2], mixed.tensors["template.bn.affine"].astype(np.float64), axes=1)
     np.testing.assert_allclose(affine[:, slice(*layer)], expected, rtol=1e-6)
