@@ -1,7 +1,8 @@
 """Checkpoints: everything that the next step depends on, in one tensor file, written whole or not at all.
 
-Batches are a function of (seed, step), so no random state is stored: weights, buffers, Adam's moments, the step and the history
-so far are all there is. A checkpoint names the recipe and the data that it belongs to, and is refused for any other.
+Batches, and torch's random numbers, are functions of (seed, step), so no random state is stored: what the kind keeps
+(``Run.network``), Adam's moments, the step and the history so far are all there is. A checkpoint names the recipe and the data that
+it belongs to, and is refused for any other.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ def save_checkpoint(
         network: Its ``state_dict`` is stored.
         optimizer: Its state per parameter is stored; its hyper-parameters come from the recipe.
     """
-    arrays = {f"network.{name}": value.detach().numpy() for name, value in network.state_dict().items()}
+    arrays = {f"network.{name}": value.detach().cpu().numpy() for name, value in network.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
-        arrays.update({f"optimizer.{index}.{name}": value.numpy() for name, value in state.items()})
+        arrays.update({f"optimizer.{index}.{name}": value.cpu().numpy() for name, value in state.items()})
     metadata = {"identity": identity, "step": str(step), "history": json.dumps(history, separators=(",", ":"))}
     metadata["digest"] = _digest(arrays, metadata)
     files.write_bytes(path, tensors.encode(arrays, metadata))

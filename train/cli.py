@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from isoform.runtime.errors import UsageError
 from isoform.runtime.extras import needs
 from isoform.runtime.formats import files
 from isoform.runtime.samples.names import text_of
+from isoform.train.kind import trainer_of
 from isoform.train.recipe import override_fields, read_recipe, recipe_names
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ __all__ = ["add_arguments_train", "run_train"]
 
 
 def add_arguments_train(parser: argparse.ArgumentParser) -> None:
-    """Declare ``isoform train``'s arguments: one flag for every field of a recipe."""
+    """Declare ``isoform train``'s arguments: one flag for every field of a recipe, of any kind."""
     parser.add_argument("recipe", help=f"a TOML file, or one of the shipped recipes: {', '.join(recipe_names())}")
     parser.add_argument(
         "-o",
@@ -89,7 +91,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
     started = time.monotonic()
     if not arguments.checkpoint_seconds >= 0:
         raise UsageError(f"--checkpoint-seconds is {arguments.checkpoint_seconds}, but 0 or more was expected")
-    with Progress(recipe.steps) as progress:
+    with Progress(recipe.steps, line=trainer_of(recipe).line) as progress:
         bundle = train(
             recipe,
             datasets,
@@ -100,9 +102,12 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
     with files.replace_directory(output) as directory:
         bundle.write(directory)
     checkpoint.unlink(missing_ok=True)
+    # How it was made is in the bundle; what came of it (scores, and what the kind tells) is the summary.
+    told = {
+        name: value for name, value in bundle.training.items() if name not in ("recipe", "data", "torch", "history")
+    }
     summary = {
-        "bundle": text_of(arguments.output), "template": bundle.digest, "test_accuracy": bundle.training["test_accuracy"],
-        "mean_max_xi": bundle.training["mean_max_xi"], "seconds": round(time.monotonic() - started, 1),
+        "bundle": text_of(arguments.output), "template": bundle.digest, **told, "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
     print(json.dumps(summary))
 
@@ -114,16 +119,21 @@ def _is_bundle(path: Path) -> bool:
 
 
 class Progress:
-    """A progress bar with loss, accuracy and mean max ξ; plain lines where stderr is no terminal."""
+    """A progress bar with a step's figures; plain lines where stderr is no terminal.
 
-    def __init__(self, steps: int) -> None:
+    Args:
+        steps: How many there are.
+        line: The figures as text (``Trainer.line``).
+    """
+
+    def __init__(self, steps: int, *, line: Callable[[Mapping[str, float]], str]) -> None:
         with needs("the progress bar", extra="train"):
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
         console = Console(stderr=True)
-        self._steps = steps
+        self._steps, self._line = steps, line
         self._bar = (
             Bar(
                 TextColumn("{task.description}"),
@@ -148,7 +158,7 @@ class Progress:
 
     def __call__(self, report: Report) -> None:
         """Show a step's report."""
-        text = f"loss {report.loss:.3f}  accuracy {report.accuracy:6.1%}  max ξ {report.mean_max_xi:.3f}"
+        text = self._line(report.figures)
         if self._bar:
             self._bar.update(self._task, completed=report.step, description=text)
         elif report.step * 10 // report.steps > (report.step - 1) * 10 // report.steps:

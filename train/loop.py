@@ -1,7 +1,4 @@
-"""The training run: several tasks at once, one set of templates, a signature for each task.
-
-Every step takes one batch of every task, so that no task is forgotten for the sake of another. At the end BN's statistics are
-taken anew over the training samples with the final weights, because the running ones lag behind: that alone is worth a point.
+"""The training run of any kind: data, optimiser, steps, checkpoints and scores. What is trained, its kind says (``kind.py``).
 
 The same recipe and data give the same bytes on the same machine and torch, with or without a ``kill -9`` in between.
 """
@@ -17,29 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from isoform.runtime.arrays import digest_of
 from isoform.runtime.errors import DataError, RecipeError
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.kinds.mixture.discrete import discrete_logits
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.train.batches import Batches
 from isoform.train.checkpoint import load_checkpoint, save_checkpoint
 from isoform.train.data.samples import Dataset, Split
-from isoform.train.kinds.mixture.bundling import bundle_from_network
-from isoform.train.kinds.mixture.network import IsometricNetwork
-from isoform.train.kinds.mixture.objectives import entropy_regulariser, entropy_weight, learning_rate
-from isoform.train.kinds.mixture.patterns import PATTERNS
+from isoform.train.kind import Group, Run, trainer_of
 from isoform.train.recipe import Recipe
 
 __all__ = ["Report", "accuracy", "train"]
 
 REPORTS = 100
 """How many entries a run's history has."""
-CALIBRATION_LIMIT = 4096
-"""At most so many training samples per task for BN's final statistics."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,13 +35,10 @@ class Report:
     """What is known after a step."""
 
     step: int
+    """Steps done, from 1."""
     steps: int
-    loss: float
-    """Mean cross-entropy of this step's batches, without the regulariser."""
-    accuracy: float
-    """Share of this step's samples that were right, 0 to 1."""
-    mean_max_xi: float
-    """Mean over tasks and layers of the largest mixture weight, 1/K to 1."""
+    figures: Mapping[str, float]
+    """What the kind tells of a step, such as ``loss`` and ``accuracy`` of its batches: the losses' figures, then ``Run.figures``."""
 
 
 def train(
@@ -83,12 +68,54 @@ def train(
     """
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(True)
-    names = list(datasets)
+    _check(datasets)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been trained
+        torch.manual_seed(recipe.seed)
+        run = trainer_of(recipe).start(recipe, datasets)
+        groups = [group for group in run.groups() if group.parameters]
+        optimizer = _optimizer(groups)
+        data_digests = {name: dataset.digest() for name, dataset in datasets.items()}
+        parts = [recipe.digest(), torch.__version__, *data_digests.values()]
+        identity = digest_of([part.encode() for part in parts])
+        start, history = load_checkpoint(checkpoint, identity=identity, network=run.network, optimizer=optimizer)
+        batches = [
+            Batches(dataset.train, batch=recipe.batch, shift=recipe.data.shift, seed=recipe.seed, task=index)
+            for index, dataset in enumerate(datasets.values())
+        ]
+        saved = time.monotonic()
+        for step in range(start, recipe.steps):
+            _seed(recipe, step)
+            report = Report(step=step + 1, steps=recipe.steps, figures=_step(step, run, groups, optimizer, batches))
+            if (step + 1) * REPORTS // recipe.steps > step * REPORTS // recipe.steps:
+                history.append({"step": report.step, **{k: round(v, 5) for k, v in report.figures.items()}})
+            if progress:
+                progress(report)
+            if time.monotonic() - saved > checkpoint_seconds:
+                save_checkpoint(
+                    checkpoint, identity=identity, step=step + 1, history=history, network=run.network, optimizer=optimizer
+                )  # fmt: skip
+                saved = time.monotonic()
+        _seed(recipe, recipe.steps)
+        run.finish()
+        scores = {
+            name: round(accuracy(run, dataset.test, task=index), 6)
+            for index, (name, dataset) in enumerate(datasets.items())
+            if dataset.test
+        }
+        training: dict[str, Any] = {
+            "recipe": recipe.to_json(), "data": data_digests, "torch": torch.__version__, "test_accuracy": scores,
+            **run.told(), "history": history,
+        }  # fmt: skip
+        return run.bundle(training)
+
+
+def _check(datasets: Mapping[str, Dataset]) -> None:
+    """Every half of every task has samples, and all are finite."""
     for name, dataset in datasets.items():
         for half, split in (("training", dataset.train), ("test", dataset.test)):
             if split is None or len(split.labels) == 0:
                 raise DataError(f"task {name!r} has no {half} samples")
-            finite = np.isfinite(split.images).all(axis=(1, 2, 3))
+            finite = np.isfinite(split.images).all(axis=tuple(range(1, split.images.ndim)))
             if not finite.all():
                 raise DataError(
                     f"task {name!r} has {half} samples that are not finite, the first is number {int(np.argmin(finite))}; remove them"
@@ -97,125 +124,52 @@ def train(
             raise DataError(
                 f"task {name!r} has {len(dataset.train.labels)} training sample, but two at least are needed; raise its limit"
             )
-    spec = _spec(recipe, datasets)
-    network = IsometricNetwork(
-        spec, tuple(len(d.classes) for d in datasets.values()), generator=torch.Generator().manual_seed(recipe.seed)
-    )
-    if recipe.mixture.signature != "learned":
-        pattern = PATTERNS[recipe.mixture.signature](spec.layers, spec.templates, seed=recipe.seed)
-        network.mixture.data[:] = torch.from_numpy(discrete_logits(pattern, spec.templates))
-        network.mixture.requires_grad_(False)
-    optimizer = _optimizer(network, recipe)
-    data_digests = {name: dataset.digest() for name, dataset in datasets.items()}
-    identity = digest_of(
-        [recipe.digest().encode(), torch.__version__.encode(), *(digest.encode() for digest in data_digests.values())]
-    )
-    start, history = load_checkpoint(checkpoint, identity=identity, network=network, optimizer=optimizer)
-    batches = [
-        Batches(dataset.train, batch=recipe.batch, shift=recipe.data.shift, seed=recipe.seed, task=index)
-        for index, dataset in enumerate(datasets.values())
-    ]
-    saved = time.monotonic()
-    for step in range(start, recipe.steps):
-        report = _step(step, recipe, network, optimizer, batches)
-        if (step + 1) * REPORTS // recipe.steps > step * REPORTS // recipe.steps:
-            history.append({k: round(v, 5) for k, v in dataclasses.asdict(report).items() if k != "steps"})
-        if progress:
-            progress(report)
-        if time.monotonic() - saved > checkpoint_seconds:
-            save_checkpoint(
-                checkpoint, identity=identity, step=step + 1, history=history, network=network, optimizer=optimizer
-            )
-            saved = time.monotonic()
-    _calibrate(network, datasets)
-    scores = {
-        name: round(accuracy(network, dataset.test, task=index), 6)
-        for index, (name, dataset) in enumerate(datasets.items())
-        if dataset.test
-    }
-    xi = network.xi().detach().double()
-    training = {
-        "recipe": recipe.to_json(), "data": data_digests, "torch": torch.__version__, "test_accuracy": scores,
-        "mean_max_xi": round(float(xi.max(-1).values.mean()), 6), "history": history,
-    }  # fmt: skip
-    return bundle_from_network(network, {name: datasets[name].classes for name in names}, training=training)
 
 
-def _spec(recipe: Recipe, datasets: Mapping[str, Dataset]) -> NetworkSpec:
-    """The network's sizes, with the normalisation taken over all tasks' training samples."""
-    means = np.mean(
-        [dataset.train.images.mean(axis=(0, 2, 3), dtype=np.float64) for dataset in datasets.values()], axis=0
-    )
-    squares = np.mean(
-        [np.square(dataset.train.images, dtype=np.float64).mean(axis=(0, 2, 3)) for dataset in datasets.values()],
-        axis=0,
-    )
-    mean = tuple(round(float(m), 4) for m in means)
-    std = tuple(max(round(math.sqrt(max(s - m * m, 0)), 4), 1e-3) for m, s in zip(means, squares, strict=True))
-    return recipe.network.spec(recipe.data.input_shape, mean=mean, std=std)
-
-
-def _optimizer(network: IsometricNetwork, recipe: Recipe) -> torch.optim.Optimizer:
-    free = {"bn_affine", "embedding_bias"} | {f"heads.{index}" for index in range(1, len(network.heads), 2)}
-    groups: dict[str, list[torch.nn.Parameter]] = {"weights": [], "free": [], "mixture": []}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            groups["mixture" if name == "mixture" else "free" if name in free else "weights"].append(parameter)
-    decays = {"weights": recipe.optimizer.weight_decay, "free": 0.0, "mixture": 0.0}
+def _optimizer(groups: list[Group]) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
-        [{"params": parameters, "weight_decay": decays[name], "name": name} for name, parameters in groups.items() if parameters],
-        lr=recipe.optimizer.lr, betas=(0.9, 0.98),
-    )  # fmt: skip
+        [{"params": group.parameters, "weight_decay": group.weight_decay, "betas": group.betas} for group in groups]
+    )
+
+
+def _seed(recipe: Recipe, step: int) -> None:
+    """Torch's own generator as a function of (seed, step), so that no random state has to be stored."""
+    torch.manual_seed(int(np.random.SeedSequence((recipe.seed, step)).generate_state(1, np.uint64)[0]))
 
 
 def _step(
-    step: int, recipe: Recipe, network: IsometricNetwork, optimizer: torch.optim.Optimizer, batches: list[Batches]
-) -> Report:
-    rate, mixture_rate = learning_rate(step, recipe.steps, recipe.optimizer)
-    for group in optimizer.param_groups:
-        group["lr"] = mixture_rate if group["name"] == "mixture" else rate
-    optimizer.zero_grad()
-    losses: list[Tensor] = []
-    right = 0
-    for task, batch in enumerate(batches):
-        x, y = batch[step]
-        logits = network(x, task, momentum=recipe.optimizer.bn_momentum)
-        losses.append(F.cross_entropy(logits, y))
-        right += int((logits.detach().argmax(1) == y).sum())
-    loss = torch.stack(losses).mean()
-    total = loss + entropy_weight(step, recipe.steps, recipe.mixture) * entropy_regulariser(network.mixture)
-    if not math.isfinite(total.item()):
-        raise RecipeError(
-            f"the loss is {total.item()} at step {step + 1}; look for samples that are not finite, or lower optimizer.lr (now {recipe.optimizer.lr})"
-        )
-    total.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return Report(
-        step=step + 1, steps=recipe.steps, loss=loss.item(), accuracy=right / (recipe.batch * len(batches)),
-        mean_max_xi=network.xi().detach().max(-1).values.mean().item(),
-    )  # fmt: skip
+    step: int, run: Run, groups: list[Group], optimizer: torch.optim.Optimizer, batches: list[Batches]
+) -> dict[str, float]:
+    """Train for one step; what to tell of it."""
+    rates = [group.rate(step) for group in groups]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    with torch.no_grad():
+        updates = run.begin(step, optimizer)
+    told: list[Mapping[str, float]] = []
+    for tasks in updates:
+        optimizer.zero_grad()
+        loss = run.loss(step, {task: batches[task][step] for task in tasks})
+        if not math.isfinite(loss.total.item()):
+            fields = dict.fromkeys(group.field for group in groups)
+            raise RecipeError(
+                f"the loss is {loss.total.item()} at step {step + 1}; look for samples that are not finite, or lower {' or '.join(fields)}"
+            )
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        if loss.clip is not None:
+            torch.nn.utils.clip_grad_norm_([p for group in groups for p in group.parameters], loss.clip)
+        optimizer.step()
+        told.append(loss.figures)
+    means = {name: sum(figures[name] for figures in told) / len(told) for name in told[0]}
+    return {**means, **run.figures()}
 
 
 @torch.no_grad()
-def _calibrate(network: IsometricNetwork, datasets: Mapping[str, Dataset]) -> None:
-    """BN statistics of every task as the mean over its training samples: batch i enters with weight 1/i."""
-    for task, dataset in enumerate(datasets.values()):
-        # In random order, because data sets on disk are often sorted by class.
-        rows = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION_LIMIT]
-        images = torch.from_numpy(dataset.train.images[rows])
-        for index, part in enumerate(images.chunk(max(1, len(images) // 256))):
-            network(part, task, momentum=1 / (index + 1))
-
-
-@torch.no_grad()
-def accuracy(network: IsometricNetwork, split: Split, *, task: int) -> float:
-    """Share of a split's samples that the network gets right, 0 to 1."""
+def accuracy(run: Run, split: Split, *, task: int) -> float:
+    """Share of a split's samples that the run's network gets right, 0 to 1."""
+    places = range(0, len(split.labels), 512)
     right = [
-        (network(torch.from_numpy(x), task).argmax(1).numpy() == y).sum() for x, y in zip(*_chunks(split), strict=True)
-    ]
+        (run.logits(torch.from_numpy(split.images[i : i + 512]), task).argmax(1).numpy() == split.labels[i : i + 512]).sum()
+        for i in places
+    ]  # fmt: skip
     return float(sum(right) / len(split.labels))
-
-
-def _chunks(split: Split, size: int = 512) -> tuple[list[Any], list[Any]]:
-    places = range(0, len(split.labels), size)
-    return [split.images[i : i + size] for i in places], [split.labels[i : i + size] for i in places]

@@ -22,8 +22,9 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.train.data.samples import Dataset, Split
+from isoform.train.kinds.mixture.recipe import MixtureRecipe, MixtureTable, NetworkTable
 from isoform.train.loop import train
-from isoform.train.recipe import DataRecipe, MixtureRecipe, NetworkRecipe, Recipe, TaskRecipe
+from isoform.train.recipe import DataRecipe, TaskRecipe
 
 __all__ = ["BASE", "EVERYTHING", "RESCALED", "Result", "Study", "measure", "plot", "progress", "train_without"]
 
@@ -74,9 +75,9 @@ class Study(Protocol):
 def train_without(study: Study, third: int, path: Path, *, steps: int) -> Bundle:
     """Templates, and one base signature ``BASE``, of the users that are not held out."""
     x, labels, classes = study.training(third)
-    recipe = Recipe(
+    recipe = MixtureRecipe(
         steps=steps, batch=64, seed=third, threads=1, data=DataRecipe(input_shape=study.shape, shift=study.shift),
-        network=NetworkRecipe(adapter_kernel=study.kernel), mixture=MixtureRecipe(entropy=0.0), tasks={BASE: TaskRecipe(data="folder")},
+        network=NetworkTable(adapter_kernel=study.kernel), mixture=MixtureTable(entropy=0.0), tasks={BASE: TaskRecipe(data="folder")},
     )  # fmt: skip
     few = Split(images=x[::50], labels=labels[::50])
     dataset = Dataset(train=Split(images=x, labels=labels), test=few, classes=classes)

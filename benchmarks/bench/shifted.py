@@ -24,8 +24,9 @@ from isoform.runtime.samples.pictures.images import resize
 from isoform.train.data.idx import read_idx_folder
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.data.usps import read_usps_folder
+from isoform.train.kinds.mixture.recipe import MixtureRecipe
 from isoform.train.loop import train
-from isoform.train.recipe import DataRecipe, Recipe, TaskRecipe
+from isoform.train.recipe import DataRecipe, TaskRecipe
 
 __all__ = ["NATURAL", "Shifted", "cifar_100", "mnist"]
 
@@ -72,7 +73,7 @@ class Shifted:
 
     def bundle(self, path: Path, *, steps: int, batch: int) -> Bundle:
         """Train one task on clean samples, and compile it."""
-        recipe = Recipe(
+        recipe = MixtureRecipe(
             steps=steps, batch=batch, threads=1, data=DataRecipe(input_shape=self.shape), tasks={self.name: TaskRecipe(data="folder")}
         )  # fmt: skip
         few = Split(images=self._test.images[::10], labels=self._test.labels[::10])

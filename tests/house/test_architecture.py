@@ -54,7 +54,9 @@ def test_that_guard_can_fail() -> None:
 
 
 def test_predict_and_inspect_run_without_torch(compiled, tmp_path) -> None:
-    """The command line predicts with and inspects a real bundle in a process where torch cannot be imported; training there fails."""
+    """The command line predicts with and inspects a real bundle in a process where torch cannot be imported; training there fails, and
+    its flags can be read.
+    """
     import numpy as np
     from PIL import Image
 
@@ -67,6 +69,8 @@ def test_predict_and_inspect_run_without_torch(compiled, tmp_path) -> None:
     result = run_without(FORBIDDEN, f"{start}['train', 'digits', '-o', {str(tmp_path / 'b')!r}]))")
     assert result.returncode == 2
     assert "pip install 'isoform[train]'" in result.stderr
+    result = run_without(FORBIDDEN, f"{start}['train', '--help']))")
+    assert "--network.layers VALUE" in result.stdout, result.stderr
 
 
 def test_public_names() -> None:
@@ -154,6 +158,9 @@ PLANTS = {
     "runtime/planted.py": '"""A module that nobody placed."""\n',
     "server/protocol/request.py": "import isoform.train.loop\n",
     "train/loop.py": "import isoform.compile.kinds.mixture.graph\n",
+    "train/checkpoint.py": "import isoform.train.schedule\n",
+    "train/cli.py": "def planted():\n    import isoform.train.kinds.mixture.recipe\n",
+    "compile/report.py": "import isoform.train.kinds.mixture.network\n",
     "compile/build.py": "import isoform.server.app\n",
     "runtime/formats/signature.py": "import isoform.runtime.engines.onnx.per_signature\n",
     "train/kinds/mixture/objectives.py": "import isoform.train.loop\n",

@@ -7,6 +7,7 @@ import types
 import fake_kind
 import numpy as np
 import pytest
+import torch
 
 from isoform.compile import kind as compile_kind
 from isoform.compile.build import compile_bundle
@@ -14,7 +15,7 @@ from isoform.runtime import kind as runtime_kind
 from isoform.runtime.arithmetic import average, distance
 from isoform.runtime.cli import main
 from isoform.runtime.engines import engine as engines
-from isoform.runtime.errors import BundleError, CompileError, SignatureError, UsageError
+from isoform.runtime.errors import BundleError, CompileError, RecipeError, SignatureError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.inheritance import reduced
 from isoform.runtime.formats.signature import Signature
@@ -22,16 +23,34 @@ from isoform.runtime.formats.templates import template_digest
 from isoform.runtime.runtime import Runtime
 from isoform.server.app import create_app
 from isoform.server.store.store import Store
+from isoform.train import kind as train_kind
+from isoform.train.data.load import load_task
 from isoform.train.data.samples import Dataset, Split
+from isoform.train.loop import train
+from isoform.train.recipe import Recipe, read_recipe
 
+RECIPE = """
+kind = "gains"
+steps = 60
+threads = 1
+[data]
+input_shape = [1, 8, 8]
+shift = 0
+[tasks.plain]
+data = "digits"
+[tasks.inverted]
+data = "digits"
+domain = "inverted"
+"""
 CLASSES = ("dark", "light", "striped")
 
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch):
-    """The two lines that make the kind known."""
+    """The three lines that make the kind known."""
     monkeypatch.setitem(runtime_kind.KINDS, "gains", "fake_kind")
     monkeypatch.setitem(compile_kind.EXPORTERS, "gains", "fake_kind")
+    monkeypatch.setitem(train_kind.TRAINERS, "gains", "fake_trainer")
 
 
 def data(count: int, seed: int):
@@ -147,11 +166,73 @@ def test_it_is_served(path, tmp_path) -> None:
         assert client.get("/openapi.json").json["paths"]["/v1/models/{task}/signatures/{user}/personalize"]
 
 
+def test_it_is_trained(tmp_path, capsys) -> None:
+    """``isoform train`` and ``isoform compile`` by a recipe that names it, and what they write predicts as it did in training."""
+    (tmp_path / "gains.toml").write_text(RECIPE)
+    assert main(["train", str(tmp_path / "gains.toml"), "-o", str(tmp_path / "bundle"), "--gains.lr", "0.02"]) == 0
+    printed = capsys.readouterr()
+    summary = json.loads(printed.out)
+    assert summary["updates"] == 120
+    assert min(summary["test_accuracy"].values()) > 0.7
+    assert "after 120 updates" in printed.err
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.training["recipe"]["kind"] == "gains"
+    assert bundle.training["recipe"]["gains"] == {"embedding": 24, "lr": 0.02}
+    assert set(bundle.training["history"][0]) == {"step", "loss", "updates"}
+    assert main(["compile", str(tmp_path / "bundle")]) == 0
+    report = json.loads((tmp_path / "bundle" / "compiled" / "report.json").read_text())
+    for task, accuracy in summary["test_accuracy"].items():
+        assert report["tasks"][task]["verified"]["top1_before"] == pytest.approx(accuracy, abs=1e-4)
+
+
+def test_its_training_goes_on_where_it_was_stopped(tmp_path) -> None:
+    """A run that dies and is started again ends in the same bytes: its dropout, its order of tasks, and what it counts, too."""
+    (tmp_path / "gains.toml").write_text(RECIPE)
+    recipe = read_recipe(str(tmp_path / "gains.toml"), {"steps": "9"})
+    datasets = {name: load_task(task, recipe.data, root=None) for name, task in recipe.tasks.items()}
+
+    def die(report) -> None:
+        if report.step == 5:
+            raise KeyboardInterrupt
+
+    whole = train(recipe, datasets, checkpoint=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, datasets, checkpoint=tmp_path / "state", checkpoint_seconds=0, progress=die)
+    before = torch.get_rng_state()
+    steps = []
+    resumed = train(recipe, datasets, checkpoint=tmp_path / "state", progress=lambda report: steps.append(report.step))
+    assert steps == [5, 6, 7, 8, 9]
+    assert (resumed.digest, dict(resumed.signatures)) == (whole.digest, dict(whole.signatures))
+    assert resumed.training == whole.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_its_recipe_and_its_flags(tmp_path, capsys) -> None:
+    """Its fields are flags beside everybody's; mistakes in them, and of other kinds' fields, are one line."""
+    (tmp_path / "gains.toml").write_text(RECIPE)
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    flags = capsys.readouterr().out
+    assert "--gains.embedding VALUE" in flags
+    assert flags.count("  --steps VALUE") == 1
+    for flag, message in (
+        ("--gains.lr fast", "gains, lr is 'fast', but a number"),
+        ("--network.layers 3", "unknown field 'network'"),
+    ):
+        assert main(["train", str(tmp_path / "gains.toml"), "-o", str(tmp_path / "bundle"), *flag.split()]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["train", str(tmp_path / "gains.toml"), "-o", str(tmp_path / "bundle"), "--gains.lr", "1e30"]) == 2
+    assert "at step 2; look for samples that are not finite, or lower gains.lr" in capsys.readouterr().err
+
+
 def test_a_kind_that_is_not_there(path, monkeypatch) -> None:
     """One line says which kinds there are."""
     monkeypatch.delitem(runtime_kind.KINDS, "gains")
+    monkeypatch.delitem(train_kind.TRAINERS, "gains")
     with pytest.raises(BundleError, match="of kind 'gains', but this version reads 'mixture'"):
         Bundle.load(path)
+    with pytest.raises(RecipeError, match="recipe, kind is 'gains', but 'mixture' was expected"):
+        Recipe.from_json({"kind": "gains", "steps": 1})
 
 
 def test_an_engine(path, monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""The entropy regulariser, its ramp, the learning rates, and the hand-designed patterns."""
+"""What a mixture adds to the loss: the entropy regulariser and its ramp; and the hand-designed patterns."""
 
 import math
 
@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoform.train.kinds.mixture.objectives import entropy_regulariser, entropy_weight, learning_rate
+from isoform.train.kinds.mixture.objectives import entropy_regulariser, entropy_weight
 from isoform.train.kinds.mixture.patterns import PATTERNS
-from isoform.train.recipe import MixtureRecipe, OptimizerRecipe
+from isoform.train.kinds.mixture.recipe import MixtureTable
 
 
 def test_entropy_is_0_for_one_hot_and_1_for_uniform() -> None:
@@ -33,19 +33,10 @@ def test_entropy_equals_the_formula() -> None:
 
 def test_the_ramp() -> None:
     """λ is 0 before its start, rises linearly, and stays; a hand-designed signature has none."""
-    recipe = MixtureRecipe(entropy=4, entropy_start=0.2, entropy_end=0.6)
-    found = [entropy_weight(step, 100, recipe) for step in (0, 20, 40, 60, 99)]
+    table = MixtureTable(entropy=4, entropy_start=0.2, entropy_end=0.6)
+    found = [entropy_weight(step, 100, table) for step in (0, 20, 40, 60, 99)]
     assert found == pytest.approx([0, 0, 2, 4, 4])
-    assert entropy_weight(99, 100, MixtureRecipe(signature="cyclic")) == 0
-
-
-def test_learning_rates() -> None:
-    """Weights warm up and fall to nothing; ξ warms up and keeps its larger rate."""
-    recipe = OptimizerRecipe(lr=0.01, mixture_lr_ratio=20, warmup_steps=10)
-    assert learning_rate(0, 100, recipe) == pytest.approx((0.001, 0.02))
-    assert learning_rate(50, 100, recipe) == pytest.approx((0.005, 0.2))
-    assert learning_rate(99, 100, recipe)[0] < 1e-5
-    assert learning_rate(99, 100, recipe)[1] == pytest.approx(0.2)
+    assert entropy_weight(99, 100, MixtureTable(signature="cyclic")) == 0
 
 
 @given(st.sampled_from(sorted(PATTERNS)), st.integers(1, 40), st.integers(1, 12), st.integers(0, 5))

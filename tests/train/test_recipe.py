@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from isoform.runtime.errors import RecipeError
-from isoform.train import recipe as module
+from isoform.train.kind import TRAINERS, trainer_named, trainer_of
+from isoform.train.kinds.mixture.recipe import MixtureRecipe, NetworkTable
 from isoform.train.recipe import Recipe, override_fields, read_recipe, recipe_names
 
 
@@ -22,6 +23,24 @@ def test_resolved_recipe_round_trip() -> None:
     again = Recipe.from_json(recipe.to_json())
     assert again == recipe
     assert again.digest() == recipe.digest() != read_recipe("digits", {}).digest()
+
+
+def test_a_recipe_names_its_kind() -> None:
+    """Without a name it is a mixture's, and says none in JSON: bundles, digests and checkpoints are what they were before there were kinds."""
+    old = read_recipe("digits", {}).to_json()
+    assert "kind" not in old
+    assert list(old) == ["steps", "batch", "seed", "threads", "data", "network", "mixture", "optimizer", "tasks"]
+    named = Recipe.from_json({"kind": "mixture", **old})
+    assert type(named) is MixtureRecipe
+    assert named == Recipe.from_json(old)
+    assert named.digest() == Recipe.from_json(old).digest()
+    assert trainer_of(named) is trainer_named("mixture")
+
+
+def test_every_kind_is_called_by_one_name() -> None:
+    """A recipe's kind is the name under which its trainer is found."""
+    for name in TRAINERS:
+        assert trainer_named(name).recipe.kind == name
 
 
 def test_overrides() -> None:
@@ -47,6 +66,8 @@ def test_overrides() -> None:
         ("steps = 1", "has no task"),
         ("steps = 1\ncolour = 2", "unknown field 'colour'; it may have steps, batch"),
         ("steps = 1\n[network]\nlayer = 2", "network has an unknown field 'layer'"),
+        ("steps = 1\nkind = 'collage'", "kind is 'collage', but 'mixture' was expected"),
+        ("steps = 1\nkind = 3", "kind is 3, but 'mixture' was expected"),
         ("steps = 1.5\n[tasks.a]\ndata='digits'", "steps is 1.5, but a whole number was expected"),
         ("steps = true\n[tasks.a]\ndata='digits'", "steps is True, but a whole number"),
         ("steps = 0\n[tasks.a]\ndata='digits'", "steps is 0, but 1 to"),
@@ -89,5 +110,5 @@ def test_an_override_of_a_plain_field_as_a_table_is_refused() -> None:
 
 def test_every_field_is_documented_or_named_after_the_spec() -> None:
     """Recipes are flat tables of numbers, texts and tuples, so that a flag can set each."""
-    for field in dataclasses.fields(module.NetworkRecipe):
+    for field in dataclasses.fields(NetworkTable):
         assert f"network.{field.name}" in override_fields()

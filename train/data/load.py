@@ -22,8 +22,8 @@ from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.pictures.images import resize
 from isoform.train.data.domains import transform
+from isoform.train.data.recipe import DataRecipe, TaskRecipe
 from isoform.train.data.samples import Dataset, Split
-from isoform.train.recipe import DataRecipe, TaskRecipe
 
 __all__ = ["load_task"]
 

@@ -15,9 +15,9 @@ import math
 
 from torch import Tensor
 
-from isoform.train.recipe import MixtureRecipe, OptimizerRecipe
+from isoform.train.kinds.mixture.recipe import MixtureTable
 
-__all__ = ["entropy_regulariser", "entropy_weight", "learning_rate"]
+__all__ = ["entropy_regulariser", "entropy_weight"]
 
 
 def entropy_regulariser(logits: Tensor) -> Tensor:
@@ -36,16 +36,9 @@ def entropy_regulariser(logits: Tensor) -> Tensor:
     return -(log_xi.exp() * log_xi).sum(-1).mean() / math.log(templates)
 
 
-def entropy_weight(step: int, steps: int, recipe: MixtureRecipe) -> float:
+def entropy_weight(step: int, steps: int, table: MixtureTable) -> float:
     """λ(s) for step ``step`` of ``steps``; 0 for hand-designed signatures."""
-    if recipe.signature != "learned":
+    if table.signature != "learned":
         return 0.0
-    width = max(recipe.entropy_end - recipe.entropy_start, 1e-9)
-    return recipe.entropy * min(1.0, max(0.0, (step / steps - recipe.entropy_start) / width))
-
-
-def learning_rate(step: int, steps: int, recipe: OptimizerRecipe) -> tuple[float, float]:
-    """Learning rates at a step: of weights (warm-up, half cosine), and of ξ's logits (warm-up, then constant)."""
-    warm = min(1.0, (step + 1) / recipe.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return recipe.lr * warm * cosine, recipe.lr * recipe.mixture_lr_ratio * warm
+    width = max(table.entropy_end - table.entropy_start, 1e-9)
+    return table.entropy * min(1.0, max(0.0, (step / steps - table.entropy_start) / width))

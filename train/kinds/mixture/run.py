@@ -1,0 +1,126 @@
+"""A run of the kind ``mixture``: several tasks at once, one set of templates, a signature for each task.
+
+Every step is one update over one batch of every task, so that no task is forgotten for the sake of another. At the end BN's
+statistics are taken anew over the training samples with the final weights, because the running ones lag behind: that alone is worth
+a point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
+from isoform.train.data.normalisation import mean_and_std
+from isoform.train.data.samples import Dataset
+from isoform.train.kind import Group, Loss
+from isoform.train.kinds.mixture.bundling import bundle_from_network
+from isoform.train.kinds.mixture.network import IsometricNetwork
+from isoform.train.kinds.mixture.objectives import entropy_regulariser, entropy_weight
+from isoform.train.kinds.mixture.patterns import PATTERNS
+from isoform.train.kinds.mixture.recipe import MixtureRecipe
+from isoform.train.schedule import falling, held
+
+__all__ = ["MixtureRun"]
+
+CALIBRATION_LIMIT = 4096
+"""At most so many training samples per task for BN's final statistics."""
+
+
+class MixtureRun:
+    """A ``Run`` of this kind.
+
+    Args:
+        recipe: What to do.
+        datasets: Task → its data.
+
+    Raises:
+        SpecError: On sizes that no network can have.
+    """
+
+    def __init__(self, recipe: MixtureRecipe, datasets: Mapping[str, Dataset]) -> None:
+        self._recipe, self._datasets = recipe, datasets
+        mean, std = mean_and_std(datasets)
+        spec = recipe.network.spec(recipe.data.input_shape, mean=mean, std=std)
+        classes = tuple(len(dataset.classes) for dataset in datasets.values())
+        self.network = IsometricNetwork(spec, classes, generator=torch.Generator().manual_seed(recipe.seed))
+        if recipe.mixture.signature != "learned":
+            pattern = PATTERNS[recipe.mixture.signature](spec.layers, spec.templates, seed=recipe.seed)
+            self.network.mixture.data[:] = torch.from_numpy(discrete_logits(pattern, spec.templates))
+            self.network.mixture.requires_grad_(False)
+
+    def groups(self) -> list[Group]:
+        """As ``Run.groups``: what decays, what does not (BN, biases), and ξ's logits."""
+        settings, steps, network = self._recipe.optimizer, self._recipe.steps, self.network
+        warmup = settings.warmup_steps
+        free = {"bn_affine", "embedding_bias"} | {f"heads.{index}" for index in range(1, len(network.heads), 2)}
+        found: dict[str, list[torch.nn.Parameter]] = {"weights": [], "free": [], "mixture": []}
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                found["mixture" if name == "mixture" else "free" if name in free else "weights"].append(parameter)
+
+        def weights_rate(step: int) -> float:
+            return falling(settings.lr, step, steps, warmup=warmup)
+
+        def mixture_rate(step: int) -> float:
+            return held(settings.lr * settings.mixture_lr_ratio, step, warmup=warmup)
+
+        return [
+            Group(parameters=found["weights"], rate=weights_rate, field="optimizer.lr", weight_decay=settings.weight_decay),
+            Group(parameters=found["free"], rate=weights_rate, field="optimizer.lr"),
+            Group(parameters=found["mixture"], rate=mixture_rate, field="optimizer.mixture_lr_ratio"),
+        ]  # fmt: skip
+
+    def begin(self, step: int, optimizer: torch.optim.Optimizer) -> list[range]:  # noqa: ARG002 - of a kind, not of this one
+        """As ``Run.begin``: one update over all tasks."""
+        return [range(len(self._datasets))]
+
+    def loss(self, step: int, batches: Mapping[int, tuple[Tensor, Tensor]]) -> Loss:
+        """As ``Run.loss``; formula and source in ``objectives.py``. ``loss`` is the cross-entropy, without the regulariser."""
+        losses: list[Tensor] = []
+        right = 0
+        for task, (x, y) in batches.items():
+            logits = self.network(x, task, momentum=self._recipe.optimizer.bn_momentum)
+            losses.append(F.cross_entropy(logits, y))
+            right += int((logits.detach().argmax(1) == y).sum())
+        loss = torch.stack(losses).mean()
+        weight = entropy_weight(step, self._recipe.steps, self._recipe.mixture)
+        return Loss(
+            total=loss + weight * entropy_regulariser(self.network.mixture),
+            figures={"loss": loss.item(), "accuracy": right / (self._recipe.batch * len(batches))},
+        )
+
+    def figures(self) -> dict[str, float]:
+        """As ``Run.figures``: the mean over tasks and layers of the largest mixture weight, 1/K to 1."""
+        return {"mean_max_xi": self.network.xi().detach().max(-1).values.mean().item()}
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """As ``Run.finish``: BN statistics of every task as the mean over its training samples: batch i enters with weight 1/i."""
+        for task, dataset in enumerate(self._datasets.values()):
+            # In random order, because data sets on disk are often sorted by class.
+            rows = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION_LIMIT]
+            images = torch.from_numpy(dataset.train.images[rows])
+            for index, part in enumerate(images.chunk(max(1, len(images) // 256))):
+                self.network(part, task, momentum=1 / (index + 1))
+
+    def logits(self, x: Tensor, task: int) -> Tensor:
+        """As ``Run.logits``."""
+        found: Tensor = self.network(x, task)
+        return found
+
+    def told(self) -> dict[str, Any]:
+        """As ``Run.told``: how nearly discrete the signatures are."""
+        xi = self.network.xi().detach().double()
+        return {"mean_max_xi": round(float(xi.max(-1).values.mean()), 6)}
+
+    def bundle(self, training: Mapping[str, Any]) -> Bundle:
+        """As ``Run.bundle``."""
+        classes = {name: dataset.classes for name, dataset in self._datasets.items()}
+        return bundle_from_network(self.network, classes, training=training)

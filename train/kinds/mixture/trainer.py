@@ -1,0 +1,33 @@
+"""How the kind ``mixture`` is trained, behind the door ``isoform.train.kind``: what can be known without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from isoform.train.data.samples import Dataset
+from isoform.train.kinds.mixture.recipe import MixtureRecipe
+
+if TYPE_CHECKING:  # torch is imported when training starts
+    from isoform.train.kinds.mixture.run import MixtureRun
+
+__all__ = ["TRAINER", "MixtureTrainer"]
+
+
+class MixtureTrainer:
+    """The ``Trainer`` of this kind."""
+
+    recipe = MixtureRecipe
+
+    def start(self, recipe: MixtureRecipe, datasets: Mapping[str, Dataset]) -> MixtureRun:
+        """As ``Trainer.start``."""
+        from isoform.train.kinds.mixture.run import MixtureRun
+
+        return MixtureRun(recipe, datasets)
+
+    def line(self, figures: Mapping[str, float]) -> str:
+        """As ``Trainer.line``."""
+        return f"loss {figures['loss']:.3f}  accuracy {figures['accuracy']:6.1%}  max ξ {figures['mean_max_xi']:.3f}"
+
+
+TRAINER = MixtureTrainer()

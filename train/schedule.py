@@ -1,0 +1,24 @@
+"""Learning rates over a run: functions of the step, so that nothing has to be stored.
+
+    warm(s) = min(1, (s + 1) / W)                                linear warm-up over W steps
+    held    = η · warm(s)                                        for a signature's numbers: routing settles late
+    falling = η · warm(s) · ½ (1 + cos(π s / S))                 for weights: a half cosine to 0 over the S steps
+
+Source: Loshchilov and Hutter, SGDR, for the cosine; the warm-up is common practice.
+"""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["falling", "held"]
+
+
+def held(rate: float, step: int, *, warmup: int) -> float:
+    """The learning rate at a step, from 0: warm-up to ``rate`` within ``warmup`` steps, then ``rate``."""
+    return rate * min(1.0, (step + 1) / warmup)
+
+
+def falling(rate: float, step: int, steps: int, *, warmup: int) -> float:
+    """The learning rate at step ``step`` of ``steps``: warm-up to ``rate`` within ``warmup`` steps, times a half cosine to 0."""
+    return held(rate, step, warmup=warmup) * (0.5 * (1 + math.cos(math.pi * step / steps)))
