@@ -1,9 +1,9 @@
 """What every request passes, whatever it asks for and whoever speaks HTTP.
 
-    begin     which id does it have                         record.py
+    begin     which id does it have                         exchange/record.py
     judge     who sent it, and may it send so much          access/, admission.py
     answer    a prediction is answered here, the rest by Flask
-    end       counted, written down, traced                 metrics.py, record.py, tracing.py
+    end       counted, written down, traced                 telemetry/
 
 As a WSGI application it does one after the other; ``http/asgi.py`` does other things in between. Predictions are most of the requests
 and Flask would take as long for one as the network does, so they do not pass it.
@@ -17,15 +17,16 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from isoform.server.access.guard import NOBODY, Gate, check_scopes_of
-from isoform.server.access.scopes import Caller
+from isoform.server.access.guard import Gate, check_scopes_of
 from isoform.server.capacity.admission import Rates
 from isoform.server.exchange.address import client_address
 from isoform.server.exchange.answer import Answer
-from isoform.server.exchange.problems import REASON, UnknownCallerError, refusal
+from isoform.server.exchange.caller import NOBODY
+from isoform.server.exchange.problems import UnknownCallerError, refusal
+from isoform.server.exchange.record import Ids, Record, attach_record
 from isoform.server.routes.inference import check_head, infer, route_of
 from isoform.server.service.service import Service
-from isoform.server.telemetry.record import RECORD, Ids, Record, Recorder
+from isoform.server.telemetry.access_log import Recorder
 from isoform.server.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -40,25 +41,13 @@ PAGE_FILES = 64
 """An address may ask for so many files of the page at once: a browser loads all of them."""
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """One request, and what is known of it so far."""
+    """One request: as it came, and what is known of it so far."""
 
     environ: dict[str, Any]
     """As WSGI has it."""
     record: Record
-    arrived: float
-    """``time.perf_counter()`` when it could be answered: when it came, and its body too."""
-    model: tuple[str, str] | None
-    """Task and version of which a prediction is asked for; None if it is none."""
-    caller: Caller = NOBODY
-    status: int = 0
-    """Of its answer."""
-
-    @property
-    def method(self) -> str:
-        """``GET`` and its like."""
-        return str(self.environ["REQUEST_METHOD"])
 
     @property
     def path(self) -> str:
@@ -91,7 +80,7 @@ class Front:
         with self.traced(request):
             try:
                 self.judge(request)
-                answer = self.by_flask(request) if request.model is None else self.predict(request)
+                answer = self.by_flask(request) if request.record.model is None else self.predict(request)
             except Exception as problem:
                 answer = self.refuse(request, problem)
             fields = self.end(request, answer)
@@ -99,12 +88,13 @@ class Front:
 
     def begin(self, environ: dict[str, Any]) -> Request:
         """A request came."""
-        record = environ[RECORD] = Record(self._ids.of(environ))
-        request = Request(environ, record, time.perf_counter(), None)
+        record = Record(self._ids.of(environ), str(environ["REQUEST_METHOD"]), time.perf_counter())
+        attach_record(environ, record)
+        request = Request(environ, record)
         predicts = route_of(request.path)
         if predicts is not None:
             record.route, *model = predicts
-            request.model = model[0], model[1]
+            record.model = model[0], model[1]
         return request
 
     @contextlib.contextmanager
@@ -115,7 +105,7 @@ class Front:
             return
         with self._tracing.span(request.environ) as span:
             yield
-            span.end(request.record, request.status)
+            span.end(request.record)
 
     def knows(self, request: Request) -> bool:
         """Whether its key or token was good a moment ago, or all are let in."""
@@ -123,34 +113,32 @@ class Front:
 
     def at_hand(self, request: Request) -> bool:
         """Whether ``judge`` would wait for nothing: neither for the store, nor for anything else."""
-        return self._gate.at_hand(request.environ) and (request.model is None or self.service.tasks.at_hand)
+        return self._gate.at_hand(request.environ) and (request.record.model is None or self.service.tasks.at_hand)
 
     def judge(self, request: Request) -> None:
         """See who sent it, and whether it may: before its body is read. Raises what ``refuse`` answers with."""
-        environ, proxies = request.environ, self.service.settings.trusted_proxies
+        environ, record, proxies = request.environ, request.record, self.service.settings.trusted_proxies
         try:
-            caller = request.caller = self._gate.find(environ)
+            caller = record.caller = self._gate.find(environ)
         except UnknownCallerError:
             self._strangers.spend(client_address(environ, proxies))
             raise
-        request.record.caller, request.record.caller_id = caller.name, caller.id
         if request.path not in FREE:
             if caller is NOBODY:
                 self._visitors.spend(client_address(environ, proxies))
             else:
                 self._rates.spend(caller.id)
         check_scopes_of(caller)
-        if request.model is not None and request.method != "OPTIONS":
-            check_head(self.service, caller, environ, *request.model)
+        if record.model is not None and record.method != "OPTIONS":
+            check_head(self.service, caller, environ, *record.model)
 
     def predict(self, request: Request) -> Answer:
         """Answer a request for a prediction, whose body is there or can be read. Raises what ``refuse`` answers with."""
-        if request.method == "OPTIONS":
+        record = request.record
+        if record.method == "OPTIONS":
             return Answer(200, b"", (("Allow", "OPTIONS, POST"),))
-        assert request.model is not None
-        return infer(
-            self.service, request.caller, request.environ, *request.model, arrived=request.arrived, record=request.record
-        )  # fmt: skip
+        assert record.model is not None
+        return infer(self.service, record, request.environ, *record.model)
 
     def by_flask(self, request: Request) -> Answer:
         """Let Flask answer a request that is no prediction."""
@@ -170,20 +158,19 @@ class Front:
 
     def refuse(self, request: Request, problem: Exception) -> Answer:
         """What to answer to a request that failed."""
-        answer, request.environ[REASON] = refusal(problem)
-        if request.model is not None:
-            self.service.metrics.fail(request.model[0])
+        record = request.record
+        answer, record.error = refusal(problem)
+        if record.model is not None:
+            self.service.metrics.fail(record.model[0])
         return answer
 
     def end(self, request: Request, answer: Answer) -> tuple[tuple[str, str], ...]:
         """Count a request that has its answer, and write it down. Returns what every answer's head says."""
         metrics, record = self.service.metrics, request.record
-        record.error, request.status = request.environ.get(REASON), answer.status
+        record.status = answer.status
         if record.error is not None:
             metrics.error(record.error)
-        seconds = time.perf_counter() - request.arrived
+        seconds = time.perf_counter() - record.arrived
         metrics.request(record.route, answer.status, seconds)
-        self._recorder.write(
-            record, request.environ, status=answer.status, size=len(answer.body), seconds=seconds
-        )  # fmt: skip
-        return ("X-Request-Id", record.request), ALWAYS
+        self._recorder.write(record, size=len(answer.body), seconds=seconds)
+        return ("X-Request-Id", record.id), ALWAYS

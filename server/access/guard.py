@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import request
-
 from isoform.server.access.keys import Keys
 from isoform.server.access.local import check_local
-from isoform.server.access.scopes import ANYBODY, Caller
 from isoform.server.access.tokens import TokenError, Tokens
+from isoform.server.exchange.caller import ANYBODY, NOBODY, Caller
 from isoform.server.exchange.problems import ForbiddenError, UnknownCallerError
+from isoform.server.exchange.record import get_record
 
 __all__ = [
-    "NOBODY", "Gate", "actor", "caller_id", "check_predict", "check_scopes_of", "may_write", "require_admin", "require_metrics",
+    "Gate", "actor", "caller_id", "check_predict", "check_scopes_of", "may_write", "require_admin", "require_metrics",
     "require_predict", "require_write",
 ]  # fmt: skip
 
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/"})
 PAGE = "/page/"
-CALLER = "isoform.caller"
-NOBODY = Caller("", frozenset())
 LONGEST = 8192
 """Characters of a key or a token."""
 
@@ -41,28 +38,12 @@ class Gate:
         self._keys, self._tokens = keys, tokens
 
     def find(self, environ: dict[str, Any]) -> Caller:
-        """A WSGI request's caller, which its routes can ask for from now on; ``NOBODY`` where no key is needed and there is access control.
+        """A WSGI request's caller; ``NOBODY`` where no key is needed and there is access control.
 
         Raises:
             UnknownCallerError: If it has no valid key.
             ForbiddenError: If no key is asked for, and another site's page may have sent it.
         """
-        environ[CALLER] = found = self._found(environ)
-        return found
-
-    def knows(self, environ: dict[str, Any]) -> bool:
-        """Whether a caller is expected to be let in, by what is in memory: nobody without a key or a token, where one is needed."""
-        if self._keys is None and self._tokens is None:
-            return True
-        text = _sent(environ)
-        who = self._keys if text.startswith("iso_") else self._tokens
-        return who is not None and who.knows(text)
-
-    def at_hand(self, environ: dict[str, Any]) -> bool:
-        """Whether ``find`` would wait for nothing, as for a store that has to be asked whose key that is."""
-        return self._keys is None or _is_open(environ.get("PATH_INFO", "")) or self._keys.at_hand(_sent(environ))
-
-    def _found(self, environ: dict[str, Any]) -> Caller:
         if self._keys is None and self._tokens is None:
             check_local(environ)
             return ANYBODY
@@ -80,6 +61,18 @@ class Gate:
             raise UnknownCallerError("a key was expected: Authorization: Bearer KEY; 'isoform key add' makes one")
         return found
 
+    def knows(self, environ: dict[str, Any]) -> bool:
+        """Whether a caller is expected to be let in, by what is in memory: nobody without a key or a token, where one is needed."""
+        if self._keys is None and self._tokens is None:
+            return True
+        text = _sent(environ)
+        who = self._keys if text.startswith("iso_") else self._tokens
+        return who is not None and who.knows(text)
+
+    def at_hand(self, environ: dict[str, Any]) -> bool:
+        """Whether ``find`` would wait for nothing, as for a store that has to be asked whose key that is."""
+        return self._keys is None or _is_open(environ.get("PATH_INFO", "")) or self._keys.at_hand(_sent(environ))
+
 
 def _is_open(path: str) -> bool:
     return path in OPEN or path.startswith(PAGE)
@@ -92,19 +85,14 @@ def _sent(environ: dict[str, Any]) -> str:
     return text if kind.lower() == "bearer" and len(text) <= LONGEST else ""
 
 
-def _caller() -> Caller:
-    caller: Caller = request.environ[CALLER]
-    return caller
-
-
 def actor() -> str:
     """The caller's name, for people; several callers may have the same."""
-    return _caller().name
+    return get_record().caller.name
 
 
 def caller_id() -> str:
     """What tells the caller from all others."""
-    return _caller().id
+    return get_record().caller.id
 
 
 def check_scopes_of(caller: Caller) -> None:
@@ -124,27 +112,27 @@ def check_predict(caller: Caller, user: str | None) -> None:
 
 def require_predict(user: str | None) -> None:
     """Raise ``ForbiddenError`` if this request's caller may not use that user's signature; None for the base signature."""
-    check_predict(_caller(), user)
+    check_predict(get_record().caller, user)
 
 
 def may_write(user: str) -> bool:
     """Whether the caller may change that user's signature, and see all of it."""
-    return _caller().may_write(user)
+    return get_record().caller.may_write(user)
 
 
 def require_write(user: str) -> None:
     """Raise ``ForbiddenError`` if the caller may not change that user's signature."""
-    if not _caller().may_write(user):
+    if not get_record().caller.may_write(user):
         raise ForbiddenError(f"this key may not do that for {user!r}; it needs the scope write:{user}")
 
 
 def require_metrics() -> None:
     """Raise ``ForbiddenError`` if the caller may not read Prometheus' page."""
-    if not _caller().may_read_metrics:
+    if not get_record().caller.may_read_metrics:
         raise ForbiddenError("this key may not read metrics; it needs the scope metrics")
 
 
 def require_admin() -> None:
     """Raise ``ForbiddenError`` if the caller is no administrator."""
-    if not _caller().is_admin:
+    if not get_record().caller.is_admin:
         raise ForbiddenError("this key may not do that; it needs the scope admin")

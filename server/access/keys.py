@@ -22,7 +22,7 @@ import sqlalchemy as sql
 
 from isoform.runtime.errors import StoreError, UsageError
 from isoform.runtime.formats.signature import check_name
-from isoform.server.access.scopes import Caller, check_scopes
+from isoform.server.exchange.caller import Caller, check_scopes
 from isoform.server.store.schema import events, keys
 from isoform.server.store.store import Store, now
 

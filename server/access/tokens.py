@@ -20,7 +20,7 @@ import jwt
 
 from isoform.runtime.errors import IsoformError, MissingExtraError
 from isoform.server.access.key_set import ALGORITHMS, KeySet
-from isoform.server.access.scopes import Caller, is_scope
+from isoform.server.exchange.caller import Caller, is_scope
 
 __all__ = ["LEEWAY_SECONDS", "TokenError", "Tokens"]
 

@@ -18,7 +18,7 @@ import logging
 import math
 import re
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from isoform.runtime.errors import (
@@ -31,16 +31,15 @@ from isoform.runtime.errors import (
     UsageError,
 )
 from isoform.server.exchange.answer import Answer
+from isoform.server.exchange.record import get_record
 
 __all__ = [
-    "REASON", "BusyError", "DeadlineError", "ForbiddenError", "HeadTooLongError", "NotFoundError", "PreconditionError", "TooLargeError",
+    "BusyError", "DeadlineError", "ForbiddenError", "HeadTooLongError", "NotFoundError", "PreconditionError", "TooLargeError",
     "TooManyError", "UnknownCallerError", "answer_with_json", "refusal",
 ]  # fmt: skip
 
 log = logging.getLogger("isoform.server")
 
-REASON = "isoform.reason"
-"""In a request's environment: the kind of error that it came to."""
 INSIDE = "an error inside the server; its log has the details"
 _NO_MEMORY = re.compile(r"allocate memory|bad_alloc|bad allocation", re.IGNORECASE)
 """What ONNX Runtime says where memory ends."""
@@ -137,5 +136,5 @@ def answer_with_json(app: Flask) -> None:
 
 
 def _refused(problem: Exception) -> Response:
-    answer, request.environ[REASON] = refusal(problem)
+    answer, get_record().error = refusal(problem)
     return Response(answer.body, answer.status, list(answer.headers))

@@ -146,7 +146,7 @@ class Asgi:
             front.judge(request)
             if request.path == LIVE:
                 return front.by_flask(request)
-            return await dispatch.when_ready(request.method, functools.partial(front.by_flask, request))
+            return await dispatch.when_ready(request.record.method, functools.partial(front.by_flask, request))
         if len(scope["headers"]) > FIELDS or len(scope["path"]) + len(scope["query_string"]) > TARGET_BYTES:
             raise HeadTooLongError(f"more than {FIELDS} headers came, or a target of over {TARGET_BYTES} bytes")
         try:
@@ -157,13 +157,13 @@ class Asgi:
                 front.judge(request)
             else:
                 await dispatch.half_in_thread(functools.partial(front.judge, request))
-            if request.model is None:
+            if request.record.model is None:
                 return await self._by_flask(front, request, body)
         except Exception:
             await body.read_soon()  # so that the next request of the connection begins where it should
             raise
         set_body(request.environ, await body.read())  # kept by nobody else: it is freed as soon as it is samples
-        request.arrived = time.perf_counter()
+        request.record.arrived = time.perf_counter()
         predict = functools.partial(front.predict, request)
         # A short body may be long once it is unpacked.
         is_short = (
@@ -183,5 +183,5 @@ class Asgi:
                 data = await body.read()
         set_body(request.environ, data)
         del data
-        request.arrived = time.perf_counter()
+        request.record.arrived = time.perf_counter()
         return await self._dispatch.in_thread(task, always=request.path in FREE, began=body.taken)

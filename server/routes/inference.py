@@ -15,16 +15,16 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from isoform.runtime.errors import InputError, UsageError
 from isoform.server.access.guard import check_predict
-from isoform.server.access.scopes import Caller
 from isoform.server.capacity.memory import Share
 from isoform.server.exchange.answer import Answer
 from isoform.server.exchange.body import check_body, compressed, read_body
+from isoform.server.exchange.caller import Caller
 from isoform.server.exchange.problems import BusyError, DeadlineError, NotFoundError, TooLargeError
+from isoform.server.exchange.record import Record
 from isoform.server.protocol.metadata import VERSION
 from isoform.server.protocol.request import check_shapes, decode_request
 from isoform.server.protocol.response import answer_bytes, encode_response
 from isoform.server.service.service import Service
-from isoform.server.telemetry.record import Record
 
 __all__ = ["JSON_BYTES", "ROUTES", "SIGNATURE", "check_head", "check_version", "infer", "json_bytes", "route_of"]
 
@@ -71,26 +71,15 @@ def check_head(service: Service, caller: Caller, environ: dict[str, Any], task: 
     service.memory.check_room(2 * check_body(environ, limit=service.settings.max_body_bytes))
 
 
-def infer(
-    service: Service,
-    caller: Caller,
-    environ: dict[str, Any],
-    task: str,
-    version: str,
-    *,
-    arrived: float,
-    record: Record,
-) -> Answer:
+def infer(service: Service, record: Record, environ: dict[str, Any], task: str, version: str) -> Answer:
     """Predict, after ``check_head``.
 
     Args:
         service: The application's.
-        caller: Who asks.
+        record: What is known of the request: who asks, and when it came. Whose network answers is added.
         environ: The request, as WSGI has it.
         task: The task.
         version: Of the task.
-        arrived: ``time.perf_counter()`` when the request came.
-        record: What will be told of it.
 
     Raises:
         IsoformError: Any of those that ``problems.py`` lists.
@@ -99,16 +88,15 @@ def infer(
     began = time.perf_counter()
     with ExitStack() as stack:
         share = stack.enter_context(service.memory.share())
-        answer = _answer(service, caller, environ, (task, version), share, arrived=arrived, began=began, record=record)
+        answer = _answer(service, record, environ, (task, version), share, began=began)
         if answer.sent is not None:
             stack.pop_all()  # what it holds now is given back by that
         return answer
 
 
 def _answer(
-    service: Service, caller: Caller, environ: dict[str, Any], model: tuple[str, str | None], share: Share, *, arrived: float,
-    began: float, record: Record,
-) -> Answer:  # fmt: skip
+    service: Service, record: Record, environ: dict[str, Any], model: tuple[str, str], share: Share, *, began: float
+) -> Answer:
     """Read, predict, write; what each takes is held by the share before it is made, and the answer until it is sent."""
     runtime, settings, (task, version) = service.runtime, service.settings, model
     body = read_body(environ, limit=settings.max_body_bytes, hold=share.hold)
@@ -120,7 +108,7 @@ def _answer(
         raise InputError("$.model_name and $.model_version: those of the path were expected, or none, but others came")
     decoded = time.perf_counter()
     name = _named(asked.signature, environ.get("HTTP_ISOFORM_SIGNATURE"))
-    check_predict(caller, name)
+    check_predict(record.caller, name)
     whose = service.users.find(task, name)
     record.task, record.signature, record.revision, record.digest = task, name, whose.revision, whose.signature.digest
     own, ours = asked.timeout_seconds or np.inf, settings.deadline_seconds or np.inf
@@ -135,7 +123,7 @@ def _answer(
     share.hold(size_of_samples + 4 * size)  # logits, what they become, and copies of it on the way to the socket
     found = time.perf_counter()
     try:
-        logits = service.batching.predict(asked.samples, whose.signature, until=arrived + min(own, ours))
+        logits = service.batching.predict(asked.samples, whose.signature, until=record.arrived + min(own, ours))
     except DeadlineError as problem:
         raise problem if own <= ours else BusyError(str(problem)) from None
     predicted = time.perf_counter()
@@ -148,7 +136,7 @@ def _answer(
         data, more = compressed(data, environ["HTTP_ACCEPT_ENCODING"])
         headers += more
     stages = (
-        began - arrived, decoded - began, found - decoded, predicted - found, time.perf_counter() - predicted
+        began - record.arrived, decoded - began, found - decoded, predicted - found, time.perf_counter() - predicted
     )  # fmt: skip
     service.metrics.infer(task, len(logits), stages)
     del logits

@@ -7,11 +7,11 @@ from typing import Any
 from flask import Blueprint, Flask, Response, request
 
 from isoform.server.access.guard import require_metrics
+from isoform.server.exchange.record import get_record
 from isoform.server.protocol.metadata import VERSION
 from isoform.server.routes.inference import check_version
 from isoform.server.service.service import get_service
 from isoform.server.telemetry.metrics import CONTENT_TYPE
-from isoform.server.telemetry.record import RECORD
 
 __all__ = ["blueprint", "name_routes"]
 
@@ -50,4 +50,4 @@ def name_routes(app: Flask) -> None:
     @app.before_request
     def name() -> None:
         if request.url_rule is not None:
-            request.environ[RECORD].route = request.url_rule.rule
+            get_record().route = request.url_rule.rule

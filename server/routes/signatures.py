@@ -30,11 +30,11 @@ from isoform.server.capacity.memory import Share
 from isoform.server.exchange.body import read_body
 from isoform.server.exchange.problems import NotFoundError, PreconditionError
 from isoform.server.exchange.query import LAST, PAGE_LIMIT, number
+from isoform.server.exchange.record import get_record
 from isoform.server.routes.repository import read_object
 from isoform.server.service.service import get_service
 from isoform.server.service.users import whole
 from isoform.server.store.store import ANY, Reply, Revision, moment
-from isoform.server.telemetry.record import RECORD, Record
 
 __all__ = ["blueprint", "check_user", "expected_revision"]
 
@@ -164,7 +164,7 @@ def delete(task: str, user: str) -> tuple[str, int]:
     """Delete every revision, for good, and cancel the open jobs. Raises ``NotFoundError`` if there are neither."""
     service = get_service()
     check_user(task, user, unloaded=True)
-    record: Record = request.environ[RECORD]
+    record = get_record()
     record.task, record.signature = task, user
     store = service.users.store
     expect = expected_revision(store.newest(task, user))
@@ -203,7 +203,7 @@ def _conflict(problem: ConflictError, expect: int) -> IsoformError:
 
 
 def _answer(revision: Revision, status: int, *, again: bool = False) -> Response:
-    record: Record = request.environ[RECORD]
+    record = get_record()
     record.task, record.signature = revision.task, revision.user
     record.revision, record.digest = revision.revision, revision.digest
     response = jsonify(_description(revision))

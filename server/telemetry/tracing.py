@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from isoform.runtime.errors import MissingExtraError
 from isoform.runtime.extras import needs
-from isoform.server.telemetry.record import Record
+from isoform.server.exchange.record import Record
 
 __all__ = ["Span", "Tracing", "export_traces", "flush_traces"]
 
@@ -67,17 +67,17 @@ class Span:
     def __init__(self, span: Any) -> None:
         self._span = span
 
-    def end(self, record: Record, status: int) -> None:
+    def end(self, record: Record) -> None:
         """What came of it."""
         if not self._span.is_recording():
             return
         self._span.update_name(f"{self._span.attributes['http.request.method']} {record.route}")
         told = {
-            "http.route": record.route, "http.response.status_code": status, "isoform.request": record.request, "isoform.task": record.task,
+            "http.route": record.route, "http.response.status_code": record.status, "isoform.request": record.id, "isoform.task": record.task,
             "isoform.digest": record.digest, "isoform.revision": record.revision, "error.type": record.error,
         }  # fmt: skip
         self._span.set_attributes({name: value for name, value in told.items() if value is not None})
-        if status >= 500:
+        if record.status >= 500:
             from opentelemetry.trace import StatusCode
 
             self._span.set_status(StatusCode.ERROR)

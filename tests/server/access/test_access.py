@@ -13,9 +13,9 @@ from isoform.runtime.errors import SignatureError, UsageError
 from isoform.server.access import keys as keys_module
 from isoform.server.access.guard import Gate
 from isoform.server.access.keys import Keys
-from isoform.server.access.scopes import Caller
 from isoform.server.access.tokens import TokenError, Tokens
 from isoform.server.app import create_app
+from isoform.server.exchange.caller import Caller
 from isoform.server.routes.inference import ROUTES
 
 ALICE, BOB = (f"/v1/models/plain/signatures/{name}" for name in ("alice", "bob"))

@@ -1,4 +1,4 @@
-"""What a caller may do.
+"""Who sent a request, and what that caller may do: words of a key or a token, called scopes.
 
     predict            with the base signatures
     predict:NAME       and with the signature of that user, of any task; ``predict:*`` with everybody's
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from isoform.runtime.errors import UsageError
 
-__all__ = ["ANYBODY", "Caller", "check_scopes", "is_scope"]
+__all__ = ["ANYBODY", "NOBODY", "Caller", "check_scopes", "is_scope"]
 
 _SCOPE = re.compile(r"admin|metrics|predict|(?:predict|write):(?:\*|[A-Za-z0-9][A-Za-z0-9._-]{0,63})")
 
@@ -76,3 +76,5 @@ class Caller:
 
 ANYBODY = Caller("", frozenset({"admin"}))
 """Where there is no access control: on loopback, by an explicit flag."""
+NOBODY = Caller("", frozenset())
+"""Who is not known, or not yet."""
