@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from isoform.runtime.kind import Spec
+from isoform.runtime.inputs import Input
 
-__all__ = ["INPUT", "LABEL", "OUTPUTS", "PLATFORM", "VERSION", "metadata"]
+__all__ = ["LABEL", "OUTPUTS", "PLATFORM", "VERSION", "datatype_of", "metadata"]
 
-INPUT = "image"
 LABEL = "label"
 """What samples to learn from have beside it."""
 OUTPUTS = {"logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
@@ -19,19 +18,26 @@ VERSION = "1"
 """Of every task: templates are not versioned here, and signatures have revisions."""
 
 
-def metadata(task: str, spec: Spec, labels: tuple[str, ...], digest: str) -> dict[str, Any]:
+def datatype_of(takes: Input) -> str:
+    """What the protocol calls the type of an input's numbers."""
+    return "INT64" if takes.what == "tokens" else "FP32"
+
+
+def metadata(task: str, takes: Input, labels: tuple[str, ...], digest: str) -> dict[str, Any]:
     """A task's model metadata.
 
     Args:
         task: Its name.
-        spec: The network.
+        takes: What its networks take.
         labels: Names of its classes.
         digest: Of its base signature.
     """
     classes = len(labels)
     return {
         "name": task, "versions": [VERSION], "platform": PLATFORM,
-        "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, *spec.input_shape]}],
+        "inputs": [
+            {"name": takes.name, "datatype": datatype_of(takes), "shape": [-1, *(-1 if size is None else size for size in takes.shape)]}
+        ],
         "outputs": [
             {"name": name, "datatype": kind, "shape": [-1] if name == LABEL else [-1, classes]} for name, kind in OUTPUTS.items()
         ],

@@ -1,7 +1,7 @@
 """A request's body → samples, and what is wanted of them. Errors give the JSON path.
 
 JSON:     {"id"?, "parameters"?: {"signature"?: name, "timeout"?: µs, "binary_data_output"?: bool},
-           "inputs": [{"name": "image", "shape": [n, c, h, w], "datatype": "FP32", "data": [...]}],
+           "inputs": [{"name": "image", "shape": [n, c, h, w], "datatype": "FP32", "data": [...]}],    (as the task's metadata says)
            "outputs"?: [{"name", "parameters"?: {"binary_data": bool}}]}
 Binary:   a header says how many bytes of JSON come first; an input with "parameters": {"binary_data_size": bytes} has no "data", its
           numbers follow the JSON, little-endian, row by row
@@ -21,14 +21,16 @@ from typing import Any
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
+from isoform.runtime.inputs import Input
 from isoform.server.protocol.bounds import Bounds
-from isoform.server.protocol.metadata import INPUT, LABEL, OUTPUTS
+from isoform.server.protocol.metadata import LABEL, OUTPUTS
 from isoform.server.protocol.parameters import IN_EXAMPLES, IN_OUTPUT, IN_REQUEST, check_members
 from isoform.server.protocol.tensors import (
     Tail,
     brief,
     declared_shape,
     kind_of,
+    one_sample,
     parameters_of,
     read_labels,
     read_samples,
@@ -62,7 +64,7 @@ class InferRequest:
     """One request, checked."""
 
     samples: Array
-    """Shape (n, channels, height, width), float32."""
+    """Shape (n, …) as the task's networks take them."""
     outputs: tuple[Wanted, ...]
     """Which outputs are wanted, in that order."""
     id: str | None = None
@@ -76,13 +78,13 @@ class InferRequest:
 
 
 def decode_request(
-    body: bytes | bytearray, *, shape: tuple[int, int, int], json_bytes: int | None = None, bounds: Bounds
+    body: bytes | bytearray, *, takes: Input, json_bytes: int | None = None, bounds: Bounds
 ) -> InferRequest:
     """Read a request's body.
 
     Args:
         body: As above.
-        shape: Channels, height, width of one sample.
+        takes: What the task's networks take.
         json_bytes: How many bytes of it are JSON, the binary extension's header; None if that was not sent.
         bounds: What it may take; asked before anything of that size is made.
 
@@ -90,13 +92,14 @@ def decode_request(
         InputError: With the JSON path of what is wrong.
     """
     if json_bytes == 0:
-        samples = samples_from_bytes(memoryview(body), [1, *shape], "the body")
+        shape = one_sample(len(body), takes, "the body")
+        samples = samples_from_bytes(memoryview(body), takes, shape, "the body")
         return InferRequest(samples=samples, outputs=tuple(Wanted(name, True) for name in OUTPUTS))
     content, tail = _head(body, json_bytes, bounds)
     check_members(content, MEMBERS)
     parameters = parameters_of(content, "$", IN_REQUEST)
-    ((path, image),) = _inputs(content, (INPUT,)).values()
-    samples = read_samples(image, shape, tail, path, bounds)
+    ((path, tensor),) = _inputs(content, (takes.name,)).values()
+    samples = read_samples(tensor, takes, tail, path, bounds)
     tail.check_empty()
     return InferRequest(
         samples=samples,
@@ -118,7 +121,7 @@ def check_shapes(asked: InferRequest, classes: int) -> None:
 
 
 def decode_examples(
-    body: bytes | bytearray, *, shape: tuple[int, int, int], json_bytes: int | None = None, labelled: bool, bounds: Bounds
+    body: bytes | bytearray, *, takes: Input, json_bytes: int | None = None, labelled: bool, bounds: Bounds
 ) -> tuple[Array, list[str] | list[int]]:  # fmt: skip
     """Read a body with samples to learn from: the same form, with a second input ``label`` if they are labelled.
 
@@ -132,11 +135,12 @@ def decode_examples(
     check_members(content, ("id", "inputs", "parameters"))
     parameters_of(content, "$", IN_EXAMPLES)
     labels: list[str] | list[int] = []
-    inputs = _inputs(content, (INPUT, LABEL) if labelled else (INPUT,))
-    count = declared_shape(inputs[INPUT][1], shape, inputs[INPUT][0])[0]
+    inputs = _inputs(content, (takes.name, LABEL) if labelled else (takes.name,))
+    path, tensor = inputs[takes.name]
+    count = declared_shape(tensor, takes, path)[0]
     for name, (path, tensor) in inputs.items():
-        if name == INPUT:
-            samples = read_samples(tensor, shape, tail, path, bounds)
+        if name == takes.name:
+            samples = read_samples(tensor, takes, tail, path, bounds)
         else:
             labels = read_labels(tensor, tail, path, samples=count)
     tail.check_empty()

@@ -1,6 +1,6 @@
 """Tensors of a request: numbers in its JSON, or behind it. Errors give the JSON path.
 
-An image is FP32; labels are BYTES (names) or INT64 (indices of classes, where no class is named by another whole number).
+Samples are FP32, or INT64 for tokens; labels are BYTES (names) or INT64 (indices of classes, where no class is named by another whole number).
 Binary numbers are little-endian, row by row; a binary text is its length, four bytes, and its UTF-8.
 """
 
@@ -16,8 +16,10 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
+from isoform.runtime.inputs import Input
 from isoform.runtime.samples.names import LONGEST
 from isoform.server.protocol.bounds import Bounds
+from isoform.server.protocol.metadata import datatype_of
 from isoform.server.protocol.parameters import IN_INPUT, check_parameters
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "brief",
     "declared_shape",
     "kind_of",
+    "one_sample",
     "parameters_of",
     "read_labels",
     "read_samples",
@@ -66,30 +69,42 @@ def parameters_of(owner: dict[str, Any], path: str, known: Collection[str]) -> d
     return found
 
 
-def read_samples(tensor: dict[str, Any], shape: tuple[int, int, int], tail: Tail, path: str, bounds: Bounds) -> Array:
-    """An image tensor's samples, shape (n, *shape), float32. Raises ``InputError`` if they are anything else."""
-    declared = declared_shape(tensor, shape, path)
+def read_samples(tensor: dict[str, Any], takes: Input, tail: Tail, path: str, bounds: Bounds) -> Array:
+    """A tensor's samples, shape (n, …), of the input's type. Raises ``InputError`` if they are anything else."""
+    declared = declared_shape(tensor, takes, path)
     bounds.check_samples(declared[0])
     data = _binary(tensor, tail, path)
     if data is not None:
-        return samples_from_bytes(data, declared, path)
-    return _from_list(tensor["data"], declared, f"{path}.data")
+        return samples_from_bytes(data, takes, declared, path)
+    return _from_list(tensor["data"], takes, declared, f"{path}.data")
 
 
-def declared_shape(tensor: dict[str, Any], shape: tuple[int, int, int], path: str) -> list[int]:
-    """What an image tensor says of its shape, ``[n, *shape]``. Raises ``InputError`` if it says anything else."""
-    declared = _declared(tensor, ("FP32",), path)
-    if len(declared) != 4 or tuple(declared[1:]) != shape:
-        raise InputError(f"{path}.shape: [n, {', '.join(map(str, shape))}] was expected, but {brief(declared)} came")
+def declared_shape(tensor: dict[str, Any], takes: Input, path: str) -> list[int]:
+    """What a tensor of samples says of its shape, ``[n, …]``. Raises ``InputError`` if it says anything else."""
+    declared = _declared(tensor, (datatype_of(takes),), path)
+    if not declared or not takes.fits(tuple(declared[1:])):
+        raise InputError(f"{path}.shape: [{str(takes)[1:-1]}] was expected, but {brief(declared)} came")
     return declared
 
 
-def samples_from_bytes(data: memoryview, shape: list[int], what: str) -> Array:
-    """FP32 numbers, as they are in memory. Raises ``InputError`` if there are not as many as the shape says."""
-    expected = 4 * math.prod(shape)
+def one_sample(size: int, takes: Input, what: str) -> list[int]:
+    """The shape of one sample that has so many bytes: its one open length, if it has one. Raises ``InputError`` if no sample has."""
+    each = np.dtype(takes.dtype).itemsize
+    row = each * math.prod(length for length in takes.shape if length is not None)
+    length = size // row if takes.open and takes.shape.count(None) == 1 else 0
+    shape = [length if entry is None else entry for entry in takes.shape]
+    if takes.open and not takes.fits(tuple(shape)):
+        raise InputError(f"{what}: one sample of shape {takes} was expected, but {size} bytes came")
+    return [1, *shape]
+
+
+def samples_from_bytes(data: memoryview, takes: Input, shape: list[int], what: str) -> Array:
+    """Numbers as they are in memory. Raises ``InputError`` if there are not as many as the shape says."""
+    kind, name = np.dtype(takes.dtype), datatype_of(takes)
+    expected = kind.itemsize * math.prod(shape)
     if len(data) != expected:
-        raise InputError(f"{what}: {expected} bytes were expected for shape {shape} in FP32, but {len(data)} came")
-    return np.frombuffer(data, dtype="<f4").reshape(shape).astype(np.float32, copy=False)
+        raise InputError(f"{what}: {expected} bytes were expected for shape {shape} in {name}, but {len(data)} came")
+    return np.frombuffer(data, dtype=kind.newbyteorder("<")).reshape(shape).astype(kind, copy=False)
 
 
 def read_labels(tensor: dict[str, Any], tail: Tail, path: str, *, samples: int) -> list[str] | list[int]:
@@ -166,7 +181,7 @@ def _binary(tensor: dict[str, Any], tail: Tail, path: str) -> memoryview | None:
     return None if size is None else tail.take(size, path)
 
 
-def _from_list(data: object, shape: list[int], path: str) -> Array:
+def _from_list(data: object, takes: Input, shape: list[int], path: str) -> Array:
     """Numbers of a flat list, or of lists nested as the shape says. Nothing is allocated before all of them are known to be numbers."""
     if not isinstance(data, list):
         raise InputError(f"{path}: a list of numbers was expected, but a {kind_of(data)} came")
@@ -183,13 +198,14 @@ def _from_list(data: object, shape: list[int], path: str) -> Array:
         if depth < len(sizes) - 1:
             rows = [*itertools.chain.from_iterable(rows)]
     kinds = set(map(type, itertools.chain.from_iterable(rows)))
-    if not kinds <= {int, float}:
-        raise InputError(f"{path}: numbers were expected, but something else is among them")
+    allowed, words = ({int}, "whole numbers") if takes.what == "tokens" else ({int, float}, "numbers")
+    if not kinds <= allowed:
+        raise InputError(f"{path}: {words} were expected, but something else is among them")
     try:
         with np.errstate(over="ignore"):
-            return np.array(data, dtype=np.float32).reshape(shape)
+            return np.array(data, dtype=takes.dtype).reshape(shape)
     except OverflowError:
-        raise InputError(f"{path}: a whole number among them is too large for FP32") from None
+        raise InputError(f"{path}: a whole number among them is too large for {datatype_of(takes)}") from None
 
 
 def kind_of(value: object) -> str:

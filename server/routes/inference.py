@@ -100,7 +100,7 @@ def _answer(
     """Read, predict, write; what each takes is held by the share before it is made, and the answer until it is sent."""
     runtime, settings, (task, version) = service.runtime, service.settings, model
     body = read_body(environ, limit=settings.max_body_bytes, hold=share.hold)
-    asked = decode_request(body, shape=runtime.bundle.spec.input_shape, json_bytes=json_bytes(environ), bounds=share)
+    asked = decode_request(body, takes=runtime.input_of(task), json_bytes=json_bytes(environ), bounds=share)
     # Samples that were sent as bytes are a view of the body, and keep all of it; those of JSON are an array of their own.
     size_of_samples = max(len(body), asked.samples.nbytes)
     del body

@@ -129,14 +129,14 @@ def cancel(identity: str) -> dict[str, Any]:
 def _examples(task: str, user: str, *, labelled: bool) -> tuple[Array, list[str] | list[int]]:
     """This request's samples, as every engine needs them, and their labels."""
     service = get_service()
-    shape = service.runtime.bundle.spec.input_shape
+    takes = service.runtime.input_of(task)
     with service.memory.share() as share:
         body = read_body(request.environ, limit=service.settings.max_body_bytes, hold=share.hold)
         samples, labels = decode_examples(
-            body, shape=shape, json_bytes=json_bytes(request.environ), labelled=labelled, bounds=share
+            body, takes=takes, json_bytes=json_bytes(request.environ), labelled=labelled, bounds=share
         )
         # A view of the body would keep all of the body for as long as the job has it.
-        samples = np.array(service.runtime.checked(samples))
+        samples = np.array(service.runtime.checked(samples, task))
     service.memory.keep(samples, _whose(task, user))
     return samples, labels
 

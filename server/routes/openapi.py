@@ -15,9 +15,9 @@ from flask import Blueprint
 
 from isoform.runtime.adapt.registry import METHODS
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.kind import Spec
+from isoform.runtime.inputs import Input
 from isoform.server.page.routes import FILES
-from isoform.server.protocol.metadata import INPUT, LABEL, OUTPUTS, VERSION
+from isoform.server.protocol.metadata import LABEL, OUTPUTS, VERSION, datatype_of
 from isoform.server.protocol.request import ID_CHARACTERS
 from isoform.server.service.service import get_service
 
@@ -191,26 +191,34 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "isoform", "version": importlib.metadata.version("isoform"), "description": "Predictions by whose network is asked for."},
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": _schemas(bundle.spec), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {"schemas": _schemas(bundle), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
         "security": [{"key": []}, {}],
     }  # fmt: skip
 
 
-def _schemas(spec: Spec) -> dict[str, Schema]:
-    samples = {
-        "type": "array",
-        "prefixItems": [{**WHOLE, "minimum": 0}, *({"const": size} for size in spec.input_shape)],
-        "minItems": 1 + len(spec.input_shape),
-        "maxItems": 1 + len(spec.input_shape),
-    }
+def _samples(takes: Input) -> Schema:
+    """A tensor of samples."""
+    lengths: list[Schema] = [
+        {**WHOLE, "minimum": takes.shortest, "maximum": takes.longest} if size is None else {"const": size}
+        for size in takes.shape
+    ]
+    shape = {
+        "type": "array", "prefixItems": [{**WHOLE, "minimum": 0}, *lengths], "minItems": 1 + len(lengths), "maxItems": 1 + len(lengths),
+    }  # fmt: skip
     tensor: Schema = {
-        "datatype": {"const": "FP32"},
-        "shape": samples,
+        "name": {"const": takes.name},
+        "datatype": {"const": datatype_of(takes)},
+        "shape": shape,
         "data": {"type": "array"},
         "parameters": _closed({"binary_data_size": WHOLE}),
     }
+    return _closed(tensor, required=("name", "datatype", "shape"))
+
+
+def _schemas(bundle: Bundle) -> dict[str, Schema]:
+    inputs = [_samples(takes) for takes in dict.fromkeys(map(bundle.spec.input_of, bundle.signatures))]
+    image: Schema = inputs[0] if len(inputs) == 1 else {"anyOf": inputs}
     said = ("name", "datatype", "shape")
-    image = _closed({"name": {"const": INPUT}, **tensor}, required=said)
     label = _closed({"name": {"const": LABEL}, "datatype": {"enum": ["BYTES", "INT64"]}, "shape": {"type": "array"}, "data": {"type": "array"},
                      "parameters": _closed({"binary_data_size": WHOLE})}, required=said)  # fmt: skip
     asked = {

@@ -23,6 +23,10 @@ __all__ = ["Batching"]
 Predict = Callable[[Array, Signature], Array]
 
 
+_Alike = tuple[str, tuple[int, ...]]
+"""Requests of one signature, by its digest, whose samples have one shape."""
+
+
 class _Request:
     def __init__(self, x: Array, until: float) -> None:
         self.x, self.until = x, until
@@ -55,14 +59,14 @@ class Batching:
         self, predict: Predict, *, samples: int = 1, delay_seconds: float = 0.0, ran: Callable[[str, int], None]
     ) -> None:
         self._predict, self._samples, self._delay, self._ran = predict, samples, delay_seconds, ran
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[_Alike, _Line] = {}
         self._lock = threading.Lock()
 
     def predict(self, x: Array, signature: Signature, *, until: float = np.inf) -> Array:
         """Logits, as ``Runtime.predict``.
 
         Args:
-            x: Samples, shape (n, channels, height, width), float32.
+            x: Samples, shape (n, …), checked.
             signature: Whose network.
             until: ``time.perf_counter()`` after which nobody waits for the answer.
 
@@ -74,25 +78,25 @@ class Batching:
             _check(until)
             self._ran(signature.task, len(x))
             return self._predict(x, signature)
-        request = _Request(x, until)
+        request, alike = _Request(x, until), (signature.digest, x.shape[1:])
         with self._lock:
-            line = self._lines.get(signature.digest)
+            line = self._lines.get(alike)
             leads = line is None
             if line is None:
-                line = self._lines[signature.digest] = _Line()
+                line = self._lines[alike] = _Line()
             line.waiting.append(request)
             if sum(len(other.x) for other in line.waiting) >= self._samples:
                 line.full.set()
         if not leads:
             request.turn.wait()
         if leads or request.leads:
-            self._lead(line, signature)
+            self._lead(line, signature, alike)
         if request.problem is not None:
             raise request.problem
         assert request.logits is not None
         return request.logits
 
-    def _lead(self, line: _Line, signature: Signature) -> None:
+    def _lead(self, line: _Line, signature: Signature, alike: _Alike) -> None:
         """Run one batch, the caller's request first, and give the lead to whoever came meanwhile."""
         if self._delay:
             line.full.wait(self._delay)
@@ -113,7 +117,7 @@ class Batching:
                     if sum(len(other.x) for other in line.waiting) >= self._samples:
                         line.full.set()
                 else:
-                    self._lines.pop(signature.digest, None)
+                    self._lines.pop(alike, None)
             for request in batch:
                 request.turn.set()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 
 from flask import Flask, current_app
@@ -43,7 +42,7 @@ class Service:
         unloaded: Unloaded | None = None,
     ) -> None:  # fmt: skip
         self.runtime, self.settings, self.admission, self.draining = runtime, settings, admission, draining
-        sample_bytes = 4 * math.prod(runtime.bundle.spec.input_shape)
+        sample_bytes = max(runtime.input_of(task).nbytes for task in runtime.tasks)
         self.memory = Memory(
             settings.memory_bytes, samples=settings.max_samples or max(1, settings.max_body_bytes // sample_bytes),
             long_requests=settings.long_requests,

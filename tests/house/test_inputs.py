@@ -1,6 +1,7 @@
 """Tasks that take different things, in graphs of their own: texts of any length and vectors, through every engine, learning and HTTP."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import fake_texts
 import numpy as np
@@ -17,6 +18,9 @@ from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
 from isoform.runtime.inputs import Input
 from isoform.runtime.runtime import Runtime
+from isoform.server.app import create_app
+from isoform.server.service.settings import Settings
+from isoform.server.store.store import Store
 from isoform.train.data.samples import Dataset, Split
 
 INPUTS = {
@@ -201,3 +205,64 @@ def test_what_a_bundle_says_and_what_its_network_takes(path, tmp_path) -> None:
         (other / "bundle.json").write_text(json.dumps(wrong))
         with pytest.raises(BundleError, match=message):
             Bundle.load(other)
+
+
+def test_they_are_served(path, tmp_path) -> None:
+    """Metadata, JSON and binary, raw bytes, personalizing; requests of other lengths at once are no batch; errors name the path."""
+    with Runtime.open(path) as runtime, Store(tmp_path / "s.db") as store:
+        client = create_app(runtime, store=store, settings=Settings(batch_samples=8)).test_client()
+        told = client.get("/v2/models/notes").json["inputs"]
+        assert told == [{"name": "tokens", "datatype": "INT64", "shape": [-1, -1]}]
+        assert client.get("/v2/models/meter").json["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 6]}]
+
+        def asked(task: str, x) -> dict:
+            kind, name = ("INT64", "tokens") if task == "notes" else ("FP32", "x")
+            return {"name": name, "datatype": kind, "shape": list(x.shape), "data": x.ravel().tolist()}
+
+        def logits(answer) -> np.ndarray:
+            assert answer.status_code == 200, answer.json
+            return np.array(next(o["data"] for o in answer.json["outputs"] if o["name"] == "logits")).reshape(-1, 2)
+
+        for task, length in (("notes", 3), ("notes", 5), ("meter", 0)):
+            x, _ = data(task, 4, 9, length)
+            expected = runtime.predict(x, runtime.signature(task))
+            found = logits(client.post(f"/v2/models/{task}/infer", json={"inputs": [asked(task, x)]}))
+            assert np.abs(found - expected).max() <= 1e-5
+            raw = client.post(f"/v2/models/{task}/infer", data=x[:1].astype(x.dtype.newbyteorder("<")).tobytes(), headers={
+                "Content-Type": "application/octet-stream", "Inference-Header-Content-Length": "0"})  # fmt: skip
+            assert raw.status_code == 200
+        lengths = [1 + row % 5 for row in range(20)]
+        texts = [data("notes", 1, row, length)[0] for row, length in enumerate(lengths)]
+        with ThreadPoolExecutor(8) as pool:
+            answers = pool.map(
+                lambda x: client.application.test_client().post(
+                    "/v2/models/notes/infer", json={"inputs": [asked("notes", x)]}
+                ),
+                texts,
+            )
+            for x, answer in zip(texts, answers, strict=True):
+                assert np.abs(logits(answer) - runtime.predict(x, runtime.signature("notes"))).max() <= 1e-5
+        x, labels = data("notes", 40, 10)
+        label = {"name": "label", "datatype": "BYTES", "shape": [40], "data": [CLASSES[entry] for entry in labels]}
+        job = client.post(
+            "/v1/models/notes/signatures/ann/personalize",
+            json={"inputs": [asked("notes", x), label]},
+            headers={"Prefer": "wait=60"},
+        )
+        assert job.json["state"] == "done", job.json
+        for change, message in (
+            ({"datatype": "FP32"}, "$.inputs[0].datatype: 'INT64' was expected"),
+            ({"shape": [1, 21]}, "$.inputs[0].shape: [n, 1…20] was expected"),
+            ({"shape": [1, 1], "data": [0.5]}, "$.inputs[0].data: whole numbers were expected"),
+            ({"shape": [1, 1], "data": [30]}, "not from 0 to 29"),
+            ({"shape": [1, 1], "data": [1 << 70]}, "too large for INT64"),
+            ({"name": "x"}, "$.inputs[0].name: 'tokens' was expected"),
+        ):
+            answer = client.post(
+                "/v2/models/notes/infer", json={"inputs": [{**asked("notes", data("notes", 1, 0)[0]), **change}]}
+            )
+            assert answer.status_code == 400
+            assert message in answer.json["error"]
+        schema = client.get("/openapi.json").json["components"]["schemas"]
+        assert json.dumps(schema).count('"const": "tokens"') >= 1
+        assert json.dumps(schema).count('"const": "INT64"') >= 1

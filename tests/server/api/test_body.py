@@ -10,6 +10,7 @@ import pytest
 from bodies import HEAD, INFER, binary
 from hypothesis import given
 from hypothesis import strategies as st
+from support import image
 
 from isoform.runtime.errors import InputError
 from isoform.server.capacity.memory import Memory
@@ -127,7 +128,11 @@ def test_compressed_badly(data, encoding, status, message, client) -> None:
 def test_anything_is_refused_or_read(body, head) -> None:
     """Any bytes: a request, or an InputError; nothing else."""
     with contextlib.suppress(InputError):
-        assert decode_request(body, shape=(1, 2, 2), json_bytes=head, bounds=BOUNDS).samples.shape[1:] == (1, 2, 2)
+        assert decode_request(body, takes=image((1, 2, 2)), json_bytes=head, bounds=BOUNDS).samples.shape[1:] == (
+            1,
+            2,
+            2,
+        )
 
 
 @given(
@@ -142,7 +147,9 @@ def test_round_trip(n, names, as_binary, identity) -> None:
     wanted = [{"name": name, "parameters": {"binary_data": as_binary}} for name in names]
     tensor = {"name": "image", "shape": list(x.shape), "datatype": "FP32", "data": x.tolist()}
     asked = decode_request(
-        json.dumps({"id": identity, "inputs": [tensor], "outputs": wanted}).encode(), shape=(1, 2, 2), bounds=BOUNDS
+        json.dumps({"id": identity, "inputs": [tensor], "outputs": wanted}).encode(),
+        takes=image((1, 2, 2)),
+        bounds=BOUNDS,
     )
     assert np.array_equal(asked.samples, x)
     body, head = encode_response(

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from support import image
 
 from isoform.runtime.errors import InputError
 from isoform.server.capacity.memory import Memory
@@ -142,20 +143,22 @@ def test_inputs_come_in_any_order(order, binary) -> None:
         inputs.append({"name": name, "datatype": kind, "shape": shape, **more})
         tail += data if binary else b""
     head = json.dumps({"inputs": inputs}).encode()
-    samples, labels = decode_examples(head + tail, shape=SHAPE, json_bytes=len(head), labelled=True, bounds=BOUNDS)
+    samples, labels = decode_examples(
+        head + tail, takes=image(SHAPE), json_bytes=len(head), labelled=True, bounds=BOUNDS
+    )
     assert np.array_equal(samples, numbers)
     assert labels == [1, 0]
 
 
 def test_inputs_twice_or_of_another_name() -> None:
     """The path and the name that was expected are said."""
-    image = {"name": "image", "datatype": "FP32", "shape": [1, *SHAPE], "data": [0] * 4}
-    other = {**image, "name": "x"}
+    sent = {"name": "image", "datatype": "FP32", "shape": [1, *SHAPE], "data": [0] * 4}
+    other = {**sent, "name": "x"}
     for inputs, said in (
-        ([image, image], r"inputs\[1\].name: 'label' was"),
-        ([other, image], "'image' or 'label' was expected"),
+        ([sent, sent], r"inputs\[1\].name: 'label' was"),
+        ([other, sent], "'image' or 'label' was expected"),
     ):
         with pytest.raises(InputError, match=said):
-            decode_examples(json.dumps({"inputs": inputs}).encode(), shape=SHAPE, labelled=True, bounds=BOUNDS)
+            decode_examples(json.dumps({"inputs": inputs}).encode(), takes=image(SHAPE), labelled=True, bounds=BOUNDS)
     with pytest.raises(InputError, match="a list of one object was expected"):
-        decode_request(json.dumps({"inputs": [image, image]}).encode(), shape=SHAPE, bounds=BOUNDS)
+        decode_request(json.dumps({"inputs": [sent, sent]}).encode(), takes=image(SHAPE), bounds=BOUNDS)
