@@ -14,15 +14,14 @@ is refused: readers of JSON do not agree on which of both counts.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import json
 from typing import Any
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
 from isoform.runtime.inputs import Input
 from isoform.server.protocol.bounds import Bounds
+from isoform.server.protocol.json_object import read_json
 from isoform.server.protocol.metadata import LABEL, OUTPUTS
 from isoform.server.protocol.parameters import IN_EXAMPLES, IN_OUTPUT, IN_REQUEST, check_members
 from isoform.server.protocol.tensors import (
@@ -37,7 +36,7 @@ from isoform.server.protocol.tensors import (
     samples_from_bytes,
 )
 
-__all__ = ["ID_CHARACTERS", "InferRequest", "Wanted", "check_shapes", "decode_examples", "decode_request", "read_json"]
+__all__ = ["ID_CHARACTERS", "InferRequest", "Wanted", "check_shapes", "decode_examples", "decode_request"]
 
 ID_CHARACTERS = 1 << 17
 """Longest ``id``, which is echoed."""
@@ -145,25 +144,6 @@ def decode_examples(
             labels = read_labels(tensor, tail, path, samples=count)
     tail.check_empty()
     return samples, labels
-
-
-def read_json(text: bytes | bytearray) -> dict[str, Any] | None:
-    """A JSON object, in which no name stands twice; None if it is no JSON. Raises ``InputError`` if it is anything else."""
-    try:
-        content = json.loads(text, object_pairs_hook=_object)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(content, dict):
-        raise InputError(f"$: an object was expected, but a {kind_of(content)} came")
-    return content
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise InputError(f"$: an object has {brief(twice)} twice; send it once")
-    return found
 
 
 def _head(body: bytes | bytearray, json_bytes: int | None, bounds: Bounds) -> tuple[dict[str, Any], Tail]:

@@ -13,9 +13,9 @@ from flask import Blueprint, Response, jsonify, request
 from isoform.runtime.errors import InputError
 from isoform.server.access.guard import actor, require_admin
 from isoform.server.exchange.body import read_body
+from isoform.server.protocol.json_object import read_json
 from isoform.server.protocol.metadata import VERSION
 from isoform.server.protocol.parameters import check_members
-from isoform.server.protocol.request import read_json
 from isoform.server.protocol.tensors import kind_of, parameters_of
 from isoform.server.service.service import get_service
 
