@@ -48,6 +48,52 @@ def test_round_trip(affine, tmp_path) -> None:
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
 
 
+GOLDEN = """{
+  "format": 2,
+  "kind": "mixture",
+  "network": %s,
+  "template": "%s",
+  "tasks": {
+    "a": {
+      "labels": [
+        "c0",
+        "c1",
+        "c2"
+      ],
+      "signature": "%s",
+      "input": {
+        "name": "image",
+        "what": "image",
+        "shape": [
+          1,
+          8,
+          8
+        ]
+      }
+    }
+  },
+  "training": {}
+}
+"""
+
+
+def test_golden_bytes(tmp_path) -> None:
+    """``bundle.json`` to the last byte; the same in format 1, which did not say what tasks take, is read as well."""
+    bundle = make_bundle(SMALL, tasks=("a",))
+    bundle.write(tmp_path / "bundle")
+    file = tmp_path / "bundle" / "bundle.json"
+    network = json.dumps(SMALL.to_json(), indent=2).replace("\n", "\n  ")
+    assert file.read_text() == GOLDEN % (network, bundle.digest, bundle.signatures["a"].digest)
+    content = json.loads(file.read_text())
+    del content["tasks"]["a"]["input"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="task 'a': an input is described by name, what and shape, but None came"):
+        Bundle.load(tmp_path / "bundle")
+    file.write_text(json.dumps({**content, "format": 1}))
+    found = Bundle.load(tmp_path / "bundle")
+    assert (found.digest, dict(found.signatures)) == (bundle.digest, dict(bundle.signatures))
+
+
 def test_resolve_completes_a_signature() -> None:
     """Shared γ and β come from the templates; mixed ones are mixed by ξ, the adapters' are shared."""
     bundle = make_bundle(SMALL)
