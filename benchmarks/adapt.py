@@ -3,7 +3,7 @@
     python benchmarks/adapt.py [--quick] [--json PATH] [--plot PATH]
 
 Networks trained on clean MNIST and (not with --quick) a subset of CIFAR-100, C = 24, L = 8, K = 4; test samples corrupted as MNIST-C's
-are (bench/corruptions.py), USPS and MNIST-M. One thread each; two streams at a time for accuracy, one for cost.
+are (bench/learning/corruptions.py), USPS and MNIST-M. One thread each; two streams at a time for accuracy, one for cost.
 
 recovered_error_share    of the error that a shift adds, i.i.d. batches of 128, how much auto takes away; mean over the corruptions
 auto_minus_tent_points   accuracy of auto less torch Tent's at its authors' rate; …_best_…: at the best of three rates
@@ -30,13 +30,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from bench.adapt_plot import plot
-from bench.corruptions import CORRUPTIONS
 from bench.harness import in_turn, machine, parser, print_table, write_json
-from bench.held_out import progress
-from bench.shifted import NATURAL, Shifted, cifar_100, mnist
-from bench.streams import BLANK, RATES, Result, Task, measure
-from bench.tent_rival import TorchTent
+from bench.learning.adapt_plot import plot
+from bench.learning.corruptions import CORRUPTIONS
+from bench.learning.held_out import progress
+from bench.learning.shifted import NATURAL, Shifted, cifar_100, mnist
+from bench.learning.streams import BLANK, RATES, Result, Task, measure
+from bench.learning.tent_rival import TorchTent
 
 from isoform.runtime import Runtime
 from isoform.runtime.adapt.registry import METHODS
@@ -209,7 +209,13 @@ def _costs(world: Shifted, path: Path, *, seconds: float) -> dict[str, float]:
 
 def _peak(what: str, world: Shifted, path: Path) -> float:
     """Megabytes of a process that meets 20 batches of 128."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "bench" / "adapt_child.py"), what, str(path), world.name]
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "bench" / "learning" / "adapt_child.py"),
+        what,
+        str(path),
+        world.name,
+    ]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return found["peak_rss_mb"]
 

@@ -2,7 +2,7 @@
 
     python benchmarks/bounds.py [--bundle PATH] [--seconds 300] [--clients 16] [--quick] [--json PATH]
 
-Clients send the requests of ``bench/unbounded.py`` again and again: large batches, compressed ones, texts among numbers, JSON that becomes
+Clients send the requests of ``bench/faults/unbounded.py`` again and again: large batches, compressed ones, texts among numbers, JSON that becomes
 objects, answers of samples × classes, signature files with huge headers, jobs; with a key that may, one that may not, and none. Beside
 them one client asks every tenth of a second whether the server lives. Two figures have aims:
 
@@ -28,13 +28,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bench.faults.health import ask_health
+from bench.faults.served import served
+from bench.faults.unbounded import JOBS, Ask, asks, flask_asks, many_classes
 from bench.harness import machine, parser, print_table, write_json
-from bench.health import ask_health
-from bench.http_servers import start_flask, wait_until_ready
 from bench.networks import complete_file
 from bench.processes import status_bytes
-from bench.served import served
-from bench.unbounded import JOBS, Ask, asks, flask_asks, many_classes
+from bench.serving.http_servers import start_flask, wait_until_ready
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.server.access.keys import Keys

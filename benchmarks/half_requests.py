@@ -4,7 +4,7 @@
                                        [--json PATH]
 
 `isoform serve` with two processes, keys and a SQLite store. A crowd of connections, with a key that may predict and without one, holds
-up requests of each kind of ``bench/halves.py``; connections that the server closes are opened again at once. Beside it four honest clients predict in a
+up requests of each kind of ``bench/faults/halves.py``; connections that the server closes are opened again at once. Beside it four honest clients predict in a
 closed loop (binary, one sample), and health (live and ready) is asked for every tenth of a second, each time on a new connection. Before
 and after every crowd the honest clients are timed alone. The two attacks that this was built for, two megabytes announced and not sent, or
 sent at 6 kB/s, last ``--seconds``, the others a twelfth of it, but 5 s at least. Figures, each the worst of all crowds, and their aims:
@@ -33,14 +33,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench.halves import Half, halves
+from bench.faults.halves import Half, halves
+from bench.faults.health import ask_health
+from bench.faults.served import served
 from bench.harness import machine, parser, print_table, write_json
-from bench.health import ask_health
-from bench.http_servers import start_flask, wait_until_ready
 from bench.networks import complete_file
 from bench.processes import Helper, status_bytes
-from bench.served import served
-from bench.wire import Wire, wire
+from bench.serving.http_servers import start_flask, wait_until_ready
+from bench.serving.wire import Wire, wire
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.server.access.keys import Keys
@@ -92,7 +92,12 @@ def _arguments() -> argparse.Namespace:
     add("--bundle", type=Path, default=Path("docs/examples/bundle"), help="a compiled bundle (default: %(default)s)")
     add("--seconds", type=float, help="how long a crowd stays (default: 60; --quick: 1)")
     add("--crowds", type=int, nargs="+", help="how many connections (default: 12 100 800; --quick: 100)")
-    add("--kinds", nargs="+", metavar="KIND", help="attack in these ways only (default: in all of bench/halves.py)")
+    add(
+        "--kinds",
+        nargs="+",
+        metavar="KIND",
+        help="attack in these ways only (default: in all of bench/faults/halves.py)",
+    )
     add("--rivals", choices=("flask", "none"), default="flask", help="whom to compare with (default: flask)")
     found = arguments.parse_args()
     found.seconds = found.seconds or (1.0 if found.quick else 60.0)
@@ -160,7 +165,7 @@ def attack(
         if kinds is None or kind in kinds
     ]  # fmt: skip
     rows, alone = list[dict[str, Any]](), dict[str, Any]()
-    with Helper("honest_clients.py") as honest, Helper("half_clients.py") as crowd:
+    with Helper("faults/honest_clients.py") as honest, Helper("faults/half_clients.py") as crowd:
 
         def ask(length: float) -> None:
             honest.tell({

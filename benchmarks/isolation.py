@@ -7,7 +7,7 @@
 delete, cancel jobs, read histories, and ask for somebody else with a key that may not. With ``--kill-every 5`` one process is killed by
 SIGKILL every five seconds. With ``--restart-database-every 10`` the store is a PostgreSQL server of the benchmark's own, which is stopped
 for a second every ten seconds. Afterwards every prediction is compared with the one computed here from the signature whose digest it states, and every
-revision that was acknowledged is looked for in the store. What is counted as a fault stands in ``bench/verdict.py``; the exit status is 1
+revision that was acknowledged is looked for in the store. What is counted as a fault stands in ``bench/faults/verdict.py``; the exit status is 1
 if there is one.
 """
 
@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench.crowd import KINDS, Answer, Batch, Crowd, User, batches_of
+from bench.faults.crowd import KINDS, Answer, Batch, Crowd, User, batches_of
+from bench.faults.served import Regularly, kills, restarts, served
+from bench.faults.verdict import FAULTS, History, judge, merged, read_history
 from bench.harness import machine, parser, print_table, write_json
-from bench.served import Regularly, kills, restarts, served
-from bench.verdict import FAULTS, History, judge, merged, read_history
 from sqlalchemy.engine import URL
 
 from isoform.runtime import Runtime

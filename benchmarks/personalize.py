@@ -29,13 +29,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench import domains
 from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
-from bench.held_out import EVERYTHING, RESCALED, Result, Study, measure, plot, progress, train_without
-from bench.motion import Motion
+from bench.learning import domains
+from bench.learning.held_out import EVERYTHING, RESCALED, Result, Study, measure, plot, progress, train_without
+from bench.learning.motion import Motion
+from bench.learning.omniglot import Omniglot
+from bench.learning.torch_rival import signature_step
 from bench.networks import SPECS, make_bundle
-from bench.omniglot import Omniglot
-from bench.torch_rival import signature_step
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
@@ -112,7 +112,7 @@ def child(what: str, bundle: Bundle, steps: int) -> dict[str, float]:
     """A process of its own."""
     command = [
         sys.executable,
-        str(ROOT / "benchmarks" / "bench" / "learning_child.py"),
+        str(ROOT / "benchmarks" / "bench" / "learning" / "learning_child.py"),
         what,
         str(bundle.path),
         str(steps),

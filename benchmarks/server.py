@@ -8,7 +8,7 @@ thread per prediction as ours. Before anything is timed every server must give t
 Clients are processes of this machine in a closed loop: every connection sends its next request as soon as it has its answer. All servers
 are there all the time and are measured in turn, in blocks of a fraction of a second; figures are medians of blocks. LitServe's and MLServer's processes are
 stopped (SIGSTOP) while others are measured: some of them never rest, and would take the processors from everybody. Every server has one or two
-predicting processes, and each is judged by the best of its settings (``bench/contenders.py``). Three figures come of it:
+predicting processes, and each is judged by the best of its settings (``bench/serving/contenders.py``). Three figures come of it:
 
     ours_rps_over_best_rival         answers per second, bytes, one sample, 8 connections, over the better of LitServe and MLServer
     http_overhead_ms_p50             one connection: median of a request, less that of ``Runtime.predict`` in a process of its own
@@ -33,16 +33,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench.contenders import FLOOR, start_all
-from bench.environments import RIVALS, default_folder, requirements
 from bench.harness import Figures, machine, parser, print_table, write_json
-from bench.http_servers import Server, start_isoform, wait_until_ready
-from bench.load import Block, Load, difference, loading, median
-from bench.many_users import bytes_of_a_user, fill_store, free_bytes, many_users, names
 from bench.networks import SPECS, complete_file, make_bundle
 from bench.people import users
 from bench.processes import Helper
-from bench.wire import wire
+from bench.serving.contenders import FLOOR, start_all
+from bench.serving.environments import RIVALS, default_folder, requirements
+from bench.serving.http_servers import Server, start_isoform, wait_until_ready
+from bench.serving.load import Block, Load, difference, loading, median
+from bench.serving.many_users import bytes_of_a_user, fill_store, free_bytes, many_users, names
+from bench.serving.wire import wire
 
 from isoform.runtime import Runtime, Signature
 from isoform.runtime.arrays import Array
@@ -116,7 +116,7 @@ def measure(arguments: argparse.Namespace, started: float) -> dict[str, object]:
             stack.callback(server.process.ask_to_end)  # all at once, before one is waited for after the other
         load, direct = (
             stack.enter_context(loading(arguments.clients)),
-            stack.enter_context(Helper("in_process.py", bundle.path)),
+            stack.enter_context(Helper("serving/in_process.py", bundle.path)),
         )
         say(f"{len(servers) + 1} servers answer")
         equal = compare(bundle, [*servers, keeper])

@@ -20,7 +20,7 @@ What a swap is, until ready to run:
     preoptimised  the same, the file being optimised for this machine already
     adapter load  ONNX Runtime's adapter file of L·K numbers: no checks, and nothing folded
 
-Last come graphs that nobody made for us, as torch exports them (``bench/any_graph.py``): a run of one sample over the plan, over one of a
+Last come graphs that nobody made for us, as torch exports them (``bench/swapping/any_graph.py``): a run of one sample over the plan, over one of a
 session with constant weights, and which of the two ``auto`` chooses (``isoform.runtime.engines.onnx.choice``).
 """
 
@@ -38,12 +38,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from bench import rivals
-from bench.any_graph import GRAPHS, exported, subject
 from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
 from bench.networks import SPECS, complete_file, make_bundle
 from bench.people import users
-from bench.plot import plot_swaps
+from bench.swapping import rivals
+from bench.swapping.any_graph import GRAPHS, exported, subject
+from bench.swapping.plot import plot_swaps
 
 from isoform.runtime import Signature
 from isoform.runtime.engines.onnx.bindings import NEAR
@@ -149,7 +149,7 @@ def running(bundle: Bundle, engine: PlanEngine, batch: int, *, seconds: float) -
 
 
 def any_graph(name: str) -> Figures:
-    """How a run over the plan of one of ``bench/any_graph.py`` compares with constant weights, and whether the plan would be chosen."""
+    """How a run over the plan of one of ``bench/swapping/any_graph.py`` compares with constant weights, and whether the plan would be chosen."""
     made, _ = subject(name, exported(name))
     plan = build_plan(made)
     return {"lifted_over_constant": plan.over_session, "plan_chosen": float(plan.over_session <= PAYS)}
@@ -249,7 +249,7 @@ def child(what: str, bundle: Bundle, *words: object) -> dict[str, float]:
     """A measurement in a process of its own, which finds Python's files compiled, as those of an installed package are."""
     command = [
         sys.executable,
-        str(Path(__file__).parent / "bench" / "child.py"),
+        str(Path(__file__).parent / "bench" / "swapping" / "child.py"),
         what,
         str(bundle.path),
         *map(str, words),

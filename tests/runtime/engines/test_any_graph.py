@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from bench.any_graph import GRAPHS, exported, randomised, subject
+from bench.swapping.any_graph import GRAPHS, exported, randomised, subject
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 

@@ -11,7 +11,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from bench.unbounded import many_classes
+from bench.faults.unbounded import many_classes
 from bodies import HEAD, INFER, binary
 from jobs import Slow, ended
 

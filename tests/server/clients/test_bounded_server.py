@@ -10,8 +10,8 @@ import urllib.request
 
 import numpy as np
 import pytest
-from bench.served import served
-from bench.unbounded import CLASSES, JOBS, asks, many_classes
+from bench.faults.served import served
+from bench.faults.unbounded import CLASSES, JOBS, asks, many_classes
 from bodies import HEAD, INFER, binary
 from bounds import AIMS, sent
 from serving import ask, serving
@@ -89,7 +89,7 @@ def idle(guarded):
 
 @pytest.mark.timeout(200)
 def test_memory_is_bounded_at_default_settings(guarded, kinds) -> None:
-    """Every kind of ``bench/unbounded.py`` by six clients: no process needs over 400 MB, no 5xx but 503, and its gauges say so."""
+    """Every kind of ``bench/faults/unbounded.py`` by six clients: no process needs over 400 MB, no 5xx but 503, and its gauges say so."""
     server, keys = guarded
     found = sent(
         (server.host, server.port), kinds, keys, health="/v2/health/live", seconds=SECONDS, clients=6, processes=server.workers

@@ -11,7 +11,7 @@ import socket
 import time
 
 import pytest
-from bench.served import served
+from bench.faults.served import served
 
 CONNECTIONS = max(300, int(os.environ.get("ISOFORM_HOSTILE", "3000")) // 10)
 GROWTH_BYTES = 32 << 20

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from bench.served import served
+from bench.faults.served import served
 from bodies import binary
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization

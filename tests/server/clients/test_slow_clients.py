@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from bench.unbounded import many_classes
+from bench.faults.unbounded import many_classes
 from bodies import binary
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

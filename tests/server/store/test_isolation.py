@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from bench.verdict import FAULTS, judge
+from bench.faults.verdict import FAULTS, judge
 from isolation import Run, crowded, summary
 
 SECONDS = 4

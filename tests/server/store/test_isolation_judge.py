@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from bench.crowd import Answer, User, batches_of
-from bench.deletions import Deletions, Kept
-from bench.verdict import judge
+from bench.faults.crowd import Answer, User, batches_of
+from bench.faults.deletions import Deletions, Kept
+from bench.faults.verdict import judge
 
 pytestmark = pytest.mark.trust
 ALICE = User("plain", "alice", "key")

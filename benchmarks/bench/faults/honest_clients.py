@@ -27,7 +27,7 @@ class _Clients:
     """Clients of one port."""
 
     def __init__(self, port: int, connections: int) -> None:
-        from bench.http_client import HttpConnection
+        from bench.serving.http_client import HttpConnection
 
         self._connect = lambda: HttpConnection(port)
         self._poll, self._open, self._sent = select.poll(), dict[int, HttpConnection](), dict[int, float]()
@@ -86,5 +86,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     main()

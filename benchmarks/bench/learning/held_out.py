@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from scipy.optimize import minimize
 
+from bench.learning.torch_rival import fine_tuned
 from bench.networks import compile_unverified
-from bench.torch_rival import fine_tuned
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle

@@ -88,7 +88,7 @@ class HttpConnection:
 def connect(protocol: str, port: int) -> Connection:
     """A new connection to this machine."""
     if protocol == "grpc":
-        from bench.grpc_client import GrpcConnection
+        from bench.serving.grpc_client import GrpcConnection
 
         return GrpcConnection(port)
     return HttpConnection(port)
@@ -184,5 +184,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     main()

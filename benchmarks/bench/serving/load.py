@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from bench.http_client import connect
-from bench.http_servers import Server
 from bench.processes import Helper
-from bench.wire import Wire, logits_in, wire
+from bench.serving.http_client import connect
+from bench.serving.http_servers import Server
+from bench.serving.wire import Wire, logits_in, wire
 from isoform.runtime.arrays import Array
 
 __all__ = ["Block", "Load", "difference", "loading", "median"]
@@ -95,7 +95,7 @@ def _awake(server: Server) -> Iterator[None]:
 def loading(clients: int) -> Iterator[Load]:
     """So many client processes, for as long as the ``with`` block lasts."""
     with contextlib.ExitStack() as stack:
-        yield Load([stack.enter_context(Helper("http_client.py")) for _ in range(clients)])
+        yield Load([stack.enter_context(Helper("serving/http_client.py")) for _ in range(clients)])
 
 
 def median(blocks: Sequence[Block]) -> Block:

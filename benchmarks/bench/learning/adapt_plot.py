@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.streams import Result
+from bench.learning.streams import Result
 
 __all__ = ["plot"]
 

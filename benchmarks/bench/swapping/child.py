@@ -98,7 +98,7 @@ def start(path: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     what, bundle, *arguments = sys.argv[1:]
     if what == "start":
         figures = start(bundle)

@@ -3,7 +3,7 @@
     wrong       a prediction that is not what its digest's signature gives offline, or whose digest is not that user's at that revision
     backwards   a prediction from a revision that is older than one that some client had been told of before it asked
     torn        a user whose revisions do not count on by one, from 1 where nobody deleted him, or do not name the one before as their parent
-    lost, revived, lineage, abandoned       as ``bench/deletions.py`` says
+    lost, revived, lineage, abandoned       as ``bench/faults/deletions.py`` says
     twice       a put with an idempotency key that was done more than once
     opened      a request for somebody else's signature that was not refused
     failed      an answer of 500 or above, but for a 503 that says why
@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import sqlalchemy as sql
 
-from bench.crowd import Answer, Batch
-from bench.deletions import Deletions, History, Kept, Whose
+from bench.faults.crowd import Answer, Batch
+from bench.faults.deletions import Deletions, History, Kept, Whose
 from isoform.runtime import Runtime, Signature
 from isoform.runtime.arrays import Array
 from isoform.server.store.schema import revisions

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.corruptions import CORRUPTIONS
-from bench.shifted import Shifted
-from bench.tent_rival import TorchTent
+from bench.learning.corruptions import CORRUPTIONS
+from bench.learning.shifted import Shifted
+from bench.learning.tent_rival import TorchTent
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
 

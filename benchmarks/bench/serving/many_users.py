@@ -9,10 +9,10 @@ import numpy as np
 import sqlalchemy as sql
 
 from bench.harness import Figures
-from bench.http_servers import Server
-from bench.load import Block, Load, median
 from bench.people import users
-from bench.wire import wire
+from bench.serving.http_servers import Server
+from bench.serving.load import Block, Load, median
+from bench.serving.wire import wire
 from isoform.runtime import Signature
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.plan import subject_of

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.held_out import EVERYTHING
+from bench.learning.held_out import EVERYTHING
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.held_out import EVERYTHING, RESCALED
+from bench.learning.held_out import EVERYTHING, RESCALED
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError
 

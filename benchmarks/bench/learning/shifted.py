@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.corruptions import CORRUPTIONS, corrupted
+from bench.learning.corruptions import CORRUPTIONS, corrupted
 from bench.networks import compile_unverified
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle

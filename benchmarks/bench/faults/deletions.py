@@ -16,7 +16,7 @@ import collections
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from bench.crowd import Answer
+from bench.faults.crowd import Answer
 from isoform.runtime import Signature
 
 __all__ = ["Deletions", "History", "Kept", "Whose"]

@@ -18,7 +18,7 @@ BATCH = 16
 
 def main() -> None:
     """Fit, and print ``peak_rss_mb`` and ``seconds`` of the steps alone."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     what, path, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
     rng = np.random.default_rng(0)
     if what == "isoform":
@@ -33,7 +33,7 @@ def main() -> None:
         fit = Fit(runtime.learner, Point(bundle.resolve(base).parts), x, labels, moving=moving, seed=0)
         step = fit.step
     else:
-        from bench.torch_rival import signature_step
+        from bench.learning.torch_rival import signature_step
         from isoform.runtime.formats.bundle import Bundle
 
         bundle = Bundle.load(path)

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.environments import RIVALS, environment
-from bench.http_servers import (
+from bench.serving.environments import RIVALS, environment
+from bench.serving.http_servers import (
     Server,
     start_flask,
     start_isoform,

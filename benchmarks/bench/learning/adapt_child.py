@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
         x = np.random.default_rng(0).uniform(-1, 1, (128, *runtime.bundle.spec.input_shape)).astype(np.float32)
         x = np.cumsum(np.cumsum(x, axis=2), axis=3) / 8  # smooth: noise would teach nothing
         if what == "torch tent":
-            from bench.tent_rival import TorchTent
+            from bench.learning.tent_rival import TorchTent
 
             run = TorchTent(runtime.bundle, task)
         elif what == "auto":

@@ -1,0 +1,1 @@
+"""Personalizing and adapting: data, rivals, and studies of people and streams."""

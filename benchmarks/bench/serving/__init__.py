@@ -1,0 +1,1 @@
+"""Serving: the servers, their clients, and load."""

@@ -1,0 +1,1 @@
+"""Swapping users: networks, rivals, and what is drawn of it."""
