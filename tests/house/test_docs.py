@@ -13,7 +13,10 @@ from support import ISOFORM, ROOT, checked_in
 
 from isoform.runtime import Bundle, cli
 
-pytestmark = pytest.mark.xdist_group("docs")
+pytestmark = [
+    pytest.mark.xdist_group("docs"),
+    pytest.mark.timeout(600),
+]  # one quickstart for all: over a minute of CPU time
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
 
 
