@@ -116,17 +116,17 @@ def _tasks(worlds: dict[str, tuple[Shifted, Path]], *, quick: bool) -> list[Task
                 ways = ("none", "auto")
             count = 500 if batch == 1 else 2000
             if quick:
-                count = 256 if batch == 1 else 1536 if setting == "iid 128" else 640
+                count = 128 if batch == 1 else 768 if setting == "iid 128" else 384
             domains = ("clean", *FEW) if quick else ("clean", *world.domains)
             if quick and setting != "iid 128":
-                domains = domains[:5]
+                domains = domains[:4]
             tasks += [Task(name, setting, domain, way, count) for domain in domains for way in ways]
         for setting in TOGETHER:
             ways = few if quick else (*few, "ema", "tent", "eata", "roid", "rotta")
-            tasks += [Task(name, setting, "all", way, 64 if quick else 512) for way in ways]
+            tasks += [Task(name, setting, "all", way, 32 if quick else 512) for way in ways]
         tasks += [Task(name, COVERED, kind, way, 100) for kind in BLANK for way in ("none", "auto")]
         for domain in LONG[:1] if quick else LONG:
-            tasks += [Task(name, ENDLESS[0], domain, way, 4000 if quick else 20_000) for way in few]
+            tasks += [Task(name, ENDLESS[0], domain, way, 3000 if quick else 20_000) for way in few]
         tasks += [] if quick else [Task(name, ENDLESS[1], LONG[0], way, 20_000) for way in few]
     return tasks
 

@@ -1,6 +1,6 @@
 """Personalizing on the device beside torch: a step's time, a process's memory, and what it is worth to people who were never seen.
 
-    python benchmarks/personalize.py [--quick] [--json PATH]
+    python benchmarks/personalize.py [--quick] [--json PATH] [--seconds X]
     python benchmarks/personalize.py people [--quick] [--json PATH] [--plot PATH]
     python benchmarks/personalize.py alphabets [--quick] [--json PATH] [--plot PATH]
     python benchmarks/personalize.py domains [--quick] [--json PATH] --bundle quickstart/bundle
@@ -69,13 +69,14 @@ def _arguments() -> argparse.Namespace:
     arguments.add_argument(
         "--bundle", type=Path, default=Path("quickstart/bundle"), help="domains: the quickstart's bundle"
     )
+    arguments.add_argument("--seconds", type=float, help="step: how long steps are timed (default: 40; --quick: 10)")
     return arguments.parse_args()
 
 
 def step(arguments: argparse.Namespace, figures: dict[str, object], folder: Path) -> None:
     """Time of a step, and memory of a process that takes 50."""
     bundle = make_bundle(SPECS["small"], folder / "small")
-    figures.update(step_times(bundle, seconds=10 if arguments.quick else 40))
+    figures.update(step_times(bundle, seconds=arguments.seconds or (10 if arguments.quick else 40)))
     for what, prefix in (("isoform", ""), ("torch", "torch_")):
         found = child(what, bundle, 50)
         figures[f"{prefix}peak_rss_mb"], figures[f"{prefix}fifty_steps_seconds"] = (
@@ -127,7 +128,8 @@ def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
     ways = dict.fromkeys(study.ways, study.shots)
     if arguments.quick:
         ways = {"mixture + BN + head": study.shots, "mixture": (5,), "head": (5,), RESCALED: (5,)}
-    results = held_out(arguments, study, folder, steps=200 if arguments.quick else 1600, ways=ways)
+    few = 4 if arguments.quick else None
+    results = held_out(arguments, study, folder, steps=200 if arguments.quick else 1600, users=few, ways=ways)
     figures.update(_summary(study, results))
     figures["results"] = results
     report(arguments, study, results, f"MotionSense, held-out people: mean accuracy in %, {figures['machine']}, {figures['date']}")  # fmt: skip
@@ -139,7 +141,7 @@ def alphabets(arguments: argparse.Namespace, figures: dict[str, object], folder:
     ways = {**dict.fromkeys(study.ways, (15,)), default: study.shots, "head": study.shots, EVERYTHING: (5, 15)}
     if arguments.quick:
         ways = {default: (1, 5), "head": (1, 5), EVERYTHING: (1,)}
-    few = 4 if arguments.quick else None
+    few = 2 if arguments.quick else None
     results = held_out(arguments, study, folder, steps=200 if arguments.quick else 1600, users=few, ways=ways)
     figures.update(_summary(study, results))
     figures["results"] = results

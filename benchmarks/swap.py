@@ -1,6 +1,6 @@
 """Swapping users: the runtime beside every other way to give a user their own weights, in one run, on one thread.
 
-    python benchmarks/swap.py [--quick] [--json PATH] [--plot PATH] [--users N]
+    python benchmarks/swap.py [--quick] [--json PATH] [--plot PATH] [--users N] [--effort X]
 
 Networks of random weights: small (C = 24, L = 16, 32×32, stem 4) and large (C = 40, L = 16, 224×224, stem 16), K = 4.
 Times are medians, timed in turn. What runs:
@@ -96,6 +96,9 @@ def _arguments() -> argparse.Namespace:
         default=10_000,
         help="how many users are in memory at once; 10,000 take 5 GB (default: 10000)",
     )
+    arguments.add_argument(
+        "--effort", type=float, help="how long is timed, in fifths of a full run (default: 5; --quick: 0.42)"
+    )
     return arguments.parse_args()
 
 
@@ -105,13 +108,13 @@ def _shown(value: object) -> str:
 
 def measure(bundle: Bundle, name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
     """All figures of one network, step by step."""
-    effort = 0.42 if arguments.quick else 5.0
+    effort = arguments.effort or (0.42 if arguments.quick else 5.0)
     engine = plan_engine(bundle, 64 << 20)
     for batch in (1, 16):
         yield f"batch {batch}", running(bundle, engine, batch, seconds=5 * effort)
     yield "swaps", swaps(bundle, seconds=6 * effort)
     yield "start", starts(bundle)
-    yield "equality", equality(bundle, engine, samples=20 if arguments.quick else 100)
+    yield "equality", equality(bundle, engine, samples=8 if arguments.quick else 100)
     if name == "small":
         for kind in ("bytes", "signatures"):
             found = child("resident", bundle, kind, arguments.users)

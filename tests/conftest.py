@@ -17,7 +17,8 @@ from isoform.runtime.runtime import Runtime
 
 # One process for each processor is enough: threads of torch that wait for each other on processors that others use take fifty times as long.
 # Processes that pytest starts, xdist's and tests' own, read it before they import anything.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 # A busy machine is no defect of ours: hypothesis must not fail a test for being slow.
 settings.register_profile("isoform", deadline=None)

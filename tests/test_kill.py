@@ -1,4 +1,7 @@
-"""``kill -9`` at random moments: the bundle is always the old one or the new one, and training goes on."""
+"""``kill -9`` at random moments: the bundle is always the old one or the new one, and training goes on.
+
+What is killed has imported everything before it begins (``prepared``), so that every moment is one of its work.
+"""
 
 import json
 import random
@@ -10,44 +13,47 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from prepared import begun
 from support import ISOFORM, isoform
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
+from isoform.train.data.digits import digits
 
 TRAIN = ["--steps", "30", "--network.layers", "1", "--batch", "4", "--threads", "1", "--checkpoint-seconds", "0"]
 
 
 def killed_after(words: list[str], seconds: float) -> bool:
     """Start a command, kill it after a while; False if it was done before."""
-    process = subprocess.Popen([*ISOFORM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = begun(words)
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
         return True
-    assert process.returncode == 0
+    assert process.exitcode == 0
     return False
 
 
 def timed(words: list[str]) -> float:
-    """Run a command to its end; how long it took."""
+    """Run a command to its end, as those that are killed; how long it took."""
+    begun([*words[:1], "--help"]).join()  # everything is imported afterwards
     started = time.monotonic()
-    isoform(*words)
+    process = begun(words)
+    process.join()
+    assert process.exitcode == 0
     return time.monotonic() - started
 
 
-def kill_ten_times(
-    words: list[str], seconds: float, rng: random.Random, earliest: float, check: Callable[[str], None]
-) -> None:
-    """Kill a command that takes so long at ten random moments, from this share of its time on; check after every turn."""
+def kill_ten_times(words: list[str], seconds: float, rng: random.Random, check: Callable[[str], None]) -> None:
+    """Kill a command that takes so long at ten random moments; check after every turn."""
     killed = turns = 0
     while killed < 10:
         turns += 1
         assert turns < 40, "the command is done before it can be killed"
-        if killed_after(words, rng.uniform(earliest, 1.0) * seconds):
+        if killed_after(words, rng.uniform(0.0, 1.0) * seconds):
             killed += 1
         else:
             seconds *= 0.8
@@ -80,8 +86,7 @@ def test_training_killed_ten_times(tmp_path) -> None:
         assert contents(bundle) in (old, expected), f"{turn}: neither the old nor the new bundle"
         Bundle.load(bundle)
 
-    # The first part of the run is imports; kills are spread over what comes after, too.
-    kill_ten_times(words, seconds, rng, 0.2, check)
+    kill_ten_times(words, seconds, rng, check)
     isoform(*words)
     assert contents(bundle) == expected
     assert not (tmp_path / "bundle.checkpoint").exists()
@@ -105,7 +110,7 @@ def test_compiling_killed_ten_times(trained, tmp_path) -> None:
         assert contents(bundle / "compiled") in (old, new), f"{turn}: neither the old nor the new result"
         assert Bundle.load(bundle).compiled is not None
 
-    kill_ten_times(words, seconds, rng, 0.3, check)
+    kill_ten_times(words, seconds, rng, check)
     isoform(*words)
     assert contents(bundle / "compiled") == new
     assert {path.name for path in bundle.iterdir()} == {
@@ -146,9 +151,8 @@ ADAPTING = """
 import sys
 import numpy as np
 from isoform.runtime import Runtime
-from isoform.train.data.digits import digits
 
-x = 1 - np.array(digits()[0][:512])
+x = np.load(sys.argv[3])
 with Runtime.open(sys.argv[1]) as runtime:
     adapter = runtime.adapter(runtime.signature("plain"), directory=sys.argv[2], keep=20)
     print(adapter.signature.digest, flush=True)
@@ -160,11 +164,12 @@ with Runtime.open(sys.argv[1]) as runtime:
 
 def test_adapting_loses_at_most_the_last_update(compiled, tmp_path) -> None:
     """A stream that is killed goes on from its last update, or from the one that it was writing; every file is whole."""
-    rng, folder = random.Random(0), tmp_path / "stream"
+    rng, folder, x = random.Random(0), tmp_path / "stream", tmp_path / "x.npy"
+    np.save(x, 1 - digits()[0][:512])
     expected = None
     for _ in range(8):
         with subprocess.Popen(
-            [sys.executable, "-c", ADAPTING, compiled, folder], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", ADAPTING, compiled, folder, x], stdout=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout is not None
             said = [process.stdout.readline().strip()]

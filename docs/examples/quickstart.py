@@ -6,6 +6,7 @@
 Trains four domains of scikit-learn's handwritten digits, compiles them, swaps their signatures on one machine, starts the
 server, asks it over HTTP, stops it, fits signatures to three new users by ten samples of each digit, adapts to a stream of
 unlabelled samples from each, draws figures, and prints one table of what happened and where the files are.
+Other flags are passed on to ``isoform train``, such as ``--network.layers 2``.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ def main() -> None:
     )
     parser.add_argument("--seed", default="0", help="the training run's seed")
     parser.add_argument("--steps", help="training steps, fewer for a quick look (default: the recipe's)")
-    arguments = parser.parse_args()
+    arguments, fields = parser.parse_known_args()
     output, bundle = arguments.output, arguments.output / "bundle"
     (output / "images").mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, str]] = []
 
     started = time.monotonic()
-    overrides = ["--seed", arguments.seed] + (["--steps", arguments.steps] if arguments.steps else [])
+    overrides = ["--seed", arguments.seed] + (["--steps", arguments.steps] if arguments.steps else []) + fields
     trained = run("train", "digits", "-o", str(bundle), *overrides)
     rows.append(
         (

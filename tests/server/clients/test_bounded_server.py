@@ -21,7 +21,7 @@ from isoform.server.access.keys import Keys
 from isoform.server.clients.transfer import TOTAL_BYTES
 from isoform.server.store.store import Store
 
-pytestmark = pytest.mark.trust
+pytestmark = [pytest.mark.trust, pytest.mark.xdist_group("bounded")]  # one server for all
 SECONDS = 4
 ALICE = "/v1/models/plain/signatures/alice"
 PATIENCE_SECONDS = 1.0

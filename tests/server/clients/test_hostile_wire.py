@@ -15,7 +15,7 @@ from bench.faults.served import served
 
 CONNECTIONS = max(300, int(os.environ.get("ISOFORM_HOSTILE", "3000")) // 10)
 GROWTH_BYTES = 32 << 20
-pytestmark = pytest.mark.timeout(max(300, CONNECTIONS // 10))
+pytestmark = [pytest.mark.timeout(max(300, CONNECTIONS // 10)), pytest.mark.xdist_group("wire")]  # one server for all
 
 GET = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n"
 INSIDE = b"GET /v1/models/plain/signatures/bob/file HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -24,6 +24,7 @@ from wire import answer_of, statuses, talk
 from isoform.server.access.keys import Keys
 from isoform.server.store.store import Store
 
+pytestmark = pytest.mark.xdist_group("odd")  # two servers for all
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 INFER = b"POST /v2/models/plain/infer HTTP/1.1\r\nHost: localhost\r\n"
 NONE = b"POST /v2/models/none/infer HTTP/1.1\r\nHost: localhost\r\n"
