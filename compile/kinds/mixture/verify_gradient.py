@@ -5,7 +5,8 @@ The signature is the trained one with its logits shrunk to at most 2, because a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -53,13 +54,27 @@ def gradient_gap(bundle: Bundle, task: str, test: Split, blocks: Blocks) -> floa
     model = network_from_bundle(bundle, {task: soft}).double()
 
     gaps = []
-    for start in range(0, len(x), GROUP):
-        rows = slice(start, start + GROUP)
-        logits, kept = network.forward(weights, x[rows])
-        folded = network.backward(weights, kept, cross_entropy(logits, labels[rows])[1])
-        found = signature_gradient(spec, bundle.tensors, parts, folded, own_affine=spec.affine != "mixed")
-        gaps.append(_largest_gap(found, _by_torch(model, x[rows], labels[rows]), mixed=spec.affine == "mixed"))
+    with _one_thread():
+        for start in range(0, len(x), GROUP):
+            rows = slice(start, start + GROUP)
+            logits, kept = network.forward(weights, x[rows])
+            folded = network.backward(weights, kept, cross_entropy(logits, labels[rows])[1])
+            found = signature_gradient(spec, bundle.tensors, parts, folded, own_affine=spec.affine != "mixed")
+            gaps.append(_largest_gap(found, _by_torch(model, x[rows], labels[rows]), mixed=spec.affine == "mixed"))
     return float(np.median(gaps))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: operators on four samples are so short that more threads only wait for each other, fifty times as long
+    on a machine that others use.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _by_torch(model: IsometricNetwork, x: Array, labels: Array) -> dict[str, Array]:
