@@ -1,8 +1,8 @@
-"""Build ``compiled/``: snap, fold, export, verify, and put everything in its place at once.
+"""Build ``compiled/``: snap, fold, export and verify every task, then replace the directory in one step.
 
-Nothing is written unless everything was verified. Files are a function of the bundle, τ, the versions of isoform and onnx, and, in the
-last bits of ``source/``, the number of numpy's threads, which ``isoform compile`` sets to one. ``report.json``, which holds measured
-times, is the exception, and the manifest does not name it.
+Nothing is written unless every check passed. The files are a function of the bundle, τ, and the versions of isoform and onnx. The last
+bits of ``source/`` also depend on the number of numpy's threads, which ``isoform compile`` sets to one. ``report.json`` holds measured
+times, so it differs from run to run and the manifest does not name it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def compile_bundle(
 
     Args:
         path: The bundle directory.
-        data: The ``--data`` folder that it was trained with, to verify on real samples; embedded data needs none.
-        datasets: Task → samples to verify on, for bundles that 'isoform train' has not written; None to load those of its recipe.
-        tau: Layers whose largest mixture weight reaches it are snapped.
-        max_drop_points: How many points of accuracy snapping may cost a task.
-        progress: Called with a line about what is being done.
+        data: The ``--data`` folder of the training run, to verify on real samples; embedded data needs none.
+        datasets: Task → samples to verify on, for bundles that 'isoform train' did not write; None loads those of the bundle's recipe.
+        tau: τ; layers whose largest mixture weight is at least τ are snapped.
+        max_drop_points: Points of accuracy (percent) that snapping may cost a task.
+        progress: Called with one line at each stage of the work.
 
     Returns:
         The report, as written to ``compiled/report.json``.
@@ -54,11 +54,11 @@ def compile_bundle(
     Raises:
         BundleError: If the bundle is damaged.
         DataError: If the samples to verify on are missing.
-        CompileError: If the result disagrees with torch, snapping costs too much, or an argument is out of range. Nothing is written then.
+        CompileError: If the result disagrees with torch, snapping costs too much, or an argument is out of range; nothing is written.
     """
     if math.isnan(max_drop_points):
         raise CompileError(f"max_drop_points is {max_drop_points}, but a number of points was expected")
-    # Whatever state compiled/ is in: compiling is how one repairs it.
+    # The old compiled/ is not read: it may be damaged or of an old format, and compiling is how one repairs it.
     bundle = Bundle.load(path, with_compiled=False)
     tests = _datasets(bundle, data, progress) if datasets is None else datasets
     exporter = exporter_of(bundle)
@@ -66,6 +66,7 @@ def compile_bundle(
         _task(bundle, name, exporter.snap(signature, tau=tau), tests[name])
         for name, signature in bundle.signatures.items()
     ]
+    # Opened once for all tasks: these sessions depend on the network's sizes, not on a signature.
     graphs, learning = exporter.graphs(bundle, tasks), exporter.learning(bundle)
     training = {} if learning is None else learning.graphs
     compiled = {f"{name}.onnx": graph for name, graph in graphs.items()}
@@ -83,6 +84,7 @@ def compile_bundle(
     check(measured, max_drop_points=max_drop_points)
     content = report(bundle, tasks, exporter, measured, {name: len(blob) for name, blob in compiled.items()}, tau=tau)
     signatures = {task.name: task.signature for task in tasks}
+    # Last, and as a whole: after a failed check the old compiled/ is still there, and no reader ever sees half a new one.
     with files.replace_directory(bundle.path / "compiled") as directory:
         write_compiled(directory, bundle, signatures, compiled, content, tau=tau)
     return content
@@ -92,19 +94,20 @@ def _datasets(bundle: Bundle, data: Path | None, progress: Callable[[str], None]
     recipe_json = bundle.training.get("recipe")
     if not isinstance(recipe_json, dict):
         raise CompileError(
-            f"{bundle.path} does not say how it was trained, so there are no samples to verify on; write it with 'isoform train'"
+            f"{bundle.path} does not say how it was trained, so the samples to verify on are unknown; train it with 'isoform train'"
         )
     digests = bundle.training.get("data")
     if not isinstance(digests, dict):
-        raise CompileError(f"{bundle.path} does not say what data it was trained on; write it with 'isoform train'")
+        raise CompileError(f"{bundle.path} does not say what data it was trained on; train it with 'isoform train'")
     recipe = Recipe.from_json(recipe_json, where=f"{bundle.path / 'bundle.json'}, recipe")
     datasets = {task: load_task(entry, recipe.data, root=data) for task, entry in recipe.tasks.items()}
     for task, dataset in datasets.items():
         progress(f"samples of {task}: {dataset.account.sentence()}")
     for task in bundle.signatures:
+        # Other files may be split otherwise, and training samples among the test samples would flatter the accuracies.
         if task not in datasets or datasets[task].digest() != digests.get(task):
             raise CompileError(
-                f"the data of task {task!r} is not what the bundle was trained on; point --data at the same files"
+                f"the data of task {task!r} is not what the bundle was trained on; pass the --data folder of the training run"
             )
     return datasets
 
@@ -131,12 +134,12 @@ def write_compiled(
     """Write the files of ``compiled/`` into a directory.
 
     Args:
-        directory: Where to.
+        directory: An empty directory.
         bundle: The trained bundle.
-        signatures: Task → the base signature that runs.
-        compiled: File name → content, with its folder.
+        signatures: Task → compiled (snapped) base signature.
+        compiled: Path below ``directory`` → content.
         content: The report.
-        tau: What ``signatures`` were snapped with.
+        tau: The τ that ``signatures`` were snapped with.
     """
     (directory / "signatures").mkdir()
     for name, blob in compiled.items():
@@ -144,6 +147,7 @@ def write_compiled(
         (directory / name).write_bytes(blob)
     for task, signature in signatures.items():
         (directory / "signatures" / f"{task}.safetensors").write_bytes(signature.encode())
+    # report.json is not among the files: its times differ from run to run, and the manifest is a function of the bundle and τ.
     manifest = {
         "format": FORMAT, "template": bundle.digest, "opset": OPSET, "tau": tau,
         "tasks": {task: {"signature": s.digest, "trained": bundle.signatures[task].digest} for task, s in signatures.items()},

@@ -1,4 +1,4 @@
-"""``isoform compile``: complete a bundle with graphs that run anywhere ONNX Runtime does."""
+"""``isoform compile``: add graphs to a bundle that run wherever ONNX Runtime does."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ def add_arguments_compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="the --data folder that it was trained with, to verify on real samples; embedded data needs none",
+        help="the --data folder of the training run, to verify on real samples; not needed for embedded data",
     )
     parser.add_argument(
         "--tau",
         type=float,
         default=0.95,
-        help="layers whose largest mixture weight reaches this become their template (default: 0.95)",
+        help="snap a layer to one template if its largest mixture weight is at least this (default: 0.95)",
     )
     parser.add_argument(
-        "--max-drop", type=float, default=0.5, help="points of accuracy that snapping may cost a task (default: 0.5)"
+        "--max-drop",
+        type=float,
+        default=0.5,
+        help="largest loss of accuracy by snapping, in points per task (default: 0.5)",
     )
     parser.epilog = "example:\n  isoform compile bundle/"
 
 
 def run_compile(arguments: argparse.Namespace) -> None:
-    """Compile in place; tables on stderr, a summary as JSON on stdout."""
+    """Compile in place; print tables on stderr and a summary as JSON on stdout."""
+    # Imported here, so that --help needs neither torch nor onnx.
     from isoform.compile.build import compile_bundle
     from isoform.compile.report import print_report
 

@@ -1,10 +1,10 @@
-"""The door between compiling and the kinds of networks.
+"""The interface (door) between the compile stage and the kinds of networks.
 
-    Exporter   writes the graphs of one kind, and says what verifies them
+    Exporter   exports the graphs of one kind, and provides the networks to verify them against
     Learning   its graphs for learning on the device, opened once for all tasks
-    Task       one task of a bundle, resolved and folded once for everything that is made of it
+    Task       one task of a bundle, resolved and folded once and used for every file
 
-Add a kind: a folder below ``kinds/`` whose ``exporter.py`` has ``EXPORTER``, and its line in ``EXPORTERS``.
+To add a kind, make a folder below ``kinds/`` whose ``exporter.py`` defines ``EXPORTER``, and add its line to ``EXPORTERS``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from isoform.train.data.samples import Split
 __all__ = ["EXPORTERS", "Exporter", "Learning", "Task", "exporter_of"]
 
 EXPORTERS = {"mixture": "isoform.compile.kinds.mixture.exporter"}
-"""Name of each kind → the module that has its exporter as ``EXPORTER``."""
+"""Name of each kind → the module that defines its ``EXPORTER``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,15 +32,15 @@ class Task:
 
     name: str
     trained: Signature
-    """The base signature as it was trained."""
+    """The trained base signature."""
     signature: Signature
-    """The one that runs: snapped."""
+    """The compiled base signature: ``trained``, snapped."""
     parts: Mapping[str, Array]
-    """All parts of the latter, as ``Bundle.resolve`` returns them."""
+    """All parts of ``signature``, inherited ones included, as ``Bundle.resolve`` returns them."""
     graph: str
-    """The graph that runs it: the first of ``Network.graphs``."""
+    """Name of the graph that runs it: the first of ``Network.graphs``."""
     weights: Mapping[str, Array]
-    """Folded for that graph, as ``Graph.fold`` returns them."""
+    """Weights folded for that graph, as ``Graph.fold`` returns them."""
     labels: tuple[str, ...]
     train: Split
     test: Split
@@ -54,41 +54,42 @@ class Learning(Protocol):
         """Name → content of the files in ``compiled/training/``."""
 
     def source(self, task: Task) -> bytes:
-        """What a task's signature sees of its training samples, for adaptation: the file ``compiled/source/<task>.safetensors``."""
+        """Statistics of the training samples under a task's signature, for adaptation: the file ``compiled/source/<task>.safetensors``."""
 
     def gradient_gap(self, task: Task) -> float:
-        """Largest difference of a part's gradient to torch autograd, over the part's largest number."""
+        """Largest difference between a part's gradient and torch autograd's, relative to the part's largest gradient."""
 
 
 class Exporter(Protocol):
     """How bundles of one kind are compiled."""
 
     def snap(self, signature: Signature, *, tau: float) -> Signature:
-        """The signature that runs, of the one that was trained. Raises ``CompileError`` if τ is out of range."""
+        """Turn the trained signature into the one that runs. Raises ``CompileError`` if τ is out of range."""
 
     def graphs(self, bundle: Bundle, tasks: Sequence[Task]) -> dict[str, bytes]:
-        """Name → network without weights, an ONNX file whose external data are ``Graph.weights``, in order; each task's ``graph`` among them."""
+        """Name → ONNX file whose weights are external initializers, those of ``Graph.weights`` in order; contains each task's ``graph``."""
 
     def layouts(self, bundle: Bundle, task: Task) -> dict[str, bytes]:
-        """Folder in ``compiled/`` → the task's network as one complete ONNX file; ``fast`` is among them."""
+        """Folder in ``compiled/`` → the task's network as one complete ONNX file; contains ``fast``."""
 
     def learning(self, bundle: Bundle) -> Learning | None:
-        """Graphs for learning on the device; None if there are none."""
+        """Graphs for learning on the device; None if the kind has none."""
 
     def trained(self, bundle: Bundle, signature: Signature) -> Callable[[Array], Array] | None:
-        """The network as training runs it: samples (n, …) → logits; None where the numpy twin is all that there is."""
+        """The torch network with this signature: samples (n, …) → logits; None if the kind has only the numpy twin."""
 
     def told(self, bundle: Bundle, task: Task) -> dict[str, Any]:
-        """What the report says of a task beside what is measured, as JSON types."""
+        """Facts about a task that the report adds to the measurements, as JSON types."""
 
     def cuts(self, bundle: Bundle, task: Task) -> dict[str, Signature]:
-        """Signatures with fewer parts, by the names under which the report gives their sizes."""
+        """Name in the report → signature with fewer parts, whose size is reported."""
 
 
 def exporter_of(bundle: Bundle) -> Exporter:
-    """What compiles a bundle. Raises ``CompileError`` if its kind cannot be compiled."""
+    """Return the exporter of a bundle's kind. Raises ``CompileError`` if the kind cannot be compiled."""
     kind = bundle.spec.kind
     if kind not in EXPORTERS:
-        raise CompileError(f"{bundle.path} is of kind {kind!r}, but {', '.join(EXPORTERS)} can be compiled")
+        raise CompileError(f"{bundle.path} is of kind {kind!r}, but only {', '.join(EXPORTERS)} can be compiled")
+    # Imported on demand: an exporter imports torch and onnx, and only one kind is needed.
     found: Exporter = importlib.import_module(EXPORTERS[kind]).EXPORTER
     return found

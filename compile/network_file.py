@@ -1,8 +1,8 @@
-"""A network as an ONNX file, whatever its kind: nodes and weights by name, samples in, logits out.
+"""A network of any kind as an ONNX file: nodes and weights by name, samples in, logits out.
 
-Two forms. ``complete`` has every weight, for one signature. ``portable`` has none: its weights are external data at the location
-``weights``, float32, one after the other, which the runtime hands over from memory, and its logits layer is an input. Both have a dynamic
-batch dimension ``n``, and open lengths are dynamic; the same nodes and weights give the same bytes.
+There are two forms. ``complete`` holds every weight, for one signature. ``portable`` holds none: its weights are external initializers at
+the location ``weights``, float32, one after the other, which the runtime supplies from memory, and its logits layer is an input. Both have
+a dynamic batch dimension ``n``, and open lengths are dynamic; the same nodes and weights give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["NetworkFile"]
 
 
 class NetworkFile:
-    """Nodes in order, and the initializers that they name.
+    """Nodes in execution order, and the initializers that they name.
 
     The nodes read the network's input by its name, and end in ``logits``, which they compute from the embedding by the initializers
     ``logits.weight`` and ``logits.bias``.
 
     Args:
         takes: The network's input.
-        embedding: Width of what the logits layer reads.
+        embedding: Number of features that the logits layer reads.
     """
 
     def __init__(self, takes: Input, embedding: int) -> None:
@@ -41,17 +41,17 @@ class NetworkFile:
         self.initializers: dict[str, Array] = {}
 
     def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Add a node of that name and output; returns the output's name."""
+        """Add a node named after its output; returns the output's name."""
         self._nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
 
     def complete(self, signature: Signature, labels: tuple[str, ...], *, layout: str) -> bytes:
-        """The file for one signature, checked by the onnx package.
+        """Encode the file for one signature, checked by the onnx package.
 
         Args:
             signature: Named in the file's metadata.
             labels: Names of the classes, for the metadata.
-            layout: The folder of ``compiled/`` that it is for.
+            layout: Its folder in ``compiled/``.
         """
         metadata = {
             "layout": layout, "task": signature.task, "template": signature.template, "signature": signature.digest,
@@ -62,12 +62,13 @@ class NetworkFile:
         return model.SerializeToString(deterministic=True)
 
     def portable(self, shapes: Mapping[str, tuple[int, ...]], *, template: str) -> bytes:
-        """The file for any signature.
+        """Encode the file for any signature.
 
         Args:
-            shapes: Weights that the nodes name, all but the logits layer's, in the order of the external data: ``Graph.weights``.
+            shapes: Name → shape of the external weights in their order, ``Graph.weights``; without the logits layer.
             template: The template digest, for the metadata.
         """
+        # Only the shapes count: ``_make_external`` drops the numbers again.
         self.initializers.update({name: np.empty(shape, dtype=np.float32) for name, shape in shapes.items()})
         head = [
             helper.make_tensor_value_info("logits.weight", TensorProto.FLOAT, ["classes", self._embedding]),
@@ -76,6 +77,7 @@ class NetworkFile:
         tensors, start = self._tensors(), 0
         for tensor in tensors:
             start = _make_external(tensor, start)
+        # Not passed to onnx.checker, which refuses external data that is not a file on disk.
         model = self._model(head, tensors, "classes", {"layout": "portable", "template": template})
         return model.SerializeToString(deterministic=True)
 
@@ -88,6 +90,7 @@ class NetworkFile:
     def _model(
         self, head: list[onnx.ValueInfoProto], tensors: list[onnx.TensorProto], classes: int | str, metadata: Mapping[str, str]
     ) -> onnx.ModelProto:  # fmt: skip
+        # Tokens are indices; every other input is measured values.
         kind = TensorProto.INT64 if self._input.what == "tokens" else TensorProto.FLOAT
         open_names = {axis: name for axis, name in enumerate(AXES[self._input.what]) if self._input.shape[axis] is None}
         sizes = [open_names.get(axis, size) for axis, size in enumerate(self._input.shape)]
@@ -99,7 +102,7 @@ class NetworkFile:
 
 
 def _make_external(tensor: onnx.TensorProto, start: int) -> int:
-    """Replace a tensor's bytes by the place where they will lie; returns the end of that place."""
+    """Replace a tensor's bytes by their offset in the external data; returns the offset after them."""
     size = len(tensor.raw_data)
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL

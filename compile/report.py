@@ -1,4 +1,4 @@
-"""The report: what compiling did and what it cost, as JSON for programs and as a table for people."""
+"""The report of a compilation: what was done and what it cost, as JSON for programs and as tables for people."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["print_report", "report"]
 def report(
     bundle: Bundle, tasks: Iterable[Task], exporter: Exporter, measured: Mapping[str, Measured], sizes: Mapping[str, int], *, tau: float
 ) -> dict[str, Any]:  # fmt: skip
-    """The report as JSON types.
+    """Build the report as JSON types.
 
     Args:
         bundle: The trained bundle.
         tasks: Its tasks.
-        exporter: What compiled them.
-        measured: Task → what was measured.
+        exporter: The exporter that compiled them.
+        measured: Task → measurements.
         sizes: Compiled file → bytes.
         tau: τ of snapping.
     """
@@ -66,25 +66,27 @@ def print_report(content: Mapping[str, Any]) -> None:
         from rich.console import Console
         from rich.table import Table
 
+    # rich assumes 80 columns where stderr is no terminal, and the tables would be wrapped in a log.
     console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 160)
     first = Table(
-        title=f"what was compiled: layers with max ξ ≥ {content['tau']} are one template, opset {content['opset']}",
+        title=f"accuracy: layers with max ξ ≥ {content['tau']} are snapped to one template; opset {content['opset']}",
         title_justify="left",
     )
     for column in ("task", "templates by layer", "max ξ", "top-1 before", "after", "float16"):
         first.add_column(column, justify="left" if column in ("task", "templates by layer") else "right")
     entries = content["tasks"]
+    # Dicts as ordered sets of column names: tasks may differ in what was measured.
     verified, sizes = (
         {name: None for entry in entries.values() for name in entry[key]} for key in ("verified", "size_bytes")
     )
     gaps = [name for name in verified if name.startswith(("torch_", "numpy_"))]
     latencies = [name for name in verified if name.startswith("latency_")]
     second = Table(
-        title=f"largest difference of logits (limit {content['parity_limit']:g}, in proportion beyond logits of {PARITY_SCALE:g}),"
-        " of gradients in proportion, and one sample on one thread",
+        title=f"largest difference of logits (limit {content['parity_limit']:g}, relative beyond logits of {PARITY_SCALE:g}),"
+        " relative difference of gradients, and latency of one sample on one thread",
         title_justify="left",
     )
-    third = Table(title="bytes of files", title_justify="left")
+    third = Table(title="file sizes in bytes", title_justify="left")
     for table, columns in (
         (
             second,
@@ -101,6 +103,7 @@ def print_report(content: Mapping[str, Any]) -> None:
             table.add_column(column, justify="left" if column == "task" else "right")
     for task, entry in entries.items():
         v, size = entry["verified"], entry["size_bytes"]
+        # ~ marks a layer that is still a mixture.
         sequence = " ".join("~" if k is None else str(k) for k in entry.get("sequence", ()))
         first.add_row(
             task, sequence, f"{entry['mean_max_xi_before']:.4f}" if "mean_max_xi_before" in entry else "-",
@@ -118,7 +121,7 @@ def print_report(content: Mapping[str, Any]) -> None:
 
 
 def _half_size(signature: Signature) -> int | None:
-    """Bytes of the float16 file; None if a number is too large for float16."""
+    """Size of the float16 file in bytes; None if a number is too large for float16."""
     try:
         return len(signature.to("float16").encode())
     except SignatureError:

@@ -1,9 +1,9 @@
-"""Verify: torch, the numpy twin and ONNX Runtime must say the same on real samples, and snapping must not cost accuracy.
+"""Verify a compilation: torch, the numpy twin and ONNX Runtime must agree on real samples, and snapping must not cost accuracy.
 
 parity      largest |difference| of logits over up to 256 test samples, snapped signature, every layout
-top-1       share of all test samples that are right: torch with the trained signature (before), ONNX Runtime with the
-            snapped one (after), and with its float16 file
-latency     median time of one sample with one thread, layouts in turn, so that a noisy machine is noisy to both
+top-1       accuracy on all test samples: torch with the trained signature (before), ONNX Runtime with the snapped one
+            (after), and with its float16 file
+latency     median time of one sample on one thread; layouts are timed in turn, so that noise of the machine affects all alike
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ __all__ = ["Measured", "check", "measure"]
 
 PARITY_SAMPLES = 256
 PARITY_LIMIT = 1e-4
-"""Largest difference of logits that is accepted, for logits up to ``PARITY_SCALE``; beyond, in proportion to them."""
+"""Largest accepted difference of logits. Beyond logits of ``PARITY_SCALE`` it grows in proportion to them."""
 PARITY_SCALE = 64.0
-"""float32 has about 7 digits: sums of this size cannot agree to much better than the limit in every order of adding."""
+"""float32 has about 7 digits: sums of this size may differ by about the limit when they are added in another order."""
 GRADIENT_LIMIT = 1e-4
-"""Largest difference of gradients that is accepted, over the part's largest number."""
+"""Largest accepted difference of gradients, relative to the part's largest gradient."""
 LATENCY_RUNS = 200
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What was measured of one task."""
+    """Measurements of one task."""
 
     samples: int
     """Test samples behind the top-1 figures."""
     parity_samples: int
     gaps: Mapping[str, float]
-    """Largest |difference| of logits: ``torch_<layout>`` and ``torch_portable`` between what was trained and ONNX Runtime, and
-    ``numpy_fast`` between the numpy twin and the fast layout. Where nothing was trained in torch, ``numpy_<layout>`` takes its place."""
+    """Largest |difference| of logits: ``torch_<layout>`` and ``torch_portable`` between the torch network and ONNX Runtime, and
+    ``numpy_fast`` between the numpy twin and the fast layout. A kind without a torch network has ``numpy_<layout>`` instead."""
     gradient: float | None
-    """As ``Learning.gradient_gap``; None if there are no graphs for learning."""
+    """``Learning.gradient_gap``; None if there are no graphs for learning."""
     top1_before: float
-    """Trained signature, as it was trained, 0 to 1."""
+    """Accuracy of the trained signature in torch, 0 to 1."""
     top1_after: float
-    """Snapped signature, fast layout."""
+    """Accuracy of the snapped signature, fast layout, 0 to 1."""
     top1_float16: float | None
-    """Snapped signature through its float16 file, folded and run; None if a number is too large for float16."""
+    """Accuracy of the snapped signature read from its float16 file, 0 to 1; None if a number is too large for float16."""
     largest_logit: float
-    """Largest |logit| behind the parity figures."""
+    """Largest |logit| of the parity samples."""
     latency_ms: Mapping[str, float]
     """Layout → median milliseconds of one sample."""
 
     def to_json(self) -> dict[str, Any]:
-        """For the report."""
+        """Return the fields for the report, as JSON types."""
         fields = {name: value for name, value in vars(self).items() if name not in ("gaps", "latency_ms")}
         return {**fields, **self.gaps, **{f"latency_{name}_ms": value for name, value in self.latency_ms.items()}}
 
@@ -68,15 +68,15 @@ class Measured:
 def measure(
     bundle: Bundle, task: Task, exporter: Exporter, *, layouts: Mapping[str, bytes], file: bytes, learning: Learning | None
 ) -> Measured:  # fmt: skip
-    """Run one task every way.
+    """Run one task in every layout and compare the results.
 
     Args:
         bundle: Templates and trained signatures.
         task: The task.
-        exporter: How its kind is trained and exported.
-        layouts: What ``Exporter.layouts`` returned.
-        file: The task's graph without weights.
-        learning: What ``Exporter.learning`` returned.
+        exporter: The exporter of its kind.
+        layouts: As returned by ``Exporter.layouts``.
+        file: The task's graph without weights, an ONNX file.
+        learning: As returned by ``Exporter.learning``.
     """
     network, graph, test = bundle.network, bundle.network.graph(task.graph), task.test
     runners = {
@@ -100,21 +100,22 @@ def measure(
 
 
 def _before(bundle: Bundle, task: Task, exporter: Exporter) -> Array:
-    """Logits of the test samples by the trained signature."""
+    """Compute the logits of the test samples with the trained signature, before snapping."""
     run, x = exporter.trained(bundle, task.trained), task.test.images
     return bundle.network.reference(task.name, bundle.resolve(task.trained).parts, x) if run is None else run(x)
 
 
 def check(measured: Mapping[str, Measured], *, max_drop_points: float) -> None:
-    """Refuse a compilation that is not the trained network any more.
+    """Raise an error if a compilation does not compute the trained network.
 
     Raises:
-        CompileError: If a task's logits differ by more than ``PARITY_LIMIT`` (see there), its gradients by more than
-            ``GRADIENT_LIMIT``, or its top-1 fell by more than ``max_drop_points``.
+        CompileError: If a task's logits differ by more than ``PARITY_LIMIT`` (scaled by ``PARITY_SCALE``), its gradients by
+            more than ``GRADIENT_LIMIT``, or its accuracy fell by more than ``max_drop_points``.
     """
     for task, figures in measured.items():
         for name, gap in figures.gaps.items():
             limit = PARITY_LIMIT * max(1.0, figures.largest_logit / PARITY_SCALE)
+            # "not <=" instead of ">": a comparison with NaN is false, and NaN has to fail.
             if not gap <= limit < math.inf:
                 raise CompileError(
                     f"task {task!r}: logits differ by {gap:.1e} ({name}), but at most {limit:.1e} was expected; nothing was written, please report this"
@@ -128,14 +129,14 @@ def check(measured: Mapping[str, Measured], *, max_drop_points: float) -> None:
         if not drop <= max_drop_points:
             raise CompileError(
                 f"task {task!r}: snapping costs {drop:.2f} points of accuracy, but at most {max_drop_points:g} were allowed; nothing was written: "
-                "train with a stronger entropy regulariser, raise --tau, or allow it with --max-drop"
+                "train with a larger mixture.entropy, raise --tau, or raise --max-drop"
             )
 
 
 def _float16(bundle: Bundle, task: Task, file: bytes) -> float | None:
     try:
         half = task.signature.to("float16")
-    except SignatureError:
+    except SignatureError:  # a number beyond float16's 65,504: the file cannot exist, which is reported, not refused
         return None
     graph = bundle.network.graph(task.graph)
     return _top1(
@@ -144,7 +145,8 @@ def _float16(bundle: Bundle, task: Task, file: bytes) -> float | None:
 
 
 def _spread(count: int, wanted: int) -> Array:
-    """Indices of up to ``wanted`` samples, evenly over all."""
+    """Return indices of up to ``wanted`` samples, evenly spaced."""
+    # Not the first ones: data sets on disk are often sorted by class.
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
 
 
@@ -152,6 +154,7 @@ def _runner(
     session: ort.InferenceSession, graph: Graph, head: Mapping[str, Array] | None = None
 ) -> Callable[[Array], Array]:
     def run(x: Array) -> Array:
+        # In slices, so that memory does not grow with the size of the test set.
         parts = [
             session.run(None, {graph.input.name: x[i : i + 512], **(head or {})})[0] for i in range(0, len(x), 512)
         ]
@@ -170,12 +173,14 @@ def _gap(a: Array, b: Array) -> float:
 
 
 def _top1(logits: Array, labels: Array) -> float:
+    # argmax names a class even for NaN, which may be the right one by chance.
     return round(float(((logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1)).mean()), 6)
 
 
 def _latencies(runners: list[Callable[[Array], Array]], x: Array) -> list[float]:
-    """Median milliseconds per call of each, measured in turn."""
+    """Measure the median milliseconds per call of each runner, timed in turn."""
     times = np.empty((LATENCY_RUNS, len(runners)))
+    # Warm-up: the first calls allocate memory and fill the processor's caches.
     for _ in range(20):
         for run in runners:
             run(x)

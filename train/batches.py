@@ -1,7 +1,7 @@
-"""Batches as a pure function of (seed, task, step): nothing to store, nothing to restore.
+"""Batches as a pure function of (seed, task, step), so that a checkpoint need not store a position or random state.
 
-Each epoch of a task is a permutation drawn from (seed, task, epoch). A batch is cut from the endless row of epochs. Augmentation
-moves a whole batch by a few pixels, drawn from (seed, task, step), and repeats the edges.
+Each epoch of a task is a permutation drawn from (seed, task, epoch). A batch is a slice of the epochs laid end to end. Augmentation
+shifts a whole batch by a few pixels, drawn from (seed, task, step), and repeats the edges.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Batches:
     Args:
         split: The training half.
         batch: Samples per step.
-        shift: Largest move in pixels.
+        shift: Largest shift in pixels, in each direction.
         seed: The run's seed.
         task: Index of the task, so that tasks see different orders.
     """
@@ -33,10 +33,11 @@ class Batches:
         self._images = torch.from_numpy(split.images)
         self._labels = torch.from_numpy(split.labels)
         self._batch, self._shift, self._key = batch, shift, (seed, task)
+        # Two epochs, because a batch may begin in one and end in the next.
         self._epoch = functools.lru_cache(maxsize=2)(self._permutation)
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images, shape (batch, channels, height, width), float32, and labels, shape (batch,), int64, of one step."""
+        """Return one step's images, shape (batch, channels, height, width), float32, and labels, shape (batch,), int64."""
         size = len(self._labels)
         places = np.arange(step * self._batch, (step + 1) * self._batch)
         rows = np.concatenate(
@@ -45,8 +46,10 @@ class Batches:
         images, labels = self._images[torch.from_numpy(rows)], self._labels[torch.from_numpy(rows)]
         if not self._shift:
             return images, labels
+        # The 1 in the key keeps these draws apart from those of the permutations, which have 0.
         down, right = np.random.default_rng((*self._key, 1, step)).integers(0, 2 * self._shift + 1, 2)
         height, width = images.shape[2:]
+        # One shift for the whole batch is a slice; one per sample would be a copy each.
         padded = F.pad(images, (self._shift,) * 4, mode="replicate")
         return padded[:, :, down : down + height, right : right + width], labels
 

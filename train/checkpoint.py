@@ -1,8 +1,8 @@
-"""Checkpoints: everything that the next step depends on, in one tensor file, written whole or not at all.
+"""Checkpoints: everything that the next step depends on, in one tensor file that is written atomically.
 
-Batches, and torch's random numbers, are functions of (seed, step), so no random state is stored: what the kind keeps
-(``Run.network``), Adam's moments, the step and the history so far are all there is. A checkpoint names the recipe and the data that
-it belongs to, and is refused for any other.
+Batches and torch's random numbers are functions of (seed, step), so no random state is stored. A checkpoint holds the kind's state
+(``Run.network``), Adam's moments, the step, and the history so far. It names the recipe and the data that it belongs to; for any
+other run it is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["checkpoint_path", "load_checkpoint", "save_checkpoint"]
 
 
 def checkpoint_path(bundle: Path) -> Path:
-    """The file that holds a run's state: ``<bundle>.checkpoint`` beside the bundle."""
+    """Return the path of a run's checkpoint: ``<bundle>.checkpoint`` beside the bundle."""
     return bundle.absolute().with_name(f"{bundle.absolute().name}.checkpoint")
 
 
@@ -41,8 +41,8 @@ def save_checkpoint(
 
     Args:
         path: The file.
-        identity: Digest of everything that decides the run (recipe and data).
-        step: Steps done.
+        identity: Digest of everything that decides the run: recipe, torch version and data.
+        step: Number of completed steps.
         history: One entry per report so far.
         network: Its ``state_dict`` is stored.
         optimizer: Its state per parameter is stored; its hyper-parameters come from the recipe.
@@ -56,7 +56,7 @@ def save_checkpoint(
 
 
 def _digest(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
-    """sha256 over everything but itself."""
+    """Compute the sha256 over everything but the digest itself."""
     rest = {name: value for name, value in metadata.items() if name != "digest"}
     return hashlib.sha256(tensors.encode(arrays, rest)).hexdigest()
 
@@ -67,26 +67,28 @@ def load_checkpoint(
     """Continue from a checkpoint, if there is one.
 
     Args:
-        path: The file; absent means start at step 0.
+        path: The file; if there is none, the run starts at step 0.
         identity: As in ``save_checkpoint``.
-        network: Gets the stored weights and buffers.
-        optimizer: Gets the stored moments.
+        network: Receives the stored weights and buffers.
+        optimizer: Receives the stored moments.
 
     Returns:
-        Steps done, and the history so far.
+        Number of completed steps, and the history so far.
 
     Raises:
-        CheckpointError: If it is damaged, or of another recipe or data.
+        CheckpointError: If the file is damaged, or of another recipe or other data.
     """
     if not path.exists():
         return 0, []
     data = files.read_bytes(path, limit=8 << 30, error=CheckpointError, what="checkpoint")
+    # Our own tensor format rather than torch.save, whose files are pickles: loading one runs what it says.
     arrays, metadata = tensors.decode(data, error=CheckpointError, what=f"checkpoint {path}")
     if metadata.get("digest") != _digest(arrays, metadata):
         raise CheckpointError(f"{path} does not match its digest; it is damaged, pass --fresh to discard it")
+    # After the digest, so that a damaged file is not mistaken for one of another run.
     if metadata.get("identity") != identity:
         raise CheckpointError(
-            f"{path} is a checkpoint of another recipe or of other data; finish that run first, or pass --fresh to discard it"
+            f"{path} is a checkpoint of another recipe or of other data; finish that run with its recipe, or pass --fresh to discard it"
         )
     try:
         network.load_state_dict(
@@ -101,6 +103,7 @@ def load_checkpoint(
             if name.startswith("optimizer."):
                 _, index, key = name.split(".")
                 state.setdefault(int(index), {})[key] = torch.from_numpy(value)
+        # Hyper-parameters stay those of the recipe: the loop sets the learning rate before every step.
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         return int(metadata["step"]), json.loads(metadata["history"])
     except (KeyError, ValueError, RuntimeError) as problem:

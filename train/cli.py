@@ -1,4 +1,4 @@
-"""``isoform train``: a recipe in, a bundle out, with a progress bar in between."""
+"""``isoform train``: train by a recipe, with a progress bar, and write a bundle."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ __all__ = ["add_arguments_train", "run_train"]
 
 
 def add_arguments_train(parser: argparse.ArgumentParser) -> None:
-    """Declare ``isoform train``'s arguments: one flag for every field of a recipe, of any kind."""
-    parser.add_argument("recipe", help=f"a TOML file, or one of the shipped recipes: {', '.join(recipe_names())}")
+    """Declare ``isoform train``'s arguments: one flag for every recipe field of every kind."""
+    parser.add_argument("recipe", help=f"a TOML file, or a recipe that is shipped: {', '.join(recipe_names())}")
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         required=True,
-        help="the bundle to write; an older bundle there is replaced at the end",
+        help="the bundle to write; an existing bundle is replaced when training is done",
     )
-    parser.add_argument("--data", type=Path, help="folder of the data sets that the recipe names")
+    parser.add_argument("--data", type=Path, help="folder that holds the recipe's data sets")
     parser.add_argument(
-        "--fresh", action="store_true", help="discard a checkpoint of an earlier run instead of continuing it"
+        "--fresh", action="store_true", help="discard the checkpoint of an interrupted run instead of resuming it"
     )
     parser.add_argument(
-        "--checkpoint-seconds", type=float, default=10.0, help="how often the state is saved (default: 10)"
+        "--checkpoint-seconds", type=float, default=10.0, help="seconds between two checkpoints (default: 10)"
     )
-    fields = parser.add_argument_group("fields of the recipe, each overrides the file")
+    fields = parser.add_argument_group("recipe fields; each flag overrides the file")
     for field in override_fields():
         fields.add_argument(f"--{field}", dest=f"field:{field}", metavar="VALUE")
     parser.epilog = "example:\n  isoform train digits -o bundle/ --seed 1 --network.layers 12"
 
 
 def run_train(arguments: argparse.Namespace) -> None:
-    """Train and write the bundle; a summary as JSON on stdout."""
+    """Train and write the bundle; print a summary as JSON on stdout."""
     overrides = {
         name.removeprefix("field:"): value
         for name, value in vars(arguments).items()
@@ -58,13 +58,14 @@ def run_train(arguments: argparse.Namespace) -> None:
     output = arguments.output.absolute()
     if output.exists() and not _is_bundle(output):
         raise UsageError(
-            f"{arguments.output} exists and is not a bundle; choose another name, so that nothing of yours is replaced"
+            f"{arguments.output} exists and is not a bundle; choose another --output, so that none of its files are lost"
         )
     if not output.parent.is_dir():
-        raise UsageError(f"{output.parent} is not a folder; make it first, or choose another --output")
+        raise UsageError(f"{output.parent} is not a folder; create it, or choose another --output")
     busy = UsageError(
-        f"{arguments.output} is being trained by another process; wait until that is done, or choose another --output"
+        f"{arguments.output} is being trained by another process; wait for it to finish, or choose another --output"
     )
+    # Two runs to one bundle would write the same checkpoint.
     release = files.hold(output.with_name(f".{output.name}.lock"), busy=busy, remove=True)
     try:
         _train(arguments, recipe, output)
@@ -73,6 +74,7 @@ def run_train(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
+    # Imported here, because they import torch: flags are listed, and mistakes in them reported, without it.
     from isoform.train.checkpoint import checkpoint_path
     from isoform.train.data.load import load_task
     from isoform.train.loop import train
@@ -85,7 +87,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
         print(f"task {name}: {dataset.account.sentence()}", file=sys.stderr)
     counts = ", ".join(f"{name} {len(dataset.train.labels):,}" for name, dataset in datasets.items())
     print(
-        f"training {len(datasets)} tasks ({counts} samples) for {recipe.steps} steps; Ctrl-C is safe, the same command goes on",
+        f"training {len(datasets)} tasks ({counts} samples) for {recipe.steps} steps; after Ctrl-C the same command resumes",
         file=sys.stderr,
     )
     started = time.monotonic()
@@ -101,8 +103,9 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
         )
     with files.replace_directory(output) as directory:
         bundle.write(directory)
+    # Only after the bundle is written: a process killed in between resumes instead of starting anew.
     checkpoint.unlink(missing_ok=True)
-    # How it was made is in the bundle; what came of it (scores, and what the kind tells) is the summary.
+    # The summary has the results (scores and the kind's facts); how the bundle was made is recorded in the bundle.
     told = {
         name: value for name, value in bundle.training.items() if name not in ("recipe", "data", "torch", "history")
     }
@@ -113,17 +116,17 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
 
 
 def _is_bundle(path: Path) -> bool:
-    """Whether a directory is empty or holds nothing but a bundle, so that replacing it loses nothing of the user's."""
+    """Whether a directory is empty or holds nothing but a bundle, so that replacing it loses no other file."""
     known = {"bundle.json", "templates.safetensors", "signatures", "compiled"}
     return path.is_dir() and all(entry.name in known or entry.name.startswith(".compiled.") for entry in path.iterdir())
 
 
 class Progress:
-    """A progress bar with a step's figures; plain lines where stderr is no terminal.
+    """A progress bar with the figures of each step; ten plain lines where stderr is no terminal.
 
     Args:
-        steps: How many there are.
-        line: The figures as text (``Trainer.line``).
+        steps: Number of steps of the run.
+        line: Formats a step's figures (``Trainer.line``).
     """
 
     def __init__(self, steps: int, *, line: Callable[[Mapping[str, float]], str]) -> None:
@@ -161,5 +164,6 @@ class Progress:
         text = self._line(report.figures)
         if self._bar:
             self._bar.update(self._task, completed=report.step, description=text)
+        # Ten lines per run, so that a log stays readable.
         elif report.step * 10 // report.steps > (report.step - 1) * 10 // report.steps:
             print(f"step {report.step:5d} of {report.steps}  {text}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""Tables of a recipe: frozen dataclasses, read from what TOML or JSON hold, with every mistake named in one line.
+"""Recipe tables: read TOML or JSON values into frozen dataclasses, with a one-line error for every mistake.
 
-A field is a number, a text, a choice (``Literal``), a row of whole numbers (``tuple``), a table (another dataclass), or a table of
-tables by name (``Mapping``). A table checks its own ranges in ``__post_init__``, by ``between``.
+A field is a number, a text, a choice (``Literal``), a fixed number of integers (``tuple``), a table (another dataclass), or tables by
+name (``Mapping``). A table checks its own ranges in ``__post_init__`` with ``between``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ __all__ = ["between", "fields_of", "read_table"]
 
 
 def between(section: object, name: str, low: float, high: float) -> None:
-    """Check a field's range, both ends included. Raises ``RecipeError``; a number that is not one (NaN) is out of any range."""
+    """Check that a field is in a range, both ends included. Raises ``RecipeError``, for NaN as well."""
     value = getattr(section, name)
+    # One chained comparison under "not": with NaN it is false, so NaN is out of every range.
     if not low <= value <= high:
         raise RecipeError(f"{name} is {value}, but {low:g} to {high:g} was expected")
 
 
 def fields_of(table: Any) -> dict[str, Any]:
-    """Name → type of a table's fields, in order; ``table`` is the dataclass."""
+    """Return name → type of a table's fields, in order; ``table`` is the dataclass."""
+    # get_type_hints, because under ``from __future__ import annotations`` a field's own type is only a text.
     hints = get_type_hints(table)
     return {field.name: hints[field.name] for field in dataclasses.fields(table)}
 
@@ -33,19 +35,19 @@ def read_table(table: Any, value: object, where: str) -> Any:
     """Read one table, and those inside it.
 
     Args:
-        table: The dataclass that it becomes.
-        value: What the file holds.
-        where: What to call the place in errors.
+        table: The dataclass to build.
+        value: The value in the file.
+        where: Name of the place for errors.
 
     Raises:
-        RecipeError: Naming the field that is unknown, missing, of the wrong type or out of range.
+        RecipeError: If a field is unknown, missing, of the wrong type or out of range; the message names it.
     """
     if not isinstance(value, Mapping):
         raise RecipeError(f"{where} is a {type(value).__name__}, but a table was expected")
     hints = fields_of(table)
     unknown = sorted(set(value) - set(hints))
     if unknown:
-        raise RecipeError(f"{where} has an unknown field {unknown[0]!r}; it may have {', '.join(hints)}")
+        raise RecipeError(f"{where} has an unknown field {unknown[0]!r}; its fields are {', '.join(hints)}")
     missing = [
         field.name
         for field in dataclasses.fields(table)
@@ -54,10 +56,11 @@ def read_table(table: Any, value: object, where: str) -> Any:
         and field.name not in value
     ]
     if missing:
-        raise RecipeError(f"{where} lacks the field {missing[0]!r}")
+        raise RecipeError(f"{where} has no field {missing[0]!r}, which is required")
     try:
         return table(**{name: _converted(hints[name], entry, f"{where}, {name}") for name, entry in value.items()})
     except RecipeError as problem:
+        # A field's error has named the place already; one from __post_init__ does not know it.
         raise RecipeError(str(problem) if str(problem).startswith(where) else f"{where}, {problem}") from None
 
 
@@ -70,6 +73,7 @@ def _converted(hint: Any, value: object, where: str) -> Any:
             return value
         expected = " or ".join(repr(a) for a in arguments)
     elif origin is tuple:
+        # type() instead of isinstance(), because True is an int.
         if isinstance(value, list | tuple) and len(value) == len(arguments) and all(type(v) is int for v in value):
             return tuple(value)
         expected = f"{len(arguments)} whole numbers"
@@ -77,6 +81,7 @@ def _converted(hint: Any, value: object, where: str) -> Any:
         if isinstance(value, Mapping):
             return {key: read_table(arguments[1], entry, f"{where}.{key}") for key, entry in value.items()}
         expected = "a table"
+    # The bound refuses inf and nan, which TOML can write, and integers too large for a float.
     elif hint is float and type(value) in (int, float) and abs(typing.cast(float, value)) < 1e300:
         return float(typing.cast(float, value))
     elif type(value) is hint:

@@ -1,25 +1,25 @@
-"""The door between training and the kinds of networks.
+"""The interface (door) between the training loop and the kinds of networks.
 
-    Trainer   what is known of a kind before anything is trained: its recipe, and how its progress reads
-    Run       one training run of it: the network, what is minimised, and the bundle at the end
-    Group     parameters that are trained alike
-    Loss      what one update minimises
+    Trainer   what is known of a kind without torch: its recipe, and how its progress is printed
+    Run       one training run: the network, its loss, and the bundle at the end
+    Group     parameters with the same learning rate and weight decay
+    Loss      the loss of one update
 
 All kinds share the data, the batches of every task, the optimiser (AdamW), the loop and the checkpoints (``loop.py``,
-``checkpoint.py``). A step of the loop, in the order in which the run is asked:
+``checkpoint.py``). The loop calls a run as follows in each step:
 
     for tasks in run.begin(step, optimizer):              one update after the other
-        loss = run.loss(step, {task: batch, …})           then backward, and the optimiser's step
+        loss = run.loss(step, {task: batch, …})           then the backward pass and the optimiser's step
     run.figures()
 
-So one update may be over all tasks (Compositional Models) or one task's, in any order (Gumbel-Matrix, section IV), and what happens
-every so many steps, such as a generation of an evolution (MUIR, algorithm 1), begins a step.
+So an update may use all tasks (Compositional Models) or a single one, in any order (Gumbel-Matrix, section IV). Whatever happens at
+intervals, such as a generation of an evolution (MUIR, algorithm 1), happens in ``begin``.
 
-Before each step torch's own generator is seeded by (seed, step): dropout and sampling noise need nothing stored, and a resumed run
-draws what the whole one drew. A run holds no other state than ``Run.network``.
+Before each step torch's global generator is seeded by (seed, step). So dropout and sampling noise need no stored state, and a resumed
+run draws the same numbers as an uninterrupted one. ``Run.network`` is the only state of a run.
 
-Add a kind: a folder below ``kinds/`` whose ``trainer.py`` has ``TRAINER``, and its line in ``TRAINERS``. Never imports torch, and a
-kind only when one is asked for.
+To add a kind, make a folder below ``kinds/`` whose ``trainer.py`` defines ``TRAINER``, and add its line to ``TRAINERS``. This module
+never imports torch, and imports a kind only on demand.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from isoform.runtime.errors import RecipeError
 
-if TYPE_CHECKING:  # recipes are read, and the flags listed, where torch is not installed
+if TYPE_CHECKING:  # recipes are read and flags listed where torch is not installed
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -41,110 +41,110 @@ if TYPE_CHECKING:  # recipes are read, and the flags listed, where torch is not 
 __all__ = ["TRAINERS", "Group", "Loss", "Run", "Trainer", "trainer_named", "trainer_of"]
 
 TRAINERS = {"mixture": "isoform.train.kinds.mixture.trainer"}
-"""Name of each kind → the module that has its trainer as ``TRAINER``."""
+"""Name of each kind → the module that defines its ``TRAINER``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """Parameters that are trained alike."""
+    """Parameters with the same learning rate, weight decay and betas."""
 
     parameters: Sequence[nn.Parameter]
-    """May be none; the group is left out then."""
+    """An empty group is left out."""
     rate: Callable[[int], float]
-    """Their learning rate as a function of the step, from 0 (``isoform.train.schedule``)."""
+    """Learning rate as a function of the step, which starts at 0 (``isoform.train.schedule``)."""
     field: str
-    """The recipe's field that sets the rate: what to lower when the loss is not finite any more."""
+    """The recipe field that sets the rate; the error names it when the loss is no longer finite."""
     weight_decay: float = 0.0
-    """AdamW's; without it, it is Adam."""
+    """AdamW's weight decay; with 0 it is Adam."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """AdamW's, for the mean and for the mean square."""
+    """AdamW's decay rates of the gradient's mean and mean square."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What one update minimises."""
+    """The loss of one update."""
 
     total: Tensor
-    """A number to go down from, shape (), regularisers included."""
+    """The loss to minimise, shape (), regularisers included."""
     figures: Mapping[str, float]
-    """What to tell of the update, such as ``loss`` and ``accuracy``; the same names every time. A step's are the means over its updates."""
+    """Figures to report, such as ``loss`` and ``accuracy``; the same names in every update. A step reports the means over its updates."""
     clip: float | None = None
-    """The gradient's largest norm, over all that is trained; a longer one is scaled down to it."""
+    """Largest norm of the gradient over all parameters; a larger gradient is scaled down. None for no limit."""
 
 
 class Run(Protocol):
-    """One training run. Tasks are indices, in the recipe's order."""
+    """One training run. Tasks are indices in the recipe's order."""
 
     @property
     def network(self) -> nn.Module:
-        """All that is trained or kept: its ``state_dict`` is what a checkpoint holds (float32, float16, or integers; no bits)."""
+        """All state of the run: a checkpoint stores its ``state_dict`` (float32, float16 or integers; no booleans)."""
 
     def groups(self) -> Sequence[Group]:
-        """What is trained, and how fast; asked once, before the first step. The order is that of the checkpoint's moments."""
+        """Return the trained parameters with their rates; called once, before the first step. Checkpoints store moments in this order."""
 
     def begin(self, step: int, optimizer: Optimizer) -> Sequence[Sequence[int]]:
-        """Make ready for a step, without gradients: move a temperature, select and vary candidates.
+        """Prepare a step, without gradients: lower a temperature, select and mutate candidates.
 
         Args:
-            step: The step, from 0. A resumed run begins with the one that it was stopped in.
-            optimizer: Whose state for a parameter may be dropped.
+            step: The step, from 0. A resumed run begins with the step in which it was interrupted.
+            optimizer: Its state for a parameter may be dropped here.
 
         Returns:
-            The tasks of each of the step's updates, one at least.
+            The tasks of each update of the step; at least one update.
         """
 
     def loss(self, step: int, batches: Mapping[int, tuple[Tensor, Tensor]]) -> Loss:
-        """What an update minimises.
+        """Compute the loss of an update.
 
         Args:
             step: The step, from 0.
-            batches: Task → samples, shape (n, …), float32, and labels, shape (n,), int64; of this update's tasks.
+            batches: Task → samples, shape (n, …), float32, and labels, shape (n,), int64; for this update's tasks.
         """
 
     def figures(self) -> Mapping[str, float]:
-        """What to tell of the network after a step, beside the losses' figures; may be nothing."""
+        """Return figures of the network to report after a step, in addition to the losses'; may be empty."""
 
     def finish(self) -> None:
-        """What is to be done after the last step, and not at all in a run that was stopped: BN's statistics, the best state."""
+        """Complete the network after the last step, for example BN's statistics or the best state; an interrupted run never gets here."""
 
     def logits(self, x: Tensor, task: int) -> Tensor:
-        """The network as it will be shipped: samples, shape (n, …), float32 → logits, shape (n, classes of the task), float32."""
+        """Run the final network: samples, shape (n, …), float32 → logits, shape (n, classes of the task), float32."""
 
     def told(self) -> Mapping[str, Any]:
-        """What ``bundle.json`` and the summary say of the result, as JSON types; short."""
+        """Return short facts about the result for ``bundle.json`` and the summary, as JSON types."""
 
     def bundle(self, training: Mapping[str, Any]) -> Bundle:
-        """Templates, and a complete base signature for each task; ``training`` is to be recorded in it."""
+        """Make the bundle: templates and a complete base signature per task. ``training`` is recorded in it."""
 
 
 class Trainer(Protocol):
-    """One kind, before anything is trained. Its module is imported where torch is not installed."""
+    """A kind before training starts. Its module must be importable without torch."""
 
     @property
     def recipe(self) -> type[Any]:
-        """The recipe: a frozen dataclass that extends ``isoform.train.recipe.Recipe`` by the kind's tables; its ``kind`` is the name here."""
+        """The recipe class: a frozen dataclass that extends ``isoform.train.recipe.Recipe`` by the kind's tables; its ``kind`` is the kind's name."""
 
     def start(self, recipe: Any, datasets: Mapping[str, Dataset]) -> Run:
-        """A run before its first step: a function of the recipe and the data.
+        """Make a run, before its first step; a function of the recipe and the data.
 
         Args:
-            recipe: One of this kind's.
+            recipe: A recipe of this kind.
             datasets: Task → its samples, both halves, finite.
 
         Raises:
-            IsoformError: If no network can have such sizes.
+            IsoformError: If no network can have these sizes.
         """
 
     def line(self, figures: Mapping[str, float]) -> str:
-        """The figures of a step, as the progress bar shows them."""
+        """Format the figures of a step for the progress bar."""
 
 
 def trainer_named(name: object, *, where: str = "recipe") -> Trainer:
-    """The trainer of a kind, imported if it is not yet.
+    """Import and return the trainer of a kind.
 
     Args:
-        name: The kind, as a recipe says it.
-        where: What to call the recipe in errors.
+        name: The kind, as the recipe names it.
+        where: Name of the recipe for errors.
 
     Raises:
         RecipeError: If there is no such kind.
@@ -156,5 +156,5 @@ def trainer_named(name: object, *, where: str = "recipe") -> Trainer:
 
 
 def trainer_of(recipe: Any) -> Trainer:
-    """What trains by a recipe. Raises ``RecipeError`` if nothing does."""
+    """Return the trainer of a recipe's kind. Raises ``RecipeError`` if there is no such kind."""
     return trainer_named(recipe.kind)

@@ -1,6 +1,6 @@
-"""The training run of any kind: data, optimiser, steps, checkpoints and scores. What is trained, its kind says (``kind.py``).
+"""The training loop of any kind: data, optimiser, steps, checkpoints and scores. The kind provides network and loss (``kind.py``).
 
-The same recipe and data give the same bytes on the same machine and torch, with or without a ``kill -9`` in between.
+On the same machine and torch version, the same recipe and data give the same bytes, even if the run was killed and resumed.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from isoform.train.recipe import Recipe
 __all__ = ["Report", "accuracy", "train"]
 
 REPORTS = 100
-"""How many entries a run's history has."""
+"""Number of entries in a run's history."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What is known after a step."""
+    """Progress after a step."""
 
     step: int
-    """Steps done, from 1."""
+    """Number of completed steps, from 1."""
     steps: int
     figures: Mapping[str, float]
-    """What the kind tells of a step, such as ``loss`` and ``accuracy`` of its batches: the losses' figures, then ``Run.figures``."""
+    """The kind's figures, such as ``loss`` and ``accuracy`` of the batches: those of the losses, then ``Run.figures``."""
 
 
 def train(
@@ -49,32 +49,34 @@ def train(
     checkpoint_seconds: float = 10.0,
     progress: Callable[[Report], None] | None = None,
 ) -> Bundle:
-    """Train, or go on with a run that was stopped.
+    """Train, or resume an interrupted run.
 
     Args:
-        recipe: What to do.
+        recipe: The recipe.
         datasets: Task name → its data, both halves, in the recipe's order.
-        checkpoint: File for the state of the run. An existing one is continued.
-        checkpoint_seconds: How often it is written, in seconds.
+        checkpoint: File for the state of the run. If it exists, the run resumes from it.
+        checkpoint_seconds: Seconds between two checkpoints.
         progress: Called after every step.
 
     Returns:
-        A bundle that is not on disk yet, with test accuracies in ``training``.
+        A bundle, not yet on disk, with test accuracies in ``training``.
 
     Raises:
-        DataError: If a training sample is not finite.
-        RecipeError: If the loss is not finite any more.
+        DataError: If a half of a task has no samples, or a sample is not finite.
+        RecipeError: If the loss is no longer finite.
         CheckpointError: If the checkpoint is damaged or belongs to another run.
     """
+    # Another number of threads, or a nondeterministic kernel, adds floats in another order, and a resumed run ends in other bytes.
     torch.set_num_threads(recipe.threads)
     torch.use_deterministic_algorithms(True)
     _check(datasets)
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been trained
+    with torch.random.fork_rng(devices=[]):  # leaves the caller's random state as it was
         torch.manual_seed(recipe.seed)
         run = trainer_of(recipe).start(recipe, datasets)
         groups = [group for group in run.groups() if group.parameters]
         optimizer = _optimizer(groups)
         data_digests = {name: dataset.digest() for name, dataset in datasets.items()}
+        # torch's version is part of the identity, because its kernels may round otherwise in the next one.
         parts = [recipe.digest(), torch.__version__, *data_digests.values()]
         identity = digest_of([part.encode() for part in parts])
         start, history = load_checkpoint(checkpoint, identity=identity, network=run.network, optimizer=optimizer)
@@ -86,6 +88,7 @@ def train(
         for step in range(start, recipe.steps):
             _seed(recipe, step)
             report = Report(step=step + 1, steps=recipe.steps, figures=_step(step, run, groups, optimizer, batches))
+            # Evenly spaced by integer division: the same steps whether or not the run was interrupted.
             if (step + 1) * REPORTS // recipe.steps > step * REPORTS // recipe.steps:
                 history.append({"step": report.step, **{k: round(v, 5) for k, v in report.figures.items()}})
             if progress:
@@ -95,6 +98,7 @@ def train(
                     checkpoint, identity=identity, step=step + 1, history=history, network=run.network, optimizer=optimizer
                 )  # fmt: skip
                 saved = time.monotonic()
+        # Seeded as a step is, because finish() may draw random numbers too.
         _seed(recipe, recipe.steps)
         run.finish()
         scores = {
@@ -110,7 +114,7 @@ def train(
 
 
 def _check(datasets: Mapping[str, Dataset]) -> None:
-    """Every half of every task has samples, and all are finite."""
+    """Check that every half of every task has samples and that all are finite. Raises ``DataError``."""
     for name, dataset in datasets.items():
         for half, split in (("training", dataset.train), ("test", dataset.test)):
             if split is None or len(split.labels) == 0:
@@ -122,7 +126,7 @@ def _check(datasets: Mapping[str, Dataset]) -> None:
                 )
         if len(dataset.train.labels) < 2:
             raise DataError(
-                f"task {name!r} has {len(dataset.train.labels)} training sample, but two at least are needed; raise its limit"
+                f"task {name!r} has {len(dataset.train.labels)} training sample, but at least two are needed; raise its limit"
             )
 
 
@@ -133,14 +137,15 @@ def _optimizer(groups: list[Group]) -> torch.optim.Optimizer:
 
 
 def _seed(recipe: Recipe, step: int) -> None:
-    """Torch's own generator as a function of (seed, step), so that no random state has to be stored."""
+    """Seed torch's global generator by (seed, step), so that no random state has to be stored."""
+    # SeedSequence mixes both numbers: seed + step would give step 1 of seed 0 and step 0 of seed 1 the same draws.
     torch.manual_seed(int(np.random.SeedSequence((recipe.seed, step)).generate_state(1, np.uint64)[0]))
 
 
 def _step(
     step: int, run: Run, groups: list[Group], optimizer: torch.optim.Optimizer, batches: list[Batches]
 ) -> dict[str, float]:
-    """Train for one step; what to tell of it."""
+    """Train for one step; returns its figures."""
     rates = [group.rate(step) for group in groups]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
@@ -150,6 +155,7 @@ def _step(
     for tasks in updates:
         optimizer.zero_grad()
         loss = run.loss(step, {task: batches[task][step] for task in tasks})
+        # Before the backward pass: one update with NaN would spoil every weight and the next checkpoint.
         if not math.isfinite(loss.total.item()):
             fields = dict.fromkeys(group.field for group in groups)
             raise RecipeError(
@@ -166,7 +172,7 @@ def _step(
 
 @torch.no_grad()
 def accuracy(run: Run, split: Split, *, task: int) -> float:
-    """Share of a split's samples that the run's network gets right, 0 to 1."""
+    """Compute the accuracy of the run's network on a split, 0 to 1."""
     places = range(0, len(split.labels), 512)
     right = [
         (run.logits(torch.from_numpy(split.images[i : i + 512]), task).argmax(1).numpy() == split.labels[i : i + 512]).sum()

@@ -1,9 +1,9 @@
-"""Recipes: how to train, as TOML read into frozen dataclasses.
+"""Recipes: the description of a training run, TOML read into frozen dataclasses.
 
-A recipe says everything that decides the result: data, sizes, objective, optimiser, seed, threads. Here is what every kind's has;
-a kind extends it by tables of its own (``kinds/<kind>/recipe.py``). ``kind = "…"`` at the top of the file says which; without it, it
-is a ``mixture``. The resolved recipe (defaults filled in, flags applied) is stored in the bundle that it made, and names the
-checkpoints that belong to it. ``isoform train NAME`` finds the recipes that are shipped in ``train/recipes``.
+A recipe holds everything that decides the result: data, sizes, objective, optimiser, seed, threads. This module has the fields that all
+kinds share; a kind extends them by tables of its own (``kinds/<kind>/recipe.py``). ``kind = "…"`` at the top of the file names the kind;
+the default is ``mixture``. The resolved recipe (defaults filled in, flags applied) is stored in the bundle, and its digest is part of a
+checkpoint's identity. ``isoform train NAME`` finds the recipes that are shipped in ``train/recipes``.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ __all__ = ["DataRecipe", "Recipe", "TaskRecipe", "override_fields", "read_recipe
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides the result of a training run, as far as all kinds have it."""
+    """The fields that all kinds share of what decides the result of a training run."""
 
     kind: ClassVar[str]
-    """The kind that it trains, by its name in ``TRAINERS``."""
+    """Name of the kind in ``TRAINERS``."""
 
     steps: int
     batch: int = 32
     """Samples per task and step."""
     seed: int = 0
     threads: int = 2
-    """Processor threads; part of the recipe, because another number adds floats in another order."""
+    """Processor threads; part of the recipe, because with another number floats are added in another order."""
     data: DataRecipe = dataclasses.field(default_factory=DataRecipe)
     tasks: Mapping[str, TaskRecipe] = dataclasses.field(default_factory=dict)
 
@@ -58,19 +58,19 @@ class Recipe:
                 raise RecipeError(str(problem)) from None
 
     def to_json(self) -> dict[str, Any]:
-        """The resolved recipe as JSON types: the kind where it is not the default, what all kinds have, the kind's tables, the tasks."""
+        """Return the resolved recipe as JSON types: the kind if it is not the default, the common fields, the kind's tables, the tasks."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         tasks = plain.pop("tasks")
-        # A mixture's names no kind: digests of recipes, and so checkpoints and bundles, are what they were when it was the only one.
+        # A mixture names no kind, so that digests of recipes, and with them checkpoints, stay valid from when it was the only kind.
         named = {} if self.kind == DEFAULT else {"kind": self.kind}
         return {**named, **plain, "tasks": tasks}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
-        """Read ``to_json``'s mapping, or what a TOML file holds: a recipe of the kind that it names.
+        """Read the mapping of ``to_json`` or of a TOML file as a recipe of the kind that it names.
 
         Raises:
-            RecipeError: Naming the field that is unknown, missing, of the wrong type or out of range.
+            RecipeError: If a field is unknown, missing, of the wrong type or out of range; the message names it.
         """
         rest = dict(value)
         trainer = trainer_named(rest.pop("kind", DEFAULT), where=where)
@@ -78,19 +78,19 @@ class Recipe:
         return read
 
     def digest(self) -> str:
-        """sha256 of the resolved recipe, 64 hex digits."""
+        """Compute the sha256 of the resolved recipe, 64 hex digits."""
         return digest_of([json.dumps(self.to_json(), sort_keys=True).encode()])
 
 
 def read_recipe(name: str, overrides: Mapping[str, str]) -> Recipe:
-    """Read a recipe file, or a shipped recipe by name, and apply flags.
+    """Read a recipe file, or a shipped recipe by name, and apply overrides.
 
     Args:
         name: Path of a TOML file, or a name from ``recipe_names``.
-        overrides: Dotted field → text as on the command line, such as ``{"network.layers": "4"}``.
+        overrides: Dotted field → text from the command line, such as ``{"network.layers": "4"}``.
 
     Raises:
-        RecipeError: If there is no such recipe, it is not TOML, or a field is wrong.
+        RecipeError: If the recipe does not exist, is not TOML, or has a wrong field.
     """
     path = Path(name)
     if name in recipe_names():
@@ -105,7 +105,7 @@ def read_recipe(name: str, overrides: Mapping[str, str]) -> Recipe:
             ) from None
     try:
         value = tomllib.loads(text)
-    except (ValueError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:  # RecursionError: brackets nested a thousand deep
         raise RecipeError(f"recipe {name} is not TOML: {problem}") from None
     for field, entry in overrides.items():
         *sections, last = field.split(".")
@@ -119,7 +119,7 @@ def read_recipe(name: str, overrides: Mapping[str, str]) -> Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that are shipped."""
+    """Return the names of the shipped recipes."""
     return sorted(
         entry.name.removesuffix(".toml")
         for entry in importlib.resources.files("isoform.train.recipes").iterdir()
@@ -128,8 +128,8 @@ def recipe_names() -> list[str]:
 
 
 def override_fields() -> list[str]:
-    """Dotted names of every field that a flag may override, of all kinds, each once."""
-    names: dict[str, None] = {}  # a set that keeps its order
+    """Return the dotted names of all fields that a flag may override, of all kinds, each once."""
+    names: dict[str, None] = {}  # an ordered set: --help lists fields in the order of the dataclasses
     for kind in TRAINERS:
         for name, hint in fields_of(trainer_named(kind).recipe).items():
             if dataclasses.is_dataclass(hint):
@@ -140,6 +140,7 @@ def override_fields() -> list[str]:
 
 
 def _parsed(text: str) -> Any:
+    # As TOML, so that 4, 0.5 and [1, 28, 28] keep their types; anything else is a text, which need not be quoted.
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):

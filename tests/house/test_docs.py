@@ -50,29 +50,23 @@ def test_the_quickstart_leaves_what_it_says(quickstart) -> None:
     assert len(list((made / "images").glob("*.png"))) == 4
 
 
-def test_the_first_block_of_the_readme_runs(quickstart) -> None:
-    """Every command of the README's first block is real: make targets exist, isoform commands run where the quickstart has run."""
-    lines = [line.removeprefix("$ ") for line in blocks(ROOT / "README.md", "console")[0].splitlines()]
+def test_the_first_blocks_of_the_readme_run(quickstart) -> None:
+    """The README's first two console blocks run: make targets exist, isoform commands succeed where the quickstart has run."""
+    first, second, *_ = blocks(ROOT / "README.md", "console")
+    lines = [line.removeprefix("$ ") for line in (first + second).splitlines()]
     assert 3 <= len(lines) < 15
     ran = 0
     for line in lines:
         words = shlex.split(line)
         if words[0] == "make":
             subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
-        elif words[:2] == ["isoform", "serve"]:
-            subprocess.run([*ISOFORM, "serve", "--help"], check=True, capture_output=True)
         elif words[0] == "isoform":
-            # The small run's first sample may have another label than the README's.
-            words = [
-                str(next(quickstart.glob("quickstart/images/plain-*.png")))
-                if w.endswith(".png") and "images" in w
-                else w
-                for w in words
-            ]
+            if words[1] == "personalize":
+                words += ["--seconds", "5"]  # how well it learns is another test's question, and a busy machine is slow
             result = subprocess.run([*ISOFORM, *words[1:]], cwd=quickstart, capture_output=True, text=True, check=False)
             assert result.returncode == 0, result.stderr
             ran += 1
-    assert ran == 3
+    assert ran == 5
 
 
 def test_the_python_of_the_readme_runs(quickstart, monkeypatch) -> None:

@@ -93,7 +93,7 @@ def test_a_missing_file_or_server_is_named(serve, tmp_path) -> None:
         fetch("usps", into=tmp_path / "data", mirror="http://127.0.0.1:9")
     with pytest.raises(DataError, match="the mirror is 'foo'"):
         fetch("usps", into=tmp_path, mirror="foo")
-    with pytest.raises(DataError, match="no data set 'imagenet'; there are mnist"):
+    with pytest.raises(DataError, match="no data set 'imagenet'; available are mnist"):
         fetch("imagenet", into=tmp_path)
 
 

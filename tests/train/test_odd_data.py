@@ -73,7 +73,7 @@ IMAGES, LABELS, HALF = "train-images-idx3-ubyte", "train-labels-idx1-ubyte", idx
     ("files", "message"),
     [
         ({IMAGES: idx(8, 0, 0), LABELS: HALF}, r"has shape \(8, 0, 0\)"),
-        ({IMAGES: idx(8, 8, 8), LABELS: idx(8)}, "has 1 class, but two at least"),
+        ({IMAGES: idx(8, 8, 8), LABELS: idx(8)}, "has 1 class, but at least two"),
         ({IMAGES: idx(8, 8, 8), LABELS: HALF, "m-mapping.txt": b"0 233\n1 101 769\n"}, "are the same name but for"),
         ({IMAGES: idx(8, 8, 8), LABELS: HALF, "m-mapping.txt": b"0 32\n1 65\n"}, "gives the label ' '"),
         ({IMAGES: idx(8, 8, 8), LABELS: HALF, "m-mapping.txt": b"0 " + b"9" * 5000}, "a label and character codes were"),
@@ -155,8 +155,8 @@ def test_a_packed_text_takes_little_memory(tmp_path) -> None:
 def test_usps_of_another_range_is_refused(tmp_path) -> None:
     """Values that are not USPS's are refused, not cut to 0 and 1; a label that is no whole number is none."""
     for values, labels, message in (
-        (np.full((4, 256), 200.0), np.arange(4), "values that are not USPS's: 200 to 200"),
-        (np.full((4, 256), np.nan), np.arange(4), "values that are not USPS's"),
+        (np.full((4, 256), 200.0), np.arange(4), "values from 200 to 200 after scaling, but USPS's"),
+        (np.full((4, 256), np.nan), np.arange(4), "values from nan to nan after scaling"),
         (np.zeros((4, 256)), np.arange(4) + 0.5, "n digits were expected"),
         (np.zeros((4, 255)), np.arange(4), r"train has the shapes \(4, 255\)"),
     ):

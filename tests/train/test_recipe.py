@@ -62,9 +62,9 @@ def test_overrides() -> None:
     ("text", "message"),
     [
         ("steps = ", "is not TOML"),
-        ("batch = 3\n[tasks.a]\ndata='digits'", "lacks the field 'steps'"),
+        ("batch = 3\n[tasks.a]\ndata='digits'", "has no field 'steps', which is required"),
         ("steps = 1", "has no task"),
-        ("steps = 1\ncolour = 2", "unknown field 'colour'; it may have steps, batch"),
+        ("steps = 1\ncolour = 2", "unknown field 'colour'; its fields are steps, batch"),
         ("steps = 1\n[network]\nlayer = 2", "network has an unknown field 'layer'"),
         ("steps = 1\nkind = 'collage'", "kind is 'collage', but 'mixture' was expected"),
         ("steps = 1\nkind = 3", "kind is 3, but 'mixture' was expected"),

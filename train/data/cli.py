@@ -15,19 +15,17 @@ __all__ = ["add_arguments_data", "run_data"]
 def add_arguments_data(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform data``'s arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="say what can be fetched")
-    one = actions.add_parser("fetch", help="download a data set and check it", epilog="example:\n  isoform data fetch mnist --into data/",
+    actions.add_parser("list", help="list the data sets that can be fetched")
+    one = actions.add_parser("fetch", help="download a data set and verify its checksums", epilog="example:\n  isoform data fetch mnist --into data/",
                              formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     one.add_argument("name", help="a data set from 'isoform data list'")
-    one.add_argument(
-        "--into", type=Path, default=Path("data"), help="folder that gets a folder of that name (default: data)"
-    )
-    one.add_argument("--mirror", help="address of a folder with the same files")
+    one.add_argument("--into", type=Path, default=Path("data"), help="parent of the data set's folder (default: data)")
+    one.add_argument("--mirror", help="URL of a folder with the same files")
     parser.epilog = "example:\n  isoform data fetch mnist --into data/"
 
 
 def run_data(arguments: argparse.Namespace) -> None:
-    """Carry out one action; JSON on stdout."""
+    """Run one action; print JSON on stdout."""
     if arguments.action == "list":
         print(
             json.dumps(

@@ -1,4 +1,4 @@
-"""The embedded data: 1,797 real scans of handwritten digits, from scikit-learn's package, so that nothing is downloaded.
+"""The embedded data set: 1,797 real scans of handwritten digits from scikit-learn's package; nothing is downloaded.
 
 Each scan is 8×8 with 17 grey levels (UCI "Optical Recognition of Handwritten Digits", test part: 13 writers). It is enlarged to
 32×32 by cubic interpolation, because domains such as edges and thick strokes need pixels to act on.
@@ -19,10 +19,10 @@ __all__ = ["digits"]
 
 @functools.cache
 def digits() -> tuple[Array, Array]:
-    """Read the scans, once per process.
+    """Load the scans, once per process.
 
     Returns:
-        Images, shape (1797, 1, 32, 32), float32 in [0, 1], ink is bright; labels, shape (1797,), int64 in 0..9. Read-only.
+        Images, shape (1797, 1, 32, 32), float32 in [0, 1], bright ink on black; labels, shape (1797,), int64 in 0..9. Read-only.
     """
     with needs("the data set 'digits'", extra="train"):
         from sklearn.datasets import load_digits
@@ -30,7 +30,9 @@ def digits() -> tuple[Array, Array]:
     images, labels = load_digits(return_X_y=True)
     small = images.reshape(-1, 8, 8).astype(np.float64) / 16
     large = ndimage.zoom(small, (1, 4, 4), order=3, mode="nearest", grid_mode=True)
+    # Cubic interpolation overshoots at strokes, so the result is clipped to the range of the scans.
     result = np.clip(large, 0, 1).astype(np.float32)[:, None], labels.astype(np.int64)
+    # Read-only, because the cache hands the same arrays to every caller.
     for array in result:
         array.flags.writeable = False
     return result

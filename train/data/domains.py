@@ -1,9 +1,9 @@
-"""Domains: the same labels seen through another camera.
+"""Domains: image transforms that leave the labels as they are, as if seen through another camera.
 
-Each domain is a pure function on images in [0, 1], shape (n, channels, height, width), float32 in, float32 out, no randomness.
-``plain``, ``inverted``, ``blurred`` and ``edges`` are for training (the idea of Figure 2b of Compositional Models: label tasks
-crossed with image transforms); ``slanted``, ``thick`` and ``low_contrast`` are kept for new users.
-Lengths are stated for 32×32 images and scale with the image's height.
+Each domain is a deterministic function on images in [0, 1], shape (n, channels, height, width), float32 in and out.
+``plain``, ``inverted``, ``blurred`` and ``edges`` are for training (after Figure 2b of Compositional Models: label tasks crossed with
+image transforms); ``slanted``, ``thick`` and ``low_contrast`` are held out for new users.
+Lengths are given for 32×32 images and scale with the image's height.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype=np.float32)
 
 
 def plain(x: Array) -> Array:
-    """The images as they are."""
+    """Return the images unchanged."""
     return x
 
 
 def inverted(x: Array) -> Array:
-    """1 - x: dark ink on light paper becomes the reverse."""
+    """Invert: 1 - x."""
     return 1 - x
 
 
 def blurred(x: Array) -> Array:
-    """Gaussian blur, σ = 2 pixels at height 32, edges repeated."""
+    """Apply a Gaussian blur with σ = 2 pixels at height 32, edges repeated."""
     sigma = 2 * x.shape[2] / 32
     return ndimage.gaussian_filter(x, sigma=(0, 0, sigma, sigma), mode="nearest")
 
 
 def edges(x: Array) -> Array:
-    """Sobel gradient magnitude, divided by 4 (a step of height 1 gives 1) and clipped to [0, 1]."""
+    """Compute the Sobel gradient magnitude, divided by 4 (a step of height 1 gives 1) and clipped to [0, 1]."""
     # Not ndimage.sobel: that smooths along every other axis too, and so mixes neighbouring samples.
     across = ndimage.correlate(x, SOBEL[None, None], mode="nearest")
     down = ndimage.correlate(x, SOBEL.T[None, None], mode="nearest")
@@ -46,7 +46,8 @@ def edges(x: Array) -> Array:
 
 
 def slanted(x: Array) -> Array:
-    """Sheared by 0.6 about the centre row, as slanted handwriting is; linear interpolation, 0 outside."""
+    """Shear by 0.6 about the centre row, like slanted handwriting; linear interpolation, 0 outside."""
+    # affine_transform maps output to input coordinates: column = column + 0.6 (row - middle).
     middle = (x.shape[2] - 1) / 2
     matrix = np.eye(4)
     matrix[3, 2] = 0.6
@@ -54,7 +55,7 @@ def slanted(x: Array) -> Array:
 
 
 def thick(x: Array) -> Array:
-    """A broad pen: grey dilation with a disc of 5 pixels at height 32."""
+    """Thicken strokes, like a broad pen: grey dilation with a disc of 5 pixels at height 32."""
     radius = 2.5 * x.shape[2] / 32
     reach = int(radius)
     grid = np.arange(-reach, reach + 1)
@@ -63,7 +64,7 @@ def thick(x: Array) -> Array:
 
 
 def low_contrast(x: Array) -> Array:
-    """Faded ink on grey paper: 0.4 + 0.2 x."""
+    """Reduce the contrast, like faded ink on grey paper: 0.4 + 0.2 x."""
     return np.float32(0.4) + np.float32(0.2) * x
 
 
@@ -71,11 +72,11 @@ DOMAINS: dict[str, Callable[[Array], Array]] = {
     f.__name__: f for f in (plain, inverted, blurred, edges, slanted, thick, low_contrast)
 }
 NEW_USERS = ("slanted", "thick", "low_contrast")
-"""The domains that recipes here never train on."""
+"""Domains that no shipped recipe trains on."""
 
 
 def transform(x: Array, *, domain: str) -> Array:
-    """See the images through a domain.
+    """Apply a domain's transform to images.
 
     Args:
         x: Images in [0, 1], shape (n, channels, height, width), float32.

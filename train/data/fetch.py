@@ -1,6 +1,6 @@
-"""Download the published data sets, for people who are online; every file is checked against its published checksum.
+"""Download published data sets; every file is verified against its published checksum.
 
-Nothing else in isoform needs the network. Downloads go to a temporary name first, so that a broken one leaves nothing behind.
+Nothing else in isoform needs the network. Files are downloaded under a temporary name, so an interrupted download leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ __all__ = ["SOURCES", "Source", "fetch"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a data set is published."""
+    """The place where a data set is published."""
 
     url: str
-    """Folder of the files, ending in a slash."""
+    """URL of the folder of the files, ending in a slash."""
     files: dict[str, str]
     """File name → checksum as ``algorithm:hex``."""
     format: str
-    """The recipe's ``data`` for it."""
+    """Value of ``data`` in a recipe's task."""
     about: str
 
 
@@ -64,28 +64,28 @@ SOURCES = {
 
 
 def fetch(name: str, *, into: Path, mirror: str | None = None) -> list[Path]:
-    """Download a data set, or check the copy that is there.
+    """Download a data set, or verify the copy that is already there.
 
     Args:
         name: A key of ``SOURCES``.
-        into: Folder that gets a folder of that name.
-        mirror: Another address to take the same files from.
+        into: Parent of the data set's folder, which has its name.
+        mirror: URL of another folder with the same files.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        DataError: If the name is unknown, the server does not answer, or a file's checksum is wrong; nothing wrong is kept.
+        DataError: If the name is unknown, the server does not answer, or a checksum is wrong; a wrong file is not kept.
     """
     if name not in SOURCES:
-        raise DataError(f"there is no data set {name!r}; there are {', '.join(SOURCES)}")
+        raise DataError(f"there is no data set {name!r}; available are {', '.join(SOURCES)}")
     with needs("a download", extra="train"):
         import pooch
         import requests
 
     source = SOURCES[name]
     if mirror is not None and not mirror.startswith(("http://", "https://")):
-        raise DataError(f"the mirror is {mirror!r}, but an address that starts with http:// or https:// was expected")
+        raise DataError(f"the mirror is {mirror!r}, but a URL that starts with http:// or https:// was expected")
     base = (mirror or source.url).rstrip("/") + "/"
     files = []
     for file, checksum in source.files.items():
@@ -95,7 +95,7 @@ def fetch(name: str, *, into: Path, mirror: str | None = None) -> list[Path]:
             raise DataError(
                 f"{base}{file} cannot be downloaded: {type(problem).__name__}: {str(problem)[:200]}"
             ) from None
-        except ValueError:
+        except ValueError:  # pooch's error for a wrong checksum
             raise DataError(
                 f"{base}{file} does not have its published checksum {checksum}; it was not kept, try another --mirror"
             ) from None

@@ -1,4 +1,4 @@
-"""A folder of images, one folder per class: ``<class>/**/*.png``, or the same below ``train/`` and ``test/``."""
+"""Read a folder of images with one folder per class: ``<class>/**/*.png``, or the same below ``train/`` and ``test/``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["read_image_folder"]
 
 
 def read_image_folder(folder: Path, *, shape: tuple[int, int, int], account: Account | None = None) -> Dataset:
-    """Read every image; which files are images is decided as ``isoform personalize`` does (``runtime/samples``).
+    """Read every image; the rules for files are those of ``isoform personalize`` (``runtime/samples``).
 
     Args:
         folder: Holds a folder per class, or ``train`` and ``test`` that do.
-        shape: Channels, height, width that every image is made into.
-        account: Counts what is taken and left out.
+        shape: Channels, height and width to which every image is converted.
+        account: Counts the files that are read and left out.
 
     Raises:
-        DataError: If there are fewer than two classes, a class has no image, the halves have other classes, or a file is not
+        DataError: If there are fewer than two classes, a class has no image, the halves have different classes, or a file is not
             an image.
     """
     account = account or Account()
@@ -38,6 +38,7 @@ def read_image_folder(folder: Path, *, shape: tuple[int, int, int], account: Acc
 
 def _read(folder: Path, shape: tuple[int, int, int], account: Account) -> Dataset:
     parts = [folder / "train", folder / "test"]
+    # Both or none: a class may be named "train".
     roots = parts if all(part.is_dir() for part in parts) else [folder]
     if len(roots) == 2:
         _leave_others(folder, account)
@@ -48,12 +49,15 @@ def _read(folder: Path, shape: tuple[int, int, int], account: Account) -> Datase
         found = listing.classes(root)
         names = sorted(found)
         if len(names) < 2:
-            raise DataError(f"{root} has {plural(len(names), 'folder')}, but one per class, two at least, was expected")
+            raise DataError(
+                f"{root} has {plural(len(names), 'folder')}, but at least two, one per class, were expected"
+            )
         if halves and names != classes:
             only = ", ".join(sorted(set(names) ^ set(classes)))
-            raise DataError(f"{folder} has classes in one half that are not in the other: {only}; both need the same")
+            raise DataError(f"{folder} has classes in only one of train and test: {only}; both need the same classes")
         classes = names
         files = [(path, i) for i, name in enumerate(names) for path in _images(found[name], listing, shape, account)]
+        # Filled in place: a list of arrays and a stack of them would need twice the memory.
         images = np.empty((len(files), *shape), dtype=np.float32)
         for image, (path, _) in zip(images, files, strict=True):
             image[:] = load_image(path, shape=shape, account=account)
@@ -73,7 +77,7 @@ def _images(folder: Path, listing: Listing, shape: tuple[int, int, int], account
 
 
 def _leave_others(folder: Path, account: Account) -> None:
-    """Count what lies beside the two halves."""
+    """Count the files beside ``train`` and ``test``."""
     listing = Listing(folder, account)
     folders, files = listing.level(folder)
     others = [path for place in folders if place.name not in ("train", "test") for path in listing.below(place)]

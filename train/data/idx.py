@@ -1,9 +1,9 @@
-"""IDX, the format of MNIST, Fashion-MNIST, KMNIST and EMNIST, plain or gzipped.
+"""Read IDX, the format of MNIST, Fashion-MNIST, KMNIST and EMNIST, plain or gzipped.
 
     u8 0, u8 0, u8 type (8 = unsigned byte), u8 number of dimensions d;  d × u32 big-endian sizes;  then the bytes, row-major
 
 A folder holds ``*images-idx3-ubyte[.gz]`` and the ``*labels-idx1-ubyte[.gz]`` of the same name; ``t10k`` or ``test`` in a name
-marks the test half. EMNIST stores images transposed, and names its labels in ``*-mapping.txt``; both are taken care of.
+marks the test half. EMNIST stores images transposed and names its labels in ``*-mapping.txt``; both are handled.
 Source: the description at the end of LeCun's MNIST page.
 """
 
@@ -28,9 +28,9 @@ from isoform.train.data.samples import Dataset, Split
 __all__ = ["read_idx", "read_idx_folder"]
 
 HEADER_BYTES = 20
-"""Longest header: four sizes."""
+"""Longest header: 4 bytes and four sizes."""
 MAPPING_LIMIT = 1 << 20
-"""Largest file of labels' names; EMNIST's have at most 700 bytes."""
+"""Largest file of label names, in bytes; EMNIST's have at most 700."""
 
 
 def read_idx(path: Path) -> Array:
@@ -40,8 +40,8 @@ def read_idx(path: Path) -> Array:
         uint8, of the shape that the file declares. A fresh array.
 
     Raises:
-        DataError: If it is missing, not IDX, not of unsigned bytes, shorter or longer than declared, or larger than
-            ``ISOFORM_MAX_DATA_BYTES``, packed or not.
+        DataError: If the file is missing, not IDX, not of unsigned bytes, shorter or longer than declared, or larger than
+            ``ISOFORM_MAX_DATA_BYTES``, packed or unpacked.
     """
     limit = data_bytes()
     try:
@@ -54,7 +54,7 @@ def read_idx(path: Path) -> Array:
 
 
 def _content(file: BinaryIO | gzip.GzipFile, path: Path, limit: int) -> Array:
-    """The array of an open file. Unpacks no more than what the header declares, and that is compared with the limit first."""
+    """Read the array of an open file. Unpacks no more than the header declares, which is compared with the limit first."""
     head = file.read(4)
     sizes = file.read(4 * min(head[3], 4)) if len(head) == 4 else b""
     shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes) - 3, 4))
@@ -67,6 +67,7 @@ def _content(file: BinaryIO | gzip.GzipFile, path: Path, limit: int) -> Array:
         raise DataError(
             f"{path} declares {declared:,} bytes of shape {shape}, but at most {limit:,} are read; give fewer samples, or set ISOFORM_MAX_DATA_BYTES"
         )
+    # One byte more than declared, to notice a longer file; never the rest, because a small gzip file can unpack to gigabytes.
     while len(data) <= declared and (more := file.read(min(1 << 20, declared + 1 - len(data)))):
         data += more
     if len(data) != declared:
@@ -81,11 +82,11 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
     """Read the pairs of image and label files in a folder.
 
     Args:
-        folder: Where they lie; what is hidden, or of another name, is left out.
+        folder: The folder; hidden files and files of other names are left out.
         account: Counts the files.
 
     Raises:
-        DataError: If there is no pair, more than one for a half, or a pair does not match.
+        DataError: If there is no pair, more than one pair per half, or a pair whose shapes do not match.
     """
     halves: dict[bool, tuple[Array, Array]] = {}
     account = account or Account()
@@ -98,6 +99,7 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
         if "images-idx3-ubyte" not in file.name:
             continue
         testing = "t10k" in file.name or "test" in file.name
+        # Either file of a pair may be packed, and a packed copy may lie beside the unpacked one: each pair is read once.
         partner = folder / file.name.replace("images-idx3", "labels-idx1")
         plain = partner.with_suffix("") if partner.suffix.lower() == ".gz" else partner
         partners = [
@@ -110,7 +112,7 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
         if file in used:
             continue
         if not partners:
-            raise DataError(f"{file} has no labels beside it; {partner.name} was expected")
+            raise DataError(f"{file} has no labels beside it; a file {partner.name} was expected")
         if testing in halves:
             raise DataError(
                 f"{folder} has more than one file of {'test' if testing else 'training'} images; keep one data set per folder"
@@ -127,6 +129,7 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
         halves[testing] = _scaled(images), labels
     if not halves:
         raise DataError(f"{folder} has no IDX files; names such as train-images-idx3-ubyte.gz were expected")
+    # Classes are the labels of both halves: EMNIST's begin at 1, and a half may lack one.
     values = np.unique(np.concatenate([labels for _, labels in halves.values()]))
     names, mapping = _mapping(present)
     account.files += len(mapping)
@@ -144,12 +147,12 @@ def read_idx_folder(folder: Path, *, account: Account | None = None) -> Dataset:
 
 
 def _scaled(images: Array) -> Array:
-    """Bytes → float32 in [0, 1], shape (n, 1, height, width), without a second array of that size."""
+    """Convert bytes to float32 in [0, 1], shape (n, 1, height, width), without a second array of that size."""
     return np.divide(np.ascontiguousarray(images[:, None]), np.float32(255), dtype=np.float32)
 
 
 def _mapping(present: list[Path]) -> tuple[dict[int, str], list[Path]]:
-    """EMNIST's names, and their file: lines of a label and the codes of its characters."""
+    """Read EMNIST's label names from its mapping file, whose lines are a label and character codes; returns the names and the file."""
     names = {}
     found = [file for file in present if file.name.endswith("mapping.txt")][:1]
     for file in found:

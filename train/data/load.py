@@ -1,4 +1,4 @@
-"""Read a task's data: by name, split, resized and limited, always the same way for the same recipe.
+"""Read a task's data: read, split, limit, resize and transform, always the same way for the same recipe.
 
 digits   embedded (``digits.py``)
 idx      MNIST, Fashion-MNIST, KMNIST, EMNIST (``idx.py``)
@@ -29,12 +29,12 @@ __all__ = ["load_task"]
 
 
 def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dataset:
-    """Read one task's data and see it through the task's domain.
+    """Read one task's data and apply the task's domain.
 
     Args:
-        task: Which data set and domain.
-        recipe: Shape, split, seeds.
-        root: The ``--data`` folder; only ``digits`` does without.
+        task: The data set and domain.
+        recipe: Shape, split and seeds.
+        root: The ``--data`` folder; only ``digits`` needs none.
 
     Returns:
         A data set with both halves, images of ``recipe.input_shape``.
@@ -78,11 +78,14 @@ def _read(task: TaskRecipe, root: Path | None, shape: tuple[int, int, int], acco
         raise DataError(f"the recipe reads data of format {task.data!r}; say where its files are with --data DIR")
     folder = root / task.path
     if "\0" in str(folder):
-        raise DataError(f"the path {task.path!r} of a task holds a byte of zero, which no file's name can")
+        raise DataError(f"the path {task.path!r} of a task holds a byte of zero, which no file name can contain")
+    # Resolved, so that neither ".." nor a link leads out: a recipe from a stranger must not read other folders.
     if not folder.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"the path {task.path!r} of a task leads out of {root}; it should lead to a folder inside")
+        raise DataError(f"the path {task.path!r} of a task leads out of {root}; it must name a folder inside")
     if not os.path.isdir(folder):
-        raise DataError(f"{folder} is not a folder; --data and the task's path should lead to the {task.data} files")
+        raise DataError(
+            f"{folder} is not a folder; --data and the task's path must name the folder of the {task.data} files"
+        )
     if task.data == "idx":
         from isoform.train.data.idx import read_idx_folder
 
@@ -97,10 +100,10 @@ def _read(task: TaskRecipe, root: Path | None, shape: tuple[int, int, int], acco
 
 
 def _check_classes(classes: Sequence[str], *, what: str) -> None:
-    """``DataError`` unless there are two names at least, different as ``samples/names.py`` compares them."""
+    """Raise ``DataError`` unless there are at least two names, all different by the rules of ``samples/names.py``."""
     check_labels(classes, error=DataError, what=what)
     if len(classes) < 2:
-        raise DataError(f"{what} has {plural(len(classes), 'class')}, but two at least were expected")
+        raise DataError(f"{what} has {plural(len(classes), 'class')}, but at least two were expected")
     names = Names()
     try:
         for place, name in enumerate(classes):
@@ -110,7 +113,7 @@ def _check_classes(classes: Sequence[str], *, what: str) -> None:
 
 
 def _split(whole: Dataset, recipe: DataRecipe) -> Dataset:
-    """Hold back a share of every class, the same samples for the same seed."""
+    """Hold out a share of every class for testing; the same seed holds out the same samples."""
     rng = np.random.default_rng(recipe.split_seed)
     test: list[int] = []
     for label, name in enumerate(whole.classes):
@@ -118,7 +121,7 @@ def _split(whole: Dataset, recipe: DataRecipe) -> Dataset:
         count = round(recipe.test_fraction * len(members))
         if not 0 < count < len(members):
             raise DataError(
-                f"class {name!r} has {plural(len(members), 'sample')}, too few to hold back {recipe.test_fraction:.0%} for testing and train on the rest"
+                f"class {name!r} has {plural(len(members), 'sample')}, too few to hold out {recipe.test_fraction:.0%} for testing and train on the rest"
             )
         test.extend(members[:count])
     held = np.zeros(len(whole.train.labels), dtype=bool)
@@ -127,14 +130,15 @@ def _split(whole: Dataset, recipe: DataRecipe) -> Dataset:
 
 
 def _limited(half: Split, limit: int, seed: int) -> Split:
-    """At most ``limit`` samples, as even over the classes as they allow, in the original order."""
-    rng = np.random.default_rng([seed, 1])
+    """Select at most ``limit`` samples, as evenly over the classes as they allow, in the original order."""
+    rng = np.random.default_rng([seed, 1])  # the 1 keeps these draws apart from those of the split
     order = rng.permutation(len(half.labels))
     rank = np.zeros(len(order), dtype=np.int64)
     seen: dict[int, int] = {}
     for index in order:
         label = int(half.labels[index])
         rank[index] = seen[label] = seen.get(label, -1) + 1
+    # By rank within the class: first one sample of every class, then a second one of every class, and so on.
     kept = np.zeros(len(order), dtype=bool)
     kept[order[np.argsort(rank[order], kind="stable")][:limit]] = True
     return _rows(half, kept)
@@ -145,7 +149,7 @@ def _rows(half: Split, mask: Array) -> Split:
 
 
 def _resized(images: Array, shape: tuple[int, int, int]) -> Array:
-    """Images of another size or number of channels, made into ``shape``: bilinear, grey by luma, colour by repetition."""
+    """Convert images to ``shape``: bilinear resizing, grey by luma (Rec. 601), colour by repetition."""
     channels, height, width = shape
     found = images.shape[1]
     if found != channels:

@@ -1,8 +1,8 @@
-"""What samples are normalised by: mean and standard deviation of every channel, over all tasks' training samples.
+"""Normalisation of samples: mean and standard deviation of every channel over all tasks' training samples.
 
     m = mean over tasks of E[x]        s² = mean over tasks of E[x²] - m²        E: over the task's samples and pixels
 
-Tasks count alike, whatever their number of samples. Both are rounded to four digits, so that a bundle's file shows what runs.
+Tasks have equal weight, whatever their number of samples. Both are rounded to four digits, so that ``bundle.json`` shows them exactly.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ __all__ = ["mean_and_std"]
 
 
 def mean_and_std(datasets: Mapping[str, Dataset]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, one number per channel each, in the unit of the samples; the deviation is at least 0.001."""
+    """Compute mean and standard deviation, one number per channel each, in the unit of the samples; the deviation is at least 0.001."""
     images = [dataset.train.images for dataset in datasets.values()]
     means = np.mean([x.mean(axis=(0, 2, 3), dtype=np.float64) for x in images], axis=0)
     squares = np.mean([np.square(x, dtype=np.float64).mean(axis=(0, 2, 3)) for x in images], axis=0)
     mean = tuple(round(float(m), 4) for m in means)
+    # At least 0.001, because a constant channel would divide by 0; max(…, 0), because rounding can make a variance of 0 negative.
     std = tuple(max(round(math.sqrt(max(s - m * m, 0)), 4), 1e-3) for m, s in zip(means, squares, strict=True))
     return mean, std

@@ -1,4 +1,4 @@
-"""The tables of a recipe that say what data there is: one for all samples, and one per task. Every kind has them."""
+"""The recipe tables about data, the same for all kinds: one for all samples, and one per task."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["DataRecipe", "TaskRecipe"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskRecipe:
-    """One task: a data set seen through a domain."""
+    """One task: a data set and the domain that is applied to it."""
 
     data: Literal["digits", "idx", "usps", "folder"]
-    """Where samples come from: embedded digits, IDX files (MNIST and kin), USPS files, or a folder of images."""
+    """Format of the data set: embedded digits, IDX files (MNIST and the like), USPS files, or a folder of images."""
     path: str = ""
     """Folder of the files, below ``--data``; empty for that folder itself. ``digits`` needs none."""
     domain: str = "plain"
     """A transform of ``isoform.train.data.domains``."""
     limit: int = 0
-    """At most so many training samples, drawn evenly over the classes; 0 for all."""
+    """Maximum number of training samples, drawn evenly over the classes; 0 for all."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -30,16 +30,16 @@ class TaskRecipe:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """What all samples are made into."""
+    """Shape, split and augmentation of all samples."""
 
     input_shape: tuple[int, int, int] = (1, 32, 32)
     """Channels, height, width; images of another size are resized."""
     test_fraction: float = 0.25
-    """Share kept for testing, stratified by class, where a data set has no test split of its own."""
+    """Share held out for testing, stratified by class, if a data set has no test split."""
     split_seed: int = 0
-    """Which samples those are; apart from ``seed``, so that seeds are compared on the same test samples."""
+    """Seed of that split; separate from ``seed``, so that runs with different seeds have the same test samples."""
     shift: int = 2
-    """Augmentation: each batch is moved by up to so many pixels both ways, edges repeated."""
+    """Augmentation: largest shift of a batch in pixels, in each direction; edges are repeated."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

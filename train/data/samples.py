@@ -22,16 +22,16 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One data set, split. ``test`` may be None before ``load_task`` has split it."""
+    """A data set with its halves. ``test`` may be None before ``load_task`` has split it."""
 
     train: Split
     test: Split | None
     classes: tuple[str, ...]
     """Names of the labels."""
     account: Account = dataclasses.field(default_factory=Account, compare=False)
-    """What was read and what was left out."""
+    """Counts of the files that were read and left out."""
 
     def digest(self) -> str:
-        """sha256 over every pixel and label, 64 hex digits: the same digest means the same data."""
+        """Compute the sha256 over every pixel and label, 64 hex digits; equal digests mean equal data."""
         halves = [half for half in (self.train, self.test) if half is not None]
         return digest_of([part.tobytes() for half in halves for part in (half.images, half.labels)])

@@ -1,8 +1,8 @@
-"""USPS, 16×16 scans of zip-code digits, in its three published forms.
+"""Read USPS, 16×16 scans of zip-code digits, in its three published forms.
 
 usps.h5                    groups train and test, each data (n, 256) in [0, 1] and target (n,)
 zip.train.gz, zip.test.gz  text: a label and 256 values in [-1, 1] per line
-usps.bz2, usps.t.bz2       LIBSVM text: label 1 to 10 and index:value pairs, values in [-1, 1]; those that are missing are 0
+usps.bz2, usps.t.bz2       LIBSVM text: label 1 to 10 and index:value pairs, values in [-1, 1]; missing ones are 0
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from isoform.train.data.samples import Dataset, Split
 __all__ = ["read_usps_folder"]
 
 FORMS = (("usps.h5", "usps.h5"), ("zip.train.gz", "zip.test.gz"), ("usps.bz2", "usps.t.bz2"))
-"""Names of the training and the test file, the form that is read first at the top."""
+"""Names of the training and the test file, in order of preference."""
 SIZE_LIMIT = 64 << 20
-"""Largest text of half of USPS, in bytes; the published ones have at most 20 MB."""
+"""Largest unpacked text of one half, in bytes; the published ones have at most 20 MB."""
 LINE_LIMIT = 1 << 14
-"""Longest line of it; the published ones have at most 4 kB."""
+"""Longest line of the text, in bytes; the published ones have at most 4 kB."""
 ROW_LIMIT = 1 << 16
-"""Most rows of half of USPS; the published ones have 7,291."""
+"""Maximum number of rows of one half; the published one has 7,291."""
 VALUES = 256
 PLACES = {b"%d" % place: place for place in range(1, VALUES + 1)}
-"""Index in LIBSVM text → place in a row, after the label."""
+"""Index in LIBSVM text → position in a row, after the label."""
 
 
 def read_usps_folder(folder: Path, *, account: Account | None = None) -> Dataset:
-    """Read whichever form the folder has, the first of those above.
+    """Read the first of the forms in ``FORMS`` that the folder has.
 
     Args:
-        folder: Where the files lie; those of other forms and names are left out.
+        folder: The folder; files of other forms and names are left out.
         account: Counts the files.
 
     Raises:
-        DataError: If none is there, or the one that is there is damaged.
+        DataError: If there is none, or it is damaged.
     """
     account = account or Account()
     try:
@@ -70,6 +70,7 @@ def read_usps_folder(folder: Path, *, account: Account | None = None) -> Dataset
             for path in present:
                 try:
                     with unpack(path) as file:
+                        # A limit, because a small packed file can unpack to gigabytes.
                         text = file.read(SIZE_LIMIT + 1)
                     if len(text) > SIZE_LIMIT:
                         raise DataError(f"{path} unpacks to more than {SIZE_LIMIT:,} bytes; it is not the USPS file")
@@ -91,10 +92,11 @@ def _from_h5(path: Path) -> Dataset:
         with h5py.File(path, "r") as file:
             for group in ("train", "test"):
                 data, target = file[group]["data"], file[group]["target"]
+                # Judged by the declared shapes, before any number is read.
                 fitting = data.shape[1:] == (VALUES,) and target.shape == data.shape[:1] and len(data) <= ROW_LIMIT
                 if not fitting or data.dtype.kind not in "fiu" or target.dtype.kind not in "fiu":
                     raise ValueError(
-                        f"{group} has the shapes {data.shape}, {data.dtype}, and {target.shape}, {target.dtype}"
+                        f"{group} has the shapes {data.shape}, {data.dtype}, and {target.shape}, {target.dtype}, but (n, {VALUES}) and (n,) were expected"
                     )
                 halves.append(_half(data[:], target[:], path))
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as problem:
@@ -103,7 +105,8 @@ def _from_h5(path: Path) -> Dataset:
 
 
 def _rows(text: bytes, read: Callable[[list[bytes]], list[float]]) -> tuple[Array, Array]:
-    """Values from 0 to 1 and labels, one row per line, parsed one by one so that no list of all their words is made."""
+    """Parse values, scaled to 0 to 1, and labels, one row per line."""
+    # Into an array, line by line: a list of all words takes many times the memory of the numbers.
     rows, lines = array.array("d"), 0
     for number, line in enumerate(io.BytesIO(text), start=1):
         if len(line) > LINE_LIMIT:
@@ -117,7 +120,7 @@ def _rows(text: bytes, read: Callable[[list[bytes]], list[float]]) -> tuple[Arra
             raise ValueError(f"line {number}: {problem}") from None
         if len(row) != VALUES + 1 or lines > ROW_LIMIT:
             raise ValueError(
-                f"line {number} has {plural(len(row) - 1, 'value')}, but {VALUES} in {ROW_LIMIT:,} lines at most were expected"
+                f"line {number} has {plural(len(row) - 1, 'value')}, but {VALUES}, in at most {ROW_LIMIT:,} lines, were expected"
             )
         rows.extend(row)
     table = np.frombuffer(rows, dtype=np.float64).reshape(-1, VALUES + 1)
@@ -133,6 +136,7 @@ def _from_libsvm(words: list[bytes]) -> list[float]:
     for word in words[1:]:
         index, _, value = word.partition(b":")
         place = PLACES.get(index, 0)
+        # Rising indices, so that no value is given twice.
         if place <= last or not value or b":" in value:
             shown = word[:40].decode("ascii", "backslashreplace")
             raise ValueError(
@@ -144,6 +148,7 @@ def _from_libsvm(words: list[bytes]) -> list[float]:
 
 def _half(data: Array, target: Array, path: Path) -> Split:
     target = np.asarray(target, dtype=np.float64)
+    # -1 where a label is no whole number, so that the check below refuses it: a cast would truncate 0.5, and has no result for NaN.
     labels = np.where(np.isfinite(target) & (target % 1 == 0), target, -1).astype(np.int64)
     if (
         data.ndim != 2
@@ -154,8 +159,9 @@ def _half(data: Array, target: Array, path: Path) -> Split:
         raise DataError(
             f"{path} holds values of shape {data.shape} and labels of shape {labels.shape}, but (n, 256) and n digits were expected"
         )
+    # 1e-6 for rounding. "not all" instead of "any outside", so that NaN is refused too.
     if not (np.abs(data - 0.5) <= 0.5 + 1e-6).all():
         raise DataError(
-            f"{path} holds values that are not USPS's: {np.min(data):g} to {np.max(data):g} once read as 0 to 1"
+            f"{path} holds values from {np.min(data):g} to {np.max(data):g} after scaling, but USPS's are from 0 to 1"
         )
     return Split(images=np.clip(data, 0, 1).astype(np.float32).reshape(-1, 1, 16, 16), labels=labels)

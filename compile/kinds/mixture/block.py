@@ -1,12 +1,12 @@
-"""The block's graphs for learning on the device: one isometric block, forward, weights as inputs.
+"""The forward graph of one isometric block with its weights as inputs, for learning on the device.
 
-The network is isometric, so one block's graph is all that is needed, whatever L. With x the block's input, W and b its folded
+The network is isometric, so one block's graph serves all L layers. With x the block's input, W and b its folded
 weights (BN is in them), ⊛ a depthwise convolution, σ the hard sigmoid, ∘ a product channel by channel:
 
     a = W₁x + b₁    h = a σ(a)    d = W_d ⊛ h + b₂    y = d σ(d)
     z = mean(y)    r = relu(S₁z + c₁)    q₀ = S₂r + c₂    q = σ(q₀)    output = x + (W₂∘q) y + b₃
 
-The product is ``block_vjp.py``'s; with BN beside the weights, in three steps, it is ``block_stages.py``'s.
+The backward pass is in ``block_vjp.py``; ``block_stages.py`` has the block in three steps with BN apart from the weights.
 Source: Compositional Models, section 3.2.
 """
 
@@ -25,7 +25,7 @@ from isoform.runtime.kinds.mixture.spec import NetworkSpec
 __all__ = ["KEPT", "Block", "block_forward_graph", "file_of", "weight_shapes"]
 
 KEPT = ("a", "d", "z", "r", "q0")
-"""What the forward pass hands to the product, besides its input."""
+"""Outputs of the forward pass that the backward pass reads, besides the block's input."""
 
 
 class Block(Nodes):
@@ -33,7 +33,7 @@ class Block(Nodes):
 
     Args:
         spec: The network's sizes.
-        lanes: None for a graph that runs anywhere; else for ONNX Runtime on processors whose blocked layout has so many channels.
+        lanes: None for a graph that runs anywhere; else the number of channels of ONNX Runtime's blocked layout, 8 or 16.
     """
 
     def __init__(self, spec: NetworkSpec, lanes: int | None) -> None:
@@ -46,11 +46,12 @@ class Block(Nodes):
         return self.reshape(x, [0, 0, -1], f"{x} rows")
 
     def hard_swish(self, u: str, output: str) -> str:
-        """u σ(u); keeps σ(u) under that name."""
+        """Compute u σ(u); σ(u) stays available under that name."""
+        # Two nodes instead of ONNX's HardSwish, because the backward pass reads σ(u) for the slope.
         return self("Mul", [u, self("HardSigmoid", [u], f"σ({u})", alpha=1 / 6, beta=0.5)], output)
 
     def forward(self) -> None:
-        """Up to y and q, with BN folded in."""
+        """Compute y and q, with BN folded into the weights."""
         self("Conv", ["x", "expand.weight", "expand.bias"], "a")
         self.hard_swish("a", "h")
         self.depthwise.forward("h", "d", bias="depthwise.bias")
@@ -58,20 +59,22 @@ class Block(Nodes):
         self.gate()
 
     def kept_shapes(self, samples: int | str) -> dict[str, list[Any]]:
-        """Shapes of ``KEPT``."""
+        """Return the shapes of ``KEPT``."""
         e, r, grid = self.spec.expanded, self.spec.squeezed, self.spec.grid
         shapes = [samples, e, *grid], [samples, e, *grid], [samples, e], [samples, r], [samples, e]
         return dict(zip(KEPT, shapes, strict=True))
 
     def gate(self) -> None:
-        """z, r and q from y, as vectors: (n, E), (n, R), (n, E)."""
+        """Compute z, r and q from y, as vectors: (n, E), (n, R), (n, E)."""
+        # One pixel is left after pooling, so a 1×1 convolution is a matrix product, whose gradient is two more.
         self.reshape(self("GlobalAveragePool", ["y"], "z map"), [-1, self.spec.expanded], "z")
         self("Relu", [self("Gemm", ["z", "squeeze.weight", "squeeze.bias"], "r0", transB=1)], "r")
         self("Gemm", ["r", "excite.weight", "excite.bias"], "q0", transB=1)
         self("HardSigmoid", ["q0"], "q", alpha=1 / 6, beta=0.5)
 
     def projection(self) -> str:
-        """(W₂∘q) y: one product per sample."""
+        """Compute (W₂∘q) y, one matrix product per sample."""
+        # The gate scales W₂ (C·E numbers per sample) instead of y (E·P): less work where C < P, as in the shipped recipes.
         row = self.reshape("q", [-1, 1, self.spec.expanded], "q row")
         gated = self("Mul", ["project.weight", row], "W₂∘q")
         product = self("MatMul", [gated, self.rows("y")], "(W₂∘q) y rows")
@@ -79,7 +82,7 @@ class Block(Nodes):
 
 
 def weight_shapes(spec: NetworkSpec, lanes: int | None, *, biases: bool) -> dict[str, list[Any]]:
-    """A layer's weights as ``isoform.runtime.kinds.mixture.learn.arrange`` hands them over; with or without those biases that BN makes."""
+    """Return name → shape of a layer's weights as ``isoform.runtime.kinds.mixture.learn.arrange`` supplies them; ``biases``: also those folded from BN."""
     c, e, r, k, f = spec.channels, spec.expanded, spec.squeezed, spec.kernel, filled(spec, lanes)
     shapes: dict[str, list[Any]] = {
         "expand.weight": [e, c, 1, 1], "depthwise.weight": [f, 1, k, k], "squeeze.weight": [r, e], "squeeze.bias": [r],
@@ -91,20 +94,20 @@ def weight_shapes(spec: NetworkSpec, lanes: int | None, *, biases: bool) -> dict
 
 
 def file_of(nodes: Nodes, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> bytes:
-    """An ONNX file with these nodes; inputs and outputs are name → shape, float32."""
+    """Encode an ONNX file with these nodes; inputs and outputs are name → shape, float32."""
     ins, outs = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in entries.items()]
         for entries in (inputs, outputs)
     )
     graph = helper.make_graph(nodes.nodes, "isoform", ins, outs, list(nodes.constants.values()))
     model = make_model(graph, domains=nodes.domains)
-    # the checker cannot see through operators of a domain that it does not know
+    # A full check infers shapes, and cannot do so through operators of a domain that it does not know.
     onnx.checker.check_model(model, full_check=not nodes.domains)
     return model.SerializeToString(deterministic=True)
 
 
 def block_forward_graph(spec: NetworkSpec, *, lanes: int | None = None) -> bytes:
-    """One block.
+    """Encode one block's forward pass.
 
     Args:
         spec: The network's sizes.

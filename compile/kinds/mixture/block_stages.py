@@ -1,14 +1,14 @@
-"""The block in three steps that end before BN, for statistics that are made while samples go through.
+"""The block as three graphs that each end before BN, so that statistics can be computed while samples pass through.
 
-Each step takes the features u of the step before, normalises them, and ends with its own convolution; m₀ is any number per channel,
-such as the mean that is expected, which the convolution subtracts at no cost:
+Each step normalises the features u of the step before and ends with its own convolution. m₀ is any number per channel, such as the
+expected mean; the convolution subtracts it as its bias, at no cost:
 
     expand      u₁ = W₁x - m₀
     depthwise   u₂ = W_d ⊛ ω(BN(u₁)) - m₀
     project     u₃ = (W₂∘q) ω(BN(u₂)) - m₀                with the gate q of ``block.py``
 
-and of every sample and channel its mean over the pixels and the sum of its squares. What BN normalises by is decided between the
-steps, in numpy (``isoform.runtime.kinds.mixture.learn.normalised``), so that any way to make statistics runs on the same three graphs.
+The graphs also return, per sample and channel, the mean over the pixels and the sum of squares. The statistics that BN normalises by
+are chosen between the steps, in numpy (``isoform.runtime.kinds.mixture.learn.normalised``), so every method uses the same three graphs.
 Source: Compositional Models, section 3.2.
 """
 
@@ -22,11 +22,11 @@ from isoform.runtime.kinds.mixture.spec import NetworkSpec
 __all__ = ["block_stage_graphs"]
 
 BN = ("gamma", "beta", "mean", "variance")
-"""Inputs of what normalises, one number per channel; the mean is taken from m₀."""
+"""Inputs of BatchNormalization, one number per channel; the mean is relative to m₀."""
 
 
 def block_stage_graphs(spec: NetworkSpec, *, lanes: int | None = None) -> dict[str, bytes]:
-    """The graphs that differ between layouts: with ``lanes``, only ``depthwise``.
+    """Encode the graphs; with ``lanes`` only ``depthwise``, the one that differs between layouts.
 
     Args:
         spec: The network's sizes.
@@ -73,12 +73,13 @@ def _normalise(block: Block, spec: NetworkSpec, u: str, output: str) -> None:
 
 def _file(block: Block, weights: list[str], takes: dict[str, int], centre: list[int], channels: int) -> bytes:
     spec = block.spec
+    # Squares of u - m₀, not of u: the variance (mean of squares less squared mean) then loses no digits where means are large.
     block("ReduceMean", ["output"], "sample mean", axes=[2, 3], keepdims=0)
     block("ReduceSumSquare", ["output"], "sample squares", axes=[2, 3], keepdims=0)
     shapes = weight_shapes(spec, block.lanes, biases=False)
     inputs: dict[str, list[Any]] = {name: ["n", width, *spec.grid] for name, width in takes.items()}
     inputs |= {name: shapes[name] for name in weights} | {"centre": centre}
-    if "u" in takes:
+    if "u" in takes:  # expand reads the block's input, which no BN precedes
         inputs |= {name: [spec.expanded] for name in BN}
     outputs: dict[str, list[Any]] = {"output": ["n", channels, *spec.grid]}
     return file_of(block, inputs, {**outputs, "sample mean": ["n", channels], "sample squares": ["n", channels]})

@@ -1,4 +1,4 @@
-"""How bundles of kind ``mixture`` are compiled, behind the door ``isoform.compile.kind``."""
+"""The exporter of kind ``mixture``: implements the interface in ``isoform.compile.kind``."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from isoform.train.kinds.mixture.bundling import network_from_bundle
 __all__ = ["EXPORTER", "MixtureExporter"]
 
 ROWS = 512
-"""Samples that torch runs at once."""
+"""Samples per forward pass in torch."""
 
 
 class MixtureLearning:
-    """The ``Learning`` of this kind: one block, forward and backward, that serves every layer.
+    """The ``Learning`` of this kind: graphs of one block, forward and backward, used for every layer.
 
     Args:
         bundle: Templates and trained signatures.
@@ -49,7 +49,7 @@ class MixtureLearning:
         return found.encode()
 
     def gradient_gap(self, task: Task) -> float:
-        """As ``Learning.gradient_gap``, of the test samples."""
+        """As ``Learning.gradient_gap``, on test samples."""
         return gradient_gap(self._bundle, task.name, task.test, self._blocks)
 
 
@@ -57,7 +57,7 @@ class MixtureExporter:
     """The ``Exporter`` of this kind."""
 
     def snap(self, signature: Signature, *, tau: float) -> Signature:
-        """As ``Exporter.snap``: layers whose largest ξ reaches τ become one template."""
+        """As ``Exporter.snap``: layers whose largest ξ is at least τ become one template."""
         return snap(signature, tau=tau)
 
     def graphs(self, bundle: Bundle, tasks: Sequence[Task]) -> dict[str, bytes]:  # noqa: ARG002 - one graph serves all
@@ -77,7 +77,7 @@ class MixtureExporter:
         return MixtureLearning(bundle)
 
     def trained(self, bundle: Bundle, signature: Signature) -> Callable[[Array], Array]:
-        """As ``Exporter.trained``: in torch."""
+        """As ``Exporter.trained``."""
         network = network_from_bundle(bundle, {signature.task: signature})
 
         def run(x: Array) -> Array:
@@ -87,8 +87,8 @@ class MixtureExporter:
 
         return run
 
-    def told(self, bundle: Bundle, task: Task) -> dict[str, Any]:  # noqa: ARG002 - of a kind, not of this one
-        """As ``Exporter.told``: which template each layer is, and how near the trained mixture was to that."""
+    def told(self, bundle: Bundle, task: Task) -> dict[str, Any]:  # noqa: ARG002 - other kinds need it
+        """As ``Exporter.told``: the template of each snapped layer, and how nearly one-hot the trained mixture was."""
         sequence = sequence_of(xi_of(task.signature.parts))
         return {
             "sequence": list(sequence),
@@ -97,8 +97,9 @@ class MixtureExporter:
         }
 
     def cuts(self, bundle: Bundle, task: Task) -> dict[str, Signature]:  # noqa: ARG002
-        """As ``Exporter.cuts``: the mixture alone, and with BN."""
+        """As ``Exporter.cuts``: the mixture alone, and the mixture with BN."""
         signature = task.signature
+        # BN's affine map is added, because it may be a shared one that the base signature does not hold.
         whole = signature.replace(parts={**signature.parts, "bn.affine": task.parts["bn.affine"]})
         return {
             "mixture_only": signature.keep("mixture"),

@@ -1,10 +1,10 @@
-"""ONNX graphs, written node by node from folded weights: no tracing, no mixing left, the same input gives the same bytes.
+"""ONNX graphs of the network, written node by node from folded weights: no tracing, no mixing in the graph, reproducible bytes.
 
-Three layouts of one network, opset 17, dynamic batch dimension ``n``:
+There are three layouts of one network, opset 17, dynamic batch dimension ``n``:
 
     fast      BN folded into every convolution, every layer has its own weights. Complete, one file per task; the default
-    small     discrete layers point at their template's weights, BN stays as a scale and a shift per channel. Complete
-    portable  ``fast`` without weights: they are external data at the location ``weights``, and the logits layer is an input
+    small     discrete layers share their template's weights, BN stays as a scale and a shift per channel. Complete
+    portable  ``fast`` without weights: they are external initializers at ``weights``, and the logits layer is an input
 
 Initializers have one name per (layer, tensor), those of ``isoform.runtime.kinds.mixture.fold.fold``; in ``small`` shared ones are
 ``template2.expand.weight`` and so on.
@@ -44,11 +44,11 @@ class _Graph(NetworkFile):
 def fast_graph(
     spec: NetworkSpec, weights: Mapping[str, Array], *, signature: Signature, labels: tuple[str, ...]
 ) -> bytes:
-    """The complete network of one signature, BN folded.
+    """Encode the complete network of one signature, BN folded.
 
     Args:
         spec: The network's sizes.
-        weights: What ``fold`` returned for the signature.
+        weights: As returned by ``fold`` for the signature.
         signature: Named in the file's metadata.
         labels: Names of the classes, for the metadata.
 
@@ -69,13 +69,13 @@ def small_graph(
     signature: Signature,
     labels: tuple[str, ...],
 ) -> bytes:
-    """The complete network of one signature, with template weights shared between discrete layers.
+    """Encode the complete network of one signature, with template weights shared between discrete layers.
 
     Args:
         spec: The network's sizes.
         tensors: ``templates.safetensors``.
         parts: The complete signature.
-        signature: The signature; its ``sequence`` says which layers are discrete.
+        signature: The signature; its mixture says which layers are discrete.
         labels: Names of the classes, for the metadata.
 
     Returns:
@@ -88,6 +88,7 @@ def small_graph(
 
     def conv(x: str, part: str, **attributes: Any) -> str:
         layer, _, name = part.partition(".")
+        # Without a dot it is an adapter, which belongs to no layer and has no template.
         template = sequence[int(layer.removeprefix("layer"))] if name else None
         if template is None:
             for kind in ("weight", "bias"):
@@ -95,9 +96,10 @@ def small_graph(
             return graph.conv(x, part, [f"{part}.weight", f"{part}.bias"], **attributes)
         shared = f"template{template}.{name}"
         graph.initializers[f"{shared}.weight"] = tensors[f"template.{name}.weight"][template]
-        if name not in BN_CONVOLUTIONS:
+        if name not in BN_CONVOLUTIONS:  # squeeze and excite: no BN follows, so the template's bias is shared as well
             graph.initializers[f"{shared}.bias"] = tensors[f"template.{name}.bias"][template]
             return graph.conv(x, part, [f"{shared}.weight", f"{shared}.bias"], **attributes)
+        # BN differs between layers of one template, so it cannot be folded into the shared weight.
         for kind, values in (("scale", scale), ("shift", shift)):
             graph.initializers[f"{part}.{kind}"] = values[places[part], None, None].astype(np.float32)
         y = graph.conv(x, part, [f"{shared}.weight"], **attributes)
@@ -112,14 +114,14 @@ def small_graph(
 
 
 def portable_graph(spec: NetworkSpec, *, template: str) -> bytes:
-    """The network without weights, for any signature.
+    """Encode the network without weights, for any signature.
 
     Args:
         spec: The network's sizes.
         template: The template digest, for the metadata.
 
     Returns:
-        An ONNX file whose initializers are external data at ``weights``, float32, one after the other in the order of
+        An ONNX file whose initializers are external, at ``weights``, float32, one after the other in the order of
         ``folded_shapes``; inputs ``image``, ``logits.weight`` (classes, embedding) and ``logits.bias`` (classes,).
     """
     graph = _Graph(spec)
@@ -128,8 +130,9 @@ def portable_graph(spec: NetworkSpec, *, template: str) -> bytes:
 
 
 def _network(graph: _Graph, conv: Callable[..., str]) -> None:
-    """All nodes, from ``image`` to ``logits``; ``conv(x, part, **attributes)`` adds a convolution and what belongs to it."""
+    """Add all nodes, from ``image`` to ``logits``; ``conv(x, part, **attributes)`` adds a convolution with its BN, if any."""
     spec = graph.spec
+    # The stride is the kernel: patches do not overlap, and without padding the input's normalisation folds exactly.
     x = graph.activation(conv("image", "input_adapter", strides=list(spec.adapter_kernel)), "input_adapter")
     half = spec.kernel // 2
     for layer in range(spec.layers):

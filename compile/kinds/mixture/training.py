@@ -1,4 +1,4 @@
-"""All graphs for learning on the device, as they lie in ``compiled/training/``: each form of each, and what tells them apart."""
+"""All graphs for learning on the device, the files of ``compiled/training/``: plain and blocked forms, and a probe for the layout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["probe_graph", "training_graphs"]
 
 
 def training_graphs(spec: NetworkSpec) -> dict[str, bytes]:
-    """File name → content: ``block_forward.onnx``, ``block_vjp.onnx`` and ``block_depthwise.onnx``, each also as ``…_8.onnx`` and
+    """Encode the graphs. File name → content: ``block_forward.onnx``, ``block_vjp.onnx`` and ``block_depthwise.onnx``, each also as ``…_8.onnx`` and
     ``…_16.onnx`` for the blocked layouts; ``block_expand.onnx`` and ``block_project.onnx``; and ``probe.onnx``.
     """
     graphs = {"probe.onnx": probe_graph()}
@@ -28,7 +28,8 @@ def training_graphs(spec: NetworkSpec) -> dict[str, bytes]:
 
 
 def probe_graph() -> bytes:
-    """A graph that shows how many channels ONNX Runtime's blocked layout has here; see ``isoform.runtime.kinds.mixture.learn.lanes``."""
+    """Encode a graph whose output shows the blocked layout's number of channels; see ``isoform.runtime.kinds.mixture.learn.lanes``."""
     nodes = Nodes()
+    # ONNX Runtime does not report its layout; the order in which it stores known numbers shows it.
     nodes("ReorderInput", ["x"], "blocked", domain=NCHWC)
     return file_of(nodes, {"x": [1, 64, 1, 2]}, {"blocked": [1, 64, 1, 2]})

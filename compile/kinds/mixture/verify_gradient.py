@@ -1,6 +1,6 @@
-"""Verify the training graphs: gradients without torch must be torch autograd's, on real samples.
+"""Verify the training graphs: on real samples, their gradients must equal torch autograd's.
 
-The signature is the trained one with its logits shrunk to at most 2, because a mixture that is one-hot has no slope.
+The signature is the trained one with its mixture logits scaled down to at most 2, because the softmax of a one-hot mixture has no gradient.
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ __all__ = ["gradient_gap"]
 
 SAMPLES = 32
 GROUP = 4
-"""Samples of one comparison. An input within rounding of an activation's kink has one of two slopes in float32, the other in float64; one
-such sample in 32 has moved a whole batch's gradient by 5e-4. The median over the groups leaves it out, and a wrong graph is wrong in all.
+"""Samples per comparison. An input within rounding of an activation's kink can have one slope in float32 and the other in float64; one
+such sample in 32 has moved a whole batch's gradient by 5e-4. The median over the groups ignores it; a wrong graph is wrong in all groups.
 """
 
 
 def gradient_gap(bundle: Bundle, task: str, test: Split, blocks: Blocks) -> float:
-    """Largest difference of a part's gradient to torch autograd in float64, over the part's largest number; the median of a few batches.
+    """Measure the largest difference between a part's gradient and torch autograd's in float64, relative to the part's largest gradient.
+
+    The result is the median over a few batches.
 
     Args:
         bundle: Templates and trained signatures.
-        task: Whose signature and samples.
-        test: Test samples.
-        blocks: What ``open_blocks`` returned: this machine's form of the training graphs, which must agree with the plain one.
+        task: Name of the task.
+        test: Its test samples.
+        blocks: As returned by ``open_blocks``: this machine's form of the training graphs, already checked against the plain one.
 
     Returns:
         The gap, or NaN if a gradient of any batch is not finite.
@@ -51,6 +53,7 @@ def gradient_gap(bundle: Bundle, task: str, test: Split, blocks: Blocks) -> floa
     x, labels = spaced(test.images, SAMPLES), spaced(test.labels, SAMPLES)
     spec, parts = bundle.network.spec, bundle.resolve(soft).parts
     weights, network = fold(spec, bundle.tensors, parts), FoldedNetwork(spec, blocks)
+    # In float64, so that the reference adds no rounding of its own.
     model = network_from_bundle(bundle, {task: soft}).double()
 
     gaps = []
@@ -93,7 +96,9 @@ def _largest_gap(found: Mapping[str, Array], expected: Mapping[str, Array], *, m
     gaps = []
     for name, by_torch in expected.items():
         by_device = found[name].reshape(by_torch.shape)
-        if name == "bn.affine" and mixed:  # torch's parameter has a gradient at the adapters only
+        # The blocks' γ and β are mixed from the templates then, so torch's parameter has a gradient at the adapters only.
+        if name == "bn.affine" and mixed:
             by_device = np.where(by_torch == 0, 0, by_device)
+        # 1e-30: a gradient that is 0 everywhere must not divide by 0.
         gaps.append(float(np.abs(by_device - by_torch).max() / max(float(np.abs(by_torch).max()), 1e-30)))
     return float(np.max(gaps))  # not max(), which would pass over a NaN that is not the first

@@ -1,4 +1,4 @@
-"""Between torch and files: a trained network becomes a bundle, and a bundle's signatures become a network again."""
+"""Convert a trained torch network to a bundle, and a bundle's signatures back to a torch network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ __all__ = ["bundle_from_network", "network_from_bundle"]
 def bundle_from_network(
     network: IsometricNetwork, classes: Mapping[str, tuple[str, ...]], *, training: Mapping[str, Any]
 ) -> Bundle:
-    """A bundle with the network's templates, and one complete base signature per task.
+    """Make a bundle with the network's templates and one complete base signature per task.
 
     Args:
         network: A trained network.
         classes: Task name → labels, in the network's order of tasks.
-        training: What to record of how it was trained.
+        training: The record of the training run for ``bundle.json``.
     """
     spec = network.spec
     state = {name: value.detach().numpy() for name, value in network.state_dict().items()}
+    # Θ holds each template as one row; a bundle has a named tensor per part of the block.
     arrays, start = {}, 0
     for name, shape in spec.block_shapes.items():
         size = math.prod(shape)
@@ -45,21 +46,21 @@ def bundle_from_network(
             "mixture": state["mixture"][index], "bn.statistics": state["bn_statistics"][index],
             "logits.weight": state[f"heads.{2 * index}"], "logits.bias": state[f"heads.{2 * index + 1}"],
         }  # fmt: skip
-        if spec.affine == "task":
+        if spec.affine == "task":  # otherwise γ and β are shared and lie with the templates
             parts["bn.affine"] = state["bn_affine"][index]
         signatures[name] = Signature(parts=parts, template=digest, task=name, labels=labels)
     return Bundle.create(spec=spec, tensors=arrays, signatures=signatures, training=training)
 
 
 def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> IsometricNetwork:
-    """A network that runs these signatures on the bundle's templates, task after task in their order.
+    """Make a network that runs these signatures on the bundle's templates; its tasks are in their order.
 
     Args:
-        bundle: Where the templates and inherited parts come from.
+        bundle: Source of the templates and inherited parts.
         signatures: Task name → signature that fits the bundle.
 
     Raises:
-        SignatureError: If one does not fit.
+        SignatureError: If a signature does not fit.
     """
     spec, arrays = bundle.network.spec, bundle.tensors
     resolved = [bundle.resolve(signature).parts for signature in signatures.values()]
@@ -76,5 +77,6 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
     }  # fmt: skip
     for index, parts in enumerate(resolved):
         state[f"heads.{2 * index}"], state[f"heads.{2 * index + 1}"] = parts["logits.weight"], parts["logits.bias"]
+    # np.array makes a copy: torch warns about read-only arrays, as a bundle's are.
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
     return network

@@ -1,4 +1,4 @@
-"""The isometric network with mixture modules, in torch: the meaning that the fold, the numpy twin and ONNX Runtime must match.
+"""The isometric network with mixture modules in torch: the reference that the fold, the numpy twin and ONNX Runtime must match.
 
 For task t and layer ℓ, ξ_ℓ = softmax(logits_tℓ) over the K templates, and every mixed tensor of the block is θ_ℓ = Σ_k ξ_ℓk θ_k.
 All layers are mixed by one matrix product: the templates are one matrix Θ of shape (K, P).
@@ -7,7 +7,7 @@ All layers are mixed by one matrix product: the templates are one matrix Θ of s
     L blocks:      see ``isoform.runtime.kinds.mixture.spec``
     output adapter: 1×1 conv · BN · h-swish → average pool → embedding · h-swish → the task's logits layer
 
-BN's running statistics belong to the task, the adapters' included: shared across domains they cost 30 points of accuracy.
+BN's running statistics are per task, in the adapters as well: sharing them across domains costs 30 points of accuracy.
 γ and β are shared, or per task, or mixed with ξ (``NetworkSpec.affine``).
 
 Source: Compositional Models, sections 3.2 and 4.1. Must never import the runtime's engines.
@@ -32,7 +32,7 @@ class IsometricNetwork(nn.Module):
     Args:
         spec: The sizes.
         classes: Number of labels of each task; T is its length.
-        generator: Source of the initial weights. He-normal for the templates, zero-mean logits with deviation 0.1.
+        generator: Random generator for the initial weights: He-normal templates, mixture logits with mean 0 and deviation 0.1.
 
     Attributes:
         templates: Θ, shape (K, P), float32; columns follow ``spec.block_shapes``.
@@ -61,6 +61,7 @@ class IsometricNetwork(nn.Module):
                 tensor = he(spec.templates, *shape, fan_in=math.prod(shape[1:]))
             bank.append(tensor.flatten(1))
         self.templates = nn.Parameter(torch.cat(bank, dim=1))
+        # Small random logits: nearly uniform, but not equal, or all templates of a layer would get the same gradient.
         self.mixture = nn.Parameter(0.1 * torch.randn(tasks, spec.layers, spec.templates, generator=generator))
         c, h = spec.channels, spec.head_channels
         cin, (kh, kw) = spec.input_shape[0], spec.adapter_kernel
@@ -68,10 +69,12 @@ class IsometricNetwork(nn.Module):
         self.output_adapter = nn.Parameter(he(h, c, 1, 1, fan_in=c))
         self.embedding_weight = nn.Parameter(he(spec.embedding, h, fan_in=h))
         self.embedding_bias = nn.Parameter(torch.zeros(spec.embedding))
+        # γ = 1 and β = 0; flipped, they are the mean 0 and variance 1 of the statistics.
         start = torch.stack([torch.ones(spec.bn_channels), torch.zeros(spec.bn_channels)])
         self.bn_affine = nn.Parameter(start.repeat(tasks if spec.affine == "task" else 1, 1, 1))
         self.bn_statistics: Tensor
         self.register_buffer("bn_statistics", start.flip(0).repeat(tasks, 1, 1))
+        # Weight and bias of task t are heads[2t] and heads[2t + 1].
         self.heads = nn.ParameterList()
         for count in classes:
             self.heads.append(
@@ -80,22 +83,23 @@ class IsometricNetwork(nn.Module):
             self.heads.append(nn.Parameter(torch.zeros(count)))
 
     def xi(self) -> Tensor:
-        """Mixture weights of every task, shape (T, L, K), rows sum to 1."""
+        """Compute the mixture weights of every task, shape (T, L, K); rows sum to 1."""
         return self.mixture.softmax(dim=-1)
 
     def forward(self, x: Tensor, task: int, *, momentum: float | None = None) -> Tensor:
-        """Logits of one task.
+        """Compute the logits of one task.
 
         Args:
             x: Samples, shape (n, channels, height, width), float32, not yet normalised.
             task: Index of the task, 0 to T-1.
-            momentum: How far BN's running statistics move towards this batch's; ``None`` uses the running
-                statistics and leaves them alone (evaluation).
+            momentum: Weight of this batch in BN's running statistics (training mode); ``None`` uses the running statistics
+                unchanged (evaluation mode).
 
         Returns:
             Shape (n, classes of the task), float32.
         """
         spec = self.spec
+        # One matrix product mixes every tensor of every layer.
         mixed = self.xi()[task] @ self.templates
         layers = [
             {
@@ -122,12 +126,14 @@ class IsometricNetwork(nn.Module):
         mean = x.new_tensor(spec.mean).reshape(1, -1, 1, 1)
         std = x.new_tensor(spec.std).reshape(1, -1, 1, 1)
         z = F.conv2d((x - mean) / std, self.input_adapter, stride=spec.adapter_kernel)
+        # Channels-last, because ``_pointwise`` reads pixels as rows without a copy then.
         z = F.hardswish(bn(z.contiguous(memory_format=torch.channels_last), "input_adapter"))
         for index, layer in enumerate(layers):
             name = f"layer{index:02d}"
             y = F.hardswish(bn(_pointwise(z, layer["expand.weight"]), f"{name}.expand"))
             y = F.conv2d(y, layer["depthwise.weight"], padding=spec.kernel // 2, groups=spec.expanded)
             y = F.hardswish(bn(y, f"{name}.depthwise"))
+            # Squeeze and excite: one gate per channel from the mean over all pixels.
             s = F.relu(F.linear(y.mean((2, 3)), layer["squeeze.weight"].flatten(1), layer["squeeze.bias"]))
             s = F.hardsigmoid(F.linear(s, layer["excite.weight"].flatten(1), layer["excite.bias"]))
             y = y * s[:, :, None, None]
@@ -141,5 +147,5 @@ class IsometricNetwork(nn.Module):
 
 
 def _pointwise(z: Tensor, weight: Tensor) -> Tensor:
-    """A 1×1 convolution as one matrix product over channels-last pixels: on a CPU, half the time of ``conv2d``."""
+    """Compute a 1×1 convolution as one matrix product over channels-last pixels: on a CPU, half the time of ``conv2d``."""
     return F.linear(z.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)

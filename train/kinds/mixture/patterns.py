@@ -28,15 +28,16 @@ def cyclic(layers: int, templates: int, *, seed: int = 0) -> tuple[int, ...]:
 
 
 def random(layers: int, templates: int, *, seed: int = 0) -> tuple[int, ...]:
-    """Uniform draws; the same seed gives the same layers."""
+    """Draw uniformly; the same seed gives the same layers."""
     return tuple(int(k) for k in np.random.default_rng(seed).integers(0, templates, layers))
 
 
 def progressive(layers: int, templates: int, *, seed: int = 0) -> tuple[int, ...]:
     """Template k ends at layer L · (k+1)(k+2) / K(K+1), rounded, so that its run is about k+1 times the first; ``seed`` is not used."""
     ends = [round(layers * (k + 1) * (k + 2) / (templates * (templates + 1))) for k in range(templates)]
+    # Runs of 1 : 2 : … : K sum to K(K + 1) / 2, so template k ends after (k + 1)(k + 2) / 2 of these shares.
     return tuple(next(k for k, end in enumerate(ends) if layer < end) for layer in range(layers))
 
 
 PATTERNS: dict[str, Callable[..., tuple[int, ...]]] = {f.__name__: f for f in (sequential, cyclic, random, progressive)}
-"""Name → function of (layers, templates, *, seed)."""
+"""Name in a recipe → function of (layers, templates, *, seed) → template index per layer."""

@@ -1,4 +1,4 @@
-"""The recipe of a mixture: sizes of the network, how layers choose their templates, and how fast everything is trained."""
+"""The recipe of a mixture: sizes of the network, how layers choose their templates, and the optimiser."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ class NetworkTable:
     def spec(
         self, input_shape: tuple[int, int, int], *, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> NetworkSpec:
-        """The network's description. Raises ``SpecError`` on sizes that no network can have."""
+        """Make the network's description. Raises ``SpecError`` if no network can have these sizes."""
         return NetworkSpec(input_shape=input_shape, mean=mean, std=std, **dataclasses.asdict(self))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MixtureTable:
-    """How layers choose their templates, and how hard they are pushed towards one each."""
+    """How layers choose their templates, and how strongly each is driven towards a single one."""
 
     signature: Literal["learned", "sequential", "cyclic", "random", "progressive"] = "learned"
-    """Learned mixture weights, or a fixed discrete pattern (``isoform.train.kinds.mixture.patterns``)."""
+    """Learn the mixture weights, or fix them to a discrete pattern (``isoform.train.kinds.mixture.patterns``)."""
     entropy: float = 4.0
     """λ of the entropy regulariser at the end of its ramp; 0 leaves the mixture soft."""
     entropy_start: float = 0.05
     """Where the ramp starts, as a share of all steps."""
     entropy_end: float = 0.5
-    """Where the ramp reaches λ, as a share of all steps; the rest of training is for nearly discrete layers."""
+    """Where the ramp reaches λ, as a share of all steps; the remaining steps train nearly discrete layers."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -56,13 +56,13 @@ class MixtureTable:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerTable:
-    """AdamW: linear warm-up, then a half cosine to 0 for weights; ξ's logits keep their rate and have no weight decay."""
+    """AdamW with linear warm-up. Weights follow a half cosine to 0; ξ's logits keep their rate and have no weight decay."""
 
     lr: float = 6e-3
     mixture_lr_ratio: float = 20.0
-    """ξ's learning rate over the weights'; papers use 10 to 100."""
+    """Learning rate of ξ's logits over that of the weights; papers use 10 to 100."""
     weight_decay: float = 0.02
-    """On weights and on all of the templates; not on other biases, BN or ξ."""
+    """Applied to weights and to all of the templates; not to other biases, BN or ξ."""
     warmup_steps: int = 50
     bn_momentum: float = 0.1
 
@@ -77,7 +77,7 @@ class OptimizerTable:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MixtureRecipe(Recipe):
-    """A ``Recipe`` for isometric networks of mixture modules."""
+    """A ``Recipe`` for isometric networks with mixture modules."""
 
     kind: ClassVar[str] = "mixture"
 

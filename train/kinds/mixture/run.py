@@ -1,8 +1,7 @@
-"""A run of the kind ``mixture``: several tasks at once, one set of templates, a signature for each task.
+"""A training run of kind ``mixture``: several tasks at once, with shared templates and one signature per task.
 
-Every step is one update over one batch of every task, so that no task is forgotten for the sake of another. At the end BN's
-statistics are taken anew over the training samples with the final weights, because the running ones lag behind: that alone is worth
-a point.
+Every step is one update over one batch of every task, so that no task is forgotten in favour of another. At the end BN's statistics
+are computed again over the training samples with the final weights, because the running ones lag behind; this gains a point of accuracy.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ from isoform.train.schedule import falling, held
 __all__ = ["MixtureRun"]
 
 CALIBRATION_LIMIT = 4096
-"""At most so many training samples per task for BN's final statistics."""
+"""Maximum number of training samples per task for BN's final statistics."""
 
 
 class MixtureRun:
-    """A ``Run`` of this kind.
+    """The ``Run`` of this kind.
 
     Args:
-        recipe: What to do.
+        recipe: The recipe.
         datasets: Task → its data.
 
     Raises:
-        SpecError: On sizes that no network can have.
+        SpecError: If no network can have these sizes.
     """
 
     def __init__(self, recipe: MixtureRecipe, datasets: Mapping[str, Dataset]) -> None:
@@ -53,10 +52,10 @@ class MixtureRun:
         if recipe.mixture.signature != "learned":
             pattern = PATTERNS[recipe.mixture.signature](spec.layers, spec.templates, seed=recipe.seed)
             self.network.mixture.data[:] = torch.from_numpy(discrete_logits(pattern, spec.templates))
-            self.network.mixture.requires_grad_(False)
+            self.network.mixture.requires_grad_(False)  # ``groups`` leaves it out then
 
     def groups(self) -> list[Group]:
-        """As ``Run.groups``: what decays, what does not (BN, biases), and ξ's logits."""
+        """As ``Run.groups``: parameters with weight decay, those without (BN, biases), and ξ's logits."""
         settings, steps, network = self._recipe.optimizer, self._recipe.steps, self.network
         warmup = settings.warmup_steps
         free = {"bn_affine", "embedding_bias"} | {f"heads.{index}" for index in range(1, len(network.heads), 2)}
@@ -68,6 +67,7 @@ class MixtureRun:
         def weights_rate(step: int) -> float:
             return falling(settings.lr, step, steps, warmup=warmup)
 
+        # Constant after the warm-up, because the choice of templates settles late (``schedule.py``).
         def mixture_rate(step: int) -> float:
             return held(settings.lr * settings.mixture_lr_ratio, step, warmup=warmup)
 
@@ -77,7 +77,7 @@ class MixtureRun:
             Group(parameters=found["mixture"], rate=mixture_rate, field="optimizer.mixture_lr_ratio"),
         ]  # fmt: skip
 
-    def begin(self, step: int, optimizer: torch.optim.Optimizer) -> list[range]:  # noqa: ARG002 - of a kind, not of this one
+    def begin(self, step: int, optimizer: torch.optim.Optimizer) -> list[range]:  # noqa: ARG002 - other kinds need them
         """As ``Run.begin``: one update over all tasks."""
         return [range(len(self._datasets))]
 
@@ -102,12 +102,13 @@ class MixtureRun:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """As ``Run.finish``: BN statistics of every task as the mean over its training samples: batch i enters with weight 1/i."""
+        """As ``Run.finish``: recompute every task's BN statistics as the mean over its training samples."""
         for task, dataset in enumerate(self._datasets.values()):
             # In random order, because data sets on disk are often sorted by class.
             rows = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION_LIMIT]
             images = torch.from_numpy(dataset.train.images[rows])
             for index, part in enumerate(images.chunk(max(1, len(images) // 256))):
+                # Batch i enters with weight 1/i, so that the running mean is the mean of all batches.
                 self.network(part, task, momentum=1 / (index + 1))
 
     def logits(self, x: Tensor, task: int) -> Tensor:
@@ -116,7 +117,7 @@ class MixtureRun:
         return found
 
     def told(self) -> dict[str, Any]:
-        """As ``Run.told``: how nearly discrete the signatures are."""
+        """As ``Run.told``: how nearly one-hot the signatures are."""
         xi = self.network.xi().detach().double()
         return {"mean_max_xi": round(float(xi.max(-1).values.mean()), 6)}
 

@@ -1,4 +1,4 @@
-"""How the kind ``mixture`` is trained, behind the door ``isoform.train.kind``: what can be known without torch."""
+"""The trainer of kind ``mixture``: implements the interface in ``isoform.train.kind``; importable without torch."""
 
 from __future__ import annotations
 
