@@ -37,7 +37,7 @@ class Predictor:
         return self.input_of(task).checked(x)
 
     def predict(self, x: Array, signature: Signature | Sequence[Signature]) -> Array:
-        """As ``Runtime.predict``."""
+        """As ``Runtime.predict``, which says what it raises: ``InputError`` and others."""
         if isinstance(signature, Signature):
             logits = self.logits(self.checked(x, signature.task), signature)
         else:

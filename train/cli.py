@@ -60,6 +60,8 @@ def run_train(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{arguments.output} exists and is not a bundle; choose another --output, so that none of its files are lost"
         )
+    if not arguments.checkpoint_seconds >= 0:
+        raise UsageError(f"--checkpoint-seconds is {arguments.checkpoint_seconds}, but 0 or more was expected")
     if not output.parent.is_dir():
         raise UsageError(f"{output.parent} is not a folder; create it, or choose another --output")
     busy = UsageError(
@@ -80,8 +82,6 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
     from isoform.train.loop import train
 
     checkpoint = checkpoint_path(output)
-    if arguments.fresh:
-        checkpoint.unlink(missing_ok=True)
     datasets = {name: load_task(task, recipe.data, root=arguments.data) for name, task in recipe.tasks.items()}
     for name, dataset in datasets.items():
         print(f"task {name}: {dataset.account.sentence()}", file=sys.stderr)
@@ -91,13 +91,12 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
         file=sys.stderr,
     )
     started = time.monotonic()
-    if not arguments.checkpoint_seconds >= 0:
-        raise UsageError(f"--checkpoint-seconds is {arguments.checkpoint_seconds}, but 0 or more was expected")
     with Progress(recipe.steps, line=trainer_of(recipe).line) as progress:
         bundle = train(
             recipe,
             datasets,
             checkpoint=checkpoint,
+            fresh=arguments.fresh,
             checkpoint_seconds=arguments.checkpoint_seconds,
             progress=progress,
         )

@@ -46,6 +46,7 @@ def train(
     datasets: Mapping[str, Dataset],
     *,
     checkpoint: Path,
+    fresh: bool = False,
     checkpoint_seconds: float = 10.0,
     progress: Callable[[Report], None] | None = None,
 ) -> Bundle:
@@ -55,6 +56,7 @@ def train(
         recipe: The recipe.
         datasets: Task name → its data, both halves, in the recipe's order.
         checkpoint: File for the state of the run. If it exists, the run resumes from it.
+        fresh: Whether to delete a checkpoint that exists and begin anew.
         checkpoint_seconds: Seconds between two checkpoints.
         progress: Called after every step.
 
@@ -79,6 +81,8 @@ def train(
         # torch's version is part of the identity, because its kernels may round otherwise in the next one.
         parts = [recipe.digest(), torch.__version__, *data_digests.values()]
         identity = digest_of([part.encode() for part in parts])
+        if fresh:  # only now: a mistyped flag, a missing data set or an impossible size must not cost a checkpoint
+            checkpoint.unlink(missing_ok=True)
         start, history = load_checkpoint(checkpoint, identity=identity, network=run.network, optimizer=optimizer)
         batches = [
             Batches(dataset.train, batch=recipe.batch, shift=recipe.data.shift, seed=recipe.seed, task=index)

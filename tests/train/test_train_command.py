@@ -5,6 +5,7 @@ import os
 import pytest
 from support import TINY, isoform
 
+from isoform.runtime.cli import main
 from isoform.runtime.errors import UsageError
 from isoform.runtime.formats import files
 
@@ -23,3 +24,12 @@ def test_a_second_run_for_the_same_bundle_is_refused(tmp_path) -> None:
     release()
     isoform(*words)
     assert os.listdir(tmp_path) == ["bundle"]
+
+
+@pytest.mark.parametrize("wrong", [["--checkpoint-seconds", "-1"], ["--network.adapter_kernel", "[5, 5]"]])
+def test_a_mistake_beside_fresh_costs_no_checkpoint(wrong, tmp_path, capsys) -> None:
+    """``--fresh`` discards a checkpoint only once there is nothing left to refuse."""
+    (tmp_path / "bundle.checkpoint").write_text("hours of work")
+    assert main(["train", "digits", "-o", str(tmp_path / "bundle"), *TINY, "--fresh", *wrong]) == 2
+    assert capsys.readouterr().err.count("isoform train: ") == 1
+    assert (tmp_path / "bundle.checkpoint").read_text() == "hours of work"
