@@ -105,7 +105,7 @@ def _found(texts: Sequence[str], names: Sequence[str]) -> list[int]:
     if unknown:
         shown, near = unknown[0][:40], hint(unknown[0], names)
         raise InputError(
-            f"label {shown!r} is none of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer of your own labels{near}"
+            f"label {shown!r} is not one of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer of your own labels{near}"
         )
     return [known[text] for text in texts]
 

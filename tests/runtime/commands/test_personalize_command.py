@@ -69,7 +69,7 @@ def test_new_labels(compiled, slanted_folder, tmp_path) -> None:
     out = tmp_path / "me.safetensors"
     refused = isoform("personalize", compiled, "--data", folder, "-o", out, check=False)
     assert refused.returncode == 2
-    assert "label 'round' is none of the classes" in refused.stderr
+    assert "label 'round' is not one of the classes" in refused.stderr
     assert "--new-labels" in refused.stderr
     assert not out.exists()
     isoform("personalize", compiled, "--data", folder, "-o", out, "--new-labels", "--steps", "10")
@@ -80,7 +80,7 @@ def test_new_labels(compiled, slanted_folder, tmp_path) -> None:
     ("words", "message"),
     [
         (["--data", "nowhere", "-o", "me.safetensors"], "nowhere does not exist"),
-        (["--data", ".", "-o", "no/where/me.safetensors"], "no/where is no folder"),
+        (["--data", ".", "-o", "no/where/me.safetensors"], "no/where is not a folder"),
         (["--data", ".", "-o", "me.safetensors"], "has no folders, but one per label"),
         (["--data", ".", "-o", "me.safetensors", "--seed", "-1"], "--seed is -1"),
         (["--data", ".", "-o", "me.safetensors", "--task", "klingon"], "no task 'klingon'"),

@@ -262,7 +262,7 @@ TWO = np.zeros((2, 1, 32, 32), dtype=np.float32)
         (TWO, [-1, 3], {}, InputError, "label -1 of sample 0 is out of range"),
         (TWO, [1], {}, InputError, r"labels have shape \(1,\) for 2 samples"),
         (TWO, [0.5, 1.5], {}, InputError, "labels are float64, but names or whole numbers"),
-        (TWO, ["0", "ten"], {}, InputError, "label 'ten' is none of the classes 0, 1, .*--new-labels"),
+        (TWO, ["0", "ten"], {}, InputError, "label 'ten' is not one of the classes 0, 1, .*--new-labels"),
         (TWO[:, :, :9], [0, 1], {}, InputError, r"\(n, 1, 32, 32\) was expected"),
         (np.full_like(TWO, np.nan), [0, 1], {}, InputError, "sample 0 holds a number that is not finite"),
         (np.full_like(TWO, 1e38), [0, 1], {}, InputError, "numbers so large that the loss is not finite"),
