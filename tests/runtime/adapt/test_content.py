@@ -295,7 +295,7 @@ def test_structure_is_kept_with_the_source(source, runtime) -> None:
     for value in (source.structure, None, -math.inf):
         file = dataclasses.replace(source, structure=value).encode()
         assert Source.decode(file, spec=spec, name="x").structure == value
-    with pytest.raises(BundleError, match="structure that is no number"):
+    with pytest.raises(BundleError, match="structure that is not a number"):
         Source.decode(dataclasses.replace(source, structure=math.nan).encode(), spec=spec, name="x")
 
 

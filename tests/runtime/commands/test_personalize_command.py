@@ -41,7 +41,7 @@ def test_a_folder_becomes_a_signature(compiled, slanted_folder, tmp_path) -> Non
     assert found["samples"] == found["held_back"] == 60
     assert found["improved"] is True
     assert found["after"]["loss"] < found["before"]["loss"]
-    assert "held-back samples loss" in result.stderr
+    assert "held-out samples loss" in result.stderr
     image = next((slanted_folder / "3").iterdir())
     assert json.loads(isoform("predict", compiled, image, "--signature", out).stdout)["signature"] == found["digest"]
     again = json.loads(isoform("personalize", compiled, "--data", slanted_folder, "-o", out, "--steps", "40").stdout)

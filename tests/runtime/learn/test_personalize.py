@@ -142,7 +142,7 @@ def test_one_sample_per_class(runtime, slanted) -> None:
     assert outcome.improved
     assert outcome.held_back == 0
     assert outcome.after.accuracy >= outcome.before.accuracy
-    assert "too few to hold any back" in outcome.sentence()
+    assert "too few to hold any out" in outcome.sentence()
     again = runtime.fit(x, labels, outcome.signature)
     if outcome.after.loss <= ENOUGH:
         assert again.signature is outcome.signature
@@ -261,7 +261,7 @@ TWO = np.zeros((2, 1, 32, 32), dtype=np.float32)
         (TWO, [3, 10], {}, InputError, "label 10 of sample 1 is out of range; there are 10 classes, 0 to 9"),
         (TWO, [-1, 3], {}, InputError, "label -1 of sample 0 is out of range"),
         (TWO, [1], {}, InputError, r"labels have shape \(1,\) for 2 samples"),
-        (TWO, [0.5, 1.5], {}, InputError, "labels are float64, but names or whole numbers"),
+        (TWO, [0.5, 1.5], {}, InputError, "labels are float64, but class names or whole numbers"),
         (TWO, ["0", "ten"], {}, InputError, "label 'ten' is not one of the classes 0, 1, .*--new-labels"),
         (TWO[:, :, :9], [0, 1], {}, InputError, r"\(n, 1, 32, 32\) was expected"),
         (np.full_like(TWO, np.nan), [0, 1], {}, InputError, "sample 0 holds a number that is not finite"),
