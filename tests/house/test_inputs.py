@@ -195,7 +195,7 @@ def test_what_a_bundle_says_and_what_its_network_takes(path, tmp_path) -> None:
     shutil.copytree(path, other)
     content = json.loads((other / "bundle.json").read_text())
     for change, message in (
-        ({"longest": 21}, "task 'notes' is said to take tokens"),
+        ({"longest": 21}, "task 'notes' declares the input tokens"),
         ({"shape": 3}, "shape is 3, but a list"),
         ({"what": "smell"}, "'smell', but one of"),
         ({"more": 1}, "object with name, what and shape"),

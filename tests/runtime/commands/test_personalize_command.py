@@ -81,7 +81,7 @@ def test_new_labels(compiled, slanted_folder, tmp_path) -> None:
     [
         (["--data", "nowhere", "-o", "me.safetensors"], "nowhere does not exist"),
         (["--data", ".", "-o", "no/where/me.safetensors"], "no/where is not a folder"),
-        (["--data", ".", "-o", "me.safetensors"], "has no folders, but one per label"),
+        (["--data", ".", "-o", "me.safetensors"], "has no subfolders, but one per label"),
         (["--data", ".", "-o", "me.safetensors", "--seed", "-1"], "--seed is -1"),
         (["--data", ".", "-o", "me.safetensors", "--task", "klingon"], "no task 'klingon'"),
         (["-o", "me.safetensors"], "--data"),

@@ -83,17 +83,17 @@ def test_whole_numbers_of_a_file(tmp_path, capsys, verb) -> None:
 @pytest.mark.parametrize(
     ("classes", "error", "message"),
     [
-        (["é", "e\u0301"], InputError, r"'\\xe9' of place 0 .* 'e\\u0301' of place 1 .* same name but for spaces"),
+        (["é", "e\u0301"], InputError, r"'\\xe9' of place 0 .* 'e\\u0301' of place 1 .* differ only in spaces"),
         (["a", "a "], InputError, "'a' of place 0 .* 'a ' of place 1"),
-        (["a", " "], InputError, "place 1 of classes gives the label ' '"),
-        (["a", "a"], InputError, "different texts of 1 to 256 characters"),
-        (["a", 1], InputError, "different texts"),
+        (["a", " "], InputError, "place 1 of classes has the label ' '"),
+        (["a", "a"], InputError, "distinct strings of 1 to 256 characters"),
+        (["a", 1], InputError, "distinct strings"),
         ("123", UsageError, "classes is '123', but a list of names was expected"),
         ((name for name in "ab"), UsageError, "classes is <generator .*, but a list of names"),
         ({"a", "b"}, UsageError, "a list of names"),
         ({"a": 0, "b": 1}, UsageError, "a list of names"),
         (7, UsageError, "classes is 7, but"),
-        ([["a"], ["b", "c"]], InputError, "different texts"),
+        ([["a"], ["b", "c"]], InputError, "distinct strings"),
         (np.array("ab"), UsageError, "a list of names"),
     ],
 )

@@ -271,7 +271,7 @@ TWO = np.zeros((2, 1, 32, 32), dtype=np.float32)
         (TWO, [0, 1], {"steps": 0}, UsageError, "steps is 0"),
         (TWO, [0, 1], {"seconds": float("nan")}, UsageError, "seconds is nan"),
         (TWO, [0, 1], {"classes": ("a", "b", "c")}, InputError, "class 'c' has no sample"),
-        (TWO, [0, 1], {"classes": ("a", "a")}, InputError, "different texts"),
+        (TWO, [0, 1], {"classes": ("a", "a")}, InputError, "distinct strings"),
         (TWO, [0, 1], {"classes": ("a", "b"), "parts": ("bn",)}, UsageError, "parts has no 'head'"),
     ],
 )
