@@ -1,14 +1,11 @@
-"""The runtime: everything that ships to a device. Needs numpy, onnxruntime, safetensors and pillow; never torch.
+"""The runtime: everything that ships to a device. Requires numpy, onnxruntime, safetensors and pillow; never torch.
 
     from isoform.runtime import Runtime
 
     rt = Runtime.open("bundle")
     logits = rt.predict(x, rt.signature("plain"))
 
-Names are imported when first used, so that importing the package costs nothing. Start reading at ``runtime.py``, then ``kinds/mixture/fold.py``.
-
-ONNX Runtime 1.31 would write a device id and an event queue into the user's cache, and look up a telemetry host, as soon as it is
-imported. ``ORT_DISABLE_TELEMETRY=1``, set here before any import of it, stops that; a value that the user has set stays.
+Names are imported on first use, so that importing the package costs nothing. Start reading at ``runtime.py``, then ``kinds/mixture/fold.py``.
 """
 
 from __future__ import annotations
@@ -34,6 +31,8 @@ if TYPE_CHECKING:
     from isoform.runtime.kinds.mixture.spec import NetworkSpec
     from isoform.runtime.runtime import Runtime
 
+# On import, ONNX Runtime 1.31 would write a device id and an event queue into the user's cache and look up a telemetry host. This package
+# is imported before any module that imports ONNX Runtime. A value that the user has set is kept.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [

@@ -1,10 +1,10 @@
-"""Arithmetic of signatures: what lies between users, how far they are apart, who is nearest.
+"""Arithmetic of signatures: average, interpolation, distance, nearest neighbours.
 
-    average      the weighted mean, part by part, as the kind of the bundle says (``Kind.average``)
+    average      the weighted mean, part by part, as defined by the bundle's kind (``Kind.average``)
     interpolate  average of a and b with weights 1 - t and t
-    distance     0 where two are the same network but for BN and logits layer, 1 where nothing is shared (``Kind.distance``)
+    distance     0 if two differ in BN and logits layer only, 1 if they share no template (``Kind.distance``)
 
-Where all are equal in a part, the average has that very part, bit for bit. Source of the identities: standard.
+A part that is equal in all signatures is returned unchanged, bit for bit. Source of the identities: standard.
 """
 
 from __future__ import annotations
@@ -25,21 +25,20 @@ __all__ = ["average", "distance", "interpolate", "nearest"]
 
 
 def average(bundle: Bundle, signatures: Sequence[Signature], *, weights: Sequence[float] | None = None) -> Signature:
-    """The weighted mean of signatures.
+    """Return the weighted mean of signatures.
 
     Args:
-        bundle: What they were made for.
-        signatures: One at least. Where they have a logits layer of their own, or different bases, all must have the same classes; in
-            another order is fine.
-        weights: One for each, not negative, not all 0; only their proportions count. None for equal ones.
+        bundle: The bundle that they were made for.
+        signatures: At least one. If any has its own logits layer, or the bases differ, all must have the same classes, in any order.
+        weights: One per signature, not negative, not all 0; only their proportions count. None for equal weights.
 
     Returns:
         A signature of the first one's task, float32. If all inherit from one base, it holds the parts that any of them holds, and the
-        logits layer where they have their classes in another order; else all five. A part that it would inherit as it is, is left out.
+        logits layer if their classes are in different orders; else all parts. Parts equal to the inherited ones are left out.
 
     Raises:
         SignatureError: If one does not fit the bundle, or their classes differ.
-        UsageError: If there is none, or the weights make no sense.
+        UsageError: If there are no signatures, or the weights are invalid.
     """
     share = _shares(weights, len(signatures))
     first, resolved = signatures[0], [bundle.resolve(signature).parts for signature in signatures]
@@ -48,7 +47,7 @@ def average(bundle: Bundle, signatures: Sequence[Signature], *, weights: Sequenc
     held = {name for signature in signatures for name in signature.parts} if common else set(resolved[0])
     if common in {
         signature.digest for signature in signatures
-    }:  # the base itself holds all: what the others hold counts
+    }:  # the base is one of them and holds every part: only what the others hold can differ
         held = {name for s in signatures if s.digest != common for name in s.parts} or {bundle.kind.smallest}
     labels = bundle.labels(first)
     if any(bundle.labels(signature) != labels for signature in signatures):
@@ -68,30 +67,30 @@ def average(bundle: Bundle, signatures: Sequence[Signature], *, weights: Sequenc
 
 
 def interpolate(bundle: Bundle, a: Signature, b: Signature, t: float) -> Signature:
-    """What lies at t between a (0) and b (1); otherwise as ``average``."""
+    """Interpolate linearly between a (t = 0) and b (t = 1); otherwise as ``average``."""
     if not 0 <= t <= 1:
         raise UsageError(f"t is {t!r}, but 0 (the first signature) to 1 (the second) was expected")
     return average(bundle, [a, b], weights=[1 - t, t])
 
 
 def distance(bundle: Bundle, a: Signature, b: Signature) -> float:
-    """How far signatures are apart, 0 to 1; ``SignatureError`` if one does not fit the bundle."""
+    """Return the distance of two signatures, 0 to 1. Raises ``SignatureError`` if one does not fit the bundle."""
     return bundle.kind.distance(bundle.resolve(a).parts, bundle.resolve(b).parts)
 
 
 def nearest(
     bundle: Bundle, signature: Signature, candidates: Mapping[str, Signature], *, count: int = 1
 ) -> list[tuple[str, float]]:
-    """The candidates that are nearest.
+    """Return the candidates nearest to a signature.
 
     Args:
-        bundle: What all were made for.
-        signature: Whose neighbours are wanted.
+        bundle: The bundle that all were made for.
+        signature: The signature to search for.
         candidates: Name → signature.
-        count: How many at most.
+        count: Maximum number of results.
 
     Returns:
-        Names and distances, the nearest first; equal ones in the order given.
+        Names and distances, the nearest first; ties in the order given.
 
     Raises:
         SignatureError: If one does not fit the bundle.
@@ -105,22 +104,22 @@ def nearest(
 
 def _shares(weights: Sequence[float] | None, count: int) -> Array:
     if not count:
-        raise UsageError("there are no signatures to average; give one at least")
+        raise UsageError("there are no signatures to average; give at least one")
     share = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
     if share.shape != (count,) or not np.isfinite(share).all() or share.min() < 0 or not 0 < share.max() <= 1e300:
-        raise UsageError(f"weights are {weights!r}, but {count} numbers from 0 on, not all 0, were expected")
-    result: Array = share / share.max()
+        raise UsageError(f"weights are {weights!r}, but {count} numbers from 0, not all 0, were expected")
+    result: Array = share / share.max()  # first, so that the sum of large weights does not overflow
     result /= result.sum()
     return result
 
 
 def _base_of(bundle: Bundle, signature: Signature) -> str | None:
-    """Digest of the base that a signature inherits from, its own if it is one; None if it is complete by itself."""
+    """Return the digest of the base that a signature inherits from; its own if it is a base, None if it is complete."""
     return signature.digest if signature.digest in bundle.bases() else signature.base
 
 
 def _in_order(array: Array, labels: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
-    """Rows of a logits layer in another order of classes."""
+    """Reorder the rows of a logits layer to another order of classes."""
     labels = tuple(as_known(labels, wanted))
     if labels == wanted:
         return array
@@ -132,6 +131,7 @@ def _in_order(array: Array, labels: tuple[str, ...], wanted: tuple[str, ...]) ->
 
 
 def _average_part(kind: Kind, name: str, arrays: Sequence[Array], share: Array) -> Array:
+    # a signature with weight 0 must not count; the mean of equal floats can differ from them in the last bit
     used = [array for array, weight in zip(arrays, share, strict=True) if weight > 0]
     if all(np.array_equal(array, used[0]) for array in used):
         return used[0]

@@ -1,4 +1,4 @@
-"""Arrays and a few functions of them that every room needs."""
+"""The array type, and the few array functions that every folder needs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def softmax(logits: Array) -> Array:
-    """Softmax over the last axis in float64."""
+    """Compute the softmax over the last axis, in float64."""
     weights: Array = logits.astype(np.float64)
-    weights -= weights.max(axis=-1, keepdims=True)
+    weights -= weights.max(axis=-1, keepdims=True)  # exp of large logits would overflow
     np.exp(weights, out=weights)
     weights /= weights.sum(axis=-1, keepdims=True)
     return weights
 
 
 def digest_of(parts: Iterable[bytes]) -> str:
-    """sha256 over the parts, each preceded by its length as 8 little-endian bytes; 64 hex digits."""
+    """Return sha256 over the parts, each preceded by its length as 8 little-endian bytes; 64 hex digits."""
     digest = hashlib.sha256()
-    for part in parts:
+    for part in parts:  # without the lengths, ("ab", "c") and ("a", "bc") would have the same digest
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()

@@ -1,10 +1,10 @@
-"""How a batch is cut: samples of one signature run together, in slices that bound the memory of a prediction.
+"""Splitting of batches: samples with the same signature run together, in slices that bound the memory of a prediction.
 
-ONNX Runtime keeps the largest amount of memory that a run ever took. So a batch runs in slices of as many samples as have
-activations of ``SLICE_BYTES``; how many bytes a sample of that shape needs at once, the network's spec says (``Spec.sample_bytes``).
+ONNX Runtime's arena never shrinks: it keeps the peak memory of the largest run. So a batch runs in slices whose activations take
+``SLICE_BYTES``; the network's spec gives the bytes per sample of a shape (``Spec.sample_bytes``).
 
-Smaller slices stay nearer to the processor: this is also the fastest size or near it. A sample's logits do not depend on the
-slices, to the last bit, as long as none has a single sample, for which ONNX Runtime multiplies in another order.
+Activations of small slices also stay in the processor's cache, so this size is the fastest or close to it. A sample's logits do not
+depend on the slices, bit for bit, unless a slice has a single sample, for which ONNX Runtime multiplies in a different order.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from isoform.runtime.kind import Spec
 __all__ = ["SLICE_BYTES", "in_groups", "in_slices", "one_each", "slice_samples", "slices"]
 
 SLICE_BYTES = 4 << 20
-"""Activations of one slice."""
-FEWEST = 8
-"""Samples of the smallest slice, however large they are: fewer take longer each, and of fewer than 3 a single one could be left."""
+"""Activation memory of one slice, in bytes."""
+FEWEST = 8  # smaller slices take longer per sample, and below 3 a slice of a single sample could be left over
+"""Minimum number of samples per slice, whatever their size."""
 
 
 def slice_samples(spec: Spec, task: str, shape: tuple[int, ...]) -> int:
-    """How many samples of that shape a network of that task runs at once."""
+    """Return the number of samples of that shape per slice, for a network of that task."""
     return max(FEWEST, SLICE_BYTES // spec.sample_bytes(task, shape))
 
 
@@ -36,9 +36,9 @@ def in_slices(run: Callable[[Array], Array], x: Array, samples: int) -> Array:
     """Run a batch in slices of at most ``samples``, all of about the same size.
 
     Args:
-        run: Samples → one row each.
+        run: Maps samples to one row each.
         x: Samples, shape (n, …).
-        samples: As ``slice_samples`` says.
+        samples: The result of ``slice_samples``.
 
     Returns:
         Shape (n, …). A fresh array.
@@ -49,17 +49,17 @@ def in_slices(run: Callable[[Array], Array], x: Array, samples: int) -> Array:
 
 
 def slices(count: int, samples: int) -> list[slice]:
-    """Slices of at most ``samples``, all of about the same size, that together are ``count`` samples in order."""
-    number = max(1, -(-count // samples))
+    """Divide ``count`` samples, in order, into slices of at most ``samples``, all of about the same size."""
+    number = max(1, -(-count // samples))  # equal sizes, not full slices and a rest, which could be a single sample
     edges = [count * index // number for index in range(number + 1)]
     return [slice(start, end) for start, end in itertools.pairwise(edges)]
 
 
 def in_groups(run: Callable[[Array, Signature], Array], x: Array, signatures: Sequence[Signature]) -> Array:
-    """Run the samples of each signature together, and put the rows back in the order of the samples.
+    """Run the samples of each signature together; return the rows in the order of the samples.
 
     Args:
-        run: Samples and their signature → logits.
+        run: Maps samples and their signature to logits.
         x: Samples, shape (n, …).
         signatures: One per sample.
 
@@ -67,9 +67,9 @@ def in_groups(run: Callable[[Array, Signature], Array], x: Array, signatures: Se
         Logits, shape (n, classes). A fresh array.
 
     Raises:
-        UsageError: If not all signatures have as many classes.
+        UsageError: If the signatures' numbers of classes differ.
     """
-    groups: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}  # by digest, not by object: the same file may have been loaded twice
     for row, signature in enumerate(signatures):
         groups.setdefault(signature.digest, []).append(row)
     result = np.zeros((0, 0), dtype=np.float32)
@@ -79,18 +79,18 @@ def in_groups(run: Callable[[Array, Signature], Array], x: Array, signatures: Se
             result = np.empty((len(x), part.shape[1]), dtype=np.float32)
         if part.shape[1] != result.shape[1]:
             raise UsageError(
-                f"the signature of sample {rows[0]} has {part.shape[1]} classes, but that of sample 0 has {result.shape[1]}; predict them apart"
+                f"the signature of sample {rows[0]} has {part.shape[1]} classes, but that of sample 0 has {result.shape[1]}; predict them in separate calls"
             )
         result[rows] = part
     return result
 
 
 def one_each(value: object, samples: int) -> Sequence[Signature]:
-    """One signature per sample; ``UsageError`` if it is anything else."""
+    """Check a list of one signature per sample. Raises ``UsageError`` if it is anything else."""
     if not isinstance(value, list | tuple) or not all(isinstance(entry, Signature) for entry in value):
         raise UsageError(
             f"the signature is a {type(value).__name__}; give one from rt.signature(task) or Signature.load(path), or a list of them, one per sample"
         )
     if len(value) != samples:
-        raise UsageError(f"there are {len(value)} signatures for {samples} samples, but one for each was expected")
+        raise UsageError(f"there are {len(value)} signatures for {samples} samples, but one per sample was expected")
     return value

@@ -1,7 +1,7 @@
-"""The command ``isoform``: parse, import the one stage that the verb needs, run, and turn every error into one line.
+"""The command ``isoform``: parses, imports the one stage that the verb needs, runs it, and prints every error on one line.
 
-Stages above the runtime are looked up by name at run time, so that ``isoform --help`` is instant and works without torch.
-JSON goes to stdout, words for people to stderr. Exit codes: 0 done, 2 misuse or bad input, 130 Ctrl-C.
+Stages above the runtime are imported by name at run time, so that ``isoform --help`` is instant and works without torch.
+JSON goes to stdout, messages for people to stderr. Exit codes: 0 success, 2 usage error or bad input, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ VERBS = {
         "fit a signature to a few labelled samples, on the device",
     ),
     "adapt": ("isoform.runtime.commands.adapt", "", "fit a signature to unlabelled samples, on the device"),
-    "inspect": ("isoform.runtime.commands.predict", "", "say what a bundle, signature or compiled file holds"),
+    "inspect": ("isoform.runtime.commands.predict", "", "describe a bundle, signature or compiled file"),
     "figure": ("isoform.runtime.commands.figure", "figure", "draw a bundle's signatures side by side"),
-    "serve": ("isoform.server.commands.serve", "server", "answer predictions over HTTP"),
-    "key": ("isoform.server.commands.key", "server", "make, list and revoke the server's keys"),
+    "serve": ("isoform.server.commands.serve", "server", "serve predictions over HTTP"),
+    "key": ("isoform.server.commands.key", "server", "create, list and revoke the server's API keys"),
     "data": ("isoform.train.data.cli", "train", "list and download data sets"),
 }
-"""Verb → module with ``add_arguments_<verb>(parser)`` and ``run_<verb>(arguments)``, the extra that it needs, one line of help."""
+"""Verb → module with ``add_arguments_<verb>(parser)`` and ``run_<verb>(arguments)``, the pip extra that it needs, one line of help."""
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line."""
+    """An ``ArgumentParser`` that prints errors on one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Print one line and exit with 2."""
+        """Print one line and exit with code 2."""
         print(f"{self.prog}: {message}; see '{self.prog} --help'", file=sys.stderr)
         raise SystemExit(2)
 
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: The words after ``isoform``; None for the process's own.
+        arguments: The arguments after ``isoform``; None for those of the process.
 
     Returns:
         The exit code.
@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file may hold text that the terminal cannot show
+            # labels and file names may have characters that the terminal cannot encode
+            stream.reconfigure(errors="backslashreplace")
     width = max(map(len, VERBS))
     parser = Parser(
         prog="isoform",
@@ -68,9 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    parser.add_argument(
-        "verb", choices=VERBS, metavar="VERB", help="one of those below; 'isoform VERB --help' explains it"
-    )
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of the verbs below; see 'isoform VERB --help'")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help=argparse.SUPPRESS)
     chosen = parser.parse_args(words)
     try:
@@ -81,8 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"isoform {chosen.verb}: stopped by Ctrl-C", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # as in `isoform predict … | head`: not an error
+        sys.stderr.close()  # else the interpreter reports the pipe once more when it flushes at exit
         return 0
     except OSError as problem:
         print(
@@ -96,8 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(verb: str, words: list[str]) -> int:
     module_name, extra, text = VERBS[verb]
-    # Read when numpy is imported. Its products are small; its threads would only wait beside ONNX Runtime's, and the last bits of what
-    # compiling measures would depend on how many there are.
+    # OpenBLAS reads this when numpy is imported, so it must be set before the stage is. Our matrix products in numpy are small: its
+    # threads would only compete with ONNX Runtime's, and the last bits of what compiling measures would depend on their number.
     if verb in ("personalize", "adapt", "serve", "compile"):
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
@@ -107,14 +106,14 @@ def _run(verb: str, words: list[str]) -> int:
         arguments = parser.parse_args(words)
         result = getattr(module, f"run_{verb}")(arguments)
     except ModuleNotFoundError as problem:
-        if not extra:
+        if not extra:  # a base dependency is missing: the installation is broken, and no extra would repair it
             raise
         raise missing(problem, f"'isoform {verb}'", extra=extra) from None
     return int(result or 0)
 
 
 class _Version(argparse.Action):
-    """Print the installed version, looked up only when it is asked for."""
+    """Print the installed version; the package's metadata is read only for ``--version``."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         import importlib.metadata

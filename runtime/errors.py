@@ -1,22 +1,22 @@
-"""Every error that isoform raises on purpose: one tree, one root.
+"""The exception tree of isoform: every error raised on purpose, under one root.
 
     IsoformError
-    ├── UsageError          a flag or an argument that makes no sense
-    ├── MissingExtraError   a stage's packages are not installed
-    ├── SpecError           a network description that no network can have
-    ├── SignatureError      a signature file or object that cannot be used
-    ├── BundleError         a bundle directory that cannot be used
-    ├── InputError          samples or an image of the wrong form
-    ├── DataError           a data set on disk that cannot be read
-    ├── RecipeError         a training recipe that cannot be run
-    ├── CheckpointError     a training checkpoint that cannot be continued
-    ├── CompileError        compiling failed, or its result disagrees with torch
-    ├── EngineError         ONNX Runtime refused the graph
+    ├── UsageError          an invalid flag or argument
+    ├── MissingExtraError   an optional package is not installed
+    ├── SpecError           an invalid network description
+    ├── SignatureError      an invalid or incompatible signature
+    ├── BundleError         an invalid or incomplete bundle directory
+    ├── InputError          samples or images of the wrong shape, dtype, range or format
+    ├── DataError           a training data set that cannot be read
+    ├── RecipeError         an invalid training recipe
+    ├── CheckpointError     a training checkpoint that cannot be resumed
+    ├── CompileError        compilation failed, or its result disagrees with torch
+    ├── EngineError         ONNX Runtime cannot load or run the graph
     ├── StoreError          the server's database cannot be used
-    └── ConflictError       somebody else changed it first
+    └── ConflictError       a concurrent change came first
 
-A message says what was expected, what came, where, and what to do. The command line prints
-it on one line and exits with 2; the server answers with a 4xx and the same text.
+A message says what was expected, what was found, where, and what to do. The command line prints
+it on one line and exits with code 2; the server responds with a 4xx status and the same text.
 This module imports nothing.
 """
 
@@ -39,27 +39,28 @@ __all__ = [
 
 
 class IsoformError(Exception):
-    """The root: catch this to catch everything isoform raises on purpose. Its text is one printable line."""
+    """Base class of all errors that isoform raises on purpose. The message is one printable line."""
 
     def __str__(self) -> str:
-        """The message; line breaks and bytes that are no text, as in odd file names, are escaped."""
+        """Return the message with line breaks and undecodable bytes escaped."""
+        # File names go into messages and may hold any byte: unescaped, one could forge a second line in the log or on the terminal.
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__())
 
 
 class UsageError(IsoformError):
-    """A command-line flag or a function argument that makes no sense."""
+    """An invalid command-line flag or function argument."""
 
 
 class MissingExtraError(IsoformError):
-    """A stage's packages are not installed; the message has the pip command."""
+    """An optional package is not installed; the message has the pip command."""
 
 
 class SpecError(IsoformError):
-    """A network description that no network can have: a size out of range, a kind unknown."""
+    """An invalid network description: a size out of range or an unknown kind."""
 
 
 class SignatureError(IsoformError):
-    """A signature that is damaged, malformed, not finite, or made for other templates."""
+    """A signature that is damaged, malformed, not finite, or made for different templates."""
 
 
 class BundleError(IsoformError):
@@ -67,32 +68,32 @@ class BundleError(IsoformError):
 
 
 class InputError(IsoformError):
-    """Samples of the wrong shape, type or range, or an image file that is not one."""
+    """Samples of the wrong shape, dtype or range, or a file that is not an image."""
 
 
 class DataError(IsoformError):
-    """A data set on disk, or a download, that is missing, damaged or of another format."""
+    """A data set or download that is missing, damaged or in an unexpected format."""
 
 
 class RecipeError(IsoformError):
-    """A training recipe with an unknown field, or a value out of its range."""
+    """A training recipe with an unknown field or a value out of range."""
 
 
 class CheckpointError(IsoformError):
-    """A checkpoint that belongs to another recipe, or is damaged."""
+    """A checkpoint that is damaged or belongs to a different recipe."""
 
 
 class CompileError(IsoformError):
-    """Compiling failed, or the compiled graph disagrees with the trained network."""
+    """Compilation failed, or the compiled graph disagrees with the trained network."""
 
 
 class EngineError(IsoformError):
-    """ONNX Runtime refused the graph or the session options."""
+    """ONNX Runtime rejected the graph or the session options, or failed to run it."""
 
 
 class StoreError(IsoformError):
-    """The server's database cannot be opened, or does not answer."""
+    """The server's database cannot be opened or does not respond."""
 
 
 class ConflictError(IsoformError):
-    """Another revision is newest than the one that was expected: read it, and decide anew."""
+    """The newest revision is not the one the caller expected; read it and decide again."""

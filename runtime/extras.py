@@ -1,4 +1,4 @@
-"""Optional libraries: where one is missing, the error names it and the command that installs it."""
+"""Optional dependencies: the error for a missing one names the package and the pip command that installs it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from isoform.runtime.errors import MissingExtraError
 __all__ = ["missing", "needs"]
 
 OF_THEIR_OWN = {"matplotlib": "figure", "psycopg": "postgresql", "opentelemetry": "traces"}
-"""Packages that come with another extra than the stage that imports them."""
+"""Packages that belong to a different extra than the stage that imports them."""
 
 
 def missing(problem: ModuleNotFoundError, what: str, *, extra: str) -> MissingExtraError:
-    """The error for a package that is not installed.
+    """Make the error for a package that is not installed.
 
     Args:
-        problem: What the import raised; raised again if the module is one of isoform's own, because no package is missing then.
-        what: What needs the package.
-        extra: The extra of the stage that needs it.
+        problem: The exception of the import; raised again if the module is part of isoform, because no package is missing then.
+        what: The feature that needs the package.
+        extra: The pip extra of the stage that needs it.
     """
     package = (problem.name or str(problem)).partition(".")[0]
     if package == "isoform":
@@ -31,7 +31,7 @@ def missing(problem: ModuleNotFoundError, what: str, *, extra: str) -> MissingEx
 
 @contextlib.contextmanager
 def needs(what: str, *, extra: str) -> Iterator[None]:
-    """Around imports of optional packages. Raises ``MissingExtraError`` where one is not installed."""
+    """Wrap imports of optional packages; raises ``MissingExtraError`` if one is not installed."""
     try:
         yield
     except ModuleNotFoundError as problem:

@@ -1,17 +1,17 @@
-"""The door between a kind of network and everything else.
+"""Protocols of a kind of network: the interface between a kind and the rest of isoform.
 
-A kind says how shared templates and a signature's numbers become the weights of a network. All other rooms know this module
-only; what belongs to one kind lies in its folder below ``kinds/``, and is imported when a file of that kind is opened.
+A kind defines how shared templates and a signature become the weights of a network. All other folders import this module
+only; the code of one kind is in its folder below ``kinds/``, and is imported when a file of that kind is opened.
 
-    Spec       sizes, and what each task takes: what a bundle's ``network`` object holds
-    Kind       reads a spec, checks, averages and describes parts of signatures, makes a ``Network``
-    Network    a bundle's templates with their spec: completes signatures, says which graph runs each
-    Graph      one compiled graph without weights: folds signatures into the weights that it wants
-    Folder     writes a signature's weights straight to where a device plan wants them
-    Group      what signatures with the same inherited parts have in common
+    Spec       sizes, and the input of each task: the ``network`` object of a bundle
+    Kind       reads a spec, checks, averages and describes parts of signatures, creates a ``Network``
+    Network    a bundle's templates with their spec: completes signatures, lists the graphs that can run each
+    Graph      one compiled graph without weights: folds signatures into its weights
+    Folder     folds a signature directly into the memory layout of a device plan
+    Group      what signatures with the same inherited parts share
 
-Add a kind: a folder below ``kinds/`` whose ``kind.py`` has ``KIND``, and its line in ``KINDS``. Never imports
-onnxruntime, and a kind only when one is asked for.
+To add a kind: a folder below ``kinds/`` whose ``kind.py`` defines ``KIND``, and a line in ``KINDS``. This module never imports
+onnxruntime, and imports a kind only on request.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ __all__ = [
 
 Shape = tuple[int, ...]
 HEAD = ("logits.weight", "logits.bias")
-"""The logits layer, the part that every kind has: (classes, embedding) and (classes,). It is an input of every graph that serves any
-signature, so that signatures with any number of classes share the graph."""
+"""The logits layer, which every kind has: (classes, embedding) and (classes,). It is an input of every portable graph, so that
+signatures with any number of classes share the graph."""
 
 KINDS = {"mixture": "isoform.runtime.kinds.mixture.kind"}
-"""Name of each kind → the module that has it as ``KIND``."""
+"""Kind → module that defines ``KIND``."""
 DEFAULT = "mixture"
-"""The kind where none is said."""
+"""The kind of files that name none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What one part of a signature is."""
+    """Type of one part of a signature."""
 
     dimensions: int
     numbers: Literal["float", "integer", "bit"] = "float"
-    """float32 in memory, integers int64, bits bool; files have them in fewer bytes (``formats/numbers.py``)."""
+    """In memory: float32, int64 or bool. Files store them in fewer bytes (``formats/numbers.py``)."""
 
 
 class Spec(Protocol):
@@ -70,10 +70,10 @@ class Spec(Protocol):
         """Name of its kind."""
 
     def input_of(self, task: str) -> Input:
-        """What the networks of a task take."""
+        """Return the input of a task's networks."""
 
     def sample_bytes(self, task: str, shape: Shape) -> int:
-        """About how many bytes of memory a run takes for each sample of that shape, by a network of that task."""
+        """Estimate the peak activation memory per sample of that shape, in bytes, for a network of that task."""
 
     @property
     def template_shapes(self) -> Mapping[str, Shape]:
@@ -81,76 +81,76 @@ class Spec(Protocol):
 
     @property
     def part_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
-        """Name → shape of every part that a signature may hold, in canonical order; None where any size will do."""
+        """Name → shape of every part that a signature may hold, in canonical order; None where the size is free."""
 
     @property
     def required(self) -> frozenset[str]:
-        """Parts without which no network can be made: a base signature holds them; others follow from them."""
+        """Parts that a base signature must hold; the other parts can be computed from them."""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON types; ``Kind.read_spec`` reads them back."""
+        """Return the fields as JSON types; ``Kind.read_spec`` is the inverse."""
 
 
 class Graph(Protocol):
-    """One compiled graph, ``compiled/<name>.onnx``: a network whose weights come from signatures. Immutable; safe to share."""
+    """One compiled graph, ``compiled/<name>.onnx``: a network whose weights come from signatures. Immutable; thread-safe."""
 
     @property
     def input(self) -> Input:
-        """What it takes."""
+        """The graph's input."""
 
     @property
     def embedding(self) -> int:
-        """Width of what the logits layer reads."""
+        """Number of features that the logits layer reads."""
 
     @property
     def weights(self) -> Mapping[str, Shape]:
-        """Name → shape of the weights that ``fold`` makes, all but ``HEAD``, in the order in which the file has them."""
+        """Name → shape of the weights that ``fold`` computes, without ``HEAD``, in the order of the file's external data."""
 
     @property
     def constants(self) -> Mapping[str, Array]:
-        """Those of ``weights`` that are the same for every signature → their values, float32."""
+        """Values of those ``weights`` that are the same for every signature, float32."""
 
     def fold(self, parts: Mapping[str, Array]) -> dict[str, Array]:
-        """The concrete weights of a signature, of which all parts are given: ``weights``' names in order, then ``HEAD``; float32,
-        C-contiguous. The plain, slow way.
+        """Compute the concrete weights of a complete signature: the names of ``weights`` in order, then ``HEAD``; float32,
+        C-contiguous. Simple and slow; ``folder`` is the fast path.
         """
 
     def folder(self, layout: Layout) -> Folder | None:
-        """The fast way, into one plan's layout; None if there is none for that layout, and the plain fold has to do."""
+        """Return the fast fold into a plan's layout; None if that layout is not supported and ``fold`` must be used."""
 
 
 class Network(Protocol):
-    """A bundle's templates, ready to be combined with signatures. Immutable; safe to share between threads."""
+    """A bundle's templates with their spec, to be combined with signatures. Immutable; thread-safe."""
 
     @property
     def spec(self) -> Any:
-        """Its sizes: a ``Spec``."""
+        """The sizes, a ``Spec``."""
 
     def complete(self, task: str, parts: Mapping[str, Array]) -> dict[str, Array]:
-        """All parts of a task's signature, given at least those that are required: the given ones, and what follows from them."""
+        """Return all parts of a task's signature: the given ones, which include the required ones, and those computed from them."""
 
     def graphs(self, task: str, parts: Mapping[str, Array]) -> Sequence[str]:
-        """Names of the graphs that can run a task's signature, the fastest first; which of them a bundle has, its compilation says.
+        """Return names of the graphs that can run a task's signature, the fastest first; a bundle may have only some of them.
 
-        A kind whose signatures all run in one graph calls it ``portable`` (``OneGraph``).
+        A kind with a single graph for all signatures names it ``portable`` (``OneGraph``).
         """
 
     def graph(self, name: str) -> Graph:
-        """The graph of that name, one that ``graphs`` gave."""
+        """Return the graph of a name that ``graphs`` returned."""
 
     def reference(self, task: str, parts: Mapping[str, Array], x: Array) -> Array:
-        """Logits (n, classes), float32, of samples (n, …), by numpy alone and without the fold: what a signature means."""
+        """Compute logits (n, classes), float32, of samples (n, …) in numpy, without the fold: the definition that engines are tested against."""
 
 
 class OneGraph:
-    """The half of a ``Network`` whose signatures all run in one graph, which it is itself."""
+    """Mixin for a ``Network`` with a single graph for all signatures, which is the object itself."""
 
     def graphs(self, task: str, parts: Mapping[str, Array]) -> Sequence[str]:  # noqa: ARG002
-        """As ``Network.graphs``: ``portable``."""
+        """Return ``("portable",)``."""
         return ("portable",)
 
     def graph(self, name: str) -> Self:  # noqa: ARG002
-        """As ``Network.graph``: itself."""
+        """Return the object itself."""
         return self
 
 
@@ -159,7 +159,7 @@ class Kind(Protocol):
 
     @property
     def name(self) -> str:
-        """As files name it."""
+        """The name used in files."""
 
     @property
     def parts(self) -> Mapping[str, Part]:
@@ -167,47 +167,47 @@ class Kind(Protocol):
 
     @property
     def moves(self) -> Mapping[str, tuple[str, ...]]:
-        """What people may let move when they personalize, by the names that they know → parts; ``head`` → ``HEAD`` among them."""
+        """What ``personalize`` can train: user-visible name → parts. Includes ``head`` → ``HEAD``."""
 
     @property
     def smallest(self) -> str:
-        """The part that a signature holds if it differs from its base in none: a file is never empty."""
+        """The part that a signature identical to its base stores: a file is never empty."""
 
     def read_spec(self, value: object) -> Spec:
-        """Read what ``Spec.to_json`` wrote. Raises ``SpecError`` if it is anything else, or a size is out of range."""
+        """Read what ``Spec.to_json`` wrote. Raises ``SpecError`` if it is malformed or a size is out of range."""
 
     def check_part(self, name: str, array: Array) -> None:
-        """Check what can be known of a part without a spec, beyond its dimensions. Raises ``SignatureError``."""
+        """Check a part's values as far as possible without a spec; its dimensions are checked already. Raises ``SignatureError``."""
 
     def average(self, name: str, arrays: Sequence[Array], share: Array) -> Array:
-        """The weighted mean of one part of several signatures, float32; ``share``, shape (len(arrays),), sums to 1."""
+        """Return the weighted mean of one part of several signatures, float32; ``share``, shape (len(arrays),), sums to 1."""
 
     def usage(self, parts: Mapping[str, Array]) -> Array:
-        """How much of each template each layer uses, shape (layers, templates), 0 to 1: what figures show and the page compares."""
+        """Return how much each layer uses each template, shape (layers, templates), 0 to 1: for figures and the server's page."""
 
     def distance(self, first: Mapping[str, Array], second: Mapping[str, Array]) -> float:
-        """How far two signatures are apart, 0 to 1: a metric on what the kind is named for."""
+        """Return the distance of two signatures, 0 to 1: a metric on the part that the kind is named after."""
 
     def describe(self, parts: Mapping[str, Array]) -> dict[str, Any]:
-        """What people want to see of a signature's parts, as JSON types; parts may be absent."""
+        """Summarise a signature's parts for people, as JSON types; parts may be absent."""
 
     def network(self, spec: Any, templates: Mapping[str, Array]) -> Network:
-        """The network of checked templates; ``spec`` is one of this kind's."""
+        """Create the network of checked templates; ``spec`` is a spec of this kind."""
 
     def learner(self, bundle: Any, *, threads: int) -> Any:
-        """What learns in a compiled ``Bundle``: a ``Learner``; None if there is no backward pass, and only the logits layer can be fitted.
+        """Create the ``Learner`` of a compiled ``Bundle``; None if the kind has no backward pass and only the logits layer can be fitted.
 
         Args:
             bundle: The bundle.
-            threads: Threads per run, 0 to let ONNX Runtime choose.
+            threads: Threads per run; 0 lets ONNX Runtime choose.
 
         Raises:
-            EngineError: If ONNX Runtime refuses a graph.
+            EngineError: If ONNX Runtime rejects a graph.
         """
 
 
 class Group(Protocol):
-    """What signatures of one base have in common, if they inherit ``Folder.shares``."""
+    """What the signatures of one base share if they inherit all of ``Folder.shares``."""
 
     @property
     def fixed(self) -> Array:
@@ -215,60 +215,61 @@ class Group(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """How many bytes it takes."""
+        """Size in bytes."""
 
 
 class Folder(Protocol):
-    """Folds the signatures of one bundle into one plan's layout. Holds no state of any signature; safe to share."""
+    """Folds the signatures of one bundle into one plan's layout. Has no state per signature; thread-safe."""
 
     @property
     def size(self) -> int:
-        """How many floats the laid-out vector has."""
+        """Number of floats of the laid-out vector."""
 
     @property
     def moving(self) -> int:
-        """The first so many of them are what differs between signatures of one group."""
+        """Number of leading floats that differ between signatures of one group; the rest are shared."""
 
     @property
     def pieces(self) -> int:
-        """Into how many equal pieces those can be cut that signatures may have in common; 0 for none."""
+        """Number of equal pieces that the leading floats divide into and that signatures can share; 0 if they do not."""
 
     @property
     def shares(self) -> frozenset[str] | None:
-        """Parts that make a group: signatures that inherit all of them from one base. None where there are no groups."""
+        """Parts that define a group: signatures that inherit all of them from one base. None if there are no groups."""
 
     def group(self, parts: Mapping[str, Array]) -> Group:
-        """What the signatures of one group have in common; ``parts`` are those of any of them."""
+        """Return what the signatures of a group share, given the parts of any one of them."""
 
     def read(self, parts: Mapping[str, Array]) -> Any:
-        """What ``fill`` and ``keys`` need of a signature beside its group, once for both."""
+        """Compute once what both ``fill`` and ``keys`` need of a signature besides its group."""
 
     def fill(self, read: Any, group: Any, out: Array) -> None:
-        """Fold and lay out.
+        """Fold a signature and write it in the plan's layout.
 
         Args:
-            read: What ``read`` gave.
-            group: What ``group`` gave.
-            out: Where to: shape (size,), or (moving,) for what differs within the group; float32, aligned. All of it is written.
+            read: The result of ``read``.
+            group: The result of ``group``.
+            out: Destination, shape (size,), or (moving,) for what differs within the group; float32, aligned. Overwritten completely.
         """
 
     def keys(self, read: Any) -> Sequence[int] | None:
-        """Which of the pieces a signature is made of, one number from 0 to 255 each; None if it is not made of any."""
+        """Return the key of each of a signature's pieces, 0 to 255; None if the signature is not composed of pieces."""
 
     def piece(self, group: Any, place: int, key: int) -> Array:
-        """What ``fill`` writes in the place of one piece, for a signature with that key there. A fresh array, aligned."""
+        """Return what ``fill`` writes at one piece's place for a signature with that key. A fresh array, aligned."""
 
 
 def kind_named(name: object, *, error: Callable[[str], IsoformError]) -> Kind:
-    """The kind of that name, imported if it is not yet.
+    """Return the kind of that name; import it if necessary.
 
     Args:
-        name: As a file says it.
-        error: What to raise, given the text.
+        name: The name found in a file.
+        error: Makes the exception from a message.
 
     Raises:
-        IsoformError: What ``error`` makes, if there is no such kind.
+        IsoformError: Made by ``error``, if there is no such kind.
     """
+    # Only names in KINDS are imported: the name comes from a file, and importing it directly would let a file choose what code runs.
     if not isinstance(name, str) or name not in KINDS:
         raise error(f"is of kind {name!r}, but this version reads {', '.join(map(repr, KINDS))}; use a newer isoform")
     found: Kind = importlib.import_module(KINDS[name]).KIND

@@ -1,4 +1,4 @@
-"""Samples in, logits out: checks samples, cuts batches, runs an engine. What ``Runtime``, learning and adapting predict with."""
+"""Prediction for ``Runtime``, learning and adaptation: checks samples, cuts batches into slices, runs an engine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Predictor"]
 
 
 class Predictor:
-    """Predicts with any signature of a bundle. Safe to use from several threads.
+    """Predicts with any signature made for a bundle. Thread-safe.
 
     Args:
         bundle: The bundle.
-        engine: What runs it.
+        engine: The engine that runs it.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
@@ -43,6 +43,7 @@ class Predictor:
         else:
             each = one_each(signature, len(x))
             logits = in_groups(self.logits, self.checked(x, self._one_task(each)), each)
+        # Finite samples can still overflow inside the network, and softmax of inf is NaN: an error is better than a NaN probability.
         finite = np.isfinite(logits).all(axis=1)
         if not finite.all():
             raise InputError(
@@ -51,7 +52,7 @@ class Predictor:
         return logits
 
     def logits(self, x: Array, signature: Signature) -> Array:
-        """Logits of checked samples by one signature, finite or not, shape (n, classes), float32. A fresh array."""
+        """Return logits of checked samples for one signature, shape (n, classes), float32, possibly not finite. A fresh array."""
         if len(x) == 0:
             return np.zeros((0, len(self.bundle.resolve(signature).labels)), dtype=np.float32)
         samples = slice_samples(self.bundle.spec, signature.task, x.shape[1:])
@@ -62,10 +63,10 @@ class Predictor:
         self.engine.forget(signature)
 
     def _one_task(self, signatures: Sequence[Signature]) -> str | None:
-        """A task whose samples all of these signatures take; None if there are no signatures. ``UsageError`` if they take different ones."""
+        """Return a task whose input all signatures share; None without signatures. Raises ``UsageError`` if the inputs differ."""
         first = None
         for task in dict.fromkeys(signature.task for signature in signatures):
             if first is not None and self.input_of(task) != self.input_of(first):
-                raise UsageError(f"tasks {first!r} and {task!r} take different samples; predict them apart")
+                raise UsageError(f"tasks {first!r} and {task!r} have different inputs; predict them in separate calls")
             first = first or task
         return first

@@ -20,7 +20,7 @@ from isoform.runtime.inputs import Input
 from isoform.runtime.predictor import Predictor
 from isoform.runtime.samples.names import as_known, normal
 
-if TYPE_CHECKING:  # learning is imported when it is used: predictions start without it
+if TYPE_CHECKING:  # imported on first use, so that a process that only predicts starts faster
     from isoform.runtime.adapt.adapter import Adapter
     from isoform.runtime.learn.learner import Learner
     from isoform.runtime.learn.outcome import Outcome, Report
@@ -31,13 +31,13 @@ __all__ = ["Runtime"]
 log = logging.getLogger("isoform.runtime")
 
 CACHE_BYTES = 256 << 20
-"""Of signatures' weights that stay in memory, by default."""
+"""Default limit for the cache of folded weights, in bytes."""
 
 
 class Runtime:
-    """A bundle, ready to predict with any signature made for it. Safe to use from several threads.
+    """A bundle opened for prediction with any signature made for it. Thread-safe.
 
-    Made by ``Runtime.open``; a context manager that lets go of what it holds at the end.
+    Create one with ``Runtime.open``. As a context manager it releases its cache on exit.
 
     Example:
         >>> rt = Runtime.open("bundle")                    # doctest: +SKIP
@@ -74,27 +74,27 @@ class Runtime:
         """Open a bundle directory.
 
         Args:
-            path: The bundle that ``isoform train`` wrote and ``isoform compile`` completed.
-            threads: Threads that one prediction may use, 0 to let ONNX Runtime choose.
-            cache_bytes: How many bytes of signatures' folded weights may stay in memory; what signatures of one base share comes
-                on top, see ``stats``.
-            engine: What runs it: ``onnx`` ONNX Runtime over a device plan, ``sessions`` ONNX Runtime with a session per signature,
-                ``reference`` numpy, slow, without a compiled bundle; ``auto`` the fastest that can be opened here.
-            providers: ONNX Runtime's execution providers, such as ``CUDAExecutionProvider``, the preferred one first; None for the CPU.
-                On others than the CPU every signature has a session.
+            path: A bundle written by ``isoform train`` and compiled by ``isoform compile``.
+            threads: Threads per prediction; 0 lets ONNX Runtime choose.
+            cache_bytes: Size of the cache of folded weights, in bytes. Weights shared by the signatures of one base are not
+                counted; ``stats`` reports them.
+            engine: ``onnx``: ONNX Runtime over a device plan. ``sessions``: one ONNX Runtime session per signature.
+                ``reference``: numpy, slow, needs no compiled bundle. ``auto``: the fastest engine that works on this machine.
+            providers: ONNX Runtime execution providers in order of preference, such as ``CUDAExecutionProvider``; None for the CPU.
+                On any other provider each signature has its own session.
 
         Raises:
             BundleError: If the bundle is missing, damaged or not compiled.
             SignatureError: If one of its base signatures is damaged.
             UsageError: If an argument is out of range.
-            EngineError: If the engine cannot run the bundle on this machine, or a provider is not there.
+            EngineError: If the engine cannot run the bundle on this machine, or a provider is not available.
         """
         bundle = Bundle.load(path, with_compiled=check_engine(engine) != REFERENCE)
         return cls(bundle, threads=threads, cache_bytes=cache_bytes, engine=engine, providers=providers)
 
     @property
     def engine(self) -> str:
-        """Name of the engine that runs."""
+        """Name of the engine in use."""
         return self._engine.name
 
     def __enter__(self) -> Self:
@@ -106,63 +106,63 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Let go of everything that was built for signatures. Predicting afterwards builds it anew."""
+        """Clear the cache. The runtime stays usable; later predictions fold weights again."""
         self._engine.clear()
 
     def forget(self, signature: Signature) -> None:
-        """Let go of what was built for one signature. Predicting with it afterwards builds it anew."""
+        """Remove one signature from the cache. The next prediction with it is a cache miss."""
         self._engine.forget(signature)
 
     def stats(self) -> dict[str, float]:
-        """What the runtime holds, and what swapping users took.
+        """Return cache statistics.
 
         Returns:
-            Now: ``entries`` (signatures whose weights are ready to run), their ``bytes`` and ``limit_bytes``, and
-            ``shared_bytes``, about what signatures of the same base share. Since it was opened: ``hits``, ``misses``, ``evictions``,
-            ``miss_seconds`` (what swapping in those signatures took together) and ``longest_miss_seconds``. Of the engine ``onnx``
-            also ``plan_over_session``: how long a run takes over that of a session with constant weights, measured on this machine.
-            Empty for the reference engine, which holds nothing.
+            Current values: ``entries`` (cached signatures), their ``bytes``, ``limit_bytes``, and ``shared_bytes`` (approximate size
+            of what signatures of the same base share). Counters since the runtime was opened: ``hits``, ``misses``, ``evictions``,
+            ``miss_seconds`` (total time spent on misses) and ``longest_miss_seconds``. Engine ``onnx`` adds ``plan_over_session``:
+            the run time of a plan divided by that of a session with constant weights, measured on this machine.
+            Empty for the reference engine, which has no cache.
         """
         return self._engine.stats()
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The bundle's tasks, each with a base signature."""
+        """Names of the bundle's tasks; each has a base signature."""
         return tuple(self.bundle.signatures)
 
     def signature(self, task: str) -> Signature:
-        """The base signature of a task. Raises ``BundleError`` if there is no such task."""
+        """Return the base signature of a task. Raises ``BundleError`` if there is no such task."""
         return self.bundle.base(task)
 
     def labels(self, signature: Signature) -> tuple[str, ...]:
-        """Names of the classes that ``predict``'s columns stand for. Raises ``SignatureError`` if it is not of this bundle."""
+        """Return the class names of ``predict``'s columns, in order. Raises ``SignatureError`` if the signature does not fit the bundle."""
         return self.bundle.labels(signature)
 
     def predict(self, x: Array, signature: Signature | Sequence[Signature]) -> Array:
-        """Logits of a batch.
+        """Predict a batch.
 
         Args:
-            x: Samples, shape (n, …) as ``input_of`` says: images (n, channels, height, width), windows (n, channels, steps), vectors
-                (n, features), in the unit of the training data (images: 0 to 1), not normalised, float32, other numbers are
-                converted; or whole numbers of tokens (n, tokens). n may be 0; large batches run in slices (``batches.py``), so that
-                memory for activations does not grow with n.
-            signature: Whose network to run; must be made for this bundle. Or one signature per sample: samples of the same
-                signature run together, and come back in the order given; all must have as many classes.
+            x: Samples, shape (n, …) as given by ``input_of``: images (n, channels, height, width), windows (n, channels, steps) or
+                vectors (n, features), float32, in the unit of the training data (images: 0 to 1), not normalised; other numeric
+                dtypes are converted. Or integer token ids (n, tokens). n may be 0. Large batches run in slices (``batches.py``),
+                so that activation memory does not grow with n.
+            signature: A signature made for this bundle. Or one signature per sample: samples with the same signature run as one
+                batch, and rows are returned in the order given; all signatures must have the same number of classes.
 
         Returns:
-            Shape (n, classes), float32. A fresh array.
+            Logits, shape (n, classes), float32. A fresh array.
 
         Raises:
-            InputError: If the samples have another shape, are no numbers, hold one that is not finite, or overflow.
-            SignatureError: If a signature was made for other templates, or inherits from a base that is not here.
-            UsageError: If the signature is something else, or there are not as many as samples, or their classes differ.
+            InputError: If the samples have the wrong shape, are not numeric, are not finite, or make the logits overflow.
+            SignatureError: If a signature was made for different templates, or inherits from a base that the bundle does not have.
+            UsageError: If ``signature`` has the wrong type, the number of signatures is not n, or their numbers of classes differ.
             EngineError: If ONNX Runtime fails.
         """
         return self._predictor.predict(x, signature)
 
     @property
     def learner(self) -> Learner:
-        """What runs the bundle's training graphs; made once, when it is first needed.
+        """The runner of the bundle's training graphs (forward and backward pass); created on first use.
 
         Raises:
             UsageError: If the runtime was opened with the reference engine, which cannot learn.
@@ -192,32 +192,33 @@ class Runtime:
         seconds: float | None = None,
         progress: Callable[[Report], None] | None = None,
     ) -> Signature:
-        """Fit a signature to a few labelled samples. Templates never change; samples are not kept.
+        """Fit a signature to a few labelled samples. Templates never change; samples are not stored.
 
         Args:
             x: Samples as for ``predict``.
-            labels: One per sample: the name of a class, a text; or its index, where no class is named by another whole number.
-            start: Signature to begin from; None to take the base signature that does best on the samples.
-            parts: What may move, of ``bundle.kind.moves``: of a mixture bundle the ``mixture``, BN's affine map (``bn``), the logits
-                layer (``head``). None for all of it. What does not move is not in the result, which inherits it: a mixture alone is a
-                file of less than 1 KiB.
-            statistics: Whether BN's statistics may be taken anew from the samples, where that does better; None: if ``bn`` may move.
-            classes: Names for a logits layer of your own labels, which then are names out of them, or indices into them.
-            seed: Of batches and folds; the same seed and samples give the same signature.
-            steps: At most so many steps of 16 samples per fit; most end sooner.
-            seconds: Stop after so long with the best so far. Ctrl-C does the same.
+            labels: One per sample: a class name (str), or a class index (int). Indices are refused if a class is named by a different
+                whole number.
+            start: Signature to start from; None for the base signature with the lowest loss on the samples.
+            parts: What to train, from ``bundle.kind.moves``; a mixture bundle has ``mixture``, ``bn`` (BN's affine map) and ``head``
+                (the logits layer). None for all. Parts that are not trained are inherited, not stored: a mixture alone is a file of
+                less than 1 KiB.
+            statistics: Whether BN statistics may be re-estimated from the samples, where that lowers the loss; None: if ``bn`` is trained.
+            classes: Class names for a new logits layer; ``labels`` are then names out of them or indices into them.
+            seed: Seed of batches and folds; the same seed and samples give the same signature.
+            steps: Maximum number of steps of 16 samples per fit; most fits stop earlier.
+            seconds: Time limit; the best result so far is returned. Ctrl-C does the same.
             progress: Called after every step.
 
         Returns:
-            The signature that does best on samples that were held back from it. The start itself, with a warning in the log of
-            ``isoform.runtime``, if none does better than it; a base is then returned whole, and ``inheritance.reduced`` makes a file of
+            The signature with the lowest loss on held-out samples. If none improves on the start, the start itself, with a warning in
+            the log ``isoform.runtime``. A base signature is then returned complete; ``inheritance.reduced`` makes a file of
             less than 1 KiB of it, as the command does.
 
         Raises:
-            InputError: If samples are malformed, as ``predict`` says; labels are out of range, not one per sample, or whole
-                numbers that may be names as well as indices; or all samples are of one class.
-            SignatureError: If the start was made for other templates.
-            UsageError: If an argument makes no sense, or labels are indices and bases with different classes could be meant.
+            InputError: If samples are invalid, as for ``predict``; labels are out of range, not one per sample, or whole
+                numbers that could be names as well as indices; or all samples are of one class.
+            SignatureError: If the start was made for different templates.
+            UsageError: If an argument is invalid, or labels are indices and the bases have different classes.
             BundleError: If the bundle is not compiled.
         """
         outcome = self.fit(
@@ -236,13 +237,14 @@ class Runtime:
         classes: Sequence[str] | None = None,
         **options: Any,
     ) -> Outcome:
-        """As ``personalize``, with an account of what happened: scores before and after, steps, what ended it."""
+        """Fit as ``personalize`` does, and report scores before and after, steps, and what stopped the fit."""
         from isoform.runtime.learn.labels import label_indices, label_names, new_classes
         from isoform.runtime.learn.personalize import personalize
 
         classes = None if classes is None else new_classes(classes)
         starts = [start] if start is not None else self._starts(label_names(labels), classes)
         x = self.checked(x, starts[0].task)
+        # tasks of one bundle may have different inputs: a base that cannot read these samples is no candidate
         starts = [start for start in starts if self.input_of(start.task) == self.input_of(starts[0].task)]
         names = classes if classes is not None else self.labels(starts[0])
         indices = label_indices(labels, names, samples=len(x))
@@ -258,23 +260,23 @@ class Runtime:
         directory: str | Path | None = None,
         **options: Any,
     ) -> Adapter:
-        """Adapt to a stream of unlabelled samples: ``adapter(x)`` predicts, and moves the signature.
+        """Create an adapter for a stream of unlabelled samples: ``adapter(x)`` predicts and updates the signature.
 
         Args:
-            start: Signature to begin from.
-            method: ``auto``, or another of ``isoform.runtime.adapt.registry``.
-            seed: Of whatever the method draws.
-            keep: How many updates can be gone back to.
-            directory: A folder for the updates, so that they outlive the process: a later adapter with the same start and folder goes
-                on where this one was. None to keep them in memory.
-            **options: The method's own.
+            start: Signature to start from.
+            method: ``auto``, or another name in ``isoform.runtime.adapt.registry``.
+            seed: Seed of the method's random numbers.
+            keep: Maximum number of updates kept for rollback.
+            directory: A folder that persists the updates: a later adapter with the same start and folder resumes there.
+                None to keep them in memory.
+            **options: Options of the method.
 
         Returns:
             The adapter: call it with samples; it has ``signature``, ``history``, ``digests``, ``reset()`` and ``rollback(digest)``.
 
         Raises:
-            SignatureError: If the start was made for other templates, or what the folder holds is damaged.
-            UsageError: If an argument makes no sense, or the folder holds something else.
+            SignatureError: If the start was made for different templates, or the folder's contents are damaged.
+            UsageError: If an argument is invalid, or the folder belongs to a different start or purpose.
             BundleError: If the bundle is not compiled.
         """
         from isoform.runtime.adapt.adapter import Adapter
@@ -292,7 +294,7 @@ class Runtime:
         chain = Chain(start, keep=keep, directory=None if directory is None else Path(directory))
         try:
             return Adapter(self._predictor, chain, made, learner=learner, source=source, seed=seed)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the chain holds a lock on its folder
             chain.close()
             raise
 
@@ -306,30 +308,31 @@ class Runtime:
         progress: Callable[[int, int], None] | None = None,
         **options: Any,
     ) -> Signature:
-        """Fit a signature to unlabelled samples. Templates never change; samples are not kept.
+        """Fit a signature to unlabelled samples. Templates never change; samples are not stored.
 
         Args:
-            x: Samples as for ``predict``. Their order does not count: they are taken in batches of 128 in a random one.
-            start: Signature to begin from.
+            x: Samples as for ``predict``. Their order is irrelevant: they are shuffled and run in batches of 128.
+            start: Signature to start from.
             method: As for ``adapter``.
-            seed: Of the order, and of whatever the method draws.
-            progress: Called after every batch with samples so far and in all.
-            **options: The method's own.
+            seed: Seed of the order and of the method's random numbers.
+            progress: Called after every batch with the number of samples done and the total.
+            **options: Options of the method.
 
         Returns:
-            The signature that the samples end with; the start itself if nothing was to be done. Also the start, with a warning in
-            the log of ``isoform.runtime``, if most samples carry no content, or if the samples say that the result is worse than it.
+            The adapted signature; the start itself if no update was made. Also the start, with a warning in the log
+            ``isoform.runtime``, if most samples carry no content, or if the samples show that the result is worse than the start.
 
         Raises:
-            InputError: If samples are malformed, as ``predict`` says, or there are none.
-            SignatureError: If the start was made for other templates.
-            UsageError: If an argument makes no sense.
+            InputError: If samples are invalid, as for ``predict``, or there are none.
+            SignatureError: If the start was made for different templates.
+            UsageError: If an argument is invalid.
             BundleError: If the bundle is not compiled.
         """
         x = self.checked(x, start.task)
         if len(x) == 0:
-            raise InputError("there are no samples, but one at least was expected")
+            raise InputError("there are no samples, but at least one was expected")
         adapter = self.adapter(start, method=method, seed=seed, keep=1, **options)
+        # entropy methods drift towards one class on a stream that is sorted by class, as files in folders are
         x = x[np.random.default_rng(seed).permutation(len(x))]
         for first in range(0, len(x), 128):
             adapter(x[first : first + 128])
@@ -341,7 +344,7 @@ class Runtime:
         return adapter.signature
 
     def _source(self, task: str) -> Source | None:
-        """Facts about a task's training samples; None for kinds of which none are measured."""
+        """Return statistics of a task's training samples; None for kinds without BN statistics."""
         from isoform.runtime.learn.learner import STATISTICS
         from isoform.runtime.learn.source import Source
 
@@ -355,13 +358,14 @@ class Runtime:
             return self._sources[task]
 
     def _starts(self, named: list[str] | None, classes: Sequence[str] | None) -> list[Signature]:
-        """The base signatures that labels, by name or None for indices, can be meant for."""
+        """Return the base signatures whose classes match the labels: names, or None for indices."""
         bases = [self.signature(task) for task in self.tasks]
         if classes is not None:
             return bases
         spelt = {base: self.labels(base) for base in bases}
         alike = {base: tuple(map(normal, labels)) for base, labels in spelt.items()}
         if named is not None:
+            # without a match keep all bases: the label check that follows names the unknown label
             fitting = [base for base in bases if set(as_known(named, spelt[base])) <= set(spelt[base])] or bases
             bases = [base for base in fitting if alike[base] == alike[fitting[0]]]
         elif len(set(alike.values())) > 1:
@@ -371,9 +375,9 @@ class Runtime:
         return bases
 
     def input_of(self, task: str | None = None) -> Input:
-        """What the networks of a task take: name, type, shape. None for the bundle's first task; of most bundles all take the same."""
+        """Return a task's input: name, dtype, shape. None for the bundle's first task; in most bundles all tasks have the same input."""
         return self._predictor.input_of(task)
 
     def checked(self, x: Array, task: str | None = None) -> Array:
-        """Samples as ``predict`` needs them, of a task or the first one: as ``Input.checked``; ``InputError`` as described there."""
+        """Check and convert samples for a task, by default the first one, with ``Input.checked``. Raises ``InputError`` as it does."""
         return self._predictor.checked(x, task)

@@ -1,17 +1,17 @@
-"""A stream of unlabelled samples, one user's: predict, move the signature, and never be worse for it.
+"""Adaptation to one user's stream of unlabelled samples: predict, update the signature, and guard against getting worse.
 
-Every update is a signature of its own, with its parent's digest, and every answer is what that signature gives: what was predicted
-can be computed again, and undone. Templates never change. Samples are not kept, but by the method that says so (``rotta``).
+Every update is a new signature that names its parent's digest, and every prediction is made with one of these signatures, so that
+predictions can be reproduced and updates rolled back. Templates never change. Samples are not stored, except by the method ``rotta``.
 
-What guards it, whatever the method:
+Safeguards for every method, with the event that each records:
 
-    no content      a method never sees samples without content (``learn/content.py``); they are predicted, and move nothing   ``hold``
-    not finite      an update with such a number is not taken; one whose logits overflow is taken back, and the samples are
-                    predicted by the last good signature                                                              ``rejected``
-    collapse        every ``CHECK`` batches the learned parts are compared with the start's, on the same statistics: if they find
-                    fewer than ``COLLAPSED`` of the classes, all goes back to the last signature that did not           ``reset``
-    drift           a batch of another domain begins a new stream (``shrinkage.py``)                              ``new domain``
-    step size       BN's affine map and the logits layer stay within ``REACH`` of the start, number by number
+    no content      samples without content (``learn/content.py``) are predicted, but not passed to the method                 ``hold``
+    not finite      an update with a non-finite number is rejected; one whose logits overflow is rolled back, and the samples
+                    are predicted with the last good signature                                                        ``rejected``
+    collapse        every ``CHECK`` batches the learned parts are compared with the start's, with the same statistics: if they find
+                    less than ``COLLAPSED`` of the classes, the signature returns to the last good one                     ``reset``
+    drift           a batch of another domain starts a new stream (``shrinkage.py``)                              ``new domain``
+    step size       each value of BN's affine map and of the logits layer stays within ``REACH`` of the start
 """
 
 from __future__ import annotations
@@ -42,27 +42,30 @@ from isoform.runtime.predictor import Predictor
 
 __all__ = ["Adapter"]
 
-CHECK = 8
+CHECK = 8  # a check costs two predictions of CHECK_ROWS samples
+"""Number of batches between checks for collapse."""
 CHECK_ROWS = 32
+"""Maximum number of a batch's samples used for the check."""
 COMPARED, LEAST_COMPARED = 32.0, 16.0
-"""Samples that a comparison remembers, and needs."""
+"""Number of recent samples in the check's running mean, and the minimum for a verdict."""
 COMPARED_ROWS = 1024
-"""Samples, evenly spaced, that a comparison with the start is made of."""
+"""Maximum number of samples, evenly spaced, for the final comparison with the start."""
 REACH = 1.0
-STEADY = 8.0
-"""The numbers are written down again when the samples since then are more than one ``STEADY``-th of those that they stand for."""
+"""Maximum distance of a learned value from the start's."""
+STEADY = 8.0  # every signature costs a file and a cache miss
+"""A new signature is made once the samples since the last one exceed 1/``STEADY`` of the samples the current statistics represent."""
 
 
 class Adapter:
-    """Made by ``Runtime.adapter``. May be called from several threads; calls run one after the other.
+    """Adapts a signature to a stream; created by ``Runtime.adapter``. Thread-safe; calls are serialised.
 
     Args:
-        predictor: Predicts with the signatures of a bundle; what an update leaves behind is forgotten there.
-        chain: Where it begins, and what remembers its signatures.
-        method: Makes the way to move.
+        predictor: Predicts with the signatures of a bundle. Replaced signatures are removed from its engine's cache.
+        chain: The start, and storage of the signatures.
+        method: Creates the method.
         learner: Runs the network.
-        source: What the base saw of its training samples; None if that is not known.
-        seed: Of whatever the method draws.
+        source: Statistics of the base's training samples; None if there are none.
+        seed: Seed of the method's random numbers.
     """
 
     def __init__(
@@ -73,7 +76,8 @@ class Adapter:
         self._learner, self._lock = learner, threading.Lock()
         self._good = self._signature = chain.newest
         start = self._point(chain.start)
-        me = weakref.proxy(self)  # so that an adapter nobody has any more goes at once, and with it its folder's lock
+        # a weak reference: with a cycle, an adapter that is no longer used would keep its folder locked until the next garbage collection
+        me = weakref.proxy(self)
         self._method = method(
             Context(
                 learner=learner,
@@ -98,37 +102,37 @@ class Adapter:
 
     @property
     def signature(self) -> Signature:
-        """The signature as it stands. Immutable; goes on being valid when the adapter moves on."""
+        """The current signature. Immutable; stays valid after further updates."""
         return self._signature
 
     @property
     def history(self) -> tuple[Record, ...]:
-        """What happened, call by call, oldest first; the last 10,000."""
+        """Records of the last 10,000 calls, oldest first."""
         return tuple(self._chain.records)
 
     @property
     def last(self) -> Record:
-        """What the last call came to; ``IndexError`` before the first."""
+        """Record of the last call. Raises ``IndexError`` before the first."""
         return self._chain.records[-1]
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Digests that ``rollback`` can go back to, oldest first."""
+        """Digests available to ``rollback``, oldest first."""
         return self._chain.digests
 
     def __call__(self, x: Array) -> Array:
-        """Predict, and adapt.
+        """Predict and adapt.
 
         Args:
-            x: Samples as for ``Runtime.predict``, 0 or more.
+            x: Samples as for ``Runtime.predict``; n may be 0.
 
         Returns:
             Logits, shape (n, classes), float32.
 
         Raises:
-            InputError: If the samples are malformed, as ``Runtime.predict`` says; nothing moves then.
-            IsoformError: If the update cannot be written to its folder. The signature is then the one before it, with which
-                ``Runtime.predict`` goes on. What the method saw of these samples stays in it; the next call writes again.
+            InputError: If the samples are invalid, as for ``Runtime.predict``; the signature does not change then.
+            IsoformError: If the update cannot be written to the folder. ``signature`` is then the previous one, which
+                ``Runtime.predict`` can use. The method keeps what it learned from these samples; the next call writes again.
         """
         x = self._predictor.checked(x, self._chain.start.task)
         if len(x) == 0:
@@ -137,7 +141,7 @@ class Adapter:
             try:
                 return self._step(x)
             except BaseException:
-                self._content.forget()  # a sample that is sent again is no repeated frame
+                self._content.forget()  # when the caller retries, the samples must not count as a frozen image
                 raise
 
     def __enter__(self) -> Self:
@@ -149,17 +153,17 @@ class Adapter:
         self.close()
 
     def close(self) -> None:
-        """Give its folder back, so that another adapter may go on there. One without a folder has nothing to give back."""
+        """Release the folder's lock, so that another adapter can resume there; no effect without a folder."""
         with self._lock:
             self._chain.close()
 
     def reset(self) -> None:
-        """Back to the start: predictions are what they were before, bit for bit."""
+        """Return to the start; predictions are then the same as before adaptation, bit for bit."""
         with self._lock:
             self._go_to(self._chain.start, "reset")
 
     def rollback(self, digest: str) -> Signature:
-        """Back to an earlier signature.
+        """Return to an earlier signature.
 
         Args:
             digest: One of ``digests``.
@@ -168,7 +172,7 @@ class Adapter:
             The signature.
 
         Raises:
-            SignatureError: If it is not kept, or no longer.
+            SignatureError: If the digest is unknown or no longer kept.
         """
         with self._lock:
             signature = self._chain.find(digest)
@@ -176,9 +180,10 @@ class Adapter:
             return signature
 
     def refusal(self, x: Array) -> str | None:
-        """Say why the signature should not be used for the samples that it came of, by their own evidence: a clause, or None.
+        """Return why the signature should not be used, judged on the samples it was adapted to; None if it can be.
 
-        Most of them carry no content, or it describes them worse than its start does (``evidence.py``).
+        The reason is a clause for a message: most samples have no content, or the signature fits them worse than its start
+        (``evidence.py``).
         """
         x = self._predictor.checked(x, self._chain.start.task)
         content = self._content.structured(x)
@@ -190,7 +195,7 @@ class Adapter:
             return None
         x = x[spaced(np.flatnonzero(content), COMPARED_ROWS)]
         points = (self._point(self._chain.start), self._point(self._signature))
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is worse
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a non-finite result counts as worse
             reason = worse(self._method.context.learner, *points, x)
         return None if reason is None else f"the signature is worse than its start: {reason}"
 
@@ -202,7 +207,7 @@ class Adapter:
         self._samples += len(x)
         self._calls += len(seen) > 0
         self._since += len(seen)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is not taken, below
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # non-finite updates are rejected below
             if len(seen):
                 method.observe(seen)
                 if method.moves and (self._since * STEADY >= method.mass or method.jumped):
@@ -213,7 +218,7 @@ class Adapter:
                 if len(seen):
                     logits[telling] = method.outputs(seen, logits[telling])
             except InputError:
-                if self._signature is self._chain.start:
+                if self._signature is self._chain.start:  # the samples themselves overflow, not an update
                     raise
                 event = "rejected"
                 self._go_to(self._good, None)
@@ -232,11 +237,12 @@ class Adapter:
         return logits
 
     def _take(self, *, new_domain: bool) -> Event:
-        """Make a signature of where the method stands."""
+        """Make a signature of the method's current point; return the event."""
         start, method = self._bundle.resolve(self._chain.start).parts, self._method
         parts = {}
         for name in method.moves:
             array = np.asarray(method.point.parts[name], dtype=np.float64)
+            # statistics are not limited: a new domain may lie anywhere
             if name in (AFFINE, *HEAD) and array.shape == start[name].shape:
                 array = np.clip(array, start[name] - REACH, start[name] + REACH)
             parts[name] = array
@@ -255,7 +261,7 @@ class Adapter:
 
     def _replace(self, signature: Signature) -> None:
         before = self._signature
-        self._chain.add(signature)  # first of all: what is not on the disk is not in use
+        self._chain.add(signature)  # first: a signature that could not be written must not be in use
         self._signature = signature
         if before is not self._chain.start:
             self._predictor.forget(before)
@@ -264,7 +270,7 @@ class Adapter:
         return derived(self._bundle, self._chain.start, parts, parent=self._signature.digest)
 
     def _collapsed(self, x: Array) -> bool:
-        """Whether what was learned finds fewer classes than the start does, with the same statistics; else this is a good signature."""
+        """Return whether the learned parts find fewer classes than the start's, with the same statistics; if not, mark the signature as good."""
         learned = [name for name in self._method.moves if name != STATISTICS]
         if learned:
             start, rows = self._bundle.resolve(self._chain.start).parts, x[:CHECK_ROWS]
@@ -277,7 +283,7 @@ class Adapter:
             summed = np.stack([np.append(p.mean(axis=0), (p**2).sum(axis=1).mean()) for p in found])
             self._compared_samples = min(COMPARED, self._compared_samples + len(rows))
             self._compared += len(rows) / self._compared_samples * (summed - self._compared)
-            if self._compared_samples < LEAST_COMPARED:
+            if self._compared_samples < LEAST_COMPARED:  # too few for either verdict: not marked as good
                 return False
             kappas = [concentration(row[:-1], float(row[-1]), self._compared_samples) for row in self._compared]
             classes = [1 / (kappa + (1 - kappa) / (summed.shape[1] - 1)) for kappa in kappas]
@@ -288,7 +294,7 @@ class Adapter:
         return False
 
     def _score(self, point: Point, x: Array) -> Array:
-        """Logits at another point than the signature's."""
+        """Return logits at another point than the current signature's."""
         signature = self._made({name: point.parts[name] for name in self._method.moves})
         logits = self._predictor.predict(x, signature)
         if signature.digest != self._signature.digest:

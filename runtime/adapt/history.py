@@ -1,11 +1,11 @@
-"""What an adapter has done, and every signature that it can go back to: in memory, or in a folder that outlives the process.
+"""History of an adapter: records of its calls, and the signatures available for rollback, in memory or in a persistent folder.
 
-In a folder every signature is a file of its own, named after its digest; it names its parent, so the chain can be audited. ``head``
-holds the digest of the one that is in use; it is replaced after the signature has reached the disk, so that a process that dies at
-any moment leaves the last update or the one before it. At most ``keep`` signatures stay, besides the start.
+In a folder every signature is a file named after its digest. It names its parent, so the chain can be audited. ``head``
+holds the digest of the current signature; it is replaced after the signature has been flushed to the disk, so that a process that
+dies at any moment leaves the last update or the one before it. At most ``keep`` signatures are kept, besides the start.
 
-Memory follows the disk: a signature that could not be written is neither in use nor something to go back to. A folder has one
-adapter at a time, which holds the lock of the file ``lock`` for as long as it lives.
+Memory never gets ahead of the disk: a signature that could not be written is neither current nor available for rollback. A folder
+has one adapter at a time, which holds the lock of the file ``lock`` during its lifetime.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEAD = "head"
 LOCK = "lock"
 SUFFIX = ".safetensors"
 RECORDS = 10_000
-"""So many records are remembered."""
+"""Maximum number of records kept."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,34 +36,34 @@ class Record:
     """One call of an adapter."""
 
     samples: int
-    """Samples seen so far, this call's included."""
+    """Number of samples so far, including this call's."""
     event: Event
-    """``update``: a new signature. ``hold``: none was needed. ``new domain``: an update that begins anew. ``reset``: back to the last
-    good signature. ``rejected``: an update with a number that is not finite was not taken. ``rollback``: the caller went back."""
+    """``update``: a new signature. ``hold``: no update. ``new domain``: an update after a change of domain. ``reset``: return to the
+    last good signature. ``rejected``: an update with non-finite numbers was discarded. ``rollback``: requested by the caller."""
     digest: str
-    """Of the signature that predicted this call's samples."""
+    """Digest of the signature that predicted this call's samples."""
     parent: str | None
     entropy: float
     """Mean entropy of the predictions, in nats."""
     concentration: float
-    """κ of the predictions: 0 if all classes are alike frequent, 1 if there is one; see ``losses.py``."""
+    """κ of the predictions: 0 if all classes are equally frequent, 1 if there is only one; see ``losses.py``."""
     shift: float | None
-    """How far the samples are from the base's, in squared spreads between its samples; None if the method does not know."""
+    """Distance of the samples from the base's training samples, in squared spreads of these; None if the method does not measure it."""
     blank: int = 0
-    """Samples of this call without content: predicted, but nothing was learned from them."""
+    """Number of this call's samples without content, which were predicted but not used for adaptation."""
 
 
 class Chain:
     """Signatures by digest, the newest last.
 
     Args:
-        start: Where the chain begins; never dropped.
-        keep: How many more are kept.
-        directory: Where; None for memory alone. If it holds a chain from the same start, that one goes on.
+        start: The first signature, which is always kept.
+        keep: Maximum number of further signatures.
+        directory: Folder for the signatures; None to keep them in memory. An existing chain from the same start is resumed.
 
     Raises:
-        UsageError: If the folder holds another chain, is no folder, or is another adapter's at this moment.
-        SignatureError: If its signature is damaged.
+        UsageError: If the folder holds another chain, is not a folder, or is in use by another adapter.
+        SignatureError: If the current signature in it is damaged.
         IsoformError: If it cannot be written to.
     """
 
@@ -78,9 +78,11 @@ class Chain:
             try:
                 self._open(directory)
             except BaseException as problem:
-                self.close()  # now, and not when the last traceback that shows this chain is gone
+                self.close()  # release the lock now: the traceback keeps this object alive
                 if isinstance(problem, OSError):
-                    raise IsoformError(f"{directory} cannot be an adapter's folder: {problem.strerror}") from None
+                    raise IsoformError(
+                        f"{directory} cannot be used as an adapter's folder: {problem.strerror}"
+                    ) from None
                 raise
 
     def _open(self, directory: Path) -> None:
@@ -90,17 +92,18 @@ class Chain:
         origin = directory / f"start{SUFFIX}"
         self._check_ours(directory, origin)
         busy = UsageError(
-            f"{directory} is in use by another adapter, in this process or another one; close that one, or choose another folder"
+            f"{directory} is in use by another adapter, in this or another process; close that adapter, or choose another folder"
         )
         release = files.hold(directory / LOCK, busy=busy)
         self._release = weakref.finalize(self, release)
+        # again, now with the lock: another adapter may have started a chain in the meantime
         if self._check_ours(directory, origin):
             self._read(directory, origin)
         else:
             self.start.save(origin)
 
     def _check_ours(self, directory: Path, origin: Path) -> bool:
-        """Whether the folder holds a chain; ``UsageError`` if it holds something else."""
+        """Return whether the folder holds a chain. Raises ``UsageError`` if it holds other files."""
         if origin.exists():
             return True
         if any(path.name != LOCK and not files.is_left_over(path) for path in directory.iterdir()):
@@ -111,7 +114,7 @@ class Chain:
         found = Signature.load(origin)
         if found.digest != self.start.digest:
             raise UsageError(
-                f"{directory} holds what began from signature {found.digest[:8]}, but {self.start.digest[:8]} was given; choose another folder"
+                f"{directory} holds an adaptation that started from signature {found.digest[:8]}, but {self.start.digest[:8]} was given; choose another folder"
             )
         names = [path for path in directory.glob(f"*{SUFFIX}") if path != origin]
         for path in sorted(names, key=lambda path: (path.stat().st_mtime_ns, path.name)):
@@ -120,22 +123,22 @@ class Chain:
             self.newest = self.find(head)
 
     def _head(self, directory: Path) -> str | None:
-        """The digest that ``head`` names; None before the first update."""
+        """Return the digest in ``head``; None before the first update."""
         head = directory / HEAD
         if not head.exists():
             return None
         return files.read_bytes(head, limit=1024, error=SignatureError, what="head").decode("ascii", "replace").strip()
 
     def close(self) -> None:
-        """Give the folder back; nothing can be added then. Dropping the chain, and the end of the process, do so as well."""
+        """Release the folder; nothing can be added afterwards. Garbage collection and the end of the process do so as well."""
         if self._release is not None:
             self._release()
 
     def add(self, signature: Signature) -> None:
-        """Take a signature into use; it is on the disk when this returns, if there is a folder.
+        """Make a signature the current one; with a folder, it is on the disk when this returns.
 
         Raises:
-            IsoformError: If it cannot be written; then everything is as it was.
+            IsoformError: If it cannot be written; nothing has changed then.
             UsageError: If the chain is closed, or the process was forked from the one that opened it.
         """
         if self._directory is not None:
@@ -149,13 +152,14 @@ class Chain:
             if self._directory is not None:
                 try:
                     (self._directory / f"{digest}{SUFFIX}").unlink(missing_ok=True)
-                except OSError:  # it stays there, and can be gone back to
+                except OSError:  # a file that cannot be deleted stays available for rollback
                     break
             del self._kept[digest]
 
     def _write(self, directory: Path, signature: Signature) -> None:
         if self._release is None or not self._release.alive:
             raise UsageError(f"the adapter of {directory} is closed; open another one")
+        # the lock belongs to the open file, which a forked process shares: both would write
         if os.getpid() != self._process:
             raise UsageError(
                 f"the adapter of {directory} belongs to process {self._process}, from which this one was forked; open one with a folder of its own here"
@@ -167,17 +171,17 @@ class Chain:
                 signature.save(file)
             files.write_bytes(directory / HEAD, f"{signature.digest}\n".encode())
         except IsoformError:
-            if new and self._head(directory) != signature.digest:  # what never was in use is nothing to go back to
+            if new and self._head(directory) != signature.digest:  # never current, so not available for rollback
                 file.unlink(missing_ok=True)
             raise
 
     def find(self, digest: str) -> Signature:
-        """A signature of the chain; ``SignatureError`` if it is not there, or no longer."""
+        """Return a signature of the chain. Raises ``SignatureError`` if it is unknown or no longer kept."""
         if digest == self.start.digest:
             return self.start
         if digest not in self._kept:
             raise SignatureError(
-                f"there is no signature {digest[:12]!r} here; the last {len(self._kept)} and the start {self.start.digest[:8]} are kept"
+                f"there is no signature {digest[:12]!r}; the last {len(self._kept)} and the start {self.start.digest[:8]} are kept"
             )
         kept = self._kept[digest]
         if kept is None:
@@ -189,5 +193,5 @@ class Chain:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """What ``find`` finds, oldest first, the start first of all."""
+        """Digests available to ``find``: the start, then the others, oldest first."""
         return (self.start.digest, *self._kept)

@@ -1,17 +1,17 @@
-"""Losses without labels: what unlabelled samples say of a network, and the gradient by their logits.
+"""Unsupervised losses, and their gradients with respect to the logits.
 
-With p = softmax(logits) of every sample, H(p) = -Σ_c p_c log p_c, and p̄ the batch's mean:
+With p = softmax(logits) of a sample, H(p) = -Σ_c p_c log p_c, and p̄ the mean over the batch:
 
     entropy            mean H(pᵢ)                                         Wang et al. 2021, "Tent", section 3.1
     information        mean H(pᵢ) + (1 - κ) Σ_c p̄_c log q_c                Liang et al. 2020, "SHOT", equation 3; κ as below
     likelihood ratio   mean wᵢ · -Σ_c p_c log(p_c / (1 - p_c))            Marsden et al. 2024, "ROID", equation 4; p ≤ 0.99
 
-The second term of the information loss is -H(p̄) with one of its two p̄ replaced by q, the mean prediction of more samples than the
-batch has: classes that were found too often of late are found less.
+The second term of the information loss is -H(p̄) with one of the two p̄ replaced by q, the mean prediction over more samples than the
+batch has: it discourages classes that were predicted too often recently.
 
-The concentration κ of predictions says how alike those of two different samples are: 0 for an even class distribution, 1 where all are
-the same, about 1/m where m of many classes come. With S how alike a sample's prediction is to itself, because uncertain ones are
-less so even where there is one class, and n samples:
+The concentration κ of predictions is the similarity of two different samples' predictions: 0 for a uniform class distribution, 1 if all
+are the same, about 1/m if m of many classes occur. It is normalised by S, the similarity of a prediction with itself, because
+uncertain predictions are less similar even if there is only one class. With n samples:
 
     S = mean Σ_c p_ic²,      U = (n Σ_c p̄_c² - S) / (n - 1),      κ = (C U - 1) / (C S - 1),    within 0…1
 
@@ -26,23 +26,23 @@ from isoform.runtime.arrays import Array, softmax
 
 __all__ = ["concentration", "entropies", "entropy_loss", "information_loss", "likelihood_ratio_loss"]
 
-CONFIDENT = 0.99
-"""A probability counts as at most this much in the likelihood ratio, so that its slope stays finite."""
+CONFIDENT = 0.99  # at p = 1 the ratio and its slope are infinite
+"""Maximum probability in the likelihood ratio."""
 
 
 def entropies(p: Array) -> Array:
-    """H of every row, in nats, shape (n,); 0 log 0 is 0."""
+    """Return H of every row, in nats, shape (n,); 0 log 0 is 0."""
     result: Array = -(p * np.log(np.maximum(p, 1e-300))).sum(axis=1)
     return result
 
 
 def concentration(mean: Array, itself: float, samples: float) -> float:
-    """κ, from 0 to 1; 1 for a single sample, which says nothing of others.
+    """Return κ, 0 to 1; 1 for a single sample, which has nothing to compare with.
 
     Args:
         mean: p̄, shape (classes,).
         itself: S.
-        samples: n that both stand for.
+        samples: n, the number of samples that both represent.
     """
     classes = len(mean)
     if samples <= 1 or classes < 2:
@@ -58,11 +58,11 @@ def _through_softmax(p: Array, slope: Array) -> Array:
 
 
 def entropy_loss(logits: Array, *, weights: Array | None = None) -> tuple[float, Array]:
-    """Weighted mean entropy.
+    """Return the weighted mean entropy and its gradient.
 
     Args:
         logits: Shape (n, classes).
-        weights: Of the samples, shape (n,); the sum is divided by n whatever they are. None for 1.
+        weights: Weights of the samples, shape (n,); the weighted sum is divided by n. None for weights of 1.
 
     Returns:
         The loss in nats, and dL/d logits, float32.
@@ -74,15 +74,15 @@ def entropy_loss(logits: Array, *, weights: Array | None = None) -> tuple[float,
 
 
 def information_loss(logits: Array, *, prior: Array | None = None, kappa: float = 0.0) -> tuple[float, Array]:
-    """Certain predictions, even classes.
+    """Return the information loss, which favours certain predictions and uniform classes, and its gradient.
 
     Args:
         logits: Shape (n, classes).
-        prior: q, shape (classes,); None for the batch's own mean.
-        kappa: κ: how far the stream is known to hold few classes, 0 to 1.
+        prior: q, shape (classes,); None for the batch's mean.
+        kappa: κ, concentration of the stream's classes, 0 to 1.
 
     Returns:
-        The loss in nats, and dL/d logits, float32; q counts as a constant.
+        The loss in nats, and dL/d logits, float32; q is treated as a constant.
     """
     p = softmax(logits)
     log_q = np.log(np.maximum(p.mean(axis=0) if prior is None else prior, 1e-12))
@@ -92,7 +92,7 @@ def information_loss(logits: Array, *, prior: Array | None = None, kappa: float 
 
 
 def likelihood_ratio_loss(logits: Array, *, weights: Array | None = None) -> tuple[float, Array]:
-    """Soft likelihood ratio: unlike entropy's, its slope does not vanish for samples that are certain; as ``entropy_loss``."""
+    """Return the soft likelihood ratio loss and its gradient, as ``entropy_loss``; its slope does not vanish for certain predictions."""
     p = softmax(logits)
     w = np.ones(len(p)) if weights is None else weights
     clipped = np.clip(p, 1e-12, CONFIDENT)

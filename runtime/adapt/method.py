@@ -1,7 +1,7 @@
-"""What every way to adapt is: numbers of a signature that move with the samples, before they are predicted and after.
+"""Base class of adaptation methods, which change parts of a signature before and after the samples are predicted.
 
-An ``Adapter`` asks, for every batch, first ``observe`` (which may look at the samples, and move), then predicts with the signature,
-then hands the logits to ``outputs`` (which may correct them, and moves nothing), and at last to ``learn`` (which may move again).
+For every batch an ``Adapter`` calls ``observe`` (which may use the samples to change the point), then predicts with the signature,
+then passes the logits to ``outputs`` (which may correct them, but changes no point) and finally to ``learn`` (which may change it).
 """
 
 from __future__ import annotations
@@ -20,60 +20,60 @@ __all__ = ["Context", "Method"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a method works with."""
+    """What the adapter provides to a method."""
 
     learner: Learner
     source: Source | None
-    """What the base saw of its training samples; None if the network's kind measures nothing."""
+    """Statistics of the base's training samples; None if the network's kind has none."""
     start: Point
-    """The numbers of the signature that adaptation begins from."""
+    """Parameters of the signature that adaptation starts from."""
     predict: Callable[[Array], Array]
-    """Logits of samples by the signature in use, shape (n, classes), float32, by the fast engine."""
+    """Logits of samples with the current signature, shape (n, classes), float32, by the fast engine."""
     score: Callable[[Point, Array], Array]
-    """Logits of samples at another point; a signature is made for it and forgotten."""
+    """Logits of samples at another point, with a temporary signature."""
     classes: int
     seed: int
 
     @property
     def facts(self) -> Source:
-        """``source``; ``UsageError`` if it is not known."""
+        """The ``source``. Raises ``UsageError`` if there is none."""
         if self.source is None:
             kind = self.learner.bundle.spec.kind
             raise UsageError(
-                f"this method needs BN, and networks of kind {kind!r} have none; take t3a, lame, spsa or cma-es"
+                f"this method needs BN, but networks of kind {kind!r} have none; use t3a, lame, spsa or cma-es"
             )
         return self.source
 
 
 class Method(abc.ABC):
-    """One way to adapt; made anew for every stream. Not safe to share between threads."""
+    """An adaptation method, one instance per stream. Not thread-safe."""
 
     moves: tuple[str, ...] = ()
-    """Parts of the signature that it moves."""
+    """Parts of the signature that it changes."""
 
     def __init__(self, context: Context) -> None:
         if not {AFFINE, STATISTICS}.isdisjoint(self.moves):
             normalising(context.learner)
         self.context = context
         self.point = context.start
-        """Where it stands."""
+        """The current parameters."""
         self.mass = 1.0
-        """How many samples the present numbers stand for: they need not be written down again for every single sample more."""
+        """Number of samples that the current parameters represent; the adapter uses it to decide when a new signature is worthwhile."""
         self.shift: float | None = None
-        """How far the samples are from the base's, in squared spreads; None if it does not know."""
+        """Distance of the samples from the base's, in squared spreads; None if the method does not measure it."""
         self.jumped = False
-        """Whether the last batch began another domain."""
+        """Whether the last batch started another domain."""
 
-    def observe(self, x: Array) -> None:  # noqa: B027  # most methods need only one of the two
-        """Look at samples before they are predicted. May move ``point``."""
+    def observe(self, x: Array) -> None:  # noqa: B027  # not abstract: most methods override only one of the two
+        """Use samples before they are predicted. May change ``point``."""
 
     def outputs(self, x: Array, logits: Array) -> Array:
-        """What to answer: shape (n, classes), float32."""
+        """Return the logits to output, shape (n, classes), float32."""
         return logits
 
     def learn(self, x: Array, logits: Array) -> None:  # noqa: B027
-        """Learn from samples and what was answered. May move ``point``."""
+        """Learn from samples and their output logits. May change ``point``."""
 
     @abc.abstractmethod
     def reset(self, point: Point) -> None:
-        """Stand at a point, and forget the stream."""
+        """Set the point, and forget the stream."""

@@ -1,4 +1,4 @@
-"""Every way to adapt, by the name that ``Runtime.adapter`` knows it by; its module is imported when it is asked for."""
+"""Registry of adaptation methods by the name used in ``Runtime.adapter``; a module is imported on first use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METHODS: Mapping[str, tuple[str, str]] = {
 
 
 def method_named(name: str, options: Mapping[str, object]) -> Callable[[Context], Method]:
-    """What makes a method.
+    """Return a factory of a method.
 
     Args:
         name: A key of ``METHODS``.

@@ -29,29 +29,31 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         required=True,
-        help="samples: a folder of images or of recordings (.csv, .tsv), such a table, or an .npz; if it has labels, they only count what is right",
+        help="samples: a folder of images or of recordings (.csv, .tsv), a table, or an .npz; labels, if any, are only used to report the accuracy",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the signature file to write")
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--task", help="the base signature to begin from; may be left out when the bundle has one task")
-    who.add_argument("--signature", type=Path, help="a signature file to begin from instead")
-    parser.add_argument("--method", default="auto", help="how to adapt (default: auto)")
-    parser.add_argument("--batch", type=int, default=128, help="samples that come at a time (default: 128)")
+    who.add_argument("--task", help="the base signature to start from; optional if the bundle has one task")
+    who.add_argument("--signature", type=Path, help="a signature file to start from instead")
+    parser.add_argument("--method", default="auto", help="adaptation method (default: auto)")
+    parser.add_argument("--batch", type=int, default=128, help="samples per batch (default: 128)")
     parser.add_argument(
         "--in-order",
         action="store_true",
-        help="take samples in the order of the files, as a stream (default: shuffled)",
+        help="keep the order of the files, as a stream (default: shuffle the samples)",
     )
     parser.add_argument(
-        "--journal", type=Path, help="a folder for every update, to go on from or back to; a second run goes on there"
+        "--journal", type=Path, help="a folder that keeps every update, for rollback; a second run resumes there"
     )
-    parser.add_argument("--history", type=Path, help="a .json file for what happened, which 'isoform figure' draws")
+    parser.add_argument(
+        "--history", type=Path, help="a .json file with a record of every batch, which 'isoform figure' draws"
+    )
     parser.add_argument(
         "--skip-short",
         action="store_true",
-        help="go on without a class whose recordings are all shorter than a window (default: refuse)",
+        help="leave out classes whose recordings are all shorter than a window (default: report an error)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the order and of what the method draws (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the order and of the method (default: 0)")
     add_engine_arguments(parser)
     parser.epilog = (
         "example:\n  isoform adapt bundle/ --data camera/ --task plain -o here.safetensors --history here.json\n"
@@ -60,11 +62,11 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
 
 
 def run_adapt(arguments: argparse.Namespace) -> int:
-    """Adapt, write the file, and say as JSON on stdout what happened. 130 after Ctrl-C, with what there was written.
+    """Adapt, write the file, and print a summary as JSON on stdout. After Ctrl-C, writes the current signature and returns 130.
 
     Raises:
-        InputError: If most samples carry no content, or the result is worse than its start for these samples; nothing is written then.
-        UsageError: If a flag makes no sense.
+        InputError: If most samples carry no content, or the result is worse than the start on these samples; nothing is written then.
+        UsageError: If a flag is invalid.
     """
     from isoform.runtime.commands.predict import choose_signature
     from isoform.runtime.formats.inheritance import reduced
@@ -78,7 +80,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--batch is {arguments.batch}, but 1 to 4096 was expected")
     for path in (arguments.output, arguments.history):
         if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(f"{path.parent} is no folder; make it first")
+            raise UsageError(f"{path.parent} is not a folder; create it first")
     started, stopped = time.monotonic(), False
     with open_runtime(arguments) as runtime, Bar() as bar:
         start = choose_signature(runtime, task=arguments.task, file=arguments.signature)
@@ -90,7 +92,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         known = labels is not None and set(labels) <= set(names)
         if labels is not None and not known:
             other = sorted(set(labels) - set(names))[0]
-            data.account.note(f"label {other!r} is none of the classes, so what is right is not counted")
+            data.account.note(f"label {other!r} is not one of the classes, so accuracy is not reported")
         adapter = runtime.adapter(start, method=arguments.method, seed=arguments.seed, directory=arguments.journal)
         before_all = adapter.signature.digest
         x = runtime.checked(data.x, start.task)
@@ -116,13 +118,14 @@ def run_adapt(arguments: argparse.Namespace) -> int:
             stopped = True
         signature, blank = adapter.signature, sum(call["blank"] for call in calls)
         if done and (reason := adapter.refusal(x if done == len(x) else x[order[:done]])) is not None:
-            if adapter.signature.digest != before_all:  # a journal goes on from where it was
+            # a refused result must not be what the next run with this journal starts from
+            if adapter.signature.digest != before_all:
                 adapter.rollback(before_all) if before_all in adapter.digests else adapter.reset()
             raise InputError(
-                f"adapting by {arguments.method} to {arguments.data}: {reason}; nothing was written, give pictures or recordings of what "
-                "is to be adapted to, more of them, in a random order, or --method auto"
+                f"adapting by {arguments.method} to {arguments.data}: {reason}; nothing was written; use images or recordings of the target "
+                "domain, more of them, in random order, or --method auto"
             )
-        if signature.digest in runtime.bundle.bases():  # nothing moved: the file says so, and does not copy the base
+        if signature.digest in runtime.bundle.bases():  # unchanged: the file refers to the base instead of copying it
             signature = reduced(runtime.bundle, signature)
     signature.save(arguments.output)
     happened = collections.Counter(call["event"] for call in calls)
@@ -138,9 +141,9 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         f"{count} × {event}" for event, count in sorted(happened.items())
     )
     if blank:
-        text += f"; {blank} without content taught nothing"
+        text += f"; {blank} without content were not used"
     if summary["accuracy"]:
-        text += f"; {100 * before / done:.1f} -> {100 * during / done:.1f} % right along the way"
+        text += f"; accuracy {100 * before / done:.1f} -> {100 * during / done:.1f} % on the stream"
     print(f"{text_of(arguments.data)}: {data.account.sentence()}", file=sys.stderr)
     print(text, file=sys.stderr)
     print(json.dumps(summary))

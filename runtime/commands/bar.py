@@ -1,4 +1,4 @@
-"""A line with a bar on a terminal; nothing where stderr is none. The base package has no library for it."""
+"""A progress bar on stderr; prints nothing if stderr is not a terminal. Avoids a dependency of the base package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH = 30
 
 
 class Bar:
-    """A context manager; the line is gone at its end."""
+    """A progress bar as a context manager, which erases the line on exit."""
 
     def __init__(self) -> None:
         self._drawn = False
@@ -27,7 +27,7 @@ class Bar:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     def show(self, done: int, total: int, text: str) -> None:
-        """Draw how much is done of how much, and a text behind it."""
+        """Draw the bar at ``done`` of ``total``, followed by a text."""
         if not sys.stderr.isatty():
             return
         self._drawn = True

@@ -1,9 +1,9 @@
-"""``isoform figure``: signatures as heat maps, side by side, so that one sees where tasks share and where they part.
+"""``isoform figure``: signatures as heat maps, side by side, to show which templates tasks share.
 
-One panel per signature: rows are templates, columns layers, the shade is ξ. A layer whose strongest template is the same in
-every panel is marked below as shared. Beside a user's signature stands what changed from its start, or where that is neither
-the bundle's nor given from its base: red for more, blue for less, with the distance between them (``arithmetic.distance``).
-Needs matplotlib: ``pip install 'isoform[figure]'``.
+One panel per signature: rows are templates, columns are layers, the shade is ξ. Layers whose strongest template is the same in
+all panels are underlined as shared. Next to a user's signature, a second panel shows the change from its start, or from its base
+if the start is neither in the bundle nor given: red for more, blue for less, with the distance (``arithmetic.distance``).
+Requires matplotlib: ``pip install 'isoform[figure]'``.
 """
 
 from __future__ import annotations
@@ -29,40 +29,41 @@ __all__ = ["add_arguments_figure", "draw_signatures", "run_figure", "save_figure
 
 def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform figure``'s arguments."""
-    parser.add_argument("bundle", type=Path, help="a bundle; or the history that 'isoform adapt' wrote, a .json")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the picture to write: .png, .svg or .pdf")
+    parser.add_argument("bundle", type=Path, help="a bundle, or a .json history written by 'isoform adapt --history'")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the image file to write: .png, .svg or .pdf")
     parser.add_argument(
         "--signature",
         type=Path,
         action="append",
         default=[],
         metavar="FILE",
-        help="a signature file to draw beside the bundle's own; may be repeated",
+        help="a signature file to draw next to the bundle's signatures; may be repeated",
     )
     parser.add_argument(
         "--trained",
         action="store_true",
-        help="draw the signatures as trained, even if compiled (snapped) ones are there",
+        help="draw the trained signatures, not the compiled (snapped) ones",
     )
     parser.epilog = "example:\n  isoform figure bundle/ -o signatures.png"
     parser.epilog += "\n  isoform figure here.json -o here.png"
 
 
 def run_figure(arguments: argparse.Namespace) -> None:
-    """Draw and write one picture."""
+    """Draw and write one figure."""
     if arguments.bundle.suffix == ".json":
         save_figure(draw_stream(read_history(arguments.bundle)), arguments.output)
         return
     bundle = Bundle.load(arguments.bundle)
     chosen = {task: bundle.signatures[task] if arguments.trained else bundle.base(task) for task in bundle.signatures}
     for path in arguments.signature:
-        name = text_of(path.stem).replace("$", r"\$")  # else matplotlib reads a formula
+        name = text_of(path.stem).replace("$", r"\$")  # matplotlib would parse text between $ signs as a formula
         while name in chosen:
             name += "′"
         chosen[name] = Signature.load(path)
     xis = {name: bundle.kind.usage(bundle.resolve(signature).parts) for name, signature in chosen.items()}
     known = {**bundle.bases(), **{signature.digest: signature for signature in chosen.values()}}
     changes, origins = {}, {}
+    # parent after base: if both are known, the change from the start is shown
     for name, signature in list(chosen.items())[len(bundle.signatures) :]:
         for digest, what in ((signature.base, "base"), (signature.parent, "start")):
             if digest is not None and digest in known:
@@ -76,9 +77,9 @@ def draw_signatures(
     """Draw which templates signatures use, side by side.
 
     Args:
-        xis: Name → ``Kind.usage``, ξ of a mixture, shape (L, K); all of one shape.
-        changes: Names among them → ξ of the signature that it began from: what changed is drawn beside it.
-        origins: Names among them → what that signature is to it; "start" unless given.
+        xis: Name → ``Kind.usage``, ξ of a mixture, shape (L, K); all of the same shape.
+        changes: Name → ξ of the signature to compare with; the difference is drawn next to the signature.
+        origins: Name → what the compared signature is called in the title; default "start".
 
     Returns:
         A matplotlib ``Figure``, not yet saved.
@@ -87,7 +88,7 @@ def draw_signatures(
         from matplotlib.figure import Figure
 
     layers, templates = next(iter(xis.values())).shape
-    # The picture shows templates in the order in which the first signature meets them: numbers are arbitrary, order is not.
+    # Templates appear in the order in which the first signature uses them: their numbers are arbitrary, the order of layers is not.
     order = list(dict.fromkeys(int(k) for xi in xis.values() for k in xi.argmax(axis=1)))
     order += [k for k in range(templates) if k not in order]
     best = np.array([xi.argmax(axis=1) for xi in xis.values()])
@@ -106,6 +107,7 @@ def draw_signatures(
     size = 1.2 + columns * (0.8 + 0.28 * layers), 0.6 + len(panels) * (1.3 + 0.3 * templates)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(panels), columns, squeeze=False)
+    # a floor of 0.05, so that rounding noise of an unchanged signature is not drawn in full colour
     reach = max([0.05, *(float(np.abs(change).max()) for change in changed.values())])
     for row, entries in zip(axes, panels, strict=True):
         row[0].set_ylabel("template")
@@ -130,7 +132,7 @@ def draw_signatures(
 
 
 def _mark(axis: Any, order: Sequence[int], shared: Iterable[int], *, layers: int) -> None:
-    """Name a panel's layers and templates, and underline the layers that all share."""
+    """Label a panel's layers and templates, and underline the shared layers."""
     bottom = len(order) - 0.5
     axis.set_ylim(bottom, -0.5)
     axis.set_xlabel("layer")
@@ -142,19 +144,19 @@ def _mark(axis: Any, order: Sequence[int], shared: Iterable[int], *, layers: int
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a matplotlib figure whole or not at all, without a date in it.
+    """Write a matplotlib figure atomically and reproducibly, without a date in it.
 
     Raises:
-        UsageError: If the file name's ending is not .png, .svg or .pdf.
+        UsageError: If the file name's extension is not .png, .svg or .pdf.
     """
     with needs("a figure", extra="figure"):
         from matplotlib import rc_context
 
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
-        raise UsageError(f"the picture {path} ends in {path.suffix!r}, but .png, .svg or .pdf was expected")
+        raise UsageError(f"the output {path} has extension {path.suffix!r}, but .png, .svg or .pdf was expected")
     buffer = io.BytesIO()
     dates = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with rc_context({"svg.hashsalt": "isoform"}):
+    with rc_context({"svg.hashsalt": "isoform"}):  # element ids in SVG are random without a fixed salt
         figure.savefig(buffer, format=kind, dpi=150, metadata=dates[kind])
     files.write_bytes(path, buffer.getvalue())

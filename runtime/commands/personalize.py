@@ -29,45 +29,47 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         required=True,
-        help="labelled samples: a folder with a folder of images or recordings (.csv, .tsv) per label, such a table with a column label, or an .npz",
+        help="labelled samples: a folder with one subfolder of images or recordings (.csv, .tsv) per label, a table with a column 'label', or an .npz",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the signature file to write")
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--task", help="the base signature to begin from (default: the one that does best on the samples)")
-    who.add_argument("--signature", type=Path, help="a signature file to begin from instead")
+    who.add_argument(
+        "--task", help="the base signature to start from (default: the one with the lowest loss on the samples)"
+    )
+    who.add_argument("--signature", type=Path, help="a signature file to start from instead")
     parser.add_argument(
         "--parts",
-        help="what may move, separated by commas: of a mixture bundle mixture, bn, head; 'mixture' alone makes a file of less than 1 KiB "
+        help="what to train, separated by commas; a mixture bundle has mixture, bn, head; 'mixture' alone makes a file of less than 1 KiB "
         "(default: all)",
     )
     parser.add_argument(
         "--statistics",
         action=argparse.BooleanOptionalAction,
-        help="whether BN's statistics may be taken anew from the samples (default: if bn may move)",
+        help="whether BN statistics may be re-estimated from the samples (default: if bn is trained)",
     )
     parser.add_argument(
         "--new-labels",
         action="store_true",
-        help="the data's labels are not the bundle's: learn a logits layer for them",
+        help="learn a new logits layer for the labels of the data",
     )
     parser.add_argument(
         "--skip-short",
         action="store_true",
-        help="go on without a class whose recordings are all shorter than a window (default: refuse)",
+        help="leave out classes whose recordings are all shorter than a window (default: report an error)",
     )
-    parser.add_argument("--float16", action="store_true", help="write the numbers in half the bytes")
+    parser.add_argument("--float16", action="store_true", help="store the numbers as float16, in half the bytes")
     parser.add_argument(
-        "--steps", type=int, default=300, help="at most so many steps per fit (default: 300; most end sooner)"
+        "--steps", type=int, default=300, help="maximum number of steps per fit (default: 300; most fits stop earlier)"
     )
-    parser.add_argument("--seconds", type=float, help="stop after so long with the best so far, as Ctrl-C does")
-    parser.add_argument("--seed", type=int, default=0, help="of batches and folds (default: 0)")
+    parser.add_argument("--seconds", type=float, help="time limit; keeps the best result so far, as Ctrl-C does")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of batches and folds (default: 0)")
     add_engine_arguments(parser)
     parser.epilog = "example:\n  isoform personalize bundle/ --data my-digits/ -o me.safetensors\n"
     parser.epilog += "  isoform predict bundle/ digit.png --signature me.safetensors"
 
 
 def run_personalize(arguments: argparse.Namespace) -> int:
-    """Fit, write the file, and say as JSON on stdout what it is worth. 130 after Ctrl-C, with the best so far written."""
+    """Fit, write the file, and print the scores as JSON on stdout. After Ctrl-C, writes the best result so far and returns 130."""
     from isoform.runtime.commands.predict import choose_signature
     from isoform.runtime.formats.inheritance import reduced
     from isoform.runtime.learn.labels import check_numbers
@@ -76,7 +78,7 @@ def run_personalize(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise UsageError(f"--seed is {arguments.seed}, but 0 or more was expected")
     if not arguments.output.absolute().parent.is_dir():
-        raise UsageError(f"{arguments.output.parent} is no folder; make it first")
+        raise UsageError(f"{arguments.output.parent} is not a folder; create it first")  # before minutes of fitting
     with open_runtime(arguments) as runtime, Bar() as bar:
 
         def shown(report: Report) -> None:
@@ -99,9 +101,7 @@ def run_personalize(arguments: argparse.Namespace) -> int:
             classes=classes, seed=arguments.seed, steps=arguments.steps, seconds=arguments.seconds, progress=shown,
         )  # fmt: skip
         signature = outcome.signature
-        if (
-            signature.digest in runtime.bundle.bases()
-        ):  # nothing has moved: the file says so, and does not copy the base
+        if signature.digest in runtime.bundle.bases():  # unchanged: the file refers to the base instead of copying it
             signature = reduced(runtime.bundle, signature)
     if arguments.float16:
         signature = signature.replace(precision="float16", parent=signature.parent)

@@ -37,18 +37,18 @@ def add_arguments_predict(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="IMAGE",
-        help="image files, or folders of them; another size is resized, colours become the bundle's channels",
+        help="image files, or folders of them; images are resized and converted to the bundle's size and channels",
     )
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--task", help="whose base signature to use; may be left out when the bundle has one task")
+    who.add_argument("--task", help="the task whose base signature to use; optional if the bundle has one task")
     who.add_argument("--signature", type=Path, help="a signature file to use instead of a base signature")
     add_engine_arguments(parser)
-    parser.add_argument("--top", type=int, default=3, help="how many labels to list per image (default: 3)")
+    parser.add_argument("--top", type=int, default=3, help="number of labels to list per image (default: 3)")
     parser.epilog = "example:\n  isoform predict bundle/ digit.png --task plain"
 
 
 def run_predict(arguments: argparse.Namespace) -> None:
-    """Predict on image files; one JSON object per image on stdout, in the order given, as they are read."""
+    """Predict on image files; prints one JSON object per image on stdout, in the order given, while reading."""
     from isoform.runtime.batches import slice_samples
     from isoform.runtime.samples.account import Account
     from isoform.runtime.samples.grid import grid_of
@@ -62,7 +62,7 @@ def run_predict(arguments: argparse.Namespace) -> None:
         account, takes = Account(), runtime.input_of(signature.task)
         if takes.what != "image":
             raise UsageError(
-                f"the network takes {takes.plural} of shape {takes}, but this command reads images; use Runtime.predict or 'isoform serve'"
+                f"the network's input is {takes.plural} of shape {takes}, but this command reads images; use Runtime.predict or 'isoform serve'"
             )
         shape = grid_of(takes, arguments.images[0])
         chunk = slice_samples(runtime.bundle.spec, signature.task, shape)
@@ -76,11 +76,11 @@ def run_predict(arguments: argparse.Namespace) -> None:
 
 
 def choose_signature(runtime: Any, *, task: str | None, file: Path | None) -> Signature:
-    """The signature that the flags ask for.
+    """Return the signature that the flags select.
 
     Args:
         runtime: An open ``Runtime``.
-        task: Name of a base signature, or None.
+        task: Name of a task, for its base signature, or None.
         file: Path of a signature file, or None.
 
     Raises:
@@ -106,7 +106,7 @@ def add_arguments_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path",
         type=Path,
-        help="a bundle directory, a signature, templates or checkpoint file, an .onnx file, or a report",
+        help="a bundle directory, a signature, templates or checkpoint file, an .onnx file, or a JSON report",
     )
     parser.epilog = "example:\n  isoform inspect bundle/signatures/plain.safetensors"
 
@@ -117,10 +117,10 @@ def run_inspect(arguments: argparse.Namespace) -> None:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What an artefact of isoform holds, as JSON types. Everything is checked on the way.
+    """Describe an artefact's contents, as JSON types. All of it is validated.
 
     Raises:
-        IsoformError: If it is not one, or is damaged.
+        IsoformError: If it is not an artefact of isoform, or is damaged.
     """
     if path.is_dir():
         return _describe_bundle(path)
@@ -141,7 +141,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def describe_signature(signature: Signature) -> dict[str, Any]:
-    """A signature's fields, and what its kind says of its parts."""
+    """Return a signature's fields, and its kind's description of the parts."""
     fields: dict[str, Any] = {
         "digest": signature.digest, "kind": signature.kind, "template": signature.template, "task": signature.task, "base": signature.base,
         "parent": signature.parent, "labels": list(signature.labels) if signature.labels else None, "created": signature.created,
@@ -170,15 +170,16 @@ def _describe_graph(path: Path) -> dict[str, Any]:
 
     data = files.read_bytes(path, limit=2 << 30, error=InputError, what="graph")
     options = session_options(1)
-    options.log_severity_level = 4
+    options.log_severity_level = 4  # ONNX Runtime would log the error to stderr that is reported as one line here
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         refuse_external_data(data)
         session = open_session(data, options, what="it")
     except EngineError as problem:
+        # a portable graph has external data that only a signature provides, so it cannot be loaded alone
         if path.absolute().parent.name == "compiled" and (path.parent / "manifest.json").is_file():
             return _describe_portable(path)
-        raise InputError(f"{path} is not a graph that ONNX Runtime reads: {problem}") from None
+        raise InputError(f"{path} is not a graph that ONNX Runtime can load: {problem}") from None
 
     def ends(entries: Any) -> dict[str, Any]:
         return {entry.name: f"{entry.type} {entry.shape}" for entry in entries}
@@ -191,13 +192,13 @@ def _describe_graph(path: Path) -> dict[str, Any]:
 
 
 def _describe_portable(path: Path) -> dict[str, Any]:
-    """The graph without weights: nothing runs without a signature's, so it is checked by its digest."""
+    """Describe a graph without weights; it cannot run without a signature, so it is validated by its digest."""
     from isoform.runtime.formats.bundle import Bundle
 
     bundle = Bundle.load(path.absolute().parent.parent)
     graphs = bundle.require_compiled().graphs
     if path.stem not in graphs:
-        raise InputError(f"{path} is none of the graphs that were compiled: {', '.join(graphs)}")
+        raise InputError(f"{path} is not one of the compiled graphs: {', '.join(graphs)}")
     data = graphs[path.stem]
-    note = "the weights of a signature are handed over when a session is built"
+    note = "the weights come from a signature when a session is created"
     return {"what": "graph without weights", "size_bytes": len(data), "template": bundle.digest, "note": note}

@@ -1,6 +1,6 @@
-"""A picture of an adaptation: what was right, how certain it was, and when the signature moved, along the samples.
+"""Figure of an adaptation: accuracy, entropy, concentration and events over the samples of the stream.
 
-Drawn from what ``isoform adapt --history`` writes. Needs matplotlib: ``pip install 'isoform[figure]'``.
+Input is the file that ``isoform adapt --history`` writes. Requires matplotlib: ``pip install 'isoform[figure]'``.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from isoform.runtime.formats import files
 
 __all__ = ["draw_stream", "read_history"]
 
-LIMIT = 64 << 20
+LIMIT = 64 << 20  # a record is about 200 bytes
 MARKS = {"new domain": "#d9822b", "reset": "#c53030", "rejected": "#c53030", "rollback": "#805ad5"}
-"""Events that are marked, and in which colour."""
+"""Events drawn as vertical lines → colour."""
 NUMBERS = ("samples", "entropy", "concentration", "accuracy", "shift")
 
 
 def read_history(path: Path) -> dict[str, Any]:
-    """Read a history; ``InputError`` if the file is something else."""
+    """Read a history file. Raises ``InputError`` if it is not one."""
     content = files.read_json(path, limit=LIMIT, error=InputError, what="history")
     calls = content.get("calls") if isinstance(content, dict) and content.get("what") == "adaptation" else None
     fine = isinstance(calls, list) and calls and all(isinstance(call, dict) and _is_call(call) for call in calls)
     if not fine:
-        raise InputError(f"{path} is no history of an adaptation; 'isoform adapt --history {path}' writes one")
+        raise InputError(f"{path} is not an adaptation history; 'isoform adapt --history {path}' writes one")
     result: dict[str, Any] = content
     return result
 
@@ -41,7 +41,7 @@ def draw_stream(history: Mapping[str, Any]) -> Any:
     """Draw a history.
 
     Args:
-        history: What ``read_history`` returned.
+        history: The result of ``read_history``.
 
     Returns:
         A matplotlib ``Figure``, not yet saved.
@@ -61,6 +61,7 @@ def draw_stream(history: Mapping[str, Any]) -> Any:
     for axis, (label, name, colour) in zip(axes, rows, strict=True):
         scale = 100 if name == "accuracy" else 1
         points = [(x, scale * call[name]) for x, call in zip(samples, calls, strict=True) if call.get(name) is not None]
+        # a short stream may have a single point per row, which a line alone would not show
         axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, marker="." if len(points) < 60 else None)
         axis.set_ylabel(label, fontsize=8)
         axis.set_ylim(bottom=0)

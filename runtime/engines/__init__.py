@@ -1,1 +1,1 @@
-"""Engines: what runs a network with the weights of a signature. One folder per engine."""
+"""Engines: run a network with the weights of a signature. One folder per engine."""

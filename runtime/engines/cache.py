@@ -1,8 +1,8 @@
-"""What stays in memory: a cache of built things with a limit in bytes, the longest unused dropped first.
+"""A thread-safe LRU cache with a limit in bytes, whose entries are pinned while in use.
 
-An entry is *borrowed*: while it is, it is not dropped, and nothing in it may change. One thread builds an entry, others that want
-the same one wait for it. Where room must be made, the builder gets the dropped thing, to build the new one in its memory.
-Knows nothing of what it holds.
+Callers *borrow* an entry: until they return it, it is pinned and must not change. On a miss one thread builds the entry, and other
+threads that need the same key wait for it. If an entry must be evicted, the builder receives it, to reuse its memory.
+The cache is independent of the type of its entries.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Entry(Generic[T]):
     __slots__ = ("borrowers", "building", "failed", "size", "value")
 
     def __init__(self) -> None:
-        self.borrowers = 1
+        self.borrowers = 1  # the thread that builds it
         self.building: threading.Lock | None = threading.Lock()
         self.building.acquire()
         self.failed = False
@@ -33,11 +33,11 @@ class _Entry(Generic[T]):
 
 
 class Cache(Generic[T]):
-    """Entries by key. Safe to use from several threads.
+    """Entries by key. Thread-safe.
 
     Args:
-        limit_bytes: How many bytes may stay. Entries that are borrowed stay beyond it, and so does the one used last; while one
-            is built, it comes on top.
+        limit_bytes: Size of the cache, in bytes. Pinned entries and the most recently used one are kept even beyond it; an entry
+            under construction is not counted.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -49,13 +49,13 @@ class Cache(Generic[T]):
 
     @contextlib.contextmanager
     def borrow(self, key: str, build: Build[T]) -> Iterator[T]:
-        """The entry of a key, for as long as the ``with`` block lasts.
+        """Pin the entry of a key for the duration of the ``with`` block, and build it on a miss.
 
         Args:
-            key: Whose entry.
-            build: Makes the entry, and says how many bytes it takes; called only if it is not here. Its errors pass through.
-                It may call its argument once: if there is no room for one more, that drops the longest unused entry and
-                returns it, for its memory to be used again; else it returns None.
+            key: Key of the entry.
+            build: Returns the entry and its size in bytes; called only on a miss. Its exceptions propagate.
+                It may call its argument once: if the cache is full, that evicts the least recently used entry and
+                returns it, so that its memory can be reused; else it returns None.
         """
         entry, mine = self._taken(key)
         try:
@@ -71,7 +71,7 @@ class Cache(Generic[T]):
             self._trim()
 
     def _taken(self, key: str) -> tuple[_Entry[T], bool]:
-        """The entry, borrowed; and whether the caller has to build it. Waits for others to build it."""
+        """Pin the entry; return it, and whether the caller has to build it. Waits if another thread is building it."""
         while True:
             with self._lock:
                 entry = self._entries.get(key)
@@ -83,12 +83,12 @@ class Cache(Generic[T]):
                 building = entry.building
             try:
                 if building is not None:
-                    with building:  # free once it is built, or has failed
+                    with building:  # held by the builder until the entry is built or has failed
                         pass
-            except BaseException:
+            except BaseException:  # Ctrl-C while waiting must not leave the entry pinned for ever
                 self._give_back(entry)
                 raise
-            if not entry.failed:
+            if not entry.failed:  # a waiter whose builder failed tries again, and may become the builder
                 with self._lock:
                     self._hits += 1
                 return entry, False
@@ -102,6 +102,7 @@ class Cache(Generic[T]):
                 self._misses += 1
                 self._seconds += seconds
                 self._longest = max(self._longest, seconds)
+                # clear() may have removed it meanwhile: then it lives as long as its borrowers
                 if self._entries.get(key) is entry:
                     self._entries.move_to_end(key)
                     entry.size = size
@@ -125,12 +126,13 @@ class Cache(Generic[T]):
             return self._dropped(beyond=self._limit - self._entries[oldest].size) if oldest else None
 
     def _oldest(self) -> str | None:
-        """The longest unused entry that nobody holds, the one used last excepted."""
+        """Return the key of the least recently used entry that is not pinned, except the most recently used one."""
+        # without this exception, an entry larger than the limit would be rebuilt for every prediction
         newest = next(reversed(self._entries), None)
         return next((key for key, entry in self._entries.items() if not entry.borrowers and key != newest), None)
 
     def _dropped(self, *, beyond: int) -> T | None:
-        """Drop the oldest entry if the cache holds more bytes than so many."""
+        """Evict the least recently used entry if the cache holds more than ``beyond`` bytes."""
         oldest = self._oldest() if self._bytes > beyond else None
         if oldest is None:
             return None
@@ -144,7 +146,7 @@ class Cache(Generic[T]):
             pass
 
     def discard(self, key: str) -> None:
-        """Let go of one entry, if it is here and nobody holds it."""
+        """Remove an entry, if it exists and is not pinned."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None and not entry.borrowers:
@@ -152,14 +154,14 @@ class Cache(Generic[T]):
                 self._bytes -= entry.size
 
     def clear(self) -> None:
-        """Let go of every entry; those that are borrowed live until they are given back. Counts go on."""
+        """Remove all entries; pinned ones live until they are returned. Counters are kept."""
         with self._lock:
             self._entries.clear()
             self._bytes = 0
 
     def stats(self) -> dict[str, float]:
-        """``entries``, ``bytes`` and ``limit_bytes`` now; since the start ``hits``, ``misses``, ``evictions``, and how long
-        the misses took, ``miss_seconds`` in all and ``longest_miss_seconds``.
+        """Return the current ``entries``, ``bytes`` and ``limit_bytes``; and since the start ``hits``, ``misses``, ``evictions``,
+        and the time spent on misses, ``miss_seconds`` in total and ``longest_miss_seconds``.
         """
         with self._lock:
             return {

@@ -1,11 +1,11 @@
-"""The door between the runtime and its engines: what runs a bundle's network with the weights of any signature.
+"""Interface between the runtime and its engines, which run a bundle's network with the weights of any signature.
 
-    onnx        ONNX Runtime over a device plan: swapping signatures copies weights, or chooses a binding
-    sessions    ONNX Runtime, a session per signature in use: right everywhere, slow to swap
-    reference   numpy alone, slow and obvious: it needs no compiled bundle, and says what a signature means
+    onnx        ONNX Runtime over a device plan: swapping signatures copies weights or selects a binding
+    sessions    ONNX Runtime, one session per cached signature: works everywhere, slow to swap
+    reference   numpy only, slow and simple: needs no compiled bundle, and defines what a signature means
 
-Add an engine: a folder or module below ``engines/`` with ``open_engine``, and its line in ``ENGINES``. Which one runs: ``auto`` takes the
-first of ``BY_ITSELF`` that can be opened on this machine for this bundle, and says in the log why those before it could not.
+To add an engine: a folder or module below ``engines/`` with ``open_engine``, and a line in ``ENGINES``. ``auto`` uses the first of
+``BY_ITSELF`` that can be opened on this machine for this bundle, and logs why the ones before it could not.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ ENGINES = {
     "sessions": "isoform.runtime.engines.onnx.per_signature",
     "reference": "isoform.runtime.engines.reference",
 }
-"""Name → the module with ``open_engine(bundle, *, threads, cache_bytes, providers)``, imported when it is asked for."""
+"""Name → module with ``open_engine(bundle, *, threads, cache_bytes, providers)``, imported on first use."""
 BY_ITSELF = ("onnx", "sessions")
-"""The order in which ``auto`` tries them."""
+"""Engines that ``auto`` tries, in this order."""
 
 
 class Engine(Protocol):
-    """Runs signatures of one bundle. Safe to use from several threads."""
+    """Runs signatures of one bundle. Thread-safe."""
 
     @property
     def name(self) -> str:
-        """As ``ENGINES`` has it."""
+        """The engine's key in ``ENGINES``."""
 
     @property
     def drawback(self) -> str | None:
-        """Why ``auto`` should try the next engine instead, measured on this machine; None if there is no reason."""
+        """Why ``auto`` should prefer the next engine, as measured on this machine; None if there is no reason."""
 
     def logits(self, x: Array, signature: Signature) -> Array:
         """Run one batch.
 
         Args:
-            x: Samples, shape (n, …) as the task's ``Input`` says and ``Input.checked`` gives them, n at least 1.
+            x: Samples as ``Input.checked`` of the task returns them, shape (n, …), n at least 1.
             signature: A signature that fits the bundle.
 
         Returns:
@@ -62,17 +62,17 @@ class Engine(Protocol):
         """
 
     def forget(self, signature: Signature) -> None:
-        """Let go of what was built for one signature, if nobody predicts with it."""
+        """Remove a signature from the cache, unless a prediction is using it."""
 
     def clear(self) -> None:
-        """Let go of everything that was built for signatures."""
+        """Clear the cache."""
 
     def stats(self) -> dict[str, float]:
-        """As ``Runtime.stats``; empty if it holds nothing."""
+        """Return the statistics of ``Runtime.stats``; empty for an engine without a cache."""
 
 
 def check_engine(name: object) -> str:
-    """The name of an engine, or ``auto``; ``UsageError`` if it is anything else."""
+    """Check the name of an engine, or ``auto``. Raises ``UsageError`` if it is anything else."""
     if not isinstance(name, str) or name not in (AUTO, *ENGINES):
         raise UsageError(f"engine is {name!r}, but one of {', '.join((AUTO, *ENGINES))} was expected")
     return name
@@ -85,13 +85,13 @@ def open_engine(
 
     Args:
         name: One of ``ENGINES``, or ``auto``.
-        bundle: What it runs; compiled, for all but the reference.
-        threads: Threads per run, 0 to let the engine choose.
-        cache_bytes: How many bytes of signatures' weights may stay in memory.
-        providers: ONNX Runtime's execution providers, the preferred one first; None for the CPU.
+        bundle: The bundle to run; compiled, for all engines but the reference.
+        threads: Threads per run; 0 lets the engine choose.
+        cache_bytes: Size of the weight cache, in bytes.
+        providers: ONNX Runtime execution providers in order of preference; None for the CPU.
 
     Raises:
-        UsageError: If there is no such engine, or it does not know these providers.
+        UsageError: If there is no such engine, or it does not support these providers.
         EngineError: If it cannot be opened for this bundle on this machine.
         BundleError: If it needs a compiled bundle.
     """
@@ -109,7 +109,7 @@ def open_engine(
         if opened.drawback is not None and candidate != names[-1]:
             refused.append(EngineError(opened.drawback))
             continue
-        for reason in refused:
-            log.warning("%s; the engine is %s instead", reason, opened.name)
+        for reason in refused:  # only now is it known which engine is the fallback
+            log.warning("%s; falling back to engine %s", reason, opened.name)
         return opened
     raise AssertionError(names)

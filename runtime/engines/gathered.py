@@ -1,4 +1,4 @@
-"""A folder for any kind: the plain fold, and one gather into the plan's layout. Slow beside a kind's own, and right for every layout."""
+"""The fallback ``Folder`` for any kind: the plain fold, then one gather into the plan's layout. Works for every layout, but slowly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["GatheredFold"]
 
 @dataclasses.dataclass(frozen=True)
 class _Nothing:
-    """What signatures have in common here."""
+    """An empty ``Group``: here signatures share nothing."""
 
     fixed: Array
     nbytes: int = 0
@@ -26,8 +26,8 @@ class GatheredFold:
     """A ``Folder`` for any kind.
 
     Args:
-        graph: Of a bundle.
-        layout: The plan's.
+        graph: A graph of a bundle.
+        layout: The layout of the graph's plan.
     """
 
     pieces, shares = 0, None
@@ -39,22 +39,22 @@ class GatheredFold:
         self._nothing = _Nothing(np.empty(0, dtype=np.float32))
 
     def group(self, parts: Mapping[str, Array]) -> _Nothing:  # noqa: ARG002 - there are no groups
-        """Nothing."""
+        """Return the empty group."""
         return self._nothing
 
     def read(self, parts: Mapping[str, Array]) -> Mapping[str, Array]:
-        """The parts as they are."""
+        """Return the parts unchanged."""
         return parts
 
     def fill(self, read: Mapping[str, Array], group: _Nothing, out: Array) -> None:  # noqa: ARG002
-        """Fold and lay out: as ``Folder.fill``."""
+        """Implement ``Folder.fill``."""
         folded = self._graph.fold(read)
         out[:] = self._layout.lay_out({name: folded[name] for name in self._changing})
 
     def keys(self, read: Mapping[str, Array]) -> Sequence[int] | None:  # noqa: ARG002
-        """None: no signature is made of pieces."""
+        """Return None: no signature is composed of pieces."""
         return None
 
     def piece(self, group: _Nothing, place: int, key: int) -> Array:
-        """Never called, because there are none."""
+        """Never called, because ``keys`` returns None."""
         raise AssertionError(group, place, key)

@@ -1,4 +1,4 @@
-"""The reference engine: the numpy twin of a bundle's kind, with nothing kept between batches. Use it to check, not to serve."""
+"""The reference engine: the numpy implementation of a bundle's kind, without a cache. Use it for checks, not for serving."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ class ReferenceEngine:
         return self._bundle.network.reference(resolved.task, resolved.parts, x)
 
     def forget(self, signature: Signature) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is no cache."""
 
     def clear(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is no cache."""
 
     def stats(self) -> dict[str, float]:
-        """Empty."""
+        """Return an empty dict: there is no cache."""
         return {}
 
 
 def open_engine(bundle: Bundle, *, threads: int, cache_bytes: int, providers: Sequence[str] | None) -> ReferenceEngine:
     """As ``engine.open_engine``."""
     if providers is not None:
-        raise UsageError("providers are ONNX Runtime's, but the reference engine runs numpy; leave them out")
+        raise UsageError(
+            "execution providers are for ONNX Runtime, but the reference engine runs numpy; leave them out"
+        )
     return ReferenceEngine(bundle)

@@ -1,1 +1,1 @@
-"""Files that isoform reads and writes: bundles, signatures, tensors, and what they are made of."""
+"""File formats of isoform: bundles, signatures, tensors, and their building blocks."""

@@ -1,11 +1,11 @@
 """Bundles: the directory that ``train`` writes and ``compile`` completes.
 
-    bundle.json                     format, kind, network sizes, tasks with labels and what they take, digests, how it was trained
+    bundle.json                     format, kind, network sizes, tasks with labels and inputs, digests, training details
     templates.safetensors           K template blocks, adapters, embedding, shared BN affine
     signatures/<task>.safetensors   base signatures as they were trained
     compiled/                       written by ``isoform compile``, see ``compiled.py``
 
-Reading checks every digest before anything is used. Must never import torch or onnx.
+All digests are verified on reading, before anything is used. Must never import torch or onnx.
 """
 
 from __future__ import annotations
@@ -31,45 +31,45 @@ from isoform.runtime.kind import Graph, Kind, Network, Spec, kind_named
 __all__ = ["Bundle", "Resolved"]
 
 FORMAT = 2
-"""Of ``bundle.json``."""
+"""Format of ``bundle.json``."""
 OLD = 1
-"""Tasks do not say what they take: all of them ``image``, of the network's ``input_shape``."""
+"""Format without inputs per task: every task has the input ``image``, of the network's ``input_shape``."""
 
 TEMPLATES_LIMIT = 4 << 30
 TRIES = 8
-"""How often a bundle is read again that was replaced while it was read."""
+"""Maximum number of retries if a bundle is replaced while it is read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A signature with all that it inherits: what runs. Immutable."""
+    """A signature completed with all inherited parts. Immutable."""
 
     signature: Signature
     parts: Mapping[str, Array]
     """All parts of the kind, by name, read-only."""
     labels: tuple[str, ...]
-    """Names of its classes, one per row of its logits layer."""
+    """Class names, one per row of the logits layer."""
 
     @property
     def task(self) -> str:
-        """Its task."""
+        """The signature's task."""
         return self.signature.task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """Templates, base signatures and everything needed to run them. Immutable."""
+    """Templates and base signatures, with the compiled graphs if there are any. Immutable."""
 
     path: Path
     spec: Spec
     tensors: Mapping[str, Array]
     """``templates.safetensors``: ``spec.template_shapes``' names → float32 arrays, read-only."""
     digest: str
-    """The template digest, 64 hex digits; every signature names it."""
+    """The template digest, 64 hex digits; every signature refers to it."""
     signatures: Mapping[str, Signature]
-    """Task → base signature as it was trained, complete."""
+    """Task → trained base signature, complete."""
     training: Mapping[str, Any]
-    """How it was trained: the resolved recipe, data digest, seeds, final figures. For people; nothing reads it back to run."""
+    """Training details: the resolved recipe, data digest, seeds, final metrics. For information only."""
     compiled: Compiled | None = None
     """None until ``isoform compile`` has run."""
 
@@ -82,7 +82,7 @@ class Bundle:
         signatures: Mapping[str, Signature],
         training: Mapping[str, Any],
     ) -> Bundle:
-        """A bundle that is not on disk yet.
+        """Create a bundle in memory; ``write`` writes it.
 
         Raises:
             BundleError: If a tensor is missing, of the wrong shape, or not finite; or there is no task.
@@ -103,17 +103,17 @@ class Bundle:
 
     @property
     def kind(self) -> Kind:
-        """How its signatures are to be understood."""
+        """The kind of the bundle's network."""
         return kind_named(self.spec.kind, error=BundleError)
 
     @functools.cached_property
     def network(self) -> Network:
-        """The templates, ready to be combined with signatures."""
+        """The network of the bundle's templates."""
         return self.kind.network(self.spec, self.tensors)
 
     def _check_signatures(self) -> None:
         if not self.signatures:
-            raise BundleError("a bundle has no task, but one base signature at least was expected")
+            raise BundleError("a bundle has no task, but at least one base signature was expected")
         for task, signature in self.signatures.items():
             signature.check_fits(self.spec, self.digest, name=task)
             missing = self.spec.required - set(signature.parts)
@@ -123,7 +123,7 @@ class Bundle:
                 )
 
     def _check_inputs(self, tasks: Mapping[str, Any]) -> None:
-        """Check that each task's entry says what its network takes: programs that know no kinds rely on it."""
+        """Check that each task's entry describes its network's input, which programs without the kind's code rely on."""
         for task, entry in tasks.items():
             where, takes = f"{self.path / 'bundle.json'}: task {task!r}", self.spec.input_of(task)
             try:
@@ -132,11 +132,11 @@ class Bundle:
                 raise BundleError(f"{where}: {problem}") from None
             if said != takes:
                 raise BundleError(
-                    f"{where} is said to take {said.what} {said}, but its network takes {takes.what} {takes}"
+                    f"{where} declares the input {said.what} {said}, but its network expects {takes.what} {takes}"
                 )
 
     def write(self, directory: str | Path) -> None:
-        """Write everything but ``compiled/`` into an empty directory, made if need be. The same bundle gives the same bytes.
+        """Write everything but ``compiled/`` into an empty directory, created if necessary. The same bundle gives the same bytes.
 
         Raises:
             BundleError: If the directory is not empty, or cannot be written.
@@ -153,7 +153,7 @@ class Bundle:
         try:
             if directory.is_dir() and any(directory.iterdir()):
                 raise BundleError(
-                    f"{directory} is not empty, and a bundle is written into an empty directory; choose another name"
+                    f"{directory} is not empty, but a bundle needs an empty directory; choose another name"
                 )
             (directory / "signatures").mkdir(parents=True)
             (directory / "templates.safetensors").write_bytes(tensors.encode(self.tensors, {"template": self.digest}))
@@ -162,18 +162,18 @@ class Bundle:
             (directory / "bundle.json").write_bytes(files.canonical_json(content))
         except (OSError, ValueError) as problem:
             what = problem.strerror if isinstance(problem, OSError) else problem
-            raise BundleError(f"bundle {directory} cannot be written: {what}; choose another place") from None
+            raise BundleError(f"bundle {directory} cannot be written: {what}; choose another directory") from None
 
     @classmethod
     def load(cls, path: str | Path, *, with_compiled: bool = True) -> Bundle:
-        """Read a bundle and check every digest in it.
+        """Read a bundle and verify all digests.
 
         Args:
             path: The directory.
-            with_compiled: False to leave ``compiled/`` alone, whatever state it is in.
+            with_compiled: False to ignore ``compiled/``, even if it is damaged.
 
         Raises:
-            BundleError: If a file is missing, malformed or not the one that ``bundle.json`` names.
+            BundleError: If a file is missing, malformed or not the one named in ``bundle.json``.
             SignatureError: If a base signature is damaged or does not fit.
         """
         path = Path(path)
@@ -182,7 +182,7 @@ class Bundle:
             try:
                 return cls._load(path, with_compiled=with_compiled)
             except (BundleError, SignatureError):
-                # A writer may have put a new directory in place while we read the old one: then what we saw was half of each.
+                # A writer may have replaced the directory while it was read, so that the files were of both versions: try again.
                 if stood_still(path, before):
                     raise
             time.sleep(0.002 * attempt)
@@ -193,13 +193,13 @@ class Bundle:
         if not path.is_dir():
             if aside := files.set_aside(path.absolute()):
                 raise BundleError(
-                    f"bundle {path} was being replaced when its writer died; the old one is {aside}, rename it back"
+                    f"bundle {path} was being replaced when the writer was killed; the old bundle is {aside}, rename it back"
                 )
-            raise BundleError(f"bundle {path} is not a directory; 'isoform train RECIPE.toml -o {path}' makes one")
+            raise BundleError(f"bundle {path} is not a directory; 'isoform train RECIPE.toml -o {path}' creates one")
         content = read_object(path / "bundle.json", "bundle.json")
         if content.get("format") not in (OLD, FORMAT):
             raise BundleError(
-                f"{path / 'bundle.json'} is of format {content.get('format')!r}, but this version reads formats {OLD} and {FORMAT}; use a matching isoform"
+                f"{path / 'bundle.json'} has format {content.get('format')!r}, but this version reads formats {OLD} and {FORMAT}; use a matching isoform"
             )
         try:
             kind = kind_named(content.get("kind"), error=lambda text: SpecError(f"it {text}"))
@@ -216,7 +216,7 @@ class Bundle:
         digest = template_digest(spec, arrays)
         if digest != content.get("template"):
             raise BundleError(
-                f"{file} has digest {digest[:8]}, but bundle.json names {str(content.get('template'))[:8]}; the files are of two bundles, copy them again"
+                f"{file} has digest {digest[:8]}, but bundle.json names {str(content.get('template'))[:8]}; the files are of different bundles, copy it again"
             )
         signatures = {name: read_base(path / "signatures", name, content["tasks"][name]) for name in names}
         bundle = cls(
@@ -231,7 +231,7 @@ class Bundle:
         return dataclasses.replace(bundle, compiled=load_compiled(path, spec=spec, digest=digest, trained=signatures))
 
     def base(self, task: str) -> Signature:
-        """The base signature that runs: the compiled one, or before compiling the trained one.
+        """Return a task's base signature: the compiled one, or the trained one if the bundle is not compiled.
 
         Raises:
             BundleError: If there is no such task.
@@ -241,12 +241,12 @@ class Bundle:
         return (self.compiled.signatures if self.compiled else self.signatures)[task]
 
     def bases(self) -> dict[str, Signature]:
-        """Digest → base signature, those that were trained and those that were compiled: what a signature may inherit from."""
+        """Return digest → base signature, trained and compiled ones: all that a signature can inherit from."""
         compiled = self.compiled.signatures.values() if self.compiled else ()
         return {base.digest: base for base in (*self.signatures.values(), *compiled)}
 
     def base_of(self, signature: Signature) -> Signature | None:
-        """The base signature that a signature's absent parts come from; None if it names none, or one that is not here."""
+        """Return the base that a signature inherits absent parts from; None if it names none or the bundle does not have it."""
         for signatures in (self.signatures, self.compiled.signatures if self.compiled else {}):
             base = signatures.get(signature.task)
             if base is not None and base.digest == signature.base:
@@ -254,16 +254,16 @@ class Bundle:
         return None
 
     def require_compiled(self) -> Compiled:
-        """What was compiled. Raises ``BundleError``, with the command, if nothing was."""
+        """Return the compiled part. Raises ``BundleError``, with the command to run, if the bundle is not compiled."""
         if self.compiled is None:
             raise BundleError(f"{self.path} is not compiled; run 'isoform compile {self.path}'")
         return self.compiled
 
     def labels(self, signature: Signature) -> tuple[str, ...]:
-        """The names of a signature's classes: its own, or those of the base that it inherits from.
+        """Return a signature's class names: its own, or those of its base.
 
         Raises:
-            SignatureError: If they are not as many as its logits layer has rows.
+            SignatureError: If their number differs from the rows of its logits layer.
         """
         labels = signature.labels or self._inherited(signature).labels or ()
         rows = signature.parts.get("logits.bias")
@@ -271,15 +271,15 @@ class Bundle:
             rows = self._inherited(signature).parts["logits.bias"]
         if len(labels) != len(rows):
             raise SignatureError(
-                f"signature {signature.digest[:8]} has {len(labels)} labels for {len(rows)} classes; make it again with a label for each class"
+                f"signature {signature.digest[:8]} has {len(labels)} labels for {len(rows)} classes; create it again with one label per class"
             )
         return labels
 
     def resolve(self, signature: Signature) -> Resolved:
-        """Complete a signature: absent parts come from its base, or follow from others and the templates.
+        """Complete a signature: absent parts are inherited from its base, or computed from other parts and the templates.
 
         Raises:
-            SignatureError: If it was made for other templates, does not fit, or inherits from a base that is not here.
+            SignatureError: If it was made for different templates, does not fit, or inherits from a base that the bundle does not have.
         """
         signature.check_fits(self.spec, self.digest)
         parts = dict(signature.parts)
@@ -290,10 +290,10 @@ class Bundle:
         return Resolved(signature=signature, parts=self.network.complete(signature.task, parts), labels=labels)
 
     def graph(self, resolved: Resolved) -> tuple[str, Graph]:
-        """The compiled graph that runs a signature, the fastest that is here: its name, and how to fold for it.
+        """Return the fastest compiled graph that can run a signature, with its name.
 
         Raises:
-            BundleError: If nothing was compiled, or no graph that can run it.
+            BundleError: If the bundle is not compiled, or has no graph for the signature.
         """
         names, graphs = self.network.graphs(resolved.task, resolved.parts), self.require_compiled().graphs
         for name in names:
@@ -315,5 +315,5 @@ class Bundle:
         here = [base.digest[:8] for base in self.bases().values() if base.task == signature.task]
         raise SignatureError(
             f"signature {signature.digest[:8]} inherits parts from base {(signature.base or 'none')[:8]} of task {signature.task!r}, but "
-            f"{' and '.join(here)} are here; make the signature again from this bundle's base"
+            f"the bundle has {' and '.join(here)}; create the signature again from this bundle's base"
         )

@@ -1,13 +1,13 @@
-"""The compiled part of a bundle: what ``isoform compile`` has written, checked against what it was made from.
+"""The compiled part of a bundle: the output of ``isoform compile``, checked against the bundle it was made from.
 
 compiled/
-  manifest.json                 digests of everything compiled; a function of the bundle alone
-  report.json                   what was measured while compiling
-  signatures/<task>.safetensors base signatures with near-one-hot layers snapped: what runs
-  <name>.onnx                   a network without weights, for any signature that runs in it; of most kinds ``portable`` alone
-  training/                     one block, forward and backward, for learning on the device
-  source/<task>.safetensors     what a base signature sees of its training samples, for adaptation
-  fast/<task>.onnx, small/<task>.onnx      one file per task, complete
+  manifest.json                 digests of all compiled files; depends on the bundle only
+  report.json                   measurements made while compiling
+  signatures/<task>.safetensors base signatures with near-one-hot layers snapped to one-hot; these are the ones that run
+  <name>.onnx                   a graph without weights, for any compatible signature; most kinds have only ``portable``
+  training/                     one block, forward and backward pass, for learning on the device
+  source/<task>.safetensors     statistics of a base signature's training samples, for adaptation
+  fast/<task>.onnx, small/<task>.onnx      one self-contained file per task
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ __all__ = ["FORMAT", "WEIGHTS_LOCATION", "Compiled", "load_compiled", "read_base
 
 FORMAT = 4
 WEIGHTS_LOCATION = "weights"
-"""Where graphs without weights say that their external data lies; it is handed over from memory. No other graph has any."""
+"""Location of the external data in graphs without weights; it is passed in memory. No other graph has external data."""
 JSON_LIMIT = 16 << 20
 GRAPH_LIMIT = 2 << 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """What ``compiled/manifest.json`` says, and the signatures that run."""
+    """The contents of ``compiled/manifest.json``, the compiled signatures and the graphs."""
 
     path: Path
     """The ``compiled`` directory."""
     manifest: Mapping[str, Any]
     signatures: Mapping[str, Signature]
-    """Task → base signature, near-one-hot layers snapped."""
+    """Task → base signature with near-one-hot layers snapped."""
     graphs: Mapping[str, bytes]
-    """Name → graph without weights, ``<name>.onnx``, read and checked with the rest, so that all are of one compilation."""
+    """Name → graph without weights, ``<name>.onnx``; read at once, so that all files are from the same compilation."""
 
     def read(self, name: str) -> bytes:
-        """Read a compiled file that the manifest names, such as ``portable.onnx``, and check its sha256.
+        """Read a file listed in the manifest, such as ``portable.onnx``, and verify its sha256.
 
         Raises:
-            BundleError: If it is not in the manifest, missing, not the file that was compiled, or a graph that would read other files.
+            BundleError: If it is not in the manifest, missing, not the compiled file, or a graph that would read other files.
         """
         entry = self.manifest["files"].get(name)
         if entry is None:
@@ -68,7 +68,7 @@ class Compiled:
         return data
 
     def training(self) -> dict[str, bytes]:
-        """The files of ``training/``: name → content. Raises ``BundleError`` as ``read`` does."""
+        """Read the files of ``training/``: name → content. Raises ``BundleError`` as ``read``."""
         folder = "training/"
         names = [name for name in self.manifest["files"] if name.startswith(folder)]
         return {name.removeprefix(folder): self.read(name) for name in names}
@@ -79,15 +79,15 @@ def load_compiled(bundle: Path, *, spec: Spec, digest: str, trained: Mapping[str
 
     Args:
         bundle: The bundle's directory.
-        spec: Its network's sizes.
-        digest: Its template digest.
-        trained: Task → base signature as it was trained.
+        spec: The network's sizes.
+        digest: The template digest.
+        trained: Task → trained base signature.
 
     Returns:
-        None if there is no such directory.
+        The compiled part; None if there is no such directory.
 
     Raises:
-        BundleError: If it is damaged, or was compiled from other templates or signatures; says to compile again.
+        BundleError: If it is damaged, or was compiled from other templates or signatures; the message has the command to run.
     """
     path = bundle / "compiled"
     if not path.is_dir():
@@ -96,15 +96,15 @@ def load_compiled(bundle: Path, *, spec: Spec, digest: str, trained: Mapping[str
     again = f"run 'isoform compile {bundle}' again"
     if manifest.get("format") != FORMAT:
         raise BundleError(
-            f"{path / 'manifest.json'} is of format {manifest.get('format')!r}, but this version reads format {FORMAT}; {again}"
+            f"{path / 'manifest.json'} has format {manifest.get('format')!r}, but this version reads format {FORMAT}; {again}"
         )
     if manifest.get("template") != digest:
         raise BundleError(
-            f"{path} was compiled for templates {str(manifest.get('template'))[:8]}, but {digest[:8]} are here; {again}"
+            f"{path} was compiled for templates {str(manifest.get('template'))[:8]}, but the bundle has {digest[:8]}; {again}"
         )
     tasks, entries = read_mapping(manifest, "tasks", path), read_mapping(manifest, "files", path)
     if not all(isinstance(entry, dict) for entry in entries.values()):
-        raise BundleError(f"{path / 'manifest.json'} has an entry in $.files that is no object; {again}")
+        raise BundleError(f"{path / 'manifest.json'} has an entry in $.files that is not an object; {again}")
     if set(tasks) != set(trained):
         raise BundleError(
             f"{path} was compiled for tasks {sorted(tasks)}, but the bundle has {sorted(trained)}; {again}"
@@ -115,7 +115,7 @@ def load_compiled(bundle: Path, *, spec: Spec, digest: str, trained: Mapping[str
             signature = read_base(path / "signatures", task, tasks[task])
             signature.check_fits(spec, digest, name=task)
             if tasks[task].get("trained") != trained[task].digest or set(signature.parts) != set(trained[task].parts):
-                raise BundleError(f"{path} was compiled for another signature of task {task!r} than the bundle's")
+                raise BundleError(f"{path} was compiled from a different signature of task {task!r} than the bundle's")
         except IsoformError as problem:
             raise BundleError(f"{problem}; {again}") from None
         signatures[task] = signature
@@ -124,13 +124,13 @@ def load_compiled(bundle: Path, *, spec: Spec, digest: str, trained: Mapping[str
     )
     names = [name for name in entries if name.endswith(".onnx") and "/" not in name]
     if not names:
-        raise BundleError(f"{path / 'manifest.json'} names no network, such as portable.onnx; {again}")
+        raise BundleError(f"{path / 'manifest.json'} lists no graph, such as portable.onnx; {again}")
     graphs = {name.removesuffix(".onnx"): compiled.read(name) for name in names}
     return dataclasses.replace(compiled, graphs=MappingProxyType(graphs))
 
 
 def read_object(path: Path, what: str) -> dict[str, Any]:
-    """Read a JSON file that holds an object; ``BundleError`` if it is anything else."""
+    """Read a JSON object from a file. Raises ``BundleError`` if it is anything else."""
     value = files.read_json(path, limit=JSON_LIMIT, error=BundleError, what=what)
     if not isinstance(value, dict):
         raise BundleError(f"{path} holds a {type(value).__name__}, but an object was expected")
@@ -138,7 +138,7 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
 
 
 def read_mapping(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
-    """One member that must be an object; ``BundleError`` if it is anything else."""
+    """Return a member that must be an object. Raises ``BundleError`` if it is anything else."""
     value = content.get(name)
     if not isinstance(value, dict):
         raise BundleError(f"{path} has no object $.{name}; it was not written by isoform, or was changed")
@@ -146,7 +146,7 @@ def read_mapping(content: Mapping[str, Any], name: str, path: Path) -> dict[str,
 
 
 def read_base(directory: Path, task: str, entry: object) -> Signature:
-    """Read a task's base signature, and check that it is the one that the bundle names; ``BundleError`` if not."""
+    """Read a task's base signature, and check its digest against the bundle's entry. Raises ``BundleError`` if it differs."""
     signature = Signature.load(directory / f"{task}.safetensors")
     if signature.task != task:
         raise BundleError(f"{directory / task}.safetensors is of task {signature.task!r}; copy the bundle again")

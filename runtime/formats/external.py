@@ -1,7 +1,7 @@
-"""External data: a graph from a file must not make ONNX Runtime read other files.
+"""Check for external data: a graph must not make ONNX Runtime read other files.
 
-A tensor of an ONNX file may say that its data lies elsewhere, and ONNX Runtime then reads whatever file it names. Tensors occur in
-many places of a model; every one of them is looked at before ONNX Runtime sees the graph:
+A tensor in an ONNX file may refer to external data, and ONNX Runtime reads whatever file it names. Tensors occur in many places of
+a model; all of them are checked before ONNX Runtime loads the graph:
 
     ModelProto       7 graph             20 training_info          25 functions
     GraphProto       1 node               5 initializer            15 sparse_initializer
@@ -32,31 +32,31 @@ _WHERE = {
     "training": {1: "graph", 2: "graph"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
-"""Kind of message → number of a field → kind of the message in it, as far as tensors can lie in it."""
-_DEPTH = 100
-"""Messages inside one another: as many as protocol buffers' own readers take."""
+"""Type of message → field number → type of the nested message, for all messages that can contain tensors."""
+_DEPTH = 100  # the limit of protocol buffers' own readers
+"""Maximum depth of nested messages."""
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _ORT_FORMAT = b"ORTM"
-"""What ONNX Runtime's own format has at byte 4."""
+"""Bytes 4 to 8 of ONNX Runtime's own format."""
 
 
 def refuse_external_data(model: bytes, *, location: bytes | None = None) -> None:
-    """Refuse a graph that takes data from other files.
+    """Reject a graph that reads data from other files.
 
     Args:
         model: An ONNX file.
-        location: The one name that weights of the main graph may give as the place of their data; None if none may.
+        location: The only external location allowed, for weights of the main graph; None to allow none.
 
     Raises:
-        EngineError: If a tensor names another place, or the file is not an ONNX file.
+        EngineError: If a tensor has another external location, or the file is not an ONNX file.
     """
     if model[4:8] == _ORT_FORMAT:
         raise EngineError("the graph is in ONNX Runtime's own format, but an ONNX file was expected")
-    left = [("model", model, 0)]
+    left = [("model", model, 0)]  # a stack instead of recursion, whose limit a nested file could exceed
     while left:
         kind, data, depth = left.pop()
         if depth > _DEPTH:
-            raise EngineError(f"the graph has more than {_DEPTH} messages inside one another")
+            raise EngineError(f"the graph has more than {_DEPTH} nested messages")
         if kind in ("tensor", "weight"):
             _check(data, location if kind == "weight" else None)
             continue
@@ -67,10 +67,10 @@ def refuse_external_data(model: bytes, *, location: bytes | None = None) -> None
 
 
 def _check(tensor: bytes, location: bytes | None) -> None:
-    """Refuse a tensor whose data lies elsewhere than at ``location``."""
+    """Reject a tensor with external data at another location than ``location``."""
     found = [(number, part) for number, _, part in fields(tensor) if number in (_EXTERNAL_DATA, _DATA_LOCATION)]
     entries = [part for number, part in found if number == _EXTERNAL_DATA]
-    if not entries and all(part == b"\0" for _, part in found):
+    if not entries and all(part == b"\0" for _, part in found):  # data_location = DEFAULT: in the file
         return
     pairs = [[(number, part) for number, _, part in fields(entry)] for entry in entries]
     named = [
@@ -82,4 +82,4 @@ def _check(tensor: bytes, location: bytes | None) -> None:
         places = ", ".join(
             repr(part.decode(errors="replace")) for pair in named for number, part in pair if number == 2
         )
-        raise EngineError(f"the graph takes data from another file ({places or 'unnamed'}), which is refused")
+        raise EngineError(f"the graph reads data from another file ({places or 'unnamed'}), which is not allowed")

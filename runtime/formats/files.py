@@ -1,14 +1,12 @@
-"""Reading and writing files so that nobody ever sees half of one.
+"""Atomic reading and writing of files and directories.
 
-A file is written under a temporary name beside its place, flushed to the disk (fsync), and renamed. A directory is built under
-a temporary name and *exchanged* with the old one in one system call (``renameat2`` on Linux, ``renamex_np`` on macOS), so that a
-``kill -9`` at any moment leaves the old one or the new one. Some file systems refuse the exchange; there two renames do it, and
-the next writer puts the old directory back if the process died between them.
+A file is written under a temporary name in the same directory, flushed to the disk (fsync), and renamed. A directory is built under
+a temporary name and *exchanged* with the old one in a single system call (``renameat2`` on Linux, ``renamex_np`` on macOS), so that
+a ``kill -9`` at any moment leaves the old or the new version. Some file systems do not support the exchange; there two renames are
+used, and the next writer restores the old directory if the process died between them.
 
-A writer holds a lock on what it builds. What is left over and not locked belongs to the dead, and the next writer removes it.
-Between making a temporary file and locking it there is a moment in which another writer's clean-up may take it for a dead one's:
-so a writer looks, once it has the lock, whether what it locked is still there, and makes another one if not.
-Imports nothing of isoform but the errors.
+A writer locks the temporary file that it builds. Temporary files without a lock are left over from killed writers, and the next
+writer removes them. Imports nothing of isoform but the errors.
 """
 
 from __future__ import annotations
@@ -41,17 +39,17 @@ __all__ = [
 ]  # fmt: skip
 
 TRIES = 100
-"""How often a writer begins anew because another one was in its way at that very moment."""
+"""Maximum number of retries after a race with another writer."""
 _RANDOM = "[0-9a-f]{16}"
-"""Pattern of the end of a temporary name."""
+"""Pattern of the random suffix of a temporary name."""
 _AT_FDCWD = -100
 _EXCHANGE = 2
 _RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "armv7l": 382, "riscv64": 276}
-"""The system call's number, for C libraries that have no function for it."""
+"""System call numbers of ``renameat2``, for C libraries without a wrapper."""
 
 
 def read_bytes(path: Path, *, limit: int, error: type[IsoformError], what: str) -> bytes:
-    """Read a whole file of at most ``limit`` bytes, using no more memory than it is long.
+    """Read a file of at most ``limit`` bytes, using no more memory than its size.
 
     Raises:
         IsoformError: Of the class ``error``, if the file is missing, unreadable, not a file, or larger than the limit.
@@ -64,20 +62,20 @@ def read_bytes(path: Path, *, limit: int, error: type[IsoformError], what: str) 
 
 
 def open_file(path: Path, *, limit: int, error: type[IsoformError], what: str) -> BinaryIO:
-    """Open a regular file of at most ``limit`` bytes for reading, never waiting for it; errors as in ``read_bytes``."""
+    """Open a regular file of at most ``limit`` bytes for reading, without blocking. Raises as ``read_bytes``."""
     try:
-        # Not blocking: opening a pipe would wait for a writer, for ever if there is none.
+        # Non-blocking: opening a named pipe would wait for a writer, possibly for ever.
         file = open(path, "rb", opener=_not_blocking)  # noqa: SIM115 - the caller closes it
     except FileNotFoundError:
         raise error(f"{what} {path} does not exist") from None
     except (OSError, ValueError) as problem:
         raise error(f"{what} {path} cannot be read: {getattr(problem, 'strerror', None) or problem}") from None
-    found = os.fstat(file.fileno())
+    found = os.fstat(file.fileno())  # of the open file: the path could be replaced between a check and the open
     if stat.S_ISREG(found.st_mode) and found.st_size <= limit:
         return file
     file.close()
     if stat.S_ISREG(found.st_mode):
-        raise error(f"{what} {path} is larger than the {limit:,} bytes that such a file may have")
+        raise error(f"{what} {path} is larger than the {limit:,} bytes allowed")
     raise error(f"{what} {path} cannot be read: it is not a regular file")
 
 
@@ -86,7 +84,7 @@ def _not_blocking(name: str, flags: int) -> int:
 
 
 def read_json(path: Path, *, limit: int, error: type[IsoformError], what: str) -> Any:
-    """Read a JSON file of at most ``limit`` bytes; errors as in ``read_bytes``, and one for text that is not JSON."""
+    """Read a JSON file of at most ``limit`` bytes. Raises as ``read_bytes``, also for invalid JSON."""
     data = read_bytes(path, limit=limit, error=error, what=what)
     try:
         return json.loads(data)
@@ -95,17 +93,17 @@ def read_json(path: Path, *, limit: int, error: type[IsoformError], what: str) -
 
 
 def canonical_json(value: object) -> bytes:
-    """The bytes in which every JSON file of a bundle is written: two spaces, a closing newline, no NaN, keys in the order given."""
+    """Encode JSON as in every file of a bundle: indented by two spaces, final newline, no NaN, keys in the order given."""
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
-    """Write a file so that its place holds the old bytes or all of the new ones, whatever happens.
+    """Write a file atomically: after a crash it has the old content or all of the new.
 
     Args:
-        path: Its place; of a link, what that leads to.
-        data: All bytes.
-        mode: Permissions, from the first byte on; None for those of the old file, or the usual ones.
+        path: The file; a symbolic link is followed.
+        data: The content.
+        mode: Permissions, set before any content is written; None for those of the old file, or the default ones.
 
     Raises:
         IsoformError: If the directory is missing or not writable, or the disk is full.
@@ -116,7 +114,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
         temporary, handle = _begin(path, "tmp", functools.partial(_new_file, mode=0o666 if mode is None else mode))
         try:
             with os.fdopen(handle, "wb") as file:
-                if mode is None:  # who may read the old file may read the new one, and nobody else
+                if mode is None:  # a private file must not become readable for others by being replaced
                     with contextlib.suppress(FileNotFoundError):
                         os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
                 file.write(data)
@@ -134,16 +132,16 @@ def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
 
 @contextlib.contextmanager
 def replace_directory(path: Path) -> Iterator[Path]:
-    """Build a directory beside ``path``, and put it in its place at the end of the block.
+    """Build a directory under a temporary name, and replace ``path`` with it at the end of the block.
 
-    The block gets an empty directory to fill. If it raises, or the process dies, ``path`` stays as it was.
+    The block receives an empty directory to fill. If it raises, or the process dies, ``path`` is unchanged.
 
     Raises:
         IsoformError: If the parent directory is missing or not writable, or ``path`` is a file.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_dir():
-        raise IsoformError(f"{path} is a file, but a directory was to be written there; choose another name")
+        raise IsoformError(f"{path} is a file, but a directory was expected; choose another name")
     try:
         _restore(path)
         for kind in ("new", "old"):
@@ -166,20 +164,20 @@ def replace_directory(path: Path) -> Iterator[Path]:
 
 
 def hold(path: Path, *, busy: IsoformError, remove: bool = False) -> Callable[[], None]:
-    """Take a file's lock, so that no other process, and nobody else in this one, does the same thing at the same time.
+    """Acquire an exclusive lock on a file, against other processes and other holders in this process.
 
-    The lock ends with the process, however that ends. Where the file system or the system has no locks, there is none.
+    The lock ends with the process, even if it is killed. Without support by the file system or operating system, nothing is locked.
 
     Args:
-        path: The file; made, empty, if it is missing.
-        busy: Raised if somebody else holds the lock.
-        remove: Whether the file goes with the lock.
+        path: The lock file; created, empty, if it is missing.
+        busy: Raised if the lock is held already.
+        remove: Whether to delete the file when the lock is released.
 
     Returns:
-        What gives the lock back; to be called once.
+        A function that releases the lock; to be called once.
 
     Raises:
-        IsoformError: ``busy``; or another one if the file cannot be made.
+        IsoformError: ``busy``; or another one if the file cannot be created.
     """
     for _ in range(TRIES):
         try:
@@ -192,22 +190,22 @@ def hold(path: Path, *, busy: IsoformError, remove: bool = False) -> Callable[[]
         os.close(handle)
         if not free:
             break
-        # else its last holder has removed it meanwhile: this would be the lock of a file that is gone
+        # else the last holder has just deleted the file: a lock on a deleted file excludes nobody
     raise busy
 
 
 def _give_back(handle: int, path: Path | None, holder: int) -> None:
-    if os.getpid() == holder:  # a process that was forked has the handle too, but not the lock
+    if os.getpid() == holder:  # a forked process shares the handle: unlocking there would release its parent's lock
         with contextlib.suppress(OSError):
             if path is not None:
-                os.unlink(path)  # before the lock is free: whoever takes it then sees that the file is gone
+                os.unlink(path)  # before unlocking, so that the next holder can see that the file was deleted
             if fcntl is not None:
                 fcntl.flock(handle, fcntl.LOCK_UN)
     os.close(handle)
 
 
 def set_aside(path: Path) -> Path | None:
-    """Where a writer has put the directory that was at ``path`` while it renames, or left it when it died; None if there is none."""
+    """Return where a writer has moved the old directory of ``path`` between its two renames, or left it when killed; None if nowhere."""
     found = list[tuple[float, Path]]()
     for place in _left_overs(path.parent, f".{path.name}.old-"):
         with contextlib.suppress(FileNotFoundError):
@@ -216,12 +214,12 @@ def set_aside(path: Path) -> Path | None:
 
 
 def is_left_over(path: Path) -> bool:
-    """Whether a file is what a writer left that died before it was done."""
+    """Return whether a path is a temporary file of a writer."""
     return re.fullmatch(rf"\..+\.tmp-{_RANDOM}", path.name) is not None
 
 
 def _left_overs(directory: Path, prefix: str) -> list[Path]:
-    """What bears a temporary name of ours: the prefix and a random end."""
+    """Return all paths with a temporary name: the prefix and a random suffix."""
     return [
         path
         for path in directory.glob(f"{glob.escape(prefix)}*")
@@ -230,16 +228,15 @@ def _left_overs(directory: Path, prefix: str) -> list[Path]:
 
 
 def _remove_left_overs(directory: Path, prefix: str) -> None:
-    """Remove what the dead have left: everything of that name that nobody holds a lock on."""
+    """Remove files of killed writers: all temporary files with the prefix that are not locked."""
     if fcntl is None:
         return
     for left_over in _left_overs(directory, prefix):
         with contextlib.suppress(OSError):
             handle = os.open(left_over, os.O_RDONLY)
             try:
-                fcntl.flock(
-                    handle, fcntl.LOCK_EX | fcntl.LOCK_NB
-                )  # no lock, no removal: a file system without locks has none
+                # raises OSError on a file system without locks, where nothing may be removed
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if left_over.is_dir():
                     shutil.rmtree(left_over, ignore_errors=True)
                 else:
@@ -249,10 +246,11 @@ def _remove_left_overs(directory: Path, prefix: str) -> None:
 
 
 def _lock(handle: int) -> bool:
-    """Mark as being written, until the handle is closed or the process dies; False if somebody else holds the lock.
+    """Lock an open file until it is closed or the process dies; return False if it is locked already.
 
-    Never waits, so that nobody who may read a folder can stop who writes there. Best effort: some file systems have no locks.
+    Best effort: True on file systems without locks.
     """
+    # Never waits: flock needs only read access, so another user could block a writer for ever.
     if fcntl is not None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -264,7 +262,7 @@ def _lock(handle: int) -> bool:
 
 
 def _is_at(path: Path, handle: int) -> bool:
-    """Whether an open file or directory is the one that bears this name now."""
+    """Return whether an open file or directory still has this path."""
     try:
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle))
     except FileNotFoundError:
@@ -272,7 +270,7 @@ def _is_at(path: Path, handle: int) -> bool:
 
 
 def _begin(path: Path, kind: str, make: Callable[[Path], int]) -> tuple[Path, int]:
-    """Make something temporary beside ``path`` and lock it; its place, and the handle that holds the lock."""
+    """Create a temporary file or directory next to ``path`` and lock it; return its path, and the handle with the lock."""
     for _ in range(TRIES):
         temporary = path.parent / f".{path.name}.{kind}-{os.urandom(8).hex()}"
         try:
@@ -281,9 +279,10 @@ def _begin(path: Path, kind: str, make: Callable[[Path], int]) -> tuple[Path, in
             if not path.parent.is_dir():
                 raise
             continue  # another writer's clean-up removed it before it could be opened
+        # until it is locked, another writer's clean-up may take it for a left-over and remove it: then try again
         if _lock(handle) and _is_at(temporary, handle):
             return temporary, handle
-        os.close(handle)  # a clean-up was faster, and has removed it or is about to
+        os.close(handle)
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
 
@@ -297,7 +296,7 @@ def _new_directory(path: Path) -> int:
 
 
 def _restore(path: Path) -> None:
-    """Put back the directory that a writer took away before it died; one that lives holds its lock, and goes on by itself."""
+    """Restore the directory that a killed writer had moved away; a live writer still holds its lock and is left alone."""
     aside = set_aside(path)
     if aside is None or path.exists():
         return
@@ -311,7 +310,7 @@ def _restore(path: Path) -> None:
 
 
 def _put(new: Path, path: Path) -> None:
-    """Give a new directory its name, whatever other writers do to that name meanwhile; what was there is at ``new`` then, or gone."""
+    """Move a new directory to its path, despite concurrent writers; the old one is at ``new`` afterwards, or deleted."""
     for attempt in range(TRIES):
         try:
             if path.exists():
@@ -326,7 +325,7 @@ def _put(new: Path, path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file, or a directory's entries, to the disk."""
+    """Flush a file, or a directory's entries, to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -335,7 +334,7 @@ def _sync(path: Path) -> None:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Swap two directories' names. Atomic where the system can; else two renames, with a moment between them."""
+    """Exchange two directories. Atomic if the system supports it; else by two renames, with a moment without the directory."""
     library = ctypes.CDLL(None, use_errno=True)
     a, b = os.fsencode(new), os.fsencode(old)
     if sys.platform == "linux":
@@ -351,8 +350,8 @@ def _exchange(new: Path, old: Path) -> None:
         return
     held = os.open(old, os.O_RDONLY)
     try:
-        _lock(held)  # so that no other writer takes it for what a dead one left
-        if not _is_at(old, held):  # another writer was faster
+        _lock(held)  # else another writer could take it for the left-over of a killed one, and restore it
+        if not _is_at(old, held):  # another writer has replaced it first
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         aside = old.with_name(f".{old.name}.old-{os.urandom(8).hex()}")
         os.rename(old, aside)

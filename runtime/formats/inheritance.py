@@ -1,7 +1,7 @@
-"""What a signature holds and what it inherits: signatures made from others, without a part that they would inherit anyway.
+"""Derivation of signatures from others, without parts that they can inherit.
 
-A signature inherits from a base of its task, never from another user's. So what is made from a base names that base and holds what has
-moved; what is made from a user's own signature keeps the parts of that one, and names the same base.
+A signature inherits from a base of its task, never from another user's signature. So a signature derived from a base refers to that
+base and stores what has changed; one derived from a user's signature also stores that one's parts, and refers to the same base.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ def derived(
     labels: Sequence[str] | None = None,
     parent: str | None = None,
 ) -> Signature:
-    """The start's network with other numbers in some of its parts.
+    """Derive a signature from a start by replacing some of its parts.
 
     Args:
-        bundle: What the start was made for.
-        start: A base signature, or a user's own.
-        parts: The parts that may have moved; one that has not is inherited.
-        labels: Names of the classes of a new logits layer; None to keep the start's.
-        parent: Digest of the signature that it was made from; None for the start's.
+        bundle: The bundle that the start was made for.
+        start: A base signature, or a user's signature.
+        parts: The new parts; a part equal to the inherited one is not stored.
+        labels: Class names of a new logits layer; None to keep the start's.
+        parent: Digest of the signature that it was derived from; None for the start's.
 
     Returns:
-        A signature in float32, whatever the start is stored in: the numbers that were scored are the numbers that are returned.
+        A signature in float32, whatever the start's precision, so that the returned values are the ones that were scored.
 
     Raises:
         SignatureError: If a number is not finite, or the start does not fit the bundle.
@@ -52,14 +52,14 @@ def derived(
 
 
 def reduced(bundle: Bundle, signature: Signature) -> Signature:
-    """The same network in fewer bytes: without the parts that it would inherit bit for bit.
+    """Return an equivalent smaller signature, without the parts that it can inherit bit for bit.
 
     Args:
-        bundle: What it was made for.
-        signature: A user's; or a base signature, of which the kind's smallest part is kept.
+        bundle: The bundle that it was made for.
+        signature: A user's signature; or a base signature, of which only the kind's smallest part is kept.
 
     Returns:
-        A signature of at least one part that predicts the same; the given one where nothing can be left out.
+        A signature with at least one part and the same predictions; the given one if no part can be left out.
 
     Raises:
         SignatureError: If it does not fit the bundle.
@@ -73,8 +73,9 @@ def reduced(bundle: Bundle, signature: Signature) -> Signature:
         name: array for name, array in bundle.network.complete(signature.task, required).items() if name not in required
     }
     inherited = {**follows, **(base.parts if base is not None else {})}
+    # by bytes, because == takes 0.0 for -0.0
     same = {name for name, array in inherited.items() if array.tobytes() == resolved[name].tobytes()}
-    if not set(HEAD) <= same:
+    if not set(HEAD) <= same:  # weight and bias are stored together or not at all
         same -= set(HEAD)
     kept = {name: array for name, array in signature.parts.items() if name not in same}
     kept = kept or {smallest: resolved[smallest]}

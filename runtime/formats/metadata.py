@@ -1,4 +1,4 @@
-"""Texts in a signature's metadata: labels and shapes of bits, as JSON in one form, because a digest must have one file only."""
+"""JSON in a signature's metadata, labels and shapes of bits, in canonical form, because a digest must identify exactly one file."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ __all__ = ["read_bits", "read_labels", "to_text"]
 
 
 def to_text(value: object) -> str:
-    """JSON in that form: no spaces, no escapes but the needed ones."""
+    """Encode a value as canonical JSON: no spaces, only necessary escapes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def read_labels(text: str | None) -> tuple[str, ...] | None:
-    """Labels of classes; None for none. Raises ``SignatureError`` if they are something else, or in another form."""
+    """Decode class labels; None for None. Raises ``SignatureError`` if they are malformed or not canonical."""
     if text is None:
         return None
     labels = _parsed(text)
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise SignatureError("its labels are not a JSON list of texts")
+        raise SignatureError("its labels are not a JSON list of strings")
     _check_form(text, labels, "labels")
     return tuple(labels)
 
 
 def read_bits(text: str | None, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Parts of bits, bool, of the arrays in a file. Raises ``SignatureError`` as ``read_labels``, or if the arrays do not fit."""
+    """Unpack the bit parts of a file to bool. Raises ``SignatureError`` as ``read_labels``, or if the arrays do not fit."""
     if text is None:
         return {}
     shapes = _parsed(text)
@@ -41,7 +41,7 @@ def read_bits(text: str | None, arrays: Mapping[str, Array]) -> dict[str, Array]
         or not set(shapes) <= set(arrays)
         or not all(map(_is_shape, shapes.values()))
     ):
-        raise SignatureError("its bits are not a JSON object of shapes by the names of its parts")
+        raise SignatureError("its bits are not a JSON object of part names and shapes")
     _check_form(text, shapes, "bits")
     return {name: unpacked(name, arrays[name], shape) for name, shape in shapes.items()}
 

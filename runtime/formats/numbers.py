@@ -1,10 +1,10 @@
-"""Numbers of a signature's parts, in memory and in files: floats, integers and bits.
+"""Representation of a signature's parts in memory and in files: floats, integers and bits.
 
-    float     float32 in memory; float32 or float16 in a file, all of one precision
-    integer   int64 in memory; in a file the first of uint8, int8, uint16, int16, int32 and int64 that holds all numbers of the part
-    bit       bool in memory; in a file eight to a byte, the first in the highest bit, the last byte filled up with zeros
+    float     float32 in memory; float32 or float16 in a file, the same for all parts
+    integer   int64 in memory; in a file the first of uint8, int8, uint16, int16, int32 and int64 that can hold all values of the part
+    bit       bool in memory; packed in a file, eight per byte, the first in the most significant bit, the last byte padded with zeros
 
-One array has one form in files, because a digest must have one file only.
+Every array has exactly one representation in files, because a digest must identify exactly one file.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _WORDS = {"float": "floating-point numbers", "integer": "whole numbers", "bit": 
 
 
 def in_memory(name: str, array: Array, part: Part, *, precision: Literal["float32", "float16"]) -> Array:
-    """A part as signatures hold it, read-only.
+    """Check a part, and convert it to its representation in memory, read-only.
 
     Args:
-        name: For messages.
-        array: What came. Not changed, but frozen if it is right already.
-        part: What it should be.
-        precision: Of floats: they are rounded to it.
+        name: Name of the part in messages.
+        array: The array. Its values are not changed, but it becomes read-only if no conversion is needed.
+        part: The expected type.
+        precision: Precision that floats are rounded to.
 
     Raises:
-        SignatureError: If it is something else, empty, or a number is not finite in that precision.
+        SignatureError: If the array has another type or rank, is empty, or is not finite in that precision.
     """
     kinds = {"float": "f", "integer": "iu", "bit": "b"}[part.numbers]
     if array.dtype.kind not in kinds or array.ndim != part.dimensions or 0 in array.shape:
@@ -62,7 +62,7 @@ def in_memory(name: str, array: Array, part: Part, *, precision: Literal["float3
 
 
 def in_file(array: Array, part: Part, *, precision: Literal["float32", "float16"]) -> Array:
-    """A part as files hold it."""
+    """Convert a part to its representation in files."""
     if part.numbers == "float":
         return array.astype(precision)
     if part.numbers == "bit":
@@ -72,7 +72,7 @@ def in_file(array: Array, part: Part, *, precision: Literal["float32", "float16"
 
 
 def unpacked(name: str, array: Array, shape: Sequence[int]) -> Array:
-    """Bits of a file, as bool of their shape; ``SignatureError`` if there are more or fewer, or those that fill up are not 0."""
+    """Unpack the bits of a file to bool of that shape. Raises ``SignatureError`` if the size is wrong or padding bits are not 0."""
     count = math.prod(shape)
     if array.dtype != np.uint8 or array.shape != (-(-count // 8),):
         raise SignatureError(
@@ -80,5 +80,5 @@ def unpacked(name: str, array: Array, shape: Sequence[int]) -> Array:
         )
     bits = np.unpackbits(array)
     if bits[count:].any():
-        raise SignatureError(f"its {name} has bits behind its last one, so it was changed after isoform wrote it")
+        raise SignatureError(f"its {name} has padding bits that are not 0, so it was changed after isoform wrote it")
     return bits[:count].astype(bool).reshape(shape)

@@ -1,9 +1,9 @@
-"""Ownership: folders and files that nobody but this user can have written.
+"""Ownership checks: whether folders and files can have been written by this user only.
 
-What lies in a cache is run. So on the way to it, links followed one by one, everything must belong to this user or to root, and
-nobody else may write to it; a folder like ``/tmp``, in which others may write but only touch what is their own (the sticky bit), may
-be on the way, not at the end. The folder and the files themselves must be this user's own. POSIX systems only: Windows' users have
-folders of their own. Imports nothing of isoform but the errors.
+Files in the cache are executed. So every folder and link on the path must be owned by this user or root, and must not be writable
+for others. A world-writable folder with the sticky bit, such as ``/tmp``, is allowed on the path, but not as the cache itself. The
+cache folder and its files must be owned by this user. POSIX systems only; on Windows cache directories are per user. Imports nothing
+of isoform but the errors.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from isoform.runtime.errors import EngineError
 __all__ = ["require_own_file", "require_own_folder"]
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_LINKS = 40
-"""As many links as Linux follows."""
+_LINKS = 40  # Linux's own limit
+"""Maximum number of symbolic links followed."""
 
 
 def require_own_folder(path: Path) -> None:
-    """Check a folder, and all that lead to it, as far as they exist; ``EngineError`` if others may write there."""
+    """Check a folder and its parents, as far as they exist. Raises ``EngineError`` if other users can write there."""
     if os.name != "posix":
         return
     path = path.absolute()
@@ -32,17 +32,17 @@ def require_own_folder(path: Path) -> None:
         for end, found in _steps(path):
             if found.st_uid not in (0, os.geteuid()):
                 raise EngineError(f"{end} belongs to user {found.st_uid}, who is neither you nor root")
-            shared = found.st_mode & _OTHERS and not stat.S_ISLNK(found.st_mode)
+            shared = found.st_mode & _OTHERS and not stat.S_ISLNK(found.st_mode)  # the mode of a link is always 0o777
             if shared and not found.st_mode & stat.S_ISVTX:
                 raise EngineError(f"others may write to {end}; run chmod go-w on it")
         found = path.stat()
-    except OSError:  # what does not exist, or cannot be seen, holds nothing
+    except OSError:  # a path that does not exist or cannot be accessed holds no files to run
         return
     _require_own(path, found)
 
 
 def require_own_file(path: Path) -> None:
-    """Check a file in a folder that was checked, if it exists: this user's own, no link, and nobody else may write to it."""
+    """Check a file in a checked folder, if it exists: owned by this user, not a link, and not writable for others."""
     if os.name != "posix":
         return
     try:
@@ -62,7 +62,8 @@ def _require_own(path: Path, found: os.stat_result) -> None:
 
 
 def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every folder and link on the way to a path, its end included; ``OSError`` at the first that does not exist."""
+    """Yield every folder and link on a path, its end included. Raises ``OSError`` at the first that does not exist."""
+    # os.path.realpath would resolve links without the ownership checks of the folders that contain them
     here, left, links = Path(path.anchor), list(reversed(path.parts[1:])), 0
     yield here, here.lstat()
     while left:

@@ -1,7 +1,7 @@
-"""Protocol buffers, byte by byte, as far as ONNX files need them: without the onnx package.
+"""A minimal protocol buffers codec for ONNX files, without the onnx package.
 
-A message is a row of fields, each a varint ``number << 3 | wire type``, then a varint (type 0), 8 bytes (1), a varint length and
-so many bytes (2), or 4 bytes (5). Source: the protocol buffers' encoding guide. Must never import onnx.
+A message is a sequence of fields, each a varint ``number << 3 | wire type``, then a varint (type 0), 8 bytes (1), a varint length and
+that many bytes (2), or 4 bytes (5). Source: the protocol buffers' encoding guide. Must never import onnx.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from isoform.runtime.errors import EngineError
 
 __all__ = ["Field", "edited", "encoded", "fields", "message", "messages", "varint", "varints"]
 
+# other readers truncate longer keys and so see another field than this one: such files are rejected
 KEY_LIMIT = 1 << 32
-"""Keys have 32 bits. Other readers cut longer ones off and so see another field; here they are refused."""
+"""Keys have 32 bits."""
 
 Field = tuple[int, int, bytes]
-"""Number, wire type, and the bytes after the key; for type 2 without their length."""
+"""Number, wire type, and the bytes after the key; for type 2 without the length."""
 
 
 def messages(data: bytes, number: int) -> Iterator[bytes]:
-    """The contents of all fields of one number that have a length."""
+    """Return the contents of all length-delimited fields with that number."""
     return (content for found, kind, content in fields(data) if (found, kind) == (number, 2))
 
 
 def edited(data: bytes, number: int, edit: Callable[[bytes], bytes]) -> bytes:
-    """A message in which every field of one number that has a length holds something else."""
+    """Return a message in which ``edit`` replaces the content of every length-delimited field with that number."""
     return message(
         (found, kind, edit(content) if (found, kind) == (number, 2) else content)
         for found, kind, content in fields(data)
@@ -33,7 +34,7 @@ def edited(data: bytes, number: int, edit: Callable[[bytes], bytes]) -> bytes:
 
 
 def fields(data: bytes) -> Iterator[Field]:
-    """Every field of a message, in order; ``EngineError`` if it is none."""
+    """Yield the fields of a message, in order. Raises ``EngineError`` if it is malformed."""
     place, end_of_data = 0, len(data)
     while place < end_of_data:
         key, place = (data[place], place + 1) if data[place] < 0x80 else varint(data, place)
@@ -41,7 +42,8 @@ def fields(data: bytes) -> Iterator[Field]:
         if not 0 < number < KEY_LIMIT >> 3:
             raise EngineError(f"the graph has a field of number {number}, so it is not an ONNX file")
         if kind == 2:
-            short = place < end_of_data and data[place] < 0x80  # most are: this is the loop that takes the time
+            # a fast path: most varints have one byte, and this loop is hot
+            short = place < end_of_data and data[place] < 0x80
             length, place = (data[place], place + 1) if short else varint(data, place)
             end = place + length
         elif kind == 0:
@@ -57,9 +59,9 @@ def fields(data: bytes) -> Iterator[Field]:
 
 
 def varint(data: bytes, place: int) -> tuple[int, int]:
-    """The number at a place, and the place behind it."""
+    """Return the varint at an offset, and the offset after it."""
     value = 0
-    for index in range(10):
+    for index in range(10):  # 64 bits, 7 per byte
         if place + index >= len(data):
             raise EngineError("the graph is cut short")
         byte = data[place + index]
@@ -70,7 +72,7 @@ def varint(data: bytes, place: int) -> tuple[int, int]:
 
 
 def varints(data: bytes) -> Iterator[int]:
-    """The numbers of a packed field."""
+    """Yield the numbers of a packed field."""
     place = 0
     while place < len(data):
         value, place = varint(data, place)
@@ -78,7 +80,7 @@ def varints(data: bytes) -> Iterator[int]:
 
 
 def encoded(value: int) -> bytes:
-    """A number as a varint."""
+    """Encode a number as a varint."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -88,7 +90,7 @@ def encoded(value: int) -> bytes:
 
 
 def message(content: Iterable[Field]) -> bytes:
-    """The bytes of a message with these fields."""
+    """Encode a message with these fields."""
     out = bytearray()
     for number, kind, data in content:
         out += encoded(number << 3 | kind)

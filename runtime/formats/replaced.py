@@ -1,4 +1,4 @@
-"""Whether a writer has replaced a bundle while it was read: which directories lie at its path, before and after."""
+"""Detects that a bundle was replaced while it was read, by comparing its directories before and after."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ __all__ = ["identity", "stood_still"]
 
 
 def identity(path: Path) -> tuple[tuple[int, int, int] | None, ...]:
-    """Which directories lie at a bundle's path, and at its ``compiled``, right now; None where there is none that can be read."""
+    """Identify the directories that are at a bundle's path and its ``compiled`` now; None for one that cannot be read."""
     return tuple(_stamp(place) for place in (path, path / "compiled"))
 
 
 def stood_still(path: Path, before: tuple[tuple[int, int, int] | None, ...]) -> bool:
-    """Whether no writer has replaced a bundle since ``before``, nor is about to.
-
-    Where a writer needs two renames, there is a moment in which nothing is in place, and the old directory is aside.
-    """
+    """Return whether a bundle was not replaced since ``before``, and is not being replaced now."""
+    # Between a writer's two renames there is no directory at the path, and the old one is set aside.
     if identity(path) != before:
         return False
     return before[0] is not None or (files.set_aside(path.absolute()) is None and identity(path)[0] is None)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """One look at a path, because between two of them it may go."""
+    """Identify a path with a single system call, because it may disappear between two."""
     try:
         found = path.stat()
     except (OSError, ValueError):

@@ -1,13 +1,13 @@
-"""Signatures: what differs per task, user or domain, as an immutable object and as a file.
+"""Signatures: the parameters of one task, user or domain, as an immutable object and as a file.
 
-Parts are arrays by name, all optional, of floats, integers or bits (``numbers.py``). Which there are is up to the kind
+Parts are named arrays, all optional, of floats, integers or bits (``numbers.py``). The kind defines their names
 (``isoform.runtime.kind``); every kind has a logits layer, logits.weight (classes, embedding) and logits.bias (classes,).
-A part that is absent is inherited from the base signature of its task, whose digest the file then names.
+An absent part is inherited from the base signature of the task, whose digest the file then contains.
 
-The file is a canonical tensor file (``tensors.py``) whose metadata is: format, kind, template (digest of the templates it was
-made for), task, and where known base, parent, labels (a JSON list), bits (a JSON object, shapes of parts that are bits), created; and
-digest, the sha256 over the file with 64 zeros in the digest's place. Every other byte is covered, so a file that was changed
-anywhere is refused.
+The file is a canonical tensor file (``tensors.py``) with the metadata format, kind, template (digest of the templates it was
+made for) and task; optionally base, parent, labels (a JSON list), bits (a JSON object, shapes of bit parts) and created; and
+digest, the sha256 over the file with 64 zeros in place of the digest. The digest covers every other byte, so any modified file is
+rejected.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from isoform.runtime.kind import DEFAULT, Kind, Spec, kind_named
 __all__ = ["Signature", "check_labels", "check_name"]
 
 FORMATS = ("1", "2")
-"""Files of floats alone are of the first, which every version reads; those with integers or bits of the second."""
+"""Files with floats only have the first format, which every version reads; files with integers or bits the second."""
 SIZE_LIMIT = 64 << 20
-"""Largest signature file that is read, in bytes."""
+"""Maximum size of a signature file, in bytes."""
 
 Precision = Literal["float32", "float16"]
 _METADATA = {"format", "kind", "template", "task", "base", "parent", "labels", "bits", "created", "digest"}
@@ -47,8 +47,9 @@ def check_name(name: object, *, what: str = "task") -> str:
     """Check the name of a task: 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit.
 
     Raises:
-        SignatureError: If it is anything else. Names become file names and URLs, so nothing else may pass.
+        SignatureError: If it is anything else.
     """
+    # Names become file names and parts of URLs: a "/", a leading "." or a "%" would be a path traversal or a broken link.
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise SignatureError(
             f"{what} is named {name!r}, but 1 to 64 letters, digits, '.', '_' or '-' were expected, the first a letter or digit"
@@ -57,14 +58,14 @@ def check_name(name: object, *, what: str = "task") -> str:
 
 
 def check_labels(labels: Sequence[object], *, error: type[IsoformError], what: str) -> tuple[str, ...]:
-    """Check the names of classes: different texts of 1 to 256 characters that UTF-8 can hold.
+    """Check class names: distinct strings of 1 to 256 characters that can be encoded as UTF-8.
 
     Raises:
         IsoformError: Of the class ``error``, if they are anything else.
     """
     names = [label for label in labels if isinstance(label, str) and 0 < len(label) <= 256 and _is_utf8(label)]
     if len(names) != len(labels) or len(set(names)) != len(names):
-        raise error(f"{what} has labels {[*labels][:12]!r}, but different texts of 1 to 256 characters were expected")
+        raise error(f"{what} has labels {[*labels][:12]!r}, but distinct strings of 1 to 256 characters were expected")
     return tuple(names)
 
 
@@ -78,33 +79,33 @@ def _is_utf8(text: str) -> bool:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Signature:
-    """One task's, user's or domain's private numbers. Immutable; equal when its bytes are.
+    """The parameters of one task, user or domain. Immutable; two signatures are equal if their files are.
 
     Raises:
-        SignatureError: If a part has the wrong rank, type or a number that is not finite, a variance is negative, or a
-            name or digest is malformed. Whether it *fits* a bundle is checked by ``check_fits``.
+        SignatureError: If a part has the wrong rank or dtype or is not finite, a variance is negative, or a
+            name or digest is malformed. ``check_fits`` checks whether it *fits* a bundle.
     """
 
     parts: Mapping[str, Array]
-    """Part name → float32 array, read-only."""
+    """Part name → array, read-only; float parts are float32."""
     template: str
     """Digest of the templates that it was made for, 64 hex digits."""
     task: str
-    """The base task whose parts and labels it inherits."""
+    """The task whose base parts and labels it inherits."""
     base: str | None = None
-    """Digest of the base signature that absent parts come from; None when nothing is inherited."""
+    """Digest of the base signature for absent parts; None if nothing is inherited."""
     parent: str | None = None
-    """Digest of the signature that it was made from."""
+    """Digest of the signature that it was derived from."""
     labels: tuple[str, ...] | None = None
-    """Names of the classes; None to inherit the task's."""
+    """Class names; None to inherit the task's."""
     created: str | None = None
-    """When it was made, ISO 8601; None where reproducible bytes matter more."""
+    """Time of creation, ISO 8601; None for reproducible bytes."""
     precision: Precision = "float32"
-    """How the parts are stored in the file."""
+    """Precision of float parts in the file."""
     kind: str = DEFAULT
 
     def __post_init__(self) -> None:
-        """Check everything that can be checked without a bundle, and freeze the arrays."""
+        """Check everything that needs no bundle, and make the arrays read-only."""
         kind = self._kind
         if self.precision not in ("float32", "float16"):
             raise SignatureError(f"precision is {self.precision!r}, but 'float32' or 'float16' was expected")
@@ -120,7 +121,7 @@ class Signature:
         if self.labels is not None:
             object.__setattr__(self, "labels", check_labels(self.labels, error=SignatureError, what="a signature"))
         if self.created is not None and not (isinstance(self.created, str) and _is_utf8(self.created)):
-            raise SignatureError(f"a signature's date is {self.created!r}, but a text was expected")
+            raise SignatureError(f"a signature's date is {self.created!r}, but a string was expected")
         parts: dict[str, Array] = {}
         for name in kind.parts:
             if name in self.parts:
@@ -131,13 +132,15 @@ class Signature:
                 f"a signature holds {sorted(self.parts)}, but one or more of {', '.join(kind.parts)} were expected"
             )
         if ("logits.weight" in parts) != ("logits.bias" in parts):
-            raise SignatureError("a signature holds half a logits layer; logits.weight and logits.bias come together")
+            raise SignatureError(
+                "a signature holds half a logits layer; logits.weight and logits.bias are required together"
+            )
         if "logits.bias" in parts:
             classes = parts["logits.bias"].shape[0]
             if parts["logits.weight"].shape[0] != classes or (self.labels is not None and len(self.labels) != classes):
                 raise SignatureError(
                     f"a signature's logits layer has {parts['logits.weight'].shape[0]} rows, {classes} biases and "
-                    f"{'no' if self.labels is None else len(self.labels)} labels, but these belong together"
+                    f"{'no' if self.labels is None else len(self.labels)} labels, but these numbers must be equal"
                 )
         object.__setattr__(self, "parts", MappingProxyType(parts))
 
@@ -155,11 +158,11 @@ class Signature:
         self._kind.check_part(name, array)
         return array
 
-    # --- what it says -------------------------------------------------------------------------------------------------
+    # --- identity -----------------------------------------------------------------------------------------------------
 
     @functools.cached_property
     def digest(self) -> str:
-        """sha256 over the file's bytes with zeros in the digest's place, 64 hex digits."""
+        """sha256 over the file's bytes with zeros in place of the digest, 64 hex digits."""
         return hashlib.sha256(self._encode_with("0" * 64)).hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -171,27 +174,27 @@ class Signature:
     def __repr__(self) -> str:
         return f"<Signature {self.task} {self.digest[:8]} of templates {self.template[:8]}: {', '.join(self.parts)}>"
 
-    # --- making others ------------------------------------------------------------------------------------------------
+    # --- derived signatures -------------------------------------------------------------------------------------------
 
     def replace(self, **changes: object) -> Self:
-        """A copy with other fields. ``parent`` becomes this signature's digest unless given."""
+        """Return a copy with other fields. ``parent`` becomes this signature's digest unless given."""
         return dataclasses.replace(self, **{"parent": self.digest, **changes})  # type: ignore[arg-type]
 
     def to(self, precision: Precision) -> Self:
-        """A copy that is stored in ``precision``; float16 rounds the numbers and halves the bytes."""
+        """Return a copy stored in ``precision``; float16 rounds the values and halves the size."""
         return self.replace(precision=precision)
 
     def keep(self, *names: str) -> Self:
-        """A copy of a base signature with only these parts; it inherits the others from this very signature.
+        """Return a copy of a base signature with only these parts, which inherits the others from this signature.
 
-        A user's own signature cannot be inherited from, so all of its own parts must be kept;
-        ``isoform.runtime.formats.inheritance.reduced`` drops those that its base has as well.
+        A user's signature cannot be a base, so all of its own parts must be kept;
+        ``isoform.runtime.formats.inheritance.reduced`` drops those that are equal to its base's.
 
         Args:
-            names: Parts to keep; one that this signature inherits itself goes on being inherited.
+            names: Parts to keep; a part that this signature inherits stays inherited.
 
         Raises:
-            SignatureError: If there is no such part, or this is a user's own signature and a part of its own would be lost.
+            SignatureError: If there is no such part, or this is a user's signature and one of its own parts would be lost.
         """
         unknown = [name for name in names if name not in self._kind.parts]
         if unknown:
@@ -200,28 +203,28 @@ class Signature:
         lost = [name for name in self.parts if name not in kept]
         if lost and self.base is not None:
             raise SignatureError(
-                f"signature {self.digest[:8]} has {', '.join(lost)} of its own, which keep() would exchange for those of base {self.base[:8]}, "
-                "because only a base can be inherited from; keep these too, or begin from the base"
+                f"signature {self.digest[:8]} has its own {', '.join(lost)}, which keep() would replace by those of base {self.base[:8]}, "
+                "because only a base can be inherited from; keep these too, or start from the base"
             )
         labels = self.labels if self.base is not None or "logits.weight" in kept else None
         return self.replace(parts=kept, base=self.base or self.digest, labels=labels)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Self], tuple[bytes]]:
-        """Copy and pickle as the file's bytes, so that whoever unpickles checks the digest."""
+        """Copy and pickle as the file's bytes, so that unpickling verifies the digest."""
         return type(self).decode, (self.encode(),)
 
     # --- fitting a bundle ---------------------------------------------------------------------------------------------
 
     def check_fits(self, spec: Spec, template: str, *, name: str = "") -> None:
-        """Refuse a signature that was made for other templates or another network.
+        """Reject a signature that was made for different templates or another network.
 
         Args:
             spec: The network's sizes.
-            template: Digest of the templates that are loaded.
-            name: What to call the signature in messages; its task when empty.
+            template: Digest of the loaded templates.
+            name: Name of the signature in messages; its task if empty.
 
         Raises:
-            SignatureError: Naming both sides, and the remedy.
+            SignatureError: If it does not fit; the message has both sides, and the remedy.
         """
         who = f"signature {name or self.task!r}"
         if self.template != template:
@@ -231,7 +234,7 @@ class Signature:
             )
         if self.kind != spec.kind:
             raise SignatureError(
-                f"{who} is of kind {self.kind!r}, but the network of kind {spec.kind!r}; it is of another bundle"
+                f"{who} is of kind {self.kind!r}, but the network of kind {spec.kind!r}; it belongs to another bundle"
             )
         for part, shape in spec.part_shapes.items():
             if part in self.parts:
@@ -239,13 +242,13 @@ class Signature:
                 if len(found) != len(shape) or any(w is not None and w != f for w, f in zip(shape, found, strict=True)):
                     expected = tuple("any" if w is None else w for w in shape)
                     raise SignatureError(
-                        f"{who} holds {part} of shape {found}, but {expected} was expected by the network; it is of another bundle"
+                        f"{who} holds {part} of shape {found}, but the network expects {expected}; it belongs to another bundle"
                     )
 
     # --- file ---------------------------------------------------------------------------------------------------------
 
     def encode(self) -> bytes:
-        """The whole file; the same signature gives the same bytes on every machine."""
+        """Return the file's content; the same signature gives the same bytes on every machine."""
         return self._encode_with(self.digest)
 
     def _encode_with(self, digest: str) -> bytes:
@@ -265,19 +268,19 @@ class Signature:
 
     @classmethod
     def decode(cls, data: bytes, *, name: str = "signature") -> Self:
-        """Read a signature file's bytes.
+        """Decode a signature file.
 
         Args:
-            data: The whole file.
-            name: What to call it in messages, such as its path.
+            data: The file's content.
+            name: Name of the file in messages, such as its path.
 
         Raises:
-            SignatureError: If a single byte is not as ``encode`` wrote it, or the content is malformed.
+            SignatureError: If any byte differs from what ``encode`` writes, or the content is malformed.
         """
         arrays, metadata = tensors.decode(data, error=SignatureError, what=name)
         if metadata.get("format") not in FORMATS:
             raise SignatureError(
-                f"{name} is of format {metadata.get('format')!r}, but this version reads {' and '.join(FORMATS)}; use a matching isoform"
+                f"{name} has format {metadata.get('format')!r}, but this version reads {' and '.join(FORMATS)}; use a matching isoform"
             )
         if not set(metadata) <= _METADATA:
             raise SignatureError(
@@ -307,34 +310,36 @@ class Signature:
             stored = in_file(signature.parts[part], signature._kind.parts[part], precision=signature.precision).dtype
             if array.dtype != stored:
                 raise SignatureError(
-                    f"{name} holds {part} as {array.dtype}, but {stored} holds it; it was changed after isoform wrote it"
+                    f"{name} holds {part} as {array.dtype}, but {stored} was expected; it was changed after isoform wrote it"
                 )
         if metadata["format"] != signature._format:
             raise SignatureError(
-                f"{name} is of format {metadata['format']}, but its content of another; it was changed after isoform wrote it"
+                f"{name} has format {metadata['format']}, but its content has another; it was changed after isoform wrote it"
             )
-        # The tensor file is canonical and so are its numbers and texts, so these bytes are what encode() would write if the digest is right.
+        # File, numbers and metadata have been checked to be canonical, so if the digest is right these are the bytes that encode() writes.
         stated = metadata.get("digest", "")
         found = hashlib.sha256(data.replace(_digest_field(stated), _digest_field("0" * 64), 1)).hexdigest()
         if found != stated:
             raise SignatureError(
-                f"{name} does not match its digest: it says {stated[:8] or 'none'}, its content has {found[:8]}; "
+                f"{name} does not match its digest: it states {stated[:8] or 'none'}, but its content has {found[:8]}; "
                 "it is damaged or was changed, fetch it again"
             )
+        # fills the cached property, which would otherwise encode the file once more
         signature.__dict__["digest"] = stated
         return signature
 
     def save(self, path: str | Path) -> None:
-        """Write the file; its place holds the old bytes or the new, whatever happens. Raises ``IsoformError`` if it cannot."""
+        """Write the file atomically. Raises ``IsoformError`` if it cannot be written."""
         files.write_bytes(Path(path), self.encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a file; ``SignatureError`` as in ``decode``, or if it is missing."""
+        """Read a file. Raises ``SignatureError`` as ``decode``, or if it is missing."""
         data = files.read_bytes(Path(path), limit=SIZE_LIMIT, error=SignatureError, what="signature")
         return cls.decode(data, name=str(path))
 
 
 def _digest_field(digest: str) -> bytes:
-    """How the digest stands in the header, and nowhere else: within a JSON text the quotes would be escaped."""
+    """Return the bytes of the digest's entry in the header."""
+    # cannot occur anywhere else before it: inside a JSON string the quotes would be escaped
     return f'"digest":"{digest}"'.encode()

@@ -1,4 +1,4 @@
-"""``templates.safetensors``: the tensors that all signatures of a bundle share, and the digest that names them."""
+"""``templates.safetensors``: the tensors that all signatures of a bundle share, and their digest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["checked_templates", "template_digest"]
 
 
 def template_digest(spec: Spec, tensors: Mapping[str, Array]) -> str:
-    """The name of a set of templates: sha256 over the spec's canonical JSON and every tensor's name, shape and float32 bytes.
+    """Return the digest of templates: sha256 over the spec's canonical JSON and every tensor's name, shape and float32 bytes.
 
     Args:
         spec: The network's sizes.
@@ -38,7 +38,7 @@ def checked_templates(spec: Spec, arrays: Mapping[str, Array], *, where: str) ->
     Args:
         spec: The network's sizes.
         arrays: Name → array.
-        where: What to call them in messages, such as their file.
+        where: Name in messages, such as the file's path.
 
     Returns:
         ``spec.template_shapes``' names → float32 array, C-contiguous, read-only. Copies.
@@ -48,7 +48,7 @@ def checked_templates(spec: Spec, arrays: Mapping[str, Array], *, where: str) ->
     """
     if set(arrays) != set(spec.template_shapes):
         raise BundleError(
-            f"{where} holds other tensors than the network needs: {sorted(set(arrays) ^ set(spec.template_shapes))} differ"
+            f"{where} does not hold the tensors that the network needs: {sorted(set(arrays) ^ set(spec.template_shapes))} are missing or unknown"
         )
     checked = {}
     for name, shape in spec.template_shapes.items():

@@ -1,11 +1,11 @@
-"""Tensor files: safetensors, written in one canonical form, so that the same content is the same bytes.
+"""Tensor files: safetensors in one canonical form, so that the same content has the same bytes.
 
     u64 little-endian   n, the header's length (a multiple of 8)
     n bytes             JSON without spaces, keys sorted ("__metadata__" first), then spaces up to n
     the rest            the tensors in the order of their names, row-major, little-endian, without gaps
 
-safetensors' own writer orders metadata by a random hash seed, so this module writes; it reads with safetensors' parser, which
-checks lengths, types, overlaps and gaps, and then demands the canonical form itself. There is no pickle anywhere.
+safetensors' own writer orders metadata by a random hash seed, so this module has its own. Files are read with safetensors' parser,
+which checks lengths, dtypes, overlaps and gaps; then the canonical form is checked here. Pickle is never used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from isoform.runtime.errors import IsoformError
 __all__ = ["decode", "encode"]
 
 HEADER_LIMIT = 1 << 20
-"""Longest header that is read, in bytes; a signature has about 700, a checkpoint of many tasks some 100,000."""
+"""Maximum length of a header, in bytes; that of a signature has about 700, of a checkpoint with many tasks some 100,000."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1"), "I8": np.dtype("i1"), "U16": np.dtype("<u2"),
@@ -35,17 +35,17 @@ _NAMES = {value: key for key, value in _DTYPES.items()}
 
 
 def encode(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """Write a tensor file.
+    """Encode a tensor file.
 
     Args:
         tensors: Name → array, float32, float16, or integers of 8, 16, 32 or 64 bits.
-        metadata: Text that travels in the header.
+        metadata: Strings for the header.
 
     Returns:
-        The whole file; a function of the content alone.
+        The file's content, which depends on nothing but the arguments.
 
     Raises:
-        IsoformError: If names and texts are too long to be read back.
+        IsoformError: If names and metadata exceed the maximum length of a header.
     """
     arrays = [np.ascontiguousarray(tensors[name]) for name in sorted(tensors)]
     arrays = [array.astype(array.dtype.newbyteorder("<"), copy=False) for array in arrays]
@@ -54,13 +54,13 @@ def encode(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     )
     if len(text) > HEADER_LIMIT:
         raise IsoformError(
-            f"the names and texts of a tensor file take {len(text):,} bytes, but at most {HEADER_LIMIT:,} can be read back"
+            f"the names and metadata of a tensor file take {len(text):,} bytes, but at most {HEADER_LIMIT:,} can be read back"
         )
     return b"".join([len(text).to_bytes(8, "little"), text, *(array.tobytes() for array in arrays)])
 
 
 def _header(tensors: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str]) -> bytes:
-    """The header of tensors of these names, types and shapes, in this order."""
+    """Return the header of tensors with these names, dtypes and shapes, in this order."""
     content: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     start = 0
     for name, dtype, shape in tensors:
@@ -68,16 +68,16 @@ def _header(tensors: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping
         content[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
         start = end
     text = _JSON.encode(content).encode()
-    return text + b" " * (-len(text) % 8)
+    return text + b" " * (-len(text) % 8)  # padding aligns the tensors to 8 bytes
 
 
 def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[str, Array], dict[str, str]]:
-    """Read a tensor file, trusting nothing in it.
+    """Decode an untrusted tensor file.
 
     Args:
-        data: The whole file.
+        data: The file's content.
         error: The class of error to raise.
-        what: What the file is, for messages.
+        what: Name of the file in messages.
 
     Returns:
         Name → array (a fresh, writable copy of its bytes), and the metadata.
@@ -87,7 +87,7 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
     """
     if len(data) < 8:
         raise error(
-            f"{what} is {len(data)} bytes long, but a tensor file starts with 8 bytes of header length; it was cut short, or is something else"
+            f"{what} is {len(data)} bytes long, but a tensor file starts with 8 bytes of header length; it was cut short or is not a tensor file"
         )
     length = int.from_bytes(data[:8], "little")
     if length > HEADER_LIMIT:
@@ -102,12 +102,12 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
         raise error(f"{what} has a header that is not JSON; it is not a tensor file") from None
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise error(f"{what} has no metadata of text in its header, so it was not written by isoform")
+        raise error(f"{what} has no metadata of strings in its header, so it was not written by isoform")
     try:
         entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as problem:
-        said = " ".join(str(problem).splitlines())  # it quotes what stands in the file
-        raise error(f"{what} is not a whole tensor file: {said}") from None
+        said = " ".join(str(problem).splitlines())  # the parser quotes names from the file, which may have line breaks
+        raise error(f"{what} is not a valid tensor file: {said}") from None
     tensors: dict[str, Array] = {}
     for name, entry in entries:
         if entry["dtype"] not in _DTYPES:

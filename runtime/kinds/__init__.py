@@ -1,1 +1,1 @@
-"""Kinds of networks: how a signature's numbers and shared templates become weights. One folder per kind."""
+"""Kinds of networks: how a signature and shared templates become weights. One folder per kind."""

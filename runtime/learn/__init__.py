@@ -1,1 +1,1 @@
-"""Learning on the device: gradients of a signature with numpy and ONNX Runtime, and what is made of them. Never torch."""
+"""Learning on the device: fits a signature with gradients from numpy and ONNX Runtime. Never imports torch."""

@@ -1,4 +1,4 @@
-"""Adam with a learning rate per part: a signature's mixture wants rates 10 to 100 times those of BN and the logits layer.
+"""Adam with one learning rate per part: a signature's mixture needs rates 10 to 100 times those of BN and the logits layer.
 
     m ← β₁ m + (1 - β₁) g      v ← β₂ v + (1 - β₂) g²      p ← p - lr · m̂ / (√v̂ + ε),   m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
@@ -17,10 +17,10 @@ __all__ = ["Adam"]
 
 
 class Adam:
-    """Moments of every part, and the steps taken so far.
+    """The optimiser's state: moments of every part, and the number of steps.
 
     Args:
-        rates: Part → learning rate; other parts stay as they are.
+        rates: Part → learning rate; other parts are not changed.
         beta1: Decay of the first moment.
         beta2: Decay of the second moment.
         epsilon: Added to the root of the second moment.
@@ -36,15 +36,15 @@ class Adam:
     def step(
         self, parts: Mapping[str, Array], gradients: Mapping[str, Array], *, scale: float = 1.0
     ) -> dict[str, Array]:
-        """One step.
+        """Take one step.
 
         Args:
-            parts: Where it starts.
-            gradients: Of every part with a rate, each of its part's shape.
-            scale: Factor on all rates, such as a schedule's.
+            parts: Current values.
+            gradients: Gradient of every part with a rate, of the part's shape.
+            scale: Factor for all rates, for a schedule.
 
         Returns:
-            All parts; those with a rate are new, float64.
+            All parts; those with a rate are new arrays, float64.
         """
         self._steps += 1
         beta1, beta2 = self._betas

@@ -1,35 +1,36 @@
-"""Which samples carry content: a covered lens, a dead sensor, pure noise and a frozen picture carry none.
+"""Detection of samples without content: a covered lens, a dead sensor, pure noise, a frozen image.
 
-Neighbouring pixels of a picture are alike, and so are neighbouring moments of a recording; those of independent noise are not,
-whatever its strength. So the test does not look at contrast: fog and low light pass. With u a channel less its mean, P pixels and
-M pairs of horizontal and vertical neighbours:
+Neighbouring pixels of an image are correlated, and so are neighbouring time steps of a recording; those of independent noise are
+not, whatever its strength. The test does not depend on contrast, so fog and low light pass. With u a channel minus its mean, P
+pixels and M pairs of horizontal and vertical neighbours:
 
     r = (Σ_pairs uᵢ uⱼ / M) / (Σ uᵢ² / P)              correlation of neighbours
     z = r √M                                           normal with mean 0 and variance 1 for independent noise
     structure = max over channels of min(max(z₁ - ¼ √M₁, z₂), 2 z₈, 8 (1 - |difference of r in rows and in columns|))
 
-z₁ is of the channel's pixels, z₂ of the means of its 2×2 blocks (of pairs, where a sample has one row), z₈ of the means of about 8×8
-cells. Noise that was resized by a triangle filter, as ``isoform.runtime.samples.pictures.images`` does, has neighbours with a correlation of ¼;
-this is taken off z₁, and z₂ is nearly free of it. Noise that was enlarged or stored as JPEG is alike over a few pixels, but not
-over cells. Random stripes are alike in one direction only, by ½ or more. A constant sample has structure -∞; one row or column of
-numbers has z₁ and z₂ alone.
+z₁ is computed from the channel's pixels, z₂ from the means of its 2×2 blocks (of pairs, if a sample has one row), z₈ from the means of
+about 8×8 cells. Noise resized with a triangle filter, as ``isoform.runtime.samples.pictures.images`` does, has a neighbour correlation of
+¼; it is subtracted from z₁, and z₂ is nearly free of it. Noise that was enlarged or stored as JPEG is correlated over a few pixels,
+but not over cells. Random stripes are correlated in one direction only, so the two directions differ by ½ or more. A constant sample
+has structure -∞; a sample of one row or column uses z₁ and z₂ only.
 
-A lens that is covered unevenly, a vignette, a spot and a wall under a lamp are alike everywhere, and show nothing: they are a smooth
-surface, and noise. So polynomials of x and y are fitted to the 2×2 blocks of a picture by least squares. Where one of degree 2
-explains more than half of their variance, or one of degree 6 more than nine tenths, z₂ of what remains counts as well, if it is
-smaller; in pictures of less than 32×32 the larger of z₁ and z₂. A fit of K terms besides the mean takes some correlation from noise
-too, for which K √M / P is added. If less than ``ROUNDED`` of the variance remains, that is the rounding of 8 bits, and structure is 0
-at most. Each sample is judged by itself, so a digit on an uneven ground, or the same sign again and again, counts.
+An unevenly covered lens, a vignette, a spot, and a lamp-lit wall have high correlations but no content: a smooth surface plus noise.
+So polynomials of x and y are fitted to the 2×2 blocks of an image by least squares. If degree 2 explains more than half of
+their variance, or degree 6 more than nine tenths, structure is at most z₂ of the residual; in images of less than 32×32, the larger
+of z₁ and z₂ of the residual. A fit of K terms besides the mean also removes some correlation from noise, so K √M / P is added. If
+less than ``ROUNDED`` of the variance remains, the residual is 8-bit rounding, and structure is at most 0. Each sample is judged by
+itself, so a digit on an uneven background, or the same sign again and again, has content.
 
-A sample carries content if its structure is at least ``CHANCE``, four standard deviations. What the base was trained on is content
-as well, whatever it looks like (a class "nothing there", letters of DNA): ``isoform compile`` records the structure that all but
-``RARE`` of the training samples reach, and of each class that has little, and the smaller number counts. Where most samples of late have
-less, the camera sees nothing, and the few that reach it by chance carry no content either. A picture that is bit for bit the last
-with content, or one of its batch, is a frozen picture, and counts once.
+A sample has content if its structure is at least ``CHANCE``, four standard deviations. Whatever the base was trained on is content as
+well (a class "nothing there", letters of DNA): ``isoform compile`` records the structure that all but ``RARE`` of the training samples
+reach, also per class with little structure, and the threshold is the minimum. If most recent samples are below it, the camera sees
+nothing, and the few samples above it by chance count as without content, too. An image that equals, bit for bit, the last one with
+content, or another one in its batch, is a frozen image, and counts once.
 
-Not noticed: noise whose grains are an eighth of the frame or wider (enlarged from 8×8 pixels), a spot or the edge of a shadow that is
-narrower than a third of the frame, and a vignette under noise as strong as itself. Smaller than 22×22 pixels only degree 2 is fitted,
-smaller than 10×10 none. Mistaken: what is smooth by nature (out of focus by an eighth of the frame, clouds), if the base saw none.
+Not detected: noise with grains of an eighth of the frame or wider (enlarged from 8×8 pixels), a spot or the edge of a shadow
+narrower than a third of the frame, and a vignette under noise of the same strength. Below 22×22 pixels only degree 2 is fitted,
+below 10×10 none. False positives: samples that are smooth by nature (out of focus by an eighth of the frame, clouds), if the base
+was not trained on such.
 
 Sources: von Neumann 1941 (ratio of mean square differences to variance); Moran 1950 (its form on a grid); Cliff and Ord 1972 (its
 mean after least squares).
@@ -49,35 +50,40 @@ from isoform.runtime.arrays import Array
 __all__ = ["CHANCE", "Content", "least_structure", "structure"]
 
 CHANCE = 4.0
+"""Structure from which a sample has content, in standard deviations of noise."""
 RESIZED = 0.25
+"""Neighbour correlation of noise after resizing with a triangle filter."""
 CELLS = 8
-"""Along each side, where they have two pixels or more."""
-COARSE = 2.0
-"""Two standard deviations of z₈, of about 112 pairs, are asked where four are of the others."""
-HUGE = 1e15
-"""Samples with numbers beyond this, or all below its inverse, are scaled first: their products would leave float32."""
+"""Cells along each side, if they have two pixels or more."""
+COARSE = 2.0  # z₈ has about 112 pairs only: two of its standard deviations must count as much as four of z₁ and z₂
+"""Weight of z₈."""
+HUGE = 1e15  # squares of larger values, or of values below its inverse, would leave float32's range
+"""Magnitude from which samples are rescaled first."""
 RARE = 0.05
-CHUNK = 1 << 18
-"""Numbers of samples that are looked at together, which bounds memory."""
-FLAT = 1e-5
-"""A channel that varies by less than this share of its largest value is constant: float32 arithmetic leaves such remainders."""
+"""Share of training samples that may be below the recorded structure."""
+CHUNK = 1 << 18  # bounds memory
+"""Number of values processed together."""
+FLAT = 1e-5  # float32 arithmetic leaves such remainders in what was constant
+"""A channel that varies by less than this share of its largest value is constant."""
 LEAST_PIXELS = 256
-"""Frozen pictures, and noise if no facts of training samples were recorded, are only told from content in samples of at least this size."""
+"""Minimum sample size for detecting frozen images, and for detecting noise if no training samples were measured."""
 STRIPES = 8.0
+"""Weight of the difference between directions: 8 (1 - ½) is ``CHANCE``."""
 SURFACES = ((2, 0.5), (6, 0.1))
-"""Degree, and the share of the variance that remains where the fit counts."""
-BLOCKS_PER_TERM = 4
-"""Smaller pictures have too few for what remains of the fit to tell anything."""
+"""Degree of the polynomial, and the residual share of the variance below which its fit counts."""
+BLOCKS_PER_TERM = 4  # with fewer, the residual has too few degrees of freedom
+"""Minimum number of blocks per term of a polynomial; smaller images are not fitted."""
 ROUNDED = 1e-3
+"""Residual share of the variance that 8-bit rounding explains."""
 RECENT = 16
-"""Samples that "of late" means, besides those of the batch."""
+"""Number of earlier samples that count as recent, besides those of the batch."""
 
 
 def structure(x: Array) -> Array:
-    """Structure of samples.
+    """Compute the structure of samples.
 
     Args:
-        x: Shape (n, channels, height, width) or (n, channels, steps), float32, finite; or vectors and tokens, which have no neighbours.
+        x: Shape (n, channels, height, width) or (n, channels, steps), float32, finite; or vectors or tokens, which have no neighbours.
 
     Returns:
         Shape (n,), float32, in standard deviations; -∞ for constant samples, ∞ for vectors and tokens.
@@ -111,12 +117,12 @@ def _structure(x: Array) -> Array:
 
 
 def _resized(x: Array) -> float:
-    """¼ √M₁."""
+    """Return ¼ √M₁."""
     return RESIZED * math.sqrt(_pairs(*x.shape[2:]))
 
 
 def _beyond_surface(x: Array) -> Array:
-    """Structure of what remains of every channel after a polynomial, shape (n, channels); ∞ where that explains little."""
+    """Return the structure of each channel's residual after a polynomial fit, shape (n, channels); ∞ if the fit explains little."""
     blocks = _blocks(x)
     u = _centred(blocks)
     square = np.maximum(np.einsum("np,np->n", u, u), np.float32(1e-37))
@@ -130,7 +136,7 @@ def _beyond_surface(x: Array) -> Array:
         if (near := left < share).any():
             rest = (u[near] - fit[near] @ basis.T).reshape(-1, 1, *blocks.shape[2:])
             z = _likeness(rest)[:, 0] + _taken(rest, degree)
-            if len(basis) < LEAST_PIXELS:  # too few to tell by themselves
+            if len(basis) < LEAST_PIXELS:  # below 32×32 pixels z₂ of the residual alone has too few pairs to decide
                 u_fine, basis = _centred(x[near]), _polynomials(*x.shape[2:], degree)
                 rest = (u_fine - (u_fine @ basis) @ basis.T).reshape(-1, *x.shape[1:])
                 z = np.maximum(z, _likeness(rest)[:, 0] - _resized(rest) + _taken(rest, degree))
@@ -140,21 +146,21 @@ def _beyond_surface(x: Array) -> Array:
 
 
 def _centred(x: Array) -> Array:
-    """Every channel less its mean, shape (n · channels, height · width)."""
+    """Subtract each channel's mean; shape (n · channels, height · width)."""
     u = x.reshape(-1, math.prod(x.shape[2:]))
     result: Array = u - u.mean(axis=1, keepdims=True)
     return result
 
 
 def _taken(x: Array, degree: int) -> float:
-    """K √M / P."""
+    """Return K √M / P."""
     terms, height, width = (degree + 1) * (degree + 2) // 2, x.shape[2], x.shape[3]
     return float((terms - 1) * math.sqrt(_pairs(height, width)) / (height * width))
 
 
 @functools.lru_cache(maxsize=4)
 def _polynomials(height: int, width: int, degree: int) -> Array:
-    """An orthonormal basis of polynomials of rows and columns, shape (height · width, terms), float32."""
+    """Return an orthonormal basis of polynomials of rows and columns, shape (height · width, terms), float32."""
     down, across = (np.polynomial.legendre.legvander(np.linspace(-1, 1, size), degree) for size in (height, width))
     terms = [np.outer(down[:, i], across[:, j]).ravel() for i in range(degree + 1) for j in range(degree + 1 - i)]
     basis: Array = np.linalg.qr(np.stack(terms, axis=1, dtype=np.float32))[0]
@@ -162,7 +168,7 @@ def _polynomials(height: int, width: int, degree: int) -> Array:
 
 
 def _blocks(x: Array) -> Array:
-    """Sums of 2×2 blocks, of pairs where there is one row or column; an odd one at the end is left out."""
+    """Return sums of 2×2 blocks, or of pairs if there is one row or column; an odd row or column at the end is dropped."""
     height, width = x.shape[2:]
     x = x[:, :, : height // 2 * 2 or 1, : width // 2 * 2 or 1]
     x = x if width == 1 else x[..., ::2] + x[..., 1::2]
@@ -170,7 +176,7 @@ def _blocks(x: Array) -> Array:
 
 
 def _cells(x: Array) -> Array:
-    """Sums of cells; what is left over at the ends is left out."""
+    """Return sums of cells; incomplete cells at the edges are dropped."""
     n, channels, height, width = x.shape
     tall, wide = max(2, height // CELLS), max(2, width // CELLS)
     rows, columns = height // tall, width // wide
@@ -181,14 +187,14 @@ def _cells(x: Array) -> Array:
 
 
 def _likeness(x: Array) -> Array:
-    """z of every channel, shape (n, channels)."""
+    """Return z of every channel, shape (n, channels)."""
     return _z(*_alike(x), *x.shape[2:])
 
 
 def _alike(x: Array) -> tuple[Array, Array, Array]:
-    """Σ uᵢ uⱼ over pairs in rows and in columns, and Σ uᵢ², each of shape (n, channels).
+    """Return Σ uᵢ uⱼ over pairs in rows and in columns, and Σ uᵢ², each of shape (n, channels).
 
-    The last pixel of a row and the first of the next count as neighbours: one product for all.
+    The last pixel of a row and the first of the next count as neighbours, so that a single product computes all pairs.
     """
     height, width = x.shape[2:]
     u = _centred(x)
@@ -203,27 +209,26 @@ def _z(rows: Array, columns: Array, square: Array, height: int, width: int) -> A
 
 
 def _pairs(height: int, width: int) -> int:
-    """M."""
+    """Return M."""
     return height * width - 1 + ((height - 1) * width if width > 1 else 0)
 
 
 def least_structure(x: Array, labels: Array) -> float:
-    """What all but ``RARE`` of the training samples reach, and of those of every class of which half is below ``CHANCE``.
-
-    A single odd or damaged sample of a class does not count, however few the class has.
+    """Return the structure that all but ``RARE`` of the training samples reach, also within each class whose median is below ``CHANCE``.
 
     Args:
         x: Training samples, as for ``structure``.
-        labels: Indices of classes, shape (n,).
+        labels: Class indices, shape (n,).
     """
     found = structure(x)
     classes = [found[labels == label] for label in np.unique(labels)]
+    # by the median, so that a single odd or damaged sample does not make its class one with little structure
     plain = [each for each in classes if np.quantile(each, 0.5, method="lower") < CHANCE]
     return min(float(np.quantile(each, RARE, method="lower")) for each in (found, *plain))
 
 
 class Content:
-    """Tells which samples of a stream carry content.
+    """Detects which samples of a stream have content.
 
     Args:
         least: ``least_structure`` of the base's training samples; None if it was not recorded.
@@ -237,18 +242,19 @@ class Content:
         self.forget()
 
     def forget(self) -> None:
-        """Forget what was seen: a checksum, and which of the last ``RECENT`` had structure."""
+        """Reset the state: the last image's checksum, and which of the last ``RECENT`` samples had structure."""
         self._last: int | None = None
         self._lately = collections.deque[bool](maxlen=RECENT)
 
     def structured(self, x: Array) -> Array:
-        """Whether each sample by itself has the structure of content: shape (n,), bool."""
+        """Return whether each sample by itself has the structure of content: shape (n,), bool."""
         result: Array = structure(x) >= self._least
         return result
 
     def __call__(self, x: Array) -> Array:
-        """Judge the next samples of a stream: shape (n,), bool."""
+        """Return which of the next samples of a stream have content: shape (n,), bool."""
         result = self.structured(x)
+        # checksums, not the images: samples are not stored
         sums = [zlib.crc32(sample) for sample in np.ascontiguousarray(x)] if self._freezes else list(range(len(x)))
         seen, fresh = {self._last}, np.ones(len(x), dtype=bool)
         for row, checksum in enumerate(sums):
@@ -259,6 +265,6 @@ class Content:
         result &= fresh
         if self._freezes and result.any():
             self._last = sums[int(np.flatnonzero(result)[-1])]
-        if 2 * sum(lately) < len(lately):
+        if 2 * sum(lately) < len(lately):  # a blind camera's noise passes the test now and then by chance
             result[:] = False
         return result

@@ -1,8 +1,8 @@
-"""One fit of a signature's parts to labelled samples: Adam on class-balanced batches, and the running mean of where it was.
+"""One fit of a signature's parts to labelled samples: Adam on class-balanced batches, with iterate averaging.
 
     w ← w + max(1/t, 1 - β) (p_t - w)        after step t, β = 0.9: the mean of the first steps, then of about the last ten
 
-After a short rise the rates stay as they are, so a fit may end at any step; the mean is what falling rates are otherwise for
+After a short warm-up the learning rates are constant, so a fit may stop at any step; the average replaces a decaying schedule
 (Polyak and Juditsky 1992).
 """
 
@@ -22,22 +22,22 @@ from isoform.runtime.learn.samples import balanced_batches, moved
 __all__ = ["Fit"]
 
 HEAD_RATE = 2.5e-3
-"""Adam's learning rate for the logits layer; those of other parts are the learner's."""
+"""Adam's learning rate for the logits layer; the learner defines those of the other parts."""
 DECAY = 0.9
-WARM_UP = 10
-"""Steps in which the rates rise: Adam's first steps are as large for noise as for slopes, and undo a good start."""
+WARM_UP = 10  # Adam's first steps are as large for noise as for real gradients, and would undo a good start
+"""Steps over which the learning rates rise linearly."""
 
 
 class Fit:
-    """A fit that goes on as far as it is asked to. Deterministic for a seed.
+    """A fit that is advanced step by step. Deterministic for a seed.
 
     Args:
         learner: Runs the network.
-        start: Where it begins.
+        start: Initial point.
         x: Samples, shape (n, channels, height, width), float32.
-        labels: Indices of classes, shape (n,).
-        moving: Names of the signature's parts that move.
-        seed: Of batches and moves.
+        labels: Class indices, shape (n,).
+        moving: Names of the signature's parts to train.
+        seed: Seed of batches and shifts.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class Fit:
         self._moving = moving
         self._head_only = set(moving) <= set(HEAD)
         self.steps = 0
-        """Steps taken."""
+        """Number of steps taken."""
         self.loss = float("nan")
-        """The last batch's loss, in nats."""
+        """Loss of the last batch, in nats."""
         self.point = start
-        """The running mean: what the fit has come to."""
+        """The averaged iterate, the result of the fit."""
 
     def step(self) -> None:
         """Take one step."""

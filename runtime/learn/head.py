@@ -1,6 +1,6 @@
-"""Learning for any kind and any engine: the logits layer alone moves, by what the network's last features are.
+"""Learning for any kind and any engine: only the logits layer is trained, on the network's embeddings.
 
-The features come from the engine itself, with the identity as the logits layer: logits = 1 · e + 0 are the embeddings e, to the last bit.
+The embeddings come from the engine itself, with the identity as logits layer: logits = 1 · e + 0 equal the embeddings e, bit for bit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class HeadLearner:
     """A ``Learner`` without a backward pass.
 
     Args:
-        predictor: Runs the bundle; what a signature for embeddings leaves in the engine is forgotten there.
+        predictor: Runs the bundle. Signatures made for embeddings are removed from its engine's cache.
     """
 
     rates: Mapping[str, float] = {}
@@ -32,7 +32,7 @@ class HeadLearner:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor, self.bundle = predictor, predictor.bundle
 
-    def point(self, signature: Signature, own: Collection[str] = ()) -> Point:  # noqa: ARG002 - nothing follows here
+    def point(self, signature: Signature, own: Collection[str] = ()) -> Point:  # noqa: ARG002 - no part is derived here
         """As ``Learner.point``."""
         return Point(self.bundle.resolve(signature).parts, task=signature.task)
 
@@ -56,16 +56,16 @@ class HeadLearner:
         )  # fmt: skip
         try:
             return self._predictor.logits(x, signature)
-        finally:
+        finally:  # each set of parts has its own digest: these entries would evict those of users
             self._predictor.forget(signature)
 
     def gradient(
         self, point: Point, x: Array, loss: Loss, *, head_only: bool = False
     ) -> tuple[float, dict[str, Array]]:
-        """As ``Learner.gradient``. Raises ``UsageError`` unless the logits layer's gradients are enough."""
+        """As ``Learner.gradient``. Raises ``UsageError`` unless ``head_only``."""
         if not head_only:
             raise UsageError(
-                f"networks of kind {self.bundle.spec.kind!r} have no backward pass here, so only the logits layer can be fitted: parts=['head']"
+                f"networks of kind {self.bundle.spec.kind!r} have no backward pass, so only the logits layer can be fitted: parts=['head']"
             )
         embeddings = self.embeddings(point, x)
         weight, bias = (point.parts[name] for name in HEAD)

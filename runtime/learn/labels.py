@@ -1,12 +1,12 @@
-"""Labels → indices of classes: one reading of them, wherever they come in.
+"""Conversion of labels to class indices, with the same rules for the API, HTTP and files.
 
-    texts            always names of classes
-    whole numbers    in the API and over HTTP indices of classes; refused where a class's name is a whole number other than its index,
-                     because then 3 may be the class "3" or the class at index 3
-    files            always names: a folder, a field of a CSV file, str(n) of a whole number in an .npz; that number is refused only
-                     where it could as well be the index of another class
+    strings          always class names
+    integers         in the API and over HTTP class indices; rejected if a class's name is a whole number other than its index,
+                     because 3 could then be the class "3" or the class at index 3
+    files            always class names: a folder, a field of a CSV file, str(n) of an integer in an .npz; such an integer is
+                     rejected only if it could also be the index of another class
 
-With classes "0" … "9", each at its own index, both readings of a whole number are the same, and nothing is refused.
+With classes "0" … "9", each at its own index, both readings of an integer are the same, and nothing is rejected.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from isoform.runtime.samples.names import Names, as_known, hint
 
 __all__ = ["check_numbers", "label_indices", "label_names", "new_classes"]
 
-REMEDY = "give the names of the classes, as texts"
+REMEDY = "give class names as strings"
 _WHOLE = re.compile(r"\s*([+-]?\d+)(\.0*)?\s*")
 
 
 def label_names(labels: object) -> list[str] | None:
-    """The labels, if all are texts; None if any is something else, or they are no list."""
+    """Return the labels as a list if all are strings; None if any is not, or they are not a flat list."""
     array = np.asarray(labels, dtype=object)
     return list(map(str, array)) if array.ndim == 1 and all(isinstance(label, str) for label in array) else None
 
 
 def label_indices(labels: object, names: Sequence[str], *, samples: int) -> Array:
-    """Labels as indices of classes.
+    """Convert labels to class indices.
 
     Args:
-        labels: One per sample: a name, or where that is not ambiguous its index in ``names``.
-        names: The classes.
-        samples: How many there must be.
+        labels: One per sample: a class name, or its index in ``names`` if that is not ambiguous.
+        names: The class names.
+        samples: Expected number of labels.
 
     Returns:
         Shape (samples,), int64.
 
     Raises:
-        InputError: If they are not one per sample, a label is none of the classes or could mean two of them, or all are of one class.
+        InputError: If they are not one per sample, a label is not a class or is ambiguous, or all are of one class.
     """
     array = np.asarray(labels, dtype=object)
     if array.shape != (samples,):
@@ -58,17 +58,17 @@ def label_indices(labels: object, names: Sequence[str], *, samples: int) -> Arra
     if len(set(found)) < 2:
         what = f"all {samples} samples are of class {names[found[0]]!r}" if samples else "there are no samples"
         raise InputError(
-            f"{what}, but at least two classes were expected: a network cannot learn to tell one class from nothing"
+            f"{what}, but at least two classes were expected: a network cannot learn to distinguish a single class"
         )
     return np.array(found, dtype=np.int64)
 
 
 def new_classes(classes: object) -> tuple[str, ...]:
-    """The names of the classes of a new logits layer, as they were given.
+    """Check the class names of a new logits layer, and return them unchanged.
 
     Raises:
-        UsageError: If they are no list of names.
-        InputError: If a name is no text of 1 to 256 characters, or two are the same but for spaces, accents or invisible marks.
+        UsageError: If they are not a list of names.
+        InputError: If a name is not a string of 1 to 256 characters, or two differ only in spaces, accents or invisible characters.
     """
     names_in_order = isinstance(classes, Sequence) or (isinstance(classes, np.ndarray) and classes.ndim == 1)
     if not names_in_order or isinstance(classes, str | bytes):
@@ -81,15 +81,15 @@ def new_classes(classes: object) -> tuple[str, ...]:
 
 
 def check_numbers(labels: Sequence[str], names: Sequence[str], *, where: str) -> None:
-    """Refuse whole numbers of a file that are names of classes, but could as well be the indices of others.
+    """Reject integer labels of a file that are class names but could also be the indices of other classes.
 
     Args:
-        labels: The whole numbers, as texts.
-        names: The classes.
+        labels: The integers, as strings.
+        names: The class names.
         where: The file, for the message.
 
     Raises:
-        InputError: With both readings, and the remedy.
+        InputError: If a label is ambiguous; the message has both readings, and the remedy.
     """
     if set(labels) <= set(names) and all(0 <= int(label) < len(names) for label in labels):
         for label in labels:
@@ -98,27 +98,27 @@ def check_numbers(labels: Sequence[str], names: Sequence[str], *, where: str) ->
 
 
 def _found(texts: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Places of names among the classes."""
+    """Return the indices of class names."""
     known = {name: index for index, name in enumerate(names)}
     texts = as_known(texts, names)
     unknown = sorted(set(texts) - set(known))
     if unknown:
         shown, near = unknown[0][:40], hint(unknown[0], names)
         raise InputError(
-            f"label {shown!r} is none of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer of your own labels{near}"
+            f"label {shown!r} is not one of the classes {', '.join(names)}; give classes=[...] (--new-labels) for a logits layer with new labels{near}"
         )
     return [known[text] for text in texts]
 
 
 def _whole_numbers(array: Array, names: Sequence[str]) -> list[int]:
-    """Whole numbers that can be nothing but indices."""
+    """Return integer labels as class indices, after checking that they cannot be names."""
     if {type(label) for label in array} > {str}:
-        raise InputError("labels are texts and other things mixed, but names or whole numbers were expected")
-    for row, label in enumerate(array):
+        raise InputError("labels are strings mixed with other types, but class names or whole numbers were expected")
+    for row, label in enumerate(array):  # bool is a subclass of int, but True as a class index is surely a mistake
         if isinstance(label, bool | np.bool_) or not isinstance(label, int | np.integer):
             kind = np.asarray(label).dtype
             raise InputError(
-                f"labels are {kind}, but names or whole numbers were expected; sample {row} has {label!r:.40}"
+                f"labels are {kind}, but class names or whole numbers were expected; sample {row} has {label!r:.40}"
             )
     found = [int(label) for label in array]
     for index, name in enumerate(names):

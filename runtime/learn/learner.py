@@ -1,10 +1,10 @@
-"""What learning and adaptation ask of a network: the door between them and the kinds.
+"""Interface between learning or adaptation and the kinds: what they need of a network.
 
-    Point        where learning stands: a complete signature's numbers
+    Point        the parameters of a complete signature
     Learner      logits, embeddings, losses and gradients at a point
-    Normalising  a learner of a network with BN: its statistics too
+    Normalising  a learner of a network with BN, which can also compute BN statistics
 
-A kind with BN names its parts as ``AFFINE`` and ``STATISTICS`` say.
+A kind with BN must name its parts ``AFFINE`` and ``STATISTICS``.
 """
 
 from __future__ import annotations
@@ -35,44 +35,44 @@ __all__ = [
 AFFINE, STATISTICS = "bn.affine", "bn.statistics"
 """Parts of a signature: γ and β, (2, N), and running mean and variance, (2, N), of all BN channels."""
 BATCH = 16
-"""Samples of one step. Training graphs may have this size for ever; fewer are filled up with zeros."""
+"""Samples per step. Compiled training graphs have this fixed batch size; smaller batches are padded with zeros."""
 Loss = Callable[[Array], tuple[float, Array]]
-"""Logits (n, classes) → the loss, and its gradient by the logits, float32."""
+"""Logits (n, classes) → the loss, and its gradient with respect to the logits, float32."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """Where learning stands: a complete signature's numbers."""
+    """The parameters of a complete signature during learning. Immutable."""
 
     parts: Mapping[str, Array]
-    """All parts, float32 or float64; those that follow from others do not count."""
+    """All parts, float32 or float64; derived parts are ignored."""
     follows: frozenset[str] = frozenset()
-    """Parts that follow from others and the templates, and so move with them."""
+    """Derived parts: computed from other parts and the templates, and changing with them."""
     task: str = ""
-    """Whose network it is; where a kind's tasks have networks of their own, learners need to know."""
+    """The task, for kinds with a separate network per task."""
 
     def with_parts(self, parts: Mapping[str, Array]) -> Self:
-        """The same with other numbers."""
+        """Return a copy with other values of some parts."""
         return dataclasses.replace(self, parts={**self.parts, **parts})
 
     def owning(self, *names: str) -> Self:
-        """The same with these parts of its own."""
+        """Return a copy in which these parts are independent, no longer derived."""
         return dataclasses.replace(self, follows=self.follows - set(names))
 
     def rounded(self) -> Self:
-        """The same in float32, as a signature holds it: what is scored is then what is returned."""
+        """Return a copy in float32, the precision of signatures, so that the scored values are the returned values."""
         floats = {name: array for name, array in self.parts.items() if array.dtype.kind == "f"}
         return self.with_parts({name: np.asarray(array, dtype=np.float32) for name, array in floats.items()})
 
     @property
     def finite(self) -> bool:
-        """Whether a signature may hold these numbers."""
+        """Whether all values are finite, as a signature requires."""
         return all(bool(np.isfinite(array).all()) for array in self.parts.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """What one BN sees of samples, about the given mean."""
+    """Moments of one BN layer's input per sample, about the given mean."""
 
     means: Array
     """s̄, shape (n, channels), float32."""
@@ -81,73 +81,73 @@ class Moments:
 
     @property
     def mean(self) -> Array:
-        """Of all samples, shape (channels,), float64."""
+        """Mean over all samples, shape (channels,), float64."""
         result: Array = self.means.mean(axis=0, dtype=np.float64)
         return result
 
     @property
     def square(self) -> Array:
-        """Of all samples, shape (channels,), float64."""
+        """Mean square over all samples, shape (channels,), float64."""
         result: Array = self.squares.mean(axis=0, dtype=np.float64)
         return result
 
 
 Choose = Callable[[slice, Moments], tuple[Array, Array]]
-"""A BN's place among the N channels, and its moments → the mean, taken from the given one, and the variance to normalise by."""
+"""A BN layer's slice of the N channels, and its moments → the mean (relative to the given one) and the variance to normalise with."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """What comes of a forward pass with chosen statistics."""
+    """Result of a forward pass with chosen statistics."""
 
     statistics: Array
-    """What every BN was normalised by, shape (2, N), float32."""
+    """Mean and variance that each BN layer used, shape (2, N), float32."""
     logits: Array
     """Shape (n, classes), float32."""
     embeddings: Array
-    """What the logits layer sees, shape (n, embedding), float32."""
+    """Input of the logits layer, shape (n, embedding), float32."""
 
 
 class Learner(Protocol):
-    """Runs a bundle's network for learning. Safe to use from several threads. Samples ``x`` are (n, …), float32."""
+    """Runs a bundle's network for learning. Thread-safe. Samples ``x`` are (n, …), float32."""
 
     @property
     def bundle(self) -> Bundle:
-        """What it runs."""
+        """The bundle."""
 
     @property
     def rates(self) -> Mapping[str, float]:
-        """Adam's learning rate for each part that has a gradient, the logits layer's excepted."""
+        """Adam's learning rate for each part that has a gradient, except the logits layer."""
 
     @property
     def normalises(self) -> bool:
-        """Whether it is a ``Normalising`` one."""
+        """Whether the learner implements ``Normalising``."""
 
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
-        """A signature's numbers; parts named in ``own`` are going to move by themselves, also where they follow from others."""
+        """Return a signature's parameters; parts named in ``own`` will be trained, so they are independent even if derived before."""
 
     def softened(self, point: Point, moving: Collection[str]) -> Point:
-        """The same, changed as little as is needed to give every one of the moving parts a gradient."""
+        """Return the point with the smallest change that gives every part in ``moving`` a gradient."""
 
     def logits(self, point: Point, x: Array) -> Array:
-        """Logits of samples, shape (n, classes), float32."""
+        """Return logits of samples, shape (n, classes), float32."""
 
     def embeddings(self, point: Point, x: Array) -> Array:
-        """What the logits layer sees, shape (n, embedding), float32."""
+        """Return the input of the logits layer, shape (n, embedding), float32."""
 
     def gradient(
         self, point: Point, x: Array, loss: Loss, *, head_only: bool = False
     ) -> tuple[float, dict[str, Array]]:
-        """A loss, and its gradients.
+        """Return a loss and its gradients.
 
         Args:
-            point: Where.
+            point: The parameters.
             x: Samples.
-            loss: The loss.
-            head_only: Whether the logits layer's gradients are enough, which need no backward pass.
+            loss: The loss function.
+            head_only: Whether only the logits layer's gradients are needed, which takes no backward pass.
 
         Returns:
-            What ``loss`` gave first; and part → its gradient, float64.
+            The loss; and part → gradient, float64.
         """
 
 
@@ -155,17 +155,17 @@ class Normalising(Learner, Protocol):
     """A learner of a network with BN."""
 
     def normalised(self, point: Point, x: Array, choose: Choose) -> Pass:
-        """A forward pass with the statistics that ``choose`` makes of what each BN sees; called once for every BN, in order."""
+        """Run a forward pass whose BN statistics ``choose`` computes from each layer's moments; it is called once per BN layer, in order."""
 
     def statistics(self, point: Point, x: Array, *, alpha: float = 1.0) -> Array:
-        """Statistics of samples, blended with the point's, shape (2, N): (1 - α) m + α mean(u), and the variances alike."""
+        """Return statistics of samples blended with the point's, shape (2, N): (1 - α) m + α mean(u), variances likewise."""
 
 
 def normalising(learner: Learner) -> Normalising:
-    """The learner, which has BN; ``UsageError`` if it has none."""
+    """Return the learner as ``Normalising``. Raises ``UsageError`` if its network has no BN."""
     if not learner.normalises:
         raise UsageError(
-            f"a network of kind {learner.bundle.spec.kind!r} has no BN, and so no statistics that could be taken anew; "
-            "choose a way that moves other parts"
+            f"a network of kind {learner.bundle.spec.kind!r} has no BN, so no statistics can be re-estimated; "
+            "choose a method that changes other parts"
         )
     return cast(Normalising, learner)

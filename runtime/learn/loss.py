@@ -1,4 +1,4 @@
-"""The loss of learning: mean cross-entropy of labelled samples, and its gradient.
+"""Cross-entropy loss of labelled samples, and its gradient.
 
 L = -Σ_i w_i log p_i,label_i,   p = softmax(logits),   Σ w = 1
 dL/d logits_ic = w_i (p_ic - [c = label_i])
@@ -16,15 +16,15 @@ __all__ = ["cross_entropy", "scored"]
 
 
 def cross_entropy(logits: Array, labels: Array, *, weights: Array | None = None) -> tuple[float, Array]:
-    """Mean cross-entropy and its gradient.
+    """Return the mean cross-entropy and its gradient.
 
     Args:
         logits: Shape (n, classes), floating point.
-        labels: Indices of classes, shape (n,), whole numbers.
-        weights: Share of each sample, shape (n,), sums to 1; None for equal ones.
+        labels: Class indices, shape (n,), integers.
+        weights: Weight of each sample, shape (n,), sums to 1; None for equal weights.
 
     Returns:
-        The loss in nats; and dL/d logits, of the logits' shape, float32.
+        The loss in nats; and dL/d logits, shape (n, classes), float32.
     """
     n = len(logits)
     share = np.full(n, 1 / n) if weights is None else weights
@@ -37,16 +37,17 @@ def cross_entropy(logits: Array, labels: Array, *, weights: Array | None = None)
 
 
 def scored(logits: Array, labels: Array, *, weights: Array) -> tuple[float, Array]:
-    """How good logits are, where NaN is the worst: it compares false with everything, and so would hide what is good or pass for it.
+    """Return loss and correctness, with non-finite logits counted as the worst result.
 
     Args:
         logits: Shape (n, classes).
-        labels: Indices of classes, shape (n,).
-        weights: Share of each sample, shape (n,), sums to 1.
+        labels: Class indices, shape (n,).
+        weights: Weight of each sample, shape (n,), sums to 1.
 
     Returns:
-        The loss in nats, infinite unless it is finite; and which samples are right, shape (n,): never one with a logit that is not finite.
+        The loss in nats, infinite if it is not finite; and which samples are correct, shape (n,), bool: False if a logit is not finite.
     """
+    # NaN compares false with everything: a NaN loss could pass for the best one, and argmax of NaN would return its index as the class.
     right = (logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1)
     loss, _ = cross_entropy(logits, labels, weights=weights)
     return loss if math.isfinite(loss) else math.inf, right

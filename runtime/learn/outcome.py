@@ -1,4 +1,4 @@
-"""What a personalization reports on the way, and what comes of it."""
+"""Progress reports and the result of a personalization."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ __all__ = ["Outcome", "Report"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What is known after a step."""
+    """Progress after a step."""
 
     step: int
     steps: int
-    """At most so many, of all fits together; most end sooner."""
+    """Maximum number of steps of all fits together; most fits stop earlier."""
     loss: float
-    """Of the last batch, in nats."""
+    """Loss of the last batch, in nats."""
     best: float
-    """Loss of the held-back samples at the best step so far, in nats."""
+    """Lowest loss on the held-out samples so far, in nats."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A signature, and how it came about."""
+    """The result of a personalization."""
 
     signature: Signature
-    """The result; the start itself if nothing was better."""
+    """The resulting signature; the start itself if no fit was better."""
     start: Signature
     improved: bool
     before: Score
-    """How the start does on samples that were held back; on all samples where none could be."""
+    """Score of the start on the held-out samples; on all samples if none could be held out."""
     after: Score
-    """How the result does there."""
+    """Score of the result on the same samples."""
     held_back: int
-    """How many samples the scores are of that a fit had not seen; 0 if every class has one sample."""
+    """Number of held-out samples; 0 if most classes have a single sample."""
     steps: int
-    """Steps of the fit that won."""
+    """Number of steps of the best fit."""
     statistics: bool
-    """Whether BN's statistics are the samples'."""
+    """Whether BN statistics were re-estimated from the samples."""
     stopped: Literal["", "time", "ctrl-c"]
-    """What ended it early."""
+    """Why the fit stopped early; empty if it did not."""
     seconds: float
 
     def sentence(self) -> str:
-        """What happened, in a line."""
+        """Summarise the result in one line."""
         where = (
-            f"{self.held_back} held-back samples"
+            f"{self.held_back} held-out samples"
             if self.held_back
-            else "the samples themselves, too few to hold any back,"
+            else "the samples themselves, too few to hold any out,"
         )
         early = {"": "", "time": "; stopped by the time limit", "ctrl-c": "; stopped by Ctrl-C"}[self.stopped]
         if not self.improved:
@@ -60,7 +60,7 @@ class Outcome:
                 f"so the start is returned unchanged{early}"
             )
         ways = [f"{self.steps} steps"] if self.steps else []
-        ways += ["the samples' BN statistics"] if self.statistics else []
+        ways += ["re-estimated BN statistics"] if self.statistics else []
         return (
             f"{' and '.join(ways)}: on {where} loss {self.before.loss:.3f} -> {self.after.loss:.3f}, "
             f"{100 * self.before.accuracy:.1f} -> {100 * self.after.accuracy:.1f} % right{early}"

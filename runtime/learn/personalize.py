@@ -1,13 +1,13 @@
 """Personalize: fit a signature to a few labelled samples. Templates never change, and the result is never worse than its start.
 
-1. The start: the base signature with the smallest loss on the samples, its BN statistics as they are or taken anew from the samples.
+1. Choose the start: the base signature with the lowest loss on the samples, with its own BN statistics or re-estimated ones.
    (The papers find that the start matters most: Compositional Models, section 4.3.)
-2. Fits from it, as long as samples that were held back say that it helps (``trial.py``), with the base's BN statistics, and with those
-   of the samples if these do better without any fit.
-3. The fit whose held-back samples did best; the start itself, unchanged, if none did better than it.
+2. Fit from it as long as held-out samples improve (``trial.py``): with the base's BN statistics, and also with re-estimated ones if
+   these have a lower loss without any fit.
+3. Return the fit with the lowest loss on the held-out samples; the start itself, unchanged, if none improves on it.
 
-Where most classes have one sample, nothing can be held back. There mixture and logits layer move, just until they explain the
-samples, but BN stays the base's: moving it too gained 2.1 points instead of 2.6 on people who were never seen.
+If most classes have a single sample, no samples can be held out. Then only mixture and logits layer are trained, just until they fit
+the samples.
 
 The same samples and seed give the same signature on the same machine and ONNX Runtime.
 """
@@ -35,18 +35,19 @@ from isoform.runtime.learn.trial import Start, Trial, held_back
 
 __all__ = ["personalize"]
 
-STATISTICS_SAMPLES = 256
-"""At most so many samples for BN's statistics: what bounds their memory."""
+STATISTICS_SAMPLES = 256  # bounds memory
+"""Maximum number of samples for BN statistics."""
 MUCH = 5
-"""If the samples' BN statistics make the loss so many times smaller, fits from the base's own are not worth their time.
-If they do not, and nothing can be held back to tell, they are not worth their risk."""
-ASTRAY = 0.75
-"""Nor are they where nothing can be held back and some start gets so many right: one odd sample is no shifted domain."""
-STEPS = 300
-"""At most so many by default; held-back samples end most fits sooner, and a turned image takes 200."""
+"""If re-estimated BN statistics reduce the loss by more than this factor, fits from the base's statistics are skipped.
+If they do not, and no samples can be held out, the re-estimated statistics are not used."""
+ASTRAY = 0.75  # with so many right, a high loss comes from one odd sample, not from a shifted domain
+"""If no samples can be held out, BN statistics are not re-estimated when a start has at least this accuracy."""
+STEPS = 300  # held-out samples stop most fits sooner; samples rotated against the training data take 200
+"""Default maximum number of steps per fit."""
 
 
-@np.errstate(over="ignore", invalid="ignore")  # a fit that diverges is not taken, which is all there is to say of it
+# a fit that diverges is rejected by its score; numpy's warnings add nothing
+@np.errstate(over="ignore", invalid="ignore")
 def personalize(
     learner: Learner, x: Array, labels: Array, *, starts: Sequence[Signature], parts: Sequence[str] | None = None,
     statistics: bool | None = None, classes: tuple[str, ...] | None = None, seed: int = 0, steps: int = STEPS,
@@ -57,18 +58,18 @@ def personalize(
     Args:
         learner: Runs the network.
         x: Checked samples, shape (n, channels, height, width), float32.
-        labels: Indices of classes, shape (n,), as ``labels.label_indices`` returns them.
-        starts: Signatures to begin from; the best is chosen. All have the classes that the labels mean.
-        parts: What may move, of ``Kind.moves``; None for all of it.
-        statistics: Whether BN's statistics may be taken anew from the samples; None: if ``parts`` has BN's affine map.
-        classes: Names of the labels, for a new logits layer, as ``labels.new_classes`` returns them; None to keep the start's.
-        seed: Of batches, moves and folds.
-        steps: At most so many steps per fit.
-        seconds: Stop after so long with the best so far.
+        labels: Class indices, shape (n,), as ``labels.label_indices`` returns them.
+        starts: Candidate signatures to start from; the best is chosen. All have the classes that the labels refer to.
+        parts: What to train, from ``Kind.moves``; None for all.
+        statistics: Whether BN statistics may be re-estimated from the samples; None: if ``parts`` includes BN's affine map.
+        classes: Class names of a new logits layer, as ``labels.new_classes`` returns them; None to keep the start's.
+        seed: Seed of batches, shifts and folds.
+        steps: Maximum number of steps per fit.
+        seconds: Time limit; the best result so far is returned.
         progress: Called after every step.
 
     Raises:
-        UsageError: If an argument makes no sense.
+        UsageError: If an argument is invalid.
         InputError: If a class has no sample for a new logits layer, or the loss of every start is not finite.
     """
     known = learner.bundle.kind.moves
@@ -90,7 +91,7 @@ def personalize(
             )
     started = time.monotonic()
     back = held_back(labels, seed=seed)
-    # BN needs more samples than one of each class
+    # With one sample per class BN is not trained: doing so gained 2.1 points instead of 2.6 on people not seen in training.
     moving = names if back else tuple(name for name in names if name != AFFINE) or names
     search = _Search(learner, x, labels, classes, moving, seed, back=bool(back))
     anew = AFFINE in names if statistics is None else statistics
@@ -105,7 +106,7 @@ def personalize(
                 moving=moving, back=back, seed=seed,
             )  # fmt: skip
             trials.append((trial, point))
-            if point is not given:
+            if point is not given:  # re-estimated statistics alone, without a fit, may already be the best result
                 trial.consider(search.start(point, soft=False))
             for step in trial.run(steps=steps, deadline=deadline):
                 if progress:
@@ -121,7 +122,7 @@ def personalize(
                 stopped = "time"
                 break
     except KeyboardInterrupt:
-        if not trials:
+        if not trials:  # there is no result yet
             raise
         stopped = "ctrl-c"
     trial, point = min(trials, key=lambda entry: entry[0].best.score.loss)
@@ -135,7 +136,7 @@ def personalize(
 
 
 class _Search:
-    """Starting points, and signatures from where fits ended."""
+    """Makes the starting points of fits, and signatures from their results."""
 
     def __init__(
         self,
@@ -151,10 +152,10 @@ class _Search:
         self._back = back
         self._learner, self._x, self._labels, self._classes, self._moving = learner, x, labels, classes, moving
         rows = np.random.default_rng(seed).permutation(len(x))[:STATISTICS_SAMPLES]
-        self._few = x[np.sort(rows)]
+        self._few = x[np.sort(rows)]  # a random subset: files are often sorted by class
 
     def choose(self, starts: Sequence[Signature], *, statistics: bool) -> tuple[Signature, Point, list[Point]]:
-        """The best start; its numbers; and what to fit from: these, or with the samples' BN statistics, or each in turn.
+        """Return the best start, its point, and the points to fit from: that one, the one with re-estimated BN statistics, or both.
 
         Raises ``InputError`` if no start's loss is finite.
         """
@@ -183,7 +184,7 @@ class _Search:
         return self._learner.point(signature, self._moving)
 
     def _score(self, point: Point) -> tuple[float, float]:
-        """Loss in nats and share that is right of all samples, every class counting alike."""
+        """Return loss in nats and accuracy on all samples, with equal weight for every class."""
         rows = np.arange(len(self._labels))
         point = self.start(point, soft=False)(rows).rounded()
         if not point.finite:
@@ -194,7 +195,7 @@ class _Search:
         return loss, float(shares @ right)
 
     def start(self, point: Point, *, soft: bool) -> Start:
-        """Where fits begin: the point, softened if wanted, with a logits layer for the classes if they are new."""
+        """Return the start of fits: the point, softened if requested, with a new logits layer if the classes are new."""
         if soft:
             point = self._learner.softened(point, self._moving)
         if self._classes is None:
@@ -208,14 +209,14 @@ class _Search:
         return with_classes
 
     def base(self, start: Signature) -> Signature:
-        """What is returned if nothing is better: the start, with a logits layer for the classes if they are new."""
+        """Return the result if no fit is better: the start, with a new logits layer if the classes are new."""
         if self._classes is None:
             return start
         point = self.start(self._point(start), soft=False)(np.arange(len(self._labels)))
         return self._signature(start, {name: point.parts[name] for name in HEAD})
 
     def signature(self, start: Signature, point: Point, *, statistics: bool) -> Signature:
-        """The start with what has moved."""
+        """Return the start with the trained parts of a point."""
         names = [*self._moving, *([STATISTICS] if statistics else [])]
         return self._signature(start, {name: point.parts[name] for name in names})
 

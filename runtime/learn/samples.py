@@ -1,6 +1,6 @@
-"""Labelled samples for learning: class-balanced batches, folds that keep the classes' shares, moves of a few pixels.
+"""Sampling for learning: class-balanced batches, stratified folds, random shifts by a few pixels.
 
-Everything is drawn from a numpy generator that the caller seeds, so the same seed gives the same batches.
+All randomness comes from a numpy generator that the caller seeds, so the same seed gives the same batches.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from isoform.runtime.arrays import Array
 __all__ = ["balanced_batches", "class_shares", "folds", "moved", "spaced"]
 
 REACH = 32
-"""Samples are moved by up to one ``REACH``-th of their height and width: one pixel for images of 32."""
+"""Samples are shifted by at most 1/``REACH`` of their height and width: one pixel for images of 32×32."""
 
 
 def balanced_batches(labels: Array, batch: int, rng: np.random.Generator) -> Iterator[Array]:
-    """Endless batches of row indices in which the classes present take turns, and the samples of a class within it.
+    """Yield endless batches of row indices that cycle over the classes present, and over the samples of each class.
 
     Args:
-        labels: Indices of classes, shape (n,), n at least 1.
+        labels: Class indices, shape (n,), n at least 1.
         batch: Rows per batch.
-        rng: Where the order comes from.
+        rng: Generator of the order.
     """
     rows = {int(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
     turns: list[int] = []
@@ -39,40 +39,41 @@ def balanced_batches(labels: Array, batch: int, rng: np.random.Generator) -> Ite
 
 
 def class_shares(labels: Array) -> Array:
-    """Shares of samples with which every class present counts alike: shape (n,), sum 1."""
+    """Return sample weights that give every class present the same total: shape (n,), sum 1."""
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     shares: Array = 1 / (counts[inverse] * len(counts))
     return shares
 
 
 def folds(labels: Array, count: int, rng: np.random.Generator) -> list[Array]:
-    """Disjoint sets of rows that together are all, classes spread over them as evenly as they can be.
+    """Partition the rows into stratified folds.
 
     Args:
-        labels: Indices of classes, shape (n,).
-        count: How many sets, 1 to n.
-        rng: Where the order comes from.
+        labels: Class indices, shape (n,).
+        count: Number of folds, 1 to n.
+        rng: Generator of the order.
     """
+    # rows ordered by class, then dealt out in turn: every fold gets a class's samples as evenly as possible
     order = np.concatenate([rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
     return [np.sort(order[first::count]) for first in range(count)]
 
 
 def spaced(x: Array, count: int) -> Array:
-    """At most so many samples, or labels, evenly spaced over those that there are."""
+    """Return at most ``count`` samples, or labels, evenly spaced over all."""
     if len(x) <= count:
         return x
     return np.ascontiguousarray(x[np.linspace(0, len(x) - 1, count).astype(np.int64)])
 
 
 def moved(x: Array, rng: np.random.Generator) -> Array:
-    """Every sample moved by a few pixels, edges repeated: one that a user did not give, but could have.
+    """Augment: shift every sample by a few random pixels, with edges repeated.
 
     Args:
-        x: Samples, shape (n, channels, height, width) or (n, channels, steps); others stay as they are.
-        rng: Where the moves come from.
+        x: Samples, shape (n, channels, height, width) or (n, channels, steps); other samples are not changed.
+        rng: Generator of the shifts.
 
     Returns:
-        The same shape; a fresh array, or ``x`` itself where samples are too small to be moved.
+        The same shape; a fresh array, or ``x`` itself if samples are too small to be shifted.
     """
     if x.ndim == 3:
         return moved(x[:, :, None], rng)[:, :, 0]

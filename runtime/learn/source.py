@@ -1,4 +1,4 @@
-"""What a base signature saw of the samples that it was trained on: facts that ``isoform compile`` measures, for adaptation.
+"""Source statistics: facts about a base signature's training samples, which ``isoform compile`` measures for adaptation.
 
 With m₀, v₀ the base's running mean and variance of a BN channel, and s̄ᵢ, s²ᵢ the moments of sample i about m₀:
 
@@ -6,13 +6,13 @@ With m₀, v₀ the base's running mean and variance of a BN channel, and s̄ᵢ
     spread = standard deviation of rᵢ over samples          (2, N)
     classes_c = mean of rᵢ over samples of class c, less the mean over classes          (C, 2, N)
 
-A stream of few classes differs from the base by what its classes explain, and that is no shift of the domain; see
-``isoform.runtime.adapt.methods.shrinkage``. And the Fisher information of the parts that move, F = E[(∂ log p(ŷ|x) / ∂w)²], ŷ the class that
-is found (Niu et al. 2022, "EATA", section 3.2; Kirkpatrick et al. 2017).
+A stream with few classes differs from the base by what its classes explain, which is not a domain shift; see
+``isoform.runtime.adapt.methods.shrinkage``. Also the Fisher information of the trainable parts, F = E[(∂ log p(ŷ|x) / ∂w)²], ŷ the
+predicted class (Niu et al. 2022, "EATA", section 3.2; Kirkpatrick et al. 2017).
 
-The file is a tensor file (``formats/tensors.py``): ``spread``, ``classes`` (float16), and ``fisher.<part>`` for every part with a gradient but
-the logits layer; ``structure``, how structured the training samples are (``content.py``), is in its metadata, so that older versions can
-read it.
+The file is a tensor file (``formats/tensors.py``): ``spread``, ``classes`` (float16), and ``fisher.<part>`` for every part with a gradient
+except the logits layer. ``structure``, the ``least_structure`` of the training samples (``content.py``), is in its metadata, so that
+older versions can read the file.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Source:
     spread: Array
     """Shape (2, N), float32, above 0."""
     classes: Array
-    """Shape (C, 2, N), float32; C is 0 where there are too many. Zeros for a class that is not known."""
+    """Shape (C, 2, N), float32; C is 0 if there are too many classes. Zeros for an unknown class."""
     fisher: Mapping[str, Array]
     """Part → array of its shape, float32, 0 or more."""
     structure: float | None = None
     """``least_structure`` of the training samples; None in bundles that were compiled before it was measured."""
 
     def encode(self) -> bytes:
-        """The whole file."""
+        """Return the file's content."""
         arrays = {"spread": self.spread, "classes": self.classes.astype(np.float16)}
         arrays |= {f"fisher.{name}": array for name, array in self.fisher.items()}
         structure = {} if self.structure is None else {"structure": repr(self.structure)}
@@ -75,7 +75,7 @@ class Source:
         return cls(arrays["spread"], classes.astype(np.float32), fisher, _structure(metadata.get("structure"), name))
 
     def with_labels(self, own: Sequence[str], labels: Sequence[str]) -> Self:
-        """The same facts for a logits layer with other labels: classes are matched by name; one that the base does not have has zeros.
+        """Return a copy for a logits layer with other labels: classes are matched by name; unknown classes have zeros.
 
         Args:
             own: The base's labels, in the order of ``classes``.
@@ -98,11 +98,12 @@ def _structure(text: str | None, name: str) -> float | None:
     except ValueError:
         value = math.nan
     if value is not None and math.isnan(value):
-        raise BundleError(f"{name} holds a structure that is no number; run 'isoform compile' again")
+        raise BundleError(f"{name} holds a structure that is not a number; run 'isoform compile' again")
     return value
 
 
 def relative(moments: Moments, variance: Array) -> Array:
-    """rᵢ of one BN, shape (2, n, channels), float32; ``variance`` is v₀, shape (channels,)."""
+    """Return rᵢ of one BN layer, shape (2, n, channels), float32; ``variance`` is v₀, shape (channels,)."""
+    # a dead channel has variance 0
     scale = np.maximum(variance, np.float32(1e-12))
     return np.stack([moments.means / np.sqrt(scale), moments.squares / scale])

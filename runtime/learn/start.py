@@ -1,12 +1,12 @@
-"""Where a fit begins: a logits layer for classes that are new.
+"""Initialisation of a logits layer for new classes.
 
-It begins as a linear discriminant (Fisher 1936), with Σ the variance within classes and d embedding numbers:
+It starts as a linear discriminant (Fisher 1936), with Σ the within-class covariance and d the size of the embedding:
 
     logits_c = μ_c Σ⁻¹ e - μ_c Σ⁻¹ μ_c / 2,        Σ = (1 - λ) S + λ (tr S / d) 1
 
-S alone is hopeless for fewer samples than d; λ is what makes the expected error of Σ smallest, estimated from the same samples
-(Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices"). Where every class has one sample
-there is no S: λ = 1, the nearest mean.
+The sample covariance S is singular with fewer samples than d; the shrinkage λ minimises the expected error of Σ, estimated from the
+same samples (Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices"). With one sample per
+class there is no S, so λ = 1: the nearest class mean.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["discriminant", "shrunk"]
 
 
 def discriminant(embeddings: Array, labels: Array, classes: int) -> tuple[Array, Array]:
-    """A logits layer from classes' means and the variance within them.
+    """Compute a logits layer from the class means and the within-class covariance.
 
     Args:
-        embeddings: What the logits layer sees of the samples, shape (n, embedding).
-        labels: Indices of classes, shape (n,); every class must be there.
-        classes: How many there are.
+        embeddings: Embeddings of the samples, shape (n, embedding).
+        labels: Class indices, shape (n,); every class must occur.
+        classes: Number of classes.
 
     Returns:
         Weight, shape (classes, embedding), and bias, shape (classes,), float64.
@@ -34,7 +34,7 @@ def discriminant(embeddings: Array, labels: Array, classes: int) -> tuple[Array,
     freedom = len(e) - classes
     if freedom:
         covariance, share = shrunk(e - means[labels])
-        covariance *= len(e) / freedom  # the means are the samples' own
+        covariance *= len(e) / freedom  # unbiased: the means were estimated from the same samples
         spread = float(np.trace(covariance)) / e.shape[1]
     else:
         covariance, share, spread = np.zeros((e.shape[1], e.shape[1])), 1.0, float(((e - e.mean(axis=0)) ** 2).mean())
@@ -45,7 +45,7 @@ def discriminant(embeddings: Array, labels: Array, classes: int) -> tuple[Array,
 
 
 def shrunk(rows: Array) -> tuple[Array, float]:
-    """Covariance of centred rows, shape (n, d), and how far to shrink it: shape (d, d), and λ of Ledoit and Wolf, 0 to 1."""
+    """Return the covariance of centred rows (n, d), shape (d, d), and its shrinkage λ of Ledoit and Wolf, 0 to 1."""
     samples, size = rows.shape
     covariance: Array = rows.T @ rows / samples
     square = float((covariance**2).sum())

@@ -1,17 +1,16 @@
-"""How long to fit: a fit to all samples, and beside it fits that hold samples back and say when it has gone far enough.
+"""Early stopping by cross-validation: one fit to all samples, and one fit per fold whose held-out samples decide when to stop.
 
-All fits take the same steps in turn. After every ``EVERY`` steps the held-back samples of all folds are scored together; where they
-were best, the mean of the fits is kept (Wortsman et al. 2022, "Model soups"), so that there is something to hand back at any moment.
-Only fits with the same start have a mean: a logits layer for new classes is made of each fit's own samples. It ends after
-``PATIENCE`` scores that were no better, or when the steps or the time are used up.
+All fits advance in lockstep. Every ``EVERY`` steps the held-out samples of all folds are scored together; at the best score the mean
+of the fits is kept (Wortsman et al. 2022, "Model soups"), so that a result is available at any moment. Only fits with the same start
+are averaged: a logits layer for new classes is computed from each fit's own samples. The trial ends after ``PATIENCE`` scores
+without improvement, or at the limit of steps or time.
 
-A step counts only if it is better than the start on samples that it has not seen: a lower loss, not fewer right, and those that
-it wins outweigh those that it loses by more than chance (of w won and l lost, w - l at least √(w + l), one standard error; McNemar
-1947). As many right by a swap of two classes is no evidence: a person lost 35 points by it.
+A result counts only if it is better than the start on held-out samples: a lower loss, not fewer correct, and more newly correct
+than newly wrong samples, beyond chance (w won and l lost: w - l at least √(w + l), one standard error; McNemar 1947).
 
-Samples that are the only ones of their class cannot be held back: without them a fit forgets that class (tried: every fit looked
-harmful). Where most classes have one, the fit moves just until its loss on them is ``ENOUGH``, and not at all if it was before:
-the smallest move that explains what it was shown. A move that gets none of the wrong ones right explains nothing and is not taken.
+The only sample of a class cannot be held out: without it a fit forgets that class (tried: every fit looked harmful). If most classes
+have a single sample, the fit runs until its training loss is ``ENOUGH``, and not at all if the loss was that low before: the smallest
+change that fits the samples. A result that corrects no sample is discarded.
 """
 
 from __future__ import annotations
@@ -34,49 +33,51 @@ __all__ = ["Score", "Trial", "held_back"]
 FOLDS = 4
 EVERY = 10
 PATIENCE = 4
-ENOUGH = 0.02
-"""Nats; a mean probability of 0.98 for the right class."""
+ENOUGH = 0.02  # a mean probability of 0.98 for the right class
+"""Training loss in nats at which a fit without held-out samples stops."""
+# if the start is almost certain, smaller gains are noise (tried: a domain seen in training lost half a point)
 MARGIN = 0.01
-"""Nats. Where the start is as good as certain, smaller differences lead nowhere (tried: a domain trained on lost half a point)."""
+"""Minimum decrease of the loss, in nats."""
 DOUBT = 2
-"""Standard errors by which fits must be better whose starts differ, as logits layers for new classes do. The ones beside the fit to all
-samples start from fewer, so that they have more to gain (alphabets lost half a point on average by believing them)."""
+"""Standard errors of improvement required if the fits' starts differ, as with logits layers for new classes. A fold's fit starts from
+fewer samples than the fit to all, so it has more to gain (with 1, alphabets lost half a point on average)."""
 PLENTY = 24
-"""So many samples held back are enough for one fold."""
+"""Number of held-out samples at which a single fold is enough."""
 
 Start = Callable[[Array], Point]
-"""Rows of the samples to learn from → where a fit to them begins. Constant, but for a logits layer made of those samples."""
+"""Rows of the training samples → start of a fit to them. Constant, unless a new logits layer is computed from those samples."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How well held-back samples do."""
+    """Scores on held-out samples."""
 
     loss: float
-    """Mean cross-entropy in nats, every class counting alike; infinite where it is not finite."""
+    """Mean cross-entropy in nats, with equal weight for every class; infinite if it is not finite."""
     accuracy: float
-    """Share that is right, 0 to 1, every class counting alike."""
+    """Share of correct predictions, 0 to 1, with equal weight for every class."""
     right: frozenset[int] = dataclasses.field(default=frozenset(), repr=False)
-    """Which samples are right."""
+    """Indices of the correctly predicted samples."""
 
     def better_than(self, other: Score, *, errors: float = 1) -> bool:
-        """A lower loss, by more than chance among samples that are right anyway; not fewer right; and those won outweigh those lost.
+        """Return whether the loss is lower by ``MARGIN``, the accuracy not lower, and the gain in correct samples beyond chance.
 
         Args:
-            other: What to be better than.
-            errors: By how many standard errors, if any are won or lost.
+            other: The score to compare with.
+            errors: Required gain in standard errors, if any sample was won or lost.
         """
+        # Without the test of won against lost samples, a swap of two classes passes with equal accuracy: a person lost 35 points by it.
         won, lost = len(self.right - other.right), len(other.right - self.right)
         clear = won - lost >= errors * math.sqrt(won + lost)
         return self.loss < other.loss - MARGIN and self.accuracy >= other.accuracy and clear
 
 
 def held_back(labels: Array, *, seed: int) -> list[Array]:
-    """Which rows are held back, fold by fold.
+    """Choose the held-out rows of each fold.
 
     Args:
-        labels: Indices of classes, shape (n,).
-        seed: Of the choice.
+        labels: Class indices, shape (n,).
+        seed: Seed of the choice.
 
     Returns:
         Disjoint sets of rows; empty if fewer than half of the classes have two samples.
@@ -92,27 +93,27 @@ def held_back(labels: Array, *, seed: int) -> list[Array]:
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """Where a fit was best."""
+    """The best result of a trial so far."""
 
     point: Point | None
-    """The mean of the fits; None if they were never better than the start."""
+    """Mean of the fits; None if they were never better than the start."""
     score: Score
-    """How each fit does there on the samples that it has not seen; the start's if there is no point."""
+    """Score of the fits on their held-out samples; the start's score if ``point`` is None."""
     steps: int
 
 
 class Trial:
-    """One way to fit, and what has come of it so far.
+    """The fits from one start, and their best result so far.
 
     Args:
         learner: Runs the network.
-        start: Where fits begin.
-        base: What to be better than, on rows that it may not learn from.
+        start: Start of the fits.
+        base: Baseline that a result must improve on.
         x: Samples, shape (n, channels, height, width), float32.
-        labels: Indices of classes, shape (n,).
-        moving: Names of the signature's parts that move.
-        back: What ``held_back`` returned.
-        seed: Of the fits.
+        labels: Class indices, shape (n,).
+        moving: Names of the signature's parts to train.
+        back: Held-out rows, the result of ``held_back``.
+        seed: Seed of the fits.
     """
 
     def __init__(
@@ -132,22 +133,22 @@ class Trial:
         self._fit, self._fits = fits[0], fits[1:]
         self._akin = [fit for fit, point in zip(fits, starts, strict=True) if point is starts[0]]
         self.before = self._score([base(rows) for rows in self._rest or [self._all]])
-        """How the start does."""
+        """Score of the baseline."""
         self.best = Best(None, self.before, 0)
-        """The best so far."""
+        """Best result so far."""
         self.loss = float("nan")
-        """Of the last batch of the fit to all samples, in nats."""
+        """Loss of the last batch of the fit to all samples, in nats."""
 
     def consider(self, start: Start) -> None:
-        """Take a start that needs no steps, if it is better than what was found so far."""
+        """Score a start without fitting, and keep it if it is the best so far."""
         self._take(self._score([start(rows) for rows in self._rest or [self._all]]), start(self._all))
 
     def run(self, *, steps: int, deadline: float) -> Iterator[int]:
-        """Fit; yields the number of steps taken after each.
+        """Fit; yield the number of steps after each step.
 
         Args:
-            steps: At most so many.
-            deadline: When to stop, on ``time.monotonic``'s clock.
+            steps: Maximum number of steps.
+            deadline: When to stop, in seconds of ``time.monotonic``.
         """
         idle = 0
         if not self._back and self.before.loss <= ENOUGH:
@@ -164,27 +165,28 @@ class Trial:
                     self._take(score, self._fit.point)
                 if late or score.loss <= ENOUGH:
                     return
-            elif step % EVERY == 0 or step == steps or late:
+            elif step % EVERY == 0 or step == steps or late:  # scoring costs as much as several steps
                 idle = 0 if self._take(self._score([fit.point for fit in self._fits]), self._mean()) else idle + 1
                 if late or idle == PATIENCE:
                     return
 
     def _mean(self) -> Point:
-        """The mean of the fit to all samples and of those beside it that began where it did."""
+        """Return the mean of the fit to all samples and the folds' fits with the same start."""
         parts = [fit.point.parts for fit in self._akin]
         return self._fit.point.with_parts({name: np.mean([p[name] for p in parts], axis=0) for name in self._moving})
 
     def _take(self, score: Score, point: Point) -> bool:
-        """Keep a point if it is the best so far; whether it is."""
+        """Keep a point if it is the best so far; return whether it is."""
         errors = 1 if len(self._akin) > len(self._fits) else DOUBT
         point = point.rounded()
         if not score.better_than(self.before, errors=errors) or score.loss >= self.best.score.loss or not point.finite:
             return False
-        self.best = Best(point, score, self._fit.steps)  # one assignment: Ctrl-C may come at any moment
+        # a single assignment, because Ctrl-C can interrupt at any point
+        self.best = Best(point, score, self._fit.steps)
         return True
 
     def _score(self, points: list[Point]) -> Score:
-        """Score each fold's held-back samples by its point; all samples by the only point where nothing is held back."""
+        """Score each fold's held-out samples with its point; all samples with the only point if there are no folds."""
         sets = self._back or [self._all]
         found = [self._learner.logits(p.rounded(), self._x[rows]) for p, rows in zip(points, sets, strict=True)]
         logits = np.concatenate(found)

@@ -1,1 +1,1 @@
-"""Samples from a user's files: one reader with one policy for every command. Start reading at ``labelled.py`` and ``listing.py``."""
+"""Reading samples from a user's files, with the same rules for every command. Start reading at ``labelled.py`` and ``listing.py``."""

@@ -1,4 +1,4 @@
-"""What a reader took, and what it left out and why: nothing of a user's data goes missing without a word.
+"""Report of what a reader has read, and what it skipped and why, so that no data is ignored silently.
 
 60 images in 3 classes; left out: 4 hidden files, 2 files that are no images (.heic); for .heic: pip install pillow-heif
 """
@@ -27,7 +27,7 @@ PLURALS = {
     "row at the end of a recording": "rows at the ends of recordings",
     "column of times or row numbers": "columns of times or row numbers",
 }
-"""What is counted, and why it was left out; an \"s\" makes the plural of the others."""
+"""Plurals of the reasons for which something was skipped; all others get an \"s\"."""
 
 
 class Account:
@@ -35,40 +35,40 @@ class Account:
 
     def __init__(self) -> None:
         self.files = 0
-        """Files that samples were taken from."""
+        """Number of files that samples were read from."""
         self.taken: collections.Counter[str] = collections.Counter()
-        """What was taken: ``image``, ``window``, ``recording``, ``sample`` → how many."""
+        """``image``, ``window``, ``recording``, ``sample`` → number read."""
         self.left: collections.Counter[str] = collections.Counter()
-        """Why something was left out, in the singular → how often."""
+        """Reason for skipping, in the singular → number skipped."""
         self.classes: set[str] = set()
         self.remedies: dict[str, str] = {}
-        """Ending of images that cannot be read here → what makes them readable."""
+        """Extension of images that cannot be read → how to make them readable."""
         self._endings: dict[str, set[str]] = collections.defaultdict(set)
         self._notes: collections.Counter[str] = collections.Counter()
         self._hidden: set[Path] = set()
         self._linked: set[Path] = set()
         self._known: collections.Counter[Path] = collections.Counter()
-        """Place → how many of the files below it, in hidden places, are read or counted."""
+        """Hidden folder or a parent → number of files below it that are already read or counted."""
 
     def take(self, what: str, count: int = 1, *, files: int = 0) -> None:
-        """Count samples, and the files that they came from."""
+        """Count samples, and the files that they were read from."""
         self.taken[what] += count
         self.files += files
 
     def leave(self, what: str, count: int = 1, *, ending: str | None = None) -> None:
-        """Count what was left out.
+        """Count what is skipped.
 
         Args:
-            what: The thing in the singular, with the reason: ``hidden file``, ``file that is no image``.
-            count: How many; below zero for what was left out, and is read after all.
-            ending: The file's ending, to be listed; empty for a file without one.
+            what: What and why, in the singular: ``hidden file``, ``file that is no image``.
+            count: Number; negative for what was counted before but is read after all.
+            ending: The file's extension, to be listed; empty for a file without one.
         """
-        self.left += collections.Counter({what: count})  # which drops what comes to zero
+        self.left += collections.Counter({what: count})  # in-place addition removes entries that become 0 or less
         if ending is not None:
             self._endings[what].add(ending or "no ending")
 
     def leave_hidden(self, place: Path, count: int) -> None:
-        """Count the files of a hidden place, a real path, less those that are read through links, each file once."""
+        """Count the files of a hidden folder or file, a real path, without those that are read through links; each file once."""
         if self._hidden.isdisjoint(place.parents):
             new = count - self._known[place]
             self.leave("hidden file", new)
@@ -76,7 +76,7 @@ class Account:
         self._hidden.add(place)
 
     def take_hidden(self, file: Path) -> None:
-        """Count a file, a real path, that is read through a link though it lies in a hidden place, as none that is left out."""
+        """Do not count a file, a real path, as skipped if it is in a hidden folder but read through a link."""
         if file in self._linked:
             return
         self._linked.add(file)
@@ -86,11 +86,11 @@ class Account:
             self.leave("hidden file", -1)
 
     def note(self, what: str) -> None:
-        """Remember a remark; equal ones are counted."""
+        """Add a note; equal notes are counted."""
         self._notes[what] += 1
 
     def sentence(self) -> str:
-        """Everything in one line."""
+        """Return the report as one line."""
         taken = ", ".join(plural(count, what) for what, count in self.taken.items() if what != "recording") or "nothing"
         if "recording" in self.taken:
             taken += f" of {plural(self.taken['recording'], 'recording')}"
@@ -103,11 +103,11 @@ class Account:
         return "; ".join(parts) + self.advice()
 
     def advice(self) -> str:
-        """How to read what could not be: ``; for .heic: pip install pillow-heif``."""
+        """Return how to make skipped images readable: ``; for .heic: pip install pillow-heif``."""
         return "".join(f"; for {ending}: {remedy}" for ending, remedy in sorted(self.remedies.items()))
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON types."""
+        """Return the report as JSON types."""
         return {"taken": dict(self.taken), "left_out": dict(self.left), "files": self.files, "notes": dict(self._notes)}
 
     def _left(self) -> Iterable[str]:
@@ -117,5 +117,5 @@ class Account:
 
 
 def plural(count: int, what: str) -> str:
-    """``1 image``, ``2 images``, ``2 files that are no images``."""
+    """Return number and noun: ``1 image``, ``2 images``, ``2 files that are no images``."""
     return f"{count:,} {what if count == 1 else PLURALS.get(what, what + 's')}"

@@ -1,6 +1,6 @@
-"""Arrays of samples from .npz files, read without pickle and without believing what a file says of itself.
+"""Reader of untrusted .npz files, without pickle.
 
-Every size is known, and compared with the limit and with what the archive holds, before memory is taken for it.
+Every size is compared with the limit and with the archive's actual content before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from isoform.runtime.samples.limits import data_bytes
 __all__ = ["read_arrays"]
 
 HEADER_LIMIT = 10_000
-"""Longest description of an array's type and shape that is read, in bytes; those of plain arrays have 118."""
+"""Maximum length of an .npy header, in bytes; those of plain arrays have 118."""
 END, END_MARK = struct.Struct("<4sHHHHIIH"), b"PK\5\6"
 LOCATOR, LOCATOR_MARK = struct.Struct("<4sIQI"), b"PK\6\7"
-"""What archives above 2 GiB have before their end: where the zip64 record is, which tells the list's size instead."""
+"""Locator of the zip64 record, before the end of archives above 2 GiB; that record then has the size of the directory."""
 RECORD, RECORD_MARK = struct.Struct("<4sQHHIIQQQQ"), b"PK\6\6"
 COMMENT_LIMIT = (1 << 16) - 1
 DIRECTORY_LIMIT = 1 << 20
-"""Longest list of an archive's files, in bytes: more than 10,000 files, of which zipfile makes about 10 MB."""
+"""Maximum size of an archive's directory, in bytes: more than 10,000 files, for which zipfile allocates about 10 MB."""
 DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, TypeError, SyntaxError,
     OverflowError, NotImplementedError, RuntimeError, KeyError, IndexError, AttributeError, RecursionError,
 )  # fmt: skip
-"""What zipfile and numpy raise over damaged archives; neither has one class for it. ``test_arrays.py`` tries over a thousand of them."""
+"""Exceptions of zipfile and numpy for damaged archives; neither has a common class. ``test_arrays.py`` tries over a thousand archives."""
 
 
 def read_arrays(path: Path, account: Account) -> dict[str, Array]:
-    """The arrays ``x`` and ``labels`` of an .npz file, those that it has.
+    """Read the arrays ``x`` and ``labels`` of an .npz file, if present.
 
     Args:
         path: The file.
-        account: Counts the arrays that are left out.
+        account: Counts the arrays that are skipped.
 
     Raises:
         InputError: If the file is missing, damaged or encrypted, an array holds Python objects, or is too large.
@@ -60,7 +60,7 @@ def read_arrays(path: Path, account: Account) -> dict[str, Array]:
                     for name, entry in _entries(archive, path, account).items()
                 }
         except MemoryError:
-            raise InputError(f"{path} needs more memory than there is; give fewer samples") from None
+            raise InputError(f"{path} needs more memory than is available; give fewer samples") from None
         except DAMAGED as problem:
             raise InputError(
                 f"{path} cannot be read as numpy arrays: {str(problem)[:200] or type(problem).__name__}; write it with numpy.savez(path, x=..., labels=...)"
@@ -68,9 +68,9 @@ def read_arrays(path: Path, account: Account) -> dict[str, Array]:
 
 
 def _check_directory(file: BinaryIO, path: Path) -> None:
-    """``InputError`` if the archive lists so many files that the list alone, which zipfile reads at once, would take much memory.
+    """Raise ``InputError`` if the archive's directory, which zipfile reads at once, would need too much memory.
 
-    The list's size stands in the record at the archive's end, found as zipfile finds it, and for large archives in the zip64 record.
+    Its size is in the record at the archive's end, searched for as zipfile does, or for large archives in the zip64 record.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - COMMENT_LIMIT - END.size))
@@ -78,19 +78,17 @@ def _check_directory(file: BinaryIO, path: Path) -> None:
     whole = tail[-END.size :]
     at = len(tail) - END.size if whole.startswith(END_MARK) and whole.endswith(b"\0\0") else tail.rfind(END_MARK)
     if at < 0 or len(tail) - at < END.size:
-        return  # no archive: zipfile says so
+        return  # not an archive: zipfile reports it
     listed = _listed(file, size - len(tail) + at, END.unpack_from(tail, at)[5])
     if listed > DIRECTORY_LIMIT:
         raise InputError(
-            f"{path} lists its files in {listed:,} bytes, but at most {DIRECTORY_LIMIT:,} are read; write it with numpy.savez(path, x=..., labels=...)"
+            f"{path} has a directory of {listed:,} bytes, but at most {DIRECTORY_LIMIT:,} are read; write it with numpy.savez(path, x=..., labels=...)"
         )
 
 
 def _listed(file: BinaryIO, end: int, said: int) -> int:
-    """Bytes of an archive's list of files, which ``said`` gives in the end record at ``end`` and a zip64 record otherwise.
-
-    Some versions of zipfile take the zip64 record just before its locator, others the one that the locator points to: the larger counts.
-    """
+    """Return the size of an archive's directory: ``said`` by the end record at offset ``end``, or by a zip64 record if there is one."""
+    # Some versions of zipfile use the zip64 record just before its locator, others the one that the locator points to: take the larger.
     near = end - LOCATOR.size - RECORD.size
     if near < 0:
         return said
@@ -111,7 +109,7 @@ def _entries(archive: zipfile.ZipFile, path: Path, account: Account) -> dict[str
         if entry.filename not in ("x.npy", "labels.npy"):
             account.leave("other array")
         elif name in found:
-            raise InputError(f"{path} has two arrays named {name}; write it anew")
+            raise InputError(f"{path} has two arrays named {name}; write it again")
         else:
             found[name] = entry
     return found
@@ -130,34 +128,36 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, what: str, limit: 
             )
         if entry.file_size != start + size:
             raise InputError(
-                f"{what} is damaged: its shape {shape} has {size:,} bytes, but {entry.file_size - start:,} are there"
+                f"{what} is damaged: its shape {shape} needs {size:,} bytes, but the file has {entry.file_size - start:,}"
             )
         content, done = np.empty(size, dtype=np.uint8), 0
         while done < size and (more := stream.read(min(1 << 20, size - done))):
             content[done : done + len(more)] = np.frombuffer(more, dtype=np.uint8)
             done += len(more)
-        if done != size or stream.read(1):  # reading to the end is what checks the checksum
+        if done != size or stream.read(1):  # zipfile verifies the checksum only when the end is read
             raise InputError(f"{what} is damaged: it ends after {done:,} of {size:,} bytes")
     return content.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
-    """Shape, order, type, and the bytes before the numbers."""
+    """Read an .npy header: shape, order, dtype, and its length in bytes."""
     start = stream.read(8)
     version = np.lib.format.read_magic(io.BytesIO(start))
     if version not in ((1, 0), (2, 0)):
-        raise InputError(f"{what} is of the .npy format {version[0]}.{version[1]}, but 1.0 or 2.0 was expected")
+        raise InputError(f"{what} has .npy format {version[0]}.{version[1]}, but 1.0 or 2.0 was expected")
     width = 2 if version == (1, 0) else 4
     start += stream.read(width)
     length = int.from_bytes(start[8:], "little")
     if length > HEADER_LIMIT:
-        raise InputError(f"{what} is described by {length:,} bytes, but at most {HEADER_LIMIT:,} are read")
+        raise InputError(f"{what} has a header of {length:,} bytes, but at most {HEADER_LIMIT:,} are read")
     start += stream.read(length)
     read = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
     text = io.BytesIO(start[8:])
     shape, fortran, dtype = read(text)
     if dtype.hasobject:
-        raise InputError(f"{what} holds Python objects, which are never opened; write texts with labels.astype(str)")
+        raise InputError(
+            f"{what} holds Python objects, which are never unpickled; write strings with labels.astype(str)"
+        )
     if dtype.names is not None or dtype.subdtype is not None or min(shape, default=0) < 0:
-        raise InputError(f"{what} is {dtype} of shape {shape}, but an array of numbers or texts was expected")
+        raise InputError(f"{what} is {dtype} of shape {shape}, but an array of numbers or strings was expected")
     return shape, fortran, dtype, len(start)

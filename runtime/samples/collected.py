@@ -1,4 +1,4 @@
-"""Samples as they are read, in one array that grows in place: no list of them, and no second copy at the end."""
+"""Collects samples in an array that grows in place, without a list and a second copy at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["collected"]
 
 
 def collected(found: Iterable[tuple[Array, str]], shape: tuple[int, int, int]) -> tuple[Array, tuple[str, ...]]:
-    """Everything that a reader yields.
+    """Collect all samples that a reader yields.
 
     Args:
         found: Samples, shape (n, channels, height, width), with the label of all n.
@@ -24,7 +24,7 @@ def collected(found: Iterable[tuple[Array, str]], shape: tuple[int, int, int]) -
         All samples, float32, and a label for each.
 
     Raises:
-        InputError: If there are more than the bytes that are read, or than memory holds.
+        InputError: If they exceed the limit in bytes, or the memory.
     """
     samples, labels = _Collected(shape), list[str]()
     for x, label in found:
@@ -34,7 +34,7 @@ def collected(found: Iterable[tuple[Array, str]], shape: tuple[int, int, int]) -
 
 
 class _Collected:
-    """Samples of one shape.
+    """A growing array of samples.
 
     Args:
         shape: Channels, height, width of a sample.
@@ -46,15 +46,16 @@ class _Collected:
         self._most = data_bytes() // max(1, int(np.prod(shape)) * 4)
 
     def add(self, x: Array) -> None:
-        """Append samples, shape (n, channels, height, width); ``InputError`` beyond the bytes that are read, or than there are."""
+        """Append samples, shape (n, channels, height, width). Raises ``InputError`` beyond the limit or the memory."""
         end = self._count + len(x)
         if end > self._most:
             raise InputError(
-                f"there are more than {self._most:,} samples of shape {self._x.shape[1:]}, the most that are read; give fewer, or set ISOFORM_MAX_DATA_BYTES"
+                f"there are more than {self._most:,} samples of shape {self._x.shape[1:]}, the maximum; give fewer, or set ISOFORM_MAX_DATA_BYTES"
             )
         if end > len(self._x):
-            room = min(self._most, max(end, len(self._x) * 5 // 4, 16))
+            room = min(self._most, max(end, len(self._x) * 5 // 4, 16))  # geometric growth: linear time in all
             try:
+                # realloc in place, without the copy of np.resize; no view of the array exists
                 self._x.resize((room, *self._x.shape[1:]), refcheck=False)
             except MemoryError:
                 raise InputError(
@@ -64,6 +65,6 @@ class _Collected:
         self._count = end
 
     def array(self) -> Array:
-        """All of them, shape (n, channels, height, width), float32; the end of collecting."""
+        """Return all samples, shape (n, channels, height, width), float32; nothing can be added afterwards."""
         self._x.resize((self._count, *self._x.shape[1:]), refcheck=False)
         return self._x

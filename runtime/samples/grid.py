@@ -1,4 +1,4 @@
-"""Which files a network's samples can be read from: those whose samples lie on a grid of fixed size, or arrays alone."""
+"""Whether a network's samples can be read from images or recordings, which needs a fixed size, or from arrays only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["grid_of"]
 
 
 def grid_of(takes: Input, path: Path) -> tuple[int, int, int]:
-    """Channels, height and width of a sample in files: images as they are, windows of recordings with height 1.
+    """Return channels, height and width of a sample in files; windows of recordings have height 1.
 
     Args:
-        takes: What the network takes.
-        path: Where samples are wanted from, for messages.
+        takes: The network's input.
+        path: The path to read from, for messages.
 
     Raises:
-        InputError: If samples of that kind, or of any length, are in no images or recordings.
+        InputError: If the input is neither images nor windows, or its size is not fixed.
     """
     sizes = [size for size in takes.shape if size is not None]
     if takes.what == "image" and len(sizes) == 3:
@@ -26,5 +26,5 @@ def grid_of(takes: Input, path: Path) -> tuple[int, int, int]:
     if takes.what == "window" and len(sizes) == 2:
         return sizes[0], 1, sizes[1]
     raise InputError(
-        f"{path}: the network takes {takes.plural} of shape {takes}, which are read from .npz files; write one with numpy.savez(path, x=...)"
+        f"{path}: the network's input is {takes.plural} of shape {takes}, which are read from .npz files; write one with numpy.savez(path, x=...)"
     )

@@ -1,14 +1,14 @@
-"""Labelled samples from a user's files: images by class, recordings of sensors, or arrays.
+"""Labelled samples from a user's files: images by class, sensor recordings, or arrays.
 
     folder/<label>/**/*.png       one image per sample
-    folder/<label>/**/*.csv       recordings: a header, then one row per moment, one column per channel; .tsv likewise, here and below
+    folder/<label>/**/*.csv       recordings: a header, then one row per time step, one column per channel; .tsv likewise, here and below
     samples.csv                   columns "file" and "label": images, paths relative to the file
-                                  columns "label" and one per channel: one row per moment, a run of equal labels is a recording
-    samples.npz                   arrays "x", shape (n, …) as the network takes them, and "labels", texts or whole numbers
+                                  columns "label" and one per channel: one row per time step, a run of equal labels is a recording
+    samples.npz                   arrays "x", shape (n, …) of the network's input, and "labels", strings or integers
 
-A label is always the name of a class, never its index; a whole number n is the name str(n).
+A label is always a class name, never an index; an integer n is the name str(n).
 
-A recording is cut into windows of the network's width that do not overlap (``recordings.py``). What is no data is left out
+A recording is cut into non-overlapping windows of the network's width (``recordings.py``). Other files are skipped
 (``listing.py``) and counted (``account.py``).
 """
 
@@ -37,28 +37,28 @@ __all__ = ["Labelled", "read_labelled", "read_labelled_arrays", "samples_of_arra
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """Samples with the names of their classes."""
+    """Samples with their class names."""
 
     x: Array
-    """Shape (n, …) as the network takes them; float32, or int64 for tokens."""
+    """Shape (n, …) of the network's input; float32, or int64 for tokens."""
     labels: tuple[str, ...]
-    """n names."""
+    """n class names."""
     numbers: bool = False
-    """Whether the file has them as whole numbers, which could be indices as well; see ``learn/labels.py``."""
+    """Whether the file's labels are integers, which could also be indices; see ``learn/labels.py``."""
     account: Account = dataclasses.field(default_factory=Account, compare=False)
-    """What was taken and what was left out."""
+    """What was read and what was skipped."""
 
 
 def read_labelled(path: Path, *, takes: Input, skip_short: bool = False) -> Labelled:
     """Read labelled samples.
 
     Args:
-        path: A folder, a .csv, .tsv or .npz file, as above.
-        takes: What the network takes.
-        skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
+        path: A folder, a .csv, .tsv or .npz file, as described in the module's docstring.
+        takes: The network's input.
+        skip_short: Skip a class whose recordings are all shorter than a window, instead of raising an error.
 
     Raises:
-        InputError: If there is nothing there, or a file is malformed; names the file, and the line where there is one.
+        InputError: If there are no samples, or a file is malformed; the message has the file, and the line if there is one.
     """
     account, ending = Account(), path.suffix.lower()
     if ending == ".npz" and not os.path.isdir(path):
@@ -77,13 +77,13 @@ def read_labelled(path: Path, *, takes: Input, skip_short: bool = False) -> Labe
 
 
 def read_labelled_arrays(path: Path, arrays: dict[str, Array], *, takes: Input, account: Account) -> Labelled:
-    """Samples and labels of an .npz file, as ``read_arrays`` has read it; ``InputError`` if they do not belong together."""
+    """Check samples and labels of an .npz file, read by ``read_arrays``. Raises ``InputError`` if they do not match."""
     if not {"x", "labels"} <= set(arrays):
         raise InputError(f"{path} has no arrays x and labels; write it with numpy.savez(path, x=..., labels=...)")
     x, labels = arrays["x"], arrays["labels"]
     if labels.ndim != 1 or labels.dtype.kind not in "iuU" or x.ndim < 1 or len(x) != len(labels):
         raise InputError(
-            f"{path} holds labels of shape {labels.shape}, {labels.dtype}, for samples of shape {x.shape}, but one text or number per sample was expected"
+            f"{path} holds labels of shape {labels.shape}, {labels.dtype}, for samples of shape {x.shape}, but one string or integer per sample was expected"
         )
     names = Names(written=True)
     named = tuple(names.add(str(label), f"sample {i} of {path}") for i, label in enumerate(labels.tolist()))
@@ -92,26 +92,27 @@ def read_labelled_arrays(path: Path, arrays: dict[str, Array], *, takes: Input, 
 
 
 def samples_of_array(path: Path, x: Array, *, takes: Input, account: Account) -> Array:
-    """The samples of an array, as ``Input.checked``; ``InputError`` if it has another shape or holds a number that is not finite."""
+    """Check an array of samples with ``Input.checked``. Raises ``InputError`` if the shape is wrong or a number is not finite."""
     samples = takes.checked(x, where=f" of {path}")
     if not len(samples):
         raise InputError(f"{path} has no samples")
     account.take("sample", len(samples), files=1)
+    # read as they are: nobody but the user knows the range, but a maximum of 255 is a common mistake
     picture = takes.what == "image" and samples.shape[1] in (1, 3) and samples.shape[2] > 1
     if picture and samples.max(initial=0) > 2:
-        account.note(f"x goes up to {samples.max():g}, but images that are read from files are 0 to 1")
+        account.note(f"x has values up to {samples.max():g}, but images read from files have 0 to 1")
     return samples
 
 
 def _problem(path: Path) -> str:
-    """Why a path is no data."""
+    """Return why a path cannot be read as data."""
     try:
         path.stat()
     except FileNotFoundError:
         return "does not exist"
     except (OSError, ValueError) as problem:
         return f"cannot be read ({getattr(problem, 'strerror', None) or problem})"
-    return "is none of these"
+    return "is not supported"
 
 
 def _folder(
@@ -121,7 +122,7 @@ def _folder(
     classes = listing.classes(folder)
     if not classes:
         raise InputError(
-            f"{folder} has no folders, but one per label, with images or .csv or .tsv files in it, was expected"
+            f"{folder} has no subfolders, but one per label, with images or .csv or .tsv files in it, was expected"
         )
     files = {}
     for label, place in classes.items():
@@ -129,7 +130,7 @@ def _folder(
         if not files[label]:
             advice = account.advice()
             raise InputError(
-                f"{place} has neither images nor .csv or .tsv files that can be samples of shape {shape}; put some there, or remove the folder{advice}"
+                f"{place} has no images and no .csv or .tsv files for samples of shape {shape}; add some, or remove the folder{advice}"
             )
     check_one_kind([path for members in files.values() for path in members], where=folder)
     for label, members in files.items():

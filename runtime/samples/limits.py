@@ -1,7 +1,7 @@
-"""How much a file may make us read, so that a small device survives a large one. Set by the environment.
+"""Limits on the size of input files, which protect the memory of small devices. Set by environment variables.
 
-ISOFORM_MAX_IMAGE_PIXELS   width × height of an image, checked before it is decoded
-ISOFORM_MAX_DATA_BYTES     bytes of a file, of an array in it, and of all samples that a command holds at once (as float32)
+ISOFORM_MAX_IMAGE_PIXELS   width × height of an image, checked before decoding
+ISOFORM_MAX_DATA_BYTES     size of a file, of an array in it, and of all samples in memory (as float32), in bytes
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ __all__ = ["data_bytes", "image_pixels"]
 
 
 def image_pixels() -> int:
-    """Largest image, in pixels; by default 33,554,432, which take at most about 300 MB while they are decoded."""
+    """Return the maximum size of an image in pixels; by default 33,554,432, which need up to about 300 MB during decoding."""
     return _setting("ISOFORM_MAX_IMAGE_PIXELS", 32 << 20)
 
 
 def data_bytes() -> int:
-    """Largest file and largest array of samples, in bytes; by default 256 MiB."""
+    """Return the maximum size of a file and of an array of samples, in bytes; by default 256 MiB."""
     return _setting("ISOFORM_MAX_DATA_BYTES", 256 << 20)
 
 

@@ -1,7 +1,7 @@
-"""Which files of a folder are data, for every reader the same.
+"""Listing of a folder's data files, with the same rules for every reader.
 
-Hidden files and what systems leave in folders are not. Links are followed, but no folder and no linked file is read twice, so
-that a link cannot give one sample two labels. Whatever is left out is counted.
+Hidden files and files of operating systems are skipped. Links are followed, but no folder and no linked file is read twice, so
+that a link cannot give one sample two labels. Everything that is skipped is counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", 
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of that name is the system's, not the user's data."""
+    """Return whether a file or folder of that name is hidden or belongs to the operating system."""
     return name.startswith((".", "~$")) or name.casefold() in SYSTEM
 
 
@@ -33,22 +33,22 @@ class Listing:
     """The files below one folder.
 
     Args:
-        root: The folder. It is read whatever its name is.
-        account: Counts what is left out.
+        root: The folder. It is read even if its name is that of a hidden one.
+        account: Counts what is skipped.
     """
 
     def __init__(self, root: Path, account: Account) -> None:
         self._account = account
         self._root = Path(os.path.realpath(root))
         self._linked: dict[Path, Path] = {}
-        """Folder that a link leads to → the link."""
+        """Target folder → link to it."""
         self._read: set[Path] = set()
-        """Real paths of the files that ``below`` has returned."""
+        """Real paths of all files that ``below`` has returned."""
         self._in_classes = False
         self._classes: dict[str, Path] = {}
 
     def level(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        """The folders and the files directly in a folder that may be data, each sorted by name.
+        """Return the folders and the files directly in a folder that may be data, each sorted by name.
 
         Raises:
             InputError: If the folder cannot be read.
@@ -57,9 +57,9 @@ class Listing:
         return folders, files
 
     def below(self, folder: Path) -> list[Path]:
-        """Every file in a folder and its subfolders that may be data, sorted; ``InputError`` if one cannot be read.
+        """Return all files in a folder and its subfolders that may be data, sorted. Raises ``InputError`` if a folder cannot be read.
 
-        A link to a file is left out if that file is below the root, or was returned before.
+        A link to a file is skipped if the file is below the root, or was returned before.
         """
         found, waiting = list[tuple[Path, Path]](), [folder]
         while waiting:
@@ -84,34 +84,35 @@ class Listing:
         return kept
 
     def classes(self, folder: Path) -> dict[str, Path]:
-        """The folders of classes, by the names of the classes, sorted.
+        """Return the folders of the classes by class name, sorted.
 
         Raises:
-            InputError: If two have the same name but for spaces, accents or invisible marks, a name is no text, two are the same folder by
-                links, or they are the halves of a data set.
+            InputError: If two names differ only in spaces, accents or invisible characters, a name is not valid text, two are the same
+                folder by links, or they are the splits of a data set.
         """
         folders, files, lost = self._level(folder)
         self._in_classes = True
         for path, target in lost:
             if os.path.isdir(target):
                 raise InputError(
-                    f"link {path} leads to {target}, so it shares samples with {self._read_as(target, path)}; a sample has one label, remove one of the two"
+                    f"link {path} points to {target}, so it shares samples with {self._read_as(target, path)}; a sample has one label, remove one of the two"
                 )
             if not os.path.exists(target) and not path.suffix:
-                raise InputError(f"link {path} leads nowhere, but may be a class; mend or remove it")
+                raise InputError(f"link {path} is broken, but may be a class; repair or remove it")
         for file in files:
             self._account.leave("file beside the folders of the classes", ending=file.suffix.lower())
+        # without this check, "train" and "test" would become the two classes
         if folders and all(path.name.casefold() in SPLITS for path in folders):
             halves = " and ".join(path.name for path in folders)
             raise InputError(
-                f"{folder} holds {halves}, the halves of a data set, but a folder per label was expected; give one of them"
+                f"{folder} holds {halves}, the splits of a data set, but a folder per label was expected; give one of them"
             )
         names = Names()
         self._classes = {names.add(path.name, f"folder {path}"): path for path in folders}
         return self._classes
 
     def _level(self, folder: Path) -> tuple[list[Path], list[Path], list[tuple[Path, Path]]]:
-        """As ``level``, and the links that are left out, with what they lead to."""
+        """As ``level``; also return the skipped links with their targets."""
         folders, files, lost = list[Path](), list[Path](), list[tuple[Path, Path]]()
         real = Path(os.path.realpath(folder))
         for entry in _entries(folder):
@@ -133,7 +134,7 @@ class Listing:
         return folders, files, lost
 
     def _follow(self, path: Path, target: Path, folders: list[Path], files: list[Path]) -> str | None:
-        """Sort a link in by what it leads to; or why it is left out."""
+        """Add a link to the folders or files by the type of its target; or return why it is skipped."""
         if os.path.isdir(target):
             if self._read_as(target, path) is not None:
                 return "link to a folder that is read anyway"
@@ -146,7 +147,7 @@ class Listing:
         return None
 
     def _read_as(self, target: Path, link: Path) -> Path | None:
-        """The folder through which files below ``target``, a folder, are read other than by ``link``; None if there is none."""
+        """Return the folder through which files below ``target``, a folder, are read in addition to ``link``; None if there is none."""
         if self._root.is_relative_to(target):
             return self._root
         if _is_below(target, self._root):
@@ -155,13 +156,13 @@ class Listing:
         return next((self._linked[other] for other in shared if self._linked[other] != link), None)
 
     def _is_file_read(self, target: Path) -> bool:
-        """Whether a file is read under a name that is no link to it."""
+        """Return whether a file is also read under its real path or through a linked folder."""
         beside = self._in_classes and target.parent == self._root
         return not beside and any(_is_below(target, place) for place in (self._root, *self._linked))
 
 
 def _is_below(path: Path, folder: Path) -> bool:
-    """Whether a path is that folder, or in it and not hidden there."""
+    """Return whether a path is that folder, or is in it and not hidden there."""
     return path.is_relative_to(folder) and not any(map(is_hidden, path.relative_to(folder).parts))
 
 
@@ -174,7 +175,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _count(folder: Path) -> int:
-    """How many files a folder of the system holds; none where it cannot be read."""
+    """Count the files of a hidden folder; parts that cannot be read count as none."""
     count, waiting = 0, [str(folder)]
     while waiting:
         try:

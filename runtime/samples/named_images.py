@@ -1,4 +1,4 @@
-"""The images that a command line names: files, whatever their endings, and the image files below folders."""
+"""Reads the images given on a command line: files with any extension, and the image files below folders."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ __all__ = ["read_images"]
 def read_images(
     places: Sequence[Path], *, shape: tuple[int, int, int], account: Account, chunk: int
 ) -> Iterator[tuple[Array, tuple[Path, ...]]]:
-    """Read images, a chunk at a time, so that memory does not grow with their number.
+    """Read images in chunks, so that memory does not grow with their number.
 
     Args:
         places: Files and folders.
         shape: Channels, height, width of the network's samples.
-        account: Counts what is taken and left out.
-        chunk: How many images are in memory at once.
+        account: Counts what is read and skipped.
+        chunk: Maximum number of images in memory.
 
     Yields:
         Shape (n, channels, height, width), float32, n up to ``chunk``, and the n files.
 
     Raises:
-        InputError: If a file is no image, or a folder has none; a folder before anything is read.
+        InputError: If a file is not an image, or a folder has none; for a folder, before anything is read.
     """
     paths: list[Path] = []
     for place in places:

@@ -1,7 +1,7 @@
-"""Names of classes, compared as people see them: in Unicode's composed form (NFC), without spaces or invisible marks around them.
+"""Normalisation of class names: Unicode's composed form (NFC), without leading and trailing spaces or invisible characters.
 
-A Mac writes folders decomposed: ``é`` as ``e`` and an accent. Another spelling of the same name is the same class, and two
-spellings in one data set are an error that shows both.
+macOS writes folder names in decomposed form: ``é`` as ``e`` and an accent. Different spellings of a name are the same class; two
+spellings within one data set are an error that shows both.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from isoform.runtime.errors import InputError
 __all__ = ["LONGEST", "Names", "as_known", "hint", "normal", "text_of"]
 
 LONGEST = 256
-"""Characters of a name."""
+"""Maximum number of characters of a name."""
 INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060"
-"""Marks without a width that are left when texts are copied: of byte order, of word ends, of directions."""
+"""Zero-width characters that remain when text is copied: byte order mark, zero-width space, direction marks, word joiner."""
 EDGES = re.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
 MISSING = {"nan", "NaN", "<NA>", "NA"}
-"""How numpy, pandas and R write a label that is missing."""
+"""How numpy, pandas and R write a missing value."""
 
 
 def normal(name: str) -> str:
-    """A name in the form in which names are compared."""
+    """Return the normalised form of a name, in which names are compared."""
     return " ".join(unicodedata.normalize("NFC", EDGES.sub("", name)).split())
 
 
 def text_of(path: str | Path) -> str:
-    """A path as text that UTF-8 can hold; bytes of its name that are no text are escaped."""
+    """Return a path as text that can be encoded as UTF-8; undecodable bytes are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class Names:
-    """The names of one data set's classes, as they are met.
+    """Class names of one data set, in the order in which they are found.
 
     Args:
-        written: Whether programs may have written them, for whom ``nan`` is a label that is missing.
+        written: Whether programs may have written them, so that ``nan`` is a missing label.
     """
 
     def __init__(self, *, written: bool = False) -> None:
@@ -48,37 +48,38 @@ class Names:
         self._normal: dict[str, str] = {}
 
     def add(self, name: str, where: str) -> str:
-        """The name in its normal form.
+        """Return the name in its normalised form.
 
         Args:
-            name: As it is written.
-            where: Where it was found, for the message.
+            name: The name as written.
+            where: Where it was found, for messages.
 
         Raises:
-            InputError: If it is empty or stands for a missing one, longer than 256 characters or no text, or was met before in another spelling.
+            InputError: If it is empty, a missing value, longer than 256 characters or not valid text, or was found before in another spelling.
         """
         if name in self._normal:
             return self._normal[name]
         found = normal(name)
         if found in self._missing:
             raise InputError(
-                f"{where} gives the label {name[:40]!r}, as programs write one that is missing; fill it, or rename the class"
+                f"{where} has the label {name[:40]!r}, which means a missing value; fill it in, or rename the class"
             )
+        # surrogates are no characters
         if not 0 < len(found) <= LONGEST or any(0xD800 <= ord(c) < 0xE000 for c in found):
             raise InputError(
-                f"{where} gives the label {name[:40]!r}, but a text of 1 to {LONGEST} characters that UTF-8 can hold was expected; rename it"
+                f"{where} has the label {name[:40]!r}, but 1 to {LONGEST} characters that can be encoded as UTF-8 were expected; rename it"
             )
         other, place = self._spelt.setdefault(found, (name, where))
         if other != name:
             raise InputError(
-                f"the labels {other!a} of {place} and {name!a} of {where} are the same name but for spaces, accents or invisible marks; rename one"
+                f"the labels {other!a} of {place} and {name!a} of {where} differ only in spaces, accents or invisible characters; rename one"
             )
         self._normal[name] = found
         return found
 
 
 def as_known(labels: Iterable[str], names: Sequence[str]) -> list[str]:
-    """Labels in the spelling of the classes that they name; those that name none, or more than one, as they are."""
+    """Return labels in the spelling of the classes that they match; labels that match none, or more than one, are unchanged."""
     spellings: dict[str, set[str]] = {}
     for name in names:
         spellings.setdefault(normal(name), set()).add(name)
@@ -90,7 +91,7 @@ def as_known(labels: Iterable[str], names: Sequence[str]) -> list[str]:
 
 
 def hint(label: str, names: Sequence[str]) -> str:
-    """``; did you mean 'Cat'?`` if a class differs from the label in upper and lower case only, else nothing."""
+    """Return ``; did you mean 'Cat'?`` if a class differs from the label only in upper and lower case, else an empty string."""
     wanted = normal(label[:LONGEST]).casefold()
     near = next((name for name in names if normal(name).casefold() == wanted), None)
     return "" if near is None else f"; did you mean {near[:40]!r}?"

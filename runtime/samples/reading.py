@@ -1,4 +1,4 @@
-"""Files of either kind → samples: which of a folder's files a network can have samples from, and reading them in order."""
+"""Selecting the images and recordings that a network can read from a folder's files, and reading them in order."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["check_one_kind", "read_files", "read_table_images", "sort_out"]
 
 
 def sort_out(files: list[Path], shape: tuple[int, int, int], account: Account, *, tables: bool = True) -> list[Path]:
-    """The files that a network can have samples from; the others are counted, with what would make them readable.
+    """Return the files that the network can read samples from; the others are counted, with advice on how to make them readable.
 
     Args:
-        files: Every file that is not the system's.
-        shape: Channels (1 and 3: images can be samples), height (1: recordings can), width of a sample.
-        account: Counts what is left out.
-        tables: Whether the caller reads recordings at all.
+        files: All files that are not hidden.
+        shape: Channels (1 or 3: images are readable), height (1: recordings are readable), width of a sample.
+        account: Counts what is skipped.
+        tables: Whether the caller reads recordings.
     """
     images, tables = shape[0] in (1, 3), tables and shape[1] == 1
     what = "neither image nor recording" if images and tables else "no image" if images else "no recording"
@@ -42,29 +42,29 @@ def sort_out(files: list[Path], shape: tuple[int, int, int], account: Account, *
 
 
 def check_one_kind(files: list[Path], *, where: Path) -> None:
-    """``InputError`` if a network that can have samples from images and from recordings is given both: only one is meant."""
+    """Raise ``InputError`` if there are both images and recordings, and the network could read samples from either."""
     pictures = [path for path in files if not is_table(path)]
     if pictures and len(pictures) < len(files):
         table = next(path for path in files if is_table(path))
         raise InputError(
-            f"{where} holds images and recordings, {pictures[0]} and {table}, and both can be samples of this network; remove those that are none"
+            f"{where} holds images and recordings, {pictures[0]} and {table}, and this network can read both; remove the ones that are not samples"
         )
 
 
 def read_files(
     files: list[Path], *, shape: tuple[int, int, int], account: Account, recordings: Recordings, label: str | None
 ) -> Iterator[tuple[Array, str]]:
-    """The samples of image files and recordings, as ``sort_out`` leaves them.
+    """Read the samples of image files and recordings.
 
     Args:
-        files: The files.
+        files: The result of ``sort_out``.
         shape: Channels, height, width of a sample.
-        account: Counts what is taken.
+        account: Counts what is read.
         recordings: Reads the tables.
-        label: What all of them are of; None where only a recording's own column says it, if anything does.
+        label: Label of all files; None if only a recording's column "label", if any, gives it.
 
     Yields:
-        Shape (n, channels, height, width), and the label or an empty text: the images one by one, then the windows of each recording.
+        Shape (n, channels, height, width), and the label or an empty string: first the images one by one, then each recording's windows.
     """
     for path in files:
         if not is_table(path):
@@ -76,10 +76,10 @@ def read_files(
 
 
 def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Account) -> Iterator[tuple[Array, str]]:
-    """The images that a table's column ``file`` names, shape (1, channels, height, width), with its column ``label``, if any.
+    """Read the images in a table's column ``file``, shape (1, channels, height, width), with the label in its column ``label``, if any.
 
     Raises:
-        InputError: If a file cannot be read as an image, or two rows give one file different labels; names the lines.
+        InputError: If a file cannot be read as an image, or two rows give a file different labels; the message has the lines.
     """
     names, file, label = Names(written=True), column_of(table, "file"), column_of(table, "label")
     assert file is not None
@@ -98,7 +98,7 @@ def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Acc
                 f"{table.path} gives {path} the label {other!r} in line {first} and {name!r} in line {at}; a sample has one label, remove one of the two lines"
             )
         if first != at:
-            account.note("a row names an image that another row has")
+            account.note("a row repeats the image of another row")
         yield x[None], name
     account.leave("other column", len(table.header) - 1 - (label is not None))
     account.files += len(met)

@@ -1,7 +1,7 @@
-"""Recordings of sensors: tables of one row per moment and one column per channel, cut into windows of the network's width.
+"""Sensor recordings: tables with one row per time step and one column per channel, cut into windows of the network's width.
 
-The first file gives the order of the channels; columns of other files are matched by their names. Windows do not overlap, and
-what is left at the end of a recording is counted. Columns of times, row numbers or labels are no channels.
+The first file defines the order of the channels; columns of other files are matched by name. Windows do not overlap, and
+remaining rows at the end of a recording are counted. Columns with times, row numbers or labels are not channels.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ NO_CHANNEL = re.compile(
     r"|(unix|epoch|utc|local)?[ _]?(date|time|date[ _]?time|time[ _]?stamp)[ _]?[numµ]?(s|sec|seconds)?([ _]?[\[(].*[\])])?",
     re.IGNORECASE,
 )
-"""Names of columns that count rows or tell the time."""
+"""Names of columns with row numbers or times."""
 LABEL_LIKE = {"labels", "class", "classes"}
-"""Names, in lower case, of columns that are labels for other programs."""
+"""Names, in lower case, of columns that are probably labels."""
 DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
 THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
 LARGEST = float(np.finfo(np.float32).max)
@@ -41,8 +41,8 @@ class Recordings:
 
     Args:
         shape: Channels, height (1) and width of a window.
-        account: Counts what is taken and left out.
-        skip_short: Let classes go whose recordings are all shorter than a window.
+        account: Counts what is read and skipped.
+        skip_short: Skip classes whose recordings are all shorter than a window.
     """
 
     def __init__(self, shape: tuple[int, int, int], account: Account, *, skip_short: bool = False) -> None:
@@ -54,18 +54,18 @@ class Recordings:
         self._short: dict[str, list[tuple[int, str]]] = {}
 
     def read(self, table: Table, label: str | None = None) -> Iterator[tuple[Array, str]]:
-        """The windows of every recording in a table, shape (n, channels, 1, width), with their label.
+        """Yield the windows of every recording in a table, shape (n, channels, 1, width), with their label.
 
         Args:
-            table: Where it has a column ``label``, that says what a row is of, and a run of equal ones is a recording.
-            label: What the whole file is of; None where only the table says it, if anything does.
+            table: The table. If it has a column ``label``, each run of equal labels is a recording.
+            label: Label of the whole file; None if only the column ``label``, if any, gives it.
 
         Yields:
-            Windows and their label; an empty text where nothing says it.
+            Windows and their label; an empty string if there is none.
 
         Raises:
-            InputError: If the columns are not those of the network or of the first file, a field is no finite number, the label
-                is another than ``label``, or only some of the tables say it; names the line.
+            InputError: If the columns do not match the network or the first file, a field is not a finite number, a row's label
+                differs from ``label``, or only some of the tables have labels; the message has the line.
         """
         place = column_of(table, "label")
         if label is None:
@@ -78,7 +78,7 @@ class Recordings:
                 found = self._names.add(row[place], where)
                 if label is not None and found != label:
                     raise InputError(
-                        f"{where} has the label {found!r}, but lies in the folder of class {label!r}; remove the column label, or give the file alone"
+                        f"{where} has the label {found!r}, but is in the folder of class {label!r}; remove the column label, or give the file alone"
                     )
                 if found != current:
                     if current is not None:
@@ -92,10 +92,10 @@ class Recordings:
             self._account.files += 1
 
     def close(self) -> None:
-        """Say no if a class has gone: all of its recordings are shorter than a window.
+        """Finish reading: check that every class has at least one window.
 
         Raises:
-            InputError: Naming the class, the lengths, and what to do.
+            InputError: If all recordings of a class are shorter than a window; the message has the class, the lengths, and the remedy.
         """
         for label, short in self._short.items():
             if label in self._windows or not label:
@@ -103,16 +103,16 @@ class Recordings:
             if not self._skip_short:
                 lengths = ", ".join(f"{rows} in {place}" for rows, place in short[:3]) + (", ..." if short[3:] else "")
                 raise InputError(
-                    f"class {label!r} has no recording of the {self._shape[2]} rows of a window, but {lengths}; record longer, or leave it out by --skip-short"
+                    f"class {label!r} has no recording of at least {self._shape[2]} rows (a window), but {lengths}; record longer, or skip it with --skip-short"
                 )
             self._account.leave(f"class without a window ({label})")
 
     def _same_kind(self, path: Path, *, labelled: bool) -> None:
-        """``InputError`` if another table had a column ``label`` and this one has not, or the other way round."""
+        """Raise ``InputError`` if some tables have a column ``label`` and others do not."""
         self._unlabelled.setdefault(not labelled, path)
         if len(self._unlabelled) > 1:
             raise InputError(
-                f"{self._unlabelled[True]} has no column named label, but {self._unlabelled[False]} has; give it to all or to none"
+                f"{self._unlabelled[True]} has no column named label, but {self._unlabelled[False]} has; add it to all files or to none"
             )
 
     def _cut(self, values: array.array[float], label: str, where: str) -> tuple[Array, str]:
@@ -131,7 +131,7 @@ class Recordings:
         return moments.reshape(count, width, channels).transpose(0, 2, 1)[:, :, None], label
 
     def _columns(self, table: Table, label: int | None) -> list[int]:
-        """Places of the channels in a row, in the order of the first file."""
+        """Return the column indices of the channels, in the order of the first file."""
         channels, height, _ = self._shape
         if height != 1:
             raise InputError(
@@ -139,14 +139,14 @@ class Recordings:
             )
         if other := next((name for name in table.header if name.casefold() in LABEL_LIKE), None):
             raise InputError(
-                f"{table.path} has a column {other!r}, which is no channel; name it label, or remove or rename it"
+                f"{table.path} has a column {other!r}, which is not a channel; name it label, or remove or rename it"
             )
         names = {
             normal(name): i for i, name in enumerate(table.header) if i != label and not NO_CHANNEL.fullmatch(name)
         }
         left = len(table.header) - len(names) - (label is not None)
         if len(names) != channels:
-            also = f" (columns of times and row numbers are none: {left} left out)" if left else ""
+            also = f" (columns with times or row numbers: {left} left out)" if left else ""
             found, wanted = plural(len(names), "column"), plural(channels, "channel")
             raise InputError(
                 f"{table.path} has {found} of numbers, but the network has {wanted}{also}: {', '.join(table.header)[:99]}"
@@ -157,7 +157,7 @@ class Recordings:
         path, order = self._first
         if set(order) != set(names):
             raise InputError(
-                f"{table.path} has the columns {', '.join(names)}, but {path} has {', '.join(order)}; give the same channels the same names"
+                f"{table.path} has the columns {', '.join(names)}, but {path} has {', '.join(order)}; use the same names for the same channels"
             )
         if order != list(names):
             self._account.note("columns put in the order of the first file")
@@ -165,7 +165,7 @@ class Recordings:
 
 
 def column_of(table: Table, name: str) -> int | None:
-    """Where a table has the column of that name, in upper or lower case; None where it has none, ``InputError`` for several."""
+    """Return the index of the column of that name, ignoring case; None if there is none. Raises ``InputError`` if there are several."""
     found = [i for i, column in enumerate(table.header) if column.casefold() == name]
     if len(found) > 1:
         several = " and ".join(table.header[i] for i in found)
@@ -174,7 +174,7 @@ def column_of(table: Table, name: str) -> int | None:
 
 
 class _Numbers:
-    """The numbers of a table's rows, with decimal points, or with decimal commas where commas do not separate columns."""
+    """Parser of a table's numbers, with decimal points, or with decimal commas if commas do not separate columns."""
 
     def __init__(self, table: Table, columns: Sequence[int]) -> None:
         self._table, self._columns = table, columns
@@ -183,9 +183,10 @@ class _Numbers:
         self._decimal = False
 
     def read(self, line: int, row: Sequence[str], into: array.array[float]) -> None:
-        """Append the channels of one row; ``InputError`` if one is no finite number."""
+        """Append the channels of one row. Raises ``InputError`` if a field is not a finite number."""
         cells = [row[place] for place in self._columns]
         text = "".join(cells)
+        # the fast path converts all fields at once; float() also accepts "1_000", which is no number in a CSV file
         try:
             values = list(map(float, cells))
         except ValueError:
@@ -196,7 +197,7 @@ class _Numbers:
         into.extend(values)
 
     def _number(self, line: int, row: Sequence[str], place: int) -> float:
-        """One field, which need not be a plain number."""
+        """Parse one field that may have a decimal comma, and report it if it is not a number."""
         cell, value = row[place], math.nan
         with contextlib.suppress(ValueError):
             value = float(cell)
@@ -216,11 +217,13 @@ class _Numbers:
         return value
 
     def check(self) -> None:
-        """``InputError`` if the numbers can be read in two ways: commas and points, or commas that all could part thousands."""
+        """Raise ``InputError`` if the numbers are ambiguous: commas and points, or commas that could all be thousands separators."""
         if self._comma is not None and self._point is not None:
             raise InputError(f"{self._comma} and {self._point}; use a decimal point, or a decimal comma, throughout")
         if self._comma is not None and not self._decimal:
-            raise InputError(f"{self._comma}, which could be a decimal comma or thousands; use decimal points")
+            raise InputError(
+                f"{self._comma}, which could be a decimal comma or a thousands separator; use decimal points"
+            )
 
     def _where(self, line: int, row: Sequence[str], place: int) -> str:
         line = self._table.line_of(line, row, place)

@@ -1,9 +1,9 @@
-"""CSV and TSV files as spreadsheets, pandas and numpy write them: header and rows, each with the line that an editor shows for it.
+"""Reader of CSV and TSV files from spreadsheets, pandas, R and numpy: header and rows, with their line numbers.
 
-Columns may be separated by commas, semicolons, tabs or bars, whichever splits the header and the first rows alike.
+Columns are separated by commas, semicolons, tabs or vertical bars, whichever splits the header and the first rows into equally many.
 The text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. Blank lines and a first line ``sep=;`` are
-skipped. Lines that begin with ``#`` are skipped and counted, whatever follows; but where a row of numbers comes first, the comment
-before it is the header, as ``numpy.savetxt`` writes it. Rows are read one by one, so a file takes no more memory than its longest row.
+skipped. Lines that start with ``#`` are skipped and counted; but if the first row has numbers only, the comment before it is the
+header, as ``numpy.savetxt`` writes it. Rows are read one by one, so memory is bounded by the longest row.
 """
 
 from __future__ import annotations
@@ -32,54 +32,54 @@ MARKS = {
     codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
-"""First bytes → encoding; those of UTF-32 begin with those of UTF-16 and so come first."""
+"""Byte order mark → encoding. UTF-32 comes first, because its marks start with those of UTF-16."""
 SEPARATORS = ",;\t|"
 PROBED = 50
-"""Rows by which the separator is recognised."""
+"""Number of rows used to detect the separator."""
 LINE_END = re.compile("\r\n|\r|\n")
 SAVETXT = "numpy.savetxt(path, x, delimiter=',', header='x,y', comments='')"
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file's name says that it is a table."""
+    """Return whether a file has a table's extension."""
     return path.suffix.lower() in ENDINGS
 
 
 class Table:
-    """A CSV file: its header is read when it is opened, its rows when they are asked for.
+    """A CSV file; the header is read at once, the rows on iteration.
 
     Args:
         path: The file.
 
     Raises:
-        InputError: If it is missing, too large, no text, has no header, or its columns could be separated in two ways.
+        InputError: If it is missing, too large, not text, has no header, or the separator is ambiguous.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.comments = 0
-        """Lines that began with ``#``, once ``rows`` is at its end."""
+        """Number of lines that start with ``#``; known after iterating ``rows`` to the end."""
         with _open(path) as file:
             self._encoding = _encoding(file.read(4))
         self.separator = ","
         self.separator = self._separator()
         self._comment, self._header_is_comment = "", False
-        """The last comment before the first record, and whether that is the header."""
+        """The last comment before the first record, and whether it is the header."""
         first = next(self._records(), None)
         if first is None:
             raise InputError(f"{path} has neither a header nor rows, but a header and at least one row were expected")
         self.header = [name.strip().strip("\ufeff").strip() for name in first[1]]
-        """Names of the columns, without spaces around them; empty where a column has none."""
+        """Column names, stripped; empty for columns without a name."""
         commented = self._commented_header()
         if commented is not None:
             self.header, self._header_is_comment = commented, True
         self._check_header()
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Every row after the header with the number of the line that it begins in, all as long as the header.
+        """Yield every row after the header with the number of its first line; all have as many fields as the header.
 
         Raises:
-            InputError: If a row has another number of fields, there is none, or the file is not CSV; names the line.
+            InputError: If a row has a different number of fields, there are no rows, or the file is not CSV; the message has the line.
         """
         records, count, empty = self._records(), 0, 0
         if not self._header_is_comment:
@@ -91,9 +91,9 @@ class Table:
                 )
                 raise InputError(
                     f"{self.path}, line {line}, has {plural(len(row), 'field')}, but the header has {len(self.header)}; "
-                    f"{decimal}give header and rows as many columns; in R use write.csv"
+                    f"{decimal}give header and rows the same number of columns; in R use write.csv"
                 )
-            if not any(map(str.strip, row)):
+            if not any(map(str.strip, row)):  # spreadsheets add rows of separators at the end, which are harmless
                 empty = empty or line
                 continue
             if empty:
@@ -106,11 +106,11 @@ class Table:
             raise InputError(f"{self.path} has a header, but no rows; at least one was expected")
 
     def line_of(self, line: int, row: Sequence[str], column: int) -> int:
-        """The line of a field of a row that begins in ``line``, which fields with line breaks before it move down."""
+        """Return the line of a field in a row that starts in ``line``, allowing for quoted line breaks in the fields before it."""
         return line + sum(len(LINE_END.findall(field)) for field in row[:column])
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """Records with the line they begin in; without blank lines and comments."""
+        """Yield records with the number of their first line, without blank lines and comments."""
         with io.TextIOWrapper(_open(self.path), encoding=self._encoding, newline="") as text:
             lines, started = _Lines(text), False
             reader = csv.reader(lines, delimiter=self.separator, strict=True, skipinitialspace=True)
@@ -138,7 +138,7 @@ class Table:
                     yield lines.first, row
 
     def _separator(self) -> str:
-        """The character between columns."""
+        """Detect the character that separates columns."""
         with io.TextIOWrapper(_open(self.path), encoding=self._encoding, newline="", errors="replace") as text:
             lines = list(itertools.islice((line[: 1 << 16] for line in text), 4 * PROBED))
         lines = [line for line in lines if line.strip() and not _is_comment(line)]
@@ -153,19 +153,19 @@ class Table:
             widths[separator] = [len(row) for row in rows]
         if all(found[:1] == [1] for found in widths.values()) and _is_spaced(lines[:PROBED]):
             raise InputError(
-                f"{self.path} has columns separated by spaces; separate them by commas or tabs, as {SAVETXT} does, and in R write.csv(x, path)"
+                f"{self.path} has columns separated by spaces; use commas or tabs, as {SAVETXT} does, and in R write.csv(x, path)"
             )
         fitting = [separator for separator, found in widths.items() if found and found[0] > 1 and len(set(found)) == 1]
         if self.path.suffix.lower() == TAB_ENDING and ("\t" in fitting or not fitting):
             return "\t"
         if len(fitting) > 1:
             raise InputError(
-                f"the columns of {self.path} could be separated by {' or '.join(map(repr, fitting))}; use one of them only"
+                f"the columns of {self.path} could be separated by {' or '.join(map(repr, fitting))}; use only one of them"
             )
         return fitting[0] if fitting else max(widths, key=lambda one: widths[one][:1], default=",")
 
     def _commented_header(self) -> list[str] | None:
-        """The names in the comment before a first row of numbers, one per number; None where there is no such comment."""
+        """Return the column names in the comment before a first row of numbers; None if there is no such comment."""
         names = [
             name.strip()
             for name in next(csv.reader([self._comment], delimiter=self.separator, skipinitialspace=True), [])
@@ -175,10 +175,10 @@ class Table:
         return names if numbers and named else None
 
     def _check_header(self) -> None:
-        """A first line of numbers is a row, not the names of columns; a name stands for one column."""
+        """Raise ``InputError`` if the first line has numbers instead of column names, or two columns have the same name."""
         numbers = [name for name in self.header if _is_number(name)]
         names = [name for name in self.header if name]
-        # pandas writes whole numbers for columns without names, after an empty field for the row's number or beside others
+        # pandas names unnamed columns 0, 1, …, after an empty name for the index or next to named columns
         counted = [str(i) for i in range(len(numbers))] == numbers and ("" in self.header or len(names) > len(numbers))
         if numbers and not counted:
             raise InputError(
@@ -188,13 +188,15 @@ class Table:
         for name in names:
             if (other := met.get(normal(name))) is not None:
                 shown = (
-                    repr(name) if name == other else f"{other!a} and {name!a}, the same but for how accents are stored"
+                    repr(name)
+                    if name == other
+                    else f"{other!a} and {name!a}, which differ only in the encoding of accents"
                 )
-                raise InputError(f"{self.path} has two columns named {shown}; give each a name of its own")
+                raise InputError(f"{self.path} has two columns named {shown}; give them different names")
             met[normal(name)] = name
 
     def _not_text(self) -> str:
-        """Where the first bytes are that are no text."""
+        """Describe where the first undecodable bytes are."""
         if self._encoding.startswith("utf-8"):
             with _open(self.path) as file:
                 for number, line in enumerate(file, start=1):
@@ -206,18 +208,18 @@ class Table:
 
 
 class _Lines:
-    """The lines of a text for ``csv.reader``, without comments; counts them, because the reader does not see all.
+    """Iterator over lines for ``csv.reader`` that skips comments and keeps line numbers.
 
-    A line within quotes is none, whatever it begins with: only at the start of a record is there a choice.
+    Comments are recognised only at the start of a record: within a quoted field, a line that starts with ``#`` is data.
     """
 
     def __init__(self, text: Iterator[str]) -> None:
         self._text = enumerate(text, start=1)
         self.first = 0
-        """Number of the line in which the current record begins; 0 to begin another."""
+        """Number of the current record's first line; set to 0 to start another record."""
         self.comments = 0
         self.comment = ""
-        """The last of them, without its mark and line end."""
+        """Text of the last comment, without ``#`` and line end."""
 
     def __iter__(self) -> _Lines:
         return self
@@ -244,19 +246,21 @@ def _encoding(head: bytes) -> str:
     for mark, encoding in MARKS.items():
         if head.startswith(mark):
             return encoding
-    if len(head) == 4 and head.count(0) == 2:  # no text begins with NUL: two in four are UTF-16 without its mark
+    # text has no NUL characters: two NUL bytes in four are UTF-16 without a mark
+    if len(head) == 4 and head.count(0) == 2:
         return "utf-16-be" if head[0] == 0 else "utf-16-le"
     return "utf-8"
 
 
 def _separator_line(line: str) -> str | None:
-    """The character that a spreadsheet's first line ``sep=;`` names."""
+    """Return the separator in a spreadsheet's first line ``sep=;``; None for any other line."""
     found = re.fullmatch(r'"?sep=(.)"?', line.strip("\r\n").removeprefix("\ufeff"))
     return found[1] if found else None
 
 
 def _is_spaced(lines: Sequence[str]) -> bool:
-    """Whether spaces separate columns, as in ``numpy.savetxt`` and R's ``write.table``, whose header has no name for the row numbers."""
+    """Return whether columns are separated by spaces, as by ``numpy.savetxt`` and R's ``write.table``."""
+    # the header of write.table has one name less than the rows have fields: none for the row numbers
     try:
         first, *others = csv.reader((" ".join(line.split()) for line in lines), delimiter=" ")
     except (csv.Error, ValueError):

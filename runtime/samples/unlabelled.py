@@ -1,11 +1,11 @@
-"""Samples of a stream from a user's files, with labels only where these happen to be known: adaptation never sees them.
+"""Samples of a stream from a user's files. Labels are optional and used only to report the accuracy; adaptation never sees them.
 
     folder/*.png, folder/*.csv    one image per sample, or recordings, in the order of their names, subfolders included;
                                   recordings may have a column "label"
-    samples.csv                   one column per channel, one row per moment; or a column "file" of images
-    samples.npz                   an array "x", shape (n, …) as the network takes them
+    samples.csv                   one column per channel, one row per time step; or a column "file" of images
+    samples.npz                   an array "x", shape (n, …) of the network's input
 
-and every form of ``labelled.py``, whose labels then say how much was right. Recordings are cut into windows as there.
+All formats of ``labelled.py`` are read as well. Recordings are cut into windows as there.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ class Stream:
     """Samples in order."""
 
     x: Array
-    """Shape (n, …) as the network takes them; float32, or int64 for tokens."""
+    """Shape (n, …) of the network's input; float32, or int64 for tokens."""
     labels: tuple[str, ...] | None
-    """n names, for counting what is right; None if nobody knows."""
+    """n class names, to report the accuracy; None if unknown."""
     numbers: bool = False
     """As ``Labelled.numbers``."""
     account: Account = dataclasses.field(default_factory=Account, compare=False)
-    """What was taken and what was left out."""
+    """What was read and what was skipped."""
 
 
 def read_stream(path: Path, *, takes: Input, skip_short: bool = False) -> Stream:
     """Read samples.
 
     Args:
-        path: A folder, a .csv, .tsv or .npz file, as above.
-        takes: What the network takes.
-        skip_short: Go on without a class whose recordings are all shorter than a window, instead of refusing.
+        path: A folder, a .csv, .tsv or .npz file, as described in the module's docstring.
+        takes: The network's input.
+        skip_short: Skip a class whose recordings are all shorter than a window, instead of raising an error.
 
     Raises:
-        InputError: If there is nothing there, or a file is malformed; names the file, and the line where there is one.
+        InputError: If there are no samples, or a file is malformed; the message has the file, and the line if there is one.
     """
     account, ending = Account(), path.suffix.lower()
     if os.path.isdir(path):
@@ -86,13 +86,13 @@ def read_stream(path: Path, *, takes: Input, skip_short: bool = False) -> Stream
 
 
 def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account) -> bool:
-    """Whether samples lie directly in the folder, and not in a folder per label; a note where both could be meant."""
-    aside = Account()
+    """Return whether samples are directly in the folder, not in a folder per label. Adds a note if there are both."""
+    aside = Account()  # this first look must not count files twice
     folders, files = Listing(folder, aside).level(folder)
     samples = sort_out(files, shape, aside)
     if samples and folders:
         account.note(
-            f"{samples[0].name!r} lies beside folders, so everything is one stream and the folders' names are no labels"
+            f"{samples[0].name!r} is next to folders, so all files are one stream and folder names are not used as labels"
         )
     return bool(samples)
 

@@ -106,16 +106,16 @@ def test_samples_that_are_something_else(path) -> None:
         for x, message in (
             (np.zeros((2, 21), dtype=int), r"\(n, 1…20\) was expected: n samples of tokens"),
             (np.zeros((2, 0), dtype=int), "1…20"),
-            (np.full((2, 4), 30), "sample 0 holds a token that is not from 0 to 29"),
+            (np.full((2, 4), 30), "sample 0 holds a token outside 0 to 29"),
             (np.array([[0], [-1]]), "sample 1 holds a token"),
-            (np.zeros((2, 4)), "float64, but whole numbers, of tokens, were expected"),
+            (np.zeros((2, 4)), r"float64, but whole numbers \(token ids\) were expected"),
             ([[1], [1, 2]], "ragged"),
         ):
             with pytest.raises(InputError, match=message):
                 runtime.predict(x, notes)
         with pytest.raises(InputError, match=r"\(n, 6\) was expected: n samples of features"):
             runtime.predict(np.zeros((1, 5)), meter)
-        with pytest.raises(UsageError, match="'notes' and 'meter' take different samples"):
+        with pytest.raises(UsageError, match="'notes' and 'meter' have different inputs"):
             runtime.predict(np.zeros((2, 6)), [notes, meter])
 
 
@@ -195,10 +195,10 @@ def test_what_a_bundle_says_and_what_its_network_takes(path, tmp_path) -> None:
     shutil.copytree(path, other)
     content = json.loads((other / "bundle.json").read_text())
     for change, message in (
-        ({"longest": 21}, "task 'notes' is said to take tokens"),
+        ({"longest": 21}, "task 'notes' declares the input tokens"),
         ({"shape": 3}, "shape is 3, but a list"),
-        ({"what": "smell"}, "'smell' came"),
-        ({"more": 1}, "described by name, what and shape"),
+        ({"what": "smell"}, "'smell', but one of"),
+        ({"more": 1}, "object with name, what and shape"),
     ):
         wrong = json.loads(json.dumps(content))
         wrong["tasks"]["notes"]["input"].update(change)
@@ -254,7 +254,7 @@ def test_they_are_served(path, tmp_path) -> None:
             ({"datatype": "FP32"}, "$.inputs[0].datatype: 'INT64' was expected"),
             ({"shape": [1, 21]}, "$.inputs[0].shape: [n, 1…20] was expected"),
             ({"shape": [1, 1], "data": [0.5]}, "$.inputs[0].data: whole numbers were expected"),
-            ({"shape": [1, 1], "data": [30]}, "not from 0 to 29"),
+            ({"shape": [1, 1], "data": [30]}, "outside 0 to 29"),
             ({"shape": [1, 1], "data": [1 << 70]}, "too large for INT64"),
             ({"name": "x"}, "$.inputs[0].name: 'tokens' was expected"),
         ):

@@ -121,8 +121,8 @@ def test_neighbours_in_order() -> None:
     ("call", "error", "message"),
     [
         (lambda: average(BUNDLE, []), UsageError, "there are no signatures to average"),
-        (lambda: average(BUNDLE, [A, B], weights=[1]), UsageError, "but 2 numbers from 0 on"),
-        (lambda: average(BUNDLE, [A, B], weights=[1, -1]), UsageError, "but 2 numbers from 0 on"),
+        (lambda: average(BUNDLE, [A, B], weights=[1]), UsageError, "but 2 numbers from 0"),
+        (lambda: average(BUNDLE, [A, B], weights=[1, -1]), UsageError, "but 2 numbers from 0"),
         (lambda: average(BUNDLE, [A, B], weights=[0, 0]), UsageError, "not all 0"),
         (lambda: average(BUNDLE, [A, B], weights=[1, float("nan")]), UsageError, "but 2 numbers"),
         (lambda: average(BUNDLE, [A, B], weights=[1e308, 1e308]), UsageError, "but 2 numbers"),

@@ -1,15 +1,15 @@
-"""``auto``: no choice to make, from one sample at a time to 512, from sorted classes to a new domain every hour.
+"""``auto``: the default method, without options, for batches of 1 to 512, sorted or mixed classes, and changing domains.
 
-BN's statistics are the stream's, as far as they are more than chance and more than its classes (``shrinkage.py``). Where a batch is
-large enough and its classes are mixed, BN's affine map then takes one step down the information loss (``losses.py``), on a few of
-its samples, and is drawn back to the start (Marsden et al. 2024, "ROID": weight ensembling):
+BN statistics are those of the stream, as far as they exceed chance and the effect of its classes (``shrinkage.py``). If a batch is
+large enough and its classes are mixed, BN's affine map then takes one gradient step on the information loss (``losses.py``) of a few
+of its samples, and is pulled back towards the start (Marsden et al. 2024, "ROID": weight ensembling):
 
     w ← w - s · Adam(∇ L),       w ← w + ``PULL`` (w_start - w)
 
-with s smaller for small batches, few classes, where the statistics say that little has shifted, and where predictions are so uncertain
-that most are likely to be wrong: what is learned from those makes them worse, for ever.
+s is smaller for small batches, for few classes, if the statistics show little shift, and if predictions are so uncertain that most
+are likely wrong: learning from wrong predictions reinforces them permanently.
 
-The mixture does not move: compiled signatures are discrete, where it has no slope, and softened it gained nothing (docs/log.md).
+The mixture does not change: compiled signatures are discrete, where it has no gradient, and softening it gained nothing (docs/log.md).
 """
 
 from __future__ import annotations
@@ -30,31 +30,33 @@ from isoform.runtime.learn.samples import spaced
 __all__ = ["Auto"]
 
 STATISTICS_ROWS = 48
-"""Samples of a batch that its statistics are made of."""
+"""Maximum number of a batch's samples for BN statistics, once the stream has ``FULL``."""
 MIXTURE_ROWS = 32
-"""Samples of a batch that its class distribution is guessed from."""
+"""Maximum number of a batch's samples for estimating its class distribution."""
 LEARNING_ROWS = 16
-"""Samples of a batch that a step learns from: the least certain ones, because the others have no slope."""
+"""Number of a batch's samples in a gradient step: the least certain ones, because certain ones have almost no gradient."""
 BELIEVED = 0.3
-"""Entropy, over that of a guess, from which on a sample is too uncertain to learn from before all others."""
-LEAST_ROWS = 16
-"""Smaller batches teach no step: a step costs the same for 1 as for 16."""
+"""Normalised entropy (1 = uniform) above which a sample is used only if no more certain ones are left."""
+LEAST_ROWS = 16  # the training graphs have a fixed batch size: a step costs the same for 1 sample as for 16
+"""Minimum batch size for a gradient step."""
 RATE = 1e-2
 FULL = 128
-"""Samples of a batch that are worth a step of ``RATE``; fewer are worth less, by the square root."""
-WARM_UP = 10
-"""Steps in which the rate rises: Adam's first steps are as large for noise as for slopes."""
+"""Batch size for a full step of ``RATE``; smaller batches take smaller steps, by the square root."""
+WARM_UP = 10  # Adam's first steps are as large for noise as for real gradients
+"""Number of steps over which the rate rises linearly."""
 PULL = 0.03
+"""Share of the distance to the start that each step takes back."""
 MIXED = 0.05
-"""κ from which on a stream's classes are too few to learn from."""
+"""κ from which a stream has too few classes to learn from."""
 GUESSED, TRUSTED = 0.3, 0.6
-"""S of predictions (``losses.py``) up to which nothing is learned from them, and from which on they are learned from in full."""
+"""S of predictions (``losses.py``) up to which no step is taken, and from which full steps are taken."""
+# with the old domain's statistics the predictions are poor, and so is the class distribution estimated from them
 SETTLING = 3
-"""Passes of the first batch of a domain: its class distribution can only be seen once its statistics are about right."""
+"""Number of passes over the first batch of a domain."""
 
 
 class Auto(Method):
-    """The default."""
+    """The default method."""
 
     moves = (AFFINE, STATISTICS)
 
@@ -66,14 +68,14 @@ class Auto(Method):
         self.reset(context.start)
 
     def reset(self, point: Point) -> None:
-        """Stand at a point, and forget the stream."""
+        """Set the point, and forget the stream."""
         self.point = point.owning(AFFINE)
         self._adam, self._steps = Adam({AFFINE: RATE}), 0
         self._shrinkage.reset()
         self.mass = 1.0
 
     def observe(self, x: Array) -> None:
-        """Statistics of the samples, and of the stream before them."""
+        """Update the BN statistics with the samples."""
         shrinkage = self._shrinkage
         rows = spaced(x, STATISTICS_ROWS if shrinkage.count >= FULL else FULL)
         found = softmax(self.context.predict(spaced(rows, MIXTURE_ROWS)))
@@ -87,10 +89,11 @@ class Auto(Method):
         self.mass, self.shift = shrinkage.count, shrinkage.shift
 
     def learn(self, x: Array, logits: Array) -> None:
-        """A step of BN's affine map."""
+        """Take a gradient step on BN's affine map."""
         kappa, belief = self._shrinkage.kappa, self._shrinkage.belief
         trust = min((self._shrinkage.itself - GUESSED) / (TRUSTED - GUESSED), 1.0)
-        if not (len(x) >= LEAST_ROWS and kappa < MIXED and belief > 0 and trust > 0):  # as NaN is, too
+        # negated, so that NaN returns, too
+        if not (len(x) >= LEAST_ROWS and kappa < MIXED and belief > 0 and trust > 0):
             return
         n, count = len(x), self._shrinkage.count
         prior = (count * self._shrinkage.prior + n * softmax(logits).mean(axis=0)) / (count + n)
@@ -103,7 +106,7 @@ class Auto(Method):
         self.point = self.point.with_parts({AFFINE: moved + PULL * (start - moved)})
 
     def _telling(self, logits: Array) -> Array:
-        """Rows that a step can learn most from: the least certain of those that are certain enough to be believed."""
+        """Return the most informative rows: the least certain ones below ``BELIEVED``, then more uncertain ones."""
         unsure = entropies(softmax(logits)) / math.log(max(2, self.context.classes))
         order = np.argsort(np.where(unsure < BELIEVED, -unsure, unsure), kind="stable")
         return order[:LEARNING_ROWS]

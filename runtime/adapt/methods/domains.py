@@ -1,22 +1,23 @@
-"""When a stream leaves its domain: noticed in one batch, or one sample at a time.
+"""Change detection: when a stream leaves its domain, detected from one batch or sample by sample.
 
-A domain is known by what its samples do to the first BN, in squared spreads between the base's training samples, whose own domain is
-the origin. ``gap`` is the mean squared difference of two such moments. N samples make the stream so far, κ is their concentration.
+A domain is described by the moments of the first BN layer, divided by their spread over the base's training samples; the base's own
+domain is the origin. ``gap`` is the mean squared difference of two such moments. N is the number of samples in the stream so far, κ
+their concentration.
 
-A batch of n ≥ ``ENOUGH`` samples begins a new stream if it lies farther from the stream than chance explains, and than most of the way
-to the base:
+A batch of n ≥ ``ENOUGH`` samples starts a new stream if its distance from the stream exceeds chance, and most of the distance to
+the base:
 
     gap(batch, stream) > ``CHANCE`` (1/n + 1/N) + ``SPREAD`` + ``CLASSES`` κ    and    > ``FAR`` max(gap(batch, base), gap(stream, base))
 
-Fewer samples are collected until there are ``ENOUGH``, and the same is asked of them. That finds domains never seen before. Coming
-back to a known one k, the base's or one that the stream was in, needs no collecting: it is a choice between two means, for which
-the test that needs the fewest samples on average at a given rate of false alarms is Page's cumulative sum of the log likelihood ratio,
+Smaller batches are collected until there are ``ENOUGH`` samples, then tested in the same way. That detects new domains. A return
+to a known domain k, the base's or an earlier one of the stream, needs no collecting: it is a choice between two means, for which
+the test with the shortest average delay at a given rate of false alarms is Page's cumulative sum of the log likelihood ratio (CUSUM),
 
     g_k ← max(0, g_k + n (gap(batch, stream) - s/N - gap(batch, k)) / s)             returned if g_k > ``RETURNED``
 
-with s the mean gap between one sample and the stream, at least 1. Dividing by the number of values in a moment, rather than summing over
-them, treats all channels as one: they move together, and this is the cautious end. s/N is what the stream's own uncertainty adds.
-``RETURNED`` is 2 ln of one false alarm in 20,000.
+with s the mean gap between one sample and the stream, at least 1. Averaging over the values of a moment, instead of summing,
+treats all channels as one: they are correlated, and this is the conservative choice. s/N accounts for the stream's own uncertainty.
+``RETURNED`` is 2 ln(20,000): one false alarm in 20,000.
 
 Sources: Page 1954, "Continuous inspection schemes"; Lorden 1971 (its optimality).
 """
@@ -32,42 +33,41 @@ from isoform.runtime.arrays import Array
 
 __all__ = ["ENOUGH", "Domains", "Known"]
 
-ENOUGH = 8
-"""Fewer samples than this can be odd without a new domain."""
+ENOUGH = 8  # fewer samples can be outliers without a new domain
+"""Minimum number of samples that can start a new domain."""
 CHANCE = 4.0
 SPREAD = 1.0
-CLASSES = 4.0
-"""The more the stream looks as if its classes came in turn, the more the batch may be just another class."""
+CLASSES = 4.0  # if classes come one after another (large κ), a distant batch may be just another class
 FAR = 0.8
 RETURNED = 20.0
 LIKELY = 4.0
-"""A remembered domain is only gone back to by samples within this many of its own mean gaps."""
+"""Maximum gap, in units of a remembered domain's own mean gap, for a return to it."""
 REMEMBERED = 4
-"""Domains that are remembered besides the base's."""
+"""Maximum number of remembered domains, besides the base's."""
 APART = 1.0
-"""Gap from which two domains are two."""
+"""Minimum gap of two different domains."""
 RESUMED = 32.0
-"""Samples that a remembered domain counts as when the stream comes back to it."""
+"""Maximum number of samples that a remembered domain counts as after a return."""
 STEADY = 64.0
-"""Samples that s stands for, at most."""
+"""Maximum number of samples in the running mean s."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Known:
-    """Where a stream begins: moments of all BNs, and the samples that they stand for."""
+    """A domain: moments of all BN layers, and the number of samples that they represent."""
 
     moments: Array
-    """Shape (2, N), as ``Shrinkage`` keeps them."""
+    """Shape (2, N), as in ``Shrinkage``."""
     count: float
     first: Array
-    """The first BN's moments in spreads, shape (2, c)."""
+    """Moments of the first BN layer in spreads, shape (2, c)."""
     scatter: float = 1.0
     """s."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Step:
-    """A small batch, and the stream before it."""
+    """A small batch, and the stream's state before it."""
 
     samples: int
     mean: Array
@@ -76,13 +76,13 @@ class _Step:
 
 
 class Domains:
-    """Follows one stream."""
+    """Change detector for one stream."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the stream, and every domain but the base's."""
+        """Forget the stream, and all domains but the base's."""
         self._known: list[Known] = []
         self._settle()
 
@@ -95,14 +95,14 @@ class Domains:
         """Decide whether a batch still belongs to the stream.
 
         Args:
-            rows: The first BN's moments of every sample, shape (2, n, c), float64, not divided by the spread.
-            spread: Between the base's training samples, shape (2, c).
-            moments: The stream's so far, of all BNs, shape (2, N); the first BN's come first.
+            rows: Moments of the first BN layer per sample, shape (2, n, c), float64, not divided by the spread.
+            spread: Spread over the base's training samples, shape (2, c).
+            moments: Moments of the stream so far, of all BN layers in order, shape (2, N).
             count: N.
             kappa: κ.
 
         Returns:
-            None if it does; else where the new stream begins, which may have moments already.
+            None if it does; else the domain that the new stream starts in: a remembered one, or an empty one.
         """
         n, channels = rows.shape[1:]
         stream, rows = moments[:, :channels] / spread, rows / spread[:, None]
@@ -124,7 +124,7 @@ class Domains:
         return found
 
     def _returned(self, mean: Array, n: int, stream: Array, count: float, base: Known) -> Known | None:
-        """The known domain that the samples of late come from, rather than from the stream."""
+        """Return the known domain that recent samples are from, if the evidence suffices."""
         if not count:
             return None
         s, known = max(1.0, self._scatter), [base, *self._known]
@@ -136,7 +136,7 @@ class Domains:
         return known[best] if self._evidence[best] > RETURNED else None
 
     def _gone(self, mean: Array, n: int, stream: Array, count: float, kappa: float) -> bool:
-        """Whether the last ``ENOUGH`` samples, taken together, left the stream as it was before them."""
+        """Return whether the last ``ENOUGH`` samples together differ from the stream before them."""
         self._recent.append(_Step(n, mean, stream, count))
         while sum(step.samples for step in self._recent) - self._recent[0].samples >= ENOUGH:
             self._recent.popleft()
@@ -149,7 +149,7 @@ class Domains:
         return _left(together, total, first.stream, first.count, kappa, max(1.0, self._scatter))
 
     def _remember(self, left: Known, count: float) -> None:
-        """Keep the domain that was left, if enough samples of it were seen and it is not one that is known."""
+        """Remember the domain that was left, if it had enough samples and is not the base's; it replaces a close one."""
         if count < ENOUGH or _gap(left.first, np.zeros_like(left.first)) < APART:
             return
         others = [entry for entry in self._known if _gap(entry.first, left.first) >= APART]
@@ -161,7 +161,7 @@ def _gap(a: Array, b: Array) -> float:
 
 
 def _left(mean: Array, n: int, stream: Array, count: float, kappa: float, s: float) -> bool:
-    """Whether n samples are of another domain than the stream: farther from it than chance, and than most of the way to the base."""
+    """Return whether n samples are of another domain than the stream, by the two conditions of the module docstring."""
     if count < ENOUGH:
         return False
     gap, origin = _gap(mean, stream), np.zeros_like(mean)

@@ -1,4 +1,4 @@
-"""EATA: only samples that are reliable and new teach, and what the base needed is held.
+"""EATA: learns from reliable and non-redundant samples only, with a Fisher regulariser that keeps weights important to the base.
 
     S = {i: H(pᵢ) < E₀  and  |cos(pᵢ, p̄)| < ε},       p̄ ← 0.9 p̄ + 0.1 mean of S
     L = Σ_S exp(E₀ - H(pᵢ)) H(pᵢ) / |S|  +  β Σ_j F_j (w_j - w_j⁰)²
@@ -25,7 +25,7 @@ __all__ = ["Eata"]
 
 
 class Eata(Gradient):
-    """Selected and weighted entropy, anchored at the start."""
+    """Entropy of selected, weighted samples, regularised towards the start."""
 
     def __init__(self, context: Context, parts: Sequence[str] = ("bn",), lr: float = 1e-3) -> None:
         super().__init__(context, parts, lr)
@@ -35,12 +35,12 @@ class Eata(Gradient):
         self._hold = 1.0 if classes <= 200 else 2000.0
 
     def reset(self, point: Point) -> None:
-        """Stand at a point, and forget the stream."""
+        """Set the point, and forget the stream."""
         super().reset(point)
         self._mean: Array | None = None
 
     def learn(self, x: Array, logits: Array) -> None:
-        """One step on the samples that are worth it; none if none is."""
+        """Take one step on the selected samples, if there are any."""
         p = softmax(logits)
         chosen = entropies(p) < self._margin
         if self._mean is not None:

@@ -1,13 +1,14 @@
-"""The logits layer alone: no gradient, no statistics, nothing but embeddings.
+"""Methods on the logits layer only, T3A and LAME: they need embeddings, but no gradients or BN statistics.
 
-T3A keeps, for every class, the unit embeddings that were found for it with the least entropy, and the logits layer's own row:
+T3A keeps, for every class, the normalised embeddings predicted as that class with the lowest entropy, and the logits layer's own row:
 
     S_c ← S_c ∪ {e / ‖e‖: argmax p = c},  at most M, the lowest H(p) stay;       new row of class c = mean of S_c, scaled to unit length
 
-LAME moves nothing: it answers for a batch together, so that samples that lie close get close answers, however odd the mixture of
-classes. With p the predictions, and k_ij = exp(-‖eᵢ - eⱼ‖² / 2σ²) of unit embeddings, σ the mean distance to the 5th nearest:
+LAME changes no parameters: it corrects the predictions of a batch jointly, so that similar samples get similar predictions, for any
+class distribution. With p the predictions, and k_ij = exp(-‖eᵢ - eⱼ‖² / 2σ²) of normalised embeddings, σ the mean distance to the
+5th nearest neighbour:
 
-    zᵢ ← softmax(log pᵢ + Σ_j k_ij zⱼ),     until nothing moves, at most 100 times
+    zᵢ ← softmax(log pᵢ + Σ_j k_ij zⱼ),     until convergence, at most 100 times
 
 Sources: Iwasawa and Matsuo 2021, "Test-time classifier adjustment module", section 3; Boudiaf et al. 2022, "LAME", equations 7 to 9.
 """
@@ -35,7 +36,7 @@ def _unit(rows: Array) -> Array:
 
 
 class T3a(Method):
-    """A logits layer of what was found; at most ``supports`` embeddings per class."""
+    """T3A; ``supports`` is the maximum number of embeddings per class."""
 
     moves = ("logits.weight", "logits.bias")
 
@@ -47,7 +48,7 @@ class T3a(Method):
         self.reset(context.start)
 
     def reset(self, point: Point) -> None:
-        """Stand at a point, and forget the stream."""
+        """Set the point, and forget the stream."""
         self.point = point
         weight = point.parts["logits.weight"].astype(np.float64)
         self._scale = float(np.linalg.norm(weight, axis=1).mean())
@@ -55,7 +56,7 @@ class T3a(Method):
         self._entropy = [entropies(softmax(rows @ weight.T)) for rows in self._rows]
 
     def observe(self, x: Array) -> None:
-        """Take the samples in; the next logits are of the new layer."""
+        """Add the samples to the supports, and update the logits layer."""
         embeddings = self.context.learner.embeddings(self.context.start, x).astype(np.float64)
         start = self.context.start.parts
         p = softmax(embeddings @ start["logits.weight"].T + start["logits.bias"])
@@ -73,22 +74,22 @@ class T3a(Method):
 
 
 class Lame(Method):
-    """Answers for the batch together; the signature stays as it is."""
+    """LAME; the signature does not change."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
 
     def reset(self, point: Point) -> None:
-        """Stand at a point."""
+        """Set the point."""
         self.point = point
 
     def outputs(self, x: Array, logits: Array) -> Array:
-        """Logarithms of the answers; of fewer than three samples, the logits."""
+        """Return the logarithms of the corrected predictions; for fewer than three samples, the logits."""
         if len(x) < 3:
             return logits
         rows = _unit(self.context.learner.embeddings(self.point, x).astype(np.float64))
         squares = np.maximum(2 - 2 * rows @ rows.T, 0)
-        place = min(NEIGHBOURS, len(x)) - 1  # a sample counts as its own nearest
+        place = min(NEIGHBOURS, len(x)) - 1  # a sample counts as its own nearest neighbour
         width = float(np.sqrt(np.partition(squares, place, axis=1)[:, place]).mean())
         kernel = np.exp(-squares / (2 * max(width, 1e-6) ** 2))
         p = np.log(np.maximum(softmax(logits), 1e-30))

@@ -1,11 +1,12 @@
-"""ROID: certain and diverse samples weigh more, weights lean back to the start, and answers know which classes came of late.
+"""ROID: weights certain and diverse samples higher, pulls the weights back to the start, and corrects for the batch's class prior.
 
     dᵢ = 1 - cos(pᵢ, p̄),   cᵢ = -H(pᵢ),   both scaled to 0…1 in the batch;    wᵢ = exp(3 dᵢ cᵢ), 0 where dᵢ is below its mean
     L = mean wᵢ · soft likelihood ratio (``losses.py``)
     w ← 0.99 w + 0.01 w⁰                                                                   after every step: weight ensembling
-    answer ∝ p ∘ (π + s) / (1 + C s),    π the batch's mean prediction, s = max(1/n, 1/C) / max π       prior correction
+    output ∝ p ∘ (π + s) / (1 + C s),    π the batch's mean prediction, s = max(1/n, 1/C) / max π       prior correction
 
-p̄ is the running mean of predictions, 0.9 old. The symmetric cross-entropy of an augmented copy is left out: it doubles the cost.
+p̄ is the running mean of predictions, with momentum 0.9. The paper's symmetric cross-entropy of an augmented copy is omitted: it
+doubles the cost.
 Source: Marsden et al. 2024, "Universal test-time adaptation through weight ensembling, diversity weighting, and prior correction".
 """
 
@@ -34,12 +35,12 @@ class Roid(Gradient):
         super().__init__(context, parts, lr)
 
     def reset(self, point: Point) -> None:
-        """Stand at a point, and forget the stream."""
+        """Set the point, and forget the stream."""
         super().reset(point)
         self._mean = np.full(self.context.classes, 1 / self.context.classes)
 
     def outputs(self, x: Array, logits: Array) -> Array:
-        """Corrected by the classes of this batch; a single sample has no mixture of classes, and stays."""
+        """Return the logits corrected for the batch's class prior; those of a single sample are unchanged."""
         if len(x) < 2:
             return logits
         p = softmax(logits)
@@ -49,7 +50,7 @@ class Roid(Gradient):
         return result
 
     def learn(self, x: Array, logits: Array) -> None:
-        """One weighted step, and one back."""
+        """Take one weighted step, then pull the weights towards the start."""
         self.step(x, self._weighted)
         names = [name for name in self.moves if name != STATISTICS]
         here, start = self.point.parts, self.anchor.parts

@@ -1,12 +1,12 @@
-"""RoTTA: a memory of samples with all classes in it, for streams that come one by one and class after class.
+"""RoTTA: a class-balanced memory of samples, for streams of single samples and of one class after another.
 
-The only method that keeps samples: ``memory`` of them, in memory, never on the disk; ``reset`` forgets them.
+The only method that stores samples: ``memory`` of them, in RAM, never on the disk; ``reset`` deletes them.
 
     statistics      s ← 0.95 s + 0.05 of the memory's samples                               robust BN
-    memory          a sample is filed under the class that the teacher finds; a class may hold memory / C, or what others leave free;
-                    the one with the largest  1 / (1 + exp(-age / M)) + H / ln C  leaves first, age in samples, M the memory's size
-    every M samples  L = Σ aᵢ CE(teacher(xᵢ), student(moved xᵢ)) / M,   aᵢ = exp(-ageᵢ / M) / (1 + exp(-ageᵢ / M))
-    student ← Adam;   teacher ← 0.999 teacher + 0.001 student;   the teacher answers
+    memory          a sample is stored under its predicted class; a class may hold memory / C samples, or more while there is space;
+                    the sample with the largest  1 / (1 + exp(-age / M)) + H / ln C  is evicted first; age in samples, M the memory's size
+    every M samples  L = Σ aᵢ CE(teacher(xᵢ), student(shifted xᵢ)) / M,   aᵢ = exp(-ageᵢ / M) / (1 + exp(-ageᵢ / M))
+    student ← Adam;   teacher ← 0.999 teacher + 0.001 student;   predictions are the teacher's
 
 Source: Yuan et al. 2023, "Robust test-time adaptation in dynamic scenarios", sections 3.2 to 3.4, and its code for the numbers.
 """
@@ -32,10 +32,10 @@ __all__ = ["Rotta"]
 FOLLOW = 0.05
 TEACHER = 0.001
 FEWEST = 8
-"""A memory teaches from so many samples on."""
+"""Minimum number of samples in memory for a step."""
 RATE = 1e-3
-STATISTICS_ROWS, ROWS = 32, 16
-"""Samples of the memory that statistics are made of, and that a step learns from; the paper's are all, at three times the time."""
+STATISTICS_ROWS, ROWS = 32, 16  # the paper uses all samples of the memory, which takes three times as long
+"""Number of the memory's samples used for statistics, and in a gradient step."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -48,7 +48,7 @@ class _Kept:
 
 
 class Rotta(Method):
-    """A memory, a teacher and a student; ``memory`` is how many samples are kept."""
+    """RoTTA; ``memory`` is the number of stored samples."""
 
     moves = (AFFINE, STATISTICS)
 
@@ -60,7 +60,7 @@ class Rotta(Method):
         self.reset(context.start)
 
     def reset(self, point: Point) -> None:
-        """Stand at a point; forget the stream and every sample of it."""
+        """Set the point; forget the stream and delete all stored samples."""
         self.point = point.owning(AFFINE)
         self._student = self.point
         self._adam = Adam({AFFINE: RATE})
@@ -69,7 +69,7 @@ class Rotta(Method):
         self._rng = np.random.default_rng(self.context.seed)
 
     def learn(self, x: Array, logits: Array) -> None:
-        """File the samples; after every memory's worth of them, a step: one per batch, however large."""
+        """Store the samples; take a step after every ``memory`` samples, at most one per batch."""
         p = softmax(logits)
         unsure = entropies(p) / math.log(max(2, self.context.classes))
         for sample, label, doubt in zip(x, p.argmax(axis=1), unsure, strict=True):
@@ -83,6 +83,7 @@ class Rotta(Method):
         for kept in self._memory:
             kept.age += 1
         counts = np.bincount([kept.label for kept in self._memory], minlength=self.context.classes)
+        # below its quota a class takes space from the largest class; at the quota it replaces one of its own samples
         if counts[new.label] < self._size / self.context.classes:
             if len(self._memory) < self._size:
                 self._memory.append(new)

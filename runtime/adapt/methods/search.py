@@ -1,6 +1,6 @@
-"""Search without gradients: only predictions are needed, so it works where no backward graph exists. The kind's smallest part moves.
+"""Gradient-free optimisation of the kind's smallest part: needs predictions only, so it works without a backward graph.
 
-Both go down the information loss of a batch (``losses.py``), with the statistics as they are:
+Both methods minimise the information loss of a batch (``losses.py``), with fixed BN statistics:
 
     spsa     ∇̂ = (L(w + cδ) - L(w)) / (cδ),   δ of ±1;      w ← w - Adam(∇̂)                       two predictions more per batch
     cma-es   λ = 4 + 3 ln(numbers) candidates w + σ √C z;  the better half, weighted, moves w, σ and the diagonal of C
@@ -27,7 +27,7 @@ __all__ = ["CmaEs", "Spsa"]
 
 
 ROWS = 64
-"""Samples of a batch that a candidate is tried on."""
+"""Maximum number of a batch's samples used to evaluate a candidate."""
 
 
 class _Search(Method):
@@ -38,23 +38,23 @@ class _Search(Method):
         self.reset(context.start)
 
     def reset(self, point: Point) -> None:
-        """Stand at a point, and forget the stream."""
+        """Set the point, and forget the stream."""
         self.point = self.context.learner.softened(point, self.moves)
         self._rng = np.random.default_rng(self.context.seed)
         self.begin()
 
     def begin(self) -> None:
-        """Forget what was searched."""
+        """Reset the optimiser's state."""
 
     def loss(self, numbers: Array, x: Array) -> float:
-        """Of a batch with other numbers in the part that moves, in nats; infinite where it is not finite."""
+        """Return the loss of a batch with other values of the searched part, in nats; infinite if it is not finite."""
         logits = self.context.score(self.point.with_parts({self._part: numbers}), spaced(x, ROWS))
         value = information_loss(logits)[0]
         return value if math.isfinite(value) else math.inf
 
 
 class Spsa(_Search):
-    """One-sided simultaneous perturbation; ``c`` its size, ``lr`` Adam's rate."""
+    """One-sided simultaneous perturbation; ``c`` is its size, ``lr`` Adam's learning rate."""
 
     def __init__(self, context: Context, c: float = 0.05, lr: float = 0.01) -> None:
         for name, value in (("c", c), ("lr", lr)):
@@ -64,11 +64,11 @@ class Spsa(_Search):
         super().__init__(context)
 
     def begin(self) -> None:
-        """Forget what was searched."""
+        """Reset the optimiser's state."""
         self._adam = Adam({self._part: self._lr})
 
     def learn(self, x: Array, logits: Array) -> None:
-        """One estimate, one step."""
+        """Estimate the gradient once, and take one step."""
         here = self.point.parts[self._part]
         away = self._rng.choice([-1.0, 1.0], here.shape)
         slope = (self.loss(here + self._c * away, x) - information_loss(spaced(logits, ROWS))[0]) / self._c
@@ -78,7 +78,7 @@ class Spsa(_Search):
 
 
 class CmaEs(_Search):
-    """One generation per batch; ``sigma`` the first step size."""
+    """Separable CMA-ES, one generation per batch; ``sigma`` is the initial step size."""
 
     def __init__(self, context: Context, sigma: float = 0.1) -> None:
         if not 0 < sigma < math.inf:
@@ -87,7 +87,7 @@ class CmaEs(_Search):
         super().__init__(context)
 
     def begin(self) -> None:
-        """Forget what was searched."""
+        """Reset the optimiser's state."""
         n = self.point.parts[self._part].size
         self._sigma, self._scale = self._first, np.ones(n)
         self._path, self._step_path = np.zeros(n), np.zeros(n)
@@ -97,18 +97,19 @@ class CmaEs(_Search):
         self._generation = 0
 
     def learn(self, x: Array, logits: Array) -> None:
-        """One generation."""
+        """Run one generation."""
         here = self.point.parts[self._part]
         n, mu = here.size, 1 / float((self._weights**2).sum())
         z = self._rng.standard_normal((self._population, n))
         steps = z * np.sqrt(self._scale)
         losses = [self.loss(here + self._sigma * step.reshape(here.shape), x) for step in steps]
         order = np.argsort(losses, kind="stable")[: len(self._weights)]
-        if not math.isfinite(losses[order[-1]]):
+        if not math.isfinite(losses[order[-1]]):  # one of the selected candidates overflowed
             return
         self._generation += 1
         step, noise = self._weights @ steps[order], self._weights @ z[order]
         self.point = self.point.with_parts({self._part: here + self._sigma * step.reshape(here.shape)})
+        # names in Ros and Hansen: along = c_σ, damping = d_σ, turn = c_c, one = c_1, many = c_μ, steady = h_σ
         along = (mu + 2) / (n + mu + 5)
         self._step_path = (1 - along) * self._step_path + math.sqrt(along * (2 - along) * mu) * noise
         length, expected = float(np.linalg.norm(self._step_path)), math.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n * n))

@@ -1,9 +1,9 @@
-"""BN statistics of a stream, believed as far as they are more than chance and more than its classes: the heart of ``auto``.
+"""BN statistics of a stream, shrunk towards the base's as far as chance and the stream's classes explain the difference.
 
-A batch's own statistics fit a new domain at once, but they are wrong where the batch is small, or holds few classes: then they take
-away what tells the classes apart. Here the base says what is to be expected of samples (``isoform.runtime.learn.source``), and what
-goes beyond that is the domain. All numbers are in the base's units; of one BN with c channels, Δ and K have 2c numbers, means and
-squares, each divided by its spread between the base's training samples:
+This is the core of ``auto``. A batch's own statistics fit a new domain at once, but are wrong if the batch is small or has few
+classes: then they remove what distinguishes the classes. Here the base's source statistics (``isoform.runtime.learn.source``) give
+the expected variation, and what exceeds it is attributed to the domain. All values are in the base's units. For one BN layer with c
+channels, Δ and K have 2c values, means and squares, each divided by its spread over the base's training samples:
 
     E ← E + w (batch - E),     w = n / (N + n)                  moments of the stream so far, N samples, at most ``WINDOW``
     q ← q + w (mean prediction - q)                             its class distribution;   κ their concentration (``losses.py``)
@@ -13,13 +13,13 @@ squares, each divided by its spread between the base's training samples:
     B = mean over classes of (mean of the class)²               what D is where there is one class
     moments to normalise by = base + max(0, 1 - ν / D) (Δ - λK)
 
-The last line is the estimator of James and Stein (1961) in its positive part, one per BN: a mean of many numbers is best moved
-towards what was known by the share of its square that chance explains. A single sample of a clean stream has D near 1, so nothing
-moves; in fog D is 26, and it moves by nearly all of it. λ is a regression of what is seen on what the classes explain.
+The last line is the positive-part estimator of James and Stein (1961), one per BN layer: a vector of many means is best shrunk towards
+the prior by the share of its square that chance explains. A single sample of a clean stream has D near 1, so the statistics
+hardly change; in fog D is 26, and they change almost completely. λ is a regression of Δ on what the classes explain.
 
-As classes that came in turn before a new domain come in turn in it, κ is for a while at least what it was.
-Samples that lie elsewhere than the stream begin a new one, at N = 0 or where a domain was left (``domains.py``).
-Classes are matched by name (``Source.with_labels``); B is ``BETWEEN`` as far as q is of classes that the base does not have.
+If classes came one after another before a change of domain, they will do so after it, so κ keeps its old value as a minimum for a
+while. Samples far from the stream start a new one, at N = 0 or with the moments of a known domain (``domains.py``).
+Classes are matched by name (``Source.with_labels``); B is ``BETWEEN`` for the share of q on classes that the base does not have.
 Sources: Schneider et al. 2020 (source statistics as a prior); James and Stein 1961; Efron and Morris 1973 (empirical Bayes).
 """
 
@@ -35,23 +35,24 @@ from isoform.runtime.learn.source import Source, relative
 
 __all__ = ["Shrinkage"]
 
-WINDOW = 256.0
-"""Samples that the stream so far counts as, at most: what bounds how long a domain is remembered."""
+WINDOW = 256.0  # bounds how long a domain is remembered
+"""Maximum of N, the effective number of samples in the stream."""
 BETWEEN = 0.5
-"""B where classes are not known."""
+"""B for unknown classes."""
 GATE = 0.05
-LEAST = 0.02
-"""Of the base's variance, a channel's variance is at least so much."""
+"""κ at which the class correction λ has half its weight."""
+LEAST = 0.02  # a batch in which a channel is constant would otherwise divide by almost 0
+"""Minimum variance of a channel, as a share of the base's."""
 
 
 class Shrinkage:
-    """Moments of a stream.
+    """Moments of a stream, and the statistics derived from them.
 
     Args:
         learner: Runs the network.
-        source: Facts about the base that the signature began from.
-        given: BN statistics to lean on, shape (2, N).
-        classes: How many the logits layer has.
+        source: Source statistics of the base that the signature started from.
+        given: BN statistics to shrink towards, shape (2, N).
+        classes: Number of classes of the logits layer.
     """
 
     def __init__(self, learner: Learner, source: Source, given: Array, *, classes: int) -> None:
@@ -67,41 +68,41 @@ class Shrinkage:
     def reset(self) -> None:
         """Forget the stream."""
         self.count = 0.0
-        """N, samples that the stream so far counts as."""
+        """N, the effective number of samples so far."""
         self.prior: Array
         """q, shape (C,)."""
         self.itself: float
-        """S, of the same predictions: what share of them is right, if they are as certain as they should be."""
+        """S of the same predictions: their expected accuracy, if they are calibrated."""
         self.prior, self.itself = self._even
         self.kappa = 1.0
         """κ of the stream."""
         self.shift = 0.0
-        """D of the first BN, after the last batch."""
+        """D of the first BN layer, after the last batch."""
         self.belief = 0.0
-        """Mean of max(0, 1 - ν / D) over the BNs, after the last batch: 0 where nothing has shifted, towards 1 where it is certain."""
+        """Mean of max(0, 1 - ν / D) over the BN layers, after the last batch: 0 without a shift, near 1 for a certain shift."""
         self.jumped = False
-        """Whether the last batch began a new stream."""
+        """Whether the last batch started a new stream."""
         self._moments = np.zeros((2, self._given.shape[1]))
         self._habit = 0.0
         self._domains.reset()
 
     def settle(self, point: Point, x: Array, p: Array) -> Pass:
-        """Take in the first batch of a domain again, with what it was predicted to be then; as ``update``."""
+        """Process the first batch of a domain again, with its improved predictions; as ``update``."""
         self.count, (self.prior, self.itself) = 0.0, self._even
         jumped, result = self.jumped, self.update(point, x, p)
         self.jumped = jumped
         return result
 
     def update(self, point: Point, x: Array, p: Array) -> Pass:
-        """Take in a batch.
+        """Process a batch.
 
         Args:
-            point: The signature's numbers; its BN statistics do not count.
+            point: The signature's parameters; its BN statistics are ignored.
             x: Samples, shape (n, channels, height, width), float32, n at least 1.
-            p: Probabilities that were found for them, or for some of them, shape (m, C).
+            p: Predicted probabilities of the samples or of some of them, shape (m, C).
 
         Returns:
-            The statistics to normalise by, and the batch's logits with them.
+            The statistics to normalise with, and the batch's logits with them.
         """
         n, beliefs = len(x), list[float]()
         self.jumped = False
@@ -124,6 +125,7 @@ class Shrinkage:
             rows[1] -= 1
             batch = rows.mean(axis=1, dtype=np.float64)
             spread = self._source.spread[:, place].astype(np.float64)
+            # the first BN layer decides on the domain, before any other layer has used the moments
             if place.start == 0:
                 begun = self._domains.judge(rows, spread, self._moments, count=self.count, kappa=kappa)
                 if begun is not None:
@@ -144,7 +146,7 @@ class Shrinkage:
         return result
 
     def _beyond_chance(self, delta: Array, place: slice, n: int) -> tuple[Array, float]:
-        """max(0, 1 - ν/D) (Δ - λK), shape (2, c), and its first factor."""
+        """Return max(0, 1 - ν/D) (Δ - λK), shape (2, c), and its first factor."""
         kappa, between = self.kappa, BETWEEN
         if self._classes is not None and kappa > 0:
             classes = self._classes[:, :, place]

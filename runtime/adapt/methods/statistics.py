@@ -1,11 +1,11 @@
-"""BN's statistics alone, no gradient: of the batch, blended with the base's, or running along.
+"""Methods that change BN statistics only, without gradients: of the batch, blended with the base's, or running.
 
     batch    m = mean(u),  v = var(u)                                              Schneider et al. 2020; Nado et al. 2020
     alpha    (1 - α) base + α batch, every batch anew                              Schneider et al. 2020, section 3
-    ema      (1 - α) so far + α batch, beginning at the base                       as in training; You et al. 2021, "CORE"
+    ema      (1 - α) previous + α batch, starting from the base                    as in training; You et al. 2021, "CORE"
 
-u a convolution's output over the batch's samples and pixels. ``batch`` wants some hundred pixels or more, and collapses where a batch
-holds few classes; ``auto`` is for where this is not known.
+u is a convolution's output over the batch's samples and pixels. ``batch`` needs a few hundred pixels or more, and fails if a batch
+has few classes; use ``auto`` if this is unknown.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from isoform.runtime.learn.samples import spaced
 
 __all__ = ["Alpha", "Batch", "Ema", "blended"]
 
-ROWS = 512
-"""At most so many samples go through at once, which bounds memory; of a larger batch so many, evenly spaced."""
+ROWS = 512  # bounds memory
+"""Maximum number of a batch's samples, evenly spaced."""
 
 
 def blended(learner: Learner, point: Point, x: Array, *, alpha: float) -> Array:
-    """Statistics of samples, blended with the point's: (1 - α) m + α mean(u) and the variances alike; shape (2, N), float32."""
+    """Return statistics of samples blended with the point's: (1 - α) m + α mean(u), variances likewise; shape (2, N), float32."""
     return normalising(learner).statistics(point, spaced(x, ROWS), alpha=alpha)
 
 
@@ -37,7 +37,7 @@ class _Blend(Method):
         self._alpha = alpha
 
     def observe(self, x: Array) -> None:
-        """Statistics of this batch."""
+        """Update the statistics with this batch."""
         statistics = blended(self.context.learner, self._from(), x, alpha=self._alpha)
         self.point = self.point.with_parts({STATISTICS: statistics})
 
@@ -45,7 +45,7 @@ class _Blend(Method):
         return self.context.start
 
     def reset(self, point: Point) -> None:
-        """Stand at a point."""
+        """Set the point."""
         self.point = point
 
 
@@ -57,14 +57,14 @@ class Batch(_Blend):
 
 
 class Alpha(_Blend):
-    """The base's statistics, moved by ``alpha`` towards the batch's."""
+    """The base's statistics blended with the batch's, with weight ``alpha``."""
 
     def __init__(self, context: Context, alpha: float = 0.1) -> None:
         super().__init__(context, alpha)
 
 
 class Ema(_Blend):
-    """The stream's running statistics; each batch moves them by ``alpha``."""
+    """Running statistics of the stream, updated by each batch with weight ``alpha``."""
 
     def __init__(self, context: Context, alpha: float = 0.1) -> None:
         super().__init__(context, alpha)

@@ -1,10 +1,10 @@
-"""Entropy: predictions should be certain. And what every method with a gradient shares.
+"""Tent, entropy minimisation, and the base class of all methods with a gradient.
 
     statistics of the batch;    predict;    w ← w - Adam(∇ mean H(p))
 
-on BN's affine map, another part with a gradient, or both. The statistics count as constants here: the gradient does not go through them.
-A part without a slope begins softened (``Learner.softened``).
-Source: Wang et al. 2021, "Tent", sections 3.1 and 3.2, and its code for Adam's rate, 1e-3; ξ takes ten times as much.
+on BN's affine map, another part with a gradient, or both. The statistics are treated as constants: no gradient flows through them.
+A part without a gradient is softened at the start (``Learner.softened``).
+Source: Wang et al. 2021, "Tent", sections 3.1 and 3.2, and its code for Adam's learning rate, 1e-3; that of ξ is ten times as large.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from isoform.runtime.learn.samples import spaced
 
 __all__ = ["Gradient", "Tent"]
 
-ROWS = 16
-"""A step learns from at most so many samples of a batch: a backward pass costs more than three forward ones."""
+ROWS = 16  # a backward pass costs more than three forward passes
+"""Maximum number of a batch's samples in a gradient step."""
 STATISTICS_ROWS = 48
+"""Maximum number of a batch's samples for BN statistics."""
 FEWEST = 16
-"""A batch's own statistics are taken from so many samples on; of fewer, they are the stream's, each moved by ``FEW``."""
+"""Minimum batch size for using the batch's own statistics; smaller batches update running statistics with weight ``FEW``."""
 FEW = 0.05
 
 
 class Gradient(Method):
-    """Statistics of the batch, and one step per batch.
+    """Base class: statistics of the batch, and one gradient step per batch.
 
     Args:
-        context: What it works with.
-        parts: What moves, of ``Kind.moves``: ``bn``, or another part with a gradient, or both.
-        lr: Adam's rate for BN's affine map.
+        context: The adapter's context.
+        parts: What to train, from ``Kind.moves``: ``bn``, another part with a gradient, or both.
+        lr: Adam's learning rate for BN's affine map.
     """
 
     def __init__(self, context: Context, parts: Sequence[str] = ("bn",), lr: float = 1e-3) -> None:
@@ -52,31 +53,31 @@ class Gradient(Method):
         self._rates = {name: lr * learner.rates[name] / learner.rates[AFFINE] for name in names}
         self.reset(context.start)
         self.anchor = self.point
-        """The start, softened where it must be."""
+        """The start, softened where necessary."""
 
     def reset(self, point: Point) -> None:
-        """Stand at a point, and forget the stream."""
+        """Set the point, and forget the stream."""
         self.point = self.context.learner.softened(point, self.moves).owning(*self.moves)
         self._adam = Adam(self._rates)
 
     def observe(self, x: Array) -> None:
-        """Statistics of this batch."""
+        """Update the statistics with this batch."""
         alpha = 1.0 if len(x) >= FEWEST else FEW
         statistics = blended(self.context.learner, self.point, spaced(x, STATISTICS_ROWS), alpha=alpha)
         self.point = self.point.with_parts({STATISTICS: statistics})
 
     def learn(self, x: Array, logits: Array) -> None:
-        """One step."""
+        """Take one step."""
         self.step(x, self.loss)
 
     def loss(self, logits: Array) -> tuple[float, Array]:
-        """What the step goes down: the loss, and its gradient by the logits."""
+        """Return the loss that a step minimises, and its gradient with respect to the logits."""
         return entropy_loss(logits)
 
     def step(
         self, x: Array, loss: Callable[[Array], tuple[float, Array]], *, more: Callable[[str], Array] | None = None
     ) -> None:
-        """One step of Adam on samples; ``more`` is added to the gradient of each part."""
+        """Take one step of Adam; ``more`` returns an additional gradient of each part."""
         _, gradients = self.context.learner.gradient(self.point, spaced(x, ROWS), loss)
         if more is not None:
             gradients = {name: gradients[name] + more(name) for name in self._rates}
@@ -85,4 +86,4 @@ class Gradient(Method):
 
 
 class Tent(Gradient):
-    """Entropy of every sample."""
+    """Tent: the entropy of all samples."""

@@ -1,14 +1,14 @@
-"""What a hot signature holds: weights in the plan's layout, and the bindings that feed them to a session.
+"""Cached state of a signature: weights in the plan's layout, and the I/O bindings that pass them to a session.
 
-``OwnWeights``   a vector of the signature's own; it can be filled again for another signature, and its bindings stay as they are
-``PieceWeights`` for a signature made of pieces that others have too: its bindings point into them, it holds no weights
-``Stages``       vectors that are bound already and near to the processor: weights that were not used for a while are copied there,
-                 which is faster than to run from far memory, and users who seldom come need no bindings of their own
-``Shared``       what the signatures of one group have in common (``Folder.group``): a session in which the weights that they share
-                 are constants, its stages, and pieces
+``OwnWeights``   a private vector of weights; it can be refilled for another signature without binding again
+``PieceWeights`` for a signature composed of shared pieces: its bindings point into them, it holds no weights
+``Stages``       a pool of vectors that are already bound and likely in the processor's cache: weights not used recently are copied
+                 there, which is faster than running from main memory, and rare users need no bindings of their own
+``Shared``       what the signatures of one group share (``Folder.group``): a session in which the shared weights are constants,
+                 its stages, and its pieces
 
-A binding is lent to one prediction at a time. ONNX Runtime keeps bare addresses: whatever a binding points to must live, and must
-not change, while a run uses it; the cache sees to that (``cache.py``: borrowed entries are never handed on).
+A binding serves one prediction at a time. ONNX Runtime keeps raw addresses: the memory that a binding points to must stay alive and
+unchanged during a run; the cache guarantees that (``cache.py``: pinned entries are never evicted or reused).
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from isoform.runtime.layout import Weight, aligned
 
 __all__ = ["Binding", "PieceWeights", "OwnWeights", "Shared", "Stages"]
 
-ADDRESS_BYTES = 440
-"""What one input of ``OwnWeights`` costs in a binding, measured: its name, twice, and a tensor that is an address."""
-NAME_BYTES = 130
-"""What one input of ``PieceWeights`` costs: its name, twice, and a reference."""
+ADDRESS_BYTES = 440  # measured: the name, twice, and a tensor that wraps an address
+"""Memory per input of a binding of ``OwnWeights``."""
+NAME_BYTES = 130  # the name, twice, and a reference
+"""Memory per input of a binding of ``PieceWeights``."""
 NEAR = 64
-"""Weights that were used this many predictions ago are run where they lie; others are copied first."""
+"""Weights used within this many predictions are run in place; others are copied to a stage first."""
 KEPT = 8
-"""How many bindings of one signature of pieces stay, for as many predictions at once."""
-BARE = True
-"""Whether to bind without ONNX Runtime's Python wrapper, which doubles the time and keeps a table per binding."""
+"""Maximum number of idle bindings per signature of pieces; each serves one concurrent prediction."""
+BARE = True  # the Python wrapper doubles the time to bind and keeps a table per binding
+"""Whether to bypass ONNX Runtime's Python wrapper when binding."""
 
 Values = list[tuple[str, Any]]
-"""Inputs by name: what ``Shared.binder`` takes."""
+"""Inputs by name, for ``Shared.binder``."""
 Head = Mapping[str, Array]
 """``HEAD``'s names → float32 arrays, C-contiguous."""
 
 
 def bare(inputs: ort.IOBinding) -> Any | None:
-    """The binding inside ONNX Runtime's Python wrapper; None if this version has none, or we do without."""
+    """Return the binding inside ONNX Runtime's Python wrapper; None if this version has none or ``BARE`` is off."""
     return getattr(inputs, "_iobinding", None) if BARE else None
 
 
 class Binding:
-    """A signature's weights, bound, for one run at a time.
+    """An I/O binding with a signature's weights bound, for one run at a time.
 
     Args:
-        session: A session over the plan.
-        name: Of the session's input for samples.
-        vector: The weights, if they are a vector.
+        session: A session of the plan.
+        name: Name of the session's input for samples.
+        vector: The bound vector of weights; None if pieces are bound.
     """
 
     __slots__ = ("_bare", "_head", "_name", "_samples", "_session", "inputs", "vector")
@@ -70,21 +70,23 @@ class Binding:
 
     def bind_head(self, head: Head) -> None:
         """Bind a logits layer."""
+        # by identity: a cached signature passes the same arrays each time, and comparing values would cost more than binding
         if any(array is not self._head.get(name) for name, array in head.items()):
             for name, array in head.items():
                 self.inputs.bind_cpu_input(name, array)
             self._head, self._samples = head, -1
 
     def run(self, x: Array) -> Array:
-        """Run a batch: shape (n, …), as ``Input.checked`` gives it → a fresh (n, classes), float32.
+        """Run a batch, shape (n, …) as ``Input.checked`` returns it; return fresh logits (n, classes), float32.
 
-        Whatever ONNX Runtime raises passes through, and the binding must not be used again.
+        Exceptions of ONNX Runtime propagate; after one the binding must not be used again.
         """
         if self._bare is not None:
             self._bare.bind_input(self._name, x)
-        else:  # by address, because the wrapper would keep the array alive until the next one comes
+        else:  # by address: given the array itself, the wrapper would keep a caller's samples in memory until the next run
             self.inputs.bind_input(self._name, "cpu", 0, x.dtype.type, x.shape, x.ctypes.data)
-        if len(x) != self._samples:  # else the last run's output is written again: it was copied
+        # else the output buffer of the last run has the right size and is reused: its content was copied
+        if len(x) != self._samples:
             self.inputs.bind_output("logits", "cpu")
         self._session.run_with_iobinding(self.inputs)
         self._samples = len(x)
@@ -93,13 +95,13 @@ class Binding:
 
 
 class Stages:
-    """Vectors that are bound already, as many as there are predictions at once. Safe to share.
+    """A pool of bound vectors, one per concurrent prediction. Thread-safe.
 
     Args:
-        session: A session over the plan.
-        name: Of the session's input for samples.
-        weights: What the session has as inputs, of the plan's weights.
-        size: How many numbers they lie in.
+        session: A session of the plan.
+        name: Name of the session's input for samples.
+        weights: The plan's weights that are inputs of the session.
+        size: Number of floats in a vector.
     """
 
     def __init__(self, session: ort.InferenceSession, name: str, weights: Sequence[Weight], size: int) -> None:
@@ -107,15 +109,15 @@ class Stages:
         self._free: list[Binding] = []
 
     def bound(self, vector: Array) -> Binding:
-        """A new binding to a vector of weights, with no logits layer yet."""
+        """Create a binding to a vector of weights, without a logits layer yet."""
         binding = Binding(self.session, self.name, vector)
         bind(binding.inputs, self.weights, vector)
         return binding
 
     def take(self, vector: Array, head: Head) -> Binding:
-        """A binding to a copy of these weights."""
+        """Copy these weights to a stage, and return its binding."""
         try:
-            binding = self._free.pop()
+            binding = self._free.pop()  # list.pop and append are atomic: no lock is needed
         except IndexError:
             binding = self.bound(aligned(self.size))
         assert binding.vector is not None
@@ -124,23 +126,23 @@ class Stages:
         return binding
 
     def give(self, binding: Binding) -> None:
-        """Take a binding back."""
+        """Return a binding to the pool."""
         self._free.append(binding)
 
     def clear(self) -> None:
-        """Let go of the copies that are not in use."""
+        """Free the stages that are not in use."""
         self._free.clear()
 
 
 class Shared:
-    """What the signatures of one group have in common. Safe to share.
+    """What the signatures of one group share. Thread-safe.
 
     Args:
         plan: The plan.
-        name: Of the plan's input for samples.
-        folder: The fold into it.
+        name: Name of the plan's input for samples.
+        folder: The fold into the plan's layout.
         group: The group.
-        threads: Threads per run, 0 to let ONNX Runtime choose.
+        threads: Threads per run; 0 lets ONNX Runtime choose.
     """
 
     def __init__(self, plan: Plan, name: str, folder: Folder, group: Group, *, threads: int) -> None:
@@ -164,16 +166,16 @@ class Shared:
 
     @property
     def pieces(self) -> int:
-        """How many pieces a signature is made of."""
+        """Number of pieces of a signature."""
         return self._folder.pieces
 
     @property
     def size_bytes(self) -> int:
-        """About how many bytes it takes now."""
+        """Approximate current size in bytes."""
         return self._fixed_bytes + 4 * self._piece_size * len(self._pieces)
 
     def piece(self, number: int, key: int) -> Values:
-        """The inputs of one piece. They are made when first asked for."""
+        """Return the inputs of one piece; they are created on first use."""
         which = number, key
         if which not in self._pieces:
             flat = self._folder.piece(self.group, number, key)
@@ -182,23 +184,23 @@ class Shared:
                 for name, shape, place in self._tensors[number]
             ]
             values = [(name, value._ortvalue if self._bare else value) for name, value in wrapped]
-            if (
-                self._pieces.setdefault(which, values) is values
-            ):  # two threads may make it: both use the one that came first
-                self._kept += [value for _, value in wrapped]  # they keep the array alive
+            # two threads may create it: both use the first one stored
+            if self._pieces.setdefault(which, values) is values:
+                # the inner values do not keep the array alive, the wrappers do
+                self._kept += [value for _, value in wrapped]
         return self._pieces[which]
 
     def binder(self, inputs: ort.IOBinding) -> Callable[[str, Any], None]:
-        """What binds a value of ``piece`` to a binding."""
+        """Return the function that binds an input of ``piece`` to a binding."""
         bind_value: Callable[[str, Any], None] = (bare(inputs) or inputs).bind_ortvalue_input
         return bind_value
 
 
 class OwnWeights:
-    """A vector of one signature's weights.
+    """A private vector of one signature's weights.
 
     Args:
-        stages: Where it is copied to when it was not used for a while.
+        stages: The pool to copy it to when it was not used recently.
     """
 
     __slots__ = ("_bound", "_free", "_head", "_turn", "_vector", "stages")
@@ -211,27 +213,28 @@ class OwnWeights:
         self._bound = False
 
     def fill(self, folder: Folder, read: Any, group: Group, head: Head) -> int:
-        """Become a signature's weights, and say how many bytes they take. No binding may be in use."""
+        """Overwrite with a signature's weights, and return the size in bytes. No binding may be in use."""
         folder.fill(read, group, self._vector)
         self._head, self._turn = head, None
-        del self._free[1:]
+        del self._free[1:]  # one binding is reused; more were for concurrent predictions with the old signature
         return self._vector.nbytes + ADDRESS_BYTES * len(self.stages.weights)
 
     def take(self, turn: int) -> Binding:
-        """A binding that nobody else uses, until it is given back; ``turn`` counts the engine's predictions."""
+        """Return a binding for exclusive use, until ``give``; ``turn`` is the engine's count of predictions."""
         last, self._turn = self._turn, turn
+        # Bind this vector only if it is used twice in a short time: a binding costs more than one copy to a stage.
         soon = last is not None and turn - last <= NEAR
         if (soon and not self._bound) or (self._free and (soon or last is None)):
             try:
                 binding = self._free.pop()
-            except IndexError:  # the first, or somebody else was quicker
+            except IndexError:  # none yet, or all are in use by other threads
                 binding, self._bound = self.stages.bound(self._vector), True
             binding.bind_head(self._head)
             return binding
         return self.stages.take(self._vector, self._head)
 
     def give(self, binding: Binding) -> None:
-        """Take a binding back."""
+        """Return a binding."""
         if binding.vector is self._vector:
             self._free.append(binding)
         else:
@@ -239,10 +242,10 @@ class OwnWeights:
 
 
 class PieceWeights:
-    """A signature that is made of pieces.
+    """A signature composed of shared pieces.
 
     Args:
-        shared: What it shares with others of its group.
+        shared: What the signature's group shares.
     """
 
     __slots__ = ("_free", "_head", "_keys", "shared")
@@ -253,7 +256,7 @@ class PieceWeights:
         self._free: list[Binding] = []
 
     def fill(self, keys: Sequence[int], head: Head) -> int:
-        """Become a signature's weights, and say how many bytes they take. No binding may be in use."""
+        """Switch to a signature's pieces, and return the size in bytes. No binding may be in use."""
         changed = [number for number, key in enumerate(keys) if key != self._keys[number]]
         self._keys, self._head = bytes(keys), head
         del self._free[1:]
@@ -261,8 +264,8 @@ class PieceWeights:
             self._bind_pieces(binding, changed)
         return NAME_BYTES * len(self.shared.weights)
 
-    def take(self, turn: int) -> Binding:  # noqa: ARG002 - pieces are near, whenever they were used
-        """A binding that nobody else uses, until it is given back."""
+    def take(self, turn: int) -> Binding:  # noqa: ARG002 - shared pieces stay in the processor's cache
+        """Return a binding for exclusive use, until ``give``."""
         try:
             binding = self._free.pop()
         except IndexError:
@@ -272,7 +275,7 @@ class PieceWeights:
         return binding
 
     def give(self, binding: Binding) -> None:
-        """Take a binding back."""
+        """Return a binding; beyond ``KEPT`` it is freed."""
         if len(self._free) < KEPT:
             self._free.append(binding)
 

@@ -1,7 +1,8 @@
-"""Whether a plan pays: how long a run takes over the plan, over that of a session with the same weights as constants.
+"""Benchmark of a plan: its run time divided by that of a session with the same weights as constants.
 
-ONNX Runtime packs constant matrices of products when it makes a session, which no graph shows and no plan has. So networks of large
-matrix products run faster with constants: a product of 1024 × 1024 takes 1.3 times as long over a plan, and at 16 samples 1.8 times.
+When it creates a session, ONNX Runtime prepacks constant matrices for its matrix products. That is invisible in the optimised graph,
+and a plan does not have it. So networks with large matrix products run faster with constants: a product of 1024 × 1024 takes
+1.3 times as long over a plan, and 1.8 times with 16 samples.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from collections.abc import Callable
 __all__ = ["PAYS", "over"]
 
 PAYS = 1.15
-"""A plan that takes more than so many times as long is not chosen by itself."""
+"""Ratio above which ``auto`` does not choose a plan."""
 ROUNDS, RUNS = 4, 7
+# the overhead of a call differs by a few microseconds between IOBinding and run, whatever the network
 CALL_SECONDS = 10e-6
 SECONDS = 0.3
-"""Rounds end after so long, but for the first one."""
+"""Time limit after which no further round starts; the first round always runs."""
 
 
 def over(plan: Callable[[], object], session: Callable[[], object]) -> float:
-    """Time of a run of the plan over one of the session: medians of runs in turn, each as its engine runs it, the least of several rounds.
+    """Return the run time of ``plan`` divided by that of ``session``: the minimum over rounds of the ratio of medians of alternating runs.
 
-    A machine that is busy makes single rounds look slow, hardly ever fast, so the least of them is nearest to the truth. A difference of
-    a few microseconds is that of calling one or the other, and none of the network's: it counts as 1.
+    A difference of a few microseconds is call overhead, not the network's, and counts as 1.
     """
+    # Other load makes a round look slow, hardly ever fast, so the minimum is closest to the truth.
     best, until = float("inf"), time.perf_counter() + SECONDS
-    for way in (plan, session, plan, session):
+    for way in (plan, session, plan, session):  # warm up: the first runs allocate memory
         way()
     for number in range(ROUNDS):
         times: tuple[list[float], list[float]] = ([], [])

@@ -1,4 +1,4 @@
-"""Lift: turn the constant weights of an ONNX file into inputs, byte by byte, without the onnx package.
+"""Lift: turn initializers of an ONNX file into graph inputs, by editing its bytes, without the onnx package.
 
 ONNX files are protocol buffers (``protobuf.py``). What lifting needs of ONNX's messages:
 
@@ -31,16 +31,16 @@ _FLOAT = 1
 
 
 def read_weights(model: bytes) -> dict[str, Array]:
-    """The float32 initializers of a graph.
+    """Read the float32 initializers of a graph.
 
     Args:
-        model: An ONNX file whose initializers lie in the file itself.
+        model: An ONNX file without external data.
 
     Returns:
         Name → value, float32, in file order.
 
     Raises:
-        EngineError: If it is not a protocol buffer, or a float32 initializer is not stored as plain bytes of its shape.
+        EngineError: If it is not a protocol buffer, or a float32 initializer is not stored as raw bytes of its shape.
     """
     tensors = (
         _tensor(data) for graph in messages(model, _GRAPH) for data in messages(graph, _INITIALIZER)
@@ -49,12 +49,12 @@ def read_weights(model: bytes) -> dict[str, Array]:
 
 
 def lift_weights(model: bytes, inputs: Mapping[str, str], constants: Mapping[str, Array]) -> bytes:
-    """Make float32 initializers inputs, or give them other values. Those that are not named are kept.
+    """Turn float32 initializers into inputs, or replace their values. Initializers that are not named are kept.
 
     Args:
-        model: An ONNX file whose initializers lie in the file itself.
-        inputs: Initializer → the name of the input of the same shape that takes its place, in all nodes of the main graph.
-        constants: Initializer → its new value, of the same shape.
+        model: An ONNX file without external data.
+        inputs: Initializer → name of the input of the same shape that replaces it in all nodes of the main graph.
+        constants: Initializer → new value, of the same shape.
 
     Returns:
         The new file.
@@ -86,11 +86,11 @@ def lift_weights(model: bytes, inputs: Mapping[str, str], constants: Mapping[str
 
 
 def fix_inputs(model: bytes, values: Mapping[str, Array]) -> bytes:
-    """Make float32 inputs constants again: the way back from ``lift_weights``.
+    """Turn float32 inputs into initializers: the inverse of ``lift_weights``.
 
     Args:
         model: An ONNX file.
-        values: Input → its value.
+        values: Input → value.
 
     Returns:
         The new file.
@@ -109,10 +109,10 @@ def _with_raw_data(tensor: bytes, value: bytes) -> bytes:
 
 
 def _tensor(data: bytes) -> tuple[str, Array] | None:
-    """Name and value of a float32 TensorProto; None if it is of another type."""
+    """Return name and value of a float32 TensorProto; None if it has another dtype."""
     name, dims, kind, raw, located = "", [], 0, b"", 0
     for number, wire, value in fields(data):
-        if number == _DIMS:
+        if number == _DIMS:  # repeated numbers may be packed or not; readers must accept both
             dims += [varint(value, 0)[0]] if wire == 0 else list(varints(value))
         elif number == _DATA_TYPE:
             kind = varint(value, 0)[0]
@@ -147,7 +147,7 @@ def _input_name(value_info: bytes) -> str:
 
 
 def value_info(name: str, shape: Iterable[int]) -> bytes:
-    """A float32 input or output of a shape."""
+    """Encode a float32 ValueInfoProto, an input or output, of a shape."""
     dims = [(1, 2, message([(1, 0, encoded(size))])) for size in shape]
     tensor_type = message([(1, 0, encoded(_FLOAT)), (2, 2, message(dims))])
     return message([(1, 2, name.encode()), (2, 2, message([(1, 2, tensor_type)]))])

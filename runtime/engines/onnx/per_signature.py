@@ -1,12 +1,10 @@
-"""The session engine: one ONNX Runtime session per signature in use.
+"""The session engine: one ONNX Runtime session per cached signature.
 
-It serves where there is no device plan (``plan.py``) and on other execution providers, and is what a plan is tested against.
+It is the fallback where there is no device plan (``plan.py``), runs on other execution providers, and plans are tested against it.
 
-A compiled graph names its weights but does not hold them: they are external data at the location ``weights``. For a signature
-the engine folds, hands the weights to ONNX Runtime from memory, and lets it build a session in which they are constants, so
-that it optimises them as it would for a network compiled for this signature alone. Sessions are kept, the longest unused is
-dropped first, up to ``cache_bytes`` of weights. (Replacing initializers by ``SessionOptions.add_initializer`` would not do:
-ONNX Runtime 1.31 folds the old ones in before, silently; docs/log.md, 2026-11-20.)
+The weights of a compiled graph are external initializers at the location ``weights``. For a signature the engine folds them, passes
+them to ONNX Runtime in memory, and creates a session in which they are constants, optimised as if the network had been compiled
+for this signature alone. Sessions are cached, up to ``cache_bytes`` of weights; the least recently used is evicted first.
 
 The logits layer is an ordinary input, so that signatures with any number of classes share the graph.
 """
@@ -36,13 +34,13 @@ def portable_session(
     save_to: Path | None = None,
     providers: Sequence[str] | None = None,
 ) -> ort.InferenceSession:
-    """A session over a graph with these weights as constants.
+    """Create a session of a graph with these weights as constants.
 
     Args:
         graph: A compiled graph without weights.
-        weights: What ``Graph.fold`` returned: all that the graph has as external data, in its order; ``HEAD`` is left out.
+        weights: The result of ``Graph.fold``: all external initializers of the graph, in its order; ``HEAD`` is left out.
         threads: As in ``session_options``.
-        save_to: Where to write the optimised graph, weights included; nowhere if None.
+        save_to: File for the optimised graph, weights included; None to write none.
         providers: As for ``open_session``.
 
     Raises:
@@ -52,18 +50,19 @@ def portable_session(
     options = session_options(threads)
     if save_to is not None:
         options.optimized_model_filepath = str(save_to)
+    # Not SessionOptions.add_initializer: ONNX Runtime 1.31 folds the old constants in first, silently (docs/log.md, 2026-11-20).
     options.add_external_initializers_from_files_in_memory([WEIGHTS_LOCATION], [data], [len(data)])
     return open_session(graph, options, what="the network", providers=providers)
 
 
 class SessionEngine:
-    """An ``Engine``: a session per signature in use.
+    """An ``Engine`` with one session per cached signature.
 
     Args:
         bundle: A compiled bundle.
-        threads: Threads per run, 0 to let ONNX Runtime choose.
-        cache_bytes: How many bytes of folded weights may stay in sessions; the signature in use always does.
-        providers: ONNX Runtime's execution providers, the preferred one first; None for the CPU.
+        threads: Threads per run; 0 lets ONNX Runtime choose.
+        cache_bytes: Size of the cache, in bytes of folded weights; the most recently used session is always kept.
+        providers: ONNX Runtime execution providers in order of preference; None for the CPU.
 
     Raises:
         BundleError: If the bundle is not compiled.
@@ -88,7 +87,7 @@ class SessionEngine:
         return result
 
     def prepare(self, signature: Signature) -> None:
-        """Build a signature's session, if it is not there."""
+        """Create a signature's session, if it is not cached."""
         with self._sessions.borrow(signature.digest, lambda _: self._build(signature)):
             pass
 
@@ -105,11 +104,11 @@ class SessionEngine:
         return (session, graph.input.name, head), sum(array.nbytes for array in weights.values())
 
     def forget(self, signature: Signature) -> None:
-        """Let go of one signature's session, if nobody predicts with it."""
+        """Remove a signature's session from the cache, unless a prediction is using it."""
         self._sessions.discard(signature.digest)
 
     def clear(self) -> None:
-        """Let go of every session."""
+        """Remove all sessions."""
         self._sessions.clear()
 
     def stats(self) -> dict[str, float]:
@@ -118,12 +117,12 @@ class SessionEngine:
 
 
 def run_error(x: Array, problem: Exception) -> EngineError:
-    """What to raise when ONNX Runtime fails on a batch."""
+    """Make the error for a failed run of a batch."""
     return EngineError(f"ONNX Runtime could not run a batch of shape {x.shape}: {first_line(problem)}")
 
 
 def open_engine(bundle: Bundle, *, threads: int, cache_bytes: int, providers: Sequence[str] | None) -> SessionEngine:
-    """As ``engine.open_engine``. A base signature's session is built, so that a graph or a provider that does not run is noticed now."""
+    """As ``engine.open_engine``. With providers, a base signature's session is created at once, so that a failure shows now."""
     engine = SessionEngine(bundle, threads=threads, cache_bytes=cache_bytes, providers=providers)
     require_version()
     if providers is not None:

@@ -1,27 +1,26 @@
-"""The device plan: the network's graph, optimised for this device, with what a signature changes lifted to inputs.
+"""The device plan: the network's graph, optimised for this device, with a signature's weights as inputs.
 
-A convolution whose weight is an input loses ONNX Runtime's blocked layouts and runs 1.4 to 2.9 times slower; a session per user
-keeps them and takes tens of milliseconds to build. A plan has both:
+A convolution whose weight is an input cannot use ONNX Runtime's blocked layouts and runs 1.4 to 2.9 times slower; a session per user
+can, but takes tens of milliseconds to create. A plan has the advantages of both:
 
-    1. optimise the graph with constant weights, once: ONNX Runtime reorders them into layouts of its own
-    2. turn every weight of the *optimised* graph that a signature can change into an input (``lift.py``), write the others
-       in, and load that graph with optimisation disabled
-    3. learn the layouts instead of knowing them: optimise with weights that hold their own index numbers; each optimised
-       tensor then *is* the map from folded weights to layout
-    4. test: random weights through the plan must give what they give as constants; one row of that is kept with the plan, and
-       checked again wherever the plan is read
+    1. optimise the graph once with constant weights: ONNX Runtime reorders them into its own layouts
+    2. turn every weight of the *optimised* graph that depends on the signature into an input (``lift.py``), keep the others as
+       constants, and load that graph with optimisation disabled
+    3. learn the layouts: optimise with weights whose values are their own indices; each optimised tensor then *is* the map
+       from folded weights to layout
+    4. self-test: random weights must give the same output through the plan as they give as constants; one row of the output is
+       stored with the plan, and checked again whenever the plan is read
 
-Index numbers are the last whole numbers below 2²⁴, up to which float32 is exact, so that no constant of the graph, a 0.5 or a 3, looks
-like one; 0 is padding. An optimised tensor without index numbers is a constant and stays. One that mixes, or an index number that is
-nowhere to be found, says that the optimiser computed with a weight (as it does where it fuses a convolution with BN), and then there is
-no plan (``EngineError``), nor where the test fails. Names in the optimised graph differ from run to run, so the graph and the map must
-come from one optimisation.
+Indices are the last whole numbers below 2²⁴, up to which float32 is exact, so that no constant of the graph, such as 0.5 or 3, looks
+like one; 0 is padding. An optimised tensor without indices is a constant and stays one. A tensor with other values besides, or an
+index that is missing, shows that the optimiser computed with a weight (as when it fuses a convolution with BN). Then there is
+no plan (``EngineError``), as when the self-test fails.
 
 The weights of one signature are one vector, every tensor aligned to 64 bytes, in the order of ``Graph.weights``: first what differs
-between signatures that have a group in common, last what they share (``isoform.runtime.kind``).
+between signatures of a group, last what they share (``isoform.runtime.kind``).
 
-A plan is valid for one graph with its templates, one ONNX Runtime and one kind of processor: on another one, whose layout
-differs, it would answer wrongly without an error.
+A plan is valid for one graph with its templates, one version of ONNX Runtime and one type of processor: on a processor with a
+different layout it would give wrong results without an error.
 """
 
 from __future__ import annotations
@@ -47,60 +46,60 @@ from isoform.runtime.layout import ALIGNMENT, Layout, Weight
 __all__ = ["TRIAL_CLASSES", "Plan", "Subject", "bind", "build_plan", "check_plan", "lifted_session", "subject_of"]
 
 EXACT = 1 << 24
-"""float32 holds every whole number up to this one."""
+"""float32 represents every whole number up to this one exactly."""
 TOLERANCE = 1e-5
-"""Largest difference of logits in the self-test, over the largest logit."""
+"""Largest difference of logits in the self-test, relative to the largest logit."""
 TRIAL_CLASSES = 3
 """Classes of the self-test's random network."""
-TRIAL_NUMBERS = 65_521
-"""Random numbers that its weights are made of, over and over; a prime, so that no two layers get the same."""
+TRIAL_NUMBERS = 65_521  # prime, so that no two layers get the same numbers
+"""Length of the sequence of random numbers that is repeated to fill the self-test's weights."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A graph whose weights are external initializers, and what has to be known to make a plan of it."""
+    """A graph whose weights are external initializers, with what is needed to build a plan for it."""
 
     graph: bytes
-    """ONNX file; its external data at the location ``weights`` are those of ``weights``, one after the other."""
+    """ONNX file; its external data at the location ``weights`` are the values of ``weights``, concatenated."""
     weights: Mapping[str, tuple[int, ...]]
     """Name → shape of every external initializer, in that order; float32."""
     constants: Mapping[str, Array]
-    """Those of them that no signature changes → their values."""
+    """Values of those that are the same for every signature."""
     feeds: Callable[[np.random.Generator, int], dict[str, Array]]
-    """Random inputs for so many samples: all inputs that the graph has."""
+    """Makes random values of all inputs of the graph for a number of samples."""
     output: str = "logits"
     """The output that is compared; its first axis has a row per sample."""
 
     @property
     def changing(self) -> dict[str, tuple[int, ...]]:
-        """Those of ``weights`` that signatures change, in order."""
+        """The ``weights`` that depend on the signature, in order."""
         return {name: shape for name, shape in self.weights.items() if name not in self.constants}
 
     def in_order(self, values: Mapping[str, Array]) -> dict[str, Array]:
-        """Values of all weights in the order of ``weights``."""
+        """Return values of all weights in the order of ``weights``."""
         return {name: values[name] for name in self.weights}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A lifted graph, and where its weights come from."""
+    """A lifted graph, and the layout of its weights."""
 
     graph: bytes
-    """ONNX file: the network's input, ``HEAD``, and every weight that a signature changes, in ONNX Runtime's layout."""
+    """ONNX file; its inputs are the network's input, ``HEAD``, and every weight that depends on the signature, in ONNX Runtime's layout."""
     layout: Layout
-    """Every lifted weight, in ONNX Runtime's layout. The names are short: each binding holds them."""
+    """Every lifted weight, in ONNX Runtime's layout. The names are short, because each binding stores them."""
     expected: Array = dataclasses.field(default_factory=lambda: np.zeros(TRIAL_CLASSES, dtype=np.float32))
-    """The output for the self-test's first sample, shape (TRIAL_CLASSES,) for a bundle's, float32: what ``check_plan`` compares with."""
+    """Output for the self-test's first sample, shape (TRIAL_CLASSES,) for a bundle's, float32: the reference of ``check_plan``."""
     over_session: float = 1.0
-    """How long a run of one sample takes here, over that of a session with the same weights as constants (``choice.py``)."""
+    """Run time of one sample here, divided by that of a session with the same weights as constants (``choice.py``)."""
 
 
 def subject_of(file: bytes, graph: Graph) -> Subject:
-    """What the plan of a compiled graph is made of.
+    """Return the subject for the plan of a compiled graph.
 
     Args:
-        file: The graph without weights.
-        graph: The same; what no signature changes becomes constants of the plan.
+        file: The ONNX file without weights.
+        graph: The same graph; its ``constants`` become constants of the plan.
     """
 
     def feeds(rng: np.random.Generator, samples: int) -> dict[str, Array]:
@@ -118,7 +117,7 @@ def build_plan(subject: Subject) -> Plan:
         subject: A graph and its weights.
 
     Raises:
-        EngineError: If the optimiser did more than choose layouts, or the plan computes something else.
+        EngineError: If the optimiser did more than reorder weights, or the plan fails the self-test.
     """
     total = sum(math.prod(shape) for shape in subject.changing.values())
     if total >= EXACT:
@@ -139,7 +138,8 @@ def build_plan(subject: Subject) -> Plan:
 
 
 def _learned(optimised: bytes, subject: Subject, total: int) -> Plan:
-    """The plan of a graph that was optimised with numbered weights."""
+    """Make the plan of a graph that was optimised with indices as weights."""
+    # Tensor names in the optimised graph differ from run to run, so graph and map must come from the same optimisation.
     placed = []
     for name, value in read_weights(optimised).items():
         places = _places(name, value, total)
@@ -156,6 +156,7 @@ def _learned(optimised: bytes, subject: Subject, total: int) -> Plan:
         )
     weights: list[Weight] = []
     pieces, inputs, start = [], {}, 0
+    # by largest index: the order of Graph.weights
     for _, name, shape, places in sorted(placed, key=lambda entry: entry[:2]):
         inputs[name] = f"w{len(weights)}"
         weights.append((inputs[name], shape, start))
@@ -165,23 +166,24 @@ def _learned(optimised: bytes, subject: Subject, total: int) -> Plan:
 
 
 def lifted_session(graph: bytes, *, threads: int) -> ort.InferenceSession:
-    """A session over a lifted graph, which is optimised already.
+    """Create a session of a lifted graph.
 
     Raises:
-        EngineError: If ONNX Runtime refuses it.
+        EngineError: If ONNX Runtime rejects it.
     """
     options = session_options(threads)
+    # the graph is optimised already, and its operators in ONNX Runtime's layouts must stay as they are
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return open_session(graph, options, what="the lifted graph")
 
 
 def bind(binding: ort.IOBinding, weights: Iterable[Weight], laid_out: Array) -> None:
-    """Bind a signature's weights, all but ``HEAD``; the vector must outlive the binding's last run.
+    """Bind a signature's weights, all but ``HEAD``. The vector must outlive the binding's last run.
 
     Args:
         binding: An IOBinding of a ``lifted_session``.
-        weights: Of the plan.
-        laid_out: The vector that they lie in.
+        weights: The plan's weights.
+        laid_out: The vector that holds them.
     """
     address = laid_out.ctypes.data
     for name, shape, start in weights:
@@ -189,7 +191,7 @@ def bind(binding: ort.IOBinding, weights: Iterable[Weight], laid_out: Array) -> 
 
 
 def _places(name: str, value: Array, total: int) -> Array | None:
-    """Places in 0 followed by the changing weights, shape (size,), intp, of an optimised tensor; None if it is made of none of them."""
+    """Read an optimised tensor as indices into [0, changing weights …], shape (size,), intp; None if it holds no index."""
     flat = value.ravel().astype(np.float64)
     numbers = flat - (EXACT - total) + 1
     inside = (numbers >= 1) & (numbers <= total)
@@ -206,11 +208,11 @@ def check_plan(plan: Plan, subject: Subject) -> None:
     """Run one sample of the self-test again.
 
     Args:
-        plan: A plan from elsewhere.
-        subject: What it should be of.
+        plan: A plan read from a file.
+        subject: The subject that it should belong to.
 
     Raises:
-        EngineError: If the plan does not give here what it gave where it was built, or ONNX Runtime refuses it.
+        EngineError: If the plan does not reproduce its stored output, or ONNX Runtime rejects it.
     """
     weights, trials = _trial(subject)
     try:
@@ -223,12 +225,13 @@ def check_plan(plan: Plan, subject: Subject) -> None:
 
 
 def _trial(subject: Subject) -> tuple[dict[str, Array], tuple[dict[str, Array], dict[str, Array]]]:
-    """Random weights, of which only those that change count, and inputs for one sample and for three."""
+    """Make random values of the changing weights, and inputs for one sample and for three."""
     rng, start, weights = np.random.default_rng(0), 0, dict[str, Array]()
     total = sum(math.prod(shape) for shape in subject.changing.values())
     numbers = np.resize(rng.uniform(-1.7, 1.7, TRIAL_NUMBERS).astype(np.float32), total)
     for name, shape in subject.changing.items():
         size = math.prod(shape)
+        # 1 / √fan-in keeps the scale of activations from layer to layer
         scale = np.float32(math.sqrt(max(1, math.prod(shape[1:]))))
         weights[name] = numbers[start : start + size].reshape(shape) / scale
         start += size
@@ -236,7 +239,7 @@ def _trial(subject: Subject) -> tuple[dict[str, Array], tuple[dict[str, Array], 
 
 
 class _Lifted:
-    """A plan with weights bound: inputs → output."""
+    """A plan with weights bound, as a function from inputs to output."""
 
     def __init__(self, plan: Plan, weights: Mapping[str, Array], output: str) -> None:
         self._session, self._vector, self._output = (
@@ -248,7 +251,7 @@ class _Lifted:
         bind(self._binding, plan.layout.weights, self._vector)
 
     def bound(self, feeds: Mapping[str, Array]) -> Callable[[], Array]:
-        """Runs with these inputs, which are bound once, as engines do with all but the samples."""
+        """Bind these inputs once, as engines do for all inputs but the samples; return a function that runs."""
         for name, value in feeds.items():
             self._binding.bind_cpu_input(name, value)
         self._binding.bind_output(self._output, "cpu")
@@ -265,14 +268,14 @@ class _Lifted:
 
 
 def _compare(found: Array, expected: Array, whose: str) -> None:
-    with np.errstate(all="ignore"):  # numbers of a damaged file: whatever comes of them is not within the tolerance
+    with np.errstate(all="ignore"):  # a damaged file may hold any numbers; NaN fails the comparison below
         gap = np.abs(found - expected).max() / np.abs(expected).max() if found.shape == expected.shape else math.inf
     if not gap <= TOLERANCE:
         raise EngineError(f"the lifted graph's logits differ by {gap:.0e} from {whose}, so the plan is not used")
 
 
 def _tested(plan: Plan, subject: Subject) -> Plan:
-    """The plan, if it agrees with the graph with constants, for random weights and batches of 1 and 3; with what the test has shown."""
+    """Test the plan against the graph with constants, for random weights and batches of 1 and 3; return it with the results filled in."""
     weights, trials = _trial(subject)
     constant = portable_session(subject.graph, subject.in_order({**subject.constants, **weights}), threads=1)
     lifted, rows = _Lifted(plan, weights, subject.output), []

@@ -1,15 +1,15 @@
-"""Plans on the disk, so that a runtime starts without building one.
+"""Disk cache of plans, so that a runtime starts without building them.
 
     8 bytes "ISOPLAN4", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, graph, expected, over},
     the graph (``graph`` bytes), then ``gather`` as little-endian int32
 
-A file is named after what the plan depends on: the portable graph (which names its templates), ONNX Runtime's version, the
-processor's kind and features, the layout that ONNX Runtime shows here (``probe.py``), and this module's format, which must change
-when layouts do. One that is read must pass a row of its self-test. A file that is damaged, malformed, of another key, or answers
-differently here is built anew; a directory that cannot be written to is done without.
+The file name is a hash of what the plan depends on: the portable graph (which names its templates), ONNX Runtime's version, the
+processor's type and features, the layout that ONNX Runtime uses here (``probe.py``), and this module's format, which must change
+when layouts do. A plan that is read must pass one row of its self-test. A file that is damaged, malformed, has another key, or gives
+different results here is rebuilt; without a writable directory, plans are not stored.
 
-A stored plan is run, so only a directory and files of this user's own are read or written (``ownership.py``), and no graph that takes
-data from other files (``external.py``).
+A stored plan is executed, so only directories and files owned by this user are read or written (``ownership.py``), and no graph with
+external data is loaded (``external.py``).
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ log = logging.getLogger("isoform.runtime")
 MAGIC = b"ISOPLAN4"
 SIZE_LIMIT = 1 << 30
 LEFT_OVER_S = 3600.0
-"""Age from which a temporary file is taken for one of a writer that was killed."""
+"""Age in seconds after which a temporary file is assumed to be from a writer that was killed."""
 KEPT = 128
-"""How many plans stay in the directory: those used last."""
+"""Maximum number of plans in the directory; the least recently used are removed."""
 
 
 def cache_directory() -> Path:
-    """``$ISOFORM_CACHE``, or ``isoform`` in the user's cache directory (``$XDG_CACHE_HOME``, ``~/.cache``); ``EngineError`` if there is none."""
+    """Return ``$ISOFORM_CACHE``, or ``isoform`` in ``$XDG_CACHE_HOME`` or ``~/.cache``. Raises ``EngineError`` without a home directory."""
     if chosen := os.environ.get("ISOFORM_CACHE"):
         return Path(chosen)
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     except RuntimeError:
-        raise EngineError("there is no home directory; say where plans are kept with ISOFORM_CACHE") from None
+        raise EngineError("there is no home directory; set ISOFORM_CACHE to a directory for plans") from None
     return home / "isoform"
 
 
 def cached_plan(subject: Subject) -> Plan:
-    """The plan for this device: from the disk if it is there, else built, tested and stored.
+    """Return the plan for this device: read it from the disk if it is stored, else build, test and store it.
 
     Args:
         subject: A graph and its weights.
@@ -77,15 +77,13 @@ def cached_plan(subject: Subject) -> Plan:
         require_own_folder(path.parent)
         require_own_file(path)
     except EngineError as problem:
-        log.warning(
-            "the stored plans in %s are not used: %s; the plan is built anew at every start", path.parent, problem
-        )
+        log.warning("the stored plans in %s are not used: %s; the plan is rebuilt at every start", path.parent, problem)
         return build_plan(subject)
     if path.exists():
         try:
             return _read(path, key, subject)
         except EngineError as problem:
-            log.warning("the stored plan %s is not used: %s; it is built anew", path, problem)
+            log.warning("the stored plan %s is not used: %s; it is rebuilt", path, problem)
     plan = build_plan(subject)
     try:
         _write(path, _encoded(plan, key))
@@ -95,33 +93,33 @@ def cached_plan(subject: Subject) -> Plan:
 
 
 def _read(path: Path, key: str, subject: Subject) -> Plan:
-    """A stored plan that has passed a row of its self-test, marked as used now; ``EngineError`` if there is none."""
+    """Read a stored plan, run one row of its self-test, and mark it as used now. Raises ``EngineError`` if it is unusable."""
     plan = _decoded(files.read_bytes(path, limit=SIZE_LIMIT, error=EngineError, what="plan"), key, subject)
     check_plan(plan, subject)
+    # the time of modification is the time of last use, for eviction; access times are often disabled
     with contextlib.suppress(OSError):
         os.utime(path)
     return plan
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Store a plan, from its first byte for this user alone; remove the plans unused for longest, and what killed writers left."""
+    """Store a plan, readable by this user only; remove the least recently used plans and temporary files of killed writers."""
     folder = path.parent
     for missing in reversed([step for step in (folder, *folder.parents) if not step.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
-    require_own_folder(folder)  # again: somebody may have been quicker to make it
+    require_own_folder(folder)  # again: another user may have created it between the first check and mkdir
     files.write_bytes(path, data, mode=0o600)
     for old in sorted(folder.glob("plan-*"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
-    for left in filter(
-        files.is_left_over, folder.glob(".plan-*")
-    ):  # of any plan, as ours was written under its own name
+    # of any plan: write_bytes removes only those of its own target
+    for left in filter(files.is_left_over, folder.glob(".plan-*")):
         with contextlib.suppress(OSError):
             if left.stat().st_mtime < time.time() - LEFT_OVER_S:
                 left.unlink()
 
 
 def _key(portable: bytes) -> str:
-    """sha256 over everything that a plan depends on."""
+    """Return sha256 over everything that a plan depends on."""
     parts = [
         MAGIC,
         ort.__version__.encode(),
@@ -134,7 +132,7 @@ def _key(portable: bytes) -> str:
 
 
 def _processor() -> bytes:
-    """The processor's features where the system tells them, else its name."""
+    """Return the processor's features where the system lists them, else its name."""
     try:
         for line in Path("/proc/cpuinfo").read_bytes().splitlines():
             if line.startswith((b"flags", b"Features")):
@@ -158,7 +156,7 @@ def _encoded(plan: Plan, key: str) -> bytes:
 
 
 def _decoded(data: bytes, key: str, subject: Subject) -> Plan:
-    """A stored plan; every place in it is checked, because ONNX Runtime will be given bare addresses."""
+    """Decode a stored plan. Every offset in it is checked, because ONNX Runtime will be given raw addresses."""
     rest = data[40:]
     if data[:8] != MAGIC or data[8:40] != hashlib.sha256(rest).digest():
         raise EngineError("the stored plan is damaged")
@@ -166,7 +164,7 @@ def _decoded(data: bytes, key: str, subject: Subject) -> Plan:
         length = int.from_bytes(rest[:4], "little")
         header = json.loads(rest[4 : 4 + length])
         if header["key"] != key:
-            raise EngineError("the stored plan is of another graph, ONNX Runtime or processor")
+            raise EngineError("the stored plan belongs to another graph, ONNX Runtime version or processor")
         start = 4 + length + operator.index(header["graph"])
         expected, taken = np.array(header["expected"], dtype=np.float32), float(header["over"])
         graph, gather = rest[4 + length : start], np.frombuffer(rest[start:], dtype="<i4").astype(np.intp)
@@ -181,7 +179,7 @@ def _decoded(data: bytes, key: str, subject: Subject) -> Plan:
     place, total = 0, sum(math.prod(shape) for shape in subject.changing.values())
     for _, shape, first in weights:
         if first != place or min(shape, default=1) < 1:
-            raise EngineError("the stored plan's weights do not lie one after the other")
+            raise EngineError("the stored plan's weights are not contiguous")
         place += math.prod(shape) + -math.prod(shape) % ALIGNMENT
     if place != len(gather) or not place or gather.min() < 0 or gather.max() > total:
         raise EngineError("the stored plan's map does not fit its weights")

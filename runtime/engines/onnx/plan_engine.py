@@ -1,9 +1,9 @@
-"""The engine that runs over a device plan: nothing is compiled or optimised for a user.
+"""The engine that runs device plans: nothing is compiled or optimised per user.
 
-Changing users is choosing another binding, or copying weights to one if they were not used for a while. A signature's first use
-folds it into a vector, or, if it is made of pieces that others have too, binds those (``bindings.py``). Signatures that inherit from
-one base what makes a group (``Folder.shares``) run in a session in which what they share is constant; all others in one in which
-every weight is an input.
+To switch users it selects another binding, or copies weights that were not used recently. On a cache miss it folds the signature
+into a vector or, if the signature is composed of shared pieces, binds those (``bindings.py``). Signatures of one group, which inherit
+``Folder.shares`` from the same base, run in a session in which the shared weights are constants; all others run in a session in
+which every weight is an input.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["PlanEngine", "open_engine"]
 
 Weights = OwnWeights | PieceWeights
 AT_ONCE = 8
-"""So many graphs of base signatures are opened with the engine, so that one without a plan is noticed then; others when they are needed."""
+"""Number of graphs opened with the engine, so that a graph without a plan fails early; the others are opened on first use."""
 
 
 class PlanEngine:
@@ -40,23 +40,21 @@ class PlanEngine:
 
     Args:
         bundle: A compiled bundle.
-        threads: Threads per run, 0 to let ONNX Runtime choose.
-        cache_bytes: How many bytes of signatures' weights may stay. What signatures of a base share (a session, and blocks)
-            stays beside it for every base that was used, and a copy of the weights for every prediction at once.
+        threads: Threads per run; 0 lets ONNX Runtime choose.
+        cache_bytes: Size of the cache of signatures' weights, in bytes. Not counted: what signatures share (a session and pieces,
+            for every base in use), and one copy of the weights per concurrent prediction.
 
     Raises:
-        EngineError: If a graph has no plan on this device, or ONNX Runtime refuses it.
+        EngineError: If a graph has no plan on this device, or ONNX Runtime rejects it.
     """
 
     name = "onnx"
 
     @property
     def drawback(self) -> str | None:
-        """A plan that is clearly slower than sessions, as it is for large matrix products (``choice.py``)."""
+        """The reason if the plan is clearly slower than sessions, as for large matrix products (``choice.py``); else None."""
         taken = self._over_session
-        return (
-            f"a run over the device plan takes {taken:.2f} times as long as one of a session" if taken > PAYS else None
-        )
+        return f"the device plan takes {taken:.2f} times as long per run as a session" if taken > PAYS else None
 
     def __init__(self, bundle: Bundle, *, threads: int, cache_bytes: int) -> None:
         self._bundle, self._threads = bundle, threads
@@ -71,11 +69,11 @@ class PlanEngine:
 
     @property
     def _over_session(self) -> float:
-        """Of the slowest plan, as ``Plan.over_session``."""
+        """The largest ``Plan.over_session`` of the open plans."""
         return max(planned.plan.over_session for planned in [*self._planned.values()])
 
     def _planned_for(self, resolved: Resolved) -> Planned:
-        """The graph that runs a signature, opened once."""
+        """Return the graph that runs a signature; opened on first use."""
         name, graph = self._bundle.graph(resolved)
         with self._planning:
             if name not in self._planned:
@@ -93,20 +91,20 @@ class PlanEngine:
 
     @contextlib.contextmanager
     def bound(self, signature: Signature) -> Iterator[Binding]:
-        """A binding with a signature's weights, for one run at a time; ``SignatureError`` if the signature does not fit."""
+        """Provide a binding with a signature's weights, for one run at a time. Raises ``SignatureError`` if the signature does not fit."""
         with self._hot.borrow(signature.digest, lambda make_room: self._swap(signature, make_room)) as weights:
             self._turn += 1
             binding = weights.take(self._turn)
             yield binding
-            weights.give(binding)
+            weights.give(binding)  # not in a finally: after a failed run the binding must not be used again
 
     def _swap(self, signature: Signature, make_room: Callable[[], Weights | None]) -> tuple[Weights, int]:
-        """As below, without numpy's word on numbers that grow too large: logits that are not finite are refused where they come out."""
+        """Run ``_swapped_in`` without numpy's overflow warnings: non-finite logits are reported by the predictor."""
         with np.errstate(over="ignore", invalid="ignore"):
             return self._swapped_in(signature, make_room)
 
     def _swapped_in(self, signature: Signature, make_room: Callable[[], Weights | None]) -> tuple[Weights, int]:
-        """A signature's weights, in the place of others' where there are; and how many bytes they take."""
+        """Build a signature's weights, in the memory of an evicted entry if there is one; return them and their size in bytes."""
         resolved = self._bundle.resolve(signature)
         parts, planned = resolved.parts, self._planned_for(resolved)
         head = {name: parts[name] for name in HEAD}
@@ -128,33 +126,33 @@ class PlanEngine:
         return old, old.fill(folder, read, group, head) + own_bytes
 
     def _base_of_group(self, signature: Signature, shares: frozenset[str] | None) -> str | None:
-        """Digest of the base signature whose group this one belongs to; None if to none."""
+        """Return the digest of the base signature whose group this one belongs to; None if it is in no group."""
         if signature.digest in self._bases:
             return signature.digest
         return None if shares is None or not shares.isdisjoint(signature.parts) else signature.base
 
     def forget(self, signature: Signature) -> None:
-        """Let go of one signature's weights, if nobody predicts with them."""
+        """Remove a signature's weights from the cache, unless a prediction is using them."""
         self._hot.discard(signature.digest)
 
     def clear(self) -> None:
-        """Let go of every signature's weights, and of what they share."""
+        """Remove all signatures' weights, and what they share."""
         self._hot.clear()
         for planned in [*self._planned.values()]:
             planned.clear()
 
     def stats(self) -> dict[str, float]:
-        """As ``Cache.stats`` for the signatures' weights, ``shared_bytes``, about what signatures of the same base share, and ``plan_over_session``."""
+        """Return ``Cache.stats``, ``shared_bytes`` (approximate size of what signatures share) and ``plan_over_session``."""
         shared = sum(planned.shared_bytes for planned in [*self._planned.values()])
         return {**self._hot.stats(), "shared_bytes": shared, "plan_over_session": self._over_session}
 
 
 def open_engine(bundle: Bundle, *, threads: int, cache_bytes: int, providers: Sequence[str] | None) -> PlanEngine:
-    """As ``engine.open_engine``, over the plan that is stored for this device, or a new one."""
+    """As ``engine.open_engine``, with the plan stored for this device, or a new one."""
     require_version()
     bundle.require_compiled()
     if providers is not None and list(providers) != [CPU]:
-        raise EngineError(f"no device plan: plans run on {CPU} alone, but {', '.join(providers)} was asked for")
+        raise EngineError(f"no device plan: plans run on {CPU} only, but {', '.join(providers)} was requested")
     try:
         return PlanEngine(bundle, threads=threads, cache_bytes=cache_bytes)
     except EngineError as problem:

@@ -1,4 +1,4 @@
-"""One graph with its plan, ready to run: the fold into the plan's layout, and what its signatures share."""
+"""One graph with its open plan: the fold into the plan's layout, and what its signatures share."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["Planned"]
 
 
 class Planned:
-    """A graph over its plan. Safe to use from several threads.
+    """A graph with its plan. Thread-safe.
 
     Args:
-        graph: One of a bundle's.
-        plan: The plan of its file on this device.
-        threads: Threads per run, 0 to let ONNX Runtime choose.
+        graph: A graph of a bundle.
+        plan: The graph's plan on this device.
+        threads: Threads per run; 0 lets ONNX Runtime choose.
 
     Raises:
-        EngineError: If ONNX Runtime refuses the plan.
+        EngineError: If ONNX Runtime rejects the plan.
     """
 
     def __init__(self, graph: Graph, plan: Plan, *, threads: int) -> None:
@@ -35,8 +35,8 @@ class Planned:
         self._sharing = threading.Lock()
 
     def shared(self, base: str, parts: Mapping[str, Array]) -> Shared:
-        """What the signatures of a base's group share, made once and kept; ``parts`` are one's of them."""
-        with self._sharing:
+        """Return what the signatures of a base's group share; created once, from the ``parts`` of any of them."""
+        with self._sharing:  # creating a session takes tens of milliseconds: two threads must not do it twice
             if base not in self._shared:
                 group = self.folder.group(parts)
                 name = self.graph.input.name
@@ -44,12 +44,12 @@ class Planned:
             return self._shared[base]
 
     def clear(self) -> None:
-        """Let go of what signatures share, and of the stages that are not in use."""
+        """Free what signatures share, and the stages that are not in use."""
         with self._sharing:
             self._shared.clear()
         self.stages.clear()
 
     @property
     def shared_bytes(self) -> int:
-        """About how many bytes what signatures share takes now."""
+        """Approximate current size, in bytes, of what signatures share."""
         return sum(shared.size_bytes for shared in [*self._shared.values()])

@@ -1,8 +1,8 @@
-"""ONNX Runtime's blocked layout on this machine, as it shows itself: what a plan's layout depends on.
+"""Probe of ONNX Runtime's blocked (NCHWc) layout on this machine, which a plan's layout depends on.
 
-In the blocked layout the channels of a pixel lie together in groups, of 8, 16 or another number, which ONNX Runtime chooses by the
-processor. Names and flags of processors only hint at it, so a graph of one operator is run: 64 channels of two pixels each hold
-their own index numbers, and come back in the layout's order.
+In the blocked layout the channels of a pixel are stored in groups of 8, 16 or another number, which ONNX Runtime chooses by the
+processor. A processor's name and flags do not determine it, so a graph with one operator is run: 64 channels of two pixels hold
+their own indices, and are returned in the layout's order.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _BLOCKED = b"com.microsoft.nchwc"
 
 @functools.cache
 def probed_layout() -> bytes:
-    """The order in which channels and pixels lie here, one byte each; empty where ONNX Runtime has no blocked layout."""
+    """Return the order of channels and pixels on this machine, one byte each; empty if ONNX Runtime has no blocked layout here."""
     return layout_of(_graph())
 
 
 def layout_of(graph: bytes) -> bytes:
-    """The same as an ONNX file of that one operator shows it; empty if it does not run here."""
+    """Return that order as given by an ONNX file with the one operator; empty if it does not run here."""
     numbers = np.arange(128, dtype=np.float32).reshape(_SHAPE)
     try:
         session = open_session(graph, session_options(1), what="the layout's probe")
@@ -40,7 +40,7 @@ def layout_of(graph: bytes) -> bytes:
 
 
 def lanes_of(layout: bytes, candidates: Sequence[int]) -> int | None:
-    """Which of some numbers of channels lie together in a layout; None if it is another."""
+    """Return which of the candidate numbers of channels a layout groups; None if it is none of them."""
     numbers = np.arange(128, dtype=np.uint8)
     for count in candidates:
         if layout == numbers.reshape(64 // count, count, 2).transpose(0, 2, 1).tobytes():
@@ -49,7 +49,7 @@ def lanes_of(layout: bytes, candidates: Sequence[int]) -> int | None:
 
 
 def _graph() -> bytes:
-    """An ONNX file: ``ReorderInput`` from x to y."""
+    """Encode an ONNX file: ``ReorderInput`` from x to y."""
     node = message([(1, 2, b"x"), (2, 2, b"y"), (4, 2, b"ReorderInput"), (7, 2, _BLOCKED)])
     ends = [(11, 2, value_info("x", _SHAPE)), (12, 2, value_info("y", _SHAPE))]
     graph = message([(1, 2, node), (2, 2, b"probe"), *ends])

@@ -1,7 +1,7 @@
-"""Mixture weights: ξ_ℓ = softmax of row ℓ of a signature's logits, and the logits of a layer that is exactly one template.
+"""Mixture weights, ξ_ℓ = softmax of row ℓ of a signature's logits, and discrete layers, which use exactly one template.
 
-A layer is *discrete* when its logits are one 0 and else -10,000: exp(-10000) is 0 in float64, so its ξ is one-hot to the last
-bit, also after a round trip through float16. Source: Compositional Models, section 3.2.
+A layer is *discrete* if its logits are one 0 and otherwise -10,000: exp(-10000) is 0 in float64, so its ξ is exactly one-hot,
+also after a round trip through float16. Source: Compositional Models, section 3.2.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ DISCRETE_GAP = 10_000.0
 
 
 def discrete_logits(sequence: Sequence[int], templates: int) -> Array:
-    """Logits whose softmax is exactly one-hot.
+    """Return logits whose softmax is exactly one-hot.
 
     Args:
-        sequence: Per layer the index of its template, 0 to ``templates`` - 1.
+        sequence: Template index of each layer, 0 to ``templates`` - 1.
         templates: K.
 
     Returns:
@@ -49,33 +49,34 @@ def discrete_logits(sequence: Sequence[int], templates: int) -> Array:
 
 
 def xi_of(parts: Mapping[str, Array]) -> Array:
-    """Mixture weights ξ, shape (L, K), float64, rows sum to 1; exactly one-hot where discrete.
+    """Compute the mixture weights ξ, shape (L, K), float64, rows sum to 1; exactly one-hot for discrete layers.
 
     Args:
         parts: Parts of a signature.
 
     Raises:
-        SignatureError: If the mixture is not among them.
+        SignatureError: If the parts do not include the mixture.
     """
     if "mixture" not in parts:
-        raise SignatureError("this signature inherits its mixture from its base; ask the bundle to resolve it")
+        raise SignatureError("this signature inherits its mixture from its base; complete it with Bundle.resolve first")
     return softmax(parts["mixture"])
 
 
 def sequence_of(xi: Array) -> tuple[int | None, ...]:
-    """Per layer the index of its template where the layer is discrete, else None."""
+    """Return the template index of each discrete layer, None for the others."""
     return tuple(int(row.argmax()) if row.max() == 1 else None for row in xi)
 
 
 def discrete_sequence(xi: Array) -> list[int] | None:
-    """The template of each layer, if every layer is exactly one.
+    """Return the template index of each layer, if all layers are discrete.
 
     Args:
         xi: Mixture weights, shape (L, K), rows sum to 1.
 
     Returns:
-        L indices, 0 to K - 1; None if a row is not one-hot to the last bit.
+        L indices, 0 to K - 1; None if a row is not exactly one-hot.
     """
+    # rows sum to 1, so each has at least one value that is not 0; L of them in all means one per row
     if np.count_nonzero(xi) != len(xi):
         return None
     result: list[int] = xi.argmax(axis=1).tolist()

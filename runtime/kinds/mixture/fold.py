@@ -1,15 +1,15 @@
-"""Fold: signature × templates → the concrete weights of a network, without mixtures and without BN.
+"""Fold: computes the concrete weights of a network, without mixtures and BN, from a signature and the templates.
 
 For layer ℓ, with ξ_ℓ = softmax of the signature's row ℓ:
 
     θ_ℓ = Σ_k ξ_ℓk θ_k                                    one matrix product over all layers, Ξ (L, K) @ Θ (K, P)
     s = γ / √(var + ε),  t = β - mean · s                 every BN channel at once
     W' = W · s (per output channel),  b' = t              for the convolution before each BN
-    W'' = W' / std (per input channel),  b'' = b' - Σ W'' · mean        the input adapter takes the normalisation in as well
+    W'' = W' / std (per input channel),  b'' = b' - Σ W'' · mean        the input normalisation is folded into the input adapter
 
-ξ, s, t and the adapters are computed in float64 and rounded to float32 once; mixing and scaling, which touch every weight, are
-float32. A layer whose ξ is one-hot is its template to the last bit. The input adapter has no padding, so taking the
-normalisation in is exact. Must never import torch or onnx.
+ξ, s, t and the adapters are computed in float64 and rounded to float32 once; mixing and scaling, which process every weight, use
+float32. A layer whose ξ is one-hot equals its template bit for bit. The input adapter has no padding, so folding the
+normalisation is exact. Must never import torch or onnx.
 
 Source: Compositional Models, section 3.2; the BN identity is standard (STYLE.md's guide: the derivation stands with the code).
 """
@@ -37,15 +37,15 @@ __all__ = [
 ]
 
 BN_CONVOLUTIONS = ("expand", "depthwise", "project")
-"""The parts of a block whose convolution is followed by BN, in order."""
+"""The convolutions of a block that are followed by BN, in order."""
 CONSTANTS = ("embedding.weight", "embedding.bias")
 """Folded weights that are the same for every signature."""
 HEAD = ("logits.weight", "logits.bias")
-"""The logits layer, which is never folded: an input of every graph that serves any signature."""
+"""The logits layer, which is never folded: it is an input of every portable graph."""
 
 
 def template_matrix(spec: NetworkSpec, tensors: Mapping[str, Array]) -> Array:
-    """Θ, shape (K, P), float32: one row per template, columns in the order of ``row_shapes``."""
+    """Return Θ, shape (K, P), float32: one row per template, columns in the order of ``row_shapes``."""
     return np.concatenate(
         [tensors[f"template.{name}"].reshape(spec.templates, -1) for name in row_shapes(spec)], axis=1
     )
@@ -56,11 +56,11 @@ def mix(spec: NetworkSpec, theta: Array, logits: Array) -> dict[str, Array]:
 
     Args:
         spec: The network's sizes.
-        theta: Θ from ``template_matrix``.
+        theta: Θ, the result of ``template_matrix``.
         logits: A signature's mixture, shape (L, K).
 
     Returns:
-        ``row_shapes``' names → array with a leading L, float32.
+        Names of ``row_shapes`` → array with a leading axis L, float32.
     """
     mixed = softmax(logits).astype(np.float32) @ theta
     result, start = {}, 0
@@ -72,7 +72,7 @@ def mix(spec: NetworkSpec, theta: Array, logits: Array) -> dict[str, Array]:
 
 
 def shared_affine(spec: NetworkSpec, tensors: Mapping[str, Array], logits: Array) -> Array:
-    """γ and β of a signature that has none of its own: the bundle's, or where they are mixed, what its mixture makes of the templates'.
+    """Compute γ and β of a signature without its own: the bundle's, or with ``mixed`` the mixture of the templates'.
 
     Args:
         spec: The network's sizes; ``affine`` is not ``task``.
@@ -90,7 +90,7 @@ def shared_affine(spec: NetworkSpec, tensors: Mapping[str, Array], logits: Array
 
 
 def bn_scale_shift(spec: NetworkSpec, affine: Array, statistics: Array) -> tuple[Array, Array]:
-    """BN as one multiplication and one addition per channel.
+    """Convert BN to one multiplication and one addition per channel.
 
     Args:
         spec: The network's sizes, for ε.
@@ -107,14 +107,14 @@ def bn_scale_shift(spec: NetworkSpec, affine: Array, statistics: Array) -> tuple
 
 
 def row_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
-    """Name → shape of the weights of one layer that its mixture makes, in the order of Θ's columns."""
+    """Return name → shape of the mixed weights of one layer, in the order of Θ's columns."""
     return {name: shape for name, shape in spec.block_shapes.items() if name != "bn.affine"}
 
 
 def folded_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
-    """Name → shape of everything that ``fold`` returns but the logits layer, in three regions.
+    """Return name → shape of all results of ``fold`` except the logits layer, in three regions.
 
-    First what the mixture makes, layer after layer; then what BN makes: biases and adapters; last ``CONSTANTS``.
+    First the mixed weights, layer after layer; then what depends on BN only: biases and adapters; last ``CONSTANTS``.
     """
     shapes = {
         f"layer{layer:02d}.{name}": shape for layer in range(spec.layers) for name, shape in row_shapes(spec).items()
@@ -147,6 +147,7 @@ def fold(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Ar
         if bn[0] is not None:
             mixed = mixed * np.stack([scale[place] for place in bn]).astype(np.float32)[:, :, None, None, None]
         weights.update({f"layer{layer:02d}.{name}": mixed[layer] for layer in range(spec.layers)})
+    # float64 until the end, so that there is only one rounding
     stem = tensors["input_adapter.weight"].astype(np.float64) * scale[places["input_adapter"], None, None, None]
     stem /= np.asarray(spec.std)[None, :, None, None]
     weights["input_adapter.weight"] = stem

@@ -1,13 +1,13 @@
-"""The kind ``mixture``, as ``isoform.runtime.kind`` knows it. Source: Compositional Models, section 3.
+"""The kind ``mixture``: implementation of ``isoform.runtime.kind.Kind``. Source: Compositional Models, section 3.
 
-With ξ the mixture weights, m and v the BN statistics, w the weights of signatures (Σ w = 1), and all parts complete:
+With ξ the mixture weights, m and v the BN statistics, w the weights of signatures (Σ w = 1), and complete signatures:
 
     average      ξ = Σ w ξ_i        m = Σ w m_i,  v = Σ w (v_i + m_i²) - m²        γ, β, logits layer: Σ w ·
     distance     mean over layers of ½ Σ_k |ξ_a - ξ_b|: the total variation, a metric on mixtures
 
-Mixtures are averaged as probabilities, because logits have an arbitrary constant, and a discrete layer's are 0 and -10,000; a
-template that nobody uses stays unused, and where everybody uses one template the layer stays discrete. Variances follow the law of
-total variance: the average is what both users' samples would have together. Source of the identities: standard.
+Mixtures are averaged as probabilities, because logits have an arbitrary constant, and those of a discrete layer are 0 and -10,000. A
+template that no signature uses stays unused, and a layer in which all use the same template stays discrete. Variances follow the law
+of total variance: the average has the statistics of all users' samples together. Source of the identities: standard.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, sequence_of, xi
 from isoform.runtime.kinds.mixture.network import MixtureNetwork
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
-if TYPE_CHECKING:  # learning is imported when it is used: predictions start without it
+if TYPE_CHECKING:  # imported on first use, so that a process that only predicts starts faster
     from isoform.runtime.formats.bundle import Bundle
     from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
 
@@ -32,7 +32,7 @@ __all__ = ["KIND", "MixtureKind"]
 
 
 class MixtureKind:
-    """A ``Kind``: every layer is a mixture of template blocks, and BN is the task's own."""
+    """A ``Kind`` in which every layer is a mixture of template blocks, and BN is specific to the task."""
 
     name = "mixture"
     parts: Mapping[str, Part] = {
@@ -46,7 +46,7 @@ class MixtureKind:
         return NetworkSpec.from_json(value)
 
     def check_part(self, name: str, array: Array) -> None:
-        """As ``Kind.check_part``: ``SignatureError`` unless BN has two rows, and no negative variance."""
+        """As ``Kind.check_part``: raises ``SignatureError`` if a BN part does not have two rows, or a variance is negative."""
         if name.startswith("bn.") and array.shape[0] != 2:
             raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
         if name == "bn.statistics" and array[1].min() < 0:
@@ -57,6 +57,7 @@ class MixtureKind:
         stacked = np.stack(arrays).astype(np.float64)
         if name == "mixture":
             xi = np.tensordot(share, softmax(stacked), axes=1)
+            # log 0 = -inf, which the maximum below replaces by the logit of a discrete layer
             with np.errstate(divide="ignore"):
                 logits = np.log(xi)
             result: Array = np.maximum(logits - logits.max(axis=1, keepdims=True), -DISCRETE_GAP)
@@ -64,20 +65,20 @@ class MixtureKind:
         mean: Array = np.tensordot(share, stacked, axes=1)
         if name == "bn.statistics":
             second = np.tensordot(share, stacked[:, 1] + stacked[:, 0] ** 2, axes=1)
-            mean[1] = np.maximum(second - mean[0] ** 2, 0)
+            mean[1] = np.maximum(second - mean[0] ** 2, 0)  # rounding can make the difference slightly negative
         return mean.astype(np.float32)
 
     def usage(self, parts: Mapping[str, Array]) -> Array:
-        """ξ, shape (L, K), rows sum to 1."""
+        """Return ξ, shape (L, K), rows sum to 1."""
         return xi_of(parts)
 
     def distance(self, first: Mapping[str, Array], second: Mapping[str, Array]) -> float:
-        """Mean over layers of ½ Σ_k |ξ_a - ξ_b|: the total variation, 0 where mixtures are equal, 1 where no layer shares a template."""
+        """Return the mean over layers of ½ Σ_k |ξ_a - ξ_b|, the total variation: 0 for equal mixtures, 1 if no layer shares a template."""
         xi = [xi_of(parts) for parts in (first, second)]
         return float(np.abs(xi[0] - xi[1]).sum(axis=1).mean() / 2)
 
     def describe(self, parts: Mapping[str, Array]) -> dict[str, Any]:
-        """ξ, rounded for reading, and the template sequence (None where a layer is a mixture); empty where there is no mixture."""
+        """Return ξ, rounded, and the template sequence (None for a layer that is not discrete); empty without a mixture."""
         if "mixture" not in parts:
             return {}
         xi = xi_of(parts)

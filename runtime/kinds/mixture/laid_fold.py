@@ -1,14 +1,14 @@
-"""The fold at full speed: from a signature's numbers straight to the plan's laid-out weights.
+"""The fast fold: from a signature directly to the plan's laid-out weights.
 
-The same numbers as ``Plan.lay_out(fold(…))`` without a Python loop over tensors, and without moving a weight: the templates are
-laid out once, so that mixing makes rows that are in place already. With Θ (K, Q) laid out, 0 where the layout is padding,
+Gives the same values as ``Plan.lay_out(fold(…))``, without a Python loop over tensors and without a gather: the templates are laid
+out once, so that mixing produces rows in the right layout. With Θ (K, Q) laid out, 0 for padding,
 
-    rows = Ξ @ Θ · scale        scale (L, Q): s of the output channel that a place belongs to, 1 without BN
-    rest = what BN makes of t and the adapters
+    rows = Ξ @ Θ · scale        scale (L, Q): s of the output channel that each value belongs to, 1 without BN
+    rest = biases and adapters, which depend on BN only
 
-Precisions as in ``fold.py``. ``scale`` and ``rest`` depend on BN alone, so that signatures that inherit it share them, and
-a discrete layer is a row of ``Θ · scale_ℓ``, the same for all of them (``piece``). That takes layers that are laid out alike; where
-ONNX Runtime lays out some unlike others, the engine gathers the weights of the plain fold one by one.
+Precisions as in ``fold.py``. ``scale`` and ``rest`` depend on BN only, so signatures that inherit BN share them, and
+a discrete layer is a row of ``Θ · scale_ℓ``, the same for all of them (``piece``). This requires that all layers have the same
+layout; if ONNX Runtime lays out some differently, the engine uses the plain fold and a gather.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ from isoform.runtime.layout import Layout, aligned
 
 __all__ = ["LaidBN", "LaidFold", "row_size"]
 
+# half a megabyte of weights at K = 4, which stays in the processor's cache; and too few for BLAS to start threads
 STRIP = 1 << 19
-"""Multiplications of one strip: half a megabyte of weights at K = 4, and few enough for BLAS to stay on this thread."""
+"""Number of multiplications of one strip."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LaidBN:
-    """BN of one signature in a plan's layout."""
+    """A signature's BN in a plan's layout; a ``Group``."""
 
     scale: Array
     """Shape (L, Q), float32."""
     fixed: Array
-    """Shape (R,), float32, aligned: what BN makes."""
+    """Biases and adapters, shape (R,), float32, aligned."""
 
     @property
     def nbytes(self) -> int:
-        """How many bytes it takes."""
+        """Size in bytes."""
         return self.scale.nbytes + self.fixed.nbytes
 
 
 class LaidFold:
-    """A ``Folder`` of the kind.
+    """The kind's ``Folder``.
 
     Args:
         spec: The network's sizes.
-        tensors: ``templates.safetensors``' arrays.
-        layout: The plan's.
-        row_size: Q, as ``row_size`` finds it.
+        tensors: The arrays of ``templates.safetensors``.
+        layout: The plan's layout.
+        row_size: Q, the result of ``row_size``.
     """
 
     def __init__(self, spec: NetworkSpec, tensors: Mapping[str, Array], layout: Layout, row_size: int) -> None:
@@ -76,7 +77,7 @@ class LaidFold:
         self._rest_places = np.maximum(layout.gather[self.moving :] - first, 0)
 
     def _channels(self) -> Array:
-        """For 0 and every column of Θ, its BN channel within the layer; ``block_bn_channels`` where it has none. intp."""
+        """Return the BN channel within the layer of 0 and of every column of Θ; ``block_bn_channels`` for none. intp."""
         spec = self._spec
         places, none = [np.array([spec.block_bn_channels])], spec.block_bn_channels
         starts = {
@@ -91,7 +92,7 @@ class LaidFold:
         return np.concatenate(places)
 
     def group(self, parts: Mapping[str, Array]) -> LaidBN:
-        """Lay out a signature's BN."""
+        """Compute a signature's BN in the plan's layout."""
         spec = self._spec
         scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
         scales = np.ones((spec.layers, spec.block_bn_channels + 1), dtype=np.float32)
@@ -106,14 +107,15 @@ class LaidFold:
         return LaidBN(np.take(scales, self._scale_places, axis=1), fixed)
 
     def read(self, parts: Mapping[str, Array]) -> Array:
-        """Mixture weights ξ, shape (L, K), float64."""
+        """Return the mixture weights ξ, shape (L, K), float64."""
         return softmax(parts["mixture"])
 
     def fill(self, read: Array, group: LaidBN, out: Array) -> None:
-        """Fold and lay out: as ``Folder.fill``."""
+        """As ``Folder.fill``."""
         rows = out[: self.moving].reshape(group.scale.shape)
         weights = read.astype(np.float32)
-        for columns, theta in self._strips:  # so that scaling finds what mixing wrote in the processor's cache
+        # in strips, so that scaling finds the mixed weights in the processor's cache
+        for columns, theta in self._strips:
             strip = rows[:, columns]
             np.matmul(weights, theta, out=strip)
             np.multiply(strip, group.scale[:, columns], out=strip)
@@ -121,18 +123,18 @@ class LaidFold:
             out[self.moving :] = group.fixed
 
     def keys(self, read: Array) -> list[int] | None:
-        """The template of each layer, if every layer is exactly one."""
+        """Return the template index of each layer, if all layers are discrete; else None."""
         return discrete_sequence(read)
 
     def piece(self, group: LaidBN, place: int, key: int) -> Array:
-        """One template in the place of one layer, shape (Q,), float32, aligned. A fresh array."""
+        """Return one template scaled for one layer, shape (Q,), float32, aligned. A fresh array."""
         result = aligned(group.scale.shape[1])
         np.multiply(self._theta[key], group.scale[place], out=result)
         return result
 
 
 def row_size(layout: Layout, spec: NetworkSpec) -> int | None:
-    """Q, the numbers of one layer in a layout; None if not all layers are laid out alike."""
+    """Return Q, the number of floats of one layer in a layout; None if the layers have different layouts."""
     gather, layer_size = layout.gather, sum(math.prod(shape) for shape in row_shapes(spec).values())
     starts = (
         start
@@ -142,6 +144,7 @@ def row_size(layout: Layout, spec: NetworkSpec) -> int | None:
     end = next(starts, 0)
     if end and end % spec.layers == 0:
         rows = gather[:end].reshape(spec.layers, -1)
+        # the same layout: each layer's indices are the first layer's, shifted by one layer's weights; padding stays 0
         if np.array_equal(rows, rows[0] + np.where(rows[0] > 0, layer_size, 0) * np.arange(spec.layers)[:, None]):
             return end // spec.layers
     return None

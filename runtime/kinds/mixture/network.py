@@ -1,4 +1,4 @@
-"""The network of a bundle of kind ``mixture``: templates and sizes, behind the door that every room knows (``isoform.runtime.kind``)."""
+"""The network of a bundle of kind ``mixture``: templates and sizes, as ``isoform.runtime.kind.Network`` and ``Graph``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["MixtureNetwork"]
 
 
 class MixtureNetwork(OneGraph):
-    """The ``Network`` of this kind, and its one ``Graph``.
+    """The ``Network`` of this kind, and its only ``Graph``.
 
     Args:
-        spec: Its sizes.
+        spec: The network's sizes.
         templates: ``spec.template_shapes``' names → float32 arrays.
     """
 
@@ -48,7 +48,7 @@ class MixtureNetwork(OneGraph):
         return {name: self._templates[name] for name in fold.CONSTANTS}
 
     def complete(self, task: str, parts: Mapping[str, Array]) -> dict[str, Array]:  # noqa: ARG002
-        """As ``Network.complete``: γ and β follow from the templates where the parts have none."""
+        """As ``Network.complete``: γ and β are computed from the templates if the parts have none."""
         found = dict(parts)
         if "bn.affine" not in found:
             found["bn.affine"] = fold.shared_affine(self.spec, self._templates, found["mixture"])

@@ -1,7 +1,7 @@
-"""The numpy twin: a slow, obvious executor that says what a signature means.
+"""The numpy reference implementation: slow and simple, it defines the meaning of a signature.
 
-It runs the network as the paper writes it, mixture by mixture and BN by BN, in float64, without the fold: so that it can tell
-whether the fold, the exported graph and ONNX Runtime are right. Use it to check, not to serve.
+It runs the network as written in the paper, mixture by mixture and BN by BN, in float64 and without the fold, so that the fold, the
+exported graph and ONNX Runtime can be tested against it. Use it for checks, not for serving.
 
 Source: Compositional Models, sections 3.2 and 4.1; MobileNetV3 for the block.
 """
@@ -19,24 +19,24 @@ __all__ = ["reference_logits"]
 
 
 def hard_sigmoid(a: Array) -> Array:
-    """min(max(a + 3, 0), 6) / 6."""
+    """Compute min(max(a + 3, 0), 6) / 6."""
     clipped: Array = np.clip(a + 3, 0, 6)
     return clipped / 6
 
 
 def hard_swish(a: Array) -> Array:
-    """a · hard_sigmoid(a)."""
+    """Compute a · hard_sigmoid(a)."""
     return a * hard_sigmoid(a)
 
 
 def pointwise(x: Array, weight: Array) -> Array:
-    """1×1 convolution: x (n, c, h, w), weight (d, c, 1, 1) → (n, d, h, w)."""
+    """Compute a 1×1 convolution: x (n, c, h, w), weight (d, c, 1, 1) → (n, d, h, w)."""
     result: Array = np.einsum("dc,nchw->ndhw", weight[:, :, 0, 0], x, optimize=True)
     return result
 
 
 def depthwise(x: Array, weight: Array) -> Array:
-    """Depthwise convolution that keeps the size: x (n, e, h, w), weight (e, 1, k, k), zeros outside."""
+    """Compute a depthwise convolution with zero padding to the same size: x (n, e, h, w), weight (e, 1, k, k)."""
     k = weight.shape[-1]
     half, (height, width) = k // 2, x.shape[2:]
     padded = np.pad(x, ((0, 0), (0, 0), (half, half), (half, half)))
@@ -48,7 +48,7 @@ def depthwise(x: Array, weight: Array) -> Array:
 
 
 def patches(x: Array, weight: Array) -> Array:
-    """Convolution whose stride is its kernel: x (n, c, h, w), weight (d, c, kh, kw) → (n, d, h / kh, w / kw)."""
+    """Compute a convolution whose stride equals its kernel: x (n, c, h, w), weight (d, c, kh, kw) → (n, d, h / kh, w / kw)."""
     n, c, height, width = x.shape
     kh, kw = weight.shape[2:]
     cut = x.reshape(n, c, height // kh, kh, width // kw, kw)

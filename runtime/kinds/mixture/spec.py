@@ -1,11 +1,11 @@
-"""The isometric network's sizes, and the names and shapes of everything that has parameters.
+"""Sizes of the isometric network, and names and shapes of all its parameters.
 
 One block (MobileNetV3's inverted residual, stride 1), with E = expansion · C and R = round(se_ratio · E):
 
     1×1 expand C→E · BN · h-swish → k×k depthwise · BN · h-swish → squeeze E→R · ReLU · excite R→E · hard-sigmoid · scale
     → 1×1 project E→C · BN → add the input
 
-All BN channels of a network are one vector of N = C + L·(2E + C) + H numbers, in the order in which a sample meets them:
+All BN channels of a network form one vector of length N = C + L·(2E + C) + H, in the order of the forward pass:
 input adapter, then per layer (expand, depthwise, project), then output adapter.
 
 Source: Compositional Models, section 4.1; MobileNetV3 for the block. Must never import torch, onnx or onnxruntime.
@@ -28,12 +28,12 @@ Affine = Literal["layer", "task", "mixed"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """The sizes of one isometric network of kind ``mixture``. Raises ``SpecError`` on a size out of range."""
+    """Sizes of one isometric network of kind ``mixture``. Raises ``SpecError`` on a size out of range."""
 
     input_shape: tuple[int, int, int]
     """Channels, height, width of one sample."""
     adapter_kernel: tuple[int, int]
-    """Kernel and stride of the input adapter, height and width; they divide the input's."""
+    """Kernel and stride of the input adapter, height and width; they divide the input's height and width."""
     layers: int
     """L, the number of blocks, 1 to 256."""
     templates: int
@@ -49,20 +49,20 @@ class NetworkSpec:
     head_channels: int = 72
     """H, the width of the output adapter."""
     embedding: int = 256
-    """Width of the embedding that a task's logits layer reads."""
+    """Width of the embedding, the input of a task's logits layer."""
     mean: tuple[float, ...] = (0.0,)
-    """Per input channel, subtracted; in the unit of the samples."""
+    """Subtracted per input channel; in the unit of the samples."""
     std: tuple[float, ...] = (1.0,)
-    """Per input channel, divided by; above 0."""
+    """Divided by, per input channel; above 0."""
     bn_eps: float = 1e-3
-    """Added to BN's variance."""
+    """ε, added to BN's variance."""
     affine: Affine = "layer"
-    """Where γ and β live: per layer and shared, per layer and task, or mixed from the templates by ξ (adapters: shared)."""
+    """Location of γ and β: per layer and shared, per layer and task, or mixed from the templates by ξ (adapters: shared)."""
     kind: str = "mixture"
-    """How layers are made from templates; ``mixture`` is the only one that this version reads."""
+    """How layers are made from templates; this version reads only ``mixture``."""
 
     def __post_init__(self) -> None:
-        """Check every field, and say which one is out of range."""
+        """Check every field. The message names the one that is out of range."""
         if self.kind != "mixture":
             raise SpecError(
                 f"kind is {self.kind!r}, but this version reads 'mixture'; use a newer isoform for other kinds"
@@ -99,9 +99,10 @@ class NetworkSpec:
             raise SpecError(
                 f"adapter_kernel {list(self.adapter_kernel)} does not divide the input's {height}×{width} pixels; choose a kernel that does, or pad the samples"
             )
+        # a bundle's JSON is untrusted: without a limit, a few bytes of it could ask for any amount of memory
         if self.templates * self.block_size > 1 << 30:
             raise SpecError(
-                f"the templates would hold {self.templates * self.block_size:,} numbers, but at most {1 << 30:,} are read; make them smaller"
+                f"the templates would have {self.templates * self.block_size:,} values, but at most {1 << 30:,} are supported; make them smaller"
             )
         for name in ("mean", "std"):
             value = getattr(self, name)
@@ -114,12 +115,12 @@ class NetworkSpec:
 
     @property
     def expanded(self) -> int:
-        """E, the block's inner width."""
+        """E, the inner width of a block."""
         return self.expansion * self.channels
 
     @property
     def squeezed(self) -> int:
-        """R, the squeeze-excite bottleneck's width, at least 1."""
+        """R, the width of the squeeze-excite bottleneck, at least 1."""
         return max(1, round(self.se_ratio * self.expanded))
 
     @property
@@ -146,12 +147,12 @@ class NetworkSpec:
 
     @property
     def block_size(self) -> int:
-        """P, how many numbers one template has."""
+        """P, the number of values of one template."""
         return sum(math.prod(shape) for shape in self.block_shapes.values())
 
     @property
     def shared_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name → shape of every tensor that all tasks and layers share: adapters, embedding, and shared BN affine."""
+        """Name → shape of every tensor shared by all tasks and layers: adapters, embedding, and shared BN affine."""
         shapes: dict[str, tuple[int, ...]] = {
             "input_adapter.weight": (self.channels, self.input_shape[0], *self.adapter_kernel),
             "output_adapter.weight": (self.head_channels, self.channels, 1, 1),
@@ -164,13 +165,13 @@ class NetworkSpec:
 
     @property
     def template_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name → shape of everything in ``templates.safetensors``: block tensors with a leading K, then the shared ones."""
+        """Name → shape of all tensors in ``templates.safetensors``: block tensors with a leading axis K, then the shared ones."""
         blocks = {f"template.{name}": (self.templates, *shape) for name, shape in self.block_shapes.items()}
         return {**blocks, **self.shared_shapes}
 
     @property
     def part_shapes(self) -> dict[str, tuple[int | None, ...]]:
-        """Name → shape of every part that a signature may hold; None where any size will do."""
+        """Name → shape of every part that a signature may hold; None where the size is free."""
         return {
             "mixture": (self.layers, self.templates),
             "bn.affine": (2, self.bn_channels),
@@ -181,16 +182,16 @@ class NetworkSpec:
 
     @property
     def required(self) -> frozenset[str]:
-        """Parts without which no network can be made; γ and β follow from the templates unless tasks have their own."""
+        """Parts that a base signature must hold; γ and β come from the templates unless each task has its own."""
         own = {"bn.affine"} if self.affine == "task" else set()
         return frozenset({"mixture", "bn.statistics", "logits.weight", "logits.bias", *own})
 
-    def input_of(self, task: str) -> Input:  # noqa: ARG002 - all tasks take the same
-        """As ``Spec.input_of``: images, or windows of one row."""
+    def input_of(self, task: str) -> Input:  # noqa: ARG002 - all tasks have the same input
+        """As ``Spec.input_of``: images, or windows with one row."""
         return Input(what="image", shape=self.input_shape)
 
     def sample_bytes(self, task: str, shape: tuple[int, ...]) -> int:  # noqa: ARG002
-        """As ``Spec.sample_bytes``. What a sample needs at once: the input, and the two widest features that follow each other,
+        """As ``Spec.sample_bytes``: the input and the widest features that exist at the same time,
         4 · (input + pixels · max(C + 2E, C + H)).
         """
         widest = self.channels + max(2 * self.expanded, self.head_channels)
@@ -198,17 +199,17 @@ class NetworkSpec:
 
     @property
     def block_bn_channels(self) -> int:
-        """B = 2E + C, BN channels of one block."""
+        """B = 2E + C, the number of BN channels of one block."""
         return 2 * self.expanded + self.channels
 
     @property
     def bn_channels(self) -> int:
-        """N, BN channels of the whole network, the adapters' included."""
+        """N, the number of BN channels of the whole network, including the adapters."""
         return self.channels + self.layers * self.block_bn_channels + self.head_channels
 
     @property
     def bn_slices(self) -> dict[str, slice]:
-        """Name of each BN → its place in the vector of N channels; layers are ``layer00.expand`` and so on."""
+        """Name of each BN layer → its slice of the vector of N channels; names are ``layer00.expand`` and so on."""
         widths = [("input_adapter", self.channels)]
         for layer in range(self.layers):
             e, c = self.expanded, self.channels
@@ -223,14 +224,14 @@ class NetworkSpec:
         return slices
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON types; ``from_json`` reads them back."""
+        """Return the fields as JSON types; ``from_json`` is the inverse."""
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
         }
 
     @classmethod
     def from_json(cls, value: object) -> NetworkSpec:
-        """Read ``to_json``'s mapping.
+        """Read what ``to_json`` returned.
 
         Raises:
             SpecError: If it is not a mapping, a field is unknown or missing, or a value has the wrong type or range.

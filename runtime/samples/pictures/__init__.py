@@ -1,1 +1,1 @@
-"""Image files → planes of numbers: which files are pictures, what their pixels mean, how they become the size that a network takes."""
+"""Image files → arrays: which files are images, the value range of their pixels, and resizing to the network's input."""

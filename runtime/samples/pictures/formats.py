@@ -1,4 +1,4 @@
-"""Which files are images: formats that Pillow reads by itself, and those that it reads with a plug-in, if that is installed."""
+"""Image formats: those that Pillow reads, and those that it reads with a plug-in, if that is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENDINGS = {
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo", ".bmp", ".pbm", ".pgm", ".ppm", ".pnm", ".webp", ".gif",
     ".tif", ".tiff",
 }  # fmt: skip
-"""Endings of their files, in lower case."""
+"""Their file extensions, in lower case."""
 PLUGINS = {
     ".heic": ("pillow_heif", "HEIF", "pip install pillow-heif"),
     ".heif": ("pillow_heif", "HEIF", "pip install pillow-heif"),
@@ -22,38 +22,38 @@ PLUGINS = {
     ".avif": ("pillow_avif", "AVIF", "pip install 'pillow>=11.3'"),
     ".jxl": ("pillow_jxl", "JXL", "pip install pillow-jxl-plugin"),
 }
-"""Ending → the module that teaches Pillow the format, the format's name, and how to get it."""
+"""Extension → module that adds the format to Pillow, name of the format, and the command to install it."""
 OTHERS = {
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw", ".psd", ".svg", ".jp2", ".j2k", ".ico", ".tga",
     ".exr", ".hdr", ".dcm", ".eps", ".emf", ".wmf", ".pcx", ".dds", ".qoi", ".icns", ".dib",
 }  # fmt: skip
-"""Endings of images that are not read."""
+"""Extensions of images that are not supported."""
 CONTENTS = {
     b"ftypheic": ".heic", b"ftypheix": ".heic", b"ftyphevc": ".heic", b"ftypmif1": ".heic", b"ftypmsf1": ".heic",
     b"ftypavif": ".avif", b"ftypavis": ".avif",
 }  # fmt: skip
-"""Bytes 4 to 12 of a file → the ending that it should have."""
+"""Bytes 4 to 12 of a file → the extension that it should have."""
 
 
 def is_image(ending: str) -> bool:
-    """Whether files of that ending, in lower case, are images that can be read here."""
+    """Return whether files with that extension, in lower case, are images that can be read here."""
     return ending in ENDINGS or (ending in PLUGINS and plugged(ending))
 
 
 def formats() -> tuple[str, ...]:
-    """Names of the formats that can be read here, as Pillow calls them."""
+    """Return Pillow's names of the formats that can be read here."""
     return FORMATS + tuple(dict.fromkeys(name for ending, (_, name, _) in PLUGINS.items() if plugged(ending)))
 
 
 def remedy(ending: str) -> str | None:
-    """What a user does who has images of that ending; None for those that can be read, and for what is no image."""
+    """Return how to make images with that extension readable; None if they are readable already or not images."""
     if ending in PLUGINS:
         return None if plugged(ending) else PLUGINS[ending][2]
     return "convert to PNG or JPEG" if ending in OTHERS else None
 
 
 def remedy_of_content(head: bytes) -> tuple[str, str] | None:
-    """The ending that a file should have, by its first bytes, and what a user does who has it; None if unknown or read."""
+    """Return the extension that a file should have, by its first bytes, and its ``remedy``; None if unknown or readable."""
     ending = CONTENTS.get(head[4:12])
     if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         ending = ".jxl"
@@ -63,7 +63,7 @@ def remedy_of_content(head: bytes) -> tuple[str, str] | None:
 
 @functools.cache
 def plugged(ending: str) -> bool:
-    """Whether the plug-in for an ending is there; Pillow knows it from then on."""
+    """Return whether the plug-in for an extension is installed, and register it with Pillow."""
     module, name, _ = PLUGINS[ending]
     if name.lower() in features.get_supported_modules():
         return True
@@ -71,6 +71,6 @@ def plugged(ending: str) -> bool:
         plugin = importlib.import_module(module)
         if name == "HEIF":
             plugin.register_heif_opener()
-    except Exception:  # whatever somebody else's package raises, it is of no use here
+    except Exception:  # a third-party package may raise anything on import; then it cannot be used
         return False
     return True

@@ -1,4 +1,4 @@
-"""Image files → samples. Pillow decodes; this module bounds what it is given and says what went wrong."""
+"""Image files → samples. Pillow decodes; this module limits its input and reports its errors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from isoform.runtime.samples.pictures.pixels import GAP, LARGE, depth, planes, s
 __all__ = ["load_image", "resize"]
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""First bytes of the files."""
+"""First bytes of TIFF files."""
 DAMAGED = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, EOFError,
     struct.error,
 )  # fmt: skip
-"""What Pillow's decoders raise over damaged files, and plug-ins may."""
+"""Exceptions of Pillow's decoders and plug-ins for damaged files."""
 
 
 def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Account | None = None) -> Array:
@@ -33,17 +33,17 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
 
     Args:
         path: A PNG, JPEG, BMP, PPM/PGM/PBM, WebP, GIF or TIFF file of 8 bits per channel, or grey of 12 or 16; HEIC, AVIF and
-            JPEG XL where Pillow or a plug-in reads them. Turned as its camera says (EXIF); an alpha channel is laid over
-            black; of several pictures in one file, the first.
-        shape: Channels (1: grey, 3: red, green, blue), height, width of the sample; another size is resized (bilinear).
-        account: Counts the image, and remembers what was left out of it.
+            JPEG XL if Pillow or a plug-in reads them. Rotated by its EXIF orientation; transparency is composited on
+            black; of several images in one file, the first is read.
+        shape: Channels (1: grey, 3: RGB), height, width of the sample; other sizes are resized (bilinear).
+        account: Counts the image, and notes what was ignored in it.
 
     Returns:
         Shape ``shape``, float32 in [0, 1].
 
     Raises:
-        InputError: If the file is missing, is not an image, is cut short, is too large, its range is unknown, or ``shape``
-            has no image form.
+        InputError: If the file is missing, not an image, truncated or too large, its value range is unknown, or ``shape``
+            does not have 1 or 3 channels.
     """
     channels, height, width = shape
     if channels not in (1, 3):
@@ -58,7 +58,7 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
         file.seek(0)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of large images and damaged notes in them: what matters raises
+                warnings.simplefilter("ignore")  # on large images and damaged metadata; real problems raise exceptions
                 with Image.open(file, formats=formats()) as image:
                     if image.width * image.height > limit:
                         raise Image.DecompressionBombError
@@ -66,48 +66,50 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
                     scale_transparency(image, head)
                     several = _several(image)
                     if image.width * image.height > LARGE:
-                        image.draft(None, (GAP * max(height, width),) * 2)  # JPEG is decoded smaller; others ignore it
+                        # JPEG is decoded at reduced size; others ignore it
+                        image.draft(None, (GAP * max(height, width),) * 2)
                     ImageOps.exif_transpose(image, in_place=True)
                     parts = planes(image, channels, bits=bits, white_is_zero=white_is_zero, size=(height, width))
                     sample = np.concatenate([resize(plane[None], height, width) for plane in parts])
         except Image.DecompressionBombError:
             raise InputError(
-                f"image {path} is larger than the {limit:,} pixels that are read; make it smaller, or set ISOFORM_MAX_IMAGE_PIXELS"
+                f"image {path} is larger than the limit of {limit:,} pixels; make it smaller, or set ISOFORM_MAX_IMAGE_PIXELS"
             ) from None
         except MemoryError:
-            raise InputError(f"image {path} needs more memory than there is; make it smaller") from None
+            raise InputError(f"image {path} needs more memory than is available; make it smaller") from None
         except UnidentifiedImageError:
             other = remedy_of_content(head)
             also = f" (it is {other[0]}: {other[1]})" if other else "; replace or remove it"
             if head.startswith(TIFF):
-                also = " (it is TIFF of a kind that is not read: save it with 8 bits per channel, or grey with 16)"
+                also = " (it is an unsupported type of TIFF: save it with 8 bits per channel, or grey with 16)"
             raise InputError(
                 f"{path} is not an image that can be read; {', '.join(formats())} were expected{also}"
             ) from None
         except DAMAGED as problem:
             raise InputError(
-                f"image {path} cannot be read: {str(problem) or type(problem).__name__}; it is damaged or cut short, replace or remove it"
+                f"image {path} cannot be read: {str(problem) or type(problem).__name__}; it is damaged or truncated, replace or remove it"
             ) from None
     if account is not None:
         account.take("image")
         if several:
-            account.note("a file holds several pictures: the first was taken")
+            account.note("a file holds several images: the first was read")
     return sample
 
 
 def _several(image: Image.Image) -> bool:
-    """Whether an open file holds more pictures; not how many, because Pillow counts those of TIFF in quadratic time."""
+    """Return whether an open file holds several images."""
+    # not n_frames alone: Pillow counts the images of a TIFF file in quadratic time
     animated = getattr(image, "is_animated", None)
     return getattr(image, "n_frames", 1) > 1 if animated is None else bool(animated)
 
 
 def resize(planes: Array, height: int, width: int) -> Array:
-    """Resize the planes of one image, bilinear, so that every pixel of the larger one counts.
+    """Resize the planes of one image, bilinear and antialiased: when downscaling, every source pixel contributes.
 
     Args:
         planes: Shape (channels, any, any), float32.
-        height: Wanted height.
-        width: Wanted width.
+        height: Target height.
+        width: Target width.
 
     Returns:
         Shape (channels, height, width), float32, C-contiguous.

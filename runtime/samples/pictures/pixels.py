@@ -1,13 +1,13 @@
-"""A decoded image → planes of numbers in [0, 1], from every mode that Pillow has, each in its own range.
+"""Decoded images → planes of values in [0, 1], for every mode of Pillow with its own value range.
 
     1, L, LA, P, PA, RGB, RGBA, RGBX, CMYK, YCbCr, HSV, LAB   8 bits or fewer per channel
-    I;16, I;16L, I;16B, I;16N; I from PNG and PPM             16 bits, or as many as a TIFF file says
-    I and F from TIFF, and the rest                           refused: nobody says which number is white
+    I;16, I;16L, I;16B, I;16N; I from PNG and PPM             16 bits, or as stated in a TIFF file
+    I and F from TIFF, and the rest                           rejected: the value of white is unknown
 
-Transparent pixels are laid over black. A PNG without an alpha channel can name one grey or colour as transparent (tRNS), in the file's
-own bits per channel; Pillow does not bring that to the range of its pixels, ``scale_transparency`` does.
+Transparent pixels are composited on black. A PNG without an alpha channel can declare one grey or colour as transparent (tRNS), in
+the file's bits per channel; Pillow does not scale it to the range of its pixels, so ``scale_transparency`` does.
 
-An image far larger than its sample is first made smaller by whole factors (``reduce``), so that its planes need no memory.
+An image much larger than the sample is first reduced by integer factors (``reduce``), which bounds the memory of its planes.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from isoform.runtime.errors import InputError
 __all__ = ["GAP", "LARGE", "depth", "planes", "scale_transparency"]
 
 LARGE = 4 << 20
-"""Images of more pixels are made smaller by whole factors first."""
-GAP = 3
-"""How many times larger than the sample they still are then; Pillow's documentation calls 3 indistinguishable from the best."""
+"""Number of pixels from which images are reduced by integer factors first."""
+GAP = 3  # Pillow's documentation of reducing_gap: from 3.0 on nearly indistinguishable from fair resampling
+"""Minimum size of a reduced image, in multiples of the sample's size."""
 EIGHT_BITS = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "La", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"}
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 WHITE_IS_ZERO, SIGNED = 0, 2
-"""TIFF's tags, and two values."""
+"""TIFF tags, and two of their values."""
 
 
 def depth(image: Image.Image, path: object) -> tuple[int, bool]:
-    """Bits per channel of an open image, and whether its zero is white although Pillow has not turned it.
+    """Return the bits per channel of an open image, and whether 0 is white and Pillow has not inverted it.
 
     Args:
-        image: Opened, not changed yet.
-        path: Its name, for messages.
+        image: The opened image, unmodified.
+        path: Its path, for messages.
 
     Raises:
-        InputError: If the mode's range is unknown.
+        InputError: If the value range of its mode is unknown.
     """
     tags = getattr(image, "tag_v2", {})
     if image.mode in EIGHT_BITS and SIGNED not in tags.get(SAMPLE_FORMAT, ()):
@@ -53,20 +53,21 @@ def depth(image: Image.Image, path: object) -> tuple[int, bool]:
     if image.mode == "F":
         what = "floating-point pixels of unknown range"
     elif image.mode == "I" or image.mode in EIGHT_BITS:
-        what = "whole numbers with a sign or of more than 16 bits, of unknown range, as pixels"
+        what = "signed integers or integers of more than 16 bits, of unknown range, as pixels"
     else:
         what = f"pixels of Pillow's mode {image.mode}, whose range is unknown"
     raise InputError(f"image {path} holds {what}; save it with 8 or 16 bits per pixel")
 
 
 def scale_transparency(image: Image.Image, head: bytes) -> None:
-    """Bring a PNG's transparent grey or colour to the range of its pixels as Pillow decodes them.
+    """Scale a PNG's transparent grey or colour to the range of Pillow's decoded pixels.
 
-    Of 16-bit colours Pillow keeps the upper byte, so pixels that differ from the transparent one only below that are transparent too.
+    Pillow keeps only the upper byte of 16-bit colours, so pixels that differ from the transparent colour in the lower byte only are
+    transparent, too.
 
     Args:
-        image: Opened, not decoded yet.
-        head: The first 25 bytes of its file, or more.
+        image: The opened image, not yet decoded.
+        head: At least the first 25 bytes of its file.
     """
     key = image.info.get("transparency")
     if image.format != "PNG" or image.mode == "P" or key is None or isinstance(key, bytes):
@@ -82,17 +83,17 @@ def scale_transparency(image: Image.Image, head: bytes) -> None:
 def planes(
     image: Image.Image, channels: int, *, bits: int, white_is_zero: bool, size: tuple[int, int]
 ) -> Iterator[Array]:
-    """The planes of an image, one at a time.
+    """Yield the planes of an image, one at a time.
 
     Args:
-        image: Decoded.
-        channels: 1 for grey, 3 for red, green and blue.
-        bits: Per channel, and
-        white_is_zero: as ``depth`` found them.
-        size: Height and width of the sample that it is for.
+        image: The decoded image.
+        channels: 1 for grey, 3 for RGB.
+        bits: Bits per channel, from ``depth``.
+        white_is_zero: Whether 0 is white, from ``depth``.
+        size: Height and width of the sample.
 
     Yields:
-        Shape (height, width) of the image, or of a smaller one, float32 in [0, 1].
+        Shape (height, width) of the image, possibly reduced, float32 in [0, 1].
     """
     if bits > 8 or image.mode.startswith("I"):
         if (key := image.info.get("transparency")) is not None:
@@ -103,12 +104,12 @@ def planes(
         plane = 1 - grey if white_is_zero else grey
         yield from (np.clip(plane, 0, 1) for _ in range(channels))
         return
-    if image.mode in ("La", "RGBa"):  # colours already over black
+    if image.mode in ("La", "RGBa"):  # premultiplied alpha, which Pillow can convert only to the plain form
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = _smaller(image if image.mode == "RGBA" else image.convert("RGBA"), size)
         image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
-    if image.mode == "LAB":
+    if image.mode == "LAB":  # Pillow converts it to RGB only, not to L
         image = image.convert("RGB")
     wanted = "L" if channels == 1 else "RGB"
     image = _smaller(image if image.mode == wanted else image.convert(wanted), size)
@@ -118,7 +119,7 @@ def planes(
 
 
 def _smaller(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image, or a smaller one still ``GAP`` times as large as the sample."""
+    """Return the image, reduced by integer factors if it is large, but at least ``GAP`` times as large as the sample."""
     if image.width * image.height <= LARGE:
         return image
     height, width = size

@@ -166,7 +166,7 @@ def test_a_folder_of_something_else_is_refused(runtime, shifted, tmp_path) -> No
     adapter = runtime.adapter(base, directory=tmp_path / "a")
     adapter(shifted[0][:64])
     adapter.close()
-    with pytest.raises(UsageError, match="holds what began from signature"):
+    with pytest.raises(UsageError, match="holds an adaptation that started from signature"):
         runtime.adapter(base.replace(created="now"), directory=tmp_path / "a")
     file = tmp_path / "a" / f"{adapter.signature.digest}.safetensors"
     other = base.replace(created="today")

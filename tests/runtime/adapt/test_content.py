@@ -295,7 +295,7 @@ def test_structure_is_kept_with_the_source(source, runtime) -> None:
     for value in (source.structure, None, -math.inf):
         file = dataclasses.replace(source, structure=value).encode()
         assert Source.decode(file, spec=spec, name="x").structure == value
-    with pytest.raises(BundleError, match="structure that is no number"):
+    with pytest.raises(BundleError, match="structure that is not a number"):
         Source.decode(dataclasses.replace(source, structure=math.nan).encode(), spec=spec, name="x")
 
 
@@ -312,7 +312,7 @@ def test_adapt_returns_its_start_rather_than_worse(runtime, data, caplog) -> Non
             assert "of the 24 samples carry content" in caplog.text
             caplog.clear()
         assert runtime.adapt(data[0][:129], base, method="batch").digest == base.digest
-        assert "its BN statistics describe the samples worse" in caplog.text
+        assert "its BN statistics fit the samples worse" in caplog.text
         caplog.clear()
         adapter = runtime.adapter(base, method="t3a")
         adapter(data[0][:64])

@@ -203,7 +203,7 @@ def test_what_is_no_folder_is_one_line(runtime, tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file, but a folder was expected"):
         runtime.adapter(base, directory=tmp_path / "file")
-    with pytest.raises(IsoformError, match="cannot be an adapter's folder: Not a directory"):
+    with pytest.raises(IsoformError, match="cannot be used as an adapter's folder: Not a directory"):
         runtime.adapter(base, directory=tmp_path / "file" / "below")
     runtime.adapter(base, directory=tmp_path / "new")
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700

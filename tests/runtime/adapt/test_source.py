@@ -65,7 +65,7 @@ def test_round_trip(source, runtime) -> None:
 def test_a_damaged_one_is_refused(source, runtime) -> None:
     """Cut short, of another network, not finite, or with a spread of nothing: said in one line, with the remedy."""
     spec = runtime.bundle.spec
-    with pytest.raises(BundleError, match="whole tensor file|cut short"):
+    with pytest.raises(BundleError, match="valid tensor file|cut short"):
         Source.decode(source.encode()[:-1], spec=spec, name="x")
     with pytest.raises(BundleError, match="does not fit the network; run 'isoform compile' again"):
         Source.decode(source.encode(), spec=dataclasses.replace(spec, layers=spec.layers + 1), name="x")

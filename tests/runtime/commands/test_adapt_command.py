@@ -82,7 +82,7 @@ def test_labels_only_count(images, compiled, tmp_path) -> None:
         (["--method", "magic"], "the method is 'magic', but one of auto, batch"),
         (["--batch", "0"], "--batch is 0, but 1 to 4096 was expected"),
         (["--seed", "-1"], "--seed is -1"),
-        (["--history", "no/where.json"], "no is no folder"),
+        (["--history", "no/where.json"], "no is not a folder"),
     ],
 )
 def test_mistakes_take_one_line(words, message, images, compiled, tmp_path) -> None:
@@ -132,5 +132,5 @@ def test_a_history_of_something_else(tmp_path) -> None:
         '{"what": "adaptation", "calls": [{"samples": "1"}]}',
     ):
         (tmp_path / "x.json").write_text(content)
-        with pytest.raises(InputError, match="is no history of an adaptation"):
+        with pytest.raises(InputError, match="is not an adaptation history"):
             read_history(tmp_path / "x.json")

@@ -41,7 +41,7 @@ def test_a_folder_becomes_a_signature(compiled, slanted_folder, tmp_path) -> Non
     assert found["samples"] == found["held_back"] == 60
     assert found["improved"] is True
     assert found["after"]["loss"] < found["before"]["loss"]
-    assert "held-back samples loss" in result.stderr
+    assert "held-out samples loss" in result.stderr
     image = next((slanted_folder / "3").iterdir())
     assert json.loads(isoform("predict", compiled, image, "--signature", out).stdout)["signature"] == found["digest"]
     again = json.loads(isoform("personalize", compiled, "--data", slanted_folder, "-o", out, "--steps", "40").stdout)
@@ -69,7 +69,7 @@ def test_new_labels(compiled, slanted_folder, tmp_path) -> None:
     out = tmp_path / "me.safetensors"
     refused = isoform("personalize", compiled, "--data", folder, "-o", out, check=False)
     assert refused.returncode == 2
-    assert "label 'round' is none of the classes" in refused.stderr
+    assert "label 'round' is not one of the classes" in refused.stderr
     assert "--new-labels" in refused.stderr
     assert not out.exists()
     isoform("personalize", compiled, "--data", folder, "-o", out, "--new-labels", "--steps", "10")
@@ -80,8 +80,8 @@ def test_new_labels(compiled, slanted_folder, tmp_path) -> None:
     ("words", "message"),
     [
         (["--data", "nowhere", "-o", "me.safetensors"], "nowhere does not exist"),
-        (["--data", ".", "-o", "no/where/me.safetensors"], "no/where is no folder"),
-        (["--data", ".", "-o", "me.safetensors"], "has no folders, but one per label"),
+        (["--data", ".", "-o", "no/where/me.safetensors"], "no/where is not a folder"),
+        (["--data", ".", "-o", "me.safetensors"], "has no subfolders, but one per label"),
         (["--data", ".", "-o", "me.safetensors", "--seed", "-1"], "--seed is -1"),
         (["--data", ".", "-o", "me.safetensors", "--task", "klingon"], "no task 'klingon'"),
         (["-o", "me.safetensors"], "--data"),

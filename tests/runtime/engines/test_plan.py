@@ -301,7 +301,7 @@ def test_another_version_is_another_plan(cache, monkeypatch) -> None:
     portable = portable_graph(bundle.spec, template=bundle.digest)
     plan_cache.cached_plan(subject_of(portable, bundle.network))
     (path,) = cache[0].iterdir()
-    with pytest.raises(EngineError, match="of another graph, ONNX Runtime or processor"):
+    with pytest.raises(EngineError, match="another graph, ONNX Runtime version or processor"):
         plan_cache._decoded(path.read_bytes(), "0" * 64, subject_of(portable, bundle.network))
     keys = {plan_cache._key(portable), plan_cache._key(portable + b"x")}
     monkeypatch.setattr(plan_cache, "_processor", lambda: b"another")

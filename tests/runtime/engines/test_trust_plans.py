@@ -110,7 +110,7 @@ def test_another_processors_plan_is_noticed(cache, caplog, lanes) -> None:
     put(folder, dataclasses.replace(plan, layout=Layout(plan.layout.weights, gather)))
     assert np.array_equal(open_plan().layout.gather, plan.layout.gather)
     assert len(built) == 1
-    assert caplog.text.count("WARNING") == caplog.text.count("it is built anew") == 1
+    assert caplog.text.count("WARNING") == caplog.text.count("it is rebuilt") == 1
 
 
 def test_a_plan_of_other_answers_is_noticed(cache, caplog) -> None:

@@ -24,12 +24,12 @@ def test_a_bundle_makes_its_folder(tmp_path) -> None:
     make_bundle(SMALL).write(tmp_path / "new" / "bundle")
     assert Bundle.load(tmp_path / "new" / "bundle").digest == make_bundle(SMALL).digest
     before = (tmp_path / "new" / "bundle" / "bundle.json").stat().st_mtime_ns
-    with pytest.raises(BundleError, match="is not empty, and a bundle is written into an empty directory"):
+    with pytest.raises(BundleError, match="is not empty, but a bundle needs an empty directory"):
         make_bundle(SMALL, seed=1).write(tmp_path / "new" / "bundle")
     assert (tmp_path / "new" / "bundle" / "bundle.json").stat().st_mtime_ns == before
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "bundle", tmp_path / "nul\0"):
-        with pytest.raises(BundleError, match=r"cannot be written: .*; choose another place"):
+        with pytest.raises(BundleError, match=r"cannot be written: .*; choose another directory"):
             make_bundle(SMALL).write(place)
 
 
@@ -186,7 +186,7 @@ def test_reading_while_a_writer_renames(trained, tmp_path) -> None:
         stop.set()
         writer.join()
     os.rename(path, aside)
-    with pytest.raises(BundleError, match="was being replaced when its writer died; the old one is"):
+    with pytest.raises(BundleError, match="was being replaced when the writer was killed; the old bundle is"):
         Bundle.load(path)
 
 
@@ -217,7 +217,7 @@ DAMAGE = {
     "bundle.json binary": (lambda b: (b / "bundle.json").write_bytes(b"\xff\xfe\x00"), "is not JSON"),
     "bundle.json a list": (lambda b: (b / "bundle.json").write_text("[]"), "holds a list, but an object"),
     "deep": (lambda b: (b / "bundle.json").write_text("[" * 100_000), "is not JSON"),
-    "format": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(format=9)), "is of format 9"),
+    "format": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(format=9)), "has format 9"),
     "kind": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(kind="alignment")), "it is of kind 'alignment'"),
     "mean": (lambda b: edit_json(b / "bundle.json", lambda c: c["network"].update(mean=[10**400])), "wrong type|out of range"),
     "file entry": (
@@ -226,7 +226,7 @@ DAMAGE = {
     ),
     "compiled for another": (
         lambda b: edit_json(b / "compiled" / "manifest.json", lambda c: c["tasks"]["plain"].update(trained="00")),
-        "was compiled for another signature of task 'plain'",
+        "was compiled from a different signature of task 'plain'",
     ),
     "compiled swapped": (swap_compiled, "is of task 'edges'"),
     "no tasks": (lambda b: edit_json(b / "bundle.json", lambda c: c.pop("tasks")), r"no object \$.tasks"),
@@ -238,19 +238,19 @@ DAMAGE = {
     "network": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(network=3)), "an object was expected"),
     "layers": (lambda b: edit_json(b / "bundle.json", lambda c: c["network"].update(layers=0)), "layers is 0"),
     "layers one more": (lambda b: edit_json(b / "bundle.json", lambda c: c["network"].update(layers=4)), "bn.affine"),
-    "eps": (lambda b: edit_json(b / "bundle.json", lambda c: c["network"].update(bn_eps=0.1)), "the files are of two bundles"),
-    "template": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(template="00")), "the files are of two bundles"),
+    "eps": (lambda b: edit_json(b / "bundle.json", lambda c: c["network"].update(bn_eps=0.1)), "the files are of different bundles"),
+    "template": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(template="00")), "the files are of different bundles"),
     "templates gone": (lambda b: (b / "templates.safetensors").unlink(), "does not exist"),
-    "templates cut": (lambda b: cut(b / "templates.safetensors"), "not a whole tensor file"),
-    "templates flipped": (lambda b: flip(b / "templates.safetensors"), "the files are of two bundles"),
+    "templates cut": (lambda b: cut(b / "templates.safetensors"), "not a valid tensor file"),
+    "templates flipped": (lambda b: flip(b / "templates.safetensors"), "the files are of different bundles"),
     "signature gone": (lambda b: (b / "signatures" / "plain.safetensors").unlink(), "does not exist"),
-    "signature cut": (lambda b: cut(b / "signatures" / "plain.safetensors"), "not a whole tensor file"),
+    "signature cut": (lambda b: cut(b / "signatures" / "plain.safetensors"), "not a valid tensor file"),
     "signature swapped": (
         lambda b: shutil.copy(b / "signatures" / "edges.safetensors", b / "signatures" / "plain.safetensors"),
         "is of task 'edges'",
     ),
     "manifest gone": (lambda b: (b / "compiled" / "manifest.json").unlink(), "does not exist"),
-    "manifest format": (lambda b: edit_json(b / "compiled" / "manifest.json", lambda c: c.update(format=0)), "is of format 0"),
+    "manifest format": (lambda b: edit_json(b / "compiled" / "manifest.json", lambda c: c.update(format=0)), "has format 0"),
     "manifest template": (
         lambda b: edit_json(b / "compiled" / "manifest.json", lambda c: c.update(template="00")), "was compiled for templates 00",
     ),
@@ -286,7 +286,7 @@ def test_a_damaged_bundle_is_refused(case, bundle_copy) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("embedding.bias"), "other tensors than the network needs: .*embedding.bias"),
+        (lambda t: t.pop("embedding.bias"), "does not hold the tensors that the network needs: .*embedding.bias"),
         (
             lambda t: t.update({"embedding.bias": np.zeros(3, np.float32)}),
             "embedding.bias as float32 of shape \\(3,\\)",

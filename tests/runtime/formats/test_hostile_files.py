@@ -45,8 +45,8 @@ def not_finite(data: bytes) -> bytes:
 ATTACKS = {
     "empty": (lambda data: b"", "0 bytes long"),
     "truncated header": (lambda data: data[:100], "cut short"),
-    "truncated payload": (lambda data: data[:-10], "not a whole tensor file"),
-    "more at the end": (lambda data: data + b"more", "not a whole tensor file"),
+    "truncated payload": (lambda data: data[:-10], "not a valid tensor file"),
+    "more at the end": (lambda data: data + b"more", "not a valid tensor file"),
     "oversized header": (lambda data: (1 << 40).to_bytes(8, "little") + data[8:], "claims a header of"),
     "pickle in disguise": (lambda data: pickle.dumps(Evil()), "claims a header of|not a tensor file"),
     "wrong digest": (wrong_digest, "does not match its digest"),

@@ -122,7 +122,7 @@ def test_other_forms_are_refused() -> None:
         with pytest.raises(SignatureError) as caught:
             read(**changed)
         assert len(str(caught.value).splitlines()) == 1, changed
-    with pytest.raises(SignatureError, match="format 1, but its content of another"):
+    with pytest.raises(SignatureError, match="format 1, but its content has another"):
         read(format="1")
 
 

@@ -181,7 +181,7 @@ ONES = np.ones((2, 4), np.float32)
         ({"task": "../../etc/passwd"}, "named '../../etc/passwd'"),
         ({"task": ""}, "named ''"),
         ({"precision": "int8"}, "precision is 'int8'"),
-        ({"labels": ("a", "a")}, "has labels .*different texts"),
+        ({"labels": ("a", "a")}, "has labels .*distinct strings"),
         ({"labels": ("",)}, "has labels"),
         ({"labels": (["a"],)}, "has labels"),
         ({"labels": ("\ud800",)}, "has labels"),
@@ -214,10 +214,10 @@ def test_malformed_signatures_are_refused(change: dict[str, object], message: st
         ({"format": "3"}, "format '3', but this version reads 1 and 2"),
         ({"colour": "red"}, "unknown metadata \\['colour'\\]"),
         ({"digest": "00" * 32}, "does not match its digest"),
-        ({"digest": None}, "does not match its digest: it says none"),
+        ({"digest": None}, "does not match its digest: it states none"),
         ({"template": "00" * 32}, "does not match its digest"),
-        ({"labels": "[1]"}, "not a JSON list of texts"),
-        ({"labels": "{"}, "not a JSON list of texts"),
+        ({"labels": "[1]"}, "not a JSON list of strings"),
+        ({"labels": "{"}, "not a JSON list of strings"),
         ({"task": None}, "named ''"),
         ({"kind": None}, "kind ''"),
     ],
@@ -256,7 +256,7 @@ def test_a_part_of_another_shape_is_refused(part: str) -> None:
     bundle = make_bundle(SMALL)
     base = bundle.signatures["a"]
     wrong = base.parts[part][:, :-1]
-    with pytest.raises(SignatureError, match=f"holds {part} of shape .* was expected by the network"):
+    with pytest.raises(SignatureError, match=f"holds {part} of shape .*, but the network expects"):
         base.replace(parts={**base.parts, part: wrong}).check_fits(bundle.spec, bundle.digest)
 
 

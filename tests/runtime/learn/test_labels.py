@@ -27,7 +27,7 @@ WALKING = ("walk", "run")
         (
             [1, 2, 3, 1],
             FROM_ONE,
-            "1 may be the class '1' or the class at index 1, '2'; give the names of the classes, as texts",
+            "1 may be the class '1' or the class at index 1, '2'; give class names as strings",
         ),
         (np.array([4, 5, 5, 4]), FROM_ONE, "4 may be the class '4' or the class at index 4, '5'"),
         ([np.int32(6), np.uint8(5), 6, 5], FROM_ONE, "5 may be the class '5'"),
@@ -35,7 +35,7 @@ WALKING = ("walk", "run")
         ([0, 1, 2, 3], ("0", "1", "10", "2"), "2 may be the class '2' or the class at index 2, '10'"),
         ([0, 1, 0, 1], ("walk", "07"), "class '07' has index 1"),
         ([0, 1, 0, 1], ("１", "walk"), "class '１' has index 0"),
-        (["1", 2, "3", 4], FROM_ONE, "texts and other things mixed"),
+        (["1", 2, "3", 4], FROM_ONE, "strings mixed with other types"),
         ([1, True, 0, 1], DIGITS, "labels are bool.*sample 1 has True"),
     ],
 )
@@ -76,24 +76,24 @@ def test_whole_numbers_of_a_file(tmp_path, capsys, verb) -> None:
         assert main([*words, "--data", str(tmp_path / "data.npz")]) == code
     shown = capsys.readouterr().err
     assert "data.npz: labels are whole numbers, and" in shown
-    assert "give the names of the classes, as texts" in shown
+    assert "give class names as strings" in shown
 
 
 @pytest.mark.trust
 @pytest.mark.parametrize(
     ("classes", "error", "message"),
     [
-        (["é", "e\u0301"], InputError, r"'\\xe9' of place 0 .* 'e\\u0301' of place 1 .* same name but for spaces"),
+        (["é", "e\u0301"], InputError, r"'\\xe9' of place 0 .* 'e\\u0301' of place 1 .* differ only in spaces"),
         (["a", "a "], InputError, "'a' of place 0 .* 'a ' of place 1"),
-        (["a", " "], InputError, "place 1 of classes gives the label ' '"),
-        (["a", "a"], InputError, "different texts of 1 to 256 characters"),
-        (["a", 1], InputError, "different texts"),
+        (["a", " "], InputError, "place 1 of classes has the label ' '"),
+        (["a", "a"], InputError, "distinct strings of 1 to 256 characters"),
+        (["a", 1], InputError, "distinct strings"),
         ("123", UsageError, "classes is '123', but a list of names was expected"),
         ((name for name in "ab"), UsageError, "classes is <generator .*, but a list of names"),
         ({"a", "b"}, UsageError, "a list of names"),
         ({"a": 0, "b": 1}, UsageError, "a list of names"),
         (7, UsageError, "classes is 7, but"),
-        ([["a"], ["b", "c"]], InputError, "different texts"),
+        ([["a"], ["b", "c"]], InputError, "distinct strings"),
         (np.array("ab"), UsageError, "a list of names"),
     ],
 )

@@ -142,7 +142,7 @@ def test_one_sample_per_class(runtime, slanted) -> None:
     assert outcome.improved
     assert outcome.held_back == 0
     assert outcome.after.accuracy >= outcome.before.accuracy
-    assert "too few to hold any back" in outcome.sentence()
+    assert "too few to hold any out" in outcome.sentence()
     again = runtime.fit(x, labels, outcome.signature)
     if outcome.after.loss <= ENOUGH:
         assert again.signature is outcome.signature
@@ -261,8 +261,8 @@ TWO = np.zeros((2, 1, 32, 32), dtype=np.float32)
         (TWO, [3, 10], {}, InputError, "label 10 of sample 1 is out of range; there are 10 classes, 0 to 9"),
         (TWO, [-1, 3], {}, InputError, "label -1 of sample 0 is out of range"),
         (TWO, [1], {}, InputError, r"labels have shape \(1,\) for 2 samples"),
-        (TWO, [0.5, 1.5], {}, InputError, "labels are float64, but names or whole numbers"),
-        (TWO, ["0", "ten"], {}, InputError, "label 'ten' is none of the classes 0, 1, .*--new-labels"),
+        (TWO, [0.5, 1.5], {}, InputError, "labels are float64, but class names or whole numbers"),
+        (TWO, ["0", "ten"], {}, InputError, "label 'ten' is not one of the classes 0, 1, .*--new-labels"),
         (TWO[:, :, :9], [0, 1], {}, InputError, r"\(n, 1, 32, 32\) was expected"),
         (np.full_like(TWO, np.nan), [0, 1], {}, InputError, "sample 0 holds a number that is not finite"),
         (np.full_like(TWO, 1e38), [0, 1], {}, InputError, "numbers so large that the loss is not finite"),
@@ -271,7 +271,7 @@ TWO = np.zeros((2, 1, 32, 32), dtype=np.float32)
         (TWO, [0, 1], {"steps": 0}, UsageError, "steps is 0"),
         (TWO, [0, 1], {"seconds": float("nan")}, UsageError, "seconds is nan"),
         (TWO, [0, 1], {"classes": ("a", "b", "c")}, InputError, "class 'c' has no sample"),
-        (TWO, [0, 1], {"classes": ("a", "a")}, InputError, "different texts"),
+        (TWO, [0, 1], {"classes": ("a", "a")}, InputError, "distinct strings"),
         (TWO, [0, 1], {"classes": ("a", "b"), "parts": ("bn",)}, UsageError, "parts has no 'head'"),
     ],
 )

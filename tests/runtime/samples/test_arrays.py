@@ -47,26 +47,26 @@ def test_sound_archives(x, method, tmp_path) -> None:
     found = read_labelled(tmp_path / "a.NPZ", takes=image(SHAPE))
     assert np.array_equal(found.x, X)
     assert found.account.sentence() == (
-        "2 samples in 2 classes; left out: 2 other arrays; x goes up to 31, but images that are read from files are 0 to 1"
+        "2 samples in 2 classes; left out: 2 other arrays; x has values up to 31, but images read from files have 0 to 1"
     )
 
 
 BAD = {
     "two of a name": ([("x.npy", npy(X)), ("x.npy", npy(X)), ("labels.npy", npy(LABELS))], "two arrays named x"),
-    "objects": ([("x.npy", npy(np.array([{}, 1], dtype=object)))], "Python objects, which are never opened"),
+    "objects": ([("x.npy", npy(np.array([{}, 1], dtype=object)))], "Python objects, which are never unpickled"),
     "pickle": ([("x.npy", b"\x80\x04K\x01.")], "cannot be read as numpy arrays"),
-    "structured": ([("x.npy", npy(np.zeros(2, [("a", "f4")])))], "an array of numbers or texts was expected"),
+    "structured": ([("x.npy", npy(np.zeros(2, [("a", "f4")])))], "an array of numbers or strings was expected"),
     "huge": ([("x.npy", header((1 << 40, 1, 4, 4)))], r"bytes, but at most 268,435,456 are read"),
     "overflowing": ([("x.npy", header((1 << 62, 1 << 62)))], "bytes, but at most"),
-    "negative": ([("x.npy", header((-2, 1, 4, 4)))], "an array of numbers or texts was expected"),
-    "short": ([("x.npy", npy(X)[:-1])], "is damaged: its shape .* has 128 bytes, but 127"),
+    "negative": ([("x.npy", header((-2, 1, 4, 4)))], "an array of numbers or strings was expected"),
+    "short": ([("x.npy", npy(X)[:-1])], "is damaged: its shape .* needs 128 bytes, but the file has 127"),
     "long": ([("x.npy", npy(X) + b"x")], "is damaged"),
-    "long header": ([("x.npy", header((2, 1, 4, 4), version=2, pad=20_000))], "is described by .* bytes"),
-    "header of 4 GB": ([("x.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff")], "is described by 4,294,967,295 bytes"),
-    "version": ([("x.npy", header((2, 1, 4, 4), version=3))], "of the .npy format 3.0"),
+    "long header": ([("x.npy", header((2, 1, 4, 4), version=2, pad=20_000))], "has a header of .* bytes"),
+    "header of 4 GB": ([("x.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff")], "has a header of 4,294,967,295 bytes"),
+    "version": ([("x.npy", header((2, 1, 4, 4), version=3))], "has .npy format 3.0"),
     "no literal": ([("x.npy", header("__import__('os')"))], "cannot be read as numpy arrays"),
     "empty": ([("x.npy", b"")], "cannot be read as numpy arrays"),
-    "bytes": ([("x.npy", npy(X)), ("labels.npy", npy(LABELS.astype("S")))], "one text or number per sample"),
+    "bytes": ([("x.npy", npy(X)), ("labels.npy", npy(LABELS.astype("S")))], "one string or integer per sample"),
     "not finite": ([("x.npy", npy(X * np.nan)), ("labels.npy", npy(LABELS))], "sample 0 of .*a.npz holds a number that is not finite"),
     "shape": ([("x.npy", npy(X[:, 0])), ("labels.npy", npy(LABELS))], r"a.npz have shape \(2, 4, 4\)"),
     "missing": ([("X.npy", npy(X))], "has no arrays x and labels"),
@@ -97,7 +97,7 @@ def test_a_long_list_of_files_is_not_read(comment, tmp_path) -> None:
     (tmp_path / "a.npz").write_bytes(listed + end)
     tracemalloc.start()
     try:
-        with pytest.raises(InputError, match="lists its files in 1,530,000 bytes, but at most 1,048,576 are read"):
+        with pytest.raises(InputError, match="has a directory of 1,530,000 bytes, but at most 1,048,576 are read"):
             read_labelled(tmp_path / "a.npz", takes=image(SHAPE))
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
@@ -126,11 +126,11 @@ def test_large_archives_are_read(comment, tmp_path, monkeypatch) -> None:
     ends = [zip64(len(listed), long, comment=comment), zip64(1 << 63, long, comment=comment), zip64(0, 5, long)]
     for content in (pointed, *(listed + end for end in ends)):
         (tmp_path / "a.npz").write_bytes(content)
-        with pytest.raises(InputError, match="lists its files in 1,048,577 bytes, but at most 1,048,576 are read"):
+        with pytest.raises(InputError, match="has a directory of 1,048,577 bytes, but at most 1,048,576 are read"):
             read_labelled(tmp_path / "a.npz", takes=image(SHAPE))
     for cut in range(len(ends[0])):
         (tmp_path / "a.npz").write_bytes(ends[0][cut:])
-        with pytest.raises(InputError, match=r"lists its files|cannot be read as|has no arrays"):
+        with pytest.raises(InputError, match=r"has a directory of|cannot be read as|has no arrays"):
             read_labelled(tmp_path / "a.npz", takes=image(SHAPE))
 
 

@@ -99,7 +99,7 @@ def test_labels_that_adapt_does_not_know_are_said(folder, tmp_path) -> None:
     x = digits()[0][:4]
     np.savez(tmp_path / "a.npz", x=x, labels=np.array(["zero", "one", "0", "1"]))
     done = isoform("adapt", BUNDLE, "--data", tmp_path / "a.npz", "--task", "plain", "-o", tmp_path / "a.safetensors")
-    assert "label 'one' is none of the classes, so what is right is not counted" in done.stderr
+    assert "label 'one' is not one of the classes, so accuracy is not reported" in done.stderr
 
 
 def test_labels_in_another_spelling() -> None:
@@ -116,5 +116,5 @@ def test_the_hint_reaches_the_user() -> None:
     """A label that differs in case only is refused with the class that was meant."""
     accented = unicodedata.normalize("NFD", "café")
     assert label_indices(np.array([accented, "thé "]), ["café", "thé"], samples=2).tolist() == [0, 1]
-    with pytest.raises(InputError, match="'Thé' is none of the classes .*; did you mean 'thé'"):
+    with pytest.raises(InputError, match="'Thé' is not one of the classes .*; did you mean 'thé'"):
         label_indices(np.array(["café", "Thé"]), ["café", "thé"], samples=2)

@@ -46,7 +46,7 @@ def test_a_small_file_takes_no_large_memory(tmp_path) -> None:
     image.save(tmp_path / "bomb.png", compress_level=9)
     code = "load_image(Path(sys.argv[1]), shape=(3, 32, 32)).shape"
     grown, text = peak(code, tmp_path / "bomb.png")
-    assert "is larger than the 33,554,432 pixels that are read" in text
+    assert "is larger than the limit of 33,554,432 pixels" in text
     assert "ISOFORM_MAX_IMAGE_PIXELS" in text
     assert grown < 30
     Image.new("RGBA", (4096, 4096), (255, 0, 0, 128)).save(tmp_path / "large.png", compress_level=1)
@@ -83,8 +83,8 @@ def test_too_little_memory_is_no_damage(tmp_path) -> None:
     image = "load_image(Path(sys.argv[1]), shape=(3, 32, 32)).shape"
     stream = "read_stream(Path(sys.argv[1]), takes=Input(what='image', shape=(3, {0}, {0}))).x.shape"
     for code, name, message in (
-        (image, "a.png", "a.png needs more memory than there is; make it smaller"),
-        (stream.format(32), "a.npz", "a.npz needs more memory than there is; give fewer samples"),
+        (image, "a.png", "a.png needs more memory than is available; make it smaller"),
+        (stream.format(32), "a.npz", "a.npz needs more memory than is available; give fewer samples"),
         (stream.format(700), "many", "there is not enough memory for"),
     ):
         assert message in peak(code, tmp_path / name, room=60)[1]
@@ -103,7 +103,7 @@ def test_many_pictures_in_a_file_take_no_time(tmp_path) -> None:
         account, started = Account(), time.monotonic()
         assert load_image(tmp_path / f"{name}.tif", shape=(1, 4, 4), account=account).min() == 1
         assert time.monotonic() - started < 4
-        assert ("several pictures" in account.sentence()) == (name == "long")
+        assert ("several images" in account.sentence()) == (name == "long")
 
 
 def test_samples_of_many_files_are_bounded(tmp_path, monkeypatch) -> None:
@@ -128,7 +128,7 @@ def test_the_limit_of_pixels_can_be_set(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("ISOFORM_MAX_IMAGE_PIXELS", "100")
     assert load_image(tmp_path / "a.png", shape=(1, 4, 4)).shape == (1, 4, 4)
     monkeypatch.setenv("ISOFORM_MAX_IMAGE_PIXELS", "99")
-    with pytest.raises(InputError, match="larger than the 99 pixels that are read"):
+    with pytest.raises(InputError, match="larger than the limit of 99 pixels"):
         load_image(tmp_path / "a.png", shape=(1, 4, 4))
 
 

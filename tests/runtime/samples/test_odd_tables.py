@@ -35,9 +35,7 @@ def test_marks_that_nobody_sees(label, folder) -> None:
     assert read_labelled(folder / "a.csv", takes=image(IMAGE)).labels == ("cat", "cat")
     for one, other in (("cat", label), ("hot dog", "hot\u00a0dog"), ("hot dog", "hot  dog")):
         (folder / "a.csv").write_text(f"file,label\na.png,{one}\nb.png,{other}\n")
-        with pytest.raises(
-            InputError, match=r"line 2, and .* line 3, are the same name but for spaces, accents or invisible"
-        ):
+        with pytest.raises(InputError, match=r"line 2, and .* line 3, differ only in spaces, accents or invisible"):
             read_labelled(folder / "a.csv", takes=image(IMAGE))
 
 
@@ -48,7 +46,7 @@ def test_a_label_that_is_missing_is_no_class(label, folder) -> None:
     (folder / "b.csv").write_text(f"label,x,y\n{label},1,2\n")
     np.savez(folder / "c.npz", x=np.zeros((2, *IMAGE), np.float32), labels=np.array(["cat", label]))
     for name, shape, place in (("a.csv", IMAGE, "line 3"), ("b.csv", SENSOR, "line 2"), ("c.npz", IMAGE, "sample 1")):
-        with pytest.raises(InputError, match=f"{place}.* gives the label .*as programs write one that is missing"):
+        with pytest.raises(InputError, match=f"{place}.* has the label .*which means a missing value"):
             read_labelled(folder / name, takes=image(shape))
     (folder / "classes" / label).mkdir(parents=True)
     (folder / "a.png").rename(folder / "classes" / label / "a.png")
@@ -67,8 +65,8 @@ def test_names_that_resemble_a_missing_label(label, folder) -> None:
     [
         ("Label,label,x,y\n1,1,1,2\n", (3, 1, 3), "has columns Label and label, but one named label was expected"),
         ("File,file\na.png,b.png\n", IMAGE, "has columns File and file, but one named file was expected"),
-        ("labels,x,y\n1,1,2\n", (3, 1, 3), "has a column 'labels', which is no channel; name it label"),
-        ("Class,x,y\n1,1,2\n", (3, 1, 3), "has a column 'Class', which is no channel; name it label"),
+        ("labels,x,y\n1,1,2\n", (3, 1, 3), "has a column 'labels', which is not a channel; name it label"),
+        ("Class,x,y\n1,1,2\n", (3, 1, 3), "has a column 'Class', which is not a channel; name it label"),
         (
             "filename,label\na.png,cat\n",
             IMAGE,

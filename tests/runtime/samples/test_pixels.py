@@ -66,8 +66,8 @@ def test_tiff(data, expected, tmp_path) -> None:
         (tiff(np.arange(16, dtype="<f4") / 15, bits=32, sample_format=3), "floating-point pixels of unknown range"),
         (tiff(np.arange(16, dtype="<u4") * 17, bits=32), "of more than 16 bits, of unknown range"),
         (tiff(np.arange(16, dtype="<i4") * 17, bits=32, sample_format=2), "of more than 16 bits, of unknown range"),
-        (tiff(np.arange(16, dtype="<i2"), bits=16, sample_format=2), "whole numbers with a sign"),
-        (tiff(np.arange(-8, 8, dtype="i1"), bits=8, sample_format=2), "whole numbers with a sign"),
+        (tiff(np.arange(16, dtype="<i2"), bits=16, sample_format=2), "signed integers"),
+        (tiff(np.arange(-8, 8, dtype="i1"), bits=8, sample_format=2), "signed integers"),
         (b"Pf\n4 4\n-1.0\n" + bytes(64), "floating-point pixels of unknown range"),
     ],
     ids=["float", "unsigned 32", "signed 32", "signed 16", "signed 8", "PFM"],
@@ -220,7 +220,7 @@ def test_a_large_photograph_is_as_good_as_a_small_one(tmp_path) -> None:
 def test_tiff_of_another_kind_says_so(pixels, bits, tmp_path) -> None:
     """A sound TIFF file whose pixels Pillow does not know is called that, with what to save instead."""
     (tmp_path / "a.tiff").write_bytes(tiff(pixels, bits=bits, sample_format=3))
-    with pytest.raises(InputError, match=r"it is TIFF of a kind that is not read: save it with 8 bits per channel"):
+    with pytest.raises(InputError, match=r"it is an unsupported type of TIFF: save it with 8 bits per channel"):
         load_image(tmp_path / "a.tiff", shape=(1, 4, 4))
 
 

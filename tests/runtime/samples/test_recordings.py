@@ -84,7 +84,7 @@ def test_one_table_in_many_forms(content, tmp_path) -> None:
         (lines(rows=[(1, 10), ("1e39", 20)]), "line 3, column 'x', holds '1e39'"),
         (lines(rows=[(1, 10), ("1_000", 20)]), "holds '1_000'"),
         (lines(rows=[(1, 10), ('"1,5"', 20)]), "holds '1,5'"),
-        (lines("x;y", [(1, "1,234"), (2, "2,345")], ";"), "could be a decimal comma or thousands"),
+        (lines("x;y", [(1, "1,234"), (2, "2,345")], ";"), "could be a decimal comma or a thousands separator"),
         (lines("x;y", [(1, "1,5"), (2, "2.5")], ";"), "'1,5' and .*'2.5'; use a decimal point, or a decimal comma"),
         (lines("x;y", [(1, "1.234,5")], ";"), "holds '1.234,5'"),
         ("a;b,c\n1;2,3\n", "could be separated by ',' or ';'"),
@@ -94,7 +94,7 @@ def test_one_table_in_many_forms(content, tmp_path) -> None:
         ("# x,\n2,3\n4,5\n", "has no header"),
         ("# x,x\n2,3\n4,5\n", "two columns named 'x'"),
         ("# x,y,z\n2,3\n4,5\n", r"has no header: its first line holds '2, 3'; .*numpy.savetxt\(path, x, delimiter"),
-        (saved(header="x y"), r"has columns separated by spaces; separate them by commas .*in R write.csv\(x, path\)"),
+        (saved(header="x y"), r"has columns separated by spaces; use commas .*in R write.csv\(x, path\)"),
         ("1 2\n", "has columns separated by spaces"),
         ('"x" "y"\n"1" 1.5 10\n"2" 2.5 20\n', "has columns separated by spaces; .*in R write.csv"),
         ("x y\n1,5 10\n2,5 20\n", "has columns separated by spaces"),
@@ -102,7 +102,7 @@ def test_one_table_in_many_forms(content, tmp_path) -> None:
         ('"x"\n"1" 1.5\n"2" 2.5\n', "has columns separated by spaces"),
         (
             '"x","y"\n"1",1.5,10\n',
-            "line 2, has 3 fields, but .* has 2; give header and rows as many columns; in R use write.csv",
+            "line 2, has 3 fields, but .* has 2; give header and rows the same number of columns; in R use write.csv",
         ),
         ('"x"\t"y"\n"1"\t1.5\t10\n', "line 2, has 3 fields, .* in R use write.csv"),
         ("x,y\n", "a.csv has a header, but no rows"),
@@ -111,7 +111,7 @@ def test_one_table_in_many_forms(content, tmp_path) -> None:
         (lines("x,x"), "two columns named 'x'"),
         (
             lines("é,e\u0301,y", [(1, 2, 3)] * 3),
-            r"two columns named '\\xe9' and 'e\\u0301', the same but for how accents",
+            r"two columns named '\\xe9' and 'e\\u0301', which differ only in the encoding of accents",
         ),
         ('x,y\n"#1",2\n', "line 2, column 'x', holds '#1'"),
         (lines("x,y,z", [(1, 2, 3)]), "has 3 columns of numbers, but the network has 2 channels"),
@@ -181,7 +181,7 @@ def test_a_class_never_vanishes(form, tmp_path) -> None:
     write(tmp_path / "table.csv", lines("label,x,y", rows))
     for read in (read_labelled, read_stream):
         with pytest.raises(
-            InputError, match=r"class 'sit' has no recording of the 3 rows .* but 2 in .*csv.*--skip-short"
+            InputError, match=r"class 'sit' has no recording of at least 3 rows .* but 2 in .*csv.*--skip-short"
         ):
             read(tmp_path / form, takes=image(SENSOR))
         found = read(tmp_path / form, takes=image(SENSOR), skip_short=True)
@@ -222,7 +222,7 @@ def test_an_image_of_a_table_has_one_label(again, tmp_path) -> None:
                     read(tmp_path / "a.csv", takes=image((1, 4, 4)))
             else:
                 account = read(tmp_path / "a.csv", takes=image((1, 4, 4))).account
-                assert account.sentence() == "2 images in 1 class; a row names an image that another row has"
+                assert account.sentence() == "2 images in 1 class; a row repeats the image of another row"
                 assert account.files == 1
 
 
@@ -235,7 +235,7 @@ def test_one_column_with_decimal_commas(tmp_path) -> None:
         write(tmp_path / "a.csv", f"x\n{cell}\n")
         with pytest.raises(
             InputError,
-            match=rf"{message}.*put a line sep=; before the header($|, else give header and rows as many columns; in R)",
+            match=rf"{message}.*put a line sep=; before the header($|, else give header and rows the same number of columns; in R)",
         ):
             read_stream(tmp_path / "a.csv", takes=image((1, 1, 2)))
     write(tmp_path / "a.csv", "sep=;\nx\n0,5\n-1,25\n")
@@ -259,7 +259,7 @@ def test_pictures_among_recordings(place, tmp_path) -> None:
     assert len(read_stream(tmp_path, takes=image(sensor)).x) == 2
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "walk" / "plot.png")
     for read in (read_stream, read_labelled):
-        with pytest.raises(InputError, match=r"images and recordings, .*plot.png and .*csv.*remove those"):
+        with pytest.raises(InputError, match=r"images and recordings, .*plot.png and .*csv.*remove the ones"):
             read(tmp_path, takes=image(sensor))
     for path in tmp_path.rglob("*.csv"):
         path.unlink()
@@ -285,5 +285,5 @@ def test_a_folder_of_recordings_with_labels(tmp_path) -> None:
     (tmp_path / "sub").rename(tmp_path / "2")
     assert read_labelled(tmp_path, takes=image(shape)).labels == ("2",)
     (tmp_path / "2").rename(tmp_path / "1")
-    with pytest.raises(InputError, match=r"2.csv, line 2, has the label '2', but lies in the folder of class '1'"):
+    with pytest.raises(InputError, match=r"2.csv, line 2, has the label '2', but is in the folder of class '1'"):
         read_labelled(tmp_path, takes=image(shape))

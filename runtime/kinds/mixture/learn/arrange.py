@@ -1,8 +1,8 @@
-"""Folded weights in the shapes that the block's graphs take them in, and gradients back in the shapes of the weights.
+"""Conversion of folded weights to the input shapes of the block's graphs, and of gradients back to the weights' shapes.
 
-The graphs would otherwise spend a tenth of their time on transposing and reshaping small tensors; here that is done once, for all
-layers together. With lanes, the depthwise kernel is in the blocked layout: (E, 1, k, k) → (E/B, B, k²) → (E/B, k², B), channels
-filled up to a multiple of B with zeros. 180° turns it for the backward pass.
+Inside the graphs, transposing and reshaping small tensors would take a tenth of the run time; here it is done once, for all
+layers together. With lanes, the depthwise kernel is in the blocked layout: (E, 1, k, k) → (E/B, B, k²) → (E/B, k², B), with channels
+padded with zeros to a multiple of B. The backward pass uses the kernel rotated by 180°.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from isoform.runtime.kinds.mixture.spec import NetworkSpec
 __all__ = ["filled", "filled_up", "forward_feeds", "named_gradients", "unfolded_feeds", "vjp_feeds"]
 
 Feeds = list[dict[str, Array]]
-"""Per layer: graph input → array."""
+"""For each layer: graph input → array."""
 
 
 def filled(spec: NetworkSpec, lanes: int | None) -> int:
-    """E, or what it is filled up to."""
+    """Return E, padded to a multiple of the lanes."""
     return spec.expanded if lanes is None else -(-spec.expanded // lanes) * lanes
 
 
 def filled_up(spec: NetworkSpec, values: Array, lanes: int | None) -> Array:
-    """One number per channel, shape (…, E), with zeros for the channels that ``filled`` adds."""
+    """Pad one value per channel, shape (…, E), with zeros to the size of ``filled``."""
     result = np.zeros((*values.shape[:-1], filled(spec, lanes)), dtype=values.dtype)
     result[..., : values.shape[-1]] = values
     return result
 
 
 def forward_feeds(spec: NetworkSpec, weights: Mapping[str, Array], lanes: int | None) -> Feeds:
-    """What ``block_forward.onnx`` takes besides x, of every layer.
+    """Return the inputs of ``block_forward.onnx`` besides x, for every layer.
 
     Args:
         spec: The network's sizes.
-        weights: What ``fold`` returned.
-        lanes: Channels of the blocked layout; None for the plain graphs.
+        weights: The result of ``fold``.
+        lanes: Group size of the blocked layout; None for the plain graphs.
     """
     biases = {f"{part}.bias": _stacked(spec, weights, f"{part}.bias") for part in ("expand", "depthwise", "project")}
     return _split(
@@ -52,13 +52,13 @@ def forward_feeds(spec: NetworkSpec, weights: Mapping[str, Array], lanes: int | 
 
 
 def unfolded_feeds(spec: NetworkSpec, blocks: Mapping[str, Array], lanes: int | None) -> Feeds:
-    """What the graphs of ``compile/kinds/mixture/block_stages.py`` take of the mixed weights, of every layer; ``blocks`` as ``mix`` returns them."""
+    """Return the weight inputs of the graphs of ``compile/kinds/mixture/block_stages.py``, for every layer; ``blocks`` is the result of ``mix``."""
     each = {f"layer{layer:02d}.{name}": array[layer] for name, array in blocks.items() for layer in range(spec.layers)}
     return _split(_shared(spec, each, lanes))
 
 
 def vjp_feeds(spec: NetworkSpec, weights: Mapping[str, Array], lanes: int | None) -> Feeds:
-    """What ``block_vjp.onnx`` takes of the weights, of every layer."""
+    """Return the weight inputs of ``block_vjp.onnx``, for every layer."""
     c, e, r = spec.channels, spec.expanded, spec.squeezed
     turned = _stacked(spec, weights, "depthwise.weight")[..., ::-1, ::-1]
     return _split(
@@ -73,7 +73,7 @@ def vjp_feeds(spec: NetworkSpec, weights: Mapping[str, Array], lanes: int | None
 
 
 def named_gradients(spec: NetworkSpec, found: Mapping[str, Array], lanes: int | None) -> dict[str, Array]:
-    """``block_vjp.onnx``'s outputs as gradients of a layer's folded weights, each of its weight's shape."""
+    """Convert the outputs of ``block_vjp.onnx`` to gradients of a layer's folded weights, each of its weight's shape."""
     c, e, r, k = spec.channels, spec.expanded, spec.squeezed, spec.kernel
     kernel = found["depthwise"]
     if lanes is not None:
@@ -89,7 +89,7 @@ def named_gradients(spec: NetworkSpec, found: Mapping[str, Array], lanes: int | 
 
 
 def _kernels(spec: NetworkSpec, weight: Array, lanes: int | None) -> Array:
-    """Depthwise kernels of all layers, shape (L, E, 1, k, k), as the graphs take them."""
+    """Convert the depthwise kernels of all layers, shape (L, E, 1, k, k), to the graphs' layout."""
     if lanes is None:
         return weight
     k, size = spec.kernel, filled(spec, lanes)

@@ -1,7 +1,7 @@
-"""Sessions of one block, in the fastest form that is right on this machine.
+"""Sessions of one block's training graphs, in the fastest variant that is correct on this machine.
 
-What the blocked graphs compute is checked against the plain ones on random numbers before they are trusted: they are written for
-a layout that ONNX Runtime documents nowhere.
+The variants for blocked layouts are compared with the plain graphs on random numbers before they are used, because
+ONNX Runtime's blocked layout is undocumented.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ __all__ = ["Blocks", "open_blocks"]
 log = logging.getLogger("isoform.runtime")
 
 TOLERANCE = 1e-4
-"""Largest difference of blocked to plain, over the largest number."""
+"""Largest difference between blocked and plain results, relative to the largest value."""
 GRAPHS = ("forward", "vjp", "depthwise")
-"""Those that have a blocked form."""
+"""Graphs with a variant for blocked layouts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Blocks:
     expand: ort.InferenceSession
     project: ort.InferenceSession
     lanes: int | None
-    """Channels of the blocked layout; None for the plain graphs."""
+    """Group size of the blocked layout; None for the plain graphs."""
 
 
 def open_blocks(spec: NetworkSpec, graphs: Mapping[str, bytes], *, threads: int) -> Blocks:
@@ -55,11 +55,11 @@ def open_blocks(spec: NetworkSpec, graphs: Mapping[str, bytes], *, threads: int)
 
     Args:
         spec: The network's sizes.
-        graphs: ``compiled/training/``'s files: name → content.
-        threads: Threads per run, 0 to let ONNX Runtime choose.
+        graphs: The files of ``compiled/training/``: name → content.
+        threads: Threads per run; 0 lets ONNX Runtime choose.
 
     Raises:
-        EngineError: If ONNX Runtime refuses the plain graphs.
+        EngineError: If ONNX Runtime rejects the plain graphs.
     """
     plain = _opened(graphs, None, threads)
     lanes = probed_lanes(graphs["probe.onnx"])
@@ -70,10 +70,13 @@ def open_blocks(spec: NetworkSpec, graphs: Mapping[str, bytes], *, threads: int)
         expected, found = (_results(spec, blocks) for blocks in (plain, blocked))
         if all(_equal(expected[name], found[name]) for name in expected):
             return blocked
-        problem = "they compute something else than the plain ones"
-    except (EngineError, ValueError) as error:  # a wrong layout may give outputs of sizes that do not fit
+        problem = "their results differ from those of the plain ones"
+    except (EngineError, ValueError) as error:
+        # ValueError: with a wrong layout, outputs may have sizes that cannot be reshaped
         problem = str(error)
-    log.warning("the fast training graphs do not run here (%s); the plain ones do, at about half the speed", problem)
+    log.warning(
+        "the fast training graphs cannot be used (%s); falling back to the plain ones, about half as fast", problem
+    )
     return plain
 
 
@@ -87,7 +90,7 @@ def _opened(graphs: Mapping[str, bytes], lanes: int | None, threads: int) -> Blo
 
 
 def _results(spec: NetworkSpec, blocks: Blocks) -> dict[str, Array]:
-    """Everything that a block's graphs compute from random numbers."""
+    """Compute all outputs of a block's graphs for random numbers."""
     spec, rng = dataclasses.replace(spec, layers=1), np.random.default_rng(0)
 
     def random(*shape: int) -> Array:

@@ -1,14 +1,14 @@
-"""The fold's chain rule: from gradients of folded weights to gradients of a signature's numbers.
+"""Backward pass of the fold: from gradients of folded weights to gradients of a signature's parts.
 
-``fold.py`` makes W'_ℓ = s_ℓ (Σ_k ξ_ℓk θ_k) and b'_ℓ = t_ℓ with s = γ / √(var + ε), t = β - mean · s; so with G = dL/dW', g = dL/db'
+``fold.py`` computes W'_ℓ = s_ℓ (Σ_k ξ_ℓk θ_k) and b'_ℓ = t_ℓ with s = γ / √(var + ε), t = β - mean · s; so with G = dL/dW', g = dL/db'
 
     dL/dξ_ℓk = ⟨s_ℓ G_ℓ, θ_k⟩                              one matrix product over all layers, (L, P) @ (P, K)
     dL/dλ_ℓ  = ξ_ℓ (dL/dξ_ℓ - ⟨ξ_ℓ, dL/dξ_ℓ⟩)              λ the logits, through the softmax
     dL/ds    = ⟨G, W'⟩ / s per output channel, with W' / s the mixed weights;      dL/dt = g
     dL/dγ    = (dL/ds - mean · dL/dt) / √(var + ε)         dL/dβ = dL/dt
 
-The input adapter's normalisation is undone the same way: W'' = W' / std, b'' = t - Σ W'' · mean. Where γ and β are mixed from the
-templates (``affine = "mixed"``) and the signature has none of its own, their gradient goes on to ξ.
+The input normalisation is differentiated in the same way: W'' = W' / std, b'' = t - Σ W'' · mean. If γ and β are mixed from the
+templates (``affine = "mixed"``) and the signature has none of its own, their gradient is passed on to ξ.
 Products over templates are float64. Source: Compositional Models, section 3.2, and the chain rule.
 """
 
@@ -33,14 +33,14 @@ def signature_gradient(
     *,
     own_affine: bool = True,
 ) -> dict[str, Array]:
-    """Gradients of a signature's parts.
+    """Compute the gradients of a signature's parts.
 
     Args:
         spec: The network's sizes.
-        tensors: ``templates.safetensors``' arrays.
+        tensors: The arrays of ``templates.safetensors``.
         parts: All five parts, as ``Bundle.resolve`` returns them.
-        gradients: What ``FoldedNetwork.backward`` returned for ``fold(spec, tensors, parts)``.
-        own_affine: False if γ and β come from the templates by ξ (``affine = "mixed"``), so that they move with it.
+        gradients: The result of ``FoldedNetwork.backward`` for ``fold(spec, tensors, parts)``.
+        own_affine: False if γ and β are mixed from the templates (``affine = "mixed"``), so that they depend on ξ.
 
     Returns:
         ``mixture`` (L, K), ``bn.affine`` (2, N), ``logits.weight``, ``logits.bias``; float64, each of its part's shape.
@@ -65,6 +65,7 @@ def signature_gradient(
             d_shift[channels] = np.stack([gradients[f"layer{layer:02d}.{part}.bias"] for layer in layers])
             gradient = (rows * scale[channels].astype(np.float32)[:, :, None]).reshape(spec.layers, -1)
         columns.append(gradient)
+    # float64, because each entry is a sum over all P weights of a block
     d_xi = np.concatenate(columns, axis=1).astype(np.float64) @ theta.astype(np.float64).T
     mean, std = (np.asarray(value)[None, :, None, None] for value in (spec.mean, spec.std))
     for name, offset, factor in (("input_adapter", mean, std), ("output_adapter", 0.0, 1.0)):

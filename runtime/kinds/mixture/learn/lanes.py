@@ -1,7 +1,7 @@
-"""ONNX Runtime's blocked layout on this machine, and how training graphs are run.
+"""ONNX Runtime's blocked layout on this machine, and running training graphs.
 
-In the blocked layout B channels of a pixel lie together; B is the processor's affair (``compile/kinds/mixture/depthwise.py`` says what for).
-``probe.py`` finds it out, here by the graph of one operator that a bundle brings.
+In the blocked layout B channels of a pixel are stored together; B depends on the processor (its use: ``compile/kinds/mixture/depthwise.py``).
+``probe.py`` detects it, here with the probe graph that a bundle contains.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from isoform.runtime.errors import EngineError
 __all__ = ["LANES", "probed_lanes", "run"]
 
 LANES = (8, 16)
-"""Blocked layouts that training graphs are written for: AVX2's and AVX-512's."""
+"""Blocked layouts for which bundles have training graphs: those of AVX2 and AVX-512."""
 
 
 def probed_lanes(probe: bytes) -> int | None:
-    """How many channels lie together in ONNX Runtime's blocked layout on this machine.
+    """Return the number of channels in a group of ONNX Runtime's blocked layout on this machine.
 
     Args:
-        probe: ``training/probe.onnx``.
+        probe: The file ``training/probe.onnx``.
 
     Returns:
-        One of ``LANES``, or None if there is no such layout here, or another.
+        One of ``LANES``, or None if this machine has no blocked layout, or another one.
     """
     return lanes_of(layout_of(probe), LANES)
 
 
 def run(session: ort.InferenceSession, feed: Mapping[str, Array], names: list[str] | None = None) -> list[Array]:
-    """Run a training graph, for some outputs or all; ``EngineError`` if ONNX Runtime cannot."""
+    """Run a training graph, for some outputs or all. Raises ``EngineError`` if ONNX Runtime fails."""
     try:
         found: list[Array] = session.run(names, feed)
     except Exception as problem:

@@ -1,4 +1,4 @@
-"""A bundle of kind ``mixture``, ready to learn: ``Normalising``, by the training graphs that ``isoform compile`` has written."""
+"""The ``Normalising`` learner of kind ``mixture``, with the training graphs written by ``isoform compile``."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from isoform.runtime.learn.learner import Choose, Loss, Pass, Point
 
 __all__ = ["MixtureLearner"]
 
-CHUNK = 64
-"""Samples per forward pass without gradients: what bounds its memory."""
+CHUNK = 64  # bounds memory
+"""Samples per forward pass without gradients."""
 
 
 class MixtureLearner:
     """Runs a bundle's training graphs.
 
     Args:
-        bundle: Templates and base signatures.
-        graphs: ``compiled/training/``'s files: name → content.
-        threads: Threads per run, 0 to let ONNX Runtime choose.
+        bundle: The bundle.
+        graphs: The files of ``compiled/training/``: name → content.
+        threads: Threads per run; 0 lets ONNX Runtime choose.
 
     Raises:
-        EngineError: If ONNX Runtime refuses a graph.
+        EngineError: If ONNX Runtime rejects a graph.
     """
 
     rates: Mapping[str, float] = {"mixture": 0.05, "bn.affine": 5e-3}
-    """ξ's logits take 10 times BN's; Compositional Models, section 4, has 10 to 100."""
+    """The rate of ξ's logits is 10 times that of BN; Compositional Models, section 4, uses 10 to 100 times."""
     normalises = True
 
     def __init__(self, bundle: Bundle, graphs: Mapping[str, bytes], *, threads: int) -> None:
@@ -48,12 +48,12 @@ class MixtureLearner:
         self._network = FoldedNetwork(self._spec, self._blocks)
 
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
-        """As ``Learner.point``: γ and β follow from the templates by ξ where ``affine`` is ``mixed`` and the signature has none."""
+        """As ``Learner.point``: γ and β are derived from the templates by ξ if ``affine`` is ``mixed`` and the signature has none."""
         follows = self._spec.affine == "mixed" and "bn.affine" not in {*own, *signature.parts}
         return Point(self.bundle.resolve(signature).parts, frozenset({"bn.affine"} if follows else ()), signature.task)
 
     def softened(self, point: Point, moving: Collection[str]) -> Point:
-        """As ``Learner.softened``: a discrete mixture has no slope."""
+        """As ``Learner.softened``: a discrete mixture has gradient 0."""
         return point.with_parts({"mixture": softened(point.parts["mixture"])}) if "mixture" in moving else point
 
     def logits(self, point: Point, x: Array) -> Array:
@@ -90,12 +90,12 @@ class MixtureLearner:
         return value, found
 
     def normalised(self, point: Point, x: Array, choose: Choose) -> Pass:
-        """A forward pass with BN's statistics as ``choose`` makes them; see ``normalised_pass``."""
+        """As ``Normalising.normalised``; see ``normalised_pass``."""
         bundle = self.bundle
         return normalised_pass(self._spec, bundle.tensors, self._complete(point), x, run_on=self._blocks, choose=choose)
 
     def statistics(self, point: Point, x: Array, *, alpha: float = 1.0) -> Array:
-        """BN statistics of samples, blended with the point's, shape (2, N); see ``estimate_statistics``."""
+        """As ``Normalising.statistics``, shape (2, N); see ``estimate_statistics``."""
         bundle = self.bundle
         return estimate_statistics(
             self._spec, bundle.tensors, self._complete(point), x, run_on=self._blocks, alpha=alpha

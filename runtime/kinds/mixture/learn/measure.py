@@ -1,6 +1,6 @@
-"""Measure what a base signature sees of the samples that it was trained on (``isoform.runtime.learn.source``), for the kind ``mixture``.
+"""Measurement of a base signature's source statistics (``isoform.runtime.learn.source``), for the kind ``mixture``.
 
-The Fisher information is taken over 512 samples in batches of 16, with a softened mixture, because a discrete one has no slope.
+The Fisher information is estimated from 512 samples in batches of 16, with a softened mixture, because a discrete one has gradient 0.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from isoform.runtime.learn.source import Source, relative
 __all__ = ["measure_source"]
 
 SAMPLES = 2000
-"""At most so many samples are looked at."""
+"""Maximum number of samples."""
 FISHER_BATCHES = 32
-CHUNK = 64
-SMALLEST = 1e-3
-"""Of a spread, in the base's units: a channel that is the same for every sample says nothing of samples."""
-CLASSES_LIMIT = 256
-"""With more classes than this, what each looks like is not kept."""
+CHUNK = 64  # samples per pass, which bounds memory
+SMALLEST = 1e-3  # a channel that is constant over the samples would otherwise divide by 0
+"""Minimum spread, in the base's units."""
+CLASSES_LIMIT = 256  # bounds the file's size
+"""Number of classes above which class means are not stored."""
 
 
 def measure_source(
     spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Array], x: Array, labels: Array, *, classes: int, run_on: Blocks
 ) -> Source:  # fmt: skip
-    """Look at samples with a base signature.
+    """Measure the source statistics of samples with a base signature.
 
     Args:
         spec: The network's sizes.
-        tensors: ``templates.safetensors``' arrays.
+        tensors: The arrays of ``templates.safetensors``.
         parts: All five parts of the signature, as ``Bundle.resolve`` returns them.
-        x: Samples, shape (n, channels, height, width), float32, of every class some; ``SAMPLES`` of them are looked at.
-        labels: Indices of classes, shape (n,).
+        x: Samples of all classes, shape (n, channels, height, width), float32; at most ``SAMPLES`` of them are used.
+        labels: Class indices, shape (n,).
         classes: C.
-        run_on: What ``open_blocks`` returned.
+        run_on: The result of ``open_blocks``.
     """
     x, labels = spaced(x, SAMPLES), spaced(labels, SAMPLES)
     variance = parts["bn.statistics"][1].astype(np.float32)

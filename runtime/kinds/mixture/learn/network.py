@@ -1,9 +1,9 @@
-"""The folded network, forward and backward: gradients of a loss with respect to every folded weight.
+"""Forward and backward pass of the folded network: gradients of a loss with respect to all folded weights.
 
-Blocks run in ONNX Runtime, by two graphs that ``isoform compile`` exported once for all layers (``compile/kinds/mixture/block.py``); the adapters,
-the embedding and the logits layer are matrix products over pixels, which numpy does as fast. BN is folded in, with its running
-statistics. Between the passes every block's input is kept and its two convolutions' outputs, L · (C + 2E) numbers per pixel and
-sample: to compute them again would take a fifth more time. A product needs the activations of ``BATCH`` samples of one block.
+Blocks run in ONNX Runtime, with two graphs that ``isoform compile`` exported once for all layers (``compile/kinds/mixture/block.py``); the
+adapters, the embedding and the logits layer are matrix products over pixels, for which numpy is as fast. BN is folded, with its running
+statistics. Between the passes each block's input and the outputs of two convolutions are kept, L · (C + 2E) values per pixel and
+sample; recomputing them would take a fifth more time. A vector-Jacobian product needs the activations of ``BATCH`` samples of one block.
 
 With u the pixels after an affine map and ω the hard swish, whose slope is ω'(u) = u/3 + 1/2 inside (-3, 3), else 0 or 1:
 
@@ -31,34 +31,34 @@ __all__ = ["FoldedNetwork", "Kept", "channels_first", "cut_patches"]
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """What the backward pass needs of a forward pass."""
+    """Activations of a forward pass that the backward pass needs."""
 
     patches: Array
-    """Samples cut for the stem, (n · pixels, channels · kernel)."""
+    """Samples as patches for the stem, (n · pixels, channels · kernel)."""
     stem: Array
     """The stem before its activation, (n · pixels, C)."""
     blocks: tuple[dict[str, Array], ...]
-    """Of every block its input, ``x``, and what its product needs besides; none where gradients are not wanted."""
+    """Each block's input ``x`` and the other activations that its backward pass needs; empty if gradients are not needed."""
     last: Array
     """The last block's output, (n, C, height, width)."""
     out: Array
     """The output adapter before its activation, (n, pixels, H)."""
     pooled: Array
     embedding: Array
-    """Before its activation, (n, embedding)."""
+    """The embedding before its activation, (n, embedding)."""
 
     @property
     def features(self) -> Array:
-        """What the logits layer sees, (n, embedding)."""
+        """The input of the logits layer, (n, embedding)."""
         return hard_swish(self.embedding)
 
 
 class FoldedNetwork:
-    """Runs folded weights, and their gradients. Holds no weights; safe to share.
+    """Runs the network with folded weights, and computes their gradients. Holds no weights; thread-safe.
 
     Args:
         spec: The network's sizes.
-        blocks: What ``open_blocks`` returned.
+        blocks: The result of ``open_blocks``.
     """
 
     def __init__(self, spec: NetworkSpec, blocks: Blocks) -> None:
@@ -68,15 +68,15 @@ class FoldedNetwork:
         self._gradients = [entry.name for entry in self._vjp.get_outputs()]
 
     def forward(self, weights: Mapping[str, Array], x: Array, *, keep: bool = True) -> tuple[Array, Kept]:
-        """Logits, and what the backward pass needs.
+        """Run the forward pass.
 
         Args:
-            weights: What ``fold`` returned, the logits layer included.
+            weights: The result of ``fold``, including the logits layer.
             x: Samples, shape (n, channels, height, width), float32.
-            keep: False to keep nothing of the blocks.
+            keep: False to discard the blocks' activations.
 
         Returns:
-            Logits, shape (n, classes), float32; and the rest.
+            Logits, shape (n, classes), float32; and the activations for the backward pass.
         """
         spec, patches = self._spec, cut_patches(self._spec, x)
         stem = patches @ weights["input_adapter.weight"].reshape(spec.channels, -1).T + weights["input_adapter.bias"]
@@ -95,15 +95,15 @@ class FoldedNetwork:
         return kept.features @ weights["logits.weight"].T + weights["logits.bias"], kept
 
     def backward(self, weights: Mapping[str, Array], kept: Kept, g: Array) -> dict[str, Array]:
-        """Gradients of the folded weights.
+        """Run the backward pass.
 
         Args:
             weights: As in ``forward``.
-            kept: What ``forward`` returned.
+            kept: The activations that ``forward`` returned.
             g: dL/d logits, shape (n, classes), float32.
 
         Returns:
-            Name → gradient, of every weight but the embedding's, which no signature changes.
+            Name → gradient of every weight except the embedding's, which is the same for every signature.
         """
         spec, gradients = self._spec, dict[str, Array]()
         gradients["logits.weight"], gradients["logits.bias"] = g.T @ kept.features, g.sum(axis=0)
@@ -125,11 +125,12 @@ class FoldedNetwork:
         return gradients
 
     def _product(self, features: dict[str, Array], weights: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-        """A block's vector-Jacobian product: dL/dx, and every weight's gradient, summed over the samples."""
+        """Compute a block's vector-Jacobian product: dL/dx, and every weight's gradient, summed over the samples."""
         rows, sums, samples = list[Array](), dict[str, Array](), len(features["x"])
         for start in range(0, samples, BATCH):
             some = {name: array[start : start + BATCH] for name, array in features.items()}
-            if missing := BATCH - len(some["x"]):  # a sample without a gradient adds nothing
+            # the graph has a fixed batch size; padding with gradient 0 adds nothing to the sums
+            if missing := BATCH - len(some["x"]):
                 some = {name: np.pad(a, ((0, missing), *((0, 0),) * (a.ndim - 1))) for name, a in some.items()}
             found = dict(zip(self._gradients, run(self._vjp, {**some, **weights}), strict=True))
             rows.append(found.pop("x.gradient"))
@@ -138,19 +139,19 @@ class FoldedNetwork:
 
 
 def cut_patches(spec: NetworkSpec, x: Array) -> Array:
-    """Samples (n, channels, height, width) cut for the stem: (n · pixels, channels · kernel)."""
+    """Cut samples (n, channels, height, width) into patches for the stem: (n · pixels, channels · kernel)."""
     (height, width), (kh, kw) = spec.grid, spec.adapter_kernel
     cut = x.reshape(len(x), spec.input_shape[0], height, kh, width, kw).transpose(0, 2, 4, 1, 3, 5)
     return cut.reshape(len(x) * height * width, -1)
 
 
 def channels_first(rows: Array, samples: int, grid: tuple[int, int]) -> Array:
-    """(n · pixels, channels) → (n, channels, height, width), C-contiguous."""
+    """Convert (n · pixels, channels) to (n, channels, height, width), C-contiguous."""
     return np.ascontiguousarray(rows.reshape(samples, *grid, -1).transpose(0, 3, 1, 2))
 
 
 def _swish_slope(u: Array) -> Array:
-    """ω'."""
+    """Compute ω'(u), the derivative of the hard swish."""
     result: Array = np.clip(u, -3, 3)
     result *= np.float32(1 / 3)
     result += np.float32(0.5)

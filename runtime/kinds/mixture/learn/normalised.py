@@ -1,12 +1,12 @@
-"""A forward pass in which every BN is normalised by what a function makes of what it sees: how all ways to make statistics run.
+"""A forward pass with BN statistics chosen by a callback, the basis of all methods that compute statistics.
 
-Of every BN, in order, the function is told what its convolution gives for these samples, and answers with the statistics to
-normalise by; what follows sees the samples as these make them. With u the convolution's output and m₀ the given mean:
+For each BN layer, in order, the callback receives the moments of its input for these samples, and returns the statistics to
+normalise with; later layers see the result. With u the convolution's output and m₀ the given mean:
 
     s̄ᵢ = mean over pixels of (u - m₀),    s²ᵢ = mean over pixels of (u - m₀)²        for every sample i and channel
 
-Blocks run in ONNX Runtime (``compile/kinds/mixture/block_stages.py``), in slices, because it keeps the most memory that a run ever took; the adapters
-in numpy. All samples go through a block before the next one begins.
+Blocks run in ONNX Runtime (``compile/kinds/mixture/block_stages.py``), in slices, because its arena keeps the peak memory of the
+largest run; the adapters run in numpy. All samples pass a block before the next one, because statistics are over all samples.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ __all__ = ["normalised_pass"]
 def normalised_pass(
     spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Array], x: Array, *, run_on: Blocks, choose: Choose
 ) -> Pass:  # fmt: skip
-    """Run samples.
+    """Run the forward pass.
 
     Args:
         spec: The network's sizes.
-        tensors: ``templates.safetensors``' arrays.
-        parts: All five parts of a signature, as ``Bundle.resolve`` returns them; the given means are its statistics'.
+        tensors: The arrays of ``templates.safetensors``.
+        parts: All five parts of a signature, as ``Bundle.resolve`` returns them; m₀ is the mean in its statistics.
         x: Samples, shape (n, channels, height, width), float32, not normalised.
-        run_on: What ``open_blocks`` returned.
-        choose: Called once for every BN, in order.
+        run_on: The result of ``open_blocks``.
+        choose: The callback, called once per BN layer, in order.
     """
     affine, given = (parts[name].astype(np.float32) for name in ("bn.affine", "bn.statistics"))
     blocks, places = mix(spec, template_matrix(spec, tensors), parts["mixture"]), spec.bn_slices
@@ -58,8 +58,9 @@ def normalised_pass(
         return mean, variance
 
     def normalised(u: Array, name: str) -> Array:
-        """By numpy; u (n, pixels, channels) as the convolution gives it."""
+        """Apply a BN layer in numpy to a convolution's output u, shape (n, pixels, channels)."""
         place = places[name]
+        # moments about the given mean: about 0, squares would lose digits where the mean is large
         u = u - given[0, place]
         moments = Moments(u.mean(axis=1), np.einsum("npc,npc->nc", u, u) / np.float32(pixels))
         mean, variance = chosen_for(place, moments)
@@ -68,12 +69,12 @@ def normalised_pass(
         return result
 
     def step(session: ort.InferenceSession, name: str, feed: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-        """One of a block's graphs: its output, and how to normalise that."""
+        """Run one of a block's graphs; return its output, and the BN parameters for it."""
         place = places[name]
         rows = next(iter(feed))  # the only input with a row per sample comes first
         parts = [run(session, {**feed, rows: feed[rows][part]}) for part in cut]
         u, means, squares = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-        del parts
+        del parts  # frees the slices: only their concatenation is needed
         mean, variance = chosen_for(place, Moments(means, squares / np.float32(pixels)))
         return u, {"gamma": affine[0, place], "beta": affine[1, place], "mean": mean, "variance": variance}
 

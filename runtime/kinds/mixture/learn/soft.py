@@ -1,6 +1,7 @@
-"""Mixtures that can move: a discrete layer's softmax has no slope, so no gradient can leave it.
+"""Softening of discrete mixtures for training: the softmax of a discrete layer has gradient 0.
 
-Its logits are raised until the best template's ξ is ``SOFT``, which Adam, blind to a gradient's size, can leave within a few steps.
+The other templates' logits are raised until the best one's ξ is at most ``SOFT``. Adam normalises the size of gradients, so it can
+move away from there within a few steps.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SOFT = 0.97
 
 
 def softened(logits: Array) -> Array:
-    """Mixture logits, shape (L, K), float64, whose softmax has a slope: no template lies so far back that the best has more than ``SOFT``."""
+    """Return mixture logits, shape (L, K), float64, in which no template is so far behind that the best has more than ``SOFT``."""
     templates = logits.shape[1]
     if templates == 1:
         return logits.astype(np.float64)

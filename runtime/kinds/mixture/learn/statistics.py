@@ -1,8 +1,8 @@
-"""BN's running statistics of a user's samples: a forward pass in training mode, layer by layer, each seeing what the new ones make.
+"""Re-estimation of BN statistics from a user's samples: a forward pass in training mode, in which each layer sees the new statistics.
 
     m = (1 - α) m_given + α mean(u),    v = (1 - α) v_given + α var(u)
 
-u a convolution's output over all samples and pixels, the variance biased. α = 1 forgets the given statistics, 0 keeps them.
+u is a convolution's output over all samples and pixels; the variance is biased. α = 1 replaces the given statistics, 0 keeps them.
 Source: Schneider et al. 2020, "Improving robustness against common corruptions by covariate shift adaptation", section 3.
 """
 
@@ -22,14 +22,14 @@ __all__ = ["estimate_statistics"]
 def estimate_statistics(
     spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Array], x: Array, *, run_on: Blocks, alpha: float = 1.0
 ) -> Pass:  # fmt: skip
-    """BN statistics of samples, blended with those of a signature; and the logits of that pass.
+    """Compute BN statistics of samples, blended with those of a signature, and the logits of that pass.
 
     Args:
         spec: The network's sizes.
-        tensors: ``templates.safetensors``' arrays.
+        tensors: The arrays of ``templates.safetensors``.
         parts: All five parts of a signature, as ``Bundle.resolve`` returns them.
-        x: Samples, shape (n, channels, height, width), float32, not normalised. n times pixels should be in the hundreds at least.
-        run_on: What ``open_blocks`` returned.
+        x: Samples, shape (n, channels, height, width), float32, not normalised. n times pixels should be at least some hundreds.
+        run_on: The result of ``open_blocks``.
         alpha: α, 0 to 1.
     """
     variance = parts["bn.statistics"][1]
