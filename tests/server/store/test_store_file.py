@@ -155,7 +155,10 @@ def test_what_is_a_url_and_what_is_a_path(tmp_path) -> None:
     assert store_url("sqlite:///x.db") == make_url("sqlite:///x.db")
     with pytest.raises(StoreError, match=r"needs psycopg2, which is not installed; .*isoform\[postgresql\]"):
         Store("postgresql+psycopg2://host/x")
-    with pytest.raises(StoreError, match="begins like a URL, x://, but is none; a file of that name begins with \\./"):
+    with pytest.raises(
+        StoreError,
+        match="starts with x:// but is not a valid database URL; for a file of that name, put \\./ before it",
+    ):
         store_url("x://y:z/")
     with pytest.raises(StoreError, match="is not a file"):
         Store(tmp_path)
