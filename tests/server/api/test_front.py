@@ -155,7 +155,7 @@ def test_not_ready_while_it_drains(runtime, store) -> None:
     assert client.post(INFER, json=body()).status_code == 200
     answer = client.post("/v1/models/plain/signatures/alice/adapt", json={"inputs": body()["inputs"]})
     assert answer.status_code == 503
-    assert "about to stop" in answer.json["error"]
+    assert "shutting down" in answer.json["error"]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def body(**changes) -> dict:
      ({"outputs": [{"name": "label"}, {"name": "logits", "shape": [99]}]}, "$.outputs[1].shape: [1, 10] was expected, or none, but [99] came"),
      ({"outputs": [{"name": "logits", "shape": [2, 10]}]}, "$.outputs[0].shape: [1, 10]"), ({"outputs": [{"name": "logits", "shape": [True, 10]}]}, "[1, 10]"),
      ({"outputs": [{"name": "label", "shape": [1, 10]}]}, "$.outputs[0].shape: [1] was"), ({"outputs": [{"name": "logits", "shape": 5}]}, "[1, 10]"),
-     ({"model_name": "edges"}, "those of the path were expected"), ({"model_version": "2"}, "those of the path were expected")],
+     ({"model_name": "edges"}, "must match the path if given"), ({"model_version": "2"}, "must match the path if given")],
 )  # fmt: skip
 def test_what_is_not_offered_is_refused_by_name(changes, said, client) -> None:
     """400 with the JSON path, on every level, instead of an answer that means something else than was asked for."""

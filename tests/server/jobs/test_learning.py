@@ -218,7 +218,7 @@ X = np.zeros((3, 1, 32, 32), dtype=np.float32)
         ("personalize", body(X * np.nan, [1, 2, 3]), "not finite"),
         ("adapt", body(X, [1, 2, 3]), "$.inputs: a list of one object was expected"),
         ("adapt?method=magic", body(X), "one of auto"),
-        ("adapt", body(X[:0]), "one at least"),
+        ("adapt", body(X[:0]), "at least one sample"),
         ("adapt", body(X[:, :, :3]), "[n, 1, 32, 32] was expected"),
     ],
 )
