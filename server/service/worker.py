@@ -214,7 +214,7 @@ class Worker:
             self._fail(entry, "there was not enough memory for the job; send fewer samples, or try again")
         except Exception:
             log.exception("a job failed")
-            self._fail(entry, "an error inside the server; its log has the details")
+            self._fail(entry, "internal server error; the server's log has the details")
 
     def _fail(self, entry: _Entry, message: str) -> None:
         entry.learn = None

@@ -246,9 +246,9 @@ def test_key_sets_that_are_none(tmp_path) -> None:
     for content in ("", "[]", "{}", '{"keys": []}', '{"keys": [{"kty": "EC"}]}', '{"keys": 3}'):
         path = tmp_path / "keys.json"
         path.write_text(content)
-        with pytest.raises(UsageError, match="holds no key set"):
+        with pytest.raises(UsageError, match="is not a valid key set"):
             Tokens(path, issuer="x", audience="y")
-    with pytest.raises(UsageError, match="holds no key set"):
+    with pytest.raises(UsageError, match="is not a valid key set"):
         Tokens(tmp_path / "nothing", issuer="x", audience="y")
 
 
@@ -257,7 +257,7 @@ def test_serve_is_open_only_on_loopback(compiled, tmp_path) -> None:
     for words, message in (
         (["--open", "--host", "0.0.0.0"], "allowed on loopback only"), (["--store", "none"], "API keys are kept in the store"),
         (["--open", "--token-keys", "x"], "leave one of them out"), (["--token-keys", "x"], "needs --token-issuer"),
-        (["--token-keys", tmp_path / "x", "--token-issuer", "y"], "holds no key set"),
+        (["--token-keys", tmp_path / "x", "--token-issuer", "y"], "is not a valid key set"),
         (["--token-issuer", "y"], "--token-issuer has no effect without --token-keys"),
         (["--token-audience", "y"], "--token-audience has no effect"), (["--open", "--token-leeway", "10"], "--token-leeway has no effect"),
     ):  # fmt: skip

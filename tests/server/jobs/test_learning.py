@@ -182,7 +182,7 @@ def test_a_failing_job_says_why(keeper, monkeypatch, faded, caplog) -> None:
 
     assert fail(IsoformError("expected this"))["message"] == "expected this"
     job = fail(ZeroDivisionError("secret"))
-    assert (job["state"], job["message"]) == ("failed", "an error inside the server; its log has the details")
+    assert (job["state"], job["message"]) == ("failed", "internal server error; the server's log has the details")
     assert "secret" in caplog.text
 
 

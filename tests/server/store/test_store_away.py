@@ -171,7 +171,11 @@ def test_no_descriptors_are_left(runtime, tmp_path, file) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         check_refused(refused)
         assert base.status_code == 200
-        assert (page.status_code, page.headers.get("Retry-After"), "too many files" in page.text) == (503, "1", True)
+        assert (page.status_code, page.headers.get("Retry-After"), "too many open files" in page.text) == (
+            503,
+            "1",
+            True,
+        )
         assert named(client).status_code == 200
 
 
