@@ -118,7 +118,7 @@ def test_deadlines(runtime) -> None:
     client = create_app(runtime).test_client()
     answer = client.post(INFER, json=body(timeout=0.01))
     assert answer.status_code == 408
-    assert "time was over" in answer.json["error"]
+    assert "the deadline passed" in answer.json["error"]
     assert client.post(INFER, json=body(timeout=5e6)).status_code == 200
     assert client.post(INFER, json=body(timeout=0)).status_code == 200
     strict = create_app(runtime, settings=Settings(deadline_seconds=1e-6)).test_client()

@@ -85,7 +85,8 @@ def test_queries_and_other_bodies(keeper) -> None:
     for path, sent, said in (
         (f"{INFER}?signature=alice", body(), "a prediction takes no query"),
         (f"{alice}/personalize?part=head", body(), "unknown query parameter 'part'"),
-        (f"{alice}/adapt?methods=tent", body(), "unknown query parameter 'methods'"), (f"{alice}/adapt", body(parameters={"signature": "bob"}), "'signature' came"),
+        (f"{alice}/adapt?methods=tent", body(), "unknown query parameter 'methods'"),
+        (f"{alice}/adapt", body(parameters={"signature": "bob"}), "'signature' came"),
         (f"{alice}/adapt", body(parameters={"steps": 3}), "'steps' came"), (f"{alice}/adapt", body(outputs=[{"name": "label"}]), "'outputs' came"),
         (f"{alice}/rollback?revision=1", {"revision": 1}, "unknown query parameter 'revision', but none was expected"),
         ("/v2/repository/models/plain/unload", {"parameters": {"seconds": 9}}, "'seconds' came"), ("/v2/repository/index", {"redy": True}, "'redy' came"),

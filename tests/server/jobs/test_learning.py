@@ -156,7 +156,7 @@ def test_what_changed_meanwhile_is_not_written_over(keeper, runtime, monkeypatch
     slow.go.set()
     job = ended(keeper, job)
     assert job["state"] == "failed"
-    assert "another revision than 0" in job["message"]
+    assert "has changed since revision 0" in job["message"]
     assert keeper.get(ALICE).json["digest"] == mine.digest
 
 

@@ -115,7 +115,7 @@ def test_delete(opened) -> None:
     assert opened.delete("t", "a", actor="me") is False
     assert opened.newest("t", "a") is None
     assert opened.data("t", "a", 1) is None
-    with pytest.raises(ConflictError, match="revision 1 of t/a, which the idempotency key 'k' made, is deleted"):
+    with pytest.raises(ConflictError, match="revision 1 of t/a, made with the idempotency key 'k', was deleted"):
         opened.replied(Reply("k", b"1" * 32, "me"))
     assert opened.data("t", "b", 1) == b"other"
     again = append(opened, "a", "again")
@@ -130,7 +130,7 @@ def test_replies(opened) -> None:
     append(opened, "a", "two")
     assert opened.replied(reply) == made
     assert opened.replied(dataclasses.replace(reply, sender="you")) is None
-    with pytest.raises(ConflictError, match="came with another request"):
+    with pytest.raises(ConflictError, match="was used for another request"):
         opened.replied(Reply("k", b"2" * 32, "me"))
     with pytest.raises(ConflictError, match="at the same moment"):
         append(opened, "a", "three", reply=reply)
