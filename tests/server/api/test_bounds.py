@@ -318,7 +318,7 @@ def test_no_memory_is_503_and_never_500(runtime, monkeypatch) -> None:
     ("body", "message"),
     [
         (image("[]", samples=0, more=f',"id":"{"x" * 131_073}"'), "$.id: at most 131072 characters"),
-        (image("[]", samples=0, more=',"parameters":{"signature":"alice","signature":"bob"}'), "has 'signature' twice"),
+        (image("[]", samples=0, more=',"parameters":{"signature":"alice","signature":"bob"}'), "has the member 'signature' twice"),
         (image("[" + "9" * 400 + ",0" * 1023 + "]"), "too large for FP32"),
         (image("[true" + ",0" * 1023 + "]"), "something else is among them"),
         (image("[NaN" + ",0" * 1023 + "]"), "not finite"), (image("[1e999" + ",0" * 1023 + "]"), "not finite"),

@@ -108,7 +108,7 @@ def test_queries_and_other_bodies(keeper) -> None:
                          ("GET", "/metrics?name[]=x"), ("GET", "/openapi.json?version=3"), ("GET", "/v2/models/plain/ready?version=2"),
                          ("GET", f"{alice}/revisions?limit=1&limit=5"), ("GET", f"{alice}/file?revision=1&revision=1")):  # fmt: skip
         answer = keeper.open(path, method=method)
-        assert (answer.status_code, "unknown query parameter" in answer.json["error"]) == (400, True), path
+        assert (answer.status_code, "query parameter" in answer.json["error"]) == (400, True), path
     for path in (
         "/v2/models/plain/ready",
         "/v2/health/live?probe=1",
