@@ -1,11 +1,11 @@
-"""The application factory: one runtime, one store, one blueprint per concern, JSON errors everywhere.
+"""The application factory: one runtime, one store, one blueprint per resource, JSON errors everywhere.
 
-    front.py     what every request passes before its route: queue, key, log, counters
+    front.py     runs before every route: authentication, rate limits, log, metrics
     routes/      the HTTP API, one module per resource
     page/        the page at /
-    access/      who may do what
+    access/      authentication and authorization
     protocol/    the Open Inference Protocol, without Flask
-    store/       where signatures are kept, without Flask
+    store/       users' signatures in a database, without Flask
 
 Never imports torch, train or compile.
 """
@@ -42,28 +42,28 @@ def create_app(
     tokens: Tokens | None = None, admission: Admission | None = None, draining: Draining | None = None,
     unloaded: Unloaded | None = None,
 ) -> Flask:  # fmt: skip
-    """Make the WSGI application.
+    """Create the WSGI application.
 
     Args:
-        runtime: An open runtime; the application uses it from many threads and does not close it.
-        store: An open store of signatures, not closed either; None to keep none.
-        settings: How it behaves; None for the defaults.
-        keys: API keys that are let in.
-        tokens: Signed tokens that are let in. Without any of both everybody may do everything: only for loopback.
-        admission: The queue of requests, of whoever hands them over; None if nobody tells of one.
-        draining: Whether the server is about to stop; None if nobody tells.
-        unloaded: Tasks that do not answer, as far as the server's processes know; None for none.
+        runtime: An open runtime, used from many threads. The caller closes it.
+        store: An open store of signatures; the caller closes it. None for a server without users' signatures.
+        settings: Limits and behaviour; None for the defaults.
+        keys: API keys to accept.
+        tokens: Signed tokens to accept. With neither keys nor tokens everybody may do everything: for loopback only.
+        admission: The request queue of the server that calls the application; None for an empty one of the default size.
+        draining: The flag that says whether the server is about to stop; None for one that nobody sets.
+        unloaded: Tasks last known to be unloaded, shared by the server's processes; None for none.
 
     Returns:
-        A Flask application; every answer is JSON or what was asked for, errors are ``{"error": text}``.
+        A Flask application. Errors are JSON: ``{"error": text}``.
     """
     settings = settings or Settings()
-    # Both paths are given, because Flask cannot find them for a package whose parent is a namespace; it stores nothing there.
+    # Flask cannot derive these paths for a package whose parent is a namespace package. Nothing is stored there.
     here = str(Path(__file__).parent)
     app = Flask("isoform.server", static_folder=None, root_path=here, instance_path=here)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.url_map.merge_slashes = False  # two slashes are another path, not an answer in HTML that says where to go
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.merge_slashes = False  # a double slash is 404 in JSON, not an HTML redirect
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # members in the order of the protocol's documentation
     name_routes(app)
     check_queries(app)
     admission, draining = admission or Admission(settings.queue_requests), draining or Draining()
@@ -77,7 +77,7 @@ def create_app(
 
 
 def front_of(app: Flask) -> Front:
-    """What the requests of an application pass before its routes."""
+    """The ``Front`` of an application made by ``create_app``."""
     front = app.wsgi_app
     assert isinstance(front, Front)
     return front

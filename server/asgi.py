@@ -1,8 +1,8 @@
-"""For other ASGI servers than ``isoform serve``'s own: what they are given to run.
+"""The application factory for other ASGI servers than the one that ``isoform serve`` runs.
 
     ISOFORM_SERVE='bundle/ --open' granian --interface asgi --factory isoform.server.asgi:application
 
-The words are those of ``isoform serve``, without those that are that server's own (``OWN``).
+``ISOFORM_SERVE`` has the arguments of ``isoform serve``, except those that belong to the ASGI server (``OWN``).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ OWN = ("host", "port", "unix", "workers", "keep_alive", "drain_seconds", "tls_ce
 
 
 def application() -> Asgi:
-    """The ASGI application that the environment describes.
+    """Create the ASGI application from the arguments in ``ISOFORM_SERVE``.
 
     Raises:
-        UsageError: If nothing is described, an argument is out of range, or it is for the server to know.
+        UsageError: If ``ISOFORM_SERVE`` is empty, an argument is out of range, or it belongs to the ASGI server.
         BundleError: If the bundle cannot be used.
         StoreError: If the store cannot be opened.
     """
     words = shlex.split(os.environ.get(WORDS, ""))
     if not words:
-        raise UsageError(f"{WORDS} is empty, but the words behind 'isoform serve' were expected, like 'bundle/ --open'")
+        raise UsageError(f"{WORDS} is empty, but arguments of 'isoform serve' were expected, like 'bundle/ --open'")
     parser = argparse.ArgumentParser(prog=WORDS)
     add_arguments_serve(parser)
     arguments = parser.parse_args(words)
-    for name in OWN:
+    for name in OWN:  # refused, because ignoring --host or --tls-key would be a security hole that nobody notices
         if getattr(arguments, name) != parser.get_default(name):
             raise UsageError(
-                f"{WORDS} has --{name.replace('_', '-')}, which the server decides that runs this; tell that server, and leave it out"
+                f"{WORDS} has --{name.replace('_', '-')}, which is an option of the ASGI server; set it there, and leave it out here"
             )
     return application_of(opened(arguments)[0])

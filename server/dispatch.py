@@ -1,12 +1,12 @@
-"""Who does what a request needs: the event loop itself, or a thread, and whose turn it is.
+"""Scheduling: decide whether the event loop or a thread runs the work of a request, and in which order requests begin.
 
-A short prediction of a small network is made by the loop: two threads that hand each other a request, and fight for Python's lock, take as
-long as the network does. Between two of them the loop does everything else that there is to do. As soon as two in a row take longer than
-``SLOW_SECONDS``, because the network is large or the store hangs, predictions get threads for a while; and always where the store
-is on another machine, or requests are batched. Everything else has threads. Whether the server is ready is asked by threads of its own.
+Short predictions of small networks run on the event loop itself: handing a request to a thread and back, with contention for the GIL,
+costs as much as the forward pass. Between two predictions the loop handles all other events. When ``SLOW_ONES`` predictions in a row take
+longer than ``SLOW_SECONDS``, because the network is large or the store hangs, predictions run in threads for a while. They always do
+when the store is on another machine or requests are batched. All other work runs in threads; readiness checks have threads of their own.
 
-Hundreds of requests that come at the same moment are let on a few at a time (``Line``), so that the loop meanwhile notices those that
-come after them and pass the line, like the question whether the server lives.
+A burst of hundreds of requests begins a few at a time (``Line``), so that the loop in between serves requests that bypass the line,
+like liveness checks.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ __all__ = ["Dispatch", "Line"]
 Result = TypeVar("Result")
 
 SLOW_SECONDS = 0.01
+"""A prediction on the loop that takes longer counts as slow."""
 SLOW_ONES = 2
-"""So many one after the other; one alone may be the machine's."""
+"""Slow predictions in a row that move predictions to threads. A single one may be noise of the machine."""
 HUNG_SECONDS = 0.25
-"""One that takes so long is enough: the store hangs."""
+"""A single prediction that takes longer moves them at once: the store hangs."""
 SHY_SECONDS, SHY_TIMES = 1.0, 20.0
-"""Then the loop makes none for so long, or so many times as long as the slow one took: the longer it hung, the later it tries again."""
+"""Backoff of the loop: at least so many seconds, or so many times the duration of the slow prediction, whichever is longer."""
 KNOWN_ONES = 8
-"""So many requests of known callers begin in one turn of the loop."""
+"""Requests of known callers that begin in one iteration of the loop."""
 STRANGERS_SECONDS = 0.004
-"""Others, who may come by the hundred to be refused, begin one by one, so far apart."""
+"""Pause between requests of unknown callers, which begin one by one: a flood of them is mostly refused."""
 READY_THREADS = 2
-"""For the question whether the server is ready, by GET and by HEAD: it waits for the store."""
+"""Threads for readiness checks, one for GET and one for HEAD: a check may wait for the store."""
 
 
 class Line:
-    """Lets a number of requests on in each turn of the loop, which looks at its connections between two turns. For its loop alone.
+    """A FIFO line that admits a number of requests per iteration of the loop; between iterations the loop polls its connections. Not thread-safe.
 
     Args:
-        each_turn: How many.
-        pause: Seconds between two turns, at least.
+        each_turn: Requests admitted per iteration.
+        pause: Minimum seconds between two iterations that admit.
     """
 
     def __init__(self, each_turn: int, *, pause: float = 0.0) -> None:
@@ -55,11 +56,11 @@ class Line:
 
     @property
     def moves(self) -> bool:
-        """Whether the next one need not wait."""
+        """Whether the next request is admitted at once."""
         return self._left > 0
 
     async def wait(self) -> None:
-        """Return when it is one's turn, in the order in which they came; at once if this turn of the loop has room for one more."""
+        """Wait to be admitted, in order of arrival; returns at once if this iteration has room."""
         if self._left:
             self._left -= 1
             if not self._turning:
@@ -74,7 +75,7 @@ class Line:
         self._left = self._each_turn
         while self._left and self._waiting:
             first = self._waiting.popleft()
-            if not first.done():  # its request may be gone
+            if not first.done():  # cancelled if its client has closed the connection
                 first.set_result(None)
                 self._left -= 1
         self._turning = self._left < self._each_turn
@@ -90,12 +91,12 @@ class Line:
 
 
 class Dispatch:
-    """Of one process. For its loop alone.
+    """The scheduler of one process. Called from its event loop only.
 
     Args:
-        admission: The queue, of whoever waits for a thread or the loop.
-        threads: Requests that threads handle at once.
-        by_loop: Whether the loop may make predictions.
+        admission: The queue of requests that wait for a thread or the loop.
+        threads: Threads for requests.
+        by_loop: Whether predictions may run on the loop.
     """
 
     def __init__(self, admission: Admission, *, threads: int, by_loop: bool) -> None:
@@ -103,30 +104,31 @@ class Dispatch:
         self._threads = ThreadPoolExecutor(threads, "isoform-request")
         self._for_ready = ThreadPoolExecutor(READY_THREADS, "isoform-ready")
         self.known, self.strangers = Line(KNOWN_ONES), Line(1, pause=STRANGERS_SECONDS)
-        """Of requests that have come: those of callers who are known, and all others, before it is seen who sends them."""
-        self._predictions = Line(1)
+        """New requests, before authentication: those whose key was valid recently, and all others."""
+        self._predictions = Line(1)  # one per iteration, so that the loop polls its connections after each
+        # Requests whose body is not there yet get half of the threads, so that complete requests find one.
         self._halves = asyncio.Semaphore(max(1, threads // 2))
         self._asked = dict[str, asyncio.Task[Answer]]()
-        """Method → the question whether the server is ready."""
+        """HTTP method → the readiness check in flight."""
         self._slow, self._shy_until = 0, 0.0
 
     @property
     def by_loop(self) -> bool:
-        """Whether the loop may make the next prediction."""
+        """Whether the next prediction may run on the loop."""
         return self._by_loop and time.perf_counter() >= self._shy_until
 
     async def in_thread(
         self, task: Callable[[], Result], *, always: bool = False, began: Callable[[], object] | None = None
     ) -> Result:
-        """Let a thread do something.
+        """Run a task in a thread.
 
         Args:
-            task: What.
-            always: Whether it may wait even if too many do.
-            began: Called by the loop once a thread has taken it up.
+            task: The work.
+            always: Whether to queue it even if the queue is full.
+            began: Called on the loop once a thread has started it.
 
         Raises:
-            BusyError: If too many wait.
+            BusyError: If the queue is full.
         """
         self._admission.enter(always=always)
         loop = asyncio.get_running_loop()
@@ -140,20 +142,20 @@ class Dispatch:
         return await self._run(self._threads, begin)
 
     async def when_ready(self, method: str, task: Callable[[], Answer]) -> Answer:
-        """Let a thread that is kept for it answer whether the server is ready: once for all who ask before there is an answer."""
+        """Answer a readiness check in a reserved thread. Concurrent checks by the same method share one answer."""
         asked = self._asked.get(method)
         if asked is None:
             asked = self._asked[method] = asyncio.ensure_future(self._run(self._for_ready, task))
             asked.add_done_callback(lambda _: self._asked.pop(method))
-        return await asyncio.shield(asked)  # it goes on for the others if one is gone
+        return await asyncio.shield(asked)  # one client that disconnects must not cancel the check for the others
 
     async def half_in_thread(self, task: Callable[[], Result]) -> Result:
-        """Let a thread do something for a request whose body is not there: not in the queue, whose places are for whole ones."""
+        """Run a task for a request whose body is not there yet. It takes no place in the queue: those are for complete requests."""
         async with self._halves:
             return await self.in_thread(task, always=True)
 
     async def turn(self) -> None:
-        """Wait until the loop may make a prediction. Raises ``BusyError`` if too many wait."""
+        """Wait until a prediction may run on the loop. Raises ``BusyError`` if the queue is full."""
         if self._predictions.moves:
             await self._predictions.wait()
             return
@@ -164,7 +166,7 @@ class Dispatch:
             self._admission.leave()
 
     def by_this_loop(self, task: Callable[[], Result]) -> Result:
-        """Do something here and now, and see how long it takes."""
+        """Run a task on the loop and measure it, to decide where the next predictions run."""
         began = time.perf_counter()
         try:
             return task()
@@ -176,10 +178,11 @@ class Dispatch:
                 self._shy_until, self._slow = ended + max(SHY_SECONDS, SHY_TIMES * took), 0
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Start nothing more and cancel what is queued."""
         for pool in (self._threads, self._for_ready):
             pool.shutdown(wait=False, cancel_futures=True)
 
     @staticmethod
     async def _run(pool: ThreadPoolExecutor, task: Callable[[], Result]) -> Result:
+        # With a copy of the context, because executors do not carry the trace span over.
         return await asyncio.get_running_loop().run_in_executor(pool, contextvars.copy_context().run, task)

@@ -1,12 +1,12 @@
-"""What every request passes, whatever it asks for and whoever speaks HTTP.
+"""The stages that every request passes, under any HTTP server.
 
-    begin     which id does it have                         exchange/record.py
-    judge     who sent it, and may it send so much          access/, admission.py
-    answer    a prediction is answered here, the rest by Flask
-    end       counted, written down, traced                 telemetry/
+    begin              assign the request id                         exchange/record.py
+    judge              authenticate, check rate limit and scopes     access/, capacity/admission.py
+    predict, by_flask  answer: predictions directly, the rest by Flask
+    end                metrics, access log, trace                    telemetry/
 
-As a WSGI application it does one after the other; ``http/asgi.py`` does other things in between. Predictions are most of the requests
-and Flask would take as long for one as the network does, so they do not pass it.
+``Front`` as a WSGI application runs the stages in order; ``http/asgi.py`` calls them one by one and reads bodies in between.
+Predictions bypass Flask: its dispatch would take as long as a small network's forward pass.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ __all__ = ["FREE", "Front", "Request"]
 
 ALWAYS = ("X-Content-Type-Options", "nosniff")
 FREE = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
-"""Answered however many requests there are, so that a busy server is not taken for a dead one."""
+"""Exempt from rate limits and the queue limit, so that an overloaded server is not taken for a dead one."""
 PAGE_FILES = 64
-"""An address may ask for so many files of the page at once: a browser loads all of them."""
+"""Burst of requests without a key that one address may send: a browser loads all files of the page at once."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """One request: as it came, and what is known of it so far."""
+    """One request: its WSGI environment, and what is known about it so far."""
 
     environ: dict[str, Any]
-    """As WSGI has it."""
+    """The WSGI environment."""
     record: Record
 
     @property
     def path(self) -> str:
-        """Without what is mounted before it."""
+        """The path below the application's mount point."""
         return str(self.environ.get("PATH_INFO", ""))
 
 
@@ -59,15 +59,16 @@ class Front:
     """A WSGI application around Flask's. Safe to use from several threads.
 
     Args:
-        flask: That one.
-        service: What both share.
-        gate: Who is let in.
+        flask: Flask's WSGI application.
+        service: The state that both share.
+        gate: Finds the caller of a request.
     """
 
     def __init__(self, flask: WSGIApplication, service: Service, gate: Gate) -> None:
         self.service = service
         self._flask, self._gate = flask, gate
         rate = service.settings.rate_per_second
+        # Three limits: anonymous traffic from one address must not use up the rate of a key behind that address.
         self._rates = Rates(rate)
         self._strangers = Rates(rate, who="an address without a valid key")
         self._visitors = Rates(rate, who="an address without a key", at_once=PAGE_FILES)
@@ -87,7 +88,7 @@ class Front:
         return answer.send(start, *fields)
 
     def begin(self, environ: dict[str, Any]) -> Request:
-        """A request came."""
+        """Start a request: assign its id, note its arrival, and see whether it is a prediction."""
         record = Record(self._ids.of(environ), str(environ["REQUEST_METHOD"]), time.perf_counter())
         attach_record(environ, record)
         request = Request(environ, record)
@@ -99,7 +100,7 @@ class Front:
 
     @contextlib.contextmanager
     def traced(self, request: Request) -> Iterator[None]:
-        """A span around all that follows ``begin``, up to ``end``, if spans are sent anywhere."""
+        """Wrap everything from ``begin`` to ``end`` in a trace span, if traces are exported."""
         if self._tracing is None:
             yield
             return
@@ -108,19 +109,20 @@ class Front:
             span.end(request.record)
 
     def knows(self, request: Request) -> bool:
-        """Whether its key or token was good a moment ago, or all are let in."""
+        """Whether the request's key or token was valid recently, or there is no access control."""
         return self._gate.knows(request.environ)
 
     def at_hand(self, request: Request) -> bool:
-        """Whether ``judge`` would wait for nothing: neither for the store, nor for anything else."""
+        """Whether ``judge`` can run without blocking, that is without a query to the store."""
         return self._gate.at_hand(request.environ) and (request.record.model is None or self.service.tasks.at_hand)
 
     def judge(self, request: Request) -> None:
-        """See who sent it, and whether it may: before its body is read. Raises what ``refuse`` answers with."""
+        """Authenticate and authorize a request, and apply the rate limit, before its body is read. Raises what ``refuse`` turns into an answer."""
         environ, record, proxies = request.environ, request.record, self.service.settings.trusted_proxies
         try:
             caller = record.caller = self._gate.find(environ)
         except UnknownCallerError:
+            # Invalid keys are limited by address, or guessing them would be free; 429 then replaces the 401.
             self._strangers.spend(client_address(environ, proxies))
             raise
         if request.path not in FREE:
@@ -129,11 +131,11 @@ class Front:
             else:
                 self._rates.spend(caller.id)
         check_scopes_of(caller)
-        if record.model is not None and record.method != "OPTIONS":
+        if record.model is not None and record.method != "OPTIONS":  # a prediction has no Flask route that would check
             check_head(self.service, caller, environ, *record.model)
 
     def predict(self, request: Request) -> Answer:
-        """Answer a request for a prediction, whose body is there or can be read. Raises what ``refuse`` answers with."""
+        """Answer a prediction request whose body can be read. Raises what ``refuse`` turns into an answer."""
         record = request.record
         if record.method == "OPTIONS":
             return Answer(200, b"", (("Allow", "OPTIONS, POST"),))
@@ -141,7 +143,7 @@ class Front:
         return infer(self.service, record, request.environ, *record.model)
 
     def by_flask(self, request: Request) -> Answer:
-        """Let Flask answer a request that is no prediction."""
+        """Answer any other request by Flask."""
         told = list[tuple[int, list[tuple[str, str]]]]()
 
         def start(status: str, headers: list[tuple[str, str]], *_: Any) -> Any:
@@ -151,13 +153,13 @@ class Front:
         try:
             body = b"".join(parts)
         finally:
-            if hasattr(parts, "close"):
+            if hasattr(parts, "close"):  # required of WSGI servers by PEP 3333
                 parts.close()
         ((status, headers),) = told
         return Answer(status, body, tuple(headers))
 
     def refuse(self, request: Request, problem: Exception) -> Answer:
-        """What to answer to a request that failed."""
+        """The answer to a request that failed."""
         record = request.record
         answer, record.error = refusal(problem)
         if record.model is not None:
@@ -165,7 +167,7 @@ class Front:
         return answer
 
     def end(self, request: Request, answer: Answer) -> tuple[tuple[str, str], ...]:
-        """Count a request that has its answer, and write it down. Returns what every answer's head says."""
+        """Count and log an answered request. Returns the headers that every answer carries."""
         metrics, record = self.service.metrics, request.record
         record.status = answer.status
         if record.error is not None:

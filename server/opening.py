@@ -1,4 +1,4 @@
-"""From the command's arguments to an application: what every process of a server does first."""
+"""Open an application from the command's arguments: what every process of a server does first."""
 
 from __future__ import annotations
 
@@ -28,71 +28,71 @@ __all__ = ["Opening", "Tls", "store_url"]
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 JOB_SECONDS = 20.0
-"""How long a job that is running may go on when the server stops."""
+"""How long a running job may continue when the server stops."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tls:
-    """Files in PEM."""
+    """Files for HTTPS, in PEM."""
 
     certificate: Path
-    """With those of its issuers behind it."""
+    """The certificate, followed by those of its issuers."""
     key: Path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Opening:
-    """What to open."""
+    """Everything a process needs to open its application."""
 
     bundle: Path
     store: URL | None
-    """The database, which is there already; None to keep no signatures."""
+    """The database, which must exist; None for a server without users' signatures."""
     identity: Identity | None = None
-    """The only SQLite file that is accepted there, also by a process that is started again later; None for PostgreSQL."""
+    """The only SQLite file accepted at that path, also by a process that is restarted later; None for PostgreSQL."""
     unloaded: Unloaded | None = None
-    """Tasks that do not answer, for processes that start while the store does not answer; None for none."""
+    """Unloaded tasks, for processes that start while the store does not answer; None for none."""
     prediction_threads: int
-    """Threads that one prediction may use."""
+    """Threads per prediction."""
     request_threads: int
-    """Requests that a process handles at once."""
+    """Threads that handle requests in a process."""
     cache_bytes: int
-    """Of folded weights, as ``Runtime.open``."""
+    """Size of the cache of folded weights, as for ``Runtime.open``."""
     engine: str = "auto"
-    """What runs the network, as ``Runtime.open``."""
+    """The engine, as for ``Runtime.open``."""
     providers: tuple[str, ...] | None = None
     """ONNX Runtime's execution providers; None for the CPU."""
     settings: Settings
     guarded: bool = True
-    """Whether a key or a token is asked for."""
+    """Whether callers need a key or a token."""
     token_keys: Path | None = None
-    """The key set of whoever signs tokens; None to take none."""
+    """File with the token issuer's public keys (JWKS); None to accept no tokens."""
     token_issuers: tuple[str, ...] = ()
     token_audiences: tuple[str, ...] = ()
     token_leeway_seconds: float = LEEWAY_SECONDS
-    """How much clocks may differ."""
+    """Allowed clock skew of the issuer."""
     keep_alive_seconds: int = 75
-    """How long a connection without a request stays open."""
+    """How long an idle connection stays open."""
     tls: Tls | None = None
     """For HTTPS; None for plain HTTP."""
 
     @contextmanager
     def app(self, *, admission: Admission | None = None, draining: Draining | None = None) -> Iterator[Flask]:
-        """The application, and everything that it needs, for as long as the ``with`` block lasts.
+        """Open the application with its runtime and store, for as long as the ``with`` block lasts.
 
         Args:
-            admission: The queue of requests, of whoever accepts connections.
-            draining: Whether the server is about to stop.
+            admission: The request queue of the server that accepts connections.
+            draining: The flag that says whether the server is about to stop.
 
         Raises:
             BundleError: If the bundle cannot be used.
-            StoreError: If the store can never be opened; one that is away now is waited for.
+            StoreError: If the store can never be opened. A store that is unreachable now is opened at its first use.
         """
         from isoform.runtime.runtime import Runtime  # here, not above: ONNX Runtime's threads do not survive a fork
         from isoform.server.app import create_app
         from isoform.server.service.service import service_of
         from isoform.server.telemetry.tracing import export_traces, flush_traces
 
-        give_back_freed_memory()
+        give_back_freed_memory()  # first: malloc settings apply to threads that start later
         with ExitStack() as stack:
             runtime = stack.enter_context(
                 Runtime.open(
@@ -107,6 +107,7 @@ class Opening:
                 None
                 if self.store is None
                 else stack.enter_context(
+                    # Request threads, and room for readiness checks and jobs beside them.
                     Store(self.store, connections=self.request_threads + 2, create=False, identity=self.identity)
                 )
             )
@@ -121,7 +122,7 @@ class Opening:
             yield app
 
     def tokens(self) -> Tokens | None:
-        """What checks tokens; None if none are taken. Raises ``UsageError`` if the key set makes no sense."""
+        """The verifier of tokens; None if tokens are not accepted. Raises ``UsageError`` if the key set is invalid."""
         if not self.guarded or self.token_keys is None:
             return None
         return Tokens(
@@ -130,10 +131,10 @@ class Opening:
 
 
 def store_url(text: str) -> URL | None:
-    """What ``--store`` means: ``none``; a URL, if it begins like one (``postgresql+psycopg://``); else a file for SQLite, as it is spelt.
+    """Parse ``--store``: ``none``, a database URL (``postgresql+psycopg://…``), or else a path of an SQLite file, taken literally.
 
     Raises:
-        StoreError: If it begins like a URL and is none.
+        StoreError: If it starts like a URL but is not a valid one.
     """
     if text == "none":
         return None
@@ -142,7 +143,7 @@ def store_url(text: str) -> URL | None:
     try:
         return make_url(text)
     except (ArgumentError, ValueError):
-        start = text.partition("://")[0]  # the rest may hold a password
+        start = text.partition("://")[0]  # never quote the rest: it may contain a password
         raise StoreError(
-            f"--store begins like a URL, {start}://, but is none; a file of that name begins with ./"
+            f"--store starts with {start}:// but is not a valid database URL; for a file of that name, put ./ before it"
         ) from None

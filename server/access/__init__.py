@@ -1,10 +1,10 @@
-"""Who may do what: API keys and signed tokens become a caller with scopes (``exchange/caller.py``).
+"""Authentication and authorization: API keys and signed tokens become a caller with scopes (``exchange/caller.py``).
 
-Without Flask, but for the last two:
+Without Flask, except for the last two:
 
-    keys.py      API keys, of which the store has only hashes
-    key_set.py   public keys of whoever signs tokens
-    tokens.py    JSON Web Tokens of issuers that are trusted
-    local.py     what is let in where no key is asked for
-    guard.py     every request's caller, and whether it may
+    keys.py      API keys, stored as hashes
+    key_set.py   public keys of token issuers (JWKS)
+    tokens.py    JSON Web Tokens of trusted issuers
+    local.py     checks without access control (``--open``)
+    guard.py     the caller of each request, and the scopes that routes require
 """

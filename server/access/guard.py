@@ -1,7 +1,7 @@
-"""Every request's caller, found before its route runs; and what routes ask of it.
+"""Find the caller of every request before its route runs, and check the scopes that a route requires.
 
-Without a key: 401. With one that may not: 403, and no word on whether there is such a user. Open to all are only the questions
-whether the server lives and is ready, and the page, which asks for a key itself. Where no key is asked for (``--open``), ``local.py`` judges.
+Without a valid key: 401. Without the scope: 403, whether or not the user exists. Only the health routes and the page need no key; the
+page asks for one itself. With ``--open`` there are no keys, and ``local.py`` checks requests instead.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ __all__ = [
 OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/"})
 PAGE = "/page/"
 LONGEST = 8192
-"""Characters of a key or a token."""
+"""Longest key or token, in characters."""
 
 
 class Gate:
-    """Who is let in.
+    """Authenticates requests.
 
     Args:
-        keys: API keys.
-        tokens: Signed tokens; both None for no access control.
+        keys: API keys to accept.
+        tokens: Signed tokens to accept. Without keys and tokens there is no access control.
     """
 
     def __init__(self, keys: Keys | None, tokens: Tokens | None) -> None:
         self._keys, self._tokens = keys, tokens
 
     def find(self, environ: dict[str, Any]) -> Caller:
-        """A WSGI request's caller; ``NOBODY`` where no key is needed and there is access control.
+        """The caller of a request: ``NOBODY`` on routes that need no key, ``ANYBODY`` without access control.
 
         Raises:
-            UnknownCallerError: If it has no valid key.
-            ForbiddenError: If no key is asked for, and another site's page may have sent it.
+            UnknownCallerError: If the request has no valid key or token.
+            ForbiddenError: If there is no access control, and another site's page may have sent the request.
         """
         if self._keys is None and self._tokens is None:
             check_local(environ)
@@ -58,11 +58,12 @@ class Gate:
             except TokenError as problem:
                 raise UnknownCallerError(str(problem)) from None
         if found is None:
-            raise UnknownCallerError("a key was expected: Authorization: Bearer KEY; 'isoform key add' makes one")
+            # One message for a missing, malformed, unknown and revoked key: it tells a guesser nothing.
+            raise UnknownCallerError("a valid key was expected: Authorization: Bearer KEY; 'isoform key add' makes one")
         return found
 
     def knows(self, environ: dict[str, Any]) -> bool:
-        """Whether a caller is expected to be let in, by what is in memory: nobody without a key or a token, where one is needed."""
+        """Whether the request's key or token was valid recently, by what is in memory alone. For scheduling, not for access."""
         if self._keys is None and self._tokens is None:
             return True
         text = _sent(environ)
@@ -70,7 +71,7 @@ class Gate:
         return who is not None and who.knows(text)
 
     def at_hand(self, environ: dict[str, Any]) -> bool:
-        """Whether ``find`` would wait for nothing, as for a store that has to be asked whose key that is."""
+        """Whether ``find`` can run without blocking, that is without looking a key up in the store."""
         return self._keys is None or _is_open(environ.get("PATH_INFO", "")) or self._keys.at_hand(_sent(environ))
 
 
@@ -79,60 +80,60 @@ def _is_open(path: str) -> bool:
 
 
 def _sent(environ: dict[str, Any]) -> str:
-    """The key or token that was sent, whatever it is; empty for none."""
+    """The key or token in the ``Authorization`` header, unchecked; empty for none."""
     kind, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     text = text.strip()
     return text if kind.lower() == "bearer" and len(text) <= LONGEST else ""
 
 
 def actor() -> str:
-    """The caller's name, for people; several callers may have the same."""
+    """Name of this request's caller, for display; not unique."""
     return get_record().caller.name
 
 
 def caller_id() -> str:
-    """What tells the caller from all others."""
+    """Unique id of this request's caller."""
     return get_record().caller.id
 
 
 def check_scopes_of(caller: Caller) -> None:
-    """Raise ``ForbiddenError`` if a caller is known, by a token, but may do nothing here."""
+    """Raise ``ForbiddenError`` if the caller's token is valid but has no scope of this server."""
     if not caller.scopes and caller is not NOBODY:
         raise ForbiddenError(
-            "the token has none of this server's scopes, like predict or write:NAME; ask its issuer for one"
+            "the token has none of this server's scopes, like predict or write:NAME; request one from its issuer"
         )
 
 
 def check_predict(caller: Caller, user: str | None) -> None:
-    """Raise ``ForbiddenError`` if a caller may not use that user's signature; None for the base signature."""
+    """Raise ``ForbiddenError`` if a caller may not predict with a user's signature; None for the base signature."""
     if not caller.may_predict(user):
         needed = f"predict:{user}" if user else "predict"
-        raise ForbiddenError(f"this key may not predict as {user or 'a base signature'}; it needs the scope {needed}")
+        raise ForbiddenError(f"this key may not predict with {user or 'a base signature'}; it needs the scope {needed}")
 
 
 def require_predict(user: str | None) -> None:
-    """Raise ``ForbiddenError`` if this request's caller may not use that user's signature; None for the base signature."""
+    """Raise ``ForbiddenError`` if this request's caller may not predict with a user's signature; None for the base signature."""
     check_predict(get_record().caller, user)
 
 
 def may_write(user: str) -> bool:
-    """Whether the caller may change that user's signature, and see all of it."""
+    """Whether this request's caller may change and read a user's signature."""
     return get_record().caller.may_write(user)
 
 
 def require_write(user: str) -> None:
-    """Raise ``ForbiddenError`` if the caller may not change that user's signature."""
+    """Raise ``ForbiddenError`` if this request's caller may not change a user's signature."""
     if not get_record().caller.may_write(user):
         raise ForbiddenError(f"this key may not do that for {user!r}; it needs the scope write:{user}")
 
 
 def require_metrics() -> None:
-    """Raise ``ForbiddenError`` if the caller may not read Prometheus' page."""
+    """Raise ``ForbiddenError`` if this request's caller may not read ``/metrics``."""
     if not get_record().caller.may_read_metrics:
         raise ForbiddenError("this key may not read metrics; it needs the scope metrics")
 
 
 def require_admin() -> None:
-    """Raise ``ForbiddenError`` if the caller is no administrator."""
+    """Raise ``ForbiddenError`` if this request's caller is not an administrator."""
     if not get_record().caller.is_admin:
         raise ForbiddenError("this key may not do that; it needs the scope admin")

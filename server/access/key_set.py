@@ -1,7 +1,7 @@
-"""An issuer's public keys (RFC 7517), from a file that is read again when it changes.
+"""A token issuer's public keys (JWKS, RFC 7517), from a file that is reloaded when it changes.
 
-Taken are keys for signatures: ``use`` and ``key_ops`` say so or nothing, and their type, curve and ``alg`` fit an algorithm that is accepted.
-Others, of unknown types too, are skipped. A file that is damaged or gone is logged once, and the keys that were read before stay in use.
+A key is used if ``use`` and ``key_ops`` allow signatures or are absent, and its type, curve and ``alg`` fit an accepted algorithm. Other
+keys, including unknown types, are skipped. If the file is damaged or missing, that is logged once and the previous keys stay in use.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ __all__ = ["ALGORITHMS", "KeySet"]
 log = logging.getLogger("isoform.server")
 
 SECONDS = 1.0
-"""At most this often the file's stamp is looked at; at once where a token names a key that is not known."""
+"""Interval between checks whether the file has changed; a token with an unknown key triggers a check at once."""
 LARGEST = 1 << 20
-"""Longest file, in bytes: hundreds of keys."""
+"""Largest file, in bytes; enough for hundreds of keys."""
 _BY_CURVE = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed25519": "EdDSA", "Ed448": "EdDSA"}
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 ALGORITHMS = (*_RSA, *dict.fromkeys(_BY_CURVE.values()))
-"""Signatures by public keys alone: a shared secret would have to be known here, and ``none`` proves nothing (RFC 8725)."""
+"""Accepted algorithms, asymmetric only: HMAC would need the secret here, and ``none`` proves nothing (RFC 8725)."""
 
 _Found = tuple[tuple[object, dict[str, jwt.PyJWK]], ...]
 
 
 class KeySet:
-    """A key set's file. Safe to use from several threads.
+    """The keys in a JWKS file. Safe to use from several threads.
 
     Args:
         path: The file, JSON: ``{"keys": [...]}``.
 
     Raises:
-        UsageError: If it has no key that can be used.
+        UsageError: If it has no usable key.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,16 +49,16 @@ class KeySet:
         self._keys = _read(path)
 
     def find(self, algorithm: str, identity: object) -> list[jwt.PyJWK]:
-        """Keys that may have made a signature.
+        """Candidate keys for verifying a token.
 
         Args:
-            algorithm: A token's ``alg``.
-            identity: Its ``kid``; None for every key.
+            algorithm: The token's ``alg``.
+            identity: The token's ``kid``; None for every key.
         """
         if time.monotonic() - self._looked > SECONDS:
             self._renew()
         found = self._matching(algorithm, identity)
-        if not found:
+        if not found:  # the issuer may have rotated its keys a moment ago
             self._renew()
             found = self._matching(algorithm, identity)
         return found
@@ -71,18 +71,18 @@ class KeySet:
         ]
 
     def _renew(self) -> None:
-        """Read the file if it is another one than before."""
+        """Reload the file if it has changed."""
         with self._lock:
             self._looked, stamp = time.monotonic(), _stamp(self._path)
             if stamp == self._stamp:
                 return
-            self._stamp = stamp  # of before reading, so that what is written meanwhile is seen the next time
+            self._stamp = stamp  # taken before reading, so that a write during the read is noticed the next time
             try:
                 self._keys = _read(self._path)
             except UsageError as problem:
-                log.error("%s; the keys that were read before stay in use", problem)
+                log.error("%s; the previous keys stay in use", problem)
             else:
-                log.warning("%s was read again: %d keys", self._path, len(self._keys))
+                log.warning("reloaded %s: %d keys", self._path, len(self._keys))
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -94,12 +94,12 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def _read(path: Path) -> _Found:
-    """Each key's ``kid``, and the key for each algorithm that it may be used with."""
+    """Read a JWKS file: each key's ``kid``, and the key for each algorithm that it may be used with."""
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
-            raise ValueError(f"it is longer than {LARGEST:,} bytes")
+            raise ValueError(f"it is larger than {LARGEST:,} bytes")
         content = json.loads(data)
         entries = content["keys"] if isinstance(content, dict) else None
         if not isinstance(entries, list):
@@ -109,12 +109,14 @@ def _read(path: Path) -> _Found:
         if not keys:
             raise ValueError(f"none of its {len(entries)} keys is a public key for signatures")
     except (OSError, ValueError, KeyError, RecursionError) as problem:
-        raise UsageError(f'{path} holds no key set: {problem}; a file like {{"keys": [...]}} was expected') from None
+        raise UsageError(
+            f'{path} is not a valid key set: {problem}; a file like {{"keys": [...]}} was expected'
+        ) from None
     return keys
 
 
 def _ways(entry: dict[str, Any]) -> dict[str, jwt.PyJWK]:
-    """A key for each algorithm that it may be used with; none if it is not for signatures."""
+    """A JWK as a key for each algorithm that it may be used with; empty if it is not for signatures."""
     operations = entry.get("key_ops", ["verify"])
     if entry.get("use") not in (None, "sig") or not isinstance(operations, list) or "verify" not in operations:
         return {}
@@ -125,6 +127,11 @@ def _ways(entry: dict[str, Any]) -> dict[str, jwt.PyJWK]:
         if name and only in (None, name):
             try:
                 ways[name] = jwt.PyJWK.from_dict(entry, algorithm=name)
-            except (jwt.PyJWTError, ValueError, TypeError, KeyError):  # damaged, or of a type that is not known
+            except (
+                jwt.PyJWTError,
+                ValueError,
+                TypeError,
+                KeyError,
+            ):  # damaged or unsupported: skip it, as RFC 7517 (5) asks
                 return {}
     return ways

@@ -1,7 +1,7 @@
-"""API keys. A key is ``iso_<id>_<secret>``; the store has the id and the secret's sha256, so whoever reads it cannot use them.
+"""API keys of the form ``iso_<id>_<secret>``. The store has the id and the secret's sha256, so reading the store reveals no usable key.
 
-A secret has 256 random bits, which nobody guesses, so one fast hash is enough; a slow one is for passwords. A revoked key is refused
-by every process after at most ``SECONDS``. While the store does not answer, a key that was good less than ``AWAY_SECONDS`` ago stays so.
+A secret has 256 random bits, so one fast hash is enough; slow hashes are for passwords. Look-ups are cached: a revoked key is refused by
+every process after at most ``SECONDS``. While the store does not answer, a key that was valid less than ``AWAY_SECONDS`` ago is accepted.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ __all__ = ["Key", "Keys"]
 log = logging.getLogger("isoform.server")
 
 SECONDS = 2.0
+"""How long a look-up is cached."""
 AWAY_SECONDS = 300.0
+"""How long an expired cache entry is used while the store does not answer."""
 PATIENCE_SECONDS = 0.5
-"""How long the caller of a key that is known waits for a store that hangs."""
+"""How long a request with a cached key waits for a store that hangs."""
 REMEMBERED = 10_000
+"""Entries of the cache of known ids, and of the one of unknown ids."""
 _KEY = re.compile(r"iso_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 
 
@@ -47,38 +50,38 @@ class Key:
     scopes: frozenset[str]
     created: int
     revoked: int | None
-    """Milliseconds since 1970, UTC."""
+    """Time of revocation, None if active. Times are milliseconds since 1970, UTC."""
 
 
 class Keys:
-    """The keys of a store. Safe to use from several threads."""
+    """The API keys of a store, with a cache. Safe to use from several threads."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known = collections.OrderedDict[str, tuple[float, tuple[bytes, Caller]]]()
         self._unknown = collections.OrderedDict[str, float]()
-        """Ids that no key has; kept apart, because anybody can ask for any number of them."""
+        """Ids without a key (negative cache); separate, so that a flood of invalid keys cannot evict valid ones."""
         self._lock = threading.Lock()
         self._away = -SECONDS
 
     def add(self, name: str, scopes: list[str]) -> str:
-        """Make a key.
+        """Create a key.
 
         Args:
-            name: What revisions will say of who made them.
-            scopes: What it may do.
+            name: Name of the caller, recorded with each revision as its actor.
+            scopes: Scopes of the key.
 
         Returns:
-            The key, which nobody can be told again.
+            The key. It cannot be read again: the store has only its hash.
 
         Raises:
-            SignatureError: If that is no name.
-            UsageError: If a scope is none.
+            SignatureError: If the name is invalid.
+            UsageError: If a scope is invalid.
         """
         check_name(name, what="the key")
         found = " ".join(sorted(check_scopes(scopes)))
         if len(found) > 2000:
-            raise UsageError("the scopes have more than 2,000 characters together; make several keys")
+            raise UsageError("the scopes are longer than 2,000 characters together; make several keys")
         identity, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
         row = {
             "id": identity,
@@ -93,23 +96,23 @@ class Keys:
         return f"iso_{identity}_{secret}"
 
     def listed(self) -> list[Key]:
-        """Every key, oldest first."""
+        """All keys, oldest first, including revoked ones."""
         with self._store.reading() as connection:
             return [_key(row) for row in connection.execute(sql.select(keys).order_by(keys.c.created, keys.c.id)).all()]
 
     def revoke(self, identity: str) -> bool:
-        """Let a key be refused from now on. Returns whether there was one of that id that was not revoked."""
+        """Revoke a key. Returns whether an active key had that id."""
         query = sql.update(keys).where(keys.c.id == identity, keys.c.revoked.is_(None)).values(revoked=now())
         with self._store.writing() as connection:
             done = bool(connection.execute(query).rowcount)
             if done:
                 connection.execute(sql.insert(events), {"created": now(), "actor": "", "action": f"revoke {identity}"})
-        with self._lock:
+        with self._lock:  # at once in this process; others notice when their cache entry expires
             self._known.pop(identity, None)
         return done
 
     def caller(self, text: str) -> Caller | None:
-        """Whose key that is; None if it is nobody's, or revoked."""
+        """The caller of a key; None if the key is invalid or revoked."""
         parts = _KEY.fullmatch(text)
         if parts is None:
             return None
@@ -120,7 +123,7 @@ class Keys:
         return found[1]
 
     def knows(self, text: str) -> bool:
-        """Whether that very key was good the last time it was looked up, not long ago."""
+        """Whether exactly this key was valid when it was last looked up, less than ``AWAY_SECONDS`` ago."""
         parts = _KEY.fullmatch(text)
         known = None if parts is None else self._recall(parts[1])[0]
         if parts is None or known is None or known[0] <= time.monotonic() - AWAY_SECONDS:
@@ -128,7 +131,7 @@ class Keys:
         return hmac.compare_digest(known[1][0], hashlib.sha256(parts[2].encode()).digest())
 
     def at_hand(self, text: str) -> bool:
-        """Whether ``caller`` would ask the store nothing, and so wait for nothing."""
+        """Whether ``caller`` can answer from the cache, without blocking on the store."""
         parts = _KEY.fullmatch(text)
         if parts is None:
             return True
@@ -136,7 +139,7 @@ class Keys:
         return max(-math.inf if known is None else known[0], unknown) > time.monotonic() - SECONDS
 
     def _recall(self, identity: str) -> tuple[tuple[float, tuple[bytes, Caller]] | None, float]:
-        """When it was last a key's, and whose; and when it was last nobody's."""
+        """The cache entry of an id, with its time, and the time at which the id was last found unknown."""
         with self._lock:
             return self._known.get(identity), self._unknown.get(identity, -math.inf)
 
@@ -149,14 +152,14 @@ class Keys:
             return None
         if known is None or moment - known[0] > AWAY_SECONDS:
             found = self._read(identity)
-        elif moment - self._away < SECONDS:
+        elif moment - self._away < SECONDS:  # the store did not answer a moment ago: do not wait for it again
             return known[1]
         else:
             try:
                 found = self._store.within(PATIENCE_SECONDS, lambda: self._read(identity))
             except StoreError as problem:
                 self._away = moment
-                log.error("%s; keys that were good in the last %.0f s are let in", problem, AWAY_SECONDS)
+                log.error("%s; keys that were valid in the last %.0f s are accepted", problem, AWAY_SECONDS)
                 return known[1]
         with self._lock:
             self._known.pop(identity, None)

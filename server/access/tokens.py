@@ -1,7 +1,7 @@
-"""JSON Web Tokens (RFC 7519) of issuers that are trusted, checked by their public keys: for people who have an identity provider.
+"""JSON Web Tokens (RFC 7519) of trusted issuers, verified by their public keys: for deployments with an identity provider.
 
-``sub`` is who it is: any printable text of 1 to 255 characters. ``scope``, ``scp`` or ``scopes``, words in a text (RFC 8693) or a list, say what
-it may do; words that are no scopes of ours do not count. ``iss``, ``aud`` and ``exp`` must be there and right. Source: RFC 8725.
+``sub`` is the caller: any printable text of 1 to 255 characters. ``scope``, ``scp`` or ``scopes``, a text of words (RFC 8693) or a list,
+are its scopes; words that are not scopes of this server are ignored. ``iss``, ``aud`` and ``exp`` are required and checked. Source: RFC 8725.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from isoform.server.exchange.caller import Caller, is_scope
 __all__ = ["LEEWAY_SECONDS", "TokenError", "Tokens"]
 
 LEEWAY_SECONDS = 10.0
+"""Default for the allowed clock skew of the issuer."""
 SUBJECT = 255
+"""Longest ``sub``, in characters."""
 RECENT_SECONDS, REMEMBERED = 300.0, 10_000
-"""How long, and how many, tokens that were good are remembered, for ``knows`` alone."""
+"""Lifetime and number of entries of the cache of valid tokens, which ``knows`` alone uses."""
 NAME = 64
-"""Longest name of a caller that the store's tables hold."""
+"""Longest name of a caller in the store's tables, in characters."""
 _CLAIM: dict[type[jwt.PyJWTError], str] = {
     jwt.ExpiredSignatureError: "exp", jwt.InvalidIssuedAtError: "iat", jwt.InvalidAudienceError: "aud", jwt.InvalidIssuerError: "iss",
     jwt.exceptions.InvalidSubjectError: "sub", jwt.exceptions.InvalidJTIError: "jti",
@@ -37,21 +39,21 @@ _CLAIM: dict[type[jwt.PyJWTError], str] = {
 
 
 class TokenError(IsoformError):
-    """A token that is not accepted. The text says which claim is wrong, or that no known key signed it."""
+    """A rejected token. The message names the wrong claim, or says that no known key signed it."""
 
 
 class Tokens:
-    """What trusted issuers sign.
+    """Verifies tokens of trusted issuers.
 
     Args:
-        keys: A file with their key set.
-        issuer: ``iss`` of their tokens; one, or several.
-        audience: ``aud`` of tokens that are meant for this server; one, or several.
-        leeway: Seconds that clocks may differ.
+        keys: A file with their key set (JWKS).
+        issuer: Accepted ``iss``; one or several.
+        audience: Accepted ``aud``; one or several.
+        leeway: Allowed clock skew, in seconds.
 
     Raises:
-        UsageError: If the file has no key set.
-        MissingExtraError: If the library that checks signatures is not installed.
+        UsageError: If the file is not a valid key set.
+        MissingExtraError: If the package cryptography is not installed.
     """
 
     def __init__(
@@ -63,15 +65,15 @@ class Tokens:
         self._audiences = [audience] if isinstance(audience, str) else list(audience)
         self._leeway, self._keys = leeway, KeySet(keys)
         self._recent, self._lock = collections.OrderedDict[bytes, float](), threading.Lock()
-        """Digests of tokens that were good, and when."""
+        """sha256 of a valid token → when it was last verified."""
 
     def knows(self, text: str) -> bool:
-        """Whether that very token was good in the last ``RECENT_SECONDS``; it need not be good now."""
+        """Whether exactly this token was valid in the last ``RECENT_SECONDS``; it may have expired since."""
         with self._lock:
             return self._recent.get(_digest(text), -math.inf) > time.monotonic() - RECENT_SECONDS
 
     def caller(self, text: str) -> Caller:
-        """Whose token that is; without scopes if none of its scopes is ours.
+        """The caller of a token; without scopes if the token has none of this server's.
 
         Raises:
             TokenError: If no known key signed it, or a claim is missing or wrong.
@@ -82,21 +84,22 @@ class Tokens:
             self._recent.move_to_end(_digest(text))
             if len(self._recent) > REMEMBERED:
                 self._recent.popitem(last=False)
-        subject = claims["sub"]  # a text, which jwt.decode has seen to
+        subject = claims["sub"]  # a text: jwt.decode has checked that
         if not (0 < len(subject) <= SUBJECT and subject.isprintable()):
             raise TokenError(f"the token's 'sub' is wrong: 1 to {SUBJECT} printable characters were expected")
+        # Hashed as JSON, so that no issuer can choose a subject that collides with another issuer's.
         identity = hashlib.sha256(json.dumps([claims["iss"], subject]).encode()).hexdigest()[:48]
         if len(subject) > NAME:
             subject = f"{subject[: NAME - 9]}…{identity[:8]}"
         return Caller(subject, frozenset(filter(is_scope, _words(claims))), f"token:{identity}")
 
     def _claims(self, text: str) -> dict[str, Any]:
-        """A token's claims, all of them checked."""
+        """The claims of a token, after verifying its signature and every claim."""
         try:
             header = jwt.get_unverified_header(text)
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             raise TokenError(
-                "that is no token; a JSON Web Token, or a key of 'isoform key add', was expected"
+                "the token is malformed; a JSON Web Token, or a key made by 'isoform key add', was expected"
             ) from None
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
@@ -104,7 +107,7 @@ class Tokens:
                 f"the token's 'alg' is {str(algorithm)[:20]!r}, but one of {', '.join(ALGORITHMS)} was expected"
             )
         if "crit" in header:
-            raise TokenError("the token's 'crit' names extensions, and none are known here")
+            raise TokenError("the token's 'crit' requires extensions, but none are supported")  # RFC 7515, 4.1.11
         for key in self._keys.find(algorithm, header.get("kid")):
             try:
                 claims: dict[str, Any] = jwt.decode(
@@ -118,12 +121,10 @@ class Tokens:
             except (ValueError, TypeError, OverflowError, RecursionError):
                 raise TokenError("the token's claims cannot be read") from None
             return claims
-        raise TokenError(
-            "no key of the key set has signed the token; get a new one, or let the server have the issuer's new keys"
-        )
+        raise TokenError("no key of the key set signed the token; get a new token, or update the server's key set")
 
     def _reason(self, problem: jwt.PyJWTError) -> str:
-        """Which claim is wrong."""
+        """A message that names the wrong claim and what was expected."""
         if isinstance(problem, jwt.MissingRequiredClaimError):
             return f"the token's {problem.claim!r} is missing"
         claim = _CLAIM.get(type(problem))

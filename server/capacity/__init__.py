@@ -1,1 +1,1 @@
-"""Limits of a process: how many requests wait, how fast callers ask, how much memory requests hold."""
+"""Limits per process: length of the queue, request rate of a caller, memory held by requests."""

@@ -1,7 +1,7 @@
-"""How many requests may wait in a process, and how fast one caller or address may ask.
+"""The limit of the request queue, and rate limits per caller or address; both per process.
 
-Requests wait for a thread, or for their turn in the loop (``dispatch.py``); with other servers nobody knows how many wait. A caller's
-allowance is a token bucket: ``per_second`` requests on average, a second's worth at once.
+Requests queue for a thread or for the event loop (``dispatch.py``). A rate limit is a token bucket: ``per_second`` requests on average,
+with a burst of one second's worth.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from isoform.server.exchange.problems import BusyError, TooManyError
 __all__ = ["Admission", "Rates"]
 
 CALLERS = 100_000
-"""Callers whose allowance is remembered; of more, those who asked longest ago begin with a full one."""
+"""Token buckets kept. Beyond that the least recently used is evicted, and its caller starts with a full one."""
 
 
 class Admission:
-    """The queue of one process. Safe to use from several threads.
+    """Counts the queued requests of one process. Safe to use from several threads.
 
     Args:
-        limit: Requests that may wait.
+        limit: Longest queue.
     """
 
     def __init__(self, limit: int) -> None:
@@ -32,34 +32,34 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait now."""
+        """Length of the queue now."""
         return self._waiting
 
     def check(self) -> None:
-        """Raise ``BusyError`` if no more may wait."""
+        """Raise ``BusyError`` if the queue is full."""
         if self._waiting >= self.limit:
-            raise BusyError(f"{self.limit} requests wait in this process; try again later")
+            raise BusyError(f"the queue is full: {self.limit} requests wait in this process; try again later")
 
     def enter(self, *, always: bool = False) -> None:
-        """One more waits. Raises ``BusyError`` if it is one too many, unless it may always wait."""
+        """Count a request that is queued. Raises ``BusyError`` if the queue is full, unless ``always``."""
         with self._lock:
             if not always:
                 self.check()
             self._waiting += 1
 
     def leave(self) -> None:
-        """One waits no longer."""
+        """Count a request that leaves the queue."""
         with self._lock:
             self._waiting -= 1
 
 
 class Rates:
-    """Allowances of callers, in one process. Safe to use from several threads.
+    """Rate limits of callers, in one process. Safe to use from several threads.
 
     Args:
-        per_second: Requests; 0 for no limit.
-        who: Whose they are, for the refusal.
-        at_once: At least so many requests may come at once.
+        per_second: Average rate in requests per second; 0 for no limit.
+        who: What is limited, for the message.
+        at_once: Smallest burst, in requests; it is ``per_second`` where that is more.
     """
 
     def __init__(self, per_second: float, *, who: str = "this key", at_once: float = 1.0) -> None:
@@ -69,17 +69,19 @@ class Rates:
         self._lock = threading.Lock()
 
     def spend(self, caller: str) -> None:
-        """One request. Raises ``TooManyError`` if the caller has none left."""
+        """Count a request of a caller. Raises ``TooManyError`` if it exceeds the rate limit."""
         if self._rate <= 0:
             return
         now = time.monotonic()
         with self._lock:
             left, last = self._left.pop(caller, (self._most, now))
             left = min(self._most, left + (now - last) * self._rate)
+            # A refused request costs nothing: a client that keeps retrying still gets its average rate.
             self._left[caller] = max(left - 1, 0.0) if left >= 1 else left, now
             if len(self._left) > CALLERS:
                 self._left.popitem(last=False)
         if left < 1:
             raise TooManyError(
-                f"{self._who} may send {self._rate:g} requests a second, and sent more", seconds=(1 - left) / self._rate
+                f"rate limit exceeded: {self._who} may send {self._rate:g} requests a second; try again later",
+                seconds=(1 - left) / self._rate,
             )

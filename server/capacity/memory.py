@@ -1,12 +1,12 @@
-"""How much memory the requests of one process may hold together: a budget in bytes that its threads share.
+"""The memory budget of one process: bytes that its requests and jobs may hold together.
 
-What a request needs is taken from the budget before it is allocated: its body, what JSON becomes as Python's objects, its answer until
-the client has taken it. A request that needs more than the whole budget is refused for good (413), one that has to wait for others is
-refused for now (503, ``Retry-After``). Up to ``FREE_BYTES`` a request is short and takes nothing, so that short ones pass while long
-ones fill the budget; and long ones may occupy some of the threads only, so that there is one for a short request.
+Memory is reserved before it is allocated: for a body, for JSON as Python objects, for an answer until the client has received it. A
+request that needs more than the whole budget gets 413; one that does not fit beside others now gets 503 with ``Retry-After``. Requests
+of up to ``FREE_BYTES`` are short and reserve nothing, so that they pass while long ones fill the budget; and the number of long requests
+at once is limited, so that threads are left for short ones.
 
-Samples of jobs stay in memory while the job waits and runs. They have at most half of the budget, until their array is freed; those of
-one caller a quarter of that, or one job, so that nobody's samples keep out everybody else's jobs.
+Samples of jobs are held until the job has ended and their array is freed. They may take half of the budget, those of one caller a
+quarter of that or one job, so that no caller can block the jobs of all others.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ from isoform.server.exchange.problems import BusyError, TooLargeError, TooManyEr
 __all__ = ["FREE_BYTES", "Memory", "Share", "give_back_freed_memory", "json_memory"]
 
 FREE_BYTES = 4 << 20
+"""Requests of up to this size reserve nothing."""
 CALLERS = 4
-"""A caller may hold so small a part of what samples of jobs may."""
+"""One caller's samples may take 1 / ``CALLERS`` of the memory for samples of jobs."""
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
-"""glibc's numbers for what ``mallopt`` sets, from malloc.h."""
+"""Parameters of glibc's ``mallopt``, from malloc.h."""
 LARGE_BLOCK, HEAPS = 256 << 10, 2
+"""Their values: size in bytes from which blocks are mapped on their own, and the number of arenas."""
 _COSTS = ((b",", 48), (b"[", 80), (b"{", 72), (b":", 200), (b'"', 32))
-"""Bytes of Python's objects behind each of these at most: a number and its place in a list, a list, a dict, its entry, half a text."""
+"""Upper bounds in bytes for the Python objects behind a character: a number and its list slot, a list, a dict, a dict entry, half a text."""
 
 
 class Memory:
-    """One process's budget. Safe to use from several threads.
+    """The memory budget of one process. Safe to use from several threads.
 
     Args:
         limit: Bytes that requests and jobs may hold together.
-        samples: Samples of one request.
-        long_requests: Requests that may hold more than ``FREE_BYTES`` at the same time.
+        samples: Most samples of one request.
+        long_requests: Most requests at a time that hold more than ``FREE_BYTES``.
     """
 
     def __init__(self, limit: int, *, samples: int, long_requests: int) -> None:
@@ -48,32 +50,32 @@ class Memory:
         self._used = self._long = 0
         self._kept = collections.Counter[str]()
         """Caller → bytes of samples of its jobs."""
-        # An array is freed wherever Python likes, also in a thread that holds the lock: so it may be taken twice.
+        # Reentrant, because an array's finalizer may run at any point, also in a thread that holds the lock.
         self._lock = threading.RLock()
 
     @property
     def used(self) -> int:
-        """Bytes that are held now."""
+        """Bytes reserved now."""
         return self._used
 
     def share(self) -> Share:
-        """What one request holds: a context manager, at whose end it holds nothing."""
+        """A new share for one request, as a context manager that releases it at the end."""
         return Share(self)
 
     def check(self, size: int) -> None:
-        """Raise ``TooLargeError`` if no request may hold so many bytes."""
+        """Raise ``TooLargeError`` if the size exceeds the whole budget."""
         if size > self.limit:
             raise TooLargeError(
-                f"the request takes up to {size:,} bytes of memory, but {self.limit:,} is what all may take; "
+                f"the request may need {size:,} bytes of memory, but the limit for all requests is {self.limit:,}; "
                 "send fewer samples at a time, and numbers as binary tensors instead of JSON"
             )
 
     def check_room(self, size: int) -> None:
-        """Check whether a request of so many bytes could be handled now, before its body is sent.
+        """Check whether a request of that many bytes could be handled now, before its body is read.
 
         Raises:
-            TooLargeError: If no request may hold so many.
-            BusyError: If others hold too many.
+            TooLargeError: If the size exceeds the whole budget.
+            BusyError: If other requests leave too little of it.
         """
         self.check(size)
         if size > FREE_BYTES:
@@ -81,34 +83,37 @@ class Memory:
                 self._check_others(size)
 
     def keep(self, samples: Array, caller: str) -> None:
-        """Count a job's samples until their array is freed.
+        """Reserve memory for a job's samples until their array is freed.
 
         Args:
-            samples: The array, which owns its numbers: a view would keep what it is a view of.
-            caller: Whose job it is.
+            samples: An array that owns its data: a view would keep its base in memory, uncounted.
+            caller: Caller of the job.
 
         Raises:
-            TooLargeError: If no job may hold so much.
-            TooManyError: If other jobs of that caller hold too much.
-            BusyError: If jobs of others do.
+            TooLargeError: If the samples exceed the limit for jobs.
+            TooManyError: If they exceed the caller's share, together with its other jobs.
+            BusyError: If jobs of all callers leave too little.
         """
         size, most = samples.nbytes, self.limit // 2
         if size > most:
-            raise TooLargeError(f"the samples take {size:,} bytes, but those of jobs may take {most:,}; send fewer")
+            raise TooLargeError(
+                f"the samples take {size:,} bytes, but the limit for jobs is {most:,}; send fewer samples"
+            )
         with self._lock:
             own, kept = self._kept[caller], self._kept.total()
             if own and own + size > most // CALLERS:
                 raise TooManyError(
-                    f"samples of this caller's jobs take {own:,} of {most // CALLERS:,} bytes; try again later"
+                    f"samples of this caller's jobs hold {own:,} of {most // CALLERS:,} bytes; try again later"
                 )
             if kept + size > most:
-                raise BusyError(f"samples of jobs that wait take {kept:,} of {most:,} bytes; try again later")
+                raise BusyError(f"samples of all jobs hold {kept:,} of {most:,} bytes; try again later")
             self.move(size)
             self._kept[caller] += size
+        # By a finalizer: only Python knows when the job, the engine and every exception have let go of the array.
         weakref.finalize(samples, self._forget, size, caller).atexit = False
 
     def move(self, change: int, *, requests: int = 0) -> None:
-        """Hold so many bytes more, or less, for that many long requests more. Raises ``BusyError`` if others hold too many."""
+        """Reserve or release bytes, and count long requests. Raises ``BusyError`` if that exceeds the budget."""
         with self._lock:
             self._check_others(change, requests=requests)
             self._used += change
@@ -116,9 +121,9 @@ class Memory:
 
     def _check_others(self, change: int, *, requests: int = 1) -> None:
         if requests > 0 and self._long == self._longest:
-            raise BusyError(f"{self._long} long requests are handled already; try again, or send fewer samples")
+            raise BusyError(f"{self._long} long requests are in flight already; try again, or send fewer samples")
         if change > 0 and self._used + change > self.limit:
-            raise BusyError(f"other requests hold {self._used:,} of {self.limit:,} bytes; try again")
+            raise BusyError(f"other requests hold {self._used:,} of {self.limit:,} bytes of memory; try again")
 
     def _forget(self, size: int, caller: str) -> None:
         with self._lock:
@@ -129,7 +134,7 @@ class Memory:
 
 
 class Share:
-    """What one request holds of a budget; the protocol's ``Bounds``."""
+    """The memory that one request holds of a budget; implements the protocol's ``Bounds``."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory, self._held = memory, 0
@@ -143,24 +148,24 @@ class Share:
         self.release()
 
     def __del__(self) -> None:
-        """Of an answer that was never sent, because its connection broke."""
+        """Release the share of an answer that was never sent because its connection broke."""
         self.release()
 
     def release(self) -> None:
-        """Hold nothing any longer."""
+        """Release all of it."""
         self.hold(0)
 
     @property
     def held(self) -> int:
-        """Bytes that it holds now."""
+        """Bytes held now."""
         return self._held
 
     def hold(self, size: int) -> None:
-        """Hold so many bytes in all from now on, more or fewer than before.
+        """Set the total that the request holds; it may grow or shrink.
 
         Raises:
-            TooLargeError: If that is more than the whole budget.
-            BusyError: If other requests hold too much.
+            TooLargeError: If the size exceeds the whole budget.
+            BusyError: If other requests leave too little of it.
         """
         size = size if size > FREE_BYTES else 0
         self._memory.check(size)
@@ -169,21 +174,21 @@ class Share:
             self._held = size
 
     def hold_json(self, body_bytes: int, text: bytes | bytearray, /) -> None:
-        """Hold a body, and what becomes of the JSON in it. Raises as ``hold``."""
+        """Hold a body, its JSON, and the Python objects that the JSON becomes. Raises as ``hold``."""
         self.hold(body_bytes + len(text) + json_memory(text))
 
     def check_samples(self, count: int, /) -> None:
-        """Raise ``TooLargeError`` if one request may not have so many samples."""
+        """Raise ``TooLargeError`` if a request has too many samples."""
         if count > self._memory.samples:
             raise TooLargeError(
-                f"{count:,} samples came, but a request may have {self._memory.samples:,}; send fewer at a time"
+                f"{count:,} samples came, but the limit for a request is {self._memory.samples:,}; send fewer at a time"
             )
 
 
 def give_back_freed_memory() -> None:
-    """Let large blocks go back to the system when they are freed: for each process, before it has threads. With glibc; else nothing.
+    """Make glibc return large blocks to the system when they are freed. Call it in each process before threads start; no effect without glibc.
 
-    By itself glibc takes larger and larger blocks from heaps of its own, one for every thread, and a hole in them stays.
+    By default glibc raises its mmap threshold as large blocks are freed and has an arena per thread, which stay fragmented.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -192,6 +197,6 @@ def give_back_freed_memory() -> None:
 
 
 def json_memory(text: bytes | bytearray) -> int:
-    """Bytes that a JSON text and what it is read into take at most, counted before it is read."""
-    wide = not text.isascii() or b"\\u" in text  # one wide character makes all of a text four bytes each
+    """Upper bound in bytes for a JSON text and its parsed objects, computed before parsing."""
+    wide = not text.isascii() or b"\\u" in text  # one wide character makes CPython store four bytes per character
     return len(text) * (8 if wide else 2) + sum(cost * text.count(mark) for mark, cost in _COSTS)

@@ -1,5 +1,5 @@
-"""What is borne of clients: how slow, how silent, how many and how much at a time. No HTTP in here, and no server.
+"""Limits on slow, silent and too many clients. No HTTP parsing here, and no server.
 
-transfer.py      bodies in and answers out, with deadlines and a total of bytes
-connections.py   connections that are silent, endless, or too many
+transfer.py      receive bodies and send answers, with deadlines and a limit on their total size
+connections.py   close connections that are silent, send endless heads, or are too many
 """

@@ -1,7 +1,7 @@
-"""Connections of one process, and which of them to close: a silent or endless head, one that does not end, too many at once.
+"""Track the connections of a process and close those with a silent or endless head, those that linger, and those beyond the limit.
 
-uvicorn waits for a head as long as it takes, and keeps what has come. ``watched.py`` reports here what a connection's bytes are, and
-``http/asgi.py`` when a request begins and ends.
+uvicorn itself waits for a head without a deadline and buffers what arrives. ``watched.py`` reports here what the bytes of a connection
+belong to, and ``http/asgi.py`` when a request begins and ends.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from collections.abc import Callable
 __all__ = ["HEAD_BYTES", "HEAD_SECONDS", "TOTAL_BYTES", "Connection", "Connections"]
 
 HEAD_SECONDS = 15.0
-"""A head has to be there by then, and so has the rest of a body that nobody reads."""
+"""Deadline for a complete head, and for the rest of a body that is discarded."""
 HEAD_BYTES = 64 << 10
-"""Of one connection: what has come and is neither a whole head nor part of a body."""
+"""Most bytes of one connection that are neither a complete head nor part of a body."""
 REQUEST_BYTES = 4096
-"""What a request counts that has come and waits behind another one of its connection (pipelining)."""
+"""Size at which a pipelined request counts that is queued behind another one of its connection."""
 TOTAL_BYTES = 16 << 20
-"""Of both, and of what is not looked at yet, of all connections; above it the one that has had such bytes for longest is closed."""
+"""Limit for all connections on such bytes, queued requests and unparsed bytes; above it the connection that has had them longest is closed."""
 CLOSE_SECONDS = 15.0
-"""How long a client may take for the rest of what it is sent before its connection ends."""
+"""How long a closing connection may take to drain its send buffer."""
 PAUSE_SECONDS = 3.0
-"""How long a client that is closed may send nothing of the rest of its request."""
+"""How long a closing connection may stay silent before the rest of its request has arrived."""
 SWEEP_SECONDS = 0.25
+"""Interval of sweeps for late connections."""
 SWEPT = 32
-"""So many are closed in one sweep: hundreds that were silent together would come back together, and others wait behind them."""
+"""Most connections closed in one sweep: hundreds of clients closed together would reconnect together, ahead of others."""
 
 
 def _nothing() -> None:
@@ -34,13 +35,13 @@ def _nothing() -> None:
 
 
 class Connection:
-    """One connection.
+    """The state of one connection.
 
     Args:
-        all_of_them: Those of the process.
-        transport: asyncio's.
-        go_on: Called when a request has ended.
-        forget: Called when nobody wants any longer what has come.
+        all_of_them: The connections of the process.
+        transport: asyncio's transport.
+        go_on: Called when a request has ended, to parse more of what has arrived.
+        forget: Called when what has arrived is no longer needed, to free it.
     """
 
     def __init__(
@@ -49,49 +50,50 @@ class Connection:
     ) -> None:  # fmt: skip
         self._all, self.transport, self._go_on, self._forget = all_of_them, transport, go_on, forget
         self.since: float | None = time.monotonic()
-        """When it began to wait for bytes that are due; None if none are."""
+        """Start of the wait for a head or for the rest of a discarded body; None if the client owes nothing."""
         self.requests = self.queued = 0
-        """Requests that the application has; that wait behind those."""
+        """Requests in the application; pipelined requests queued behind them."""
         self.unused = self.held = self.size = 0
-        """Bytes that are of no use yet; that nobody has looked at; what is counted for all of it."""
+        """Bytes of an incomplete head; bytes not parsed yet; what counts for both and for queued requests."""
         self.in_head = self.in_body = self.leaving = False
-        """In which part of a request its bytes are; and whether it is closed as soon as the client has sent all, or nothing more."""
+        """Part of a request that is being received; whether the connection closes once the client has sent the rest or falls silent."""
         self.answered = False
-        """Whether something was sent since the request began that came last."""
+        """Whether anything was sent since the latest request began."""
         self.heard = time.monotonic()
-        """When something came last, of a connection that is to be closed."""
+        """When a closing connection last received something."""
         self.gathers, self.gathered = False, list[bytes]()
-        """Whether what is written is kept, and what was."""
+        """Whether writes are buffered, and the buffered writes."""
         self._told: Callable[[], object] | None = None
         self._ended = False
-        """Whether the client has said that it sends nothing more."""
+        """Whether the client has half-closed the connection."""
 
     def head_begins(self) -> None:
-        """The first byte of a request came."""
+        """Note the first byte of a request."""
         self.in_head, self.answered = True, False
         if not (self.requests or self.queued):
             self.since = time.monotonic()
 
     def head_is_complete(self) -> None:
-        """The application gets a request as soon as those before it are answered."""
+        """Note a complete head: the request is queued behind those before it."""
         self.in_head, self.in_body, self.since = False, True, None
         self.queued += 1
         self.use()
 
     def body_is_complete(self) -> None:
-        """All of a request has come."""
+        """Note the end of a request."""
         self.in_body = False
-        if not (self.requests or self.queued):  # nobody has read it
+        if not (self.requests or self.queued):  # answered before its body was complete
             self.since = None
             self._is_idle()
 
     def came(self, size: int, *, used: bool) -> None:
-        """Count bytes that came; close this connection or others if those are too many.
+        """Count received bytes, and close this connection or others if they exceed a limit.
 
         Args:
-            size: How many.
-            used: Whether they had the end of a head in them, or something of a body.
+            size: Number of bytes.
+            used: Whether they contained the end of a head, or part of a body.
         """
+        # An endless head, chunk extension or trailer only grows ``unused``; any progress resets it.
         if self.in_head or (self.in_body and not used):
             self.unused = size + (0 if used else self.unused)
         else:
@@ -102,23 +104,23 @@ class Connection:
         self._all.make_room()
 
     def hold(self, size: int) -> None:
-        """Count bytes that stay as they are until fewer requests wait."""
+        """Count bytes that stay unparsed until fewer requests are queued."""
         if size != self.held:
             self.held = size
             self._count()
             self._all.make_room()
 
     def use(self) -> None:
-        """What came is of use."""
+        """Note progress: the received bytes were part of a request."""
         self.unused = 0
         self._count()
 
     def gather(self) -> None:
-        """Keep what is written until ``flush``: a head and a short body are one system call then, and one packet."""
+        """Buffer writes until ``flush``, so that a head and a short body are one system call and one packet."""
         self.gathers = True
 
     def flush(self) -> None:
-        """Write what was gathered."""
+        """Write what was buffered."""
         self.gathers = False
         if self.gathered:
             data = b"".join(self.gathered)
@@ -127,17 +129,19 @@ class Connection:
                 self.transport.write(data)
 
     def end_of_input(self) -> bool:
-        """The client sends nothing more. Returns whether it may wait for an answer, as ``nc -N`` does."""
+        """Note that the client half-closed the connection. Returns whether to keep it open for an answer, as ``nc -N`` expects."""
         self._ended = True
         if self._told is not None:
             self._told()
-        asyncio.get_running_loop().call_soon(self._close)  # a request whose head has come begins before that
-        return self.transport.get_extra_info("sslcontext") is None  # TLS has no half-closed connections
+        asyncio.get_running_loop().call_soon(self._close)  # later: a request whose head is complete begins first
+        return (
+            self.transport.get_extra_info("sslcontext") is None
+        )  # asyncio's TLS does not support half-closed connections
 
     def begin(self, told: Callable[[], object]) -> None:
-        """The application has a request, and is to be told if nothing more comes."""
+        """Note that the application has a request; ``told`` is called when the client stops sending."""
         self.requests += 1
-        self.queued = max(0, self.queued - 1)  # it may be closed meanwhile
+        self.queued = max(0, self.queued - 1)  # 0 if the connection was closed meanwhile
         self.since, self._told = None, told
         self._count()
         if self._ended:
@@ -145,7 +149,7 @@ class Connection:
         self._all.idle.pop(self, None)
 
     def end(self) -> None:
-        """The application has answered."""
+        """Note that the application has answered."""
         self.requests -= 1
         if not self.requests:
             self._told = None
@@ -156,7 +160,7 @@ class Connection:
                 asyncio.get_running_loop().call_soon(self._close if self._ended else self._go_on)
 
     def leave(self) -> None:
-        """Close it, but not before the client has sent its request: else the system tells it of an error instead of the answer."""
+        """Close the connection, but only after the client has sent its request: otherwise the kernel sends a reset, and the answer is lost."""
         self.flush()
         sends = (self.in_head or self.in_body) and not self._ended
         if self.leaving or not (self.answered and sends) or self.transport.is_closing():
@@ -168,23 +172,24 @@ class Connection:
         self._forget()
         if self._told is not None:
             self._told()
+        # Half-close: the client sees the end of the answer, while what it still sends is read and discarded.
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.transport.resume_reading()
 
     def is_late(self, now: float) -> bool:
-        """Whether bytes that are due did not come in time."""
+        """Whether bytes that the client owes did not arrive in time."""
         silent = self.leaving and now - self.heard > PAUSE_SECONDS
         return silent or (self.since is not None and now - self.since > HEAD_SECONDS)
 
     def drop(self) -> None:
-        """Close it now."""
+        """Close the connection at once."""
         self.lost()
         self.transport.abort()
         self._forget()
 
     def lost(self) -> None:
-        """It is closed, and counts no longer."""
+        """Note that the connection is closed, and stop counting it."""
         self._all.open.pop(self, None)
         self._all.idle.pop(self, None)
         self.unused = self.queued = self.held = 0
@@ -211,29 +216,29 @@ class Connection:
 
 
 class Connections:
-    """All of one process. For its loop alone.
+    """All connections of one process. Used from its event loop only.
 
     Args:
-        most: At most so many at the same time; the one that has had nothing to do for longest is closed for a new one.
-        keep_alive_seconds: How long one may have nothing to do.
+        most: Most open connections; above it the one that is idle for longest is closed for a new one.
+        keep_alive_seconds: How long a connection may be idle.
     """
 
     def __init__(self, most: int, *, keep_alive_seconds: float) -> None:
         self._most, self._keep_alive, self.bytes = most, keep_alive_seconds, 0
         self.open = dict[Connection, float]()
-        """Connection → when it was first seen closing; 0 before."""
+        """Open connection → when it was first seen closing; 0 before."""
         self.idle = dict[Connection, float]()
-        """Connection without a request → since when; the oldest first."""
+        """Idle connection → since when; the oldest first."""
         self.waiting = dict[Connection, None]()
-        """Those whose bytes are counted; the oldest first."""
+        """Connections whose bytes count; the oldest first."""
         self.changed: Callable[[], object] = _nothing
-        """Called when there is one less."""
+        """Called when a connection was closed."""
         self._sweeping = False
 
     def add(
         self, transport: asyncio.Transport, go_on: Callable[[], object] = _nothing, forget: Callable[[], object] = _nothing
     ) -> Connection:  # fmt: skip
-        """A new one, with ``Connection``'s arguments. Closed at once if there are too many, and all of them have requests."""
+        """Track a new connection, with the arguments of ``Connection``. It is closed at once if the limit is reached and none is idle."""
         connection = Connection(self, transport, go_on, forget)
         if len(self.open) >= self._most:
             next(iter(self.idle), connection).drop()
@@ -247,7 +252,7 @@ class Connections:
         return connection
 
     def make_room(self) -> None:
-        """Close connections until what is counted is no more than it may be."""
+        """Close connections, the oldest first, until the counted bytes are within ``TOTAL_BYTES``."""
         while self.bytes > TOTAL_BYTES:
             next(iter(self.waiting)).drop()
 
@@ -265,6 +270,6 @@ class Connections:
                     connection.drop()
             elif (
                 now - self.idle.get(connection, now) > self._keep_alive
-            ):  # uvicorn does not, after a body that it threw away
+            ):  # uvicorn's own timer does not run after a discarded body
                 transport.close()
         asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)

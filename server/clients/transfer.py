@@ -1,7 +1,7 @@
-"""Bodies on their way in and answers on their way out, by a loop that waits for no client longer than it should.
+"""Receive bodies and send answers, on the event loop, with deadlines for slow clients.
 
-Nobody may be silent for ``SILENT_SECONDS``, nor slower than ``RATE`` on average. Where all that is on its way takes too much memory, the
-transfer that has been under way for longest is given up: who sends or takes at a usual speed is done before that.
+A client may not be silent for ``SILENT_SECONDS``, nor slower than ``RATE`` on average. When all transfers in flight exceed the memory
+limit, the oldest is aborted: a client with a usual connection is done long before it is the oldest.
 """
 
 from __future__ import annotations
@@ -23,40 +23,42 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 SILENT_SECONDS = 15.0
+"""Longest pause of a client within a transfer."""
 RATE = 4096
-"""Bytes a second."""
+"""Minimum average speed, in bytes per second."""
 TOTAL_BYTES = 32 << 20
-"""Of all that is on its way, at least."""
+"""Limit on the size of all transfers in flight; more if the largest body is larger."""
 SHORT_BYTES = 64 << 10
-"""Shorter bodies are read before it is known what for, where they come with their head; shorter answers are sent at once."""
+"""Bodies up to this size are read before the route runs, if they arrive with their head; answers up to it are sent in one part."""
 SOON_SECONDS = 0.01
-"""A short body mostly comes with its head; nobody waits longer for it before it is known who may ask."""
+"""How long a short body is waited for before the route runs: it mostly arrives with its head."""
 
 
 class _Transfer:
-    """One body or answer."""
+    """One body or answer in flight."""
 
     def __init__(self) -> None:
         self.size = 0
         self.data: bytes | bytearray = b""
-        """What has come of a body, in one piece: pieces that are put together at the end would be there twice."""
+        """The part of a body that has arrived, as one buffer: joining pieces at the end would need the memory twice."""
         self.given_up = self.ended = self.over = False
         self._loop = asyncio.get_running_loop()
         self.timeout = asyncio.timeout(SILENT_SECONDS)
 
     def moved(self, size: int) -> None:
-        """So many bytes came, or were taken."""
+        """Note progress of that many bytes, and extend the deadline accordingly."""
+        # Earned at RATE, but never beyond SILENT_SECONDS from now: a fast start buys no long silence.
         if not (self.given_up or self.ended):
             self._until(min((self.timeout.when() or 0.0) + size / RATE, self._loop.time() + SILENT_SECONDS))
 
     def hurry(self) -> None:
-        """Nothing more comes: what has come is read, and no more waited for."""
+        """Note that the client half-closed: read what has arrived, and wait for no more."""
         self.ended = True
         if not self.given_up:
             self._until(self._loop.time() + SOON_SECONDS)
 
     def give_up(self) -> None:
-        """End it where it waits, and forget what has come of it."""
+        """Abort the transfer where it waits, and free its data."""
         self.given_up, self.data, self.size = True, b"", 0
         self._until(self._loop.time())
 
@@ -66,15 +68,15 @@ class _Transfer:
 
 
 class Transfers:
-    """All of one process. For its loop alone.
+    """All transfers of one process. Used from its event loop only.
 
     Args:
-        total: Bytes that may be on their way together; above it the oldest transfers end.
+        total: Size in bytes of the largest body, if that exceeds ``TOTAL_BYTES``. Above the limit the oldest transfers are aborted.
     """
 
     def __init__(self, total: int | None = None) -> None:
         self._total = TOTAL_BYTES if total is None else max(total, TOTAL_BYTES)
-        self._under_way = dict[_Transfer, None]()  # in the order in which they began
+        self._under_way = dict[_Transfer, None]()  # a dict as an ordered set: the oldest transfer first
         self.bytes = 0
 
     @contextlib.asynccontextmanager
@@ -88,18 +90,20 @@ class Transfers:
                     transfer.over = True
         except TimeoutError:
             if transfer.given_up:
-                raise BusyError("what other requests send and are sent takes too much memory; try again") from None
+                raise BusyError(
+                    "too many bytes of bodies and answers are in flight in this process; try again"
+                ) from None
             if transfer.ended:
-                raise InputError(f"the body breaks off after {transfer.size} bytes") from None
+                raise InputError(f"the body is cut short after {transfer.size} bytes") from None
             raise DeadlineError(
-                f"nothing came for {SILENT_SECONDS:.0f} s, or less than {RATE} bytes a second"
+                f"the client is too slow: silent for {SILENT_SECONDS:.0f} s, or below {RATE} bytes a second"
             ) from None
         finally:
             self.bytes -= transfer.size
             self._under_way.pop(transfer, None)
 
     def _grow(self, transfer: _Transfer, size: int) -> None:
-        """Count bytes that are in memory because of a transfer; end others if those are too many."""
+        """Count bytes that a transfer holds in memory, and abort the oldest transfers if the total exceeds the limit."""
         transfer.size += size
         self.bytes += size
         self._under_way.setdefault(transfer)
@@ -110,34 +114,34 @@ class Transfers:
             oldest.give_up()
 
     async def receive(self, body: Body, receive: Receive, *, limit: int) -> bytes | bytearray:
-        """All of a body.
+        """Receive a whole body.
 
         Args:
-            body: Whose.
-            receive: As ASGI has it.
-            limit: Longest, in bytes.
+            body: The body, which gets the transfer's state.
+            receive: ASGI's ``receive``.
+            limit: Largest body, in bytes.
 
         Raises:
-            RequestEntityTooLarge: If it is longer.
-            InputError: If the client is gone before the end.
-            DeadlineError: If the client is silent, or too slow.
-            BusyError: If too much is on its way.
+            RequestEntityTooLarge: If the body exceeds the limit.
+            InputError: If the client disconnects before the end.
+            DeadlineError: If the client is silent or too slow.
+            BusyError: If the transfer was aborted because too many bytes are in flight.
         """
         async with self._one() as transfer:
             body.transfer = transfer
             if body.ended:
                 transfer.hurry()
             more = True
-            while more or transfer.given_up:  # who is given up waits here for its timeout, which comes at once
+            while more or transfer.given_up:  # an aborted transfer waits here for its timeout, which is due at once
                 more = self._take(transfer, await receive(), limit)
             body.held, transfer.size = transfer.size, 0
-            data, transfer.data = transfer.data, b""  # kept by nobody else
+            data, transfer.data = transfer.data, b""  # drop this reference, so that the caller can free the body
         return data
 
     def _take(self, transfer: _Transfer, message: dict[str, Any], limit: int) -> bool:
-        """Take what has come. Returns whether there is more."""
-        if message["type"] != "http.request":
-            raise InputError(f"the body breaks off after {transfer.size} bytes")
+        """Append an ASGI message to a body. Returns whether there is more."""
+        if message["type"] != "http.request":  # http.disconnect
+            raise InputError(f"the body is cut short after {transfer.size} bytes")
         if (part := message.get("body", b"")) and not transfer.given_up:
             if transfer.size == 0:
                 transfer.data = part
@@ -148,11 +152,11 @@ class Transfers:
             self._grow(transfer, len(part))
             transfer.moved(len(part))
         if transfer.size > limit:
-            raise RequestEntityTooLarge(f"the body is longer than the {limit:,} bytes that this server reads")
+            raise RequestEntityTooLarge(f"the body exceeds this server's limit of {limit:,} bytes")
         return bool(message.get("more_body", False))
 
     async def send(self, send: Send, answer: Answer, fields: Iterable[tuple[str, str]]) -> None:
-        """An answer, until the client has it; ``Answer.sent`` is called then, or when it is given up. Raises as ``receive``."""
+        """Send an answer; ``Answer.sent`` is called when the client has it, or the transfer fails. Raises as ``receive``."""
         headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.fields(*fields)]
         body, end = answer.body, len(answer.body)
         try:
@@ -164,7 +168,8 @@ class Transfers:
                         part = body[begin : begin + SHORT_BYTES]
                         await send({"type": "http.response.body", "body": part, "more_body": True})
                         transfer.moved(len(part))
-                    body = b""  # to be sent when there is room for it, that is when most of the rest is taken
+                    # The last, empty part is accepted only when most of the send buffer has drained.
+                    body = b""
                 await send({"type": "http.response.body", "body": body})
         finally:
             if answer.sent is not None:
@@ -172,44 +177,44 @@ class Transfers:
 
 
 class Body:
-    """A request's body, which is read when somebody wants it.
+    """A request's body, received when it is asked for.
 
     Args:
-        transfers: Of this process.
-        receive: As ASGI has it.
-        environ: The request.
-        limit: Longest body, in bytes.
+        transfers: The transfers of this process.
+        receive: ASGI's ``receive``.
+        environ: The request's WSGI environment.
+        limit: Largest body, in bytes.
     """
 
     def __init__(self, transfers: Transfers, receive: Receive, environ: dict[str, Any], *, limit: int) -> None:
         length = environ.get("CONTENT_LENGTH", "")
         self._length = int(length) if length.isascii() and length.isdigit() and len(length) < 13 else None
         self._none = self._length in (None, 0) and "HTTP_TRANSFER_ENCODING" not in environ
-        self._asked = "HTTP_EXPECT" in environ  # reading tells the client to send
+        self._asked = "HTTP_EXPECT" in environ  # the server sends 100 Continue at the first ``receive``
         self.comes_later = not self._none and (self._length is None or self._length > SHORT_BYTES or self._asked)
-        """Whether it cannot be expected to come with the head."""
+        """Whether the body is not expected to arrive together with the head."""
         self._transfers, self._receive, self._limit = transfers, receive, limit
         self._task: asyncio.Task[bytes | bytearray] | None = None
         self.transfer: _Transfer | None = None
         self.held = 0
-        """Bytes that have come, and count as on their way until ``taken``: their request may wait for a thread meanwhile."""
+        """Received bytes, which count as in flight until ``taken``, while the request waits for a thread."""
         self.ended = False
-        """Whether the client sends nothing more."""
+        """Whether the client has half-closed the connection."""
         self.complete = self._none
 
     @property
     def declined(self) -> bool:
-        """Whether the client waits to be told to send it, and was not: nobody knows then whether it comes (``Expect: 100-continue``)."""
+        """Whether the client sent ``Expect: 100-continue`` and got no 100: then it is unknown whether the body will follow."""
         return self._asked and not self._none and self.transfer is None
 
     async def read(self) -> bytes | bytearray:
-        """All of it. Raises as ``Transfers.receive``."""
+        """Receive the whole body. Raises as ``Transfers.receive``."""
         found = await (self._task or self._transfers.receive(self, self._receive, limit=self._limit))
         self.complete = True
         return found
 
     async def read_soon(self) -> bytes | bytearray | None:
-        """All of it, if it is short and comes with its head; None if there is more to wait for, or something is wrong with it."""
+        """The whole body, if it is short and arrives with its head; None if it is not complete yet, or receiving it failed."""
         if self._none:
             return b""
         if self._task is None and self.comes_later:
@@ -221,18 +226,18 @@ class Body:
         return self._task.result() if self.complete else None
 
     def nothing_more(self) -> None:
-        """The client sends nothing more."""
+        """Note that the client half-closed the connection."""
         self.ended = True
         if self.transfer is not None:
             self.transfer.hurry()
 
     def taken(self) -> None:
-        """Its request is handled now, and counts what it holds itself."""
+        """Stop counting the body as in flight: its request runs now, and reserves its own memory."""
         self._transfers.bytes -= self.held
         self.held = 0
 
     def drop(self) -> None:
-        """Nobody wants it any longer, nor the rest."""
+        """Abandon the body, received or not."""
         self.taken()
         if self._task is not None and not self._task.cancel() and not self._task.cancelled():
-            self._task.exception()  # else asyncio says on stderr that nobody asked for it
+            self._task.exception()  # mark it as retrieved, or asyncio logs "exception was never retrieved"

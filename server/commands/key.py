@@ -1,4 +1,4 @@
-"""``isoform key``: the server's API keys, made, listed and revoked where its store is."""
+"""The command ``isoform key``: create, list and revoke API keys directly in the server's store."""
 
 from __future__ import annotations
 
@@ -15,43 +15,42 @@ __all__ = ["add_arguments_key", "run_key"]
 
 
 def add_arguments_key(parser: argparse.ArgumentParser) -> None:
-    """Declare ``isoform key``'s arguments."""
+    """Declare the arguments of ``isoform key``."""
     add = parser.add_argument
     add("what", choices=("add", "list", "revoke"), help="what to do")
-    add("name", nargs="?", help="add: what revisions will say of who made them; revoke: the key's id")
-    add("--store", default="isoform.db", help="as for isoform serve (default: isoform.db)")
+    add("name", nargs="?", help="add: name of the caller, recorded with each revision; revoke: id of the key")
+    add("--store", default="isoform.db", help="the server's store, as for isoform serve (default: isoform.db)")
     add(
         "--scope",
         action="append",
         default=[],
         metavar="SCOPE",
-        help="admin, metrics, predict, predict:NAME, predict:*, write:NAME or write:*; several are fine",
+        help="admin, metrics, predict, predict:NAME, predict:*, write:NAME or write:*; repeatable",
     )
     parser.epilog = "example:\n  isoform key add phone --scope write:alice\n  isoform key revoke 0123456789abcdef"
 
 
 def run_key(arguments: argparse.Namespace) -> None:
-    """Do it; JSON on stdout.
+    """Run ``isoform key`` and print the result to stdout as JSON.
 
     Raises:
-        UsageError: If an argument is missing or makes no sense.
+        UsageError: If an argument is missing or invalid.
         StoreError: If the store cannot be opened.
     """
     url = store_url(arguments.store)
     if url is None:
-        raise UsageError("--store is none, but keys are kept in a store")
+        raise UsageError("--store is none, but API keys are kept in a store; give a file or a database URL")
     if (arguments.name is None) != (arguments.what == "list"):
-        raise UsageError("isoform key add NAME, isoform key revoke ID or isoform key list was expected")
+        raise UsageError("expected isoform key add NAME, isoform key revoke ID or isoform key list")
     with Store(url) as store:
         keys = Keys(store)
         if arguments.what == "add":
             print(json.dumps({"key": keys.add(arguments.name, arguments.scope)}))
-            print("this is the only time that the key is shown; send it as: Authorization: Bearer KEY", file=sys.stderr)
+            # On stderr, so that stdout stays JSON for scripts.
+            print("the key is shown only once; send it as: Authorization: Bearer KEY", file=sys.stderr)
         elif arguments.what == "revoke":
             if not keys.revoke(arguments.name):
-                raise UsageError(
-                    f"there is no key {arguments.name!r} that is not revoked; 'isoform key list' has the ids"
-                )
+                raise UsageError(f"no active key has the id {arguments.name!r}; 'isoform key list' shows the ids")
             print(json.dumps({"revoked": arguments.name}))
         else:
             print(json.dumps([_line(key) for key in keys.listed()], indent=2))

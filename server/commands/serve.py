@@ -1,4 +1,4 @@
-"""``isoform serve``: its arguments, and what they come to; on loopback unless told otherwise."""
+"""The command ``isoform serve``: parse and check its arguments, then run the server. Listens on loopback by default."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ behind nginx:
   isoform serve bundle/ --unix /run/isoform.sock --workers 2
   and in nginx: proxy_pass http://unix:/run/isoform.sock; docs/examples/nginx.conf balances several servers
 
-under another ASGI server, which then has its own words for address, processes and TLS:
+under another ASGI server, which has its own options for address, processes and TLS:
   ISOFORM_SERVE='bundle/ --open' granian --interface asgi --factory isoform.server.asgi:application
   ISOFORM_SERVE='bundle/ --open' uvicorn --factory isoform.server.asgi:application --no-proxy-headers"""
 
 
 def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
-    """Declare ``isoform serve``'s arguments."""
+    """Declare the arguments of ``isoform serve``."""
     add = parser.add_argument
     add("bundle", type=Path, help="a compiled bundle")
     add(
@@ -45,130 +45,132 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1",
         help="address to listen on (default: 127.0.0.1)",
     )
-    add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
+    add("--port", type=int, default=8000, help="port to listen on; 0 picks a free one (default: 8000)")
     add(
         "--store",
         default="isoform.db",
-        help="where users' signatures are kept: a path of an SQLite file, a URL (begins like postgresql+psycopg://), or none (default: isoform.db)",
+        help="where users' signatures are kept: path of an SQLite file, a database URL (postgresql+psycopg://...), or none (default: isoform.db)",
     )
     add(
         "--unknown",
         choices=("refuse", "base"),
         default="refuse",
-        help="what a user without a signature gets: 404, or the task's base signature (default: refuse)",
+        help="answer for a user without a signature: refuse is 404, base uses the task's base signature (default: refuse)",
     )
-    add("--workers", type=int, default=1, help="processes (default: 1)")
-    add("--threads", type=int, default=4, help="requests that a process handles at once (default: 4)")
+    add("--workers", type=int, default=1, help="worker processes (default: 1)")
+    add("--threads", type=int, default=4, help="request threads per process (default: 4)")
     add("--prediction-threads", type=int, default=1, help="threads per prediction (default: 1)")
-    add("--engine", default="auto", help="auto, onnx, sessions or reference: what runs the network (default: auto)")
+    add(
+        "--engine",
+        default="auto",
+        help="engine that runs the network: auto, onnx, sessions or reference (default: auto)",
+    )
     add(
         "--provider",
         action="append",
         metavar="NAME",
-        help="an execution provider of ONNX Runtime; again for one to fall back to (default: the CPU)",
+        help="ONNX Runtime execution provider; repeat it for fallbacks, in order (default: CPU)",
     )
-    add(
-        "--cache-mb", type=int, default=256, help="memory of a process for users' folded weights, in MiB (default: 256)"
-    )
-    add("--queue", type=int, default=256, help="requests that may wait in a process; more get 503 (default: 256)")
+    add("--cache-mb", type=int, default=256, help="cache for users' folded weights, per process, in MiB (default: 256)")
+    add("--queue", type=int, default=256, help="requests that may queue, per process; more get 503 (default: 256)")
     add(
         "--rate",
         type=float,
         default=0.0,
-        help="requests a second from one key, or one address without a valid key, to one process; more get 429 (default: any number)",
+        help="rate limit in requests/s, per key (or per address without a valid key) and process; more get 429 (default: 0, no limit)",
     )
     add(
         "--deadline-ms",
         type=float,
         default=0.0,
-        help="a prediction that waited longer gets 503 (default: no limit)",
+        help="a prediction that waited longer in the queue gets 503 (default: 0, no limit)",
     )
     add(
         "--batch",
         type=int,
         default=1,
-        help="samples of concurrent requests for the same network that run together (default: 1, none)",
+        help="maximum batch size, in samples of concurrent requests for the same network (default: 1, no batching)",
     )
     add(
         "--batch-delay-ms",
         type=float,
         default=0.0,
-        help="how long a batch that is not full waits for more (default: 0)",
+        help="how long a partial batch waits for more requests (default: 0)",
     )
     add(
         "--jobs-per-caller",
         type=int,
         default=8,
-        help="jobs that may wait in a process for one caller, and for one user; more get 429 (default: 8)",
+        help="queued jobs per caller, and per user, in each process; more get 429 (default: 8)",
     )
     add(
         "--drain-seconds",
         type=float,
         default=0.0,
-        help="after SIGTERM, say so long that it is not ready, and answer, then stop (default: 0)",
+        help="after SIGTERM, keep answering for this long while /v2/health/ready is 503, then stop (default: 0)",
     )
     add(
         "--log",
         choices=("all", "errors", "none"),
         default="errors",
-        help="requests written down on stderr, as JSON: all, refused and changing ones, none (default: errors)",
+        help="requests to log on stderr, as JSON; errors: those that failed or changed something (default: errors)",
     )
-    add("--max-body-mb", type=int, default=16, help="longest request body, in MiB (default: 16)")
+    add("--max-body-mb", type=int, default=16, help="largest request body, in MiB (default: 16)")
     add(
         "--max-samples",
         type=int,
         default=0,
-        help="samples of one request (default: as many as the longest body has as FP32)",
+        help="samples per request (default: 0, as many as fit into the largest body as FP32)",
     )
-    add("--max-answer-mb", type=int, default=16, help="longest answer to a prediction, in MiB (default: 16)")
+    add("--max-answer-mb", type=int, default=16, help="largest answer to a prediction, in MiB (default: 16)")
     add(
         "--request-memory-mb",
         type=int,
         default=128,
-        help="memory of a process for requests and the samples of jobs together, in MiB; more get 503 (default: 128)",
+        help="memory budget per process for requests and samples of jobs, in MiB; more get 503 (default: 128)",
     )
-    add("--open", action="store_true", help="let everybody do everything, without a key; only on loopback")
-    add("--token-keys", type=Path, help="file with the key set of whoever signs tokens (JWT), JSON")
-    add("--token-issuer", action="append", default=[], help="'iss' of those tokens; several are fine")
-    add("--token-audience", action="append", help="'aud' of those tokens; several are fine (default: isoform)")
+    add("--open", action="store_true", help="no access control: everybody may do everything; only on loopback")
+    add("--token-keys", type=Path, help="file with the token issuer's public keys (JWKS), to accept JWTs")
+    add("--token-issuer", action="append", default=[], help="accepted 'iss' of tokens; repeatable")
+    add("--token-audience", action="append", help="accepted 'aud' of tokens; repeatable (default: isoform)")
     add(
         "--token-leeway",
         type=float,
-        help=f"seconds that the issuer's clock may differ (default: {LEEWAY_SECONDS:g})",
+        help=f"allowed clock skew of the issuer, in seconds (default: {LEEWAY_SECONDS:g})",
     )
     add(
         "--trusted-proxy",
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="address or network of a proxy whose X-Forwarded-For is believed; several are fine (default: none)",
+        help="address or network of a proxy whose X-Forwarded-For is trusted; repeatable (default: none)",
     )
     add(
         "--keep-alive",
         type=int,
         default=75,
-        help="seconds that an idle connection stays open; longer than the balancer in front keeps it (default: 75)",
+        help="seconds an idle connection stays open; set it above the load balancer's own timeout (default: 75)",
     )
     add("--unix", type=Path, metavar="PATH", help="listen on a Unix socket instead of --host and --port")
-    add("--tls-certificate", type=Path, metavar="FILE", help="serve HTTPS: certificate and those of its issuers, PEM")
-    add("--tls-key", type=Path, metavar="FILE", help="the certificate's key, PEM")
+    add("--tls-certificate", type=Path, metavar="FILE", help="serve HTTPS: the certificate chain, PEM")
+    add("--tls-key", type=Path, metavar="FILE", help="private key of the certificate, PEM")
     parser.epilog = EPILOG
 
 
 def run_serve(arguments: argparse.Namespace) -> None:
-    """Serve until SIGTERM or Ctrl-C. The first line on stdout is JSON with the address, once requests are answered.
+    """Serve until SIGTERM or Ctrl-C. The first line on stdout is JSON with the address, printed once requests are answered.
 
     Raises:
-        UsageError: If an argument is out of range, or nobody can listen there.
+        UsageError: If an argument is out of range, or the address cannot be bound.
         BundleError: If the bundle cannot be used.
         StoreError: If the store cannot be opened.
         EngineError: If the server cannot start.
     """
     opening, bundle = opened(arguments)
-    from isoform.server.process import serve
+    from isoform.server.process import serve  # here: --help and argument errors need not load the application
 
     if arguments.workers > 1 and not serve.forks():
-        raise UsageError(f"--workers is {arguments.workers}, but this system has no fork; take --threads")
+        raise UsageError(f"--workers is {arguments.workers}, but this system cannot fork; use --threads instead")
     with listening(arguments.host, arguments.port, arguments.unix) as listener:
         where = _url(listener, tls=opening.tls is not None)
 
@@ -182,7 +184,10 @@ def run_serve(arguments: argparse.Namespace) -> None:
 
 
 def opened(arguments: argparse.Namespace) -> tuple[Opening, Bundle]:
-    """What the arguments say that is to be served; what is wrong with the bundle or the store is said here, and not by every process.
+    """Check the arguments, and open the bundle and the store once, so that a problem is reported once and not by every process.
+
+    Returns:
+        The settings from which each process opens its application, and the bundle.
 
     Raises:
         UsageError: If an argument is out of range.
@@ -202,7 +207,7 @@ def opened(arguments: argparse.Namespace) -> tuple[Opening, Bundle]:
         ("token-leeway", leeway, 0, 3600), ("keep-alive", arguments.keep_alive, 1, 3600),
     ):  # fmt: skip
         if not least <= value <= most:
-            raise UsageError(f"--{name} is {value}, but {least} to {most:.10g} was expected")
+            raise UsageError(f"--{name} is {value}, but a value from {least} to {most:.10g} was expected")
     _check_access(arguments)
     _set_up_logs()
     opening = Opening(
@@ -224,11 +229,11 @@ def opened(arguments: argparse.Namespace) -> tuple[Opening, Bundle]:
         keep_alive_seconds=arguments.keep_alive, tls=_tls(arguments),
     )  # fmt: skip
     bundle = Bundle.load(arguments.bundle)
-    opening.tokens()
+    opening.tokens()  # for its errors: a broken key set must stop the start
     if opening.store is not None:
         with Store(opening.store) as store:
             unloaded = Unloaded(list(bundle.signatures), store.unloaded())
-            store.pin()  # the processes that serve open the file when somebody asks for it, which may be much later
+            store.pin()  # worker processes open the file at their first request, which may be much later
             opening = dataclasses.replace(opening, identity=store.identity, unloaded=unloaded)
 
     return opening, bundle
@@ -241,41 +246,41 @@ def _check_access(arguments: argparse.Namespace) -> None:
             "--token-leeway": arguments.token_leeway is not None,
         }  # fmt: skip
         for name in (name for name, is_given in given.items() if is_given):
-            raise UsageError(
-                f"{name} says which tokens are taken, but without --token-keys none is; add it, or leave {name} out"
-            )
+            raise UsageError(f"{name} has no effect without --token-keys; add --token-keys, or leave {name} out")
     if arguments.open:
+        # Names and no look-up: what another name resolves to may change while the server runs.
         if arguments.host not in ("127.0.0.1", "::1", "localhost"):
             raise UsageError(
-                f"--open on {arguments.host} would let everybody in; leave --open out, or listen on 127.0.0.1"
+                f"--open turns access control off and is allowed on loopback only, but --host is {arguments.host}; "
+                "leave --open out, or listen on 127.0.0.1"
             )
         if arguments.token_keys is not None:
-            raise UsageError("--open lets everybody in, and --token-keys only some; leave one of them out")
+            raise UsageError("--open and --token-keys exclude each other; leave one of them out")
     elif arguments.token_keys is not None:
         if not arguments.token_issuer or not all(arguments.token_issuer):
-            raise UsageError("--token-keys needs --token-issuer, so that only that issuer's tokens are taken")
+            raise UsageError("--token-keys needs --token-issuer: the 'iss' of the tokens to accept")
     elif arguments.store == "none":
         raise UsageError(
-            "keys are kept in the store, and --store is none; name one, or --token-keys, or on loopback --open"
+            "API keys are kept in the store, but --store is none; give a store, or --token-keys, or --open on loopback"
         )
 
 
 def _tls(arguments: argparse.Namespace) -> Tls | None:
-    """Certificate and key, which are tried here. Raises ``UsageError`` if they are none, or not of each other."""
+    """The certificate and key files, loaded once to check them. Raises ``UsageError`` if they are invalid or do not match."""
     certificate, key = arguments.tls_certificate, arguments.tls_key
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise UsageError("--tls-certificate and --tls-key belong together; give both, or none for plain HTTP")
+        raise UsageError("--tls-certificate and --tls-key are needed together; give both, or neither for plain HTTP")
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
-    except OSError as problem:  # an SSLError is one
+    except OSError as problem:  # SSLError is a subclass
         raise UsageError(f"cannot use --tls-certificate {certificate} with --tls-key {key}: {problem}") from None
     return Tls(certificate, key)
 
 
 def _url(listener: socket.socket, *, tls: bool) -> str:
-    """Where a socket is reached."""
+    """The URL at which a listening socket is reached."""
     if listener.family not in (socket.AF_INET, socket.AF_INET6):
         return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
@@ -283,7 +288,7 @@ def _url(listener: socket.socket, *, tls: bool) -> str:
 
 
 def _set_up_logs() -> None:
-    """Words of the server with their time; requests as they are, because they are JSON with a time of its own."""
+    """Log the server's messages with a timestamp, and requests as bare lines: they are JSON and carry their own time."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))

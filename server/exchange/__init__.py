@@ -1,1 +1,1 @@
-"""One request and its answer, whatever it is for: body, query, answer."""
+"""One HTTP request and its answer, for any route: caller, body, query, errors, record."""

@@ -1,7 +1,7 @@
-"""A client's address, for limiting requests that have no key: the peer's, or what a trusted proxy says it is.
+"""Client addresses, for rate limits on requests without a key: the peer's address, or the one that a trusted proxy reports.
 
-``X-Forwarded-For`` is read from the right, as long as the address that added an entry is a trusted proxy's; what a client wrote to its
-left never counts. An IPv6 client is its /64, because one machine has all addresses of that.
+``X-Forwarded-For`` is read from the right, as long as the address that added an entry belongs to a trusted proxy; entries to the left,
+which a client can forge, are ignored. An IPv6 client is identified by its /64, because one machine usually owns all of it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ __all__ = ["Network", "client_address", "networks", "parsed"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 PREFIX = 64
+"""Bits of an IPv6 address that identify a client."""
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::\d{1,5})?|([\d.]+):\d{1,5}")
 """``[2001:db8::1]:99``, ``[2001:db8::1]`` and ``1.2.3.4:99``: some proxies add the port."""
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Addresses and networks (``10.0.0.0/8``) of proxies. Raises ``UsageError`` if one is none."""
+    """Parse addresses and networks (``10.0.0.0/8``) of proxies. Raises ``UsageError`` if one is invalid."""
     found = list[Network]()
     for text in texts:
         try:
@@ -36,20 +37,20 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 
 def client_address(environ: dict[str, Any], proxies: tuple[Network, ...]) -> str:
-    """Whose address sent a WSGI request.
+    """The address of the client that sent a request; for IPv6 its /64, for a Unix socket an empty text.
 
     Args:
-        environ: The request.
-        proxies: Whose ``X-Forwarded-For`` is believed.
+        environ: The request's WSGI environment.
+        proxies: Networks whose ``X-Forwarded-For`` is trusted.
     """
     address = _address(environ.get("REMOTE_ADDR", ""))
-    if address is None:
+    if address is None:  # a Unix socket has no peer address
         return ""
     for entry in reversed(environ.get("HTTP_X_FORWARDED_FOR", "").split(",")) if proxies else ():
         if not any(address in network for network in proxies):
             break
         before = _address(entry.strip())
-        if before is None:
+        if before is None:  # malformed: the proxy's own address is the last that can be trusted
             break
         address = before
     if address.version == 6:
@@ -58,13 +59,13 @@ def client_address(environ: dict[str, Any], proxies: tuple[Network, ...]) -> str
 
 
 def parsed(text: str) -> Address:
-    """An address; an IPv4 address in IPv6's form is that IPv4 address. Raises ``ValueError`` if it is none."""
+    """Parse an address; an IPv4-mapped IPv6 address becomes the IPv4 address. Raises ``ValueError`` if it is invalid."""
     found = ipaddress.ip_address(text)
     return getattr(found, "ipv4_mapped", None) or found
 
 
 def _address(text: str) -> Address | None:
-    """An address without port and zone."""
+    """Parse an address and strip its port and zone; None if it is invalid."""
     port = _WITH_PORT.fullmatch(text)
     try:
         return parsed((port[1] or port[2] if port else text).partition("%")[0])

@@ -1,4 +1,4 @@
-"""An answer, before it is written to anybody's connection."""
+"""An HTTP answer before it is sent, by WSGI or by ASGI."""
 
 from __future__ import annotations
 
@@ -24,30 +24,31 @@ class Answer:
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
-    """``Content-Length`` is added where it is not among them."""
+    """Headers; ``Content-Length`` is added when the answer is sent."""
     sent: Callable[[], object] | None = None
-    """Called when the body is sent, or nobody wants it any longer; None for nothing."""
+    """Callback for when the body is sent or the client is gone, to release memory; None for none."""
 
     @classmethod
     def of_json(cls, content: object, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
-        """An answer in JSON."""
+        """Create a JSON answer."""
         body = json.dumps(content, ensure_ascii=False).encode()
         return cls(status, body, (("Content-Type", "application/json"), *headers))
 
     def fields(self, *more: tuple[str, str]) -> list[tuple[str, str]]:
-        """All headers, with some more."""
+        """All headers, with ``more`` and ``Content-Length``."""
         headers = [*self.headers, *more]
         if self.status not in WITHOUT_BODY and not any(name.lower() == "content-length" for name, _ in self.headers):
             headers.append(("Content-Length", str(len(self.body))))
         return headers
 
     def send(self, start: StartResponse, *more: tuple[str, str]) -> Iterable[bytes]:
-        """Answer a WSGI request; returns what its application returns."""
+        """Start a WSGI response and return its body, for an application to return."""
         start(_PHRASES[self.status], self.fields(*more))
         return [self.body] if self.sent is None else self._until_sent(self.sent)
 
     def _until_sent(self, sent: Callable[[], object]) -> Iterator[bytes]:
-        """The body. A server asks for more of it, or closes it, when it has sent this."""
+        """Yield the body and call ``sent`` afterwards."""
+        # A WSGI server resumes or closes this generator once the part is sent, so that is the moment to release memory.
         try:
             yield self.body
         finally:

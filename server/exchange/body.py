@@ -1,6 +1,6 @@
-"""A request's body as it was before it was compressed, and an answer compressed where that was asked for and pays.
+"""Read and decompress request bodies; compress answers where the client accepts it and it pays.
 
-Never more bytes than the limit, however well they were compressed.
+The limit applies before and after decompression, so that a small compressed body cannot expand beyond it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ from isoform.runtime.errors import InputError, IsoformError
 __all__ = ["check_body", "compressed", "read_body"]
 
 WORTH = 4096
-"""Shorter answers are sent as they are: compressing them costs more time than it saves."""
+"""Smallest answer in bytes that is compressed: for shorter ones it costs more time than it saves."""
 LEVEL = 1
+"""zlib's fastest level."""
 PIECE = 1 << 18
-"""Bytes that are read or unpacked at a time where nobody says how many come."""
+"""Bytes read or decompressed at a time where the total size is unknown."""
 _WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
 def read_body(environ: dict[str, Any], *, limit: int, hold: Callable[[int], object] | None = None) -> bytes | bytearray:
-    """All of it.
+    """Read and decompress a request's body.
 
     Args:
-        environ: The request, as WSGI has it.
-        limit: Longest body, in bytes, before and after decompression.
-        hold: Called with numbers of bytes before they are read, so that they are counted; None for bodies that are short.
+        environ: The request's WSGI environment.
+        limit: Largest body, in bytes, before and after decompression.
+        hold: Called with a number of bytes before they are allocated, to reserve memory; None for short bodies.
 
     Raises:
-        RequestEntityTooLarge: If it is longer.
-        UnsupportedMediaType: If it is encoded in a way that is not known.
-        InputError: If it is not what its encoding says, or breaks off.
+        RequestEntityTooLarge: If the body exceeds the limit.
+        UnsupportedMediaType: If its encoding is not supported.
+        InputError: If it does not match its encoding, or is truncated.
         TooLargeError: From ``hold``.
         BusyError: From ``hold``.
     """
@@ -50,26 +51,28 @@ def read_body(environ: dict[str, Any], *, limit: int, hold: Callable[[int], obje
         raise _too_long(limit) from None
     except (HTTPException, IsoformError, MemoryError):
         raise
-    except Exception:  # a server's own way of saying so: gunicorn's errors are no OSError
-        raise InputError("the body cannot be read: its chunks are malformed, or it breaks off") from None
+    except Exception:  # servers raise their own errors here: gunicorn's are not OSErrors
+        raise InputError("the body cannot be read: its chunks are malformed, or it is cut short") from None
     return _unpacked(data, encoding, limit, hold) if encoding in _WINDOWS else data
 
 
 def check_body(environ: dict[str, Any], *, limit: int) -> int:
-    """Check what a request's head says of its body. Returns the length in bytes that it says; 0 if it says none.
+    """Check a body's declared length and encoding. Returns the declared length in bytes; 0 if there is none.
 
     Args:
-        environ: The request, as WSGI has it.
-        limit: Longest body, in bytes.
+        environ: The request's WSGI environment.
+        limit: Largest body, in bytes.
 
     Raises:
-        RequestEntityTooLarge: If it is longer.
-        UnsupportedMediaType: If it is encoded in a way that is not known.
+        RequestEntityTooLarge: If the declared length exceeds the limit.
+        UnsupportedMediaType: If the encoding is not supported.
     """
     encoding, length = _encoding(environ), environ.get("CONTENT_LENGTH", "")
     if encoding not in ("", "identity", *_WINDOWS):
         raise UnsupportedMediaType(f"Content-Encoding is {encoding[:40]!r}, but gzip, deflate or none was expected")
-    if not (length.isascii() and length.isdigit()):
+    if not (
+        length.isascii() and length.isdigit()
+    ):  # int() alone accepts signs, spaces, underscores and other scripts' digits
         return 0
     if len(length) > 12 or int(length) > limit:
         raise _too_long(limit)
@@ -81,32 +84,35 @@ def _encoding(environ: dict[str, Any]) -> str:
 
 
 def _unpacked(data: bytes | bytearray, encoding: str, limit: int, hold: Callable[[int], object] | None) -> bytearray:
-    """A body before it was compressed, piece by piece, so that no more than the limit is ever unpacked."""
+    """Decompress a body piece by piece, and stop as soon as it exceeds the limit."""
     decoder, plain, rest = zlib.decompressobj(_WINDOWS[encoding]), bytearray(), bytes(data)
     while not decoder.eof:
         try:
             piece = decoder.decompress(rest, PIECE)
         except zlib.error:
-            raise InputError(f"the body is not {encoding}, as its Content-Encoding says") from None
+            raise InputError(f"the body is not valid {encoding}, but its Content-Encoding says so") from None
         plain += piece
         rest = decoder.unconsumed_tail
         if len(plain) > limit:
             raise _too_long(limit)
-        if not piece and not decoder.eof:
+        if not piece and not decoder.eof:  # truncated: there is no input left
             break
         if hold is not None:
             hold(2 * len(data) + 2 * len(plain))
     if not decoder.eof or decoder.unused_data:
-        raise InputError(f"the body is cut short, or more follows its {encoding}")
+        raise InputError(f"the {encoding} body is cut short, or followed by more bytes")
     return plain
 
 
 def compressed(data: bytes, accepted: str) -> tuple[bytes, tuple[tuple[str, str], ...]]:
-    """An answer's body, by gzip or deflate if it is long and the client takes it; and the headers that say so.
+    """Compress an answer's body by gzip or deflate, if it is long enough and the client accepts it.
 
     Args:
         data: The body.
         accepted: The request's ``Accept-Encoding``.
+
+    Returns:
+        The body, compressed or not, and the headers to add.
     """
     if len(data) < WORTH:
         return data, ()
@@ -119,15 +125,15 @@ def compressed(data: bytes, accepted: str) -> tuple[bytes, tuple[tuple[str, str]
 
 
 def _plain(environ: dict[str, Any], limit: int, hold: Callable[[int], object] | None) -> bytes | bytearray:
-    """As it came."""
+    """Read a body as it was sent, still compressed."""
     length = environ.get("CONTENT_LENGTH", "")
     if length.isascii() and length.isdigit():
         size = int(length)
         if hold is not None:
-            hold(2 * size)  # once in a server's buffer, once as what is returned
+            hold(2 * size)  # the server's buffer, and the copy that is returned
         data: bytes | bytearray = environ["wsgi.input"].read(size)
         if len(data) < size:
-            raise InputError(f"the body breaks off after {len(data)} of {size} bytes")
+            raise InputError(f"the body is cut short after {len(data)} of {size} bytes")
         return data
     found, stream = bytearray(), get_input_stream(environ, max_content_length=limit + 1)
     while piece := stream.read(PIECE):
@@ -141,5 +147,5 @@ def _plain(environ: dict[str, Any], limit: int, hold: Callable[[int], object] | 
 
 def _too_long(limit: int) -> RequestEntityTooLarge:
     return RequestEntityTooLarge(
-        f"the body is longer than the {limit:,} bytes that this server reads; send fewer samples at a time"
+        f"the body exceeds this server's limit of {limit:,} bytes; send fewer samples at a time"
     )

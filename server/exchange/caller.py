@@ -1,12 +1,12 @@
-"""Who sent a request, and what that caller may do: words of a key or a token, called scopes.
+"""The caller of a request, and the scopes of its key or token that say what it may do.
 
-    predict            with the base signatures
-    predict:NAME       and with the signature of that user, of any task; ``predict:*`` with everybody's
-    write:NAME         and put, personalize, adapt, roll back, delete, read the files and the history of that user; ``write:*``
-    metrics            read Prometheus' page
-    admin              everything, and load and unload tasks, and list users
+    predict            predict with base signatures
+    predict:NAME       also predict with that user's signatures; ``predict:*`` with every user's
+    write:NAME         also upload, personalize, adapt, roll back, delete and read that user's signatures; ``write:*`` every user's
+    metrics            read ``/metrics``
+    admin              everything, including loading and unloading tasks and listing users
 
-``write`` includes ``predict`` of the same user, every one but ``metrics`` the base signatures.
+``write:NAME`` includes ``predict:NAME``. Every scope but ``metrics`` includes ``predict``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SCOPE = re.compile(r"admin|metrics|predict|(?:predict|write):(?:\*|[A-Za-z0-9][
 
 
 def check_scopes(scopes: Iterable[str]) -> frozenset[str]:
-    """A set of scopes.
+    """Check that scopes are valid, and return them as a set.
 
     Raises:
-        UsageError: If one is none, or there are none.
+        UsageError: If one is invalid, or there are none.
     """
     found = frozenset(scopes)
     wrong = sorted(scope for scope in found if not is_scope(scope))
@@ -39,42 +39,42 @@ def check_scopes(scopes: Iterable[str]) -> frozenset[str]:
 
 
 def is_scope(word: str) -> bool:
-    """Whether a word is a scope of this server; an identity provider's tokens have others beside."""
+    """Whether a word is a scope of this server; tokens of an identity provider may have others too."""
     return _SCOPE.fullmatch(word) is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class Caller:
-    """Who sent a request."""
+    """The caller of a request."""
 
     name: str
-    """Of the key, or the token's subject; what revisions say of who made them."""
+    """Name of the key, or subject of the token; recorded with each revision as its actor."""
     scopes: frozenset[str]
     id: str = ""
-    """Who it is among all that have the same name: the key's id, or the token's issuer and subject. At most 64 characters; empty for nobody."""
+    """Unique id, at most 64 characters: the key's id, or a hash of the token's issuer and subject; empty for an anonymous caller."""
 
     def may_predict(self, user: str | None) -> bool:
-        """Whether it may use a user's signature; None for the base signature."""
+        """Whether the caller may predict with a user's signature; None for the base signature."""
         if user is None:
             return any(scope != "metrics" for scope in self.scopes)
         return self.may_write(user) or not self.scopes.isdisjoint(("predict:*", f"predict:{user}"))
 
     def may_write(self, user: str) -> bool:
-        """Whether it may change a user's signature, and see all of it."""
+        """Whether the caller may change and read a user's signature."""
         return not self.scopes.isdisjoint(("admin", "write:*", f"write:{user}"))
 
     @property
     def may_read_metrics(self) -> bool:
-        """Whether it may read Prometheus' page."""
+        """Whether the caller may read ``/metrics``."""
         return not self.scopes.isdisjoint(("admin", "metrics"))
 
     @property
     def is_admin(self) -> bool:
-        """Whether it may do everything."""
+        """Whether the caller is an administrator, who may do everything."""
         return "admin" in self.scopes
 
 
 ANYBODY = Caller("", frozenset({"admin"}))
-"""Where there is no access control: on loopback, by an explicit flag."""
+"""The caller of every request when there is no access control (``--open``)."""
 NOBODY = Caller("", frozenset())
-"""Who is not known, or not yet."""
+"""An anonymous caller, or one that is not authenticated yet."""

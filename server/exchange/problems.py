@@ -1,14 +1,12 @@
-"""What a client is told when it does not get what it asked for.
+"""Map errors to HTTP answers. Every body is ``{"error": text}``.
 
-Errors of isoform become status codes; every body is ``{"error": text}``:
-
-    InputError, SignatureError, UsageError   400      NotFoundError     404
-    UnknownCallerError                       401      ForbiddenError    403
-    ConflictError                            409      PreconditionError 412
-    TooManyError                             429      DeadlineError     408
-    TooLargeError                            413      HeadTooLongError  431
-    StoreError, BusyError, MemoryError       503, and OSError where no file descriptor is left
-    anything else                            500, and the text stays in the log
+InputError, SignatureError, UsageError   400      NotFoundError     404
+UnknownCallerError                       401      ForbiddenError    403
+ConflictError                            409      PreconditionError 412
+TooManyError                             429      DeadlineError     408
+TooLargeError                            413      HeadTooLongError  431
+StoreError, BusyError, MemoryError       503, and OSError where no file descriptor is left
+anything else                            500; the text goes to the log only
 """
 
 from __future__ import annotations
@@ -40,39 +38,39 @@ __all__ = [
 
 log = logging.getLogger("isoform.server")
 
-INSIDE = "an error inside the server; its log has the details"
+INSIDE = "internal server error; the server's log has the details"
 _NO_MEMORY = re.compile(r"allocate memory|bad_alloc|bad allocation", re.IGNORECASE)
-"""What ONNX Runtime says where memory ends."""
+"""ONNX Runtime's messages when memory runs out."""
 LONGEST = 1000
-"""Characters of an error: what a client sent wrong is quoted to it, but not all of a long thing."""
+"""Longest error text, in characters: messages quote what the client sent, but only the start and end of a long value."""
 
 
 class NotFoundError(IsoformError):
-    """There is nothing of that name."""
+    """The requested resource does not exist."""
 
 
 class BusyError(IsoformError):
-    """There is too much to do already: try again later."""
+    """The server is overloaded or shutting down; retry later."""
 
 
 class TooLargeError(IsoformError):
-    """The request, or its answer, is larger than this server allows."""
+    """The request or its answer exceeds a size limit."""
 
 
 class HeadTooLongError(IsoformError):
-    """There are more headers than are read, or longer ones."""
+    """The request has too many headers or too long a target."""
 
 
 class DeadlineError(IsoformError):
-    """The time that the request gives itself is over."""
+    """The request's own deadline has passed."""
 
 
 class TooManyError(IsoformError):
-    """The caller sent more requests than it may.
+    """The caller exceeded a rate limit or quota.
 
     Args:
-        text: What is said.
-        seconds: When to try again.
+        text: The message.
+        seconds: Seconds until a retry may succeed, for ``Retry-After``.
     """
 
     def __init__(self, text: str, *, seconds: float = 5.0) -> None:
@@ -81,15 +79,15 @@ class TooManyError(IsoformError):
 
 
 class UnknownCallerError(IsoformError):
-    """Nobody knows whose request that is."""
+    """The request has no valid key or token."""
 
 
 class ForbiddenError(IsoformError):
-    """It is known whose request that is, and that it may not."""
+    """The caller is known but lacks the scope."""
 
 
 class PreconditionError(IsoformError):
-    """``If-Match`` or ``If-None-Match`` says that this should not be done now."""
+    """The precondition ``If-Match`` or ``If-None-Match`` failed."""
 
 
 STATUS: dict[type[IsoformError], int] = {
@@ -100,14 +98,16 @@ STATUS: dict[type[IsoformError], int] = {
 
 
 def refusal(problem: Exception) -> tuple[Answer, str]:
-    """What to answer to a request that failed, and the kind of error, for counting."""
+    """The answer to a failed request, and the kind of error as a label for metrics."""
+    # Out of memory or file descriptors means overload, so it is a 503 that clients retry and not a 500.
     if isinstance(problem, MemoryError) or (isinstance(problem, EngineError) and _NO_MEMORY.search(str(problem))):
-        log.error("a request found too little memory: %s", str(problem) or type(problem).__name__)
-        problem = BusyError("there was not enough memory for the request; send fewer samples at a time, or try again")
+        log.error("out of memory in a request: %s", str(problem) or type(problem).__name__)
+        problem = BusyError("the server ran out of memory for this request; send fewer samples at a time, or try again")
     if isinstance(problem, OSError) and problem.errno in (errno.EMFILE, errno.ENFILE):
-        log.error("a request found no free file descriptor: %s", problem)
-        problem = BusyError("too many files and connections are open; try again")
+        log.error("out of file descriptors in a request: %s", problem)
+        problem = BusyError("the server has too many open files and connections; try again")
     if isinstance(problem, HTTPException):
+        # Of werkzeug's headers only Allow is kept: its Content-Type is for an HTML body.
         allow = tuple((name, value) for name, value in problem.get_headers() if name == "Allow")
         text = problem.description or problem.name
         return Answer.of_json({"error": text}, status=problem.code or 500, headers=allow), problem.name.replace(" ", "")
@@ -116,6 +116,7 @@ def refusal(problem: Exception) -> tuple[Answer, str]:
         return Answer.of_json({"error": INSIDE}, status=500), "Unforeseen"
     status, text, headers = STATUS.get(type(problem), 500), str(problem), list[tuple[str, str]]()
     if status in (500, 503) and not isinstance(problem, BusyError):
+        # The details of a failed store or bundle (paths, hosts, SQL) are for the operator, not for clients.
         log.error("%s", problem)
         text = "the signature store does not answer; try again" if status == 503 else INSIDE
     text = " ".join(text.splitlines())
@@ -131,7 +132,7 @@ def refusal(problem: Exception) -> tuple[Answer, str]:
 
 
 def answer_with_json(app: Flask) -> None:
-    """Let every error of an application be JSON."""
+    """Answer every error of a Flask application in JSON."""
     app.register_error_handler(Exception, _refused)
 
 

@@ -1,4 +1,4 @@
-"""What a request's query and headers say: numbers, and nothing that is not known, because it would be ignored."""
+"""Check query parameters and headers: unknown ones are refused instead of being ignored."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from isoform.runtime.errors import UsageError
 __all__ = ["LAST", "PAGE_LIMIT", "check_queries", "number"]
 
 PAGE_LIMIT = 1000
-"""Longest page of a list."""
+"""Most entries on a page of a list."""
 LAST = (1 << 31) - 1
-"""Nothing that is numbered has a higher number; PostgreSQL could not compare one with it."""
+"""Largest number of a revision or event: the maximum of PostgreSQL's ``integer``."""
 KNOWN = {
     "signatures.listed": ("after", "limit"), "signatures.file": ("revision",), "signatures.revisions": ("before", "limit"),
     "learning.personalize": ("parts",), "learning.adapt": ("method",), "templates.templates": ("signature",), "audit.listed": ("before", "limit"),
 }  # fmt: skip
-"""Endpoint → names that its query may have; all others have none."""
+"""Endpoint → allowed query parameters; other endpoints have none."""
 ANY = frozenset({"health.live", "health.ready", "page.index", "page.file"})
-"""Whatever a balancer or a link adds to these is left alone: it cannot change what their answer means."""
+"""Endpoints that ignore their query: load balancers and links may add to it, and it cannot change the answer."""
 WITHOUT_KEY = frozenset({"learning.personalize", "learning.adapt", "signatures.delete"})
-"""Endpoints that would do again what is sent again, whatever its ``Idempotency-Key``."""
+"""Endpoints without support for ``Idempotency-Key``: a retried request is executed again."""
 
 
 def check_queries(app: Flask) -> None:
-    """Let every request of an application be refused whose query or ``Idempotency-Key`` would be ignored."""
+    """Refuse requests whose query parameters or ``Idempotency-Key`` would be ignored."""
 
     @app.before_request
     def check() -> None:
         endpoint = request.endpoint
-        if endpoint is None or endpoint in ANY:
+        if endpoint is None or endpoint in ANY:  # None: no such route, which is 404 or 405 anyway
             return
         known = KNOWN.get(endpoint, ())
         for name, values in request.args.lists():
             if name not in known:
                 raise UsageError(
-                    f"the query names {name[:80]!r}, but {' or '.join(known) or 'none'} was expected; leave it out"
+                    f"unknown query parameter {name[:80]!r}, but {' or '.join(known) or 'none'} was expected; leave it out"
                 )
             if len(values) > 1:
-                raise UsageError(f"the query names {name!r} {len(values)} times, but once was expected")
+                raise UsageError(f"query parameter {name!r} came {len(values)} times; send it once")
         if "Idempotency-Key" in request.headers and endpoint in WITHOUT_KEY and request.method != "OPTIONS":
             raise UsageError(
-                "Idempotency-Key was sent, but what this does is done again if it is sent again; leave the header out, and send If-Match"
+                "Idempotency-Key is not supported here: a retried request is executed again; leave the header out, and send If-Match"
             )
 
 
 def number(name: str, default: int, least: int, most: int) -> int:
-    """A whole number of this request's query, or the default if it is not there. Raises ``UsageError`` if it is out of range."""
+    """An integer query parameter of this request, or the default if it is missing. Raises ``UsageError`` if it is out of range."""
     text = request.args.get(name)
     if text is None:
         return default

@@ -1,13 +1,13 @@
-"""What is known of one request: one object, which everything that a request passes adds to, and from which is told what came of it.
+"""The record of a request: each stage adds to it, and log, metrics and traces are written from it.
 
-    it came       id, method, arrived, route, model                        front.py
-    who sent it   caller                                                   front.py
-    handled       route, task, signature, revision, digest                 routes/
-    refused       error                                                    front.py, problems.py
-    answered      status                                                   front.py
+    arrived          id, method, arrived, route, model                     front.py
+    authenticated    caller                                                front.py
+    handled          route, task, signature, revision, digest              routes/
+    failed           error                                                 front.py, problems.py
+    answered         status                                                front.py
 
-Whoever handles a request is given its record as an argument. Flask's routes are given nothing, so they ask for it (``get_record``): it
-stands in the request's WSGI environment too, under the only key there that is ours. Everything else in the environment is WSGI's.
+Functions get the record as an argument. Flask's routes take no arguments, so they call ``get_record``, which finds it in the WSGI
+environment: under ``_KEY``, the only key there that is ours.
 """
 
 from __future__ import annotations
@@ -30,54 +30,52 @@ _ID = re.compile(r"[!-~]{1,128}")
 
 @dataclasses.dataclass(slots=True)
 class Record:
-    """One request's. Only one thread at a time handles a request, so nobody else writes."""
+    """The record of one request. It needs no lock: one thread at a time handles a request."""
 
     id: str
-    """The client's own, or a fresh one."""
+    """The client's ``X-Request-Id``, or a generated one."""
     method: str
-    """``GET`` and its like."""
+    """HTTP method."""
     arrived: float
-    """``time.perf_counter()`` when it could be answered: when it came, and its body too."""
+    """``time.perf_counter()`` when the request and its body were complete, so that slow clients do not count as latency."""
     route: str = "none"
-    """As the application has it, like ``/v2/models/<task>/infer``; ``none`` if its path is no route's."""
+    """Rule of the matched route, like ``/v2/models/<task>/infer``; ``none`` if no route matches."""
     model: tuple[str, str] | None = None
-    """Task and version of which a prediction is asked for, as the path has them; None if it is none."""
+    """Task and version in the path of a prediction; None for other requests."""
     caller: Caller = NOBODY
     task: str | None = None
-    """Whose network answered, or was changed: of this task, …"""
+    """Task of the signature that answered or was changed; None if there was none."""
     signature: str | None = None
-    """… this user's; None for the task's base signature, …"""
+    """User of that signature; None for the task's base signature."""
     revision: int | None = None
-    """… in this revision, …"""
+    """Revision of that signature."""
     digest: str | None = None
-    """… and its digest."""
+    """Digest of that signature, 64 hex digits."""
     error: str | None = None
-    """Kind of error that it came to, as ``refusal`` says it; None if it came to none."""
+    """Kind of error, as ``refusal`` returns it; None for success."""
     status: int = 0
-    """Of its answer; 0 as long as there is none."""
+    """HTTP status of the answer; 0 until there is one."""
 
 
 def attach_record(environ: dict[str, Any], record: Record) -> None:
-    """Let ``get_record`` find a WSGI request's record. The record must not hold the environment, or neither is freed when it could be."""
+    """Store a request's record in its environment, for ``get_record``. The record must not refer to the environment: a cycle would delay freeing both."""
     environ[_KEY] = record
 
 
 def get_record() -> Record:
-    """The record of the request that Flask handles in this thread. Raises ``KeyError`` if it did not pass ``front.py``."""
+    """The record of the request that Flask handles in this thread. Raises ``KeyError`` if the request did not pass through ``Front``."""
     record: Record = request.environ[_KEY]
     return record
 
 
 class Ids:
-    """Of requests. Made in every process, after it forked: ids are random by process and counted within.
-
-    Random bytes for each would be a system call, during which another thread takes its turn.
-    """
+    """Generator of request ids: a random prefix per process and a counter. Create it after the fork, or processes share the prefix."""
 
     def __init__(self) -> None:
+        # Not random bytes for each id: that is a system call, which releases the GIL to another thread.
         self._prefix, self._numbers = secrets.token_hex(6), itertools.count()
 
     def of(self, environ: dict[str, Any]) -> str:
-        """The id that the client gave its request, if it is 1 to 128 printable characters, or a fresh one."""
+        """The request's ``X-Request-Id`` if it is 1 to 128 printable ASCII characters, else a new id."""
         given: str = environ.get("HTTP_X_REQUEST_ID", "")
         return given if given and _ID.fullmatch(given) else f"{self._prefix}{next(self._numbers):08x}"

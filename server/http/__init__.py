@@ -1,5 +1,5 @@
-"""HTTP as ASGI has it: the application that any ASGI server can run. No HTTP is parsed here.
+"""The ASGI application, for any ASGI server. No HTTP is parsed here.
 
-asgi.py       in which order a request is judged, read, answered and sent
-environ.py    an ASGI scope as WSGI's environment
+asgi.py       the stages of a request: authenticate, read the body, answer, send
+environ.py    convert an ASGI scope to a WSGI environment
 """

@@ -1,12 +1,12 @@
-"""The ASGI application: for ``isoform serve``, and for any ASGI server.
+"""The ASGI application, for ``isoform serve`` and for any other ASGI server.
 
-    judged       who sends it, whether it may, how long its body is        by the loop; by a thread if the store is to be asked
-    read         the body, if the answer needs it                          by the loop
-    answered     a prediction, or Flask's routes                           by the loop or a thread
-    sent                                                                   by the loop
+    judge     authenticate, check rate limit, scopes and body length      on the loop; in a thread if the store must be queried
+    read      receive the body, if the answer needs it                    on the loop
+    answer    a prediction, or a Flask route                              on the loop or in a thread
+    send      send the answer                                             on the loop
 
-So threads wait for no client: neither for a body that does not come nor for one who does not take the answer. Flask's routes run without
-the body first, unless it came with its head: they see who asks, and whether that may, before they read it. Then they run again.
+So no thread waits for a slow client. A Flask route first runs without the body, unless it arrived with the head: the route checks the
+caller before it reads the body, and then raises ``BodyNeeded``. Once the body is there, the route runs again from the start.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ __all__ = ["CONNECTION", "FIELDS", "Asgi"]
 log = logging.getLogger("isoform.server")
 
 CONNECTION = "isoform.connection"
-"""In a scope's state, where our server put it: who wants to know when a request begins and ends."""
+"""Key in a scope's state under which ``isoform serve`` puts the ``Connection``, to be told when a request begins and ends."""
 LIVE, READY = "/v2/health/live", "/v2/health/ready"
 BY_LOOP_BYTES = 32 << 10
-"""Longer bodies bring more samples than the loop should be kept for."""
+"""Largest body of a prediction on the loop; larger ones have so many samples that they would block it."""
 FIELDS, TARGET_BYTES = 64, 4096
+"""Most headers of a request, and longest target (path and query)."""
 PULSE_SECONDS = 1.0
 Opened = contextlib.AbstractContextManager[Flask]
 
@@ -49,9 +50,9 @@ class Asgi:
     """An ASGI 3 application around a Flask application of ``create_app``.
 
     Args:
-        opened: What opens that one; called when the server starts, in the process that serves.
-        threads: Requests that threads handle at once.
-        by_loop: Whether the loop may make predictions; not where they are batched, or the store is on another machine.
+        opened: Opens the Flask application; called when the server starts, in the process that serves.
+        threads: Threads for requests.
+        by_loop: Whether predictions may run on the loop; False if they are batched, or the store is on another machine.
         pulse: Called every second.
     """
 
@@ -63,11 +64,11 @@ class Asgi:
         self._front: Front | None = None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Answer a request, or open and close."""
+        """Handle an ASGI scope: a request, or the server's lifespan."""
         if scope["type"] == "http":
             try:
                 await self._http(scope, receive, send)
-            except Exception as problem:  # said here: not every server says it
+            except Exception as problem:  # logged here, because not every ASGI server logs it
                 log.error("a request failed", exc_info=problem)
                 raise
         elif scope["type"] == "lifespan":
@@ -90,22 +91,23 @@ class Asgi:
         await send({"type": "lifespan.shutdown.complete"})
 
     def _open(self) -> Front:
-        """Open the application; some servers do not say when they start, so the first request may do it."""
+        """Open the application at startup, or at the first request under servers without lifespan events."""
         if self._front is None:
             front = front_of(self._stack.enter_context(self._opened()))
             settings = front.service.settings
-            self._transfers = Transfers(min(settings.max_body_bytes, settings.memory_bytes // 2))  # the longest body
+            # The largest body that can be accepted: it counts twice in the memory budget.
+            self._transfers = Transfers(min(settings.max_body_bytes, settings.memory_bytes // 2))
             self._dispatch = Dispatch(front.service.admission, threads=self._threads, by_loop=self._may_loop)
             self._stack.callback(self._dispatch.close)
             beating = asyncio.ensure_future(self._beat(front))
             self._stack.callback(beating.cancel)
             gc.collect()
-            gc.freeze()  # what was made so far stays; looking through it again and again would stop requests for milliseconds
+            gc.freeze()  # objects made so far live for ever; scanning them again and again would stall requests for milliseconds
             self._front = front
         return self._front
 
     def close(self) -> None:
-        """Close the application, and let a job end that is running."""
+        """Close the application, after waiting for a running job."""
         self._stack.close()
 
     async def _beat(self, front: Front) -> None:
@@ -128,11 +130,14 @@ class Asgi:
                 except Exception as problem:
                     answer = front.refuse(request, problem)
                 fields = front.end(request, answer)
+            # Without its body read, the start of the connection's next request is unknown or far away.
             if body.declined or (not body.complete and answer.status in (408, 503)):
                 fields = (*fields, ("Connection", "close"))
             if connection is not None and len(answer.body) <= SHORT_BYTES:
                 connection.gather()
-            with contextlib.suppress(BusyError, DeadlineError, OSError):  # who is gone gets nothing more
+            with contextlib.suppress(
+                BusyError, DeadlineError, OSError
+            ):  # the client is gone or too slow: it is too late for an error
                 await self._transfers.send(send, answer, fields)
         finally:
             body.drop()
@@ -148,7 +153,9 @@ class Asgi:
                 return front.by_flask(request)
             return await dispatch.when_ready(request.record.method, functools.partial(front.by_flask, request))
         if len(scope["headers"]) > FIELDS or len(scope["path"]) + len(scope["query_string"]) > TARGET_BYTES:
-            raise HeadTooLongError(f"more than {FIELDS} headers came, or a target of over {TARGET_BYTES} bytes")
+            raise HeadTooLongError(
+                f"the request has more than {FIELDS} headers, or a target of more than {TARGET_BYTES} bytes; send fewer headers or a shorter URL"
+            )
         try:
             await (dispatch.known if front.knows(request) else dispatch.strangers).wait()
             if request.path not in FREE:
@@ -160,12 +167,12 @@ class Asgi:
             if request.record.model is None:
                 return await self._by_flask(front, request, body)
         except Exception:
-            await body.read_soon()  # so that the next request of the connection begins where it should
+            await body.read_soon()  # consume a short body, so that the connection can be kept alive
             raise
-        set_body(request.environ, await body.read())  # kept by nobody else: it is freed as soon as it is samples
-        request.record.arrived = time.perf_counter()
+        set_body(request.environ, await body.read())  # no other reference: the body is freed once it is decoded
+        request.record.arrived = time.perf_counter()  # latency is measured from here, without the client's upload
         predict = functools.partial(front.predict, request)
-        # A short body may be long once it is unpacked.
+        # Not a compressed one: it may be large once it is decompressed.
         is_short = (
             int(request.environ["CONTENT_LENGTH"]) <= BY_LOOP_BYTES and "HTTP_CONTENT_ENCODING" not in request.environ
         )
@@ -182,6 +189,6 @@ class Asgi:
             except BodyNeeded:
                 data = await body.read()
         set_body(request.environ, data)
-        del data
+        del data  # so that the request alone refers to the body, and frees it when it is decoded
         request.record.arrived = time.perf_counter()
         return await self._dispatch.in_thread(task, always=request.path in FREE, began=body.taken)

@@ -1,6 +1,6 @@
-"""An ASGI scope as the environment of a WSGI request. Source: ASGI's "WSGI Compatibility", and PEP 3333.
+"""Convert an ASGI scope to a WSGI environment. Source: ASGI's "WSGI Compatibility", and PEP 3333.
 
-A body is not there yet: whoever reads ``wsgi.input`` gets ``BodyNeeded`` until ``set_body``.
+The body is not part of it: reading ``wsgi.input`` raises ``BodyNeeded`` until ``set_body`` is called.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["BodyNeeded", "environ_of", "set_body"]
 
 
 class BodyNeeded(BaseException):
-    """A route wants the body. No ``Exception``, so that no route takes it for an error of its own."""
+    """A route reads the body, which is not there yet. Not an ``Exception``, so that no route handles it as an error."""
 
 
 class _NotRead:
@@ -26,7 +26,7 @@ class _NotRead:
 
 
 class _Whole:
-    """A body that is there. What is read of it at once is not copied, and kept no longer."""
+    """A received body as a file. Reading all of it at once returns it without a copy and drops the reference."""
 
     def __init__(self, body: bytes | bytearray) -> None:
         self._rest = body
@@ -51,15 +51,15 @@ class _Whole:
 
 
 def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
-    """A request as WSGI has it, without its body.
+    """Create the WSGI environment of a request, without its body.
 
     Args:
-        scope: An ASGI scope of type ``http``. Headers with an underscore in their name are left out: WSGI could not tell them from
-            others, like ``X_Forwarded_For`` from ``X-Forwarded-For``.
+        scope: An ASGI scope of type ``http``. Headers with an underscore in their name are dropped: in WSGI they would collide with
+            others, like ``X_Forwarded_For`` with ``X-Forwarded-For``.
     """
     root = scope.get("root_path", "")
     path = scope["path"].removeprefix(root) if root else scope["path"]
-    if "\ufffd" in path and not root and scope.get("raw_path"):  # what servers make of bytes that are no UTF-8
+    if "\ufffd" in path and not root and scope.get("raw_path"):  # ASGI servers replace bytes that are not UTF-8
         path = unquote_to_bytes(scope["raw_path"]).decode("utf-8", "surrogateescape")
     client, server = scope.get("client"), scope.get("server") or ("localhost", 80)
     environ: dict[str, Any] = {
@@ -67,7 +67,7 @@ def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
         "QUERY_STRING": scope["query_string"].decode("latin-1"), "SERVER_NAME": server[0], "SERVER_PORT": str(server[1] or 0),
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}", "wsgi.version": (1, 0), "wsgi.url_scheme": scope.get("scheme", "http"),
         "wsgi.input": _NotRead(), "wsgi.errors": sys.stderr, "wsgi.multithread": True, "wsgi.multiprocess": True, "wsgi.run_once": False,
-        "wsgi.input_terminated": True,  # else a body in chunks would be taken for none
+        "wsgi.input_terminated": True,  # else werkzeug takes a chunked body, which has no length, for an empty one
     }  # fmt: skip
     if client:
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
@@ -80,7 +80,7 @@ def environ_of(scope: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def set_body(environ: dict[str, Any], body: bytes | bytearray) -> None:
-    """Give a request all of its body, which is no longer in chunks."""
+    """Set a request's received body, and describe it as one with a length and not as chunked."""
     environ["wsgi.input"], environ["CONTENT_LENGTH"] = _Whole(body), str(len(body))
     environ.pop("HTTP_TRANSFER_ENCODING", None)
 

@@ -1,22 +1,22 @@
-"""The page at ``/``: HTML, CSS and ES modules as they are, and the routes that hand them out.
+"""The page at ``/``: static HTML, CSS and ES modules, and the routes that serve them.
 
-    routes.py      the two routes, and what browsers are told about them
-    index.html     what is on the page
-    page.css       how it looks
-    page.js        puts the parts together
-    api.js         the server, as functions
-    state.js       what the page knows, and who is told when that changes
+    routes.py      the two routes, with their security headers
+    index.html     structure of the page
+    page.css       its style
+    page.js        connects the parts
+    api.js         client of the server's API
+    state.js       shared state, and subscriptions to its changes
     strokes.js     drawing by mouse, pen, finger and keyboard
-    framing.js     strokes → pixels, as the network knows them from its training
+    framing.js     strokes → pixels, in the format of the training data
     domains.js     the four domains of the quickstart, as in train/data/domains.py
-    examples.js    ten digits, drawn
+    examples.js    ten example digits
     charts.js      probabilities, thumbnails, heat maps, scores
-    answer.js      whose network answered, and what
-    layers.js      which templates each layer uses
-    people.js      whose network is asked
-    revisions.js   a user's revisions, and how undoing finds its way through them
-    teach.js       drawings with labels, learning from them, before and after
+    answer.js      the answer, and the signature that gave it
+    layers.js      the templates that each layer uses
+    people.js      choice of task and user
+    revisions.js   a user's revisions, and undo
+    teach.js       labelled drawings, learning from them, scores before and after
     tour.js        every task's answer to every domain
 
-No build, nothing from another host; every file is small enough to be read as it is.
+No build step, and nothing from another host.
 """

@@ -1,6 +1,6 @@
-"""``GET /`` and the files that it names. No key is asked for: there is nothing in them but the page itself, which asks for one.
+"""``GET /`` and the static files of the page. They need no key: they contain no data, and the page asks for a key itself.
 
-Browsers are told to load, run and ask nothing but what comes from here, to show the page in no frame, and to tell nobody where it is.
+The security headers restrict scripts, styles and requests to this server, forbid framing, and send no referrer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCRIPTS = (
     "answer", "api", "charts", "domains", "examples", "framing", "layers", "page", "people", "revisions", "state", "strokes", "teach", "tour",
 )  # fmt: skip
 FILES = {"icon.svg": "image/svg+xml", "page.css": "text/css"} | {f"{name}.js": "text/javascript" for name in SCRIPTS}
-"""Name → media type: what there is, and nothing else."""
+"""File name → media type. Only these are served, so a name cannot escape the folder."""
 
 POLICY = "; ".join((
     "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'", "base-uri 'none'",
@@ -35,7 +35,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # keep it, and ask whether it is still the one
+    "Cache-Control": "no-cache",  # may be cached, but must be revalidated by its ETag
 }
 
 
@@ -47,7 +47,7 @@ def index() -> Response:
 
 @blueprint.get("/page/<name>")
 def file(name: str) -> Response:
-    """One of its files. Raises ``NotFoundError`` for any other."""
+    """A file of the page. Raises ``NotFoundError`` for other names."""
     if name not in FILES:
         raise NotFoundError(f"the page has no file {name[:64]!r}")
     return _sent(name, FILES[name])
@@ -58,13 +58,13 @@ def _sent(name: str, media: str) -> Response:
     response = Response(data, content_type=f"{media}; charset=utf-8")
     response.headers.update(HEADERS)
     response.set_etag(tag)
-    if "If-Match" in request.headers:  # werkzeug would say 412, and send the file with it
+    if "If-Match" in request.headers:  # werkzeug's make_conditional would answer 412 with the file in the body
         return response
     return response.make_conditional(request)  # type: ignore[return-value]
 
 
 @functools.cache
 def _read(name: str) -> tuple[bytes, str]:
-    """A file's bytes and their tag; once per process."""
+    """A file's bytes and their ETag, cached for the life of the process."""
     data = (Path(__file__).parent / name).read_bytes()
     return data, hashlib.sha256(data).hexdigest()[:32]

@@ -1,8 +1,9 @@
-"""What runs the application: a socket, processes, and in each of them uvicorn. Nothing here knows what is served.
+"""Run the application: a listening socket, worker processes, and uvicorn in each. Nothing here depends on what is served.
 
-serve.py         all of it together
-listening.py     the socket
-processes.py     started again when they die, stopped together
-uvicorn.py       one process's server
-watched.py       what uvicorn's connections do, told to those
+serve.py         puts the parts together
+listening.py     the listening socket
+accepting.py     balances new connections over the processes
+processes.py     starts, restarts and stops the processes
+uvicorn.py       the server of one process
+watched.py       reports what uvicorn's connections do to ``clients/connections.py``
 """

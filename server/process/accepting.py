@@ -1,8 +1,8 @@
-"""Connections are taken by the process that has fewest of them.
+"""Accept connections, balanced over the processes by their number of connections.
 
-All processes wait for the same socket, and whoever is faster would take a new connection: on an idle machine mostly the same one, so that
-a balancer's few connections would all end in one process. Here a process that has more than others leaves it to them for a moment, and
-takes it only if nobody did, because they are busy or gone.
+All processes poll the same listening socket. On an idle machine mostly the same one would win, so that the few connections of a load
+balancer would all end in one process. So a process that has more connections than another one waits for a moment, and accepts only if no
+other process did, because they are busy or gone.
 """
 
 from __future__ import annotations
@@ -16,31 +16,34 @@ from typing import Protocol
 __all__ = ["Accepting", "Counts"]
 
 AT_ONCE = 64
+"""Most connections accepted in one iteration of the loop."""
 LEAVE_SECONDS = 0.002
+"""How long a process leaves new connections to others."""
 PART = 8
-"""A process may have an eighth more than another: hundreds of connections at once are not taken in turns."""
+"""A process may have 1 / ``PART`` more connections than another, so that bursts of hundreds are not accepted strictly in turns."""
 NO_FILES_SECONDS = 0.05
+"""Pause when no file descriptor is free."""
 
 
 class Counts(Protocol):
-    """How many connections the processes have."""
+    """The number of connections of each process."""
 
     @property
     def fewest(self) -> int:
-        """Of a process that lives."""
+        """The smallest number of any live process."""
 
     def tell(self, count: int, /) -> None:
-        """So many has this one."""
+        """Set the number of this process."""
 
 
 class Accepting:
-    """Takes connections, in an event loop.
+    """Accepts connections in an event loop.
 
     Args:
-        listener: A socket that listens.
-        connect: What is done with a connection; it owns the socket, also when it fails.
-        connected: How many connections there are already.
-        counts: Of all processes; None if there is one only.
+        listener: The listening socket.
+        connect: Handles a new connection; it owns the socket, also when it fails.
+        connected: Returns the number of open connections.
+        counts: The numbers of all processes; None for a single process.
     """
 
     def __init__(
@@ -55,14 +58,14 @@ class Accepting:
         self.tell()
 
     def close(self) -> None:
-        """Take no more."""
+        """Stop accepting."""
         if self._open:
             self._open = False
             self._loop.remove_reader(self._listener)
             self._listener.close()
 
     def tell(self) -> None:
-        """Say how many this process has."""
+        """Publish the number of this process's connections, including those in a TLS handshake."""
         if self._counts is not None:
             self._counts.tell(self._connected() + len(self._connecting))
 
@@ -81,7 +84,7 @@ class Accepting:
         return self._connected() + len(self._connecting) > fewest + fewest // PART
 
     def _accept(self) -> bool:
-        """Take one. Returns whether there was one."""
+        """Accept one connection. Returns whether there was one."""
         try:
             accepted, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -89,7 +92,7 @@ class Accepting:
         except OSError as problem:
             if problem.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
-            self._pause(NO_FILES_SECONDS)
+            self._pause(NO_FILES_SECONDS)  # the socket stays readable: without a pause the loop would spin
             return False
         accepted.setblocking(False)
         if accepted.family != getattr(socket, "AF_UNIX", None):
@@ -103,7 +106,7 @@ class Accepting:
     def _done(self, connecting: asyncio.Future[object]) -> None:
         self._connecting.discard(connecting)
         if not connecting.cancelled():
-            connecting.exception()  # a client whose TLS came to nothing is no concern of ours
+            connecting.exception()  # mark it as retrieved: a failed TLS handshake is not worth a log line
         self.tell()
 
     def _pause(self, seconds: float) -> None:

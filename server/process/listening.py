@@ -1,4 +1,4 @@
-"""The socket that a server listens on: an address and a port, or a path in the file system."""
+"""The listening socket: TCP, or a Unix socket."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from isoform.runtime.errors import UsageError
 __all__ = ["listening", "raise_file_limit"]
 
 BACKLOG = 2048
-"""Connections that wait until somebody takes them."""
+"""Connections that the kernel queues until they are accepted."""
 FILES = 65536
+"""Open files asked for, if the system's hard limit allows it."""
 
 
 @contextlib.contextmanager
 def listening(host: str, port: int, path: Path | None = None) -> Iterator[socket.socket]:
-    """A socket that listens, for as long as the ``with`` block lasts.
+    """Open a listening socket for as long as the ``with`` block lasts.
 
     Args:
         host: Name or address, IPv4 or IPv6.
-        port: Port; 0 for a free one.
-        path: A Unix socket to make instead of both; one that a server left behind is replaced.
+        port: Port; 0 picks a free one.
+        path: Path of a Unix socket, instead of host and port; a stale one of an earlier server is replaced.
 
     Raises:
-        UsageError: If nobody can listen there.
+        UsageError: If the address or path cannot be bound.
     """
     where, hint = (f"{host}:{port}", "another --host or --port") if path is None else (str(path), "another --unix")
     try:
@@ -41,15 +42,16 @@ def listening(host: str, port: int, path: Path | None = None) -> Iterator[socket
         with listener:
             yield listener
     finally:
+        # Only in the process that made it: a forked worker must not remove it when it exits.
         if path is not None and os.getpid() == mine:
             path.unlink(missing_ok=True)
 
 
 def raise_file_limit(most: int) -> int:
-    """Let this process, and those that it forks, have as many open files as the system lets it. Returns how many of ``most`` may be connections."""
+    """Raise the limit of open files for this process and its children. Returns how many connections fit, at most ``most``."""
     try:
         import resource
-    except ImportError:  # Windows, where sockets are no files
+    except ImportError:  # Windows, where sockets are not file descriptors
         return most
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
@@ -57,6 +59,7 @@ def raise_file_limit(most: int) -> int:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             soft = wanted
+    # 200 descriptors stay free for the database, the bundle's files and the log.
     return most if soft == resource.RLIM_INFINITY else max(16, min(most, soft - 200))
 
 
@@ -66,7 +69,7 @@ def _tcp(host: str, port: int) -> socket.socket:
     )[0]
     listener = socket.socket(family, kind, protocol)
     try:
-        if sys.platform != "win32":  # there it would let two servers have the same port
+        if sys.platform != "win32":  # on Windows it would allow two servers on the same port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -81,6 +84,7 @@ def _unix(path: Path) -> socket.socket:
         raise OSError("this system has no Unix sockets")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        # Only a socket that nobody answers is stale; a live server's path must not be taken over.
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
             path.unlink()
         listener.bind(str(path))

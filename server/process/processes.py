@@ -1,7 +1,7 @@
-"""The processes of a server: started again when they die, killed when they hang, stopped together.
+"""Supervise the processes of a server: restart those that die, kill those that hang, stop all together.
 
-The first process listens and hands its socket to the others, which it forks; it takes no connection itself. Every process opens the
-bundle and the store for itself, after the fork, because ONNX Runtime's threads and open databases do not survive one.
+The first process opens the listening socket and forks the workers, which inherit it; it accepts no connections itself. Every worker
+opens the bundle and the store after the fork, because ONNX Runtime's threads and database connections do not survive a fork.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from isoform.runtime.errors import EngineError
 __all__ = ["Processes", "Sign", "Signs"]
 
 SILENT_SECONDS = 120.0
-"""A process that gave no sign of life for so long is killed."""
+"""A process without a heartbeat for this long is killed."""
 STOP_SECONDS = 60.0
-"""Longer than requests and jobs are given; who is not gone by then is killed."""
+"""Processes that have not exited by then are killed. Longer than the grace periods of requests and jobs."""
 YOUNG_SECONDS = 1.0
-"""A process that died younger is not started again at once."""
+"""A process that died younger is restarted after a pause, so that one that cannot start does not spin."""
 LOOK_SECONDS, START_SECONDS = 1.0, 0.02
-"""How often processes are looked at, and how often before the first of them answers."""
+"""Interval of checks, and the interval until the first process is ready."""
 _SIGN, _TIME, _COUNT, _NOBODY = struct.Struct("=dq"), struct.Struct("=d"), struct.Struct("=q"), 1 << 40
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 class Signs:
-    """What the processes tell each other, in memory that all of them share.
+    """Heartbeats and connection counts of all processes, in shared memory.
 
     Args:
-        count: How many processes.
+        count: Number of processes.
     """
 
     def __init__(self, count: int) -> None:
@@ -50,39 +50,39 @@ class Signs:
 
     @property
     def fewest(self) -> int:
-        """Connections of the process that has fewest."""
+        """The smallest number of connections of any process."""
         return min(int(_COUNT.unpack_from(self.memory, at)[0]) for at in self._counts)
 
 
 class Sign:
-    """What one process tells: when it was last seen alive, by ``time.monotonic``, and how many connections it has."""
+    """Heartbeat (``time.monotonic``) and connection count of one process."""
 
     def __init__(self, all_of_them: Signs, place: int) -> None:
         self._all, self._at = all_of_them, place * _SIGN.size
 
     def forget(self) -> None:
-        """The process is gone, or not there yet: nobody waits for it to take a connection."""
+        """Reset the entry of a process that is gone or not started, so that others do not leave connections to it."""
         _SIGN.pack_into(self._all.memory, self._at, 0.0, _NOBODY)
 
     def give(self) -> None:
-        """This process lives, and answers. Ends it by SIGTERM if the first process is gone."""
+        """Write a heartbeat. Sends SIGTERM to this process if the first process is gone."""
         _TIME.pack_into(self._all.memory, self._at, time.monotonic())
-        if os.getppid() != self._all.parent:
+        if os.getppid() != self._all.parent:  # orphaned: the supervisor was killed
             os.kill(os.getpid(), signal.SIGTERM)
 
     @property
     def last(self) -> float:
-        """When; 0 for never."""
+        """Time of the last heartbeat; 0 for none."""
         seconds: float = _TIME.unpack_from(self._all.memory, self._at)[0]
         return seconds
 
     @property
     def fewest(self) -> int:
-        """Connections of the process that has fewest."""
+        """The smallest number of connections of any process."""
         return self._all.fewest
 
     def tell(self, count: int) -> None:
-        """So many connections has this process."""
+        """Set the number of connections of this process."""
         _COUNT.pack_into(self._all.memory, self._at + 8, count)
 
 
@@ -90,7 +90,7 @@ class _Process:
     def __init__(self, run: Callable[[Sign], None], sign: Sign) -> None:
         self.sign, self.began = sign, time.monotonic()
         self._process = ForkProcess(target=self._run, args=(run,))
-        # One that came too soon would find the parent's handler in the child.
+        # A signal between fork and the child's own handlers would run the parent's handler in the child.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
             self._process.start()
@@ -123,12 +123,12 @@ class _Process:
 
 
 class Processes:
-    """The processes that serve.
+    """The supervisor of the worker processes.
 
     Args:
-        run: What one does; it calls ``Sign.give`` every second, and ``Sign.tell`` as soon as it takes connections.
-        count: How many.
-        ended: Called with the number of a process that is gone, before another one takes its place.
+        run: Main function of a worker; it calls ``Sign.give`` every second, and ``Sign.tell`` once it accepts connections.
+        count: Number of workers.
+        ended: Called with the pid of a process that is gone, before its replacement starts.
     """
 
     def __init__(self, run: Callable[[Sign], None], count: int, *, ended: Callable[[int], object]) -> None:
@@ -138,15 +138,15 @@ class Processes:
         self._running = list[_Process]()
 
     def serve(self, listener: socket.socket, *, ready: Callable[[], object], drain: Callable[[], float]) -> None:
-        """Run them until SIGTERM or Ctrl-C.
+        """Run the workers until SIGTERM or Ctrl-C.
 
         Args:
-            listener: What they take connections from; closed when they are told to stop.
-            ready: Called as soon as one of them answers.
-            drain: Called at SIGTERM; returns the seconds for which they answer before they are told to stop. A second signal ends them.
+            listener: The listening socket; closed when the workers are told to stop.
+            ready: Called once, when the first worker is ready.
+            drain: Called at SIGTERM; returns how many seconds to keep serving before stopping. A second signal ends the drain.
 
         Raises:
-            EngineError: If none of them can start.
+            EngineError: If the workers cannot start.
         """
         with _signals() as signals:
             self._start()
@@ -175,7 +175,7 @@ class Processes:
             self._gone(process)
         if gone and not started:
             self._stop(None, quickly=True)
-            raise EngineError("a process of the server could not start; what it said before tells why")
+            raise EngineError("a worker process could not start; see its messages above")
         if any(time.monotonic() - process.began < YOUNG_SECONDS for process in gone):
             time.sleep(YOUNG_SECONDS)
         self._start()
@@ -208,14 +208,14 @@ class Processes:
 
 
 class _Signals:
-    """Signals that have come, for a loop that waits for other things too."""
+    """Received signals, for a loop that also waits for other events."""
 
     def __init__(self, reader: int) -> None:
         self._reader = reader
         self.came = set[int]()
 
     def wait(self, others: list[int], seconds: float) -> set[int]:
-        """Wait until a signal comes, one of others is there, or time is over. Returns signals."""
+        """Wait for a signal, for one of ``others`` to become ready, or for the timeout. Returns the received signals."""
         if self._reader in multiprocessing.connection.wait([self._reader, *others], seconds):
             os.read(self._reader, 1024)
         came, self.came = self.came, set()
@@ -224,6 +224,7 @@ class _Signals:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[_Signals]:
+    # The self-pipe trick: a handler's byte wakes the loop, also if the signal arrives just before it waits.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signals = _Signals(reader)

@@ -1,4 +1,4 @@
-"""From what to open to a server that runs: the application in every process, their numbers in one folder, how they stop."""
+"""Run a server from an ``Opening``: the application in every process, the shared metrics folder, and the drain before stopping."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ __all__ = ["application_of", "forks", "serve"]
 
 METRICS = "isoform-metrics-"
 CONNECTIONS = 4096
-"""Of one process; the one that is idle for longest makes room for a new one."""
+"""Most connections of one process; above it the one that is idle for longest is closed."""
 
 
 def forks() -> bool:
-    """Whether a server can have several processes here."""
+    """Whether this system can fork, so that a server can have several processes."""
     return hasattr(os, "fork")
 
 
 def application_of(
     opening: Opening, *, draining: Draining | None = None, pulse: Callable[[], object] = lambda: None
 ) -> Asgi:
-    """The ASGI application, which opens what it needs when its server starts.
+    """Create the ASGI application, which opens bundle and store when its server starts.
 
     Args:
-        opening: What to serve.
-        draining: Whether the server is about to stop; None if nobody tells.
+        opening: The settings to open the application from.
+        draining: The flag that says whether the server is about to stop; None for one that nobody sets.
         pulse: Called every second in the process that serves.
     """
     admission = Admission(opening.settings.queue_requests)
     near = opening.store is None or opening.store.get_backend_name() == "sqlite"
     return Asgi(
         lambda: opening.app(admission=admission, draining=draining), threads=opening.request_threads,
-        by_loop=near and opening.settings.batch_samples == 1,  # a batch is made of what several threads bring
+        by_loop=near and opening.settings.batch_samples == 1,  # batching needs concurrent threads to fill a batch
         pulse=pulse,
     )  # fmt: skip
 
@@ -53,16 +53,16 @@ def serve(
     """Serve until SIGTERM or Ctrl-C.
 
     Args:
-        opening: What to serve.
-        listener: A socket that listens.
-        processes: How many; one where this process cannot fork, which is itself then.
-        drain_seconds: How long after SIGTERM it says that it is not ready, and answers, before it stops.
-        ready: Called as soon as requests are answered.
+        opening: The settings to open the application from.
+        listener: The listening socket.
+        processes: Number of worker processes. Without fork the calling process serves alone.
+        drain_seconds: How long after SIGTERM requests are answered while the server reports that it is not ready.
+        ready: Called once requests are answered.
 
     Raises:
         EngineError: If no process can start.
     """
-    from isoform.server.process import uvicorn
+    from isoform.server.process import uvicorn  # here: other ASGI servers use ``application_of`` without it
 
     draining, connections = Draining(), raise_file_limit(CONNECTIONS)
 
@@ -81,11 +81,11 @@ def serve(
         return
     from isoform.server.process.processes import Processes
 
-    memory = Path("/dev/shm")  # counting is writing to these files: a slow disk would stall a process
+    memory = Path("/dev/shm")  # every count writes to these memory-mapped files, and a slow disk would stall a process
     folder = _folder(memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir()))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(
         folder
-    )  # every process writes its numbers there, and reads all of them
+    )  # every process writes its metrics there, and any of them reads all
 
     def ended(number: int) -> None:
         from isoform.server.telemetry.metric_files import MetricFiles  # here, not above: the folder must be set before
@@ -99,7 +99,7 @@ def serve(
 
 
 def _once(call: Callable[[], object]) -> Callable[[], None]:
-    """What calls something when it is called for the first time."""
+    """A function that calls ``call`` at its first call only."""
     left = [call]
 
     def first() -> None:
@@ -110,15 +110,15 @@ def _once(call: Callable[[], object]) -> Callable[[], None]:
 
 
 def _folder(parent: Path) -> Path:
-    """A new folder for numbers; those that servers left that were killed go. A folder's name has the number of its first process."""
+    """Create a folder for metrics, and remove stale ones of killed servers. A folder's name has the pid of its server's first process."""
     for left in parent.glob(f"{METRICS}*"):
         number = left.name.removeprefix(METRICS).partition("-")[0]
         if not number.isdigit():
             continue
         try:
-            os.kill(int(number), 0)
+            os.kill(int(number), 0)  # signal 0 only checks that the process exists
         except ProcessLookupError:
             shutil.rmtree(left, ignore_errors=True)
         except OSError:
-            continue  # somebody else's
+            continue  # another user's process
     return Path(tempfile.mkdtemp(prefix=f"{METRICS}{os.getpid()}-", dir=parent))

@@ -1,4 +1,4 @@
-"""One process's server: uvicorn, told what it may do."""
+"""The server of one process: uvicorn, configured, with watched connections and balanced accepting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-import httptools  # noqa: F401  (uvicorn would miss it in every process, and late)
+import httptools  # noqa: F401  (fails here, once, if it is missing, and not later in every process)
 import uvicorn
 
 from isoform.server.clients.connections import Connections
@@ -22,9 +22,9 @@ from isoform.server.process.watched import watched
 __all__ = ["GRACE_SECONDS", "serve"]
 
 GRACE_SECONDS = 30
-"""How long requests that are under way may take when the server stops."""
+"""How long requests in flight may take when the server stops."""
 TLS_SECONDS = 15.0
-"""How long a client may take to agree on a cipher."""
+"""Deadline for the TLS handshake."""
 
 
 class _Server(uvicorn.Server):
@@ -39,7 +39,7 @@ class _Server(uvicorn.Server):
         if self._counts is None:
             await super().startup(sockets=[self._listener])
             return
-        await super().startup(sockets=sockets or [])  # none: without a listener of its own
+        await super().startup(sockets=sockets or [])  # an empty list, so that uvicorn opens no socket itself
         loop, config = asyncio.get_running_loop(), self.config
         patience = TLS_SECONDS if config.is_ssl else None
 
@@ -61,7 +61,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         wait = self._told() if sig == signal.SIGTERM else 0.0
-        if wait > 0:
+        if wait > 0:  # drain: a timer, because a signal handler must not block the loop
             later = threading.Timer(wait, super().handle_exit, (sig, frame))
             later.daemon = True
             later.start()
@@ -76,13 +76,13 @@ def serve(
     """Serve until SIGTERM or Ctrl-C, in the main thread. Raises ``SystemExit`` at the end.
 
     Args:
-        application: What answers.
-        listener: A socket that listens; closed at the end.
-        keep_alive_seconds: How long a connection without a request stays open.
-        connections: How many there may be.
+        application: The ASGI application.
+        listener: The listening socket; closed at the end.
+        keep_alive_seconds: How long an idle connection stays open.
+        connections: Most open connections.
         tls: Certificate and key; None for plain HTTP.
-        counts: Connections of all processes; None if there is one only.
-        told: Called at SIGTERM; returns the seconds for which requests are answered before it stops.
+        counts: Connection counts of all processes; None for a single process.
+        told: Called at SIGTERM; returns how many seconds to keep serving before stopping.
     """
     config = uvicorn.Config(
         application, interface="asgi3", http="httptools", ws="none", lifespan="on", log_config=None, log_level="critical", access_log=False,
@@ -92,7 +92,10 @@ def serve(
     config.load()
     watching = Connections(connections, keep_alive_seconds=keep_alive_seconds)
     config.http_protocol_class = watched(config.http_protocol_class, watching)
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises what it was sent once more when it is done
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # uvicorn raises the signal again after shutdown, and this exits with 0
         signal.signal(number, _leave)
     _Server(config, listener, watching, counts, told).run()
 

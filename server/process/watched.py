@@ -1,7 +1,7 @@
-"""uvicorn's protocol with somebody who watches: what its bytes are, how many requests they hold, and how its connection ends.
+"""uvicorn's protocol, extended to report what a connection's bytes belong to, how many requests they hold, and how the connection ends.
 
-asyncio hands bytes to ``data_received``; the parser calls ``on_message_begin`` and its like while it reads them. Between asyncio's
-transport and uvicorn stands ``_Transport``, because closing a connection while its client still sends would lose the answer.
+asyncio passes bytes to ``data_received``; the parser calls ``on_message_begin`` and the like while it reads them. ``_Transport`` wraps
+asyncio's transport for uvicorn, because closing a connection while its client still sends would lose the answer.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from isoform.server.http.asgi import CONNECTION, FIELDS
 __all__ = ["watched"]
 
 PIECE_BYTES = 8 << 10
-"""Given to the parser at a time, so that a connection never holds many more requests than ``QUEUED``."""
+"""Bytes parsed at a time, so that a connection never holds many more requests than ``QUEUED``."""
 BODY_BYTES = 64 << 10
-"""The same, in the middle of a body."""
+"""Bytes parsed at a time within a body."""
 QUEUED = 16
-"""Requests of a connection that have come and wait behind the one that is answered (pipelining); the rest stays as bytes."""
+"""Most pipelined requests of a connection that are queued; the rest stays unparsed."""
 
 MOST_FIELDS = 16 * FIELDS
-"""From ``FIELDS`` on a request is refused, if its head has an end; from here on its connection is closed."""
+"""A complete head with more than ``FIELDS`` headers is refused with 431; above this number the connection is closed."""
 
 
 class _Transport:
-    """asyncio's transport as uvicorn has it."""
+    """A wrapper of asyncio's transport, for uvicorn."""
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
         self._transport, self._connection = transport, connection
@@ -37,31 +37,31 @@ class _Transport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send something, unless it is closing."""
+        """Write data, unless the connection is closing."""
         if not self.is_closing():
             self._connection.answered = True
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close it as soon as the client has sent its request."""
+        """Close the connection once the client has sent its request."""
         self._connection.leave()
 
     def is_closing(self) -> bool:
-        """Whether nothing can be sent any longer."""
+        """Whether nothing more can be sent."""
         return self._connection.leaving or self._transport.is_closing()
 
     def pause_reading(self) -> None:
-        """Read nothing until ``resume_reading``."""
+        """Stop reading until ``resume_reading``."""
         self._paused = True
         self._let()
 
     def resume_reading(self) -> None:
-        """Read again."""
+        """Resume reading, unless held."""
         self._paused = False
         self._let()
 
     def hold(self, held: bool) -> None:
-        """Read nothing, whatever uvicorn wants."""
+        """Stop or resume reading, independently of uvicorn's flow control."""
         if held != self._held:
             self._held = held
             self._let()
@@ -76,21 +76,21 @@ class _Transport:
 
 
 def watched(protocol: type[asyncio.Protocol], connections: Connections) -> type[asyncio.Protocol]:
-    """A server's protocol, whose connections are watched.
+    """Derive a protocol class whose connections report to ``connections``.
 
     Args:
-        protocol: uvicorn's class on httptools; its keyword ``app_state`` is what each request finds in its scope's ``state``.
-        connections: Where they are watched.
+        protocol: uvicorn's httptools protocol; its keyword ``app_state`` becomes ``state`` in the scope of each request.
+        connections: The connections of this process.
     """
 
     class Watched(protocol):  # type: ignore[misc, valid-type]
         def __init__(self, *, app_state: dict[str, Any], **others: Any) -> None:
-            self._state = dict(app_state)
+            self._state = dict(app_state)  # a copy for each connection, to carry its ``Connection``
             super().__init__(app_state=self._state, **others)
             self._rest, self._used, self._fields = memoryview(b""), False, 0
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            # A stream's transport is an asyncio.Transport, even if uvloop's does not say so.
+            # uvloop's transport implements asyncio.Transport without deriving from it.
             stream = cast(asyncio.Transport, transport)
             self._connection = self._state[CONNECTION] = connections.add(stream, self._go_on, self._forget)
             self._through = _Transport(stream, self._connection)
@@ -112,19 +112,19 @@ def watched(protocol: type[asyncio.Protocol], connections: Connections) -> type[
             self._connection.came(len(piece), used=self._used)
 
         def _go_on(self) -> None:
-            """Let uvicorn read what has come, piece by piece, as long as few requests wait."""
+            """Parse what has arrived, piece by piece, while fewer than ``QUEUED`` requests are queued."""
             connection = self._connection
             while self._rest and connection.queued < QUEUED and not self._through.is_closing():
                 size = BODY_BYTES if connection.in_body else PIECE_BYTES
                 piece, self._rest = self._rest[:size], self._rest[size:]
                 self._feed(piece)
             if self._through.is_closing() or not self._rest:
-                self._rest = memoryview(b"")  # an empty part of something keeps all of it
+                self._rest = memoryview(b"")  # even an empty slice would keep the whole buffer alive
             connection.hold(len(self._rest))
             self._through.hold(len(self._rest) > 0)
 
         def _forget(self) -> None:
-            """Let go of what has come, for which the garbage collector would take its time."""
+            """Free what has arrived now: it is in reference cycles, which the garbage collector frees late."""
             self._rest = memoryview(b"")
             self.pipeline.clear()
             if self.cycle is not None:
@@ -144,7 +144,7 @@ def watched(protocol: type[asyncio.Protocol], connections: Connections) -> type[
         def on_response_complete(self) -> None:
             super().on_response_complete()
             if self.cycle.response_complete:
-                self.cycle.body = bytearray()  # what nobody has read would be there until the next request
+                self.cycle.body = bytearray()  # an unread body would stay in memory until the next request
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -155,7 +155,7 @@ def watched(protocol: type[asyncio.Protocol], connections: Connections) -> type[
             self._fields += 1
             if (
                 self._connection.in_head and self._fields <= FIELDS + 1
-            ):  # neither trailers nor more than the application wants
+            ):  # not trailers, and only one header more than the application accepts, so that it can refuse
                 super().on_header(name, value)
             elif self._fields > MOST_FIELDS:
                 self._connection.drop()

@@ -1,4 +1,4 @@
-"""What reading a body may take: asked with sizes before anything of that size is made. Who answers stands in ``memory.py``."""
+"""The memory limits for decoding a body, called with a size before it is allocated; ``capacity/memory.py`` implements them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["Bounds"]
 
 
 class Bounds(Protocol):
-    """Raises where it is too much."""
+    """Limits; each method raises if the size is not allowed."""
 
     def hold_json(self, body_bytes: int, text: bytes | bytearray, /) -> None:
-        """A body of that many bytes is there, and this JSON in it is going to be read."""
+        """Reserve memory for a body of that many bytes and for parsing this JSON in it."""
 
     def check_samples(self, count: int, /) -> None:
-        """A tensor of so many samples is going to be made."""
+        """Check the number of samples of a tensor before it is allocated."""

@@ -1,4 +1,4 @@
-"""What a task takes and gives: names, datatypes and shapes, as every other part of the protocol expects them."""
+"""Model metadata of a task: names, datatypes and shapes of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from isoform.runtime.inputs import Input
 __all__ = ["LABEL", "OUTPUTS", "PLATFORM", "VERSION", "datatype_of", "metadata"]
 
 LABEL = "label"
-"""What samples to learn from have beside it."""
+"""Name of the input with labels, for personalization."""
 OUTPUTS = {"logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
-"""Name → datatype."""
+"""Outputs of every task: name → datatype."""
 PLATFORM = "isoform_onnxv1"
 VERSION = "1"
-"""Of every task: templates are not versioned here, and signatures have revisions."""
+"""The only version of every task: a bundle is not versioned, and signatures have revisions instead."""
 
 
 def datatype_of(takes: Input) -> str:
-    """What the protocol calls the type of an input's numbers."""
+    """The protocol's datatype of an input: ``INT64`` for tokens, else ``FP32``."""
     return "INT64" if takes.what == "tokens" else "FP32"
 
 
@@ -27,10 +27,10 @@ def metadata(task: str, takes: Input, labels: tuple[str, ...], digest: str) -> d
     """A task's model metadata.
 
     Args:
-        task: Its name.
-        takes: What its networks take.
+        task: Name of the task.
+        takes: Input of its networks.
         labels: Names of its classes.
-        digest: Of its base signature.
+        digest: Digest of its base signature.
     """
     classes = len(labels)
     return {
@@ -41,5 +41,6 @@ def metadata(task: str, takes: Input, labels: tuple[str, ...], digest: str) -> d
         "outputs": [
             {"name": name, "datatype": kind, "shape": [-1] if name == LABEL else [-1, classes]} for name, kind in OUTPUTS.items()
         ],
+        # The protocol's parameters are scalars, so the labels are JSON in a text.
         "parameters": {"digest": digest, "labels": json.dumps(list(labels), ensure_ascii=False)},
     }  # fmt: skip

@@ -1,7 +1,6 @@
-"""Parameters of a request, of its inputs and of its outputs: those that are known, and none besides.
+"""The known parameters of a request, its inputs and its outputs; unknown ones are refused by name, on every level.
 
-A parameter that is left alone may change what its sender takes the answer for, so it is refused by name, on every level. A value by which
-a client says that it asks for nothing (``"priority": 0``) is as good as none.
+Ignoring a parameter could make a client misread the answer. Only values that ask for nothing (``"priority": 0``) are ignored.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ IN_REQUEST = frozenset({"signature", "timeout", "binary_data_output"})
 IN_INPUT = frozenset({"binary_data_size"})
 IN_OUTPUT = frozenset({"binary_data"})
 IN_EXAMPLES = frozenset({"binary_data_output"})
-"""Of samples to learn from: clients that always say how outputs are to be sent are not refused, though there are none."""
+"""Parameters of requests to learn. Some clients always send ``binary_data_output``, so it is accepted although there are no outputs."""
 
-_SEQUENCES = "there are no sequences here; every sample stands for itself"
-_SHARED = "there is no shared memory with this server; send the numbers as data, or behind the JSON"
+_SEQUENCES = "sequences are not supported; every sample is predicted independently"
+_SHARED = "shared memory is not supported; send the numbers as data, or as bytes after the JSON"
 _WHY = {
     "sequence_id": _SEQUENCES, "sequence_start": _SEQUENCES, "sequence_end": _SEQUENCES,
-    "priority": "there are no priorities here; leave it out",
-    "classification": "there is no classification here; ask for the outputs 'label' and 'probabilities'",
+    "priority": "priorities are not supported; leave it out",
+    "classification": "classification is not supported; request the outputs 'label' and 'probabilities'",
     "shared_memory_region": _SHARED, "shared_memory_offset": _SHARED, "shared_memory_byte_size": _SHARED,
 }  # fmt: skip
 
@@ -32,9 +31,9 @@ def check_parameters(parameters: Mapping[str, object], path: str, known: Collect
     """Raise ``InputError`` for a parameter that would be ignored.
 
     Args:
-        parameters: What stands in ``parameters``.
-        path: JSON path of what they belong to.
-        known: Names of those that have a meaning there.
+        parameters: The object ``parameters``.
+        path: JSON path of the object that has them.
+        known: Names of the parameters that are supported there.
     """
     for name, value in parameters.items():
         if name in known or value is None:
@@ -46,7 +45,7 @@ def check_parameters(parameters: Mapping[str, object], path: str, known: Collect
 
 
 def check_members(content: Mapping[str, object], known: Collection[str], path: str = "$") -> None:
-    """Raise ``InputError`` for a member of an object, the one at a JSON path of a request, that would be ignored."""
+    """Raise ``InputError`` for a member of the object at a JSON path that would be ignored; null counts as absent."""
     for name, value in content.items():
         if name not in known and value is not None:
             raise InputError(f"{path}: {_listed(known)} were expected, but {name[:80]!r} came; leave it out")

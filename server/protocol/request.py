@@ -1,15 +1,15 @@
-"""A request's body → samples, and what is wanted of them. Errors give the JSON path.
+"""Decode a request's body: samples, parameters and requested outputs. Errors give the JSON path.
 
 JSON:     {"id"?, "parameters"?: {"signature"?: name, "timeout"?: µs, "binary_data_output"?: bool},
            "inputs": [{"name": "image", "shape": [n, c, h, w], "datatype": "FP32", "data": [...]}],    (as the task's metadata says)
            "outputs"?: [{"name", "parameters"?: {"binary_data": bool}}]}
-Binary:   a header says how many bytes of JSON come first; an input with "parameters": {"binary_data_size": bytes} has no "data", its
-          numbers follow the JSON, little-endian, row by row
-Raw:      that header says 0: the body is one sample's numbers, and the answer is binary
+Binary:   Inference-Header-Content-Length gives the number of bytes of JSON at the start; an input with
+          "parameters": {"binary_data_size": bytes} has no "data": its numbers follow the JSON, little-endian, row-major
+Raw:      that header is 0: the body is the numbers of one sample, and the answer is binary
 
-``data`` is row-major, flat or nested as ``shape``. Inputs are told apart by their names. What is not known is refused (``parameters.py``);
-``model_name`` and ``model_version``, which some clients repeat from the path, must be the path's. A name that stands twice in one object
-is refused: readers of JSON do not agree on which of both counts.
+``data`` is row-major, flat or nested as ``shape``. Inputs are matched by name. Unknown members and parameters are refused
+(``parameters.py``). ``model_name`` and ``model_version``, which some clients repeat from the path, must match it. Duplicate names in one
+object are refused, because JSON parsers disagree on which one counts.
 """
 
 from __future__ import annotations
@@ -39,56 +39,56 @@ from isoform.server.protocol.tensors import (
 __all__ = ["ID_CHARACTERS", "InferRequest", "Wanted", "check_shapes", "decode_examples", "decode_request"]
 
 ID_CHARACTERS = 1 << 17
-"""Longest ``id``, which is echoed."""
+"""Longest ``id``, in characters; it is echoed in the answer."""
 
 IN_TENSOR = ("name", "datatype", "shape", "data", "parameters")
 IN_WANTED = ("name", "datatype", "shape", "parameters")
-"""Some clients repeat from the metadata what an output is; it must be that."""
+"""Members of a requested output. Some clients repeat datatype and shape from the metadata; they must match it."""
 MEMBERS = ("id", "inputs", "outputs", "parameters", "model_name", "model_version")
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """One output that was asked for."""
+    """One requested output."""
 
     name: str
     binary: bool
-    """Whether its numbers follow the JSON instead of being in it."""
+    """Whether its data follows the JSON as bytes."""
     shape: object = None
-    """As the request has it; None if it does not say."""
+    """The shape given in the request, unchecked; None if absent."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InferRequest:
-    """One request, checked."""
+    """A decoded and checked request."""
 
     samples: Array
-    """Shape (n, …) as the task's networks take them."""
+    """Samples, shape (n, …), in the dtype of the task's input."""
     outputs: tuple[Wanted, ...]
-    """Which outputs are wanted, in that order."""
+    """Requested outputs, in the order of the answer."""
     id: str | None = None
-    """To be echoed."""
+    """Id of the request, echoed in the answer."""
     signature: str | None = None
-    """Whose network is to run; None for the task's base signature."""
+    """User whose signature to use; None for the task's base signature."""
     timeout_seconds: float | None = None
-    """How long the client is going to wait; None if it did not say."""
+    """The request's own deadline, from its arrival; None for none."""
     model: tuple[object, object] = (None, None)
-    """The model's name and version as the body has them; None for what it does not say."""
+    """Name and version of the model in the body, unchecked; None where absent."""
 
 
 def decode_request(
     body: bytes | bytearray, *, takes: Input, json_bytes: int | None = None, bounds: Bounds
 ) -> InferRequest:
-    """Read a request's body.
+    """Decode the body of a prediction request.
 
     Args:
-        body: As above.
-        takes: What the task's networks take.
-        json_bytes: How many bytes of it are JSON, the binary extension's header; None if that was not sent.
-        bounds: What it may take; asked before anything of that size is made.
+        body: The body, in one of the three forms above.
+        takes: Input of the task's networks.
+        json_bytes: Value of the binary extension's header, the number of bytes that are JSON; None without that header.
+        bounds: Memory limits, called before anything of a size is allocated.
 
     Raises:
-        InputError: With the JSON path of what is wrong.
+        InputError: If the body is malformed; the message starts with the JSON path.
     """
     if json_bytes == 0:
         shape = one_sample(len(body), takes, "the body")
@@ -111,10 +111,11 @@ def decode_request(
 
 
 def check_shapes(asked: InferRequest, classes: int) -> None:
-    """Raise ``InputError`` if an output is wanted in another shape than it has, or than the metadata says it has: ``[-1, classes]``."""
+    """Raise ``InputError`` if a requested output's shape is neither the actual one nor the metadata's, ``[-1, classes]``."""
     for index, wanted in enumerate(asked.outputs):
         rest = [] if wanted.name == LABEL else [classes]
         own, came = [len(asked.samples), *rest], wanted.shape
+        # By type: True == 1 and 1.0 == 1 in Python.
         if came is not None and not (came in (own, [-1, *rest]) and all(type(v) is int for v in came)):
             raise InputError(f"$.outputs[{index}].shape: {own} was expected, or none, but {brief(came)} came")
 
@@ -122,13 +123,13 @@ def check_shapes(asked: InferRequest, classes: int) -> None:
 def decode_examples(
     body: bytes | bytearray, *, takes: Input, json_bytes: int | None = None, labelled: bool, bounds: Bounds
 ) -> tuple[Array, list[str] | list[int]]:  # fmt: skip
-    """Read a body with samples to learn from: the same form, with a second input ``label`` if they are labelled.
+    """Decode a body with samples to learn from: the same form, with a second input ``label`` if they are labelled.
 
     Returns:
-        Samples, and their labels; none if they are not labelled.
+        Samples, shape (n, …), and their labels; an empty list if they are unlabelled.
 
     Raises:
-        InputError: With the JSON path of what is wrong.
+        InputError: If the body is malformed; the message starts with the JSON path.
     """
     content, tail = _head(body, json_bytes, bounds)
     check_members(content, ("id", "inputs", "parameters"))
@@ -137,7 +138,7 @@ def decode_examples(
     inputs = _inputs(content, (takes.name, LABEL) if labelled else (takes.name,))
     path, tensor = inputs[takes.name]
     count = declared_shape(tensor, takes, path)[0]
-    for name, (path, tensor) in inputs.items():
+    for name, (path, tensor) in inputs.items():  # in the request's order, in which their bytes follow the JSON
         if name == takes.name:
             samples = read_samples(tensor, takes, tail, path, bounds)
         else:
@@ -147,10 +148,10 @@ def decode_examples(
 
 
 def _head(body: bytes | bytearray, json_bytes: int | None, bounds: Bounds) -> tuple[dict[str, Any], Tail]:
-    """The JSON, and what follows it."""
+    """The JSON object of a body, and the bytes after it."""
     if json_bytes is not None and json_bytes > len(body):
         raise InputError(
-            f"Inference-Header-Content-Length says {json_bytes} bytes of JSON, but the body has {len(body)}"
+            f"Inference-Header-Content-Length is {json_bytes} bytes of JSON, but the body has only {len(body)}"
         )
     tail = Tail(memoryview(body)[len(body) if json_bytes is None else json_bytes :])
     text = body if json_bytes is None else body[:json_bytes]
@@ -164,14 +165,14 @@ def _head(body: bytes | bytearray, json_bytes: int | None, bounds: Bounds) -> tu
     if len(identity or "") > ID_CHARACTERS:
         raise InputError(f"$.id: at most {ID_CHARACTERS} characters were expected, but {len(identity or '')} came")
     try:
-        (identity or "").encode()  # it is echoed
+        (identity or "").encode()  # it is echoed, and the answer is UTF-8
     except UnicodeEncodeError:
-        raise InputError("$.id: it holds half of a surrogate pair, which no UTF-8 can say; send another id") from None
+        raise InputError("$.id: a lone surrogate cannot be encoded as UTF-8; send another id") from None
     return content, tail
 
 
 def _inputs(content: dict[str, Any], names: tuple[str, ...]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The inputs, which must be these, by name: their paths, and they. In the request's order, as their numbers behind the JSON are."""
+    """The inputs by name, which must be exactly ``names``: each with its JSON path, in the request's order."""
     inputs = content.get("inputs")
     if (
         not isinstance(inputs, list)
@@ -208,10 +209,12 @@ def _signature(parameters: dict[str, Any]) -> str | None:
 
 def _timeout(parameters: dict[str, Any]) -> float | None:
     value = parameters.get("timeout")
-    if value is None or value == 0:  # 0 is what some clients send for none
+    if value is None or value == 0:  # some clients send 0 for no timeout
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e12:
-        raise InputError(f"$.parameters.timeout: microseconds, more than 0, were expected, but {brief(value)} came")
+        raise InputError(
+            f"$.parameters.timeout: a positive number of microseconds was expected, but {brief(value)} came"
+        )
     return value / 1e6
 
 

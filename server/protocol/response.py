@@ -1,9 +1,9 @@
-"""Logits → a body: JSON, or JSON and after it the numbers of those outputs that were wanted binary.
+"""Encode logits as the body of an answer: JSON, followed by the bytes of binary outputs if any were requested.
 
     {"model_name", "model_version", "id"?, "parameters": {"signature"?, "revision"?, "digest"}, "outputs": [{"name", "datatype", "shape",
      "data" or "parameters": {"binary_data_size": bytes}}]}
 
-A binary text is its length, four bytes, and its UTF-8. All little-endian.
+In binary form a text is its length, four bytes, and its UTF-8. Everything is little-endian.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from isoform.server.protocol.request import InferRequest
 __all__ = ["answer_bytes", "encode_response"]
 
 NUMBER_BYTES = 24
-"""Longest float32 as Python writes it, with its comma."""
+"""Longest text of a float32 in JSON, with its comma."""
 PIECE = 1 << 14
-"""Entries of a list that are written at a time."""
+"""List entries encoded at a time."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def encode_response(
     asked: InferRequest, task: str, logits: Array, labels: tuple[str, ...], parameters: Mapping[str, object]
 ) -> tuple[bytes, int | None]:
-    """The answer to a request.
+    """Encode the answer to a request.
 
     Args:
         asked: The request.
-        task: The model's name.
+        task: Name of the model.
         logits: Shape (n, classes), float32.
         labels: Names of the classes.
-        parameters: Whose network it was, and which.
+        parameters: ``signature``, ``revision`` and ``digest`` that answered.
 
     Returns:
-        The body, and how many bytes of it are JSON where not all are.
+        The body, and the number of bytes of it that are JSON; None if all are.
     """
     entries, tail = list[bytes](), list[bytes]()
     for wanted in asked.outputs:
@@ -59,6 +59,7 @@ def encode_response(
             tail.append(data)
             entries.append(_ENCODER.encode(about).encode())
         else:
+            # ``data`` is spliced in as bytes: encoding it with the object would need all its numbers as Python objects.
             entries.append(b'%b,"data":[%b]}' % (_ENCODER.encode(about).encode()[:-1], data))
     answer: dict[str, Any] = {"model_name": task, "model_version": VERSION}
     if asked.id is not None:
@@ -69,7 +70,7 @@ def encode_response(
 
 
 def answer_bytes(asked: InferRequest, labels: tuple[str, ...]) -> int:
-    """How long an answer, or the logits that it is made of, can get at most, in bytes."""
+    """Upper bound in bytes for the size of an answer and of its logits."""
     count, size = len(asked.samples), 0
     for wanted in asked.outputs:
         if wanted.name == "label":
@@ -80,7 +81,7 @@ def answer_bytes(asked: InferRequest, labels: tuple[str, ...]) -> int:
 
 
 def _listed(values: Array | list[str]) -> bytes:
-    """A JSON list's inside, written in pieces: as Python's numbers, a piece takes several times as much as its text."""
+    """Encode a JSON list without its brackets, in pieces: Python's numbers take several times the memory of their text."""
     pieces = (values[first : first + PIECE] for first in range(0, len(values), PIECE))
     texts = (_ENCODER.encode(piece if isinstance(piece, list) else piece.tolist()) for piece in pieces)
     return b",".join(text[1:-1].encode() for text in texts)

@@ -1,7 +1,7 @@
-"""Tensors of a request: numbers in its JSON, or behind it. Errors give the JSON path.
+"""Decode the tensors of a request, from its JSON or from the bytes after it. Errors give the JSON path.
 
-Samples are FP32, or INT64 for tokens; labels are BYTES (names) or INT64 (indices of classes, where no class is named by another whole number).
-Binary numbers are little-endian, row by row; a binary text is its length, four bytes, and its UTF-8.
+Samples are FP32, or INT64 for tokens; labels are BYTES (names) or INT64 (indices of classes, refused where class names are other whole numbers).
+Binary numbers are little-endian and row-major; a binary text is its length, four bytes, and its UTF-8.
 """
 
 from __future__ import annotations
@@ -36,30 +36,28 @@ __all__ = [
 
 
 class Tail:
-    """The bytes behind the JSON; inputs take theirs in order."""
+    """The bytes after the JSON; binary inputs consume them in order."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
 
     def take(self, size: object, path: str) -> memoryview:
-        """The next ``size`` bytes. Raises ``InputError`` if that is no size, or there are fewer."""
+        """Consume the next ``size`` bytes. Raises ``InputError`` if the size is invalid or exceeds what is left."""
         if type(size) is not int or not 0 <= size <= len(self._data):
             raise InputError(
-                f"{path}.parameters.binary_data_size: at most {len(self._data)}, the bytes that follow the JSON, was expected, but {brief(size)} came"
+                f"{path}.parameters.binary_data_size: at most {len(self._data)}, the number of bytes after the JSON, was expected, but {brief(size)} came"
             )
         found, self._data = self._data[:size], self._data[size:]
         return found
 
     def check_empty(self) -> None:
-        """Raise ``InputError`` if bytes are left that no input asked for."""
+        """Raise ``InputError`` if bytes are left that belong to no input."""
         if len(self._data):
-            raise InputError(
-                f"$.inputs: {len(self._data)} bytes follow the JSON that no input's binary_data_size asks for"
-            )
+            raise InputError(f"$.inputs: {len(self._data)} bytes after the JSON belong to no input's binary_data_size")
 
 
 def parameters_of(owner: dict[str, Any], path: str, known: Collection[str]) -> dict[str, Any]:
-    """What stands in an object's ``parameters``; empty if it has none. Raises ``InputError`` if it is no object, or one is not known."""
+    """An object's ``parameters``; empty if absent. Raises ``InputError`` if they are not an object, or one is unknown."""
     found = owner.get("parameters")
     if found is None:
         return {}
@@ -70,8 +68,9 @@ def parameters_of(owner: dict[str, Any], path: str, known: Collection[str]) -> d
 
 
 def read_samples(tensor: dict[str, Any], takes: Input, tail: Tail, path: str, bounds: Bounds) -> Array:
-    """A tensor's samples, shape (n, …), of the input's type. Raises ``InputError`` if they are anything else."""
+    """Decode a tensor's samples, shape (n, …), in the input's dtype. Raises ``InputError`` if they are malformed."""
     declared = declared_shape(tensor, takes, path)
+    # Before the data is looked at: a declared shape alone can ask for a huge allocation.
     bounds.check_samples(declared[0])
     data = _binary(tensor, tail, path)
     if data is not None:
@@ -80,7 +79,7 @@ def read_samples(tensor: dict[str, Any], takes: Input, tail: Tail, path: str, bo
 
 
 def declared_shape(tensor: dict[str, Any], takes: Input, path: str) -> list[int]:
-    """What a tensor of samples says of its shape, ``[n, …]``. Raises ``InputError`` if it says anything else."""
+    """The declared shape ``[n, …]`` of a tensor of samples. Raises ``InputError`` if it does not fit the input."""
     declared = _declared(tensor, (datatype_of(takes),), path)
     if not declared or not takes.fits(tuple(declared[1:])):
         raise InputError(f"{path}.shape: [{str(takes)[1:-1]}] was expected, but {brief(declared)} came")
@@ -88,7 +87,7 @@ def declared_shape(tensor: dict[str, Any], takes: Input, path: str) -> list[int]
 
 
 def one_sample(size: int, takes: Input, what: str) -> list[int]:
-    """The shape of one sample that has so many bytes: its one open length, if it has one. Raises ``InputError`` if no sample has."""
+    """The shape ``[1, …]`` of one sample of that many bytes; a single open length is inferred. Raises ``InputError`` if no shape fits."""
     each = np.dtype(takes.dtype).itemsize
     row = each * math.prod(length for length in takes.shape if length is not None)
     length = size // row if takes.open and takes.shape.count(None) == 1 else 0
@@ -99,7 +98,7 @@ def one_sample(size: int, takes: Input, what: str) -> list[int]:
 
 
 def samples_from_bytes(data: memoryview, takes: Input, shape: list[int], what: str) -> Array:
-    """Numbers as they are in memory. Raises ``InputError`` if there are not as many as the shape says."""
+    """Decode little-endian numbers; a view of the bytes where possible. Raises ``InputError`` if their count does not match the shape."""
     kind, name = np.dtype(takes.dtype), datatype_of(takes)
     expected = kind.itemsize * math.prod(shape)
     if len(data) != expected:
@@ -108,8 +107,9 @@ def samples_from_bytes(data: memoryview, takes: Input, shape: list[int], what: s
 
 
 def read_labels(tensor: dict[str, Any], tail: Tail, path: str, *, samples: int) -> list[str] | list[int]:
-    """A label tensor's names or indices, one per sample. Raises ``InputError`` if they are anything else."""
+    """Decode a label tensor: names or indices, one per sample. Raises ``InputError`` if they are malformed."""
     declared = _declared(tensor, ("BYTES", "INT64"), path)
+    # [n, 1] is accepted besides [n]: some clients give every tensor a second dimension.
     if len(declared) not in (1, 2) or (len(declared) == 2 and declared[1] != 1):
         raise InputError(f"{path}.shape: [n] was expected, but {brief(declared)} came")
     if declared[0] != samples:
@@ -172,7 +172,7 @@ def _declared(tensor: dict[str, Any], datatypes: tuple[str, ...], path: str) -> 
 
 
 def _binary(tensor: dict[str, Any], tail: Tail, path: str) -> memoryview | None:
-    """A tensor's bytes; None if its numbers are in the JSON."""
+    """The bytes of a binary tensor; None if its numbers are in the JSON."""
     size = parameters_of(tensor, path, IN_INPUT).get("binary_data_size")
     if size is not None and "data" in tensor:
         raise InputError(f"{path} has both data and parameters.binary_data_size; send one of them")
@@ -182,7 +182,7 @@ def _binary(tensor: dict[str, Any], tail: Tail, path: str) -> memoryview | None:
 
 
 def _from_list(data: object, takes: Input, shape: list[int], path: str) -> Array:
-    """Numbers of a flat list, or of lists nested as the shape says. Nothing is allocated before all of them are known to be numbers."""
+    """An array from a flat list, or from lists nested as the shape. The array is allocated only after all entries are checked."""
     if not isinstance(data, list):
         raise InputError(f"{path}: a list of numbers was expected, but a {kind_of(data)} came")
     nested = bool(data) and isinstance(data[0], list)
@@ -202,6 +202,7 @@ def _from_list(data: object, takes: Input, shape: list[int], path: str) -> Array
     if not kinds <= allowed:
         raise InputError(f"{path}: {words} were expected, but something else is among them")
     try:
+        # Numbers beyond float32 become infinite here; a later check refuses samples that are not finite.
         with np.errstate(over="ignore"):
             return np.array(data, dtype=takes.dtype).reshape(shape)
     except OverflowError:
@@ -209,7 +210,7 @@ def _from_list(data: object, takes: Input, shape: list[int], path: str) -> Array
 
 
 def kind_of(value: object) -> str:
-    """JSON's name for what a value is."""
+    """The JSON type of a value, for messages."""
     names = {
         dict: "object",
         list: "list",
@@ -228,5 +229,5 @@ _BRIEF.maxlist = 12
 
 
 def brief(value: object) -> str:
-    """A value as an error quotes it, however long it is."""
+    """A value quoted for a message, shortened if it is long."""
     return _BRIEF.repr(value)

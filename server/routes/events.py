@@ -1,6 +1,6 @@
-"""``GET /v1/events?before=ID&limit=N``: what happened that no signature's history tells, newest first, for administrators.
+"""The audit log, ``GET /v1/events?before=ID&limit=N``: deletions, loads and unloads, and changes of keys, newest first, for administrators.
 
-What was done to a signature stands in its history (``signatures.py``): every revision with its parent, action, actor and time.
+Changes of a signature are in its own history (``signatures.py``): every revision with its parent, action, actor and time.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ blueprint = Blueprint("audit", __name__, url_prefix="/v1/events")
 
 @blueprint.get("")
 def listed() -> dict[str, Any]:
-    """Events; ``next`` is what to ask for ``before``, null at the end."""
+    """A page of events; ``next`` is the ``before`` of the next page, null at the end."""
     require_admin()
     service = get_service()
     limit = number("limit", service.settings.page, 1, PAGE_LIMIT)
+    # One more than the page holds, to know whether there is a next one.
     found = happened(service.users.store, before=number("before", 0, 1, LAST) or None, limit=limit + 1)
     told = [
         {**dataclasses.asdict(event), "signature": event.user, "created": moment(event.created)}

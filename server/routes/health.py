@@ -20,13 +20,13 @@ EXTENSIONS = ["binary_tensor_data", "model_repository", "parameters", "statistic
 
 @blueprint.get("/health/live")
 def live() -> dict[str, bool]:
-    """The process answers."""
+    """Liveness: 200 as long as the process answers."""
     return {"live": True}
 
 
 @blueprint.get("/health/ready")
 def ready() -> tuple[Response, int, dict[str, str]]:
-    """Every task can be asked, the store answers, and the server is not about to stop; else 503."""
+    """Readiness: 200 if every task is loaded, the store answers and the server is not draining; else 503."""
     service = get_service()
     is_ready = not service.draining.begun and service.readiness.ask()
     return jsonify(ready=is_ready), 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"}
@@ -34,14 +34,14 @@ def ready() -> tuple[Response, int, dict[str, str]]:
 
 @blueprint.get("")
 def server_metadata() -> dict[str, Any]:
-    """Name, version, and the protocol extensions that are really there."""
+    """Name, version and supported protocol extensions of the server."""
     return {"name": "isoform", "version": importlib.metadata.version("isoform"), "extensions": EXTENSIONS}
 
 
 @blueprint.get("/models/<task>/ready")
 @blueprint.get("/models/<task>/versions/<version>/ready")
 def model_ready(task: str, version: str = VERSION) -> dict[str, Any]:
-    """The task can be asked; 404 if there is none of that name, or it is unloaded."""
+    """Readiness of a task; 404 if it does not exist or is unloaded."""
     check_version(task, version)
     get_service().tasks.check(task)
     return {"name": task, "ready": True}
@@ -50,7 +50,7 @@ def model_ready(task: str, version: str = VERSION) -> dict[str, Any]:
 @blueprint.get("/models/<task>")
 @blueprint.get("/models/<task>/versions/<version>")
 def model_metadata(task: str, version: str = VERSION) -> dict[str, Any]:
-    """What the task takes and gives; 404 if there is none of that name."""
+    """Metadata of a task: names, datatypes and shapes of its inputs and outputs; 404 if it does not exist or is unloaded."""
     check_version(task, version)
     service = get_service()
     service.tasks.check(task)

@@ -1,7 +1,7 @@
-"""Predictions: ``POST /v2/models/<task>/infer``, JSON or binary, by the network of whoever is named.
+"""Predictions: ``POST /v2/models/<task>/infer``, JSON or binary, with a user's signature or the task's base signature.
 
-Who that is stands in the request's parameters (``{"signature": "alice"}``) or in the header ``Isoform-Signature``; the answer says whose
-network it was, which revision, and its digest. Most requests come here, so ``front.py`` calls it without Flask in between.
+A request names the user in its parameters (``{"signature": "alice"}``) or in the header ``Isoform-Signature``. The answer gives the
+signature, revision and digest that were used. Predictions are the hot path, so ``front.py`` calls this module without Flask.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROUTES = ("/v2/models/<task>/infer", "/v2/models/<task>/versions/<version>/infer
 
 
 def route_of(path: str) -> tuple[str, str, str] | None:
-    """The route, task and version that a request's path names; None if it is no prediction's."""
+    """The route, task and version in a request's path; None if the path is not a prediction's."""
     if not (path.endswith("/infer") and path.startswith("/v2/models/")):
         return None
     parts = path.split("/")
@@ -46,18 +46,18 @@ def route_of(path: str) -> tuple[str, str, str] | None:
 
 
 def check_head(service: Service, caller: Caller, environ: dict[str, Any], task: str, version: str) -> None:
-    """Check what can be known before a byte of the body is read.
+    """Check everything that the head of a request tells, before its body is read.
 
     Args:
-        service: The application's.
-        caller: Who asks.
-        environ: The request, as WSGI has it.
-        task: The task.
-        version: Of the task.
+        service: The application's service.
+        caller: The caller of the request.
+        environ: The request's WSGI environment.
+        task: Name of the task.
+        version: Version of the task.
 
     Raises:
-        IsoformError: Any of those that ``problems.py`` lists.
-        HTTPException: If the method is not POST, or the body is too long or encoded strangely.
+        IsoformError: Any of the errors listed in ``problems.py``.
+        HTTPException: If the method is not POST, or the body is too large or has an unsupported encoding.
     """
     if environ["REQUEST_METHOD"] != "POST":
         raise MethodNotAllowed(["POST", "OPTIONS"])
@@ -65,50 +65,51 @@ def check_head(service: Service, caller: Caller, environ: dict[str, Any], task: 
     service.tasks.check(task)
     if environ.get("QUERY_STRING"):
         raise UsageError(
-            f"a prediction has no query, but {environ['QUERY_STRING'][:80]!r} came; the body's parameters say what is wanted"
+            f"a prediction takes no query, but {environ['QUERY_STRING'][:80]!r} was sent; put parameters into the body"
         )
     check_predict(caller, environ.get("HTTP_ISOFORM_SIGNATURE"))
+    # Twice the body: as the server's buffer, and as what the parser reads.
     service.memory.check_room(2 * check_body(environ, limit=service.settings.max_body_bytes))
 
 
 def infer(service: Service, record: Record, environ: dict[str, Any], task: str, version: str) -> Answer:
-    """Predict, after ``check_head``.
+    """Answer a prediction, after ``check_head``.
 
     Args:
-        service: The application's.
-        record: What is known of the request: who asks, and when it came. Whose network answers is added.
-        environ: The request, as WSGI has it.
-        task: The task.
-        version: Of the task.
+        service: The application's service.
+        record: The request's record, with its caller and arrival time. The signature that answers is added to it.
+        environ: The request's WSGI environment.
+        task: Name of the task.
+        version: Version of the task.
 
     Raises:
-        IsoformError: Any of those that ``problems.py`` lists.
-        HTTPException: If the body is too long or encoded strangely.
+        IsoformError: Any of the errors listed in ``problems.py``.
+        HTTPException: If the body is too large or has an unsupported encoding.
     """
     began = time.perf_counter()
     with ExitStack() as stack:
         share = stack.enter_context(service.memory.share())
         answer = _answer(service, record, environ, (task, version), share, began=began)
         if answer.sent is not None:
-            stack.pop_all()  # what it holds now is given back by that
+            stack.pop_all()  # the answer's ``sent`` releases the share instead, once the client has the answer
         return answer
 
 
 def _answer(
     service: Service, record: Record, environ: dict[str, Any], model: tuple[str, str], share: Share, *, began: float
 ) -> Answer:
-    """Read, predict, write; what each takes is held by the share before it is made, and the answer until it is sent."""
+    """Decode, predict and encode. Memory for each stage is reserved in the share before it is allocated; the answer's until it is sent."""
     runtime, settings, (task, version) = service.runtime, service.settings, model
     body = read_body(environ, limit=settings.max_body_bytes, hold=share.hold)
     asked = decode_request(body, takes=runtime.input_of(task), json_bytes=json_bytes(environ), bounds=share)
-    # Samples that were sent as bytes are a view of the body, and keep all of it; those of JSON are an array of their own.
+    # Binary samples are a view that keeps the whole body alive; samples from JSON are a separate array.
     size_of_samples = max(len(body), asked.samples.nbytes)
     del body
     if asked.model[0] not in (None, task) or asked.model[1] not in (None, "", version):
-        raise InputError("$.model_name and $.model_version: those of the path were expected, or none, but others came")
+        raise InputError("$.model_name and $.model_version: must match the path if given, but differ from it")
     decoded = time.perf_counter()
     name = _named(asked.signature, environ.get("HTTP_ISOFORM_SIGNATURE"))
-    check_predict(record.caller, name)
+    check_predict(record.caller, name)  # again: ``check_head`` saw only the header, and the body may name a user
     whose = service.users.find(task, name)
     record.task, record.signature, record.revision, record.digest = task, name, whose.revision, whose.signature.digest
     own, ours = asked.timeout_seconds or np.inf, settings.deadline_seconds or np.inf
@@ -117,14 +118,15 @@ def _answer(
     size = answer_bytes(asked, labels)
     if size > settings.max_answer_bytes:
         raise TooLargeError(
-            f"the answer for {len(asked.samples):,} samples of {len(labels):,} classes takes up to {size:,} bytes, but at most "
-            f"{settings.max_answer_bytes:,} are sent; send fewer samples, or ask for fewer outputs, or binary ones"
+            f"the answer for {len(asked.samples):,} samples of {len(labels):,} classes may take {size:,} bytes, but the limit is "
+            f"{settings.max_answer_bytes:,}; send fewer samples, or request fewer or binary outputs"
         )
-    share.hold(size_of_samples + 4 * size)  # logits, what they become, and copies of it on the way to the socket
+    share.hold(size_of_samples + 4 * size)  # the logits, their encoding, and copies of it on the way to the socket
     found = time.perf_counter()
     try:
         logits = service.batching.predict(asked.samples, whose.signature, until=record.arrived + min(own, ours))
     except DeadlineError as problem:
+        # 408 for the client's own deadline, 503 for the server's: only the latter is worth a retry elsewhere.
         raise problem if own <= ours else BusyError(str(problem)) from None
     predicted = time.perf_counter()
     data, head = encode_response(asked, task, logits, labels, whose.parameters())
@@ -140,18 +142,18 @@ def _answer(
     )  # fmt: skip
     service.metrics.infer(task, len(logits), stages)
     del logits
-    share.hold(2 * len(data))  # itself, and a copy of what the client has not taken yet
+    share.hold(2 * len(data))  # the answer, and a copy of it in the send buffer of a slow client
     return Answer(200, data, headers, share.release if share.held else None)
 
 
 def check_version(task: str, version: str) -> None:
-    """Raise ``NotFoundError`` for any but the one version that there is."""
+    """Raise ``NotFoundError`` for any version but ``VERSION``, the only one."""
     if version != VERSION:
-        raise NotFoundError(f"task {task!r} has no version {version!r}; there is {VERSION}")
+        raise NotFoundError(f"task {task!r} has no version {version!r}; its only version is {VERSION}")
 
 
 def json_bytes(environ: dict[str, Any]) -> int | None:
-    """How many bytes of a WSGI request's body are JSON; None if all are. Raises ``UsageError`` if the header makes no sense."""
+    """The number of bytes of a request's body that are JSON; None if all are. Raises ``UsageError`` if the header is invalid."""
     text = environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH")
     if text is None:
         return None

@@ -1,14 +1,14 @@
-"""Learning over HTTP: a few labelled samples, or unlabelled ones, make a user's next revision.
+"""Learning over HTTP: labelled or unlabelled samples become a job that makes a user's next revision.
 
     POST    /v1/models/<task>/signatures/<user>/personalize     samples and labels; ?parts=… of ``Kind.moves``
-    POST    /v1/models/<task>/signatures/<user>/adapt           samples alone; ?method=auto
+    POST    /v1/models/<task>/signatures/<user>/adapt           unlabelled samples; ?method=auto
     GET     /v1/models/<task>/signatures/<user>/jobs            a user's jobs, newest first
-    GET     /v1/jobs/<id>                                       how one is
-    DELETE  /v1/jobs/<id>                                       cancel it
+    GET     /v1/jobs/<id>                                       state and progress of a job
+    DELETE  /v1/jobs/<id>                                       cancel a job
 
-A body is what ``infer`` takes, JSON or binary, with a second input ``label`` where there are labels. The answer is 202 and a job;
-``Prefer: wait=10`` (RFC 7240) waits so many seconds for it to end first, unless too many wait already. Samples are held in memory until
-they are learned from or the job is cancelled, and nowhere else.
+Bodies have the form of ``infer``'s, JSON or binary, with a second input ``label`` for labels. The answer is 202 and the job.
+``Prefer: wait=10`` (RFC 7240) waits up to that many seconds for the job to end, unless too many requests wait already. Samples are
+kept in memory only, until the job has learned from them or is cancelled.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ __all__ = ["blueprint"]
 blueprint = Blueprint("learning", __name__, url_prefix="/v1")
 
 WAIT_SECONDS = 60
-"""Longer than this nobody is kept waiting."""
+"""Longest wait for a job, whatever ``Prefer`` says."""
 POLL_SECONDS = 0.05
 
 
 @blueprint.post("/models/<task>/signatures/<user>/personalize")
 def personalize(task: str, user: str) -> Response:
-    """Fit to labelled samples, beginning from the user's newest signature, or from the task's base.
+    """Start a job that fits a signature to labelled samples, from the user's newest revision or else the task's base signature.
 
     Raises:
-        InputError: If they or their labels are malformed.
-        UsageError: If there are no such parts.
+        InputError: If the samples or labels are malformed.
+        UsageError: If ``parts`` names unknown parts.
     """
     runtime = get_service().runtime
     check_user(task, user)
     known = tuple(runtime.bundle.kind.moves)
     parts = tuple(request.args["parts"].split(",")) if "parts" in request.args else known
     if not set(parts) <= set(known) or len(set(parts)) != len(parts):
-        raise UsageError(f"parts is {request.args['parts'][:80]!r}, but some of {','.join(known)} were expected")
+        raise UsageError(f"parts is {request.args['parts'][:80]!r}, but a subset of {','.join(known)} was expected")
     x, labels = _examples(task, user, labelled=True)
     start, expect = _start(task, user, samples=len(x))
     names = runtime.labels(start)
-    indices = label_indices(labels, names, samples=len(x))  # what is wrong with them is said now
-    # The network's own texts: those of the body would be kept for as long as the job waits, and are not counted.
+    indices = label_indices(labels, names, samples=len(x))  # here, so that bad labels are a 400 and not a failed job
+    # The network's own strings: the body's would stay in memory, uncounted, for as long as the job waits.
     labels = [names[index] for index in indices]
 
     def learn(progress: Progress) -> tuple[Signature, str]:
@@ -79,25 +79,25 @@ def personalize(task: str, user: str) -> Response:
 
 @blueprint.post("/models/<task>/signatures/<user>/adapt")
 def adapt(task: str, user: str) -> Response:
-    """Fit to unlabelled samples, beginning from the user's newest signature, or from the task's base.
+    """Start a job that adapts a signature to unlabelled samples, from the user's newest revision or else the task's base signature.
 
     Raises:
-        InputError: If they are malformed, or there are none.
-        UsageError: If there is no such method.
+        InputError: If the samples are malformed or missing.
+        UsageError: If the method is unknown.
     """
     runtime = get_service().runtime
     check_user(task, user)
     method = request.args.get("method", "auto")
     if method not in METHODS:
-        raise UsageError(f"the method is {method[:80]!r}, but one of {', '.join(METHODS)} was expected")
+        raise UsageError(f"method is {method[:80]!r}, but one of {', '.join(METHODS)} was expected")
     x, _ = _examples(task, user, labelled=False)
     start, expect = _start(task, user, samples=len(x))
     if len(x) == 0:
-        raise InputError("$.inputs[0]: there are no samples, but one at least was expected")
+        raise InputError("$.inputs[0]: at least one sample was expected, but the shape has none")
 
     def learn(progress: Progress) -> tuple[Signature, str]:
         found = runtime.adapt(x, start, method=method, progress=progress)
-        what = "adapted to" if found.digest != start.digest else "nothing better than its start came of"
+        what = "adapted to" if found.digest != start.digest else "no improvement over the start from"
         return found, f"{what} {len(x)} samples by {method}"
 
     return _submitted(task, user, "adapt", start, expect, learn)
@@ -105,29 +105,29 @@ def adapt(task: str, user: str) -> Response:
 
 @blueprint.get("/models/<task>/signatures/<user>/jobs")
 def jobs(task: str, user: str) -> dict[str, Any]:
-    """A user's jobs, newest first; at most 100, of the last week."""
+    """A user's jobs of the last week, newest first; at most 100."""
     check_user(task, user, unloaded=True)
     return {"jobs": [_description(job) for job in get_service().ledger.listed(task, user)]}
 
 
 @blueprint.get("/jobs/<identity>")
 def job(identity: str) -> dict[str, Any]:
-    """How a job is."""
+    """State and progress of a job."""
     return _description(_find(identity))
 
 
 @blueprint.delete("/jobs/<identity>")
 def cancel(identity: str) -> dict[str, Any]:
-    """Cancel a job that has not ended; one that has stays as it is."""
-    _find(identity)
+    """Cancel a job; one that has already ended is left unchanged."""
+    _find(identity)  # before cancelling: another user's job is 404
     service = get_service()
     service.ledger.cancel(identity)
-    service.worker.look()
+    service.worker.look()  # free the job's samples now and not at the next poll
     return _description(_find(identity))
 
 
 def _examples(task: str, user: str, *, labelled: bool) -> tuple[Array, list[str] | list[int]]:
-    """This request's samples, as every engine needs them, and their labels."""
+    """The samples of this request, checked and as a C-contiguous array, and their labels."""
     service = get_service()
     takes = service.runtime.input_of(task)
     with service.memory.share() as share:
@@ -135,17 +135,17 @@ def _examples(task: str, user: str, *, labelled: bool) -> tuple[Array, list[str]
         samples, labels = decode_examples(
             body, takes=takes, json_bytes=json_bytes(request.environ), labelled=labelled, bounds=share
         )
-        # A view of the body would keep all of the body for as long as the job has it.
+        # A copy: a view would keep the whole body in memory for as long as the job has the samples.
         samples = np.array(service.runtime.checked(samples, task))
     service.memory.keep(samples, _whose(task, user))
     return samples, labels
 
 
 def _start(task: str, user: str, *, samples: int) -> tuple[Signature, int]:
-    """What learning begins from, and the revision that this is; 0 for the task's base signature.
+    """The signature from which a job starts, and its revision; 0 for the task's base signature.
 
     Raises:
-        TooLargeError: If its logits for so many samples take over half of what those of an answer may: learning has ten arrays of that size.
+        TooLargeError: If the logits of the samples exceed half of ``max_answer_bytes``: learning holds about ten arrays of that size.
     """
     service = get_service()
     newest = service.users.store.newest(task, user)
@@ -154,8 +154,8 @@ def _start(task: str, user: str, *, samples: int) -> tuple[Signature, int]:
     classes, most = len(service.runtime.labels(start)), service.settings.max_answer_bytes // 2
     if 4 * samples * classes > most:
         raise TooLargeError(
-            f"the logits of {samples:,} samples of {classes:,} classes take {4 * samples * classes:,} bytes, but those of a job "
-            f"may take {most:,}; send fewer samples"
+            f"the logits of {samples:,} samples of {classes:,} classes take {4 * samples * classes:,} bytes, but the limit for a job "
+            f"is {most:,}; send fewer samples"
         )
     return start, 0 if newest is None else newest.revision
 
@@ -163,7 +163,7 @@ def _start(task: str, user: str, *, samples: int) -> tuple[Signature, int]:
 def _submitted(task: str, user: str, action: str, start: Signature, expect: int, learn: Learn) -> Response:
     service = get_service()
     if service.draining.begun:
-        raise BusyError("the server is about to stop; send it again")
+        raise BusyError("the server is shutting down; send the request again")
     try:
         found = service.worker.submit(
             task,
@@ -174,17 +174,17 @@ def _submitted(task: str, user: str, action: str, start: Signature, expect: int,
             begun=(expect, start.digest),
             learn=learn,
         )
-    except ConflictError as problem:  # somebody wrote or deleted since this request was read
+    except ConflictError as problem:  # another request wrote or deleted a revision since ``_start`` read it
         conditional = "If-Match" in request.headers or "If-None-Match" in request.headers
         raise (PreconditionError(str(problem)) if conditional else problem) from None
     patience = _patience()
-    if patience and service.waiters.acquire(blocking=False):  # a few may keep a thread waiting, never all of them
+    if patience and service.waiters.acquire(blocking=False):  # waiting blocks a thread: only some of them may
         try:
             until = time.monotonic() + patience
             while found.open and time.monotonic() < until:
                 time.sleep(POLL_SECONDS)
                 found = service.ledger.find(found.id) or found
-        except StoreError:  # the job goes on while the database is away: it can be asked for later
+        except StoreError:  # the job continues while the database is down; the client can poll it later
             pass
         finally:
             service.waiters.release()
@@ -195,7 +195,7 @@ def _submitted(task: str, user: str, action: str, start: Signature, expect: int,
 
 
 def _whose(task: str, user: str) -> str:
-    """Who has a share of what jobs may take: the caller; where nobody is told from anybody, each user."""
+    """The owner of a share of the jobs' memory and places: the caller, or each user where there is no access control."""
     return caller_id() or f"{task}/{user}"
 
 
@@ -207,7 +207,7 @@ def _patience() -> float:
 def _find(identity: str) -> Job:
     found = get_service().ledger.find(identity) if re.fullmatch(r"[0-9a-f]{32}", identity) else None
     if found is None or not may_write(found.user):
-        raise NotFoundError(f"there is no job {identity[:64]!r}")
+        raise NotFoundError(f"there is no job {identity[:64]!r}")  # the same for another user's: its id is not revealed
     return found
 
 

@@ -1,4 +1,4 @@
-"""``GET /metrics`` for Prometheus, and the protocol's statistics of tasks."""
+"""``GET /metrics`` for Prometheus, and the protocol's statistics extension."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ blueprint = Blueprint("monitoring", __name__)
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """What Prometheus scrapes."""
+    """Metrics in Prometheus' text format."""
     require_metrics()
     return Response(get_service().metrics.page(), content_type=CONTENT_TYPE)
 
 
 @blueprint.get("/v2/models/stats")
 def all_statistics() -> dict[str, Any]:
-    """Of every task."""
+    """Statistics of every task."""
     return {"model_stats": [_entry(task) for task in get_service().runtime.tasks]}
 
 
 @blueprint.get("/v2/models/<task>/stats")
 @blueprint.get("/v2/models/<task>/versions/<version>/stats")
 def statistics(task: str, version: str = VERSION) -> dict[str, Any]:
-    """Of one task; 404 if there is none of that name."""
+    """Statistics of one task; 404 if it does not exist or is unloaded."""
     check_version(task, version)
     get_service().tasks.check(task)
     return {"model_stats": [_entry(task)]}
@@ -45,9 +45,10 @@ def _entry(task: str) -> dict[str, Any]:
 
 
 def name_routes(app: Flask) -> None:
-    """Let every request of an application be counted by the route that it took."""
+    """Record the matched route of every request, as the label of its metrics."""
 
     @app.before_request
     def name() -> None:
+        # The rule and not the path: paths have users' names, and a label per user would be an unbounded number of series.
         if request.url_rule is not None:
             get_record().route = request.url_rule.rule

@@ -1,7 +1,6 @@
-"""The OpenAPI document (3.1) of this server, served at ``/openapi.json``: every route, what it takes, what it may answer.
+"""The OpenAPI 3.1 document of this server, served at ``/openapi.json``: every route with its parameters, bodies and answers.
 
-Written by hand beside the routes; tests check that it names all of them and nothing else, that it is valid, and, by schemathesis, that
-answers are what it says.
+It is written by hand. Tests check that it is valid and lists exactly the routes that exist, and schemathesis checks that answers match it.
 """
 
 from __future__ import annotations
@@ -35,22 +34,22 @@ NO_KEY: Schema = {
     "name": "Idempotency-Key",
     "in": "header",
     "schema": False,
-    "description": "Refused: what is sent again is done again.",
+    "description": "Not supported here: a retried request is executed again.",
 }
 
 
 @blueprint.get("/openapi.json")
 def served() -> dict[str, Any]:
-    """The document."""
+    """The OpenAPI document of this server."""
     runtime = get_service().runtime
     return document(runtime.bundle, runtime.tasks)
 
 
 def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
-    """Make it.
+    """Build the OpenAPI document.
 
     Args:
-        bundle: For the shape of samples, and what may move in personalizing.
+        bundle: The bundle: gives the shapes of samples, and the parts that personalization may change.
         tasks: Names of the tasks.
     """
     parts = "|".join(map(re.escape, bundle.kind.moves))
@@ -82,29 +81,29 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
         "method": {"type": "string", "enum": list(METHODS)},
     }
     paths: dict[str, Any] = {
-        "/v2/health/live": {"get": _does("Does the server live?", _object({"live": {"const": True}}), errors=(403,))},
+        "/v2/health/live": {"get": _does("Liveness", _object({"live": {"const": True}}), errors=(403,))},
         "/v2/health/ready": {
-            "get": _does("Do all tasks answer?", _ref("Readiness"), errors=(403,), also={503: _ref("Readiness")})
+            "get": _does("Readiness", _ref("Readiness"), errors=(403,), also={503: _ref("Readiness")})
         },
         "/v2": {"get": _does("Name, version, extensions", _ref("Server"))},
         "/v2/models/stats": {"get": stats},
         "/v2/repository/index": {
             "post": _does(
-                "Tasks and their state",
+                "List tasks and their state",
                 {"type": "array", "items": _ref("Entry")},
                 body=_ref("IndexRequest"),
                 optional=True,
             )
         },
-        "/metrics": {"get": _does("Prometheus' page", None, media="text/plain")},
+        "/metrics": {"get": _does("Metrics for Prometheus", None, media="text/plain")},
         "/openapi.json": {"get": _does("This document", {"type": "object"})},
         "/v1/jobs/{identity}": {
             "parameters": [job],
-            "get": _does("How a job is", _ref("Job")),
-            "delete": _does("Cancel it", _ref("Job")),
+            "get": _does("State and progress of a job", _ref("Job")),
+            "delete": _does("Cancel a job", _ref("Job")),
         },
         "/v1/events": {
-            "get": _does("What happened, newest first", _ref("Events"), query={"before": number, "limit": _page()}),
+            "get": _does("Audit log, newest first", _ref("Events"), query={"before": number, "limit": _page()}),
         },
         "/": {"get": _does("The page", None, media="text/html", empty=(304,), errors=(403, 429))},
         "/page/{name}": {
@@ -114,7 +113,7 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
         "/v1/models/{task}/templates": {
             "parameters": [task],
             "get": _does(
-                "Which templates each layer uses",
+                "Template usage of each layer",
                 _ref("Templates"),
                 query={"signature": {"type": "string", "pattern": NAME}},
             ),
@@ -122,27 +121,29 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
         signatures: {
             "parameters": [task],
             "get": _does(
-                "Users of a task", _ref("Users"), query={"after": {"type": "string", "pattern": NAME}, "limit": _page()}
+                "List users of a task",
+                _ref("Users"),
+                query={"after": {"type": "string", "pattern": NAME}, "limit": _page()},
             ),
         },
         one: {
             "parameters": [task, user],
-            "get": _does("The newest revision", _ref("Revision"), more=[_header("If-None-Match")], empty=(304,)),
+            "get": _does(
+                "Description of the newest revision", _ref("Revision"), more=[_header("If-None-Match")], empty=(304,)
+            ),
             "put": _does(
-                "A new revision from a signature file",
+                "Upload a signature file as a new revision",
                 _ref("Revision"),
                 file=True,
                 more=writes,
                 also={201: _ref("Revision")},
             ),
-            "delete": _does(
-                "Delete every revision, and cancel open jobs", None, more=[*writes[:2], NO_KEY], status=204
-            ),
+            "delete": _does("Delete every revision and cancel open jobs", None, more=[*writes[:2], NO_KEY], status=204),
         },
         f"{one}/file": {
             "parameters": [task, user],
             "get": _does(
-                "A signature file",
+                "Download a signature file",
                 None,
                 media="application/octet-stream",
                 query={"revision": number},
@@ -152,23 +153,23 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
         f"{one}/revisions": {
             "parameters": [task, user],
             "get": _does(
-                "Revisions, newest first",
+                "List revisions, newest first",
                 _ref("History"),
                 query={"before": number, "limit": _page()},
             ),
         },
         f"{one}/rollback": {
             "parameters": [task, user],
-            "post": _does("Back to a revision", _ref("Revision"), body=_ref("Rollback"), more=writes),
+            "post": _does("Roll back to an earlier revision", _ref("Revision"), body=_ref("Rollback"), more=writes),
         },
         f"{one}/jobs": {
             "parameters": [task, user],
-            "get": _does("A user's jobs", _object({"jobs": {"type": "array", "items": _ref("Job")}})),
+            "get": _does("List a user's jobs", _object({"jobs": {"type": "array", "items": _ref("Job")}})),
         },
     }
     for verb, body in (("personalize", "LabelledSamples"), ("adapt", "Samples")):
         query: Schema = {"parts": learns["parts"]} if verb == "personalize" else {"method": learns["method"]}
-        does = _does(f"{verb.capitalize()}: a job", _ref("Job"), body=_ref(body), binary=True, query=query, also={202: _ref("Job")},
+        does = _does(f"{verb.capitalize()} a signature, as a job", _ref("Job"), body=_ref(body), binary=True, query=query, also={202: _ref("Job")},
                      more=[*writes[:2], _header("Prefer"), NO_KEY])  # fmt: skip
         paths[f"{one}/{verb}"] = {"parameters": [task, user], "post": does}
     for place, parameters in (("/v2/models/{task}", [task]), ("/v2/models/{task}/versions/{version}", [task, version])):
@@ -181,7 +182,7 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
             paths[place + rest] = {"parameters": parameters, **does}
     for verb in ("load", "unload"):
         does = _does(
-            f"Let a task {'answer' if verb == 'load' else 'answer no more'}",
+            f"{verb.capitalize()} a task",
             {"type": "object"},
             body=_closed({"parameters": {"type": "object"}}),
             optional=True,
@@ -189,7 +190,7 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
         paths[f"/v2/repository/models/{{task}}/{verb}"] = {"parameters": [task], "post": does}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "isoform", "version": importlib.metadata.version("isoform"), "description": "Predictions by whose network is asked for."},
+        "info": {"title": "isoform", "version": importlib.metadata.version("isoform"), "description": "Predictions with per-user signatures."},
         "paths": dict(sorted(paths.items())),
         "components": {"schemas": _schemas(bundle), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
         "security": [{"key": []}, {}],
@@ -197,7 +198,7 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _samples(takes: Input) -> Schema:
-    """A tensor of samples."""
+    """The schema of a tensor of samples."""
     lengths: list[Schema] = [
         {**WHOLE, "minimum": takes.shortest, "maximum": takes.longest} if size is None else {"const": size}
         for size in takes.shape
@@ -229,6 +230,7 @@ def _schemas(bundle: Bundle) -> dict[str, Schema]:
     flag = _closed({"binary_data": {"type": "boolean"}})
     identity: Schema = {"type": "string", "maxLength": ID_CHARACTERS}
     ignored = _closed({"binary_data_output": {}})
+    # In either order: inputs are matched by name.
     both: Schema = {"oneOf": [_list_of(image, label), _list_of(label, image)]}
     wanted = _closed(
         {
@@ -285,7 +287,7 @@ def _does(
     media: str = "application/json", query: Mapping[str, Any] | None = None, more: list[Schema] | None = None, status: int = 200,
     also: dict[int, Schema] | None = None, empty: tuple[int, ...] = (), errors: tuple[int, ...] = (400, 401, 403, 404, 408, 409, 412, 413, 415, 429, 503),
 ) -> Schema:  # fmt: skip
-    """One operation."""
+    """An operation object: summary, parameters, request body and responses."""
     answers: dict[str, Any] = {
         str(status): {
             "description": summary,
@@ -324,7 +326,7 @@ def _object(properties: Mapping[str, Any], *, optional: tuple[str, ...] = ()) ->
 
 
 def _closed(properties: Mapping[str, Any], *, required: tuple[str, ...] = ()) -> Schema:
-    """An object that has no other members: what a request says is never ignored."""
+    """The schema of an object without other members: the server refuses unknown members."""
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
@@ -345,7 +347,7 @@ def _header(name: str, pattern: str | None = None) -> Schema:
 
 
 def _page_file() -> Schema:
-    """A file of the page: one of several media types."""
+    """The operation that serves a file of the page, of one of several media types."""
     does = _does("A file of the page", None, media="text/javascript", empty=(304,), errors=(403, 404, 429))
     does["responses"]["200"]["content"] |= {media: {} for media in set(FILES.values())}
     return does

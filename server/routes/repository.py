@@ -1,7 +1,7 @@
-"""The model repository extension: which tasks there are, and whether they answer.
+"""The model repository extension: list tasks, load and unload them.
 
-Templates and base signatures belong to the bundle that the server was started with; users' signatures have routes of their own
-(``signatures.py``). So load and unload only say whether a task answers, and a load that brings files is refused.
+The bundle is fixed when the server starts, and users' signatures have their own routes (``signatures.py``). So load and unload only
+switch whether a task answers, and a load request with files or a configuration is refused.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from isoform.server.service.service import get_service
 __all__ = ["blueprint", "read_object"]
 
 OBJECT_BYTES = 64 << 10
-"""Longest body of a request that brings no samples."""
+"""Largest body of a request without samples."""
 blueprint = Blueprint("repository", __name__, url_prefix="/v2/repository")
 
 
 @blueprint.post("/index")
 def index() -> Response:
-    """Every task, its version and its state. Raises ``InputError`` for a body that makes no sense."""
+    """List every task with its version and state. Raises ``InputError`` for a malformed body."""
     wanted = read_object()
     check_members(wanted, ("ready",))
     only_ready = wanted.get("ready", False)
@@ -46,12 +46,12 @@ def index() -> Response:
 
 @blueprint.post("/models/<task>/load")
 def load(task: str) -> dict[str, Any]:
-    """Let a task answer. Raises ``InputError`` if files or a configuration come with it."""
+    """Load a task, so that it answers again. Raises ``InputError`` for parameters: files and configurations are not supported."""
     require_admin()
     check_members(wanted := read_object(), ("parameters",))
     if isinstance(wanted.get("parameters"), dict) and wanted["parameters"]:
         raise InputError(
-            f"$.parameters: none were expected; a user's signature is put to /v1/models/{task}/signatures/NAME"
+            f"$.parameters: none were expected; to upload a user's signature, PUT it to /v1/models/{task}/signatures/NAME"
         )
     parameters_of(wanted, "$", ())
     get_service().tasks.set_loaded(task, loaded=True, actor=actor())
@@ -60,22 +60,24 @@ def load(task: str) -> dict[str, Any]:
 
 @blueprint.post("/models/<task>/unload")
 def unload(task: str) -> dict[str, Any]:
-    """Let a task answer no more, until it is loaded again. Raises ``InputError`` for parameters that would be ignored."""
+    """Unload a task: it answers 404 until it is loaded again. Raises ``InputError`` for parameters that would be ignored."""
     require_admin()
     check_members(wanted := read_object(), ("parameters",))
-    parameters_of(wanted, "$", ("unload_dependents",))  # nothing depends on a task
+    parameters_of(
+        wanted, "$", ("unload_dependents",)
+    )  # accepted, because Triton's clients send it; no task has dependents
     get_service().tasks.set_loaded(task, loaded=False, actor=actor())
     return {}
 
 
 def read_object() -> dict[str, Any]:
-    """This request's body, a JSON object; an empty one if there is none.
+    """The JSON object in this request's body; empty if there is no body.
 
     Raises:
-        InputError: If it is something else.
+        InputError: If the body is not a JSON object.
     """
     body = read_body(request.environ, limit=min(OBJECT_BYTES, get_service().settings.max_body_bytes))
     content = read_json(body) if body else {}
     if content is None:
-        raise InputError("$: the body is not JSON; send an object, or nothing")
+        raise InputError("$: the body is not JSON; send a JSON object or an empty body")
     return content

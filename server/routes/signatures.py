@@ -1,18 +1,19 @@
-"""Users' signatures as resources: put, get, list, go back, delete.
+"""Users' signatures as HTTP resources: upload, read, list, roll back, delete.
 
 Below ``/v1/models/<task>``:
 
-    GET     …/signatures?after=NAME&limit=N          users of a task, by name
-    PUT     …/signatures/<user>                      a signature file; a new revision
-    GET     …/signatures/<user>                      what the newest revision is
+    GET     …/signatures?after=NAME&limit=N          list users of a task, by name
+    PUT     …/signatures/<user>                      upload a signature file; makes a new revision
+    GET     …/signatures/<user>                      description of the newest revision
     GET     …/signatures/<user>/file?revision=N      the file's bytes
     GET     …/signatures/<user>/revisions?before=N&limit=N
-    POST    …/signatures/<user>/rollback             {"revision": N}; a new revision with that one's bytes
-    DELETE  …/signatures/<user>                      every revision; open jobs are cancelled
+    POST    …/signatures/<user>/rollback             {"revision": N}; makes a new revision with the bytes of revision N
+    DELETE  …/signatures/<user>                      delete every revision and cancel open jobs
 
-Every answer for a user carries an ETag. ``If-Match`` lets a write happen only if that revision is still the newest, ``If-None-Match: *``
-only if there is none; else 412. With an ``Idempotency-Key`` a write that is sent again is answered again, and not done again: 409 if what
-it made was deleted meanwhile. A user who is deleted and put again goes on counting revisions, so that no number or ETag means two things.
+Every answer for a user has an ETag. A write with ``If-Match`` succeeds only if that revision is still the newest, one with
+``If-None-Match: *`` only if there is none; otherwise 412. A retried write with the same ``Idempotency-Key`` gets the first answer again
+and changes nothing: 409 if its revision was deleted since. Revision numbers continue after a deletion, so that a number or an ETag
+never refers to two revisions.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ __all__ = ["blueprint", "check_user", "expected_revision"]
 blueprint = Blueprint("signatures", __name__, url_prefix="/v1/models/<task>/signatures")
 
 FILE_LIMIT = 4 << 20
-"""Longest signature file, in bytes: over a hundred times what a large network's has."""
+"""Largest signature file, in bytes: over a hundred times the size of a large network's."""
 
 DECODED = 8
-"""Bytes that a byte of a file takes while it is checked: its tensors, what they are folded into, and the header that is read twice."""
+"""Bytes of memory per byte of a file while it is checked: its tensors, their folded weights, and the header that is read twice."""
 
 
 def _description(revision: Revision) -> dict[str, Any]:
-    """What is told of a revision."""
+    """A revision as JSON."""
     return {
         "task": revision.task, "signature": revision.user, "revision": revision.revision, "digest": revision.digest,
         "parent": revision.parent, "action": revision.action, "actor": revision.actor, "created": moment(revision.created), "kept": revision.kept,
@@ -57,7 +58,7 @@ def _description(revision: Revision) -> dict[str, Any]:
 
 @blueprint.get("")
 def listed(task: str) -> dict[str, Any]:
-    """Users of a task, by name; ``next`` is what to ask for ``after``, null at the end."""
+    """A page of a task's users, by name; ``next`` is the ``after`` of the next page, null at the end."""
     require_admin()
     service = get_service()
     service.tasks.check(task)
@@ -75,7 +76,7 @@ def listed(task: str) -> dict[str, Any]:
 
 @blueprint.put("/<user>")
 def put(task: str, user: str) -> Response:
-    """Take a signature file in. Raises ``SignatureError`` if it is damaged, or was made for something else."""
+    """Store an uploaded signature file. Raises ``SignatureError`` if it is damaged, or made for another task or bundle."""
     service = get_service()
     check_user(task, user)
     with service.memory.share() as share:
@@ -91,13 +92,15 @@ def _put(task: str, user: str, share: Share) -> Response:
         signature = Signature.decode(body, name=f"{task}/{user}")
         if signature.task != task:
             raise SignatureError(
-                f"the signature is of task {signature.task!r}, but it was put to {task!r}; put it there, or make another"
+                f"the signature is for task {signature.task!r}, but it was sent to task {task!r}; send it to {signature.task!r}"
             )
-        service.runtime.bundle.resolve(signature)
+        service.runtime.bundle.resolve(
+            signature
+        )  # for its errors: a file that does not fit the templates must not be stored
         store = service.users.store
         newest = store.newest(task, user) if reply is None else None
         if newest is not None and newest.digest == signature.digest and expect in (ANY, newest.revision):
-            return newest  # the same bytes again are no news
+            return newest  # the same bytes again make no new revision: PUT is idempotent
         return store.append(
             task, user, digest=signature.digest, data=body, action="put", actor=actor(), expect=expect, reply=reply
         )
@@ -107,7 +110,7 @@ def _put(task: str, user: str, share: Share) -> Response:
 
 @blueprint.get("/<user>")
 def shown(task: str, user: str) -> Response:
-    """The newest revision."""
+    """Description of the newest revision."""
     check_user(task, user)
     newest = _newest(task, user)
     return _conditional(_answer(newest, 200), newest)
@@ -115,7 +118,7 @@ def shown(task: str, user: str) -> Response:
 
 @blueprint.get("/<user>/file")
 def file(task: str, user: str) -> Response:
-    """A revision's bytes; the newest one's if none is named. Raises ``NotFoundError`` if they are not there."""
+    """A revision's file, by default the newest one's. Raises ``NotFoundError`` if its bytes are not kept."""
     check_user(task, user)
     wanted = number("revision", 0, 1, LAST)
     revision, data = _kept(task, user, wanted or _newest(task, user).revision)
@@ -127,7 +130,7 @@ def file(task: str, user: str) -> Response:
 
 @blueprint.get("/<user>/revisions")
 def revisions(task: str, user: str) -> dict[str, Any]:
-    """Revisions, newest first; ``next`` is what to ask for ``before``, null at the end."""
+    """A page of a user's revisions, newest first; ``next`` is the ``before`` of the next page, null at the end."""
     service = get_service()
     check_user(task, user)
     _newest(task, user)
@@ -143,12 +146,12 @@ def revisions(task: str, user: str) -> dict[str, Any]:
 
 @blueprint.post("/<user>/rollback")
 def rollback(task: str, user: str) -> Response:
-    """Let an earlier revision's bytes answer again. Raises ``InputError`` for a malformed body, ``NotFoundError`` for no such revision."""
+    """Append a new revision with an earlier one's bytes. Raises ``InputError`` for a malformed body, ``NotFoundError`` for an unknown revision."""
     check_user(task, user)
     wanted = read_object()
     chosen = wanted.get("revision")
     if type(chosen) is not int or not 1 <= chosen <= LAST or len(wanted) != 1:
-        raise InputError('$: {"revision": N}, N a revision\'s number, was expected')
+        raise InputError('$: {"revision": N} was expected, with the number of a revision')
 
     def _write(expect: int, reply: Reply | None) -> Revision:
         store = get_service().users.store
@@ -161,7 +164,7 @@ def rollback(task: str, user: str) -> Response:
 
 @blueprint.delete("/<user>")
 def delete(task: str, user: str) -> tuple[str, int]:
-    """Delete every revision, for good, and cancel the open jobs. Raises ``NotFoundError`` if there are neither."""
+    """Delete every revision permanently and cancel open jobs. Raises ``NotFoundError`` if there is neither."""
     service = get_service()
     check_user(task, user, unloaded=True)
     record = get_record()
@@ -174,12 +177,12 @@ def delete(task: str, user: str) -> tuple[str, int]:
         raise _conflict(problem, expect) from None
     if not found:
         raise NotFoundError(f"there is no signature {user!r} for task {task!r}")
-    service.worker.look()  # samples of jobs that wait here are dropped
+    service.worker.look()  # free the samples of cancelled jobs in this process now
     return "", 204
 
 
 def _written(task: str, user: str, what: bytes, write: Callable[[int, Reply | None], Revision]) -> Response:
-    """Write the revision that ``write`` makes of the expected one and the idempotency key, unless this request was answered before."""
+    """Call ``write`` with the expected revision and the idempotency key, unless this request was answered before: then replay that answer."""
     store = get_service().users.store
     reply = _reply(what)
     replayed = None if reply is None else store.replied(reply)
@@ -190,6 +193,7 @@ def _written(task: str, user: str, what: bytes, write: Callable[[int, Reply | No
     try:
         revision = write(expect, reply)
     except ConflictError as problem:
+        # The conflict may be this very request, sent twice at the same time: the other copy has written.
         replayed = None if reply is None else store.replied(reply)
         if replayed is not None:
             return _answer(replayed, 200, again=True)
@@ -198,7 +202,7 @@ def _written(task: str, user: str, what: bytes, write: Callable[[int, Reply | No
 
 
 def _conflict(problem: ConflictError, expect: int) -> IsoformError:
-    """What to raise where somebody else was faster: the caller's precondition does not hold, or there was none."""
+    """The error for a concurrent write: 412 if the caller sent a precondition, else 409."""
     return problem if expect == ANY else PreconditionError(str(problem))
 
 
@@ -215,33 +219,34 @@ def _answer(revision: Revision, status: int, *, again: bool = False) -> Response
 
 
 def _conditional(response: Response, revision: Revision) -> Response:
-    """The answer to a GET: 304 if the client has it already; raises ``PreconditionError`` if it wants another one."""
+    """Apply ``If-None-Match`` and ``If-Match`` to a GET: 304 if the client's copy is current; raises ``PreconditionError`` if ``If-Match`` fails."""
     if "If-Match" in request.headers:
         if not (request.if_match.star_tag or request.if_match.contains(_tag(revision))):
             raise PreconditionError(
-                f"If-Match is {request.headers['If-Match'][:80]}, but this is revision {_tag(revision)}; read it without If-Match"
+                f"If-Match is {request.headers['If-Match'][:80]}, but the revision's ETag is {_tag(revision)}; read it without If-Match"
             )
-        return response  # werkzeug would say 412 to "*", and send the revision with it
+        return response  # werkzeug's make_conditional would answer "*" with 412, and the body in it
     return response.make_conditional(request)  # type: ignore[return-value]
 
 
 def _tag(revision: Revision) -> str:
+    # With the digest: after a restore from a backup, numbers alone may be given again.
     return f"{revision.revision}-{revision.digest[:16]}"
 
 
 def expected_revision(newest: Revision | None) -> int:
-    """The revision that must be newest for this request to be done; raises ``PreconditionError`` if it is not."""
+    """The revision that must be the newest for this write, ``ANY`` without a precondition. Raises ``PreconditionError`` if it is not."""
     tag = "" if newest is None else _tag(newest)
     if "If-Match" in request.headers:
         if newest is None or not (request.if_match.star_tag or request.if_match.contains(tag)):
             raise PreconditionError(
-                f"If-Match is {request.headers['If-Match'][:80]}, but the newest revision is {tag or 'none'}; read it again"
+                f"If-Match is {request.headers['If-Match'][:80]}, but the newest revision's ETag is {tag or 'none'}; read it again"
             )
         return newest.revision
     if "If-None-Match" in request.headers:
         if newest is not None and (request.if_none_match.star_tag or request.if_none_match.contains(tag)):
             raise PreconditionError(
-                f"If-None-Match is {request.headers['If-None-Match'][:80]}, but there is revision {tag}"
+                f"If-None-Match is {request.headers['If-None-Match'][:80]}, but revision {tag} exists"
             )
         return newest.revision if newest is not None else 0
     return ANY
@@ -252,18 +257,19 @@ def _reply(what: bytes) -> Reply | None:
     if key is None:
         return None
     if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
-        raise UsageError("Idempotency-Key has a strange form; 1 to 255 printable ASCII characters were expected")
+        raise UsageError("Idempotency-Key is invalid; 1 to 255 printable ASCII characters were expected")
+    # The fingerprint tells a retry from another request with the same key, which is refused.
     asked = hashlib.sha256(b"\0".join((request.method.encode(), request.path.encode(), what))).digest()
     return Reply(key, asked, sender=caller_id())
 
 
 def check_user(task: str, user: str, *, unloaded: bool = False) -> None:
-    """Raise ``ForbiddenError`` if the caller may not see and change that user's, ``NotFoundError`` if there is no such task.
+    """Raise ``ForbiddenError`` if the caller may not write the user's signature, ``NotFoundError`` if the task does not exist.
 
     Args:
-        task: The task.
-        user: The user.
-        unloaded: Whether a task will do that is unloaded: what is there can be deleted and stopped at any time.
+        task: Name of the task.
+        user: Name of the user.
+        unloaded: Whether to allow an unloaded task: deleting and cancelling must always be possible.
     """
     check_name(user, what="signature")
     require_write(user)
@@ -289,4 +295,4 @@ def _kept(task: str, user: str, number: int) -> tuple[Revision, bytes]:
 
 
 def _not_kept(task: str, user: str, number: int) -> NoReturn:
-    raise NotFoundError(f"{task}/{user} has no revision {number}, or it is not kept any longer")
+    raise NotFoundError(f"{task}/{user} has no revision {number}, or its bytes are no longer kept")

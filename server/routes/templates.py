@@ -1,10 +1,10 @@
-"""Which templates a network is made of: ``GET /v1/models/<task>/templates``, with ``?signature=NAME`` a user's.
+"""Template usage of a network: ``GET /v1/models/<task>/templates``, of a user's with ``?signature=NAME``.
 
     {"model_name", "signature"?, "revision"?, "digest", "labels": [...], "templates": K, "layers": [[u_1 … u_K], … one row per layer],
      "base": {"digest", "layers"}}
 
-u is how much of each template a layer uses, 0 to 1 (of a mixture ξ, as the runtime mixes by); ``base`` is the task's own signature, to
-compare a user's with. Whoever may predict with a network may see what it is made of.
+u is the share of each template in a layer, 0 to 1 (of a mixture: ξ, the weights that the runtime folds with). ``base`` is the task's base
+signature, for comparison. Needs the same scope as a prediction.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ blueprint = Blueprint("templates", __name__, url_prefix="/v1/models/<task>/templ
 
 @blueprint.get("")
 def templates(task: str) -> dict[str, Any]:
-    """What every layer is made of."""
+    """Template usage of every layer."""
     service = get_service()
     service.tasks.check(task)
     name = request.args.get("signature")

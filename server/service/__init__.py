@@ -1,1 +1,1 @@
-"""What requests share: the runtime, users' signatures, tasks, jobs, settings."""
+"""State that requests share: the runtime, users' signatures, tasks, batches, jobs, settings."""

@@ -1,7 +1,7 @@
-"""Which tasks answer: all of the bundle's, but those that somebody unloaded until somebody loads them again.
+"""Loaded and unloaded tasks: all tasks of the bundle answer, except those that an administrator has unloaded.
 
-Kept in the store where there is one, so that every process knows; one that did not do it itself, after at most ``SECONDS``. While the
-store does not answer, what was known last holds: base signatures need nothing of it.
+The unloaded tasks are kept in the store, and cached: other processes notice a change after at most ``SECONDS``. While the store does not
+answer, the cached state is used, because base signatures do not need the store.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from isoform.server.store.store import Store
 __all__ = ["Availability"]
 
 SECONDS = 1.0
+"""How long the state is cached."""
 PATIENCE_SECONDS = 0.5
-"""Predictions wait no longer for a store that hangs."""
+"""How long a prediction waits for a store that hangs."""
 
 log = logging.getLogger("isoform.server")
 
 
 class Availability:
-    """Of the tasks of one bundle. Safe to use from several threads.
+    """The loaded and unloaded tasks of a bundle. Safe to use from several threads.
 
     Args:
         runtime: The open runtime.
-        store: Where it is kept; None to keep it in memory.
-        shared: What the processes of this server knew last.
+        store: The store that keeps the state; None to keep it in memory.
+        shared: The last known state, shared by the processes of this server.
     """
 
     def __init__(self, runtime: Runtime, store: Store | None, shared: Unloaded) -> None:
@@ -41,12 +42,12 @@ class Availability:
 
     @property
     def at_hand(self) -> bool:
-        """Whether ``unloaded`` and ``check`` would wait for nothing."""
+        """Whether ``unloaded`` and ``check`` can run without blocking on the store."""
         return self._store is None or time.monotonic() - self._read <= SECONDS or self._asking.locked()
 
     @property
     def unloaded(self) -> frozenset[str]:
-        """Tasks that do not answer. One thread asks the store for them; others meanwhile get what was known last."""
+        """Unloaded tasks. One thread refreshes the cache; others meanwhile get the cached state."""
         store = self._store
         if store is None or self.at_hand or not self._asking.acquire(blocking=False):
             return self._unloaded
@@ -55,27 +56,27 @@ class Availability:
             try:
                 found = frozenset(store.within(PATIENCE_SECONDS, store.unloaded))
             except StoreError as problem:
-                log.error("%s; the tasks that were unloaded before stay so", problem)
+                log.error("%s; unloaded tasks stay unloaded", problem)
             else:
                 with self._lock:
-                    if changes == self._changes:  # else something was changed here meanwhile, and is known better
-                        # Of those that did not change here, other processes may know better.
+                    if changes == self._changes:  # else ``set_loaded`` ran during the query, and its result is newer
+                        # Only what differs: for other tasks the shared state may be newer than this process's.
                         for task in found ^ self._unloaded:
                             self._shared.set(task, unloaded=task in found)
                         self._unloaded = found
-            self._read = time.monotonic()
+            self._read = time.monotonic()  # after a failure too, so that not every request waits for the store
         finally:
             self._asking.release()
         return self._unloaded
 
     def check(self, task: str) -> None:
-        """Raise ``NotFoundError`` if there is no such task, or it is unloaded."""
+        """Raise ``NotFoundError`` if the task does not exist or is unloaded."""
         self.check_known(task)
         if task in self.unloaded:
             raise NotFoundError(f"task {task!r} is unloaded; load it by POST /v2/repository/models/{task}/load")
 
     def set_loaded(self, task: str, *, loaded: bool, actor: str) -> None:
-        """Let a task answer, or not; what its base signature held in memory goes. Raises ``NotFoundError`` if there is no such task."""
+        """Load or unload a task; unloading evicts its base signature's weights. Raises ``NotFoundError`` if the task does not exist."""
         self.check_known(task)
         if self._store is not None:
             self._store.set_loaded(task, loaded=loaded, actor=actor)
@@ -87,6 +88,6 @@ class Availability:
             self._runtime.forget(self._runtime.signature(task))
 
     def check_known(self, task: str) -> None:
-        """Raise ``NotFoundError`` if there is no such task."""
+        """Raise ``NotFoundError`` if the task does not exist."""
         if task not in self._runtime.tasks:
-            raise NotFoundError(f"there is no task {task!r}; there are {', '.join(self._runtime.tasks)}")
+            raise NotFoundError(f"there is no task {task!r}; the tasks are {', '.join(self._runtime.tasks)}")

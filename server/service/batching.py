@@ -1,8 +1,8 @@
-"""Concurrent requests for the same network, run together.
+"""Batching: run concurrent requests for the same network together.
 
-While a batch of a signature runs, requests for it gather; the first of them runs the next batch. So nobody waits while the network is
-idle, unless ``delay_seconds`` says that a batch waits so long for company. A request is never split; one that brings as many samples as
-a batch may have runs alone. A request whose deadline passes while it waits is not run.
+While a batch of a signature runs, new requests for it queue; the first of them then leads the next batch. So no request waits while the
+network is idle, unless ``delay_seconds`` lets a partial batch wait for more. Requests are never split, and one with at least as many
+samples as a full batch runs alone. A request whose deadline passes in the queue is not run.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ Predict = Callable[[Array, Signature], Array]
 
 
 _Alike = tuple[str, tuple[int, ...]]
-"""Requests of one signature, by its digest, whose samples have one shape."""
+"""Key of requests that can share a batch: digest of the signature, and shape of a sample."""
 
 
 class _Request:
     def __init__(self, x: Array, until: float) -> None:
         self.x, self.until = x, until
         self.turn = threading.Event()
-        """Set when it is done, or when it is to run the next batch."""
+        """Set when the request is answered, or is to lead the next batch."""
         self.leads = False
         self.logits: Array | None = None
         self.problem: Exception | None = None
 
 
 class _Line:
-    """Requests for one signature, while a batch of it runs or gathers."""
+    """The queue of one signature, while a batch of it runs or fills."""
 
     def __init__(self) -> None:
         self.waiting: list[_Request] = []
@@ -46,13 +46,13 @@ class _Line:
 
 
 class Batching:
-    """Predictions, together where they may be. Safe to use from several threads, which is what it is for.
+    """Predicts, with concurrent requests batched. Meant to be called from several threads.
 
     Args:
-        predict: What predicts.
-        samples: At most so many in a batch; 1 for no batching.
-        delay_seconds: How long a batch that is not full waits for more.
-        ran: Called with task and number of samples of every batch.
+        predict: The function that runs a batch.
+        samples: Maximum batch size, in samples; 1 for no batching.
+        delay_seconds: How long a partial batch waits for more requests.
+        ran: Called with the task and number of samples of every batch.
     """
 
     def __init__(
@@ -63,15 +63,15 @@ class Batching:
         self._lock = threading.Lock()
 
     def predict(self, x: Array, signature: Signature, *, until: float = np.inf) -> Array:
-        """Logits, as ``Runtime.predict``.
+        """Predict logits, as ``Runtime.predict``.
 
         Args:
             x: Samples, shape (n, …), checked.
-            signature: Whose network.
-            until: ``time.perf_counter()`` after which nobody waits for the answer.
+            signature: The signature to predict with.
+            until: Deadline, by ``time.perf_counter()``.
 
         Raises:
-            DeadlineError: If that passed before it was its turn.
+            DeadlineError: If the deadline passed before the request could run.
             InputError: As ``Runtime.predict``, for this request's samples alone.
         """
         if self._samples <= 1 or len(x) >= self._samples:
@@ -97,13 +97,14 @@ class Batching:
         return request.logits
 
     def _lead(self, line: _Line, signature: Signature, alike: _Alike) -> None:
-        """Run one batch, the caller's request first, and give the lead to whoever came meanwhile."""
+        """Run one batch, led by the calling thread's request, then hand the lead to the first request that queued meanwhile."""
         if self._delay:
             line.full.wait(self._delay)
         batch = list[_Request]()
         try:
             with self._lock:
                 count = 0
+                # In order of arrival, without skipping a large request for small ones behind it: that could starve it.
                 while line.waiting and (not batch or count + len(line.waiting[0].x) <= self._samples):
                     batch.append(line.waiting.pop(0))
                     count += len(batch[-1].x)
@@ -122,7 +123,7 @@ class Batching:
                 request.turn.set()
 
     def _run(self, batch: list[_Request], signature: Signature) -> None:
-        """Fill in every request's logits or problem, whatever happens."""
+        """Set the logits or the error of every request in a batch, whatever fails."""
         try:
             self._try(batch, signature)
         except Exception as problem:
@@ -142,7 +143,7 @@ class Batching:
             try:
                 logits = self._predict(np.concatenate([request.x for request in live]), signature)
             except InputError:
-                pass  # one of them is at fault: each by itself will tell which
+                pass  # run each alone below, so that only the malformed request fails
             else:
                 begin = 0
                 for request in live:
@@ -162,5 +163,5 @@ def _check(until: float) -> None:
     late = time.perf_counter() - until
     if late > 0:
         raise DeadlineError(
-            f"the request's time was over {1e3 * late:.1f} ms before it was its turn; give it more, or ask less"
+            f"the deadline passed {1e3 * late:.1f} ms before the prediction could run; allow more time, or send fewer requests"
         )

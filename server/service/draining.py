@@ -1,6 +1,6 @@
-"""Whether a server is about to stop: a byte that all its processes share.
+"""The flag that a server is draining, shared by its processes.
 
-Readiness goes off first, so that a balancer sends nothing more; requests that come nevertheless are answered until it stops.
+Readiness turns to 503 first, so that a load balancer stops sending requests; those that still arrive are answered until the server stops.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ __all__ = ["Draining"]
 
 
 class Draining:
-    """One server's. Made before it forks, so that every process sees the same byte."""
+    """The draining flag of a server. Create it before forking, so that all processes share the byte."""
 
     def __init__(self) -> None:
-        self._byte = mmap.mmap(-1, 1)
+        self._byte = mmap.mmap(-1, 1)  # anonymous and shared: forked processes see the same memory
 
     @property
     def begun(self) -> bool:
-        """Whether it is about to stop."""
+        """Whether the server is draining."""
         return self._byte[0] != 0
 
     def begin(self) -> None:
-        """It is."""
+        """Mark the server as draining."""
         self._byte[0] = 1

@@ -1,4 +1,4 @@
-"""What every request can reach: the runtime, the users and the settings of the application that handles it."""
+"""The shared state of an application, which every request can reach."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = ["Service", "attach_service", "get_service", "service_of"]
 
 
 class Service:
-    """One application's.
+    """The shared state of one application.
 
     Args:
         runtime: An open runtime.
-        store: An open store of signatures; None to keep none.
-        settings: How it behaves.
-        admission: The queue of requests.
-        draining: Whether the server is about to stop.
-        unloaded: Tasks that do not answer, as far as the server's processes know; None for none.
+        store: An open store of signatures; None for a server without users' signatures.
+        settings: Limits and behaviour.
+        admission: The request queue.
+        draining: The flag that says whether the server is about to stop.
+        unloaded: Tasks last known to be unloaded, shared by the server's processes; None for none.
     """
 
     def __init__(
@@ -42,32 +42,33 @@ class Service:
         unloaded: Unloaded | None = None,
     ) -> None:  # fmt: skip
         self.runtime, self.settings, self.admission, self.draining = runtime, settings, admission, draining
+        # The largest input of any task, because one limit of samples applies to all tasks.
         sample_bytes = max(runtime.input_of(task).nbytes for task in runtime.tasks)
         self.memory = Memory(
             settings.memory_bytes, samples=settings.max_samples or max(1, settings.max_body_bytes // sample_bytes),
             long_requests=settings.long_requests,
         )  # fmt: skip
-        """What requests and the samples of jobs may hold together."""
+        """Memory budget of requests and of samples of jobs."""
         self.users = Users(runtime, store, settings)
         self.tasks = Availability(runtime, store, unloaded or Unloaded(runtime.tasks))
         self.readiness = Shared(lambda: not self.tasks.unloaded and (store is None or store.ready()))
-        """Whether every task can be asked, and the store answers."""
+        """The readiness check: every task is loaded, and the store answers."""
         self.metrics = Metrics(runtime, admission, self.memory)
         self.batching = Batching(
             runtime.predict, samples=settings.batch_samples, delay_seconds=settings.batch_delay_seconds, ran=self.metrics.batch
         )  # fmt: skip
         self.waiters = threading.Semaphore(settings.waiters)
-        """Places for requests that wait for a job to end."""
+        """Requests that may block a thread while they wait for a job to end."""
         self._jobs = None if store is None else (Ledger(store), Worker(store, share=settings.jobs_per_caller))
 
     @property
     def ledger(self) -> Ledger:
-        """Jobs; raises ``NotFoundError`` if this server keeps no signatures."""
+        """The store's jobs. Raises ``NotFoundError`` if this server has no store."""
         return self._needed()[0]
 
     @property
     def worker(self) -> Worker:
-        """What learns in this process; raises ``NotFoundError`` if it keeps no signatures."""
+        """This process's worker for jobs. Raises ``NotFoundError`` if this server has no store."""
         return self._needed()[1]
 
     def _needed(self) -> tuple[Ledger, Worker]:
@@ -76,13 +77,13 @@ class Service:
         return self._jobs
 
     def close(self, *, seconds: float) -> None:
-        """Let the job that is running end, if it does within so long; those behind it are not begun."""
+        """Stop the worker: the running job may finish within that time, queued jobs fail."""
         if self._jobs:
             self._jobs[1].close(seconds=seconds)
 
 
 def attach_service(app: Flask, service: Service) -> None:
-    """Give an application its service."""
+    """Attach a service to an application."""
     app.extensions["isoform"] = service
 
 

@@ -1,4 +1,4 @@
-"""What can be set about a server, checked, in one place."""
+"""Settings of a server, with their ranges checked in one place."""
 
 from __future__ import annotations
 
@@ -11,53 +11,52 @@ from isoform.server.exchange.address import Network
 __all__ = ["JOBS", "Settings"]
 
 JOBS = 32
-"""Jobs that may wait in one process; more get 503."""
+"""Longest queue of jobs in one process; more get 503."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a server behaves.
+    """Limits and behaviour of a server.
 
     Raises:
-        UsageError: If a value is out of its range.
+        UsageError: If a value is out of range.
     """
 
     max_body_bytes: int = 16 << 20
-    """Longest request body that is read, compressed or not; a longer one gets 413."""
+    """Largest request body, before and after decompression; a larger one gets 413."""
     max_samples: int = 0
-    """Samples of one request; more get 413. 0: as many as the longest body has as FP32."""
+    """Most samples of one request; more get 413. 0: as many as fit into the largest body as FP32."""
     max_answer_bytes: int = 16 << 20
-    """Longest answer to a prediction, before it is compressed; a request for a longer one gets 413. A job's logits may take half as much."""
+    """Largest answer to a prediction, before compression; a request for a larger one gets 413. The logits of a job may take half as much."""
     memory_bytes: int = 128 << 20
-    """What long requests of one process, and samples of its jobs, may hold in memory together. A request that would hold more gets 413; one
-    that must wait for others gets 503."""
+    """Memory budget of one process for long requests and samples of jobs. A request that exceeds it alone gets 413, beside others 503."""
     unknown: Literal["refuse", "base"] = "refuse"
-    """What a user who has no signature gets: 404, or the task's base signature, named as such in the answer."""
+    """Answer for a user without a signature: 404, or the task's base signature, named as revision 0 in the answer."""
     page: int = 100
-    """Entries of a list where the request does not say, from 1 to 1,000."""
+    """Default number of entries on a page of a list, from 1 to 1,000."""
     decoded_bytes: int = 64 << 20
-    """How many bytes of users' signature files may stay decoded in memory."""
+    """Size of the cache of decoded signature files, in bytes of the files."""
     long_requests: int = 2
-    """Requests that may hold over 4 MiB at the same time, in one process; more get 503, so that threads are left for short ones."""
+    """Requests of one process that may hold over 4 MiB at a time; more get 503, so that threads are left for short ones."""
 
     queue_requests: int = 256
-    """Requests that may wait for a thread in one process; more get 503."""
+    """Longest queue of requests in one process; more get 503."""
     rate_per_second: float = 0.0
-    """Requests that one key, or one address without a valid key, may send to one process, on average; more get 429. 0: any number."""
+    """Rate limit of one key, or one address without a valid key, in one process, in requests per second; more get 429. 0: no limit."""
     trusted_proxies: tuple[Network, ...] = ()
-    """Addresses of proxies whose ``X-Forwarded-For`` says which address a client has."""
+    """Networks of proxies whose ``X-Forwarded-For`` is trusted."""
     deadline_seconds: float = 0.0
-    """A prediction that has waited longer is not made: 503. A request may say less itself (``timeout``), and gets 408. 0: no limit."""
+    """Longest wait of a prediction in the queue; after that 503. A request may set a shorter one (``timeout``), and gets 408. 0: no limit."""
     batch_samples: int = 1
-    """At most so many samples of concurrent requests for the same network are run together. 1: each by itself."""
+    """Maximum batch size, in samples of concurrent requests for the same network. 1: no batching."""
     batch_delay_seconds: float = 0.0
-    """How long a batch that is not full waits for more."""
+    """How long a partial batch waits for more requests."""
     waiters: int = 2
     """Requests of one process that may wait for a job to end (``Prefer: wait``); others are answered at once."""
     jobs_per_caller: int = 8
-    """Jobs that may wait in one process for one caller, and for one user, of ``JOBS`` in all; more get 429."""
+    """Most queued jobs of one caller, and for one user, in one process, of ``JOBS`` in all; more get 429."""
     log: Literal["all", "errors", "none"] = "errors"
-    """Which requests are written down: all, those that were refused or failed and those that change something, or none."""
+    """Requests to log: all, those that failed or changed something, or none."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -73,7 +72,9 @@ class Settings:
             ("max_answer_bytes", 1, 1 << 40), ("memory_bytes", 1 << 20, 1 << 40), ("jobs_per_caller", 1, JOBS),
         ):  # fmt: skip
             if not least <= getattr(self, name) <= most:
-                raise UsageError(f"{name} is {getattr(self, name)!r}, but {least} to {most:g} was expected")
+                raise UsageError(
+                    f"{name} is {getattr(self, name)!r}, but a value from {least} to {most:g} was expected"
+                )
         if self.log not in ("all", "errors", "none"):
             raise UsageError(f"log is {self.log!r}, but 'all', 'errors' or 'none' was expected")
         if self.decoded_bytes < 0:

@@ -1,4 +1,4 @@
-"""A question that takes a while, asked once for all who ask it at the same time."""
+"""A slow check whose concurrent callers share one result (single flight)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["Shared"]
 
 
 class Shared:
-    """A yes-or-no question. Safe to use from several threads.
+    """A shared boolean check. Safe to use from several threads.
 
     Args:
-        question: What finds the answer.
+        question: The check to run.
     """
 
     def __init__(self, question: Callable[[], bool]) -> None:
@@ -21,7 +21,7 @@ class Shared:
         self._asked: Future[bool] | None = None
 
     def ask(self) -> bool:
-        """The answer; of the question that is being asked, if one is. Raises what it raises."""
+        """Run the check, or wait for the one in flight; returns its result. Raises what the check raises."""
         with self._lock:
             asked, mine = self._asked, self._asked is None
             if asked is None:
@@ -29,7 +29,7 @@ class Shared:
         if mine:
             try:
                 asked.set_result(self._question())
-            except BaseException as problem:
+            except BaseException as problem:  # whatever it is, the callers that wait must get it too
                 asked.set_exception(problem)
             finally:
                 with self._lock:

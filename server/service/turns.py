@@ -1,6 +1,6 @@
-"""Whose turn it is: what waits, one caller after another, with a share of the places for each caller and each user.
+"""A fair queue: callers take turns (round robin), and each caller and user may hold a share of its places.
 
-One caller's hundred jobs delay another caller's by one: callers take turns, and each one's jobs come in their order.
+One caller's hundred queued items delay another caller's by one. The items of one caller keep their order.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from isoform.server.exchange.problems import BusyError, TooManyError
 __all__ = ["Place", "Turns"]
 
 Item = TypeVar("Item")
-"""A caller whose share is used up is told to come again then."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Place:
-    """A place among those that wait."""
+    """A reserved place in the queue."""
 
     caller: str
     user: tuple[str, str]
-    """Task and name."""
+    """Task and name of the user."""
 
 
 class Turns(Generic[Item]):
-    """A queue. Safe to use from several threads.
+    """The fair queue. Safe to use from several threads.
 
     Args:
-        places: How many may wait.
-        share: How many of one caller, and how many for one user.
+        places: Capacity of the queue.
+        share: Most places of one caller, and of one user.
     """
 
     def __init__(self, *, places: int, share: int) -> None:
@@ -43,15 +42,15 @@ class Turns(Generic[Item]):
         self._changed = threading.Condition()
 
     def reserve(self, caller: str, user: tuple[str, str]) -> Place:
-        """A place, to be given to ``put`` or ``release``.
+        """Reserve a place, to be passed to ``put`` or ``release``.
 
         Args:
-            caller: What tells whose request it is from all others.
-            user: Task and name of whom it is for.
+            caller: Unique id of the caller.
+            user: Task and name of the user.
 
         Raises:
-            TooManyError: If so many wait for that caller or that user already.
-            BusyError: If so many wait in all.
+            TooManyError: If the caller or the user has used up its share.
+            BusyError: If the queue is full.
         """
         place = Place(caller, user)
         with self._changed:
@@ -61,37 +60,37 @@ class Turns(Generic[Item]):
             ):
                 if count >= self._share:
                     raise TooManyError(
-                        f"{count} jobs {whose} wait in this process, and {self._share} may; try again later"
+                        f"{count} jobs {whose} wait in this process, and the limit is {self._share}; try again later"
                     )
             if len(self._held) >= self._places:
-                raise BusyError(f"{self._places} jobs wait in this process; try again later")
+                raise BusyError(f"the queue is full: {self._places} jobs wait in this process; try again later")
             self._held.add(place)
         return place
 
     def release(self, place: Place) -> None:
-        """Give a place back that nothing was put into."""
+        """Free a reserved place that is not needed."""
         with self._changed:
             self._held.discard(place)
 
     def put(self, place: Place, item: Item) -> None:
-        """Let something wait at a reserved place."""
+        """Queue an item at a reserved place."""
         with self._changed:
             self._lines.setdefault(place.caller, collections.deque()).append((place, item))
             self._changed.notify()
 
     def take(self) -> Item:
-        """Wait for the next one; its place is free from then on."""
+        """Wait for the next item and remove it; its place is free from then on."""
         with self._changed:
             self._changed.wait_for(lambda: self._lines)
             caller, line = self._lines.popitem(last=False)
             place, item = line.popleft()
             if line:
-                self._lines[caller] = line  # behind the other callers
+                self._lines[caller] = line  # at the end: the other callers come first now
             self._held.discard(place)
         return item
 
     def drop(self, unwanted: Callable[[Item], bool]) -> None:
-        """Forget what nobody wants any longer, and free its places."""
+        """Remove unwanted items, such as cancelled jobs, and free their places."""
         with self._changed:
             for caller, line in list(self._lines.items()):
                 gone = [place for place, item in line if unwanted(item)]

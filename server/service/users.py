@@ -1,8 +1,8 @@
-"""Whose network is to run: a task's base signature, or the newest revision of a user's.
+"""Find the signature that answers a request: a task's base signature, or the newest revision of a user's.
 
-The store is asked every time which revision that is, so that what one process wrote the next one sees at once; only the bytes, which
-never change for a digest, are kept in memory. A user who has none is refused, or gets the base signature by that name, as it is set:
-never anybody else's.
+The newest revision is read from the store for every request, so that a write in one process is visible at once in all. Only decoded
+signatures are cached, by digest, because they never change. A user without a signature gets 404 or the base signature, as configured,
+and never another user's.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from isoform.server.store.store import Revision, Store
 
 __all__ = ["NO_STORE", "Users", "Whose"]
 
-NO_STORE = "this server keeps no signatures; start it with --store"
+NO_STORE = "this server has no store for users' signatures; start it with --store"
 
 
 @dataclasses.dataclass(frozen=True)
 class Whose:
-    """A signature, and what an answer says of it."""
+    """A signature, with the user and revision that the answer reports."""
 
     signature: Signature
     name: str | None = None
-    """The user; None if nobody was named."""
+    """The user; None if the request named none."""
     revision: int | None = None
-    """The user's; 0 for the base signature in the place of one; None if nobody was named."""
+    """The user's revision; 0 for the base signature instead of a missing one; None if the request named no user."""
 
     def parameters(self) -> dict[str, object]:
-        """For an answer: ``digest``, and where somebody was named ``signature`` and ``revision``."""
+        """The parameters of an answer: ``digest``, and for a named user ``signature`` and ``revision``."""
         named = {} if self.name is None else {"signature": self.name, "revision": self.revision}
         return {**named, "digest": self.signature.digest}
 
 
 class Users:
-    """Signatures of users, from a store. Safe to use from several threads.
+    """Users' signatures from a store, with a cache of decoded ones. Safe to use from several threads.
 
     Args:
         runtime: The open runtime.
-        store: Where they are; None if this server keeps none.
-        settings: What to do with names that are not known.
+        store: The store; None for a server without users' signatures.
+        settings: Gives the answer for unknown users, and the size of the cache.
     """
 
     def __init__(self, runtime: Runtime, store: Store | None, settings: Settings) -> None:
@@ -61,23 +61,23 @@ class Users:
 
     @property
     def store(self) -> Store:
-        """Raises ``NotFoundError`` if this server keeps no signatures."""
+        """The store. Raises ``NotFoundError`` if this server has none."""
         if self._store is None:
             raise NotFoundError(NO_STORE)
         return self._store
 
     def find(self, task: str, name: str | None) -> Whose:
-        """The signature that answers.
+        """Find the signature that answers.
 
         Args:
-            task: The task.
+            task: Name of the task.
             name: The user; None for the task's base signature.
 
         Raises:
-            NotFoundError: If there is no such user and that is refused.
-            BundleError: If there is no such task.
-            SignatureError: If that is no name, or the stored signature was made for other templates.
-            StoreError: If the store does not answer, or what it has is damaged.
+            NotFoundError: If the user has no signature and ``settings.unknown`` is ``refuse``.
+            BundleError: If the task does not exist.
+            SignatureError: If the name is invalid, or the stored signature was made for other templates.
+            StoreError: If the store does not answer, or the stored signature is damaged.
         """
         base = self._runtime.signature(task)
         if name is None:
@@ -91,12 +91,12 @@ class Users:
         raise NotFoundError(f"there is no signature {name!r} for task {task!r}")
 
     def signature(self, revision: Revision) -> Signature:
-        """A revision's signature, from memory if it is there.
+        """Decode a revision's signature, from the cache on a hit.
 
         Raises:
-            NotFoundError: If its bytes are not kept any longer.
-            SignatureError: If they were made for other templates.
-            StoreError: If they are damaged, or not what the store says they are.
+            NotFoundError: If its bytes are no longer kept.
+            SignatureError: If it was made for other templates.
+            StoreError: If its bytes are damaged, or do not match the stored digest or task.
         """
         with self._lock:
             held = self._decoded.get(revision.digest)
@@ -106,10 +106,10 @@ class Users:
         data = self.store.data(revision.task, revision.user, revision.revision)
         if data is None:
             raise NotFoundError(
-                f"revision {revision.revision} of {revision.task}/{revision.user} is not kept any longer"
+                f"the bytes of revision {revision.revision} of {revision.task}/{revision.user} are no longer kept"
             )
         signature = whole(revision, data)
-        self._runtime.bundle.resolve(signature)
+        self._runtime.bundle.resolve(signature)  # for its errors, before it is cached as usable
         with self._lock:
             if revision.digest not in self._decoded:
                 self._decoded[revision.digest] = signature, len(data)
@@ -121,18 +121,18 @@ class Users:
 
 
 def whole(revision: Revision, data: bytes) -> Signature:
-    """The signature in a revision's bytes.
+    """Decode the signature in a revision's bytes.
 
     Raises:
-        StoreError: If they are damaged, or not what the store says they are: they were whole when they were taken in, and the caller has
-            sent nothing wrong.
+        StoreError: If they are damaged, or do not match the stored digest or task. Not a ``SignatureError``: the bytes were valid when
+            they were stored, so it is not the caller's fault.
     """
     try:
         signature = Signature.decode(data, name=f"{revision.task}/{revision.user}")
     except SignatureError as problem:
-        raise StoreError(f"revision {revision.revision} is damaged in the store: {problem}") from None
+        raise StoreError(f"revision {revision.revision} in the store is damaged: {problem}") from None
     if signature.digest != revision.digest or signature.task != revision.task:
         raise StoreError(
-            f"revision {revision.revision} of {revision.task}/{revision.user} holds another signature than it says"
+            f"revision {revision.revision} of {revision.task}/{revision.user} does not match its stored digest or task"
         )
     return signature

@@ -1,10 +1,10 @@
-"""Learning, beside the requests: one job after another, in a thread of the process that took it in.
+"""The background worker for jobs: one job at a time, in a thread of the process that accepted it, while predictions continue.
 
-A job begins from the revision that was newest when it was taken in, and appends to that one only: if another revision came in
-between, what was learned is not written over it, and the job says so. Predictions go on meanwhile.
+A job starts from the revision that was newest when it was submitted, and its result is appended only if that is still the newest.
+Otherwise the job fails with a message, and the newer revision stays.
 
-The thread that learns never asks the database; another one tells it how far jobs are, and hears which were cancelled. So a database
-that is away delays what is told, and the end of a job for up to ``PATIENCE_SECONDS``, and fails nothing.
+The learning thread makes no queries while it learns. A second thread reports progress to the database and learns of cancellations.
+So an unreachable database delays progress, and the end of a job for up to ``PATIENCE_SECONDS``, but fails no job.
 """
 
 from __future__ import annotations
@@ -28,50 +28,51 @@ __all__ = ["Worker"]
 log = logging.getLogger("isoform.server")
 
 GIVE_UP_SECONDS = 3.0
+"""How long ``close`` waits for a job that was told to stop."""
 ALIVE_SECONDS = 5.0
-"""How often the database is told that jobs that wait are not lost, and asked whether they were cancelled."""
+"""Interval of heartbeats for queued jobs, which also ask whether they were cancelled."""
 TELL_SECONDS = 0.5
-"""The same for the job that is running, with its progress."""
+"""Interval of heartbeats for the running job, with its progress."""
 PATIENCE_SECONDS = 300.0
-"""How long the end of a job is tried to be written while the database is away."""
+"""How long writing the end of a job is retried while the database is down."""
 PAUSE_SECONDS = 5.0
-"""Longest pause between two tries; the first is a fiftieth of it, and each is twice the one before."""
+"""Longest pause between retries. The first is a fiftieth of it, and each is twice the one before."""
 
 Progress = Callable[[int, int], None]
-"""Called with steps done and steps at most; raises where the job is to stop."""
+"""Callback with the steps done and the maximum number of steps; raises to stop the job."""
 Learn = Callable[[Progress], tuple[Signature, str]]
-"""Makes a signature, and says in a line what happened."""
+"""Function that learns a signature and describes the result in one line."""
 
 
 class _CancelledError(Exception):
-    """Somebody cancelled the job, or deleted its user."""
+    """The job was cancelled, or its user was deleted."""
 
 
 class _StoppedError(Exception):
-    """The server stops, and the job took too long for it."""
+    """The server is shutting down, and the job did not finish in time."""
 
 
 @dataclasses.dataclass(eq=False)
 class _Entry:
-    """A job of this process that has not ended."""
+    """An unfinished job of this process."""
 
     job: Job
     begun: tuple[int, str]
     learn: Learn | None
-    """Holds the samples; None once they are no longer needed."""
+    """Closure that holds the samples; None once they are no longer needed."""
     running: bool = False
     gone: bool = False
-    """Whether the database says that it is open no longer."""
+    """Whether the job is closed in the database: cancelled or lost."""
     step: int = 0
     steps: int = 0
 
 
 class Worker:
-    """Two threads, one that learns and one that talks to the database meanwhile. Started when the first job comes.
+    """Runs jobs in two threads, one that learns and one that reports to the database. They start with the first job.
 
     Args:
-        store: Where revisions and jobs are.
-        share: Jobs that may wait for one caller, and for one user; more are refused with 429.
+        store: The store of revisions and jobs.
+        share: Most queued jobs of one caller, and for one user; more get 429.
     """
 
     def __init__(self, store: Store, *, share: int = JOBS) -> None:
@@ -85,31 +86,32 @@ class Worker:
     def submit(
         self, task: str, user: str, *, action: str, actor: str, caller: str, begun: tuple[int, str], learn: Learn
     ) -> Job:
-        """Take a job in.
+        """Queue a job.
 
         Args:
-            task: The task.
-            user: Whose signature.
+            task: Name of the task.
+            user: User whose signature is learned.
             action: ``personalize`` or ``adapt``.
-            actor: The name that the revision will have of whose key it was.
-            caller: What tells callers apart.
-            begun: Number and digest of the revision that it begins from; 0 and the base signature's digest if there is none.
-            learn: What to do.
+            actor: Name of the caller, recorded with the revision.
+            caller: Unique id of the caller.
+            begun: Number and digest of the revision from which the job starts; 0 and the base signature's digest if there is none.
+            learn: The function that learns.
 
         Returns:
-            The job, as it was written down.
+            The job, as stored.
 
         Raises:
-            BusyError: If too many wait already, the server is about to stop, or there is no thread for jobs.
-            TooManyError: If too many of that caller, or for that user, wait already.
-            ConflictError: If another revision is newest by now.
+            BusyError: If the queue is full, the server is shutting down, or no thread can be started.
+            TooManyError: If the caller or the user has too many queued jobs.
+            ConflictError: If another revision has become the newest.
         """
         with self._idle:
             if self._closing.is_set():
-                raise BusyError("the server is about to stop; send it again")
+                raise BusyError("the server is shutting down; send the request again")
             self._start()
-            self._coming += 1
+            self._coming += 1  # so that ``close`` waits for a job that is being stored but is not in ``_open`` yet
         try:
+            # A place first, and the row second: a full queue must not leave a row that no process works on.
             place = self._turns.reserve(caller, (task, user))
             try:
                 job = self._ledger.add(task, user, action=action, actor=actor, expect=begun[0])
@@ -128,17 +130,17 @@ class Worker:
         return job
 
     def look(self) -> None:
-        """Ask the database at once which jobs were cancelled: some may have been."""
+        """Check now, and not at the next heartbeat, which jobs were cancelled."""
         self._news.set()
 
     def close(self, *, seconds: float) -> None:
-        """Begin no other job, and wait so long at most for the one that is running; jobs that were not begun have failed."""
+        """Start no more jobs and wait up to that long for the running one; queued jobs fail."""
         with self._idle:
             self._closing.set()
             if not self._idle.wait_for(self._is_idle, seconds):
-                self._given_up.set()  # the next step of the job notices
+                self._given_up.set()  # the job notices at its next step
                 self._idle.wait_for(self._is_idle, GIVE_UP_SECONDS)
-        if self._talking.acquire(timeout=GIVE_UP_SECONDS):  # nothing is told any more, so the store may be closed
+        if self._talking.acquire(timeout=GIVE_UP_SECONDS):  # no heartbeat is in flight, so the store may be closed
             self._talking.release()
 
     def _is_idle(self) -> bool:
@@ -149,8 +151,8 @@ class Worker:
             if name not in self._started:
                 try:
                     threading.Thread(target=work, name=name, daemon=True).start()
-                except RuntimeError as problem:  # the system has no more
-                    raise BusyError(f"there is no thread for jobs: {problem}; try again later") from None
+                except RuntimeError as problem:  # the system's limit of threads
+                    raise BusyError(f"cannot start a thread for jobs: {problem}; try again later") from None
                 self._started.add(name)
 
     def _work(self) -> None:
@@ -158,13 +160,13 @@ class Worker:
             entry = self._turns.take()
             try:
                 self._one(entry)
-            except Exception:  # jobs behind it have their turn
-                log.exception("the end of a job is not written; who asks will find it lost")
+            except Exception:  # the thread must survive, for the jobs that are queued
+                log.exception("the end of a job could not be written; the job will be reported as lost")
 
     def _one(self, entry: _Entry) -> None:
         try:
             if self._closing.is_set():
-                self._fail(entry, "the server stopped before it was its turn; send it again")
+                self._fail(entry, "the server stopped before the job started; send it again")
             elif not entry.gone:
                 entry.running = True
                 self._news.set()
@@ -182,10 +184,10 @@ class Worker:
 
         try:
             learn, entry.learn = entry.learn, None
-            if learn is None:  # cancelled just now
+            if learn is None:  # cancelled by the other thread a moment ago
                 return
             signature, message = learn(progress)
-            del learn  # and the samples with it
+            del learn  # frees the samples before the result is written, which may take minutes
             data = signature.encode()
             self._written(
                 lambda: self._ledger.complete(
@@ -200,21 +202,21 @@ class Worker:
         except _CancelledError:
             return
         except _StoppedError:
-            self._fail(entry, "the server stopped before it was done; send it again")
+            self._fail(entry, "the server stopped before the job was done; send it again")
         except ConflictError:
             whose = f"{entry.job.task}/{entry.job.user}"
             self._fail(
                 entry,
-                f"{whose} has another revision than {entry.begun[0]} by now; what was learned is not written over it",
+                f"{whose} has changed since revision {entry.begun[0]}, from which the job started; its result was discarded",
             )
         except IsoformError as problem:
             self._fail(entry, str(problem))
         except MemoryError:
-            log.error("a job found too little memory")
-            self._fail(entry, "there was not enough memory for the job; send fewer samples, or try again")
+            log.error("out of memory in a job")
+            self._fail(entry, "the server ran out of memory for this job; send fewer samples, or try again")
         except Exception:
             log.exception("a job failed")
-            self._fail(entry, "an error inside the server; its log has the details")
+            self._fail(entry, "internal server error; the server's log has the details")
 
     def _fail(self, entry: _Entry, message: str) -> None:
         entry.learn = None
@@ -223,15 +225,15 @@ class Worker:
         )
 
     def _written(self, write: Callable[[], None], *, what: str = "") -> None:
-        """Write the end of a job, again and again while the database is away. Writing it twice is writing it once."""
+        """Write the end of a job, with retries while the database is down. ``write`` must be idempotent."""
         until, pause = time.monotonic() + PATIENCE_SECONDS, PAUSE_SECONDS / 50
         while True:
             try:
                 return write()
             except StoreError as problem:
-                log.error("the end of a job is not written yet%s: %s", f" ({what})" if what else "", problem)
+                log.error("cannot write the end of a job yet%s: %s", f" ({what})" if what else "", problem)
                 if self._given_up.is_set() or time.monotonic() > until:
-                    log.error("it is given up; who asks will find the job lost")
+                    log.error("gave up writing the end of a job; it will be reported as lost")
                     return
             self._given_up.wait(pause)
             pause = min(2 * pause, PAUSE_SECONDS)
@@ -246,14 +248,14 @@ class Worker:
             everybody = asked or time.monotonic() - told >= ALIVE_SECONDS
             try:
                 self._tell(everybody)
-            except Exception as problem:  # mostly the database is away; it is told again
+            except Exception as problem:  # usually the database is down: report again after a pause
                 pause = min(2 * pause, PAUSE_SECONDS)
                 log.error("%s", problem, exc_info=not isinstance(problem, IsoformError))
             else:
                 told, pause = time.monotonic() if everybody else told, TELL_SECONDS
 
     def _tell(self, everybody: bool) -> None:
-        """Tell of the job that is running, or of all, and let go of those that go on no longer."""
+        """Send a heartbeat for the running job, or for all, and drop those that were cancelled or lost."""
         entries, going = self._told(everybody)
         for entry in entries:
             entry.gone = entry.job.id not in going
@@ -263,7 +265,7 @@ class Worker:
                 self._forget(entry)
 
     def _told(self, everybody: bool) -> tuple[list[_Entry], set[str]]:
-        """Tell of the job that is running, or of all; returns which those were, and the ids of those that go on."""
+        """Send a heartbeat for the running job, or for all. Returns those jobs, and the ids of those that are still open."""
         with self._talking:
             with self._idle:
                 entries = [entry for entry in self._open.values() if everybody or entry.running]

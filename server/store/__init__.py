@@ -1,13 +1,14 @@
-"""Where users' signatures are kept, in SQLite or PostgreSQL.
+"""The store of users' signatures, in SQLite or PostgreSQL.
 
-No HTTP here, and no look into the bytes:
+No HTTP here, and the bytes of signatures are opaque:
 
     schema.py    tables
     database.py  connections, transactions, errors
-    sqlite.py    the file of SQLite: made, opened, watched
-    breaker.py   what happens while the database hangs
-    store.py     revisions: append, look up, delete; each call one transaction
-    revisions.py the same within a transaction: numbers that never restart
-    upgrade.py   databases of older versions
-    ledger.py    jobs: what takes longer than a request
+    sqlite.py    the SQLite file: create, open, detect replacement
+    breaker.py   circuit breaker for a database that hangs
+    store.py     revisions: append, look up, delete; each call is one transaction
+    revisions.py the same operations within a transaction
+    upgrade.py   upgrades of databases of older versions
+    ledger.py    jobs
+    audit.py     the audit log
 """

@@ -1,4 +1,4 @@
-"""What happened that is no revision: signatures deleted, tasks loaded and unloaded, keys made and revoked. Read only; who does it writes."""
+"""Read the audit log: deletions of signatures, loads and unloads of tasks, created and revoked keys. Each of these writes its own event."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ __all__ = ["Event", "happened"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Event:
-    """One thing."""
+    """One event of the audit log."""
 
     id: int
-    """Rising."""
+    """Ascending number."""
     created: int
     """Milliseconds since 1970, UTC."""
     actor: str
-    """Whose key it was; empty for the command line."""
+    """Name of the caller; empty for the command line."""
     action: str
     """``delete``, ``load``, ``unload``, ``key ID``, ``revoke ID``."""
     task: str | None
     user: str | None
     revision: int | None
-    """The newest one that was deleted; None if there were but jobs."""
+    """The newest deleted revision; None if only jobs were cancelled, and for other actions."""
 
 
 def happened(store: Store, *, before: int | None = None, limit: int = 100) -> list[Event]:
-    """Events, newest first.
+    """List events, newest first.
 
     Args:
         store: The store.
-        before: Only those with a lower id; None for all.
-        limit: At most so many.
+        before: Only events with a lower id; None for all.
+        limit: Most events to return.
     """
     query = sql.select(events).order_by(events.c.id.desc()).limit(limit)
     if before is not None:

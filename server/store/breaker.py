@@ -1,10 +1,10 @@
-"""A circuit breaker: while the database hangs, requests fail at once instead of each holding a thread.
+"""A circuit breaker: while the database hangs, requests fail at once instead of blocking a thread each.
 
-A database that is away says so at once, and needs none of this. One that hangs says nothing. So as soon as somebody has waited for
-``SLOW_SECONDS``, a thread of its own asks for something that takes no time:
+A database that refuses connections fails fast and needs no breaker. One that hangs gives no error. So when a call takes longer than
+``SLOW_SECONDS``, a separate thread probes the database with a trivial query:
 
-    it is told                  somebody asked for much, or waits for another writer: nothing happens
-    nothing for HANG_SECONDS    the circuit is open: everything else fails at once, connections are cut, and it goes on asking
+    it answers                       the call is a large query, or waits for another writer: nothing happens
+    no answer for HANG_SECONDS       the circuit opens: other calls fail at once, connections are cut, and probing continues
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ __all__ = ["Breaker"]
 log = logging.getLogger("isoform.server")
 
 SLOW_SECONDS = 2.0
+"""Duration of a call that starts a probe."""
 HANG_SECONDS = 3.0
+"""Time without an answer to the probe after which the circuit opens."""
 PAUSE_SECONDS = 0.5
+"""Interval of checks and of probes."""
 T = TypeVar("T")
 
 
 class Breaker:
-    """Of one database. Safe to use from several threads.
+    """The circuit breaker of one database. Safe to use from several threads.
 
     Args:
-        probe: Asks the database for something that takes no time; raises ``StoreError``.
-        cut: Ends whatever waits for the database, as far as that is possible.
+        probe: Runs a trivial query; raises ``StoreError``.
+        cut: Closes the connections of blocked calls, as far as that is possible.
     """
 
     def __init__(self, probe: Callable[[], object], cut: Callable[[], None]) -> None:
@@ -46,11 +49,11 @@ class Breaker:
         self._watching = False
 
     def close(self) -> None:
-        """Let its threads end."""
+        """Stop the threads."""
         self._closed.set()
 
     def begin(self) -> int:
-        """Say that a call begins; returns its number. Raises ``StoreError`` if the database hangs."""
+        """Note the start of a call and return its number. Raises ``StoreError`` if the circuit is open."""
         since = self._suspected
         if since is not None and time.monotonic() - since > HANG_SECONDS:
             raise StoreError(f"the signature store has not answered for {time.monotonic() - since:.0f} s")
@@ -61,12 +64,12 @@ class Breaker:
         return number
 
     def end(self, number: int) -> None:
-        """Say that a call has ended."""
+        """Note the end of a call."""
         del self._calls[number]
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """A call, from its begin to its end."""
+        """A context manager around a call. Raises ``StoreError`` if the circuit is open."""
         number = self.begin()
         try:
             yield
@@ -74,10 +77,10 @@ class Breaker:
             self.end(number)
 
     def within(self, seconds: float, ask: Callable[[], T]) -> T:
-        """Ask in a thread of its own, so that its caller never waits longer than it wants to.
+        """Run a query in a separate thread, with a timeout for the caller.
 
         Raises:
-            StoreError: If there is no answer within so long, or the asking fails.
+            StoreError: If there is no answer in time, or the query fails.
         """
         came = Future[T]()
 
@@ -89,8 +92,8 @@ class Breaker:
 
         try:
             threading.Thread(target=asking, name="isoform-ask", daemon=True).start()
-        except RuntimeError as problem:  # the system has no more threads
-            raise StoreError(f"the signature store was not asked: {problem}") from None
+        except RuntimeError as problem:  # the system's limit of threads
+            raise StoreError(f"cannot query the signature store: {problem}") from None
         if wait([came], seconds).done:
             return came.result()
         self._suspect()
@@ -100,7 +103,7 @@ class Breaker:
         with self._lock:
             if self._watching or self._closed.is_set():
                 return
-            self._watching = _started(self._watcher, "isoform-store")  # else the next call tries it again
+            self._watching = _started(self._watcher, "isoform-store")  # if it fails, the next call retries
 
     def _watcher(self) -> None:
         while not self._closed.wait(PAUSE_SECONDS):
@@ -110,8 +113,8 @@ class Breaker:
                     self._cut()
                 elif since is None and any(moment - began > SLOW_SECONDS for began in list(self._calls.values())):
                     self._suspect()
-            except Exception:  # it must go on: nobody else ends what hangs
-                log.exception("connections of the signature store could not be cut")
+            except Exception:  # the watcher must survive: nothing else frees blocked threads
+                log.exception("cannot cut the connections of the signature store")
 
     def _suspect(self) -> None:
         with self._lock:
@@ -119,10 +122,10 @@ class Breaker:
                 return
             self._suspected = time.monotonic()
             if not _started(self._prober, "isoform-probe"):
-                self._suspected = None  # nobody would ever find out that it answers
+                self._suspected = None  # without a prober the circuit would never close again
 
     def _prober(self) -> None:
-        """Ask until there is an answer, or a failure that comes so fast that nobody has to be spared it."""
+        """Probe until there is an answer, or an error that comes so fast that calls need no protection from it."""
         hangs = False
         try:
             while not self._closed.is_set():
@@ -130,7 +133,7 @@ class Breaker:
                 try:
                     self._probe()
                     break
-                except Exception as problem:  # whatever it is, the database has not answered
+                except Exception as problem:  # any failure means that the database has not answered
                     if time.monotonic() - began < PAUSE_SECONDS and not hangs:
                         break
                     if not hangs:
@@ -144,10 +147,10 @@ class Breaker:
 
 
 def _started(work: Callable[[], None], name: str) -> bool:
-    """Whether there is a thread for it; the system may have no more."""
+    """Start a thread. Returns whether that succeeded; the system may be at its limit of threads."""
     try:
         threading.Thread(target=work, name=name, daemon=True).start()
     except RuntimeError as problem:
-        log.error("nobody watches the signature store: %s", problem)
+        log.error("cannot start a thread to watch the signature store: %s", problem)
         return False
     return True

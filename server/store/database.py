@@ -1,9 +1,9 @@
-"""A database: its connections, its transactions, its errors. Knows SQLite and PostgreSQL, and nothing of what is kept there.
+"""Connections, transactions and errors of a database, SQLite or PostgreSQL. Independent of what is stored.
 
-    sqlite.py    the file of SQLite
-    breaker.py   what happens while the database hangs
+    sqlite.py    the SQLite file
+    breaker.py   circuit breaker for a database that hangs
 
-Whatever fails is a ``StoreError`` with one line, wherever in SQLAlchemy, the driver or the system it comes from.
+Every failure of SQLAlchemy, the driver or the system becomes a ``StoreError`` with a one-line message.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ __all__ = ["Database", "file_url"]
 
 T = TypeVar("T")
 READY_SECONDS = 2.0
-"""A database that takes longer to say that it is there is not ready."""
+"""Timeout of the readiness check."""
 CREATE_SECONDS = 10.0
-"""How long to wait for another process that makes the tables of the same SQLite file."""
+"""How long to wait for another process that creates the tables in the same SQLite file."""
 BUSY = 5
-"""SQLite's number of an error: somebody else has the lock."""
+"""SQLITE_BUSY: another connection holds the lock."""
 
 
 class Database:
     """An open database. Safe to use from several threads; each process opens its own. A context manager.
 
     Args:
-        where: A file for SQLite, or a URL as SQLAlchemy reads it: ``sqlite:///signatures.db``, ``postgresql+psycopg://user:password@host/name``.
-        connections: At most so many at once for reading, and as many for writing.
-        create: Whether to make what is not there, and to find out whether the database answers; else only when it is used.
-        identity: The only SQLite file that is accepted; None for the one that is there now.
+        where: An SQLite file, or a URL for SQLAlchemy: ``sqlite:///signatures.db``, ``postgresql+psycopg://user:password@host/name``.
+        connections: Size of the pool of readers, and of the pool of writers.
+        create: Whether to connect now and create missing tables; otherwise the database is opened at its first use.
+        identity: The only SQLite file to accept; None for the one that is there now.
 
     Raises:
-        StoreError: If the URL makes no sense, its driver is not installed, or the database cannot be reached.
+        StoreError: If the URL is invalid, its driver is not installed, or the database cannot be reached.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Database:
                 SQLAlchemyError,
                 self._reader.dialect.loaded_dbapi.Error,
                 OSError,
-                UnicodeError,  # a message of SQLite's that quotes damaged bytes
+                UnicodeError,  # raised for SQLite messages that quote damaged bytes
             )
             self._texts = dict[sql.Select[Any], tuple[str, list[str] | None, dict[str, Any]]]()
             self._breaker = Breaker(self._probe, self._cut)
@@ -75,23 +75,23 @@ class Database:
                 try:
                     self._create()
                 except BaseException:
-                    self.close()  # connections that were made before it was refused
+                    self.close()  # the pools may hold connections already
                     raise
         except ModuleNotFoundError as problem:
             if problem.name == "psycopg":
                 raise missing(problem, "the signature store", extra="postgresql") from None
             raise StoreError(
-                f"the signature store needs {problem.name}, which is not installed; take postgresql+psycopg://…, and pip install 'isoform[postgresql]'"
+                f"the signature store needs {problem.name}, which is not installed; use postgresql+psycopg://…, and pip install 'isoform[postgresql]'"
             ) from None
         except ImportError as problem:
             raise StoreError(
-                f"cannot open the signature store: {_first_line(problem)}; PostgreSQL is postgresql+psycopg://… and needs pip install 'isoform[postgresql]'"
+                f"cannot open the signature store: {_first_line(problem)}; for PostgreSQL use postgresql+psycopg://…, and pip install 'isoform[postgresql]'"
             ) from None
         except SQLAlchemyError as problem:
             raise StoreError(f"cannot open the signature store: {_first_line(problem)}") from None
 
     def _engines(self, url: URL, options: dict[str, Any]) -> tuple[Engine, Engine]:
-        """One for writing, one for reading."""
+        """The engines for writing and for reading."""
         self._links, self._lock = weakref.WeakSet[Any](), threading.Lock()
         if self._file is not None:
             file = self._file
@@ -100,7 +100,8 @@ class Database:
 
             @sql.event.listens_for(writer, "begin")
             def begin(connection: Connection) -> None:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")  # at once, so that what a writer reads stays true
+                # Take the write lock at once: a deferred transaction that reads first can fail when it upgrades to a write.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
 
             return writer, reader
         options |= {
@@ -108,6 +109,7 @@ class Database:
             "connect_args": {name: value for name, value in _PATIENCE.items() if name not in url.query},
         }
         writer = sql.create_engine(url, **options)
+        # Readers run single statements, and need no round trips for BEGIN and COMMIT.
         reader = sql.create_engine(url, **options, isolation_level="AUTOCOMMIT")
         for engine in (writer, reader):
             sql.event.listen(engine, "connect", self._connected)
@@ -119,10 +121,10 @@ class Database:
         return None if self._file is None else self._file.identity
 
     def pin(self) -> None:
-        """Let no other SQLite file look like this one while the process, or one that it forks, lives; nothing for PostgreSQL.
+        """Keep the SQLite file's inode from being reused while this process or a child lives; no effect for PostgreSQL.
 
         Raises:
-            StoreError: If another file is at the path by now, or none.
+            StoreError: If the file was deleted or replaced.
         """
         if self._file is not None:
             self._file.pin()
@@ -133,11 +135,11 @@ class Database:
             try:
                 with self._writer.begin() as connection:
                     if self._file is None:
-                        connection.execute(_LOCK, {"whose": "isoform: tables"})  # of replicas that start together
+                        connection.execute(_LOCK, {"whose": "isoform: tables"})  # replicas may start at the same time
                     create(connection)
                     upgrade(connection)
                 break
-            except OperationalError as problem:  # SQLite does not always wait for its lock where it changes to the log
+            except OperationalError as problem:  # SQLite's busy timeout does not cover the switch to WAL mode
                 if getattr(problem.orig, "sqlite_errorcode", 0) & 0xFF != BUSY or time.monotonic() > until:
                     raise
                 time.sleep(0.02)
@@ -160,27 +162,26 @@ class Database:
 
     @contextlib.contextmanager
     def writing(self, *whose: str) -> Iterator[Connection]:
-        """A transaction; writers of the same user wait for each other. Errors of the database become ours."""
+        """A write transaction, serialized with other writers of the same user. Raises ``StoreError`` or ``ConflictError``."""
         with self._breaker.call():
             try:
                 with self._writer.begin() as connection:
                     if self._file is not None:
                         self._file.check(log=True)
-                    elif whose:  # SQLite has one writer at a time
+                    elif whose:  # an advisory lock per user; SQLite has a single writer anyway
                         connection.execute(_LOCK, {"whose": "/".join(whose)})
                     yield connection
+                # After the commit and before it is acknowledged: the file may have been replaced meanwhile.
                 if self._file is not None:
                     self._file.check(log=True)
             except IntegrityError:
-                raise ConflictError(
-                    "somebody else wrote at the same moment; read the newest revision and try again"
-                ) from None
+                raise ConflictError("a concurrent write came first; read the newest revision and try again") from None
             except self._errors as problem:
                 raise _failed(problem) from None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that reads; each statement sees what is committed."""
+        """A connection for reading; each statement sees what is committed. Raises ``StoreError``."""
         with self._breaker.call():
             try:
                 with self._reader.connect() as connection:
@@ -191,7 +192,7 @@ class Database:
                 raise _failed(problem) from None
 
     def first(self, query: sql.Select[Any], values: dict[str, object]) -> Any:
-        """A query's first row, straight from the driver: every prediction asks, and this takes a fifth of the time."""
+        """A query's first row, straight from the driver: this runs for every prediction, and takes a fifth of SQLAlchemy's time."""
         number = self._breaker.begin()
         try:
             return self._first(query, values)
@@ -214,22 +215,22 @@ class Database:
             cursor.execute(text, values if names is None else tuple(values[name] for name in names))
             return cursor.fetchone()
         except self._errors as problem:
-            connection.invalidate()
+            connection.invalidate()  # its state is unknown: do not return it to the pool
             raise _failed(problem) from None
         finally:
             connection.close()
 
     def _compiled(self, query: sql.Select[Any]) -> tuple[str, list[str] | None, dict[str, Any]]:
-        """A query as the driver wants it, the order of its values if they have no names there, and those that are always the same."""
+        """A query compiled for the driver: its text, the order of positional values (None if named), and its constant values."""
         compiled = query.compile(dialect=self._reader.dialect, compile_kwargs={"render_postcompile": True})
         return str(compiled), compiled.positiontup, dict(compiled.params)
 
     def within(self, seconds: float, ask: Callable[[], T]) -> T:
-        """As ``Breaker.within``: what ``ask`` returns; raises ``StoreError`` if that takes longer."""
+        """Call ``ask`` with a timeout, as ``Breaker.within``. Raises ``StoreError`` if it takes longer."""
         return self._breaker.within(seconds, ask)
 
     def ready(self) -> bool:
-        """Whether the database answers, in ``READY_SECONDS``, and is the one that was opened."""
+        """Whether the database answers within ``READY_SECONDS``, and the SQLite file is still the one that was opened."""
         try:
             with self._breaker.call():
                 self._breaker.within(READY_SECONDS, self._probe)
@@ -247,7 +248,7 @@ class Database:
             self._links.add(connection)
 
     def _cut(self) -> None:
-        """End PostgreSQL's connections, so that nobody waits for one that says nothing."""
+        """Shut PostgreSQL's connections down, so that threads blocked on them get an error."""
         with self._lock:
             links = list(self._links)
         for link in links:
@@ -259,18 +260,18 @@ class Database:
 
 
 _PATIENCE = {"connect_timeout": 5, "options": "-c statement_timeout=15000"}
-"""PostgreSQL's: a database that hangs is an error, not a server that hangs as well."""
+"""Timeouts for PostgreSQL: 5 s to connect, 15 s per statement."""
 _LOCK = sql.text("SELECT pg_advisory_xact_lock(hashtextextended(:whose, 0))")
 _PROBE = sql.select(unloaded.c.task).limit(1)
 
 
 def file_url(path: Path) -> URL:
-    """The URL of a file for SQLite, whatever characters its path has."""
+    """The URL of an SQLite file; its path may have any characters."""
     return URL.create("sqlite", database=str(path))
 
 
 def _path(url: URL) -> Path:
-    """The file that an SQLite URL names. Raises ``StoreError`` if it names none, or has options that nobody would heed."""
+    """The file that an SQLite URL names. Raises ``StoreError`` if it names none, or has options, which would be ignored."""
     if (
         url.drivername not in ("sqlite", "sqlite+pysqlite")
         or not url.database
@@ -278,8 +279,8 @@ def _path(url: URL) -> Path:
         or url.set(drivername="sqlite") != URL.create("sqlite", database=url.database)  # a host, a user, options
     ):
         raise StoreError(
-            "cannot open the signature store: sqlite:///FILE without options was expected, three slashes and no host before the file's path; "
-            "give a path with '?' in it as a path, not as a URL"
+            "cannot open the signature store: sqlite:///FILE was expected, with three slashes and without host or options; "
+            "give a path that contains '?' as a path, not as a URL"
         )
     return Path(url.database)
 

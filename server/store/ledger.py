@@ -1,11 +1,12 @@
-"""Jobs as the database knows them, so that any process can say how one is, and stop it.
+"""Jobs in the database, so that any process can show and cancel them.
 
     queued → running → done | failed;      queued or running → cancelled | lost
 
-The process that works on a job says so every few seconds (``tell``). A job that was silent for ``LOST_SECONDS`` is doubted by whoever
-asks for it; if it is as silent half as long again, it is lost, for good: its process has ended, or cannot reach the database. A
-database that was away itself makes no job lost, because the doubt begins when it is back. What a job learned is appended in the
-transaction that ends the job (``complete``), and only if the job is open and begins where the user still is. Samples are never kept.
+The process that runs a job sends a heartbeat every few seconds (``tell``). When a job without a heartbeat for ``LOST_SECONDS`` is read,
+it is marked as doubted. If it is still silent half as long again, it is lost, permanently: its process has died, or cannot reach the
+database. An outage of the database itself loses no job, because the doubt starts when the database is back. A job's result is appended
+in the transaction that ends the job (``complete``), and only if the job is still open and starts from the newest revision. Samples are
+never stored.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from isoform.server.store.store import Store
 __all__ = ["Job", "Ledger"]
 
 LOST_SECONDS = 30
+"""Time without a heartbeat after which a job is doubted."""
 KEEP_DAYS = 7
+"""How long jobs are kept after they last changed."""
 FORGET = 500
-"""Old jobs that a new one removes at most: a database takes so many values in one statement, and no job waits for a week's removal."""
+"""Most old jobs deleted with a new one: it bounds the values of a statement, and the time that the new job waits."""
 MESSAGE = 400
-"""Longest message, in characters."""
+"""Longest message, in characters; the size of its column."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,13 +49,13 @@ class Job:
     state: str
     """``queued``, ``running``, ``done``, ``failed``, ``cancelled`` or ``lost``."""
     step: int
-    """How far it is, or was when it ended."""
+    """Steps done."""
     steps: int
-    """At most so many, 0 while it is not known; as many as ``step`` once it is done."""
+    """Maximum number of steps, 0 while unknown; equal to ``step`` once the job is done."""
     revision: int | None
-    """What it made, or what was there before and is no worse; None before it is done."""
+    """The resulting revision, or the one it started from if there was no improvement; None before the job is done."""
     message: str | None
-    """What came of it, in a line."""
+    """The result or the error, in one line; None while the job is open."""
     created: int
     updated: int
     """Milliseconds since 1970, UTC, by the database's clock."""
@@ -70,17 +73,17 @@ class Ledger:
         self._store = store
 
     def add(self, task: str, user: str, *, action: str, actor: str, expect: int) -> Job:
-        """Write a new job down. Those that ended long ago are forgotten.
+        """Store a new job, and delete old ones.
 
         Args:
-            task: The task.
-            user: Whose signature.
+            task: Name of the task.
+            user: User whose signature is learned.
             action: ``personalize`` or ``adapt``.
-            actor: Whose key it was.
-            expect: The number of the revision that must be newest, 0 for none; ``ANY`` for whatever is.
+            actor: Name of the caller.
+            expect: Number of the revision that must be the newest, 0 for none, ``ANY`` for any.
 
         Raises:
-            ConflictError: If another is.
+            ConflictError: If another revision is the newest.
         """
         with self._store.writing(task, user) as connection:
             check(connection, task, user, expect=expect)
@@ -97,27 +100,27 @@ class Ledger:
         return job
 
     def find(self, identity: str) -> Job | None:
-        """A job; None if there is none, or it was forgotten."""
+        """A job by its id; None if it does not exist or was deleted."""
         return next(iter(self._found(sql.select(jobs).where(jobs.c.id == identity))), None)
 
     def listed(self, task: str, user: str, *, limit: int = 100) -> list[Job]:
-        """A user's jobs, newest first."""
+        """List a user's jobs, newest first."""
         query = sql.select(jobs).where(jobs.c.task == task, jobs.c.user == user)
         return self._found(query.order_by(jobs.c.created.desc()).limit(limit))
 
     def tell(self, progress: Mapping[str, tuple[int, int] | None]) -> set[str]:
-        """Say that jobs are not lost, and how far they are.
+        """Send a heartbeat for jobs, with their progress.
 
         Args:
-            progress: A job's id → steps done and steps at most; None while it waits for its turn.
+            progress: Id of a job → steps done and maximum steps; None while it is queued.
 
         Returns:
-            Those that go on; the others were cancelled, or given up as lost.
+            Ids of jobs that are still open; the others were cancelled or lost.
         """
         going = set()
         with self._store.writing() as connection:
             moment = clock(connection)
-            for identity in sorted(progress):  # in the order of ``locked_jobs``
+            for identity in sorted(progress):  # the lock order of ``locked_jobs``, against deadlocks
                 found = progress[identity]
                 values = {} if found is None else {"state": "running", "step": found[0], "steps": found[1]}
                 if connection.execute(_still_open(identity).values(**values, updated=moment)).rowcount:
@@ -125,27 +128,28 @@ class Ledger:
         return going
 
     def complete(self, job: Job, *, begun: tuple[int, str], digest: str, data: bytes, message: str, steps: int) -> None:
-        """End a job well: append what it learned, in one transaction with its end. Doing it twice is doing it once.
+        """Mark a job as done and append its result, in one transaction. Idempotent.
 
-        Nothing happens if the job is open no longer: it was cancelled, its user was deleted, or an earlier call ended it.
+        Nothing happens if the job is no longer open: it was cancelled, its user was deleted, or an earlier call ended it.
 
         Args:
             job: The job.
-            begun: Number and digest of the revision that it began from; 0 and the base signature's digest where there was none.
-            digest: Of what it learned; nothing is appended if it is what the job began from.
-            data: Its file.
-            message: What came of it.
-            steps: Where it ended.
+            begun: Number and digest of the revision from which it started; 0 and the base signature's digest if there was none.
+            digest: Digest of the result; nothing is appended if it equals the digest in ``begun``.
+            data: The result's signature file.
+            message: The result in one line.
+            steps: Steps done.
 
         Raises:
-            ConflictError: If another revision is newest than the one that it began from; the job stays open.
+            ConflictError: If the newest revision is not the one from which the job started; the job stays open.
         """
         with self._store.writing(job.task, job.user) as connection:
             ended = {"state": "done", "step": steps, "steps": steps, "message": message[:MESSAGE], "revision": begun[0]}
             if not connection.execute(_still_open(job.id).values(**ended, updated=clock(connection))).rowcount:
                 return
-            if digest == begun[1]:
+            if digest == begun[1]:  # no improvement: done, without a new revision
                 return
+            # By digest too: a store that was restored from a backup may give a number again.
             check(connection, job.task, job.user, expect=begun[0], digest=begun[1])
             made = append(
                 connection, job.task, job.user, digest=digest, data=data, action=job.action, actor=job.actor,
@@ -154,7 +158,7 @@ class Ledger:
             connection.execute(sql.update(jobs).where(jobs.c.id == job.id).values(revision=made.revision))
 
     def fail(self, identity: str, *, message: str, step: int, steps: int) -> None:
-        """Say that a job failed, and where; nothing happens if it is open no longer."""
+        """Mark a job as failed; nothing happens if it is no longer open."""
         self._end(identity, state="failed", message=message[:MESSAGE], step=step, steps=steps)
 
     def cancel(self, identity: str) -> bool:
@@ -175,12 +179,12 @@ class Ledger:
         if not silent:
             return found
         lost = dict[str, Job]()
-        with contextlib.suppress(ConflictError):  # somebody else doubts it at the same moment
+        with contextlib.suppress(ConflictError):  # another request is marking it as doubted
             lost = {job.id: job for job in self._lost(silent)}
         return [lost.get(job.id, job) for job in found]
 
     def _lost(self, silent: Sequence[Job]) -> list[Job]:
-        """Doubt silent jobs; those that were doubted for long enough are lost from now on, also for the process that works on them."""
+        """Mark silent jobs as doubted, and as lost those that were doubted for long enough. Returns the lost ones."""
         found = []
         with self._store.writing() as connection:
             moment = clock(connection)
@@ -192,7 +196,8 @@ class Ledger:
                     connection.execute(sql.insert(doubts), {"job": job.id, "updated": job.updated, "since": moment})
                 if moment - since > LOST_SECONDS * 500:
                     seconds = (moment - job.updated) // 1000
-                    message = f"its process was silent for {seconds} s: it has ended, or cannot reach the store; send it again"
+                    message = f"no heartbeat for {seconds} s: the job's process has died or cannot reach the store; send it again"
+                    # Only if it is still silent: a heartbeat since the read saves the job.
                     query = _still_open(job.id).where(jobs.c.updated == job.updated)
                     if connection.execute(query.values(state="lost", message=message)).rowcount:
                         found.append(dataclasses.replace(job, state="lost", message=message))

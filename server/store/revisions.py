@@ -1,7 +1,8 @@
-"""Revisions within a transaction: append, go back, delete, and what an idempotency key made. Knows a connection, and no HTTP.
+"""Operations on revisions within a transaction: append, roll back, delete, and idempotent replies. No HTTP here.
 
-Numbers never restart, not even after ``delete``, so that a number, an ETag or an idempotency key never means two things. Whoever calls
-a function that writes holds the user's lock (``Store.writing(task, user)``): what it reads stays true until it commits.
+Revision numbers never restart, not even after ``delete``, so that a number, an ETag or an idempotency key never refers to two revisions.
+Callers of functions that write must hold the user's lock (``Store.writing(task, user)``), so that what they read cannot change before
+the commit.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ __all__ = [
 ]  # fmt: skip
 
 ANY = -1
-"""Expect nothing: append to whatever is newest."""
+"""Value of ``expect`` without a precondition: append to whatever is newest."""
 KEEP = 100
-"""Revisions of one user whose bytes are kept."""
+"""Revisions per user whose bytes are kept."""
 REPLY_DAYS = 7
 """How long an idempotency key is remembered."""
 OPEN = ("queued", "running")
@@ -39,15 +40,15 @@ class Revision:
     task: str
     user: str
     revision: int
-    """From 1; never one that the user had before a deletion."""
+    """Number from 1, never reused after a deletion."""
     digest: str
-    """The signature's, 64 hex digits."""
+    """Digest of the signature, 64 hex digits."""
     parent: str | None
-    """Digest of the revision that was newest before it; None for the first, and the first after a deletion."""
+    """Digest of the previous revision; None for the first one, and for the first after a deletion."""
     action: str
     """``put``, ``personalize``, ``adapt`` or ``rollback``."""
     actor: str
-    """Whose key it was."""
+    """Name of the caller."""
     created: int
     """Milliseconds since 1970, UTC."""
     kept: bool
@@ -56,14 +57,14 @@ class Revision:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What makes a request the same as an earlier one."""
+    """The idempotency key of a request, with what identifies a retry."""
 
     key: str
-    """The idempotency key that its sender chose."""
+    """The client's idempotency key."""
     fingerprint: bytes
-    """sha256 of what it asked for, 32 bytes: the same key with another one is refused."""
+    """sha256 of the request, 32 bytes: the same key with another request is refused."""
     sender: str
-    """Who sent it, by id, because two actors may have the same name."""
+    """Unique id of the caller; names are not unique."""
 
 
 _COLUMNS = [column for column in revisions.c if column.name != "data"]
@@ -89,23 +90,23 @@ _CLOCK = sql.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint
 
 
 def newest(connection: Connection, task: str, user: str) -> Revision | None:
-    """The revision that answers for a user; None if there is none."""
+    """A user's newest revision; None if there is none."""
     row = connection.execute(NEWEST, {"task": task, "user": user}).first()
     return None if row is None else revision_of(row)
 
 
 def check(connection: Connection, task: str, user: str, *, expect: int, digest: str | None = None) -> Revision | None:
-    """The newest revision.
+    """Check and return the newest revision.
 
     Args:
         connection: A transaction that holds the user's lock.
-        task: The task.
-        user: The user.
-        expect: The number that it must have, 0 for none; ``ANY`` for whatever it has.
-        digest: The digest that it must have, where a number is expected: a store that was restored may give a number again.
+        task: Name of the task.
+        user: Name of the user.
+        expect: Number that the newest revision must have, 0 for none, ``ANY`` for any.
+        digest: Digest that it must have as well: a store that was restored from a backup may give a number again.
 
     Raises:
-        ConflictError: If it has another.
+        ConflictError: If the newest revision is another one.
     """
     found = newest(connection, task, user)
     number = found.revision if found is not None else 0
@@ -113,7 +114,7 @@ def check(connection: Connection, task: str, user: str, *, expect: int, digest: 
         return found
     if expect != number or (found is not None and digest not in (None, found.digest)):
         raise ConflictError(
-            f"{task}/{user} is at revision {number}, but {expect} was expected; read it again and decide anew"
+            f"the newest revision of {task}/{user} is {number}, but {expect} was expected; read it and decide again"
         )
     return found
 
@@ -122,9 +123,9 @@ def append(
     connection: Connection, task: str, user: str, *, digest: str, data: bytes, action: str, actor: str, expect: int = ANY,
     reply: Reply | None = None, keep: int = KEEP,
 ) -> Revision:  # fmt: skip
-    """Make a new newest revision. Arguments and errors are those of ``Store.append``."""
+    """Append a revision. Arguments and errors are those of ``Store.append``."""
     before = check(connection, task, user, expect=expect)
-    last = connection.execute(_LAST, {"task": task, "user": user}).scalar() or 0
+    last = connection.execute(_LAST, {"task": task, "user": user}).scalar() or 0  # of a user deleted before
     made = Revision(
         task=task, user=user, revision=max(last, before.revision if before else 0) + 1, digest=digest,
         parent=before.digest if before else None, action=action, actor=actor, created=now(), kept=True,
@@ -137,7 +138,7 @@ def append(
             "created": made.created, "data": data,
         },
     )  # fmt: skip
-    if made.revision > keep:
+    if made.revision > keep:  # drop the bytes of old revisions; their rows stay for the history
         old = {"task": task, "user": user, "revision": made.revision - keep}
         connection.execute(_FORGET, {f"b_{name}": value for name, value in old.items()})
     if reply is not None:
@@ -155,7 +156,7 @@ def append(
 def rollback(
     connection: Connection, task: str, user: str, *, to: int, actor: str, expect: int = ANY, reply: Reply | None = None, keep: int = KEEP,
 ) -> Revision | None:  # fmt: skip
-    """Append an earlier revision's bytes; None if they are not there. Arguments and errors are those of ``Store.rollback``."""
+    """Append an earlier revision's bytes; None if they are not kept. Arguments and errors are those of ``Store.rollback``."""
     place = {"task": task, "user": user, "revision": to}
     row, data = connection.execute(ONE, place).first(), connection.execute(DATA, place).scalar()
     if row is None or data is None:
@@ -167,9 +168,9 @@ def rollback(
 
 
 def delete(connection: Connection, task: str, user: str, *, actor: str, expect: int = ANY) -> bool:
-    """Delete a user's revisions and cancel the open jobs. Arguments, result and errors are those of ``Store.delete``.
+    """Delete a user's revisions and cancel open jobs. Arguments, result and errors are those of ``Store.delete``.
 
-    What idempotency keys made is remembered: a write that is sent again must not bring the user back.
+    Idempotency keys are kept: a retried write must not bring the user back.
     """
     before = check(connection, task, user, expect=expect)
     mine = (jobs.c.task == task, jobs.c.user == user, jobs.c.state.in_(OPEN))
@@ -190,17 +191,17 @@ def delete(connection: Connection, task: str, user: str, *, actor: str, expect: 
 
 
 def replied(connection: Connection, reply: Reply) -> Revision | None:
-    """What an earlier request with the same idempotency key made. Result and errors are those of ``Store.replied``."""
+    """The revision made by an earlier request with the same idempotency key. Result and errors are those of ``Store.replied``."""
     where = (replies.c.actor == reply.sender, replies.c.key == reply.key)
     row = connection.execute(sql.select(replies).where(*where)).first()
     if row is None:
         return None
     if bytes(row.fingerprint) != reply.fingerprint:
-        raise ConflictError(f"the idempotency key {reply.key!r} came with another request before; choose a new one")
+        raise ConflictError(f"the idempotency key {reply.key!r} was used for another request; choose a new one")
     found = connection.execute(ONE, {"task": row.task, "user": row.user, "revision": row.revision}).first()
     if found is None:
         raise ConflictError(
-            f"revision {row.revision} of {row.task}/{row.user}, which the idempotency key {reply.key!r} made, is deleted; choose a new key"
+            f"revision {row.revision} of {row.task}/{row.user}, made with the idempotency key {reply.key!r}, was deleted; choose a new key"
         )
     return revision_of(found)
 
@@ -208,20 +209,20 @@ def replied(connection: Connection, reply: Reply) -> Revision | None:
 def locked_jobs(
     connection: Connection, *where: sql.ColumnElement[bool], skip: bool = False, limit: int | None = None
 ) -> list[str]:
-    """Ids of jobs, locked until the transaction ends, always in the same order, so that no two transactions wait for each other.
+    """Lock jobs until the transaction ends, and return their ids. They are locked in order of id, so that transactions cannot deadlock.
 
     Args:
         connection: A transaction.
-        *where: Which jobs.
-        skip: Leave out those that another transaction holds, instead of waiting for it.
-        limit: At most so many; None for all.
+        *where: Conditions that select the jobs.
+        skip: Skip jobs that another transaction has locked, instead of waiting for it.
+        limit: Most jobs to lock; None for all.
     """
     query = sql.select(jobs.c.id).where(*where).order_by(jobs.c.id).limit(limit).with_for_update(skip_locked=skip)
     return list(connection.execute(query).scalars())
 
 
 def clock(connection: Connection) -> int:
-    """The time by the database's clock, in milliseconds since 1970: clocks of several machines differ."""
+    """The database's clock, in milliseconds since 1970; the clocks of several servers differ."""
     if connection.dialect.name != "postgresql":
         return now()
     return int(connection.execute(_CLOCK).scalar_one())
@@ -237,7 +238,7 @@ def revision_of(row: Any) -> Revision:
 
 
 def moment(milliseconds: int) -> str:
-    """A time of the store's, ISO 8601, in UTC."""
+    """A time in milliseconds since 1970 as ISO 8601, in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 

@@ -1,18 +1,18 @@
-"""Tables. A user of a task has revisions 1, 2, …; the newest is what answers. Revisions are appended, never changed.
-Numbers never restart: what a deleted user had is never the number of anything else.
+"""The tables. A user of a task has revisions 1, 2, …, and the newest answers. Revisions are appended, never changed.
+Numbers never restart: those of a deleted user are not reused.
 
     revisions   (task, user, revision) → digest, parent, action, actor, created, data
-    numbers     (task, user) → the last number that was given when the user was deleted
-    replies     (actor, key) → what a request with this idempotency key came to: a revision; the actor's id, not its name
-    events      what is no revision: deletions, tasks that were loaded or unloaded
-    unloaded    tasks that do not answer
-    keys        API keys: their secrets' hashes, names and scopes
-    jobs        what takes longer than a request: who asked for what, how far it is, what came of it; never its samples
-    doubts      open jobs that were found silent, and since when: whether they are lost
-    version     of these tables
+    numbers     (task, user) → the last revision number when the user was deleted
+    replies     (actor, key) → the revision made by a request with this idempotency key; the actor's id, not its name
+    events      the audit log: deletions, loads and unloads of tasks, changes of keys
+    unloaded    unloaded tasks
+    keys        API keys: hashes of their secrets, names and scopes
+    jobs        jobs: caller, action, progress and result; never samples
+    doubts      open jobs without a heartbeat, and since when they are doubted
+    version     version of these tables
 
-``data`` is the signature file's bytes; NULL for revisions that are too old to go back to. Digests are 32 bytes, times milliseconds
-since 1970 in UTC. Reading a user's newest revision is one look-up in the primary key.
+``data`` is the signature file's bytes, NULL for revisions too old to roll back to. Digests are 32 bytes; times are milliseconds since
+1970, UTC. Reading a user's newest revision is one look-up by the primary key.
 """
 
 from __future__ import annotations
@@ -127,5 +127,5 @@ keys = Table(
 
 
 def create(connection: Connection) -> None:
-    """Make the tables that are not there yet, in the caller's transaction; nobody else does it at the same time."""
+    """Create missing tables, in the caller's transaction. The caller must hold the lock for it."""
     METADATA.create_all(connection)

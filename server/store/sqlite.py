@@ -1,15 +1,15 @@
-"""The file of a store in SQLite: made for its owner alone, opened only where it is, and watched while it is open.
+"""The SQLite file of a store: private to its owner, never recreated while in use, and checked for replacement.
 
-SQLite goes on writing into a file that was deleted, replaced or moved, and acknowledges what nobody will find again. So every
-process remembers which files it has open, and compares them with what lies at their paths (device and inode). A process of a server accepts only
-the database that the server was started with, so that one that is started again does not open whatever lies there by then. The server's
-first process holds that file's inode (``pin``): else a file system gives it to the next file that is made, which then looks like the first.
+SQLite keeps writing to a file that was deleted, replaced or moved, and acknowledges writes that are then lost. So every process compares
+the files it has open with those at their paths, by device and inode. A worker process accepts only the file with which the server was
+started, so that a restarted one does not open another database. The server's first process keeps that file's inode in use (``pin``):
+otherwise the file system may give it to the next new file, which then looks like the original.
 
-    PATH        before each read; before each write, and after it, before it is acknowledged
-    PATH-wal    before and after each write: what is committed lies there first
-    PATH-shm    the same: other processes find their way in the log by it
+    PATH        checked before each read; before each write, and after it, before it is acknowledged
+    PATH-wal    checked before and after each write: commits are written there first
+    PATH-shm    likewise: the index by which other processes find their way in the log
 
-The log of a database that is open is never replaced by SQLite itself: the last connection to close it removes it.
+SQLite itself never replaces the log of an open database; the last connection to close removes it.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ log = logging.getLogger("isoform.server")
 
 PRIVATE = 0o600
 READ_SECONDS, WRITE_SECONDS = 2, 10
-"""How long a connection waits for a lock; readers wait for hardly any."""
+"""Busy timeouts of connections; with a write-ahead log readers hardly ever wait."""
 Identity = tuple[int, int]
 """A file's device and inode."""
 
 
 class OpenFile(sqlite3.Connection):
-    """A connection whose closing its ``File`` hears of."""
+    """A connection that notifies its ``File`` when it is closed."""
 
     closing: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def close(self) -> None:
-        """Close it; of a database's last connection, SQLite removes the log."""
+        """Close the connection. With a database's last connection SQLite removes the log."""
         closing, self.closing = self.closing, nullcontext
         with closing():
             super().close()
@@ -52,12 +52,12 @@ class File:
     """An SQLite database at a path.
 
     Args:
-        path: Where it is; a symbolic link is followed.
-        create: Whether to make it, readable for its owner alone, where there is none.
-        identity: The only file that is accepted there; None for the one that is there now.
+        path: Path of the file; symbolic links are followed.
+        create: Whether to create a missing file, readable by its owner only.
+        identity: The only file to accept at the path; None for the one that is there now.
 
     Raises:
-        StoreError: If it cannot be made.
+        StoreError: If the file cannot be created.
     """
 
     def __init__(self, path: Path, *, create: bool, identity: Identity | None = None) -> None:
@@ -66,18 +66,18 @@ class File:
         if create:
             self._create()
         self.identity = identity or _identity(self._name)
-        """Of the file that is accepted at the path; None if there was none, and then none ever is."""
+        """Identity of the accepted file; None if there was none, and then none is ever accepted."""
         self._lock, self._connections = threading.Lock(), 0
         self._log: tuple[tuple[str, Identity | None], ...] = ()
 
     def connect(self, *, writes: bool) -> OpenFile:
-        """Open another connection to the same file; never makes one.
+        """Open another connection to the same file; never creates a file.
 
         Args:
-            writes: Whether it waits for other writers.
+            writes: Whether the connection is for writing, with the longer timeout.
 
         Raises:
-            StoreError: If another file is there by now, or none.
+            StoreError: If the file was deleted or replaced.
             sqlite3.Error: If it cannot be opened.
         """
         with self._lock:
@@ -87,9 +87,12 @@ class File:
                 isolation_level=None, check_same_thread=False, factory=OpenFile,
             )  # fmt: skip
             try:
-                for setting in ("journal_mode=WAL", "synchronous=FULL"):  # every commit is on the disk
+                for setting in (
+                    "journal_mode=WAL",
+                    "synchronous=FULL",
+                ):  # FULL: a commit is on disk before it is acknowledged
                     connection.execute(f"PRAGMA {setting}")
-                connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the log as well
+                connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # makes SQLite open the log as well
                 if not self._connections:
                     real = os.path.realpath(self._path)
                     self._log = tuple((name, _identity(name)) for name in (real, f"{real}-wal", f"{real}-shm"))
@@ -114,10 +117,10 @@ class File:
                     self._log = ()
 
     def check(self, *, log: bool = False) -> None:
-        """Raise ``StoreError`` if another file than the one that is open is at the path, or none.
+        """Raise ``StoreError`` if the file at the path is not the one that is open.
 
         Args:
-            log: Whether to compare the log and its index too.
+            log: Whether to check the log and its index too.
         """
         if _identity(self._name) != self.identity or self.identity is None:
             raise StoreError(
@@ -132,13 +135,13 @@ class File:
                 )
 
     def pin(self) -> None:
-        """Keep the file's inode from being given to another file, for as long as this process or one that it forks lives.
+        """Keep the file's inode in use, so that no other file gets it, for as long as this process or a child lives.
 
-        For a process that has a connection open, so that the inode is still the file's. The descriptor is never closed: closing any
-        descriptor of a file drops the locks that the process has on it (sqlite.org/howtocorrupt.html, 2.2).
+        The process must have a connection open, so that the inode is still the file's. The descriptor is never closed: closing any
+        descriptor of a file drops the process's locks on it (sqlite.org/howtocorrupt.html, 2.2).
 
         Raises:
-            StoreError: If another file is at the path by now, or none.
+            StoreError: If the file was deleted or replaced.
         """
         try:
             found = os.fstat(os.open(self._name, os.O_RDONLY))
@@ -146,29 +149,27 @@ class File:
             raise StoreError(f"cannot open the signature store: {problem}") from None
         if (found.st_dev, found.st_ino) != self.identity:
             self.check()
-            raise StoreError(f"{self._path} was replaced while it was opened; start the server again")
+            raise StoreError(f"{self._path} was replaced while the server opened it; start the server again")
 
     def tighten(self) -> None:
-        """Let nobody read the files whom their owner did not allow it: those of earlier versions could be read by everybody."""
+        """Remove the permissions of others on the files: earlier versions created them readable by everybody."""
         for name in ("", "-wal", "-shm"):
             path = f"{os.path.realpath(self._path)}{name}"
             try:
                 mode = os.stat(path).st_mode
-                if (
-                    os.name == "posix" and mode & stat.S_IRWXO
-                ):  # a group's permissions are somebody's decision, and stay
+                if os.name == "posix" and mode & stat.S_IRWXO:  # permissions of a group alone are deliberate, and stay
                     os.chmod(path, PRIVATE)
-                    log.warning("%s could be read by everybody; now its owner alone can", path)
+                    log.warning("%s was readable by everybody; changed to its owner only", path)
             except FileNotFoundError:
                 continue
             except OSError as problem:
-                log.warning("everybody can read %s, and that cannot be changed: %s", path, problem)
+                log.warning("%s is readable by everybody, and its mode cannot be changed: %s", path, problem)
 
     def _create(self) -> None:
-        """Make an empty file, where there is none."""
+        """Create an empty file if there is none."""
         real = os.path.realpath(self._path)
         try:
-            # One that is there is not opened: closing it again would drop the locks of this process's other connections.
+            # O_EXCL: an existing file is not opened, because closing it would drop the locks of this process's connections.
             os.close(os.open(real, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
         except FileExistsError:
             if not os.path.isfile(real):

@@ -1,7 +1,7 @@
-"""Signatures of users: append a revision, look the newest up, go back, delete. Every call is one transaction.
+"""The store of users' signatures: append a revision, look up the newest, roll back, delete. Every call is one transaction.
 
-What ``append`` returned is on the disk (SQLite: write-ahead log, synchronous; PostgreSQL: as it is set up): no crash loses it.
-Two writers that began from the same revision: the second gets a ``ConflictError``. Knows no HTTP, and never looks into the bytes.
+When ``append`` returns, the revision is durable (SQLite: write-ahead log, synchronous; PostgreSQL: as configured). Of two writers that
+expect the same revision, the second gets a ``ConflictError``. No HTTP here, and the bytes of signatures are opaque.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Store(Database):
     """An open database of signatures. Safe to use from several threads; each process opens its own. A context manager.
 
     Args:
-        where: A file for SQLite, or a URL, as ``Database`` takes it.
-        connections: At most so many at once for reading, and as many for writing.
-        keep: Revisions of one user whose bytes are kept.
-        create: Whether to make what is not there, as ``Database``.
-        identity: The only SQLite file that is accepted, as ``Database``.
+        where: An SQLite file, or a URL, as for ``Database``.
+        connections: Size of the pool of readers, and of the pool of writers.
+        keep: Revisions per user whose bytes are kept.
+        create: Whether to connect now and create missing tables, as for ``Database``.
+        identity: The only SQLite file to accept, as for ``Database``.
 
     Raises:
-        StoreError: If the URL makes no sense, its driver is not installed, or the database cannot be reached.
+        StoreError: If the URL is invalid, its driver is not installed, or the database cannot be reached.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Store(Database):
         self.keep = keep
 
     def newest(self, task: str, user: str) -> Revision | None:
-        """The revision that answers for a user; None if there is none."""
+        """A user's newest revision, which answers; None if there is none."""
         row = self.first(NEWEST, {"task": task, "user": user})
         return None if row is None else revision_of(row)
 
@@ -66,23 +66,23 @@ class Store(Database):
         self, task: str, user: str, *, digest: str, data: bytes, action: str, actor: str, expect: int = ANY,
         reply: Reply | None = None,
     ) -> Revision:  # fmt: skip
-        """Make a new newest revision.
+        """Append a revision.
 
         Args:
-            task: The task.
-            user: The user.
-            digest: Of the signature, 64 hex digits.
+            task: Name of the task.
+            user: Name of the user.
+            digest: Digest of the signature, 64 hex digits.
             data: Its file.
-            action: What made it.
-            actor: Whose key it was.
-            expect: The revision that must be newest now, 0 for none; ``ANY`` for whatever is.
-            reply: To be remembered with it, in the same transaction.
+            action: ``put``, ``personalize`` or ``adapt``.
+            actor: Name of the caller.
+            expect: Number of the revision that must be the newest, 0 for none, ``ANY`` for any.
+            reply: Idempotency key to store with it, in the same transaction.
 
         Returns:
-            The revision.
+            The new revision.
 
         Raises:
-            ConflictError: If another revision is newest, or somebody else is faster.
+            ConflictError: If another revision is the newest, or a concurrent write came first.
             StoreError: If the database fails.
         """
         with self.writing(task, user) as connection:
@@ -93,18 +93,18 @@ class Store(Database):
     def rollback(
         self, task: str, user: str, *, to: int, actor: str, expect: int = ANY, reply: Reply | None = None
     ) -> Revision | None:
-        """Let an earlier revision's bytes be the newest one's again, if they are still there when it is written.
+        """Append a revision with an earlier one's bytes.
 
         Args:
-            task: The task.
-            user: The user.
-            to: The earlier revision.
-            actor: Whose key it was.
+            task: Name of the task.
+            user: Name of the user.
+            to: Number of the earlier revision.
+            actor: Name of the caller.
             expect: As for ``append``.
             reply: As for ``append``.
 
         Returns:
-            The new revision; None if there is no such earlier one, or its bytes are no longer kept.
+            The new revision; None if the earlier one does not exist, or its bytes are no longer kept.
 
         Raises:
             ConflictError: As ``append``.
@@ -114,22 +114,22 @@ class Store(Database):
             return kept.rollback(connection, task, user, to=to, actor=actor, expect=expect, reply=reply, keep=self.keep)
 
     def replied(self, reply: Reply) -> Revision | None:
-        """What an earlier request with the same idempotency key made; None if there was none.
+        """The revision made by an earlier request with the same idempotency key; None if there was none.
 
         Raises:
-            ConflictError: If that key came with another request, or what it made is deleted.
+            ConflictError: If the key was used for another request, or the revision was deleted.
         """
         with self.reading() as connection:
             return kept.replied(connection, reply)
 
     def find(self, task: str, user: str, revision: int) -> Revision | None:
-        """One revision; None if there is none of that number."""
+        """A revision by its number; None if it does not exist."""
         with self.reading() as connection:
             row = connection.execute(ONE, {"task": task, "user": user, "revision": revision}).first()
         return None if row is None else revision_of(row)
 
     def history(self, task: str, user: str, *, before: int | None = None, limit: int = 100) -> list[Revision]:
-        """A user's revisions, newest first, at most ``limit``, all below ``before``."""
+        """List a user's revisions below ``before``, newest first, at most ``limit``."""
         query = LISTED.where(revisions.c.task == task, revisions.c.user == user)
         if before is not None:
             query = query.where(revisions.c.revision < before)
@@ -138,7 +138,8 @@ class Store(Database):
         return [revision_of(row) for row in rows]
 
     def users(self, task: str, *, after: str = "", limit: int = 100) -> list[Revision]:
-        """Users of a task by name, at most ``limit``, all behind ``after``; of each the newest revision."""
+        """List a task's users after ``after``, by name, at most ``limit``; each as its newest revision."""
+        # Aggregate first and join second, so that a page costs its own users and not the whole table.
         names = (
             sql.select(revisions.c.user, sql.func.max(revisions.c.revision).label("newest"))
             .where(revisions.c.task == task, revisions.c.user > after)
@@ -153,24 +154,24 @@ class Store(Database):
             return [revision_of(row) for row in connection.execute(query).all()]
 
     def delete(self, task: str, user: str, *, actor: str, expect: int = ANY) -> bool:
-        """Delete every revision of a user for good, and cancel the jobs that would make another; what stays is that it happened, and when.
+        """Delete every revision of a user permanently, and cancel open jobs, which would make another. Only an event and the last number stay.
 
         Returns:
             Whether there was a revision or an open job.
 
         Raises:
-            ConflictError: If another revision than the expected one is newest.
+            ConflictError: If the newest revision is not the expected one.
         """
         with self.writing(task, user) as connection:
             return kept.delete(connection, task, user, actor=actor, expect=expect)
 
     def unloaded(self) -> set[str]:
-        """Tasks that do not answer, in any process."""
+        """Names of unloaded tasks."""
         with self.reading() as connection:
             return set(connection.execute(sql.select(unloaded.c.task)).scalars())
 
     def set_loaded(self, task: str, *, loaded: bool, actor: str) -> None:
-        """Let a task answer, or not."""
+        """Load or unload a task, and write an event if that changed anything."""
         with self.writing() as connection:
             changed = connection.execute(sql.delete(unloaded).where(unloaded.c.task == task)).rowcount > 0
             if not loaded:

@@ -1,7 +1,7 @@
-"""Databases of older versions: what their tables lack is added when they are opened; nothing that they hold is changed.
+"""Upgrade databases of older versions when they are opened: missing data is added, and nothing is changed.
 
-version 0    before there was a table ``version``: numbers of revisions restarted after a deletion
-version 1    ``numbers``; the last number of every deleted user is taken from the events
+version 0    without the table ``version``: revision numbers restarted after a deletion
+version 1    with the table ``numbers``, filled with the last number of every deleted user from the events
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ VERSION = 1
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring a database to ``VERSION``, in the transaction in which its tables were created.
+    """Upgrade a database to ``VERSION``, in the transaction that created its tables.
 
     Raises:
-        StoreError: If a newer isoform made it.
+        StoreError: If it was made by a newer isoform.
     """
     found = connection.execute(sql.select(sql.func.max(version.c.version))).scalar() or 0
     if found > VERSION:
         raise StoreError(
-            f"the signature store has version {found}, but {VERSION} at most was expected; open it with the isoform that made it"
+            f"the signature store has version {found}, but at most {VERSION} was expected; open it with the isoform that made it"
         )
     if found < 1:
         last = sql.select(events.c.task, events.c.user, sql.func.max(events.c.revision)).where(

@@ -1,1 +1,1 @@
-"""Metrics, traces and log lines. They never hold a sample."""
+"""Metrics, traces and the access log. They never contain samples."""

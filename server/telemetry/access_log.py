@@ -1,8 +1,8 @@
-"""What is told of a request afterwards: one line of JSON in the log, with its id, whose network answered, and never a sample.
+"""The access log: one line of JSON per request, with its id and the signature that answered, never with samples.
 
     {"time", "request", "method", "route", "status", "ms", "bytes", "caller", "caller_id"?, "task"?, "signature"?, "revision"?, "digest"?, "error"?}
 
-``request`` is its id. ``caller`` is a name, which several callers may have; ``caller_id`` tells them apart. ``error`` is the kind of error.
+``request`` is the request's id. ``caller`` is a name and may not be unique; ``caller_id`` is. ``error`` is the kind of error.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ __all__ = ["Recorder"]
 log = logging.getLogger("isoform.access")
 
 CHANGING = ("/v1/", "/v2/repository/models/")
+"""Prefixes of routes that change something, if the method is not a read."""
 
 
 class Recorder:
     """Writes records to the logger ``isoform.access``.
 
     Args:
-        which: ``all``, ``errors`` (those that got 400 or more, and everything that changes something) or ``none``.
+        which: Requests to log: ``all``, ``errors`` (status 400 or higher, and everything that changes something) or ``none``.
     """
 
     def __init__(self, which: Literal["all", "errors", "none"]) -> None:
         self._which = which
 
     def write(self, record: Record, *, size: int, seconds: float) -> None:
-        """Tell of a request that was answered.
+        """Log an answered request.
 
         Args:
-            record: What is known of it.
-            size: Bytes of the answer.
-            seconds: From its arrival.
+            record: The request's record.
+            size: Size of the answer, in bytes.
+            seconds: Latency since its arrival.
         """
         if self._which == "none":
             return
@@ -55,4 +56,4 @@ class Recorder:
             "digest": record.digest, "error": record.error,
         }  # fmt: skip
         line |= {name: value for name, value in more.items() if value is not None and value != ""}
-        log.info("%s", json.dumps(line))
+        log.info("%s", json.dumps(line))  # as ASCII: a caller's name cannot break the line or forge another

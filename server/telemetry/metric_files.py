@@ -1,12 +1,12 @@
-"""Numbers of a server's processes, in files that all of them read; those of dead processes are folded into one per kind.
+"""Metrics of a server's processes, in files that all of them can read; those of dead processes are merged into one file per kind.
 
-prometheus_client gives every process a file per kind of metric, ``counter_<pid>.db``, and never removes what a dead process counted. Here
+prometheus_client gives every process a file per kind of metric, ``counter_<pid>.db``, and never removes those of dead processes. Here
 
-    fold    adds a dead process's counters and histograms to ``counter_0.db`` and ``histogram_0.db``; its gauges go
-    read    collects all files
+    fold       adds a dead process's counters and histograms to ``counter_0.db`` and ``histogram_0.db``, and removes its gauges
+    reading    collects all files
 
-A lock on a file of the folder keeps both apart, so that nobody reads a number twice or not at all. Only the arbiter folds, which starts and
-reaps the others, and before it starts another one, which could get the dead one's number.
+A file lock separates them, so that no value is read twice or missed. Only the first process folds, right after it has reaped the dead
+process and before it starts another one, which could get the same pid.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ __all__ = ["MetricFiles"]
 log = logging.getLogger("isoform.server")
 
 SUMS = ("counter", "histogram")
-"""Kinds of metrics that add up."""
+"""Kinds of metrics that can be summed."""
 DEAD = 0
-"""In place of a process's number; no process of ours has it."""
+"""Pid in the name of the merged files; no process of the server has it."""
 WAIT_SECONDS = 1.0
-"""How long folding waits for readers."""
+"""How long ``fold`` waits for readers."""
 
 
 class MetricFiles:
-    """A server's folder of numbers.
+    """The metrics folder of a server.
 
     Args:
         folder: The folder, ``PROMETHEUS_MULTIPROC_DIR``.
@@ -48,7 +48,7 @@ class MetricFiles:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[CollectorRegistry]:
-        """Everything that was counted, as it stays while the ``with`` block lasts."""
+        """A registry of all processes' metrics, protected from ``fold`` for as long as the ``with`` block lasts."""
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(self._folder))  # type: ignore[no-untyped-call]
         with self._opened("lock") as lock:
@@ -58,15 +58,15 @@ class MetricFiles:
             yield registry
 
     def fold(self, process: int) -> None:
-        """Add what a dead process counted to what all dead ones did, and remove its files.
+        """Merge a dead process's counters and histograms into the files of dead processes, and remove its own.
 
-        Where that fails, because a reader does not end or the disk is full, its counters stay files of their own.
+        If that fails, because a reader holds the lock or the disk is full, its files stay as they are.
         """
         try:
             mark_process_dead(process, str(self._folder))  # type: ignore[no-untyped-call]
             until = time.monotonic() + WAIT_SECONDS
             with self._opened("lock") as lock, self._opened("turn") as turn:
-                # With the turn, no other reader begins, however many there are.
+                # Holding ``turn`` keeps new readers out, or a steady stream of them could starve this lock.
                 if not (_taken(turn, until) and _taken(lock, until)):
                     return
                 for kind in SUMS:
@@ -75,11 +75,11 @@ class MetricFiles:
                         _add(own, self._folder / f"{kind}_{DEAD}.db")
                         own.unlink()
         except (OSError, ValueError, RuntimeError, struct.error) as problem:
-            log.warning("the metrics of process %d stay in files of their own: %s", process, problem)
+            log.warning("cannot merge the metrics of process %d, its files stay: %s", process, problem)
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[int]:
-        """A file to be locked, which is unlocked at the end."""
+        """Open a lock file; closing it at the end releases the lock."""
         descriptor = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield descriptor
@@ -88,8 +88,8 @@ class MetricFiles:
 
 
 def _taken(descriptor: int, until: float) -> bool:
-    """Lock a file for oneself, if that is possible in time."""
-    while True:
+    """Lock a file exclusively. Returns whether that succeeded before the deadline."""
+    while True:  # polling, because flock has no timeout
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -101,13 +101,13 @@ def _taken(descriptor: int, until: float) -> bool:
 
 
 def _add(own: Path, together: Path) -> None:
-    """Write the sum of two files to the second, whole or not at all."""
+    """Replace the second file by the sum of both, atomically."""
     found, there = dict[str, float](), [path for path in (together, own) if path.exists()]
     for path in there:
         for key, value, _, _ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
             found[key] = found.get(key, 0.0) + value
-    made = together.with_suffix(".new")  # no name that is read
-    # Zeros for all of it: the disk is full here, in an error, and not in mapped memory, where that kills a process.
+    made = together.with_suffix(".new")  # a suffix that readers ignore
+    # Allocate the whole file first: a full disk is an OSError here, but a SIGBUS when mapped memory is written.
     made.write_bytes(bytes(sum(path.stat().st_size for path in there)))
     written = MmapedDict(str(made))  # type: ignore[no-untyped-call]
     for key, value in found.items():

@@ -1,17 +1,17 @@
-"""What Prometheus is told, and the protocol's statistics, from the same counters; of all processes together.
+"""Prometheus metrics and the protocol's statistics, from the same counters, summed over all processes.
 
     isoform_requests_total{route, status}          isoform_request_seconds{route}
-    isoform_infer_seconds{task, stage}             queue, decode, find (whose network), predict, encode: of predictions that were answered
+    isoform_infer_seconds{task, stage}             of answered predictions: queue, decode, find (the signature), predict, encode
     isoform_infer_samples_total{task}              isoform_errors_total{reason}
-    isoform_infer_failures_total{task}             predictions that were asked for and not answered
-    isoform_batch_samples{task}                    samples that were run together
-    isoform_queue_requests                         requests that wait for a thread
-    isoform_resident_bytes{pid}                    memory of each process; without pid where there is one only
-    isoform_held_bytes, isoform_held_limit_bytes   what requests and samples of jobs hold (``memory.py``), and at most may
-    isoform_cache_*                                what the runtimes hold, found, swapped in (misses) and dropped (``Runtime.stats``)
+    isoform_infer_failures_total{task}             predictions that were refused or failed
+    isoform_batch_samples{task}                    batch sizes, in samples
+    isoform_queue_requests                         queued requests
+    isoform_resident_bytes{pid}                    resident memory of each process; without pid for a single process
+    isoform_held_bytes, isoform_held_limit_bytes   memory held by requests and samples of jobs (``memory.py``), and its limit
+    isoform_cache_*                                size, hits, misses and evictions of the cache of folded weights (``Runtime.stats``)
 
-Seconds and bytes; labels are routes, tasks and kinds of errors, never users. Where several processes serve, each writes its numbers to
-a file in ``PROMETHEUS_MULTIPROC_DIR``, which must be set before this is imported, and any of them answers for all (``metric_files.py``).
+Units are seconds and bytes. Labels are routes, tasks and kinds of errors, never users. With several processes each writes to a file in
+``PROMETHEUS_MULTIPROC_DIR``, which must be set before this module is imported, and any process answers for all (``metric_files.py``).
 """
 
 from __future__ import annotations
@@ -40,52 +40,58 @@ _COUNTS = {
     "isoform_infer_samples_total": "samples", "isoform_batch_samples_count": "runs", "isoform_infer_failures_total": "failures",
 }  # fmt: skip
 _CACHE = {
-    "entries": "Signatures whose weights are ready to run.", "bytes": "Bytes of them.", "limit_bytes": "At most so many bytes.",
-    "hits": "Predictions that found their weights ready.", "misses": "Predictions that had to make them ready.",
-    "evictions": "Signatures that had to make room.", "miss_seconds": "Seconds that making ready took together.",
+    "entries": "Signatures in the cache of folded weights.", "bytes": "Size of the cache.", "limit_bytes": "Maximum size of the cache.",
+    "hits": "Cache hits.", "misses": "Cache misses: predictions that had to fold their weights.",
+    "evictions": "Signatures evicted from the cache.", "miss_seconds": "Total time spent on cache misses.",
 }  # fmt: skip
 
 
 class Metrics:
-    """An application's counters. Safe to use from several threads."""
+    """The metrics of an application. Safe to use from several threads."""
 
     def __init__(self, runtime: Runtime, admission: Admission, memory: Memory) -> None:
         self._runtime, self._admission, self._memory, self._refreshed = runtime, admission, memory, 0.0
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            number = os.getpid()  # else it is asked for, a system call, at every count
+            number = os.getpid()  # once: prometheus_client's default is a system call at every count
             values.ValueClass = MultiProcessValue(process_identifier=lambda: number)  # type: ignore[no-untyped-call]
         own = self._registry = CollectorRegistry()
         self._requests = Counter(
-            "isoform_requests_total", "Requests that were answered.", ["route", "status"], registry=own
+            "isoform_requests_total", "Answered requests, with refused ones.", ["route", "status"], registry=own
         )
         self._seconds = Histogram(
-            "isoform_request_seconds", "Seconds to an answer.", ["route"], registry=own, buckets=BUCKETS
+            "isoform_request_seconds", "Latency of requests.", ["route"], registry=own, buckets=BUCKETS
         )
         self._infer = Histogram(
-            "isoform_infer_seconds", "Seconds of a prediction.", ["task", "stage"], registry=own, buckets=BUCKETS
+            "isoform_infer_seconds",
+            "Latency of predictions by stage.",
+            ["task", "stage"],
+            registry=own,
+            buckets=BUCKETS,
         )
-        self._samples = Counter("isoform_infer_samples_total", "Samples that were predicted.", ["task"], registry=own)
+        self._samples = Counter("isoform_infer_samples_total", "Predicted samples.", ["task"], registry=own)
         self._errors = Counter(
             "isoform_errors_total", "Requests that were refused or failed.", ["reason"], registry=own
         )
         self._batches = Histogram(
-            "isoform_batch_samples", "Samples that were run together.", ["task"], registry=own, buckets=BATCHES
+            "isoform_batch_samples", "Batch size, in samples.", ["task"], registry=own, buckets=BATCHES
         )
         self._failures = Counter(
-            "isoform_infer_failures_total", "Predictions that were not answered.", ["task"], registry=own
+            "isoform_infer_failures_total", "Predictions that were refused or failed.", ["task"], registry=own
         )
-        self._queue = Gauge(
-            "isoform_queue_requests", "Requests that wait for a thread.", registry=own, multiprocess_mode="livesum"
-        )
+        self._queue = Gauge("isoform_queue_requests", "Queued requests.", registry=own, multiprocess_mode="livesum")
         self._resident = Gauge(
             "isoform_resident_bytes", "Resident memory of each process.", registry=own, multiprocess_mode="liveall"
         )
         self._held = Gauge(
-            "isoform_held_bytes", "What requests and samples of jobs hold.", registry=own, multiprocess_mode="livesum"
+            "isoform_held_bytes",
+            "Memory held by requests and samples of jobs.",
+            registry=own,
+            multiprocess_mode="livesum",
         )
         self._held_limit = Gauge(
-            "isoform_held_limit_bytes", "What they may hold.", registry=own, multiprocess_mode="livesum"
+            "isoform_held_limit_bytes", "Limit of isoform_held_bytes.", registry=own, multiprocess_mode="livesum"
         )
+        # Children by label, because prometheus_client's own look-up takes a lock and builds texts at every count.
         self._served: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._stages: dict[str, tuple[Histogram, ...]] = {}
         self._batches_of: dict[str, Histogram] = {}
@@ -95,7 +101,7 @@ class Metrics:
         }
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer."""
+        """Count an answered request and its latency."""
         served = self._served.get((route, status))
         if served is None:
             served = self._served[route, status] = (
@@ -108,23 +114,25 @@ class Metrics:
             self.refresh()
 
     def error(self, reason: str) -> None:
-        """Count what did not get an answer of the kind that it asked for."""
+        """Count a request that was refused or failed."""
         self._errors.labels(reason).inc()
 
     def batch(self, task: str, samples: int) -> None:
-        """Count samples that were run together."""
+        """Count a batch and its number of samples."""
         batches = self._batches_of.get(task)
         if batches is None:
             batches = self._batches_of[task] = self._batches.labels(task)
         batches.observe(samples)
 
     def fail(self, task: str) -> None:
-        """Count a prediction that was not answered, if there is such a task."""
-        if task in self._runtime.tasks:
+        """Count a prediction that was refused or failed, if the task exists."""
+        if (
+            task in self._runtime.tasks
+        ):  # any other name comes from the client, and would make an unbounded number of series
             self._failures.labels(task).inc()
 
     def infer(self, task: str, samples: int, seconds: tuple[float, ...]) -> None:
-        """Count a prediction that was answered: its samples, and how long each of ``STAGES`` took."""
+        """Count an answered prediction: its samples, and the duration of each of ``STAGES``."""
         stages = self._stages.get(task)
         if stages is None:
             stages = self._stages[task] = tuple(self._infer.labels(task, stage) for stage in STAGES)
@@ -133,7 +141,7 @@ class Metrics:
         self._samples.labels(task).inc(samples)
 
     def refresh(self) -> None:
-        """Take over what the runtime says of itself."""
+        """Update the gauges from the runtime, the queue and the memory budget."""
         self._refreshed = time.monotonic()
         stats = self._runtime.stats()
         for name, gauge in self._cache.items():
@@ -144,13 +152,13 @@ class Metrics:
         self._held_limit.set(self._memory.limit)
 
     def page(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         self.refresh()
         with self._all() as registry:
             return generate_latest(registry)
 
     def statistics(self, task: str) -> dict[str, object]:
-        """A task's entry of the statistics extension: counts and nanoseconds."""
+        """A task's entry of the protocol's statistics extension, in counts and nanoseconds."""
         found = {"count": 0.0, "samples": 0.0, "runs": 0.0, "failures": 0.0, **dict.fromkeys(STAGES, 0.0)}
         with self._all() as registry:
             samples = [sample for metric in registry.collect() for sample in metric.samples]
@@ -159,6 +167,7 @@ class Metrics:
                 continue
             if sample.name == "isoform_infer_seconds_sum":
                 found[sample.labels["stage"]] += sample.value
+            # Every stage has the same count; the last one is of predictions that are complete.
             elif sample.name == "isoform_infer_seconds_count" and sample.labels["stage"] == "encode":
                 found["count"] += sample.value
             elif sample.name in _COUNTS:
@@ -181,21 +190,21 @@ class Metrics:
 
     @contextlib.contextmanager
     def _all(self) -> Iterator[CollectorRegistry]:
-        """The numbers of all processes."""
+        """A registry with the metrics of all processes."""
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         if folder is None:
             yield self._registry
             return
         from isoform.server.telemetry.metric_files import (
             MetricFiles,
-        )  # here, not above: Windows has neither its lock nor several processes
+        )  # here, not above: it needs fcntl, which Windows lacks
 
         with MetricFiles(Path(folder)).reading() as registry:
             yield registry
 
 
 def _resident_bytes() -> int:
-    """Resident memory of this process; 0 where nobody says."""
+    """Resident memory of this process; 0 where the system has no ``/proc``."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

@@ -1,8 +1,8 @@
-"""OpenTelemetry traces: a span for every request, if that library is installed, below the span of whoever sent it.
+"""OpenTelemetry traces: a span for every request, as a child of the client's span, if the library is installed.
 
-Which exporter takes them is set as everywhere, by ``OTEL_EXPORTER_OTLP_ENDPOINT`` and its kin, or by ``opentelemetry-instrument``.
-With nobody to take spans, nothing is done at all; where somebody is named and the library is missing, the log says so.
-Attributes are routes, tasks and digests, never samples.
+The exporter is configured by ``OTEL_EXPORTER_OTLP_ENDPOINT`` and related variables, or by ``opentelemetry-instrument``. Without an
+exporter there is no overhead. If one is configured but the library is missing, that is logged. Attributes are routes, tasks and digests,
+never samples.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FLUSH_MS = 5000
 
 
 def export_traces() -> bool:
-    """Send spans where the environment says, unless something does already. Returns whether they are sent by us.
+    """Set up the exporter that the environment names, unless a tracer provider exists already. Returns whether it was set up here.
 
-    Each process calls it for itself, after a fork, because the exporter has a thread.
+    Call it in each process after the fork, because the exporter has a thread.
     """
     if not (os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
         return False
@@ -42,7 +42,7 @@ def export_traces() -> bool:
     except MissingExtraError as problem:
         log.warning("no traces are sent: %s", problem)
         return False
-    if isinstance(trace.get_tracer_provider(), TracerProvider):
+    if isinstance(trace.get_tracer_provider(), TracerProvider):  # ``opentelemetry-instrument`` has set one up
         return False
     resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "isoform")})
     provider = TracerProvider(resource=resource)
@@ -52,7 +52,7 @@ def export_traces() -> bool:
 
 
 def flush_traces() -> None:
-    """Send the spans that wait, after ``export_traces`` began to send them; for a few seconds at most."""
+    """Export the buffered spans at shutdown, for at most ``FLUSH_MS``."""
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
 
@@ -62,13 +62,13 @@ def flush_traces() -> None:
 
 
 class Span:
-    """One request's."""
+    """The span of one request."""
 
     def __init__(self, span: Any) -> None:
         self._span = span
 
     def end(self, record: Record) -> None:
-        """What came of it."""
+        """Set the span's name, attributes and status from the request's record."""
         if not self._span.is_recording():
             return
         self._span.update_name(f"{self._span.attributes['http.request.method']} {record.route}")
@@ -84,14 +84,14 @@ class Span:
 
 
 class Tracing:
-    """Makes spans."""
+    """Creates spans."""
 
     def __init__(self, tracer: Any, extract: Any, kind: Any) -> None:
         self._tracer, self._extract, self._kind = tracer, extract, kind
 
     @classmethod
     def found(cls) -> Self | None:
-        """What makes spans here; None if the library is not installed, or nobody takes them."""
+        """The tracing of this process; None if the library is not installed or no exporter is configured."""
         if importlib.util.find_spec("opentelemetry") is None:
             return None
         from opentelemetry import propagate, trace
@@ -102,7 +102,7 @@ class Tracing:
 
     @contextlib.contextmanager
     def span(self, environ: dict[str, Any]) -> Iterator[Span]:
-        """A span around a WSGI request."""
+        """Wrap a request in a span, as a child of the client's."""
         carrier = {
             name[5:].lower().replace("_", "-"): value
             for name, value in environ.items()

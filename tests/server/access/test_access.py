@@ -167,7 +167,7 @@ def test_key_command(tmp_path) -> None:
     assert made.startswith(f"iso_{entry['id']}_")
     isoform("key", "revoke", entry["id"], *store)
     for words, message in (
-        (["revoke", entry["id"]], "there is no key"), (["add"], "isoform key add NAME"), (["list", "x"], "isoform key add NAME"),
+        (["revoke", entry["id"]], "no active key has the id"), (["add"], "expected isoform key add NAME"), (["list", "x"], "expected isoform key add NAME"),
         (["add", "x", "--scope", "y"], "the scope 'y' came"), (["list", "--store", "none"], "keys are kept in a store"),
     ):  # fmt: skip
         result = isoform("key", *words, *(store if "--store" not in words else []), check=False)
@@ -246,20 +246,20 @@ def test_key_sets_that_are_none(tmp_path) -> None:
     for content in ("", "[]", "{}", '{"keys": []}', '{"keys": [{"kty": "EC"}]}', '{"keys": 3}'):
         path = tmp_path / "keys.json"
         path.write_text(content)
-        with pytest.raises(UsageError, match="holds no key set"):
+        with pytest.raises(UsageError, match="is not a valid key set"):
             Tokens(path, issuer="x", audience="y")
-    with pytest.raises(UsageError, match="holds no key set"):
+    with pytest.raises(UsageError, match="is not a valid key set"):
         Tokens(tmp_path / "nothing", issuer="x", audience="y")
 
 
 def test_serve_is_open_only_on_loopback(compiled, tmp_path) -> None:
     """Misuse of the flags is one line, before anything listens."""
     for words, message in (
-        (["--open", "--host", "0.0.0.0"], "would let everybody in"), (["--store", "none"], "keys are kept in the store"),
+        (["--open", "--host", "0.0.0.0"], "allowed on loopback only"), (["--store", "none"], "API keys are kept in the store"),
         (["--open", "--token-keys", "x"], "leave one of them out"), (["--token-keys", "x"], "needs --token-issuer"),
-        (["--token-keys", tmp_path / "x", "--token-issuer", "y"], "holds no key set"),
-        (["--token-issuer", "y"], "--token-issuer says which tokens are taken, but without --token-keys none is"),
-        (["--token-audience", "y"], "--token-audience says"), (["--open", "--token-leeway", "10"], "--token-leeway says"),
+        (["--token-keys", tmp_path / "x", "--token-issuer", "y"], "is not a valid key set"),
+        (["--token-issuer", "y"], "--token-issuer has no effect without --token-keys"),
+        (["--token-audience", "y"], "--token-audience has no effect"), (["--open", "--token-leeway", "10"], "--token-leeway has no effect"),
     ):  # fmt: skip
         store = [] if "none" in words else ["--store", tmp_path / "s.db"]
         result = isoform("serve", compiled, "--port", "0", *words, *store, check=False)

@@ -161,8 +161,8 @@ def test_leeway(path) -> None:
     assert Tokens(path, issuer=ISSUER, audience="isoform", leeway=60).caller(late).name == "alice"
     with pytest.raises(TokenError, match="'exp' is wrong"):
         Tokens(path, issuer=ISSUER, audience="isoform", leeway=0).caller(late)
-    with pytest.raises(UsageError, match="holds no key set"):
+    with pytest.raises(UsageError, match="is not a valid key set"):
         Tokens(path.with_name("none"), issuer=ISSUER, audience="isoform")
     path.write_text(path.read_text() + " " * key_set.LARGEST)
-    with pytest.raises(UsageError, match="holds no key set: it is longer than 1,048,576 bytes"):
+    with pytest.raises(UsageError, match="is not a valid key set: it is larger than 1,048,576 bytes"):
         Tokens(path, issuer=ISSUER, audience="isoform")

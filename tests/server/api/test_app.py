@@ -176,5 +176,5 @@ def test_a_bug_is_a_500_without_details(runtime, samples, monkeypatch, caplog) -
     app = create_app(runtime)
     answer = app.test_client().post("/v2/models/plain/infer", json=body(samples[0][:1]))
     assert answer.status_code == 500
-    assert answer.json == {"error": "an error inside the server; its log has the details"}
+    assert answer.json == {"error": "internal server error; the server's log has the details"}
     assert "secret" in caplog.text

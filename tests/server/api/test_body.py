@@ -74,15 +74,15 @@ ONE = np.zeros((1, *SHAPE), dtype=np.float32)
     [
         (*binary(ONE)[:1], "x", "Inference-Header-Content-Length is 'x'"),
         (*binary(ONE)[:1], "-1", "Inference-Header-Content-Length is '-1'"),
-        (*binary(ONE)[:1], "99999", "says 99999 bytes of JSON, but the body has"),
+        (*binary(ONE)[:1], "99999", "is 99999 bytes of JSON, but the body has only"),
         (*binary(ONE)[:1], "10", "$: the body is not JSON"),
         (binary(ONE, size=4)[0], binary(ONE, size=4)[1][HEAD], "4096 bytes were expected for shape [1, 1, 32, 32] in FP32, but 4 came"),
-        (binary(ONE, size=True)[0], binary(ONE, size=True)[1][HEAD], "binary_data_size: at most 4096, the bytes that follow"),
-        (binary(ONE)[0] + b"x", binary(ONE)[1][HEAD], "1 bytes follow the JSON that no input"),
-        (binary(ONE)[0][:-4], binary(ONE)[1][HEAD], "binary_data_size: at most 4092, the bytes that follow the JSON, was expected, but 4096 came"),
+        (binary(ONE, size=True)[0], binary(ONE, size=True)[1][HEAD], "binary_data_size: at most 4096, the number of bytes after"),
+        (binary(ONE)[0] + b"x", binary(ONE)[1][HEAD], "1 bytes after the JSON belong to no input"),
+        (binary(ONE)[0][:-4], binary(ONE)[1][HEAD], "binary_data_size: at most 4092, the number of bytes after the JSON, was expected, but 4096 came"),
         (binary(ONE, binary_data_output=3)[0], binary(ONE, binary_data_output=3)[1][HEAD], "$.parameters.binary_data_output: true or false"),
         (binary(ONE, signature=3)[0], binary(ONE, signature=3)[1][HEAD], "$.parameters.signature: a text was expected"),
-        (binary(ONE, timeout="1")[0], binary(ONE, timeout="1")[1][HEAD], "$.parameters.timeout: microseconds"),
+        (binary(ONE, timeout="1")[0], binary(ONE, timeout="1")[1][HEAD], "$.parameters.timeout: a positive number of microseconds"),
     ],
 )  # fmt: skip
 def test_bodies_that_lie(body, head, message, client) -> None:
@@ -111,9 +111,9 @@ def test_compressed(encoding, client, runtime, samples) -> None:
 @pytest.mark.parametrize(
     ("data", "encoding", "status", "message"),
     [
-        (b"no", "gzip", 400, "is not gzip"), (gzip.compress(b"{}")[:-3], "gzip", 400, "cut short"),
-        (gzip.compress(b"{}") + b"x", "gzip", 400, "more follows"), (b"{}", "br", 415, "gzip, deflate or none was expected"),
-        (gzip.compress(b" " * (50 << 20)), "gzip", 413, "longer than"),
+        (b"no", "gzip", 400, "is not valid gzip"), (gzip.compress(b"{}")[:-3], "gzip", 400, "cut short"),
+        (gzip.compress(b"{}") + b"x", "gzip", 400, "followed by more bytes"), (b"{}", "br", 415, "gzip, deflate or none was expected"),
+        (gzip.compress(b" " * (50 << 20)), "gzip", 413, "exceeds this server's limit"),
     ],
     ids=["no gzip", "cut", "more", "unknown", "bomb"],
 )  # fmt: skip

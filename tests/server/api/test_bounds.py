@@ -136,7 +136,7 @@ def test_a_budget_that_threads_share() -> None:
         second.hold(12 * mib)
         with pytest.raises(BusyError, match="2 long requests"):
             third.hold(FREE_BYTES + 1)
-        with pytest.raises(TooLargeError, match="9 samples came, but a request may have 8"):
+        with pytest.raises(TooLargeError, match="9 samples came, but the limit for a request is 8"):
             first.check_samples(9)
         assert memory.used == 32 * mib
     assert memory.used == 0
@@ -175,11 +175,11 @@ def test_samples_of_jobs_are_counted_until_they_are_freed() -> None:
     memory = Memory(8 << 20, samples=8, long_requests=2)
     samples = np.zeros(3 << 18, dtype=np.float32)
     memory.keep(samples, "one")
-    with pytest.raises(BusyError, match="samples of jobs that wait"):
+    with pytest.raises(BusyError, match="samples of all jobs hold"):
         memory.keep(np.zeros(1 << 19, dtype=np.float32), "two")
-    with pytest.raises(TooLargeError, match="those of jobs may take"):
+    with pytest.raises(TooLargeError, match="the limit for jobs is"):
         memory.keep(np.zeros(2 << 20, dtype=np.float32), "two")
-    with pytest.raises(TooManyError, match="samples of this caller's jobs take") as refused:
+    with pytest.raises(TooManyError, match="samples of this caller's jobs hold") as refused:
         memory.keep(np.zeros(1, dtype=np.float32), "one")
     assert refused.value.seconds > 0
     others = [np.zeros(1 << 17, dtype=np.float32) for _ in range(2)]
@@ -298,7 +298,7 @@ def test_as_many_samples_as_are_allowed(runtime) -> None:
     for count in (4, 1 << 31):
         answer = client.post(INFER, data=image("[]", samples=count))
         assert answer.status_code == 413
-        assert f"{count:,} samples came, but a request may have 3" in answer.json["error"]
+        assert f"{count:,} samples came, but the limit for a request is 3" in answer.json["error"]
     body, headers = binary(np.zeros((3, 1, 32, 32)))
     assert client.post(INFER, data=body, headers=headers).status_code == 200
 
@@ -310,7 +310,7 @@ def test_no_memory_is_503_and_never_500(runtime, monkeypatch) -> None:
     body, headers = binary(np.zeros((1, 1, 32, 32)))
     answer = client.post(INFER, data=body, headers=headers)
     assert answer.status_code == 503
-    assert "not enough memory" in answer.json["error"]
+    assert "ran out of memory" in answer.json["error"]
     assert answer.headers["Retry-After"] == "1"
 
 
@@ -318,7 +318,7 @@ def test_no_memory_is_503_and_never_500(runtime, monkeypatch) -> None:
     ("body", "message"),
     [
         (image("[]", samples=0, more=f',"id":"{"x" * 131_073}"'), "$.id: at most 131072 characters"),
-        (image("[]", samples=0, more=',"parameters":{"signature":"alice","signature":"bob"}'), "has 'signature' twice"),
+        (image("[]", samples=0, more=',"parameters":{"signature":"alice","signature":"bob"}'), "has the member 'signature' twice"),
         (image("[" + "9" * 400 + ",0" * 1023 + "]"), "too large for FP32"),
         (image("[true" + ",0" * 1023 + "]"), "something else is among them"),
         (image("[NaN" + ",0" * 1023 + "]"), "not finite"), (image("[1e999" + ",0" * 1023 + "]"), "not finite"),

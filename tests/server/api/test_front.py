@@ -118,7 +118,7 @@ def test_deadlines(runtime) -> None:
     client = create_app(runtime).test_client()
     answer = client.post(INFER, json=body(timeout=0.01))
     assert answer.status_code == 408
-    assert "time was over" in answer.json["error"]
+    assert "the deadline passed" in answer.json["error"]
     assert client.post(INFER, json=body(timeout=5e6)).status_code == 200
     assert client.post(INFER, json=body(timeout=0)).status_code == 200
     strict = create_app(runtime, settings=Settings(deadline_seconds=1e-6)).test_client()
@@ -155,7 +155,7 @@ def test_not_ready_while_it_drains(runtime, store) -> None:
     assert client.post(INFER, json=body()).status_code == 200
     answer = client.post("/v1/models/plain/signatures/alice/adapt", json={"inputs": body()["inputs"]})
     assert answer.status_code == 503
-    assert "about to stop" in answer.json["error"]
+    assert "shutting down" in answer.json["error"]
 
 
 @pytest.mark.parametrize(

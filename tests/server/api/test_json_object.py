@@ -23,7 +23,7 @@ PIECES = [
     b"NaN", b"-Infinity", b'"a"', b'"a":', b'"a":1,', b"\\u0061", b"\\u003a", b"\\ud800", b"\xc3\xa9", b"\xff", b"\xed\xa0\x80", b"1e5",
     b"1e309", b"18446744073709551616", b"\xef\xbb\xbf",
 ]  # fmt: skip
-TWICE = "has '.*' twice; send it once"
+TWICE = "has the member '.*' twice; send it once"
 
 
 class TwiceError(Exception):

@@ -193,7 +193,7 @@ def test_only_signatures_that_fit_get_in(keeper, runtime) -> None:
     good = personal(runtime).encode()
     for data, message in (
         (b"", "cut short"), (b"x" * 100, ""), (good[:-1], ""), (good[:300] + bytes([good[300] ^ 1]) + good[301:], ""),
-        (personal(runtime, template="0" * 64).encode(), "templates"), (personal(runtime, "edges").encode(), "is of task 'edges'"),
+        (personal(runtime, template="0" * 64).encode(), "templates"), (personal(runtime, "edges").encode(), "is for task 'edges'"),
     ):  # fmt: skip
         answer = keeper.put(ALICE, data=data)
         assert answer.status_code == 400

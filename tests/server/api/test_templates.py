@@ -48,7 +48,7 @@ def test_what_is_not_there(keeper, client) -> None:
         (keeper, "/v1/models/nope/templates", 404, "there is no task 'nope'"),
         (keeper, f"{ROUTE}?signature=bob", 404, "there is no signature 'bob'"),
         (keeper, f"{ROUTE}?signature=a/b", 400, "a/b"),
-        (client, f"{ROUTE}?signature=bob", 404, "keeps no signatures"),
+        (client, f"{ROUTE}?signature=bob", 404, "has no store"),
     ):
         answer = asked.get(path)
         assert answer.status_code == status

@@ -99,7 +99,7 @@ def test_a_job_of_before_a_rollback_or_a_put_fails(keeper, runtime, slow) -> Non
     assert keeper.post(f"{ALICE}/rollback", json={"revision": 1}).json["revision"] == 2  # the digest that it began from
     slow.go.set()
     job = ended(keeper, job)
-    assert (job["state"], "another revision than 1" in job["message"]) == ("failed", True)
+    assert (job["state"], "has changed since revision 1" in job["message"]) == ("failed", True)
     assert keeper.get(ALICE).json["revision"] == 2
 
 

@@ -156,7 +156,7 @@ def test_what_changed_meanwhile_is_not_written_over(keeper, runtime, monkeypatch
     slow.go.set()
     job = ended(keeper, job)
     assert job["state"] == "failed"
-    assert "another revision than 0" in job["message"]
+    assert "has changed since revision 0" in job["message"]
     assert keeper.get(ALICE).json["digest"] == mine.digest
 
 
@@ -182,7 +182,7 @@ def test_a_failing_job_says_why(keeper, monkeypatch, faded, caplog) -> None:
 
     assert fail(IsoformError("expected this"))["message"] == "expected this"
     job = fail(ZeroDivisionError("secret"))
-    assert (job["state"], job["message"]) == ("failed", "an error inside the server; its log has the details")
+    assert (job["state"], job["message"]) == ("failed", "internal server error; the server's log has the details")
     assert "secret" in caplog.text
 
 
@@ -218,7 +218,7 @@ X = np.zeros((3, 1, 32, 32), dtype=np.float32)
         ("personalize", body(X * np.nan, [1, 2, 3]), "not finite"),
         ("adapt", body(X, [1, 2, 3]), "$.inputs: a list of one object was expected"),
         ("adapt?method=magic", body(X), "one of auto"),
-        ("adapt", body(X[:0]), "one at least"),
+        ("adapt", body(X[:0]), "at least one sample"),
         ("adapt", body(X[:, :, :3]), "[n, 1, 32, 32] was expected"),
     ],
 )

@@ -66,7 +66,7 @@ def test_places_are_counted() -> None:
     turns = Turns[str](places=3, share=2)
     first = turns.reserve("x", ("t", "x"))
     turns.put(turns.reserve("x", ("t", "x")), "x2")
-    with pytest.raises(TooManyError, match="2 jobs of this caller wait in this process, and 2 may"):
+    with pytest.raises(TooManyError, match="2 jobs of this caller wait in this process, and the limit is 2"):
         turns.reserve("x", ("t", "x"))
     turns.put(turns.reserve("y", ("t", "y")), "y1")
     with pytest.raises(BusyError, match="3 jobs wait in this process"):

@@ -107,5 +107,5 @@ def test_without_words(monkeypatch) -> None:
 def test_words_for_the_server_itself(words, monkeypatch) -> None:
     """What would have no effect is refused."""
     monkeypatch.setenv(WORDS, f"bundle --open {words}")
-    with pytest.raises(UsageError, match=f"{words.split()[0]}, which the server decides"):
+    with pytest.raises(UsageError, match=f"{words.split()[0]}, which is an option of the ASGI server"):
         application()

@@ -70,7 +70,7 @@ def test_misuse(compiled) -> None:
         port = taken.getsockname()[1]
         for words, message in (
             (["--port", str(port)], "cannot listen on"), (["--port", "99999"], "--port is 99999"), (["--workers", "0"], "--workers is 0"),
-            (["--unix", "/nowhere/x"], "cannot listen on /nowhere/x"), (["--tls-key", "x.pem"], "--tls-certificate and --tls-key belong together"),
+            (["--unix", "/nowhere/x"], "cannot listen on /nowhere/x"), (["--tls-key", "x.pem"], "--tls-certificate and --tls-key are needed together"),
             (["--tls-certificate", "x.pem", "--tls-key", "x.pem"], "cannot use --tls-certificate x.pem"),
             (["--store", "nosuch://x"], "cannot open the signature store"),
         ):  # fmt: skip

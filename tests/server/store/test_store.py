@@ -98,10 +98,10 @@ def test_expectations(opened) -> None:
     """A write that expects another newest revision does nothing."""
     append(opened, "a", "one", expect=0)
     for wrong in (0, 2):
-        with pytest.raises(ConflictError, match=f"at revision 1, but {wrong} was expected"):
+        with pytest.raises(ConflictError, match=f"of t/a is 1, but {wrong} was expected"):
             append(opened, "a", "no", expect=wrong)
     assert append(opened, "a", "two", expect=1).revision == 2
-    with pytest.raises(ConflictError, match="at revision 2, but 1"):
+    with pytest.raises(ConflictError, match="of t/a is 2, but 1"):
         opened.delete("t", "a", actor="me", expect=1)
     assert opened.newest("t", "a").revision == 2
 
@@ -115,7 +115,7 @@ def test_delete(opened) -> None:
     assert opened.delete("t", "a", actor="me") is False
     assert opened.newest("t", "a") is None
     assert opened.data("t", "a", 1) is None
-    with pytest.raises(ConflictError, match="revision 1 of t/a, which the idempotency key 'k' made, is deleted"):
+    with pytest.raises(ConflictError, match="revision 1 of t/a, made with the idempotency key 'k', was deleted"):
         opened.replied(Reply("k", b"1" * 32, "me"))
     assert opened.data("t", "b", 1) == b"other"
     again = append(opened, "a", "again")
@@ -130,9 +130,9 @@ def test_replies(opened) -> None:
     append(opened, "a", "two")
     assert opened.replied(reply) == made
     assert opened.replied(dataclasses.replace(reply, sender="you")) is None
-    with pytest.raises(ConflictError, match="came with another request"):
+    with pytest.raises(ConflictError, match="was used for another request"):
         opened.replied(Reply("k", b"2" * 32, "me"))
-    with pytest.raises(ConflictError, match="at the same moment"):
+    with pytest.raises(ConflictError, match="a concurrent write came first"):
         append(opened, "a", "three", reply=reply)
     assert opened.newest("t", "a").revision == 2
 

@@ -171,7 +171,11 @@ def test_no_descriptors_are_left(runtime, tmp_path, file) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         check_refused(refused)
         assert base.status_code == 200
-        assert (page.status_code, page.headers.get("Retry-After"), "too many files" in page.text) == (503, "1", True)
+        assert (page.status_code, page.headers.get("Retry-After"), "too many open files" in page.text) == (
+            503,
+            "1",
+            True,
+        )
         assert named(client).status_code == 200
 
 
@@ -313,7 +317,7 @@ def test_no_threads_are_left(runtime, store, file, monkeypatch) -> None:
         assert client.post(INFER, json=BODY).status_code == 200
         learn = client.post(f"{USER}/adapt", json=BODY)
         assert (learn.status_code, learn.headers["Retry-After"]) == (503, "1")
-        assert "there is no thread for jobs" in learn.json["error"]
+        assert "cannot start a thread for jobs" in learn.json["error"]
         store._breaker._suspect()  # as its watcher would, if nothing had come for long
     assert client.get("/v2/health/ready").status_code == named(client).status_code == 200
     assert client.post(f"{USER}/adapt", json=BODY, headers={"Prefer": "wait=20"}).json["state"] == "done"

@@ -140,7 +140,7 @@ def test_the_file_that_is_named_is_opened(tmp_path, monkeypatch, name) -> None:
 def test_an_sqlite_url_that_says_more_than_a_file_is_refused(tmp_path, monkeypatch, url) -> None:
     """A host, a port, a user or options that nobody would heed are one line that shows no password, and no file is made."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StoreError, match="sqlite:///FILE without options was expected") as refused:
+    with pytest.raises(StoreError, match="sqlite:///FILE was expected, with three slashes") as refused:
         Store(store_url(url))
     assert "secret" not in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
@@ -155,7 +155,10 @@ def test_what_is_a_url_and_what_is_a_path(tmp_path) -> None:
     assert store_url("sqlite:///x.db") == make_url("sqlite:///x.db")
     with pytest.raises(StoreError, match=r"needs psycopg2, which is not installed; .*isoform\[postgresql\]"):
         Store("postgresql+psycopg2://host/x")
-    with pytest.raises(StoreError, match="begins like a URL, x://, but is none; a file of that name begins with \\./"):
+    with pytest.raises(
+        StoreError,
+        match="starts with x:// but is not a valid database URL; for a file of that name, put \\./ before it",
+    ):
         store_url("x://y:z/")
     with pytest.raises(StoreError, match="is not a file"):
         Store(tmp_path)
@@ -178,7 +181,7 @@ def test_its_owner_alone_can_read_it(tmp_path, caplog) -> None:
         caplog.clear()
         Store(tmp_path / "s.db").close()
         assert stat.S_IMODE((tmp_path / "s.db").stat().st_mode) == then
-        assert ("could be read by everybody" in caplog.text) == (then != mode)
+        assert ("was readable by everybody" in caplog.text) == (then != mode)
 
 
 def test_what_is_no_database_stays_as_it_is(tmp_path) -> None:

@@ -65,5 +65,5 @@ def test_a_database_of_the_future_is_refused(old) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE isoform_version SET version = 99")
     engine.dispose()
-    with pytest.raises(StoreError, match="has version 99, but 1 at most was expected"):
+    with pytest.raises(StoreError, match="has version 99, but at most 1 was expected"):
         Store(old)
