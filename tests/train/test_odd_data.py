@@ -74,12 +74,8 @@ IMAGES, LABELS, HALF = "train-images-idx3-ubyte", "train-labels-idx1-ubyte", idx
     [
         ({IMAGES: idx(8, 0, 0), LABELS: HALF}, r"has shape \(8, 0, 0\)"),
         ({IMAGES: idx(8, 8, 8), LABELS: idx(8)}, "has 1 class, but at least two"),
-        ({IMAGES: idx(8, 8, 8), LABELS: HALF, "m-mapping.txt": b"0 233
-1 101 769
-"}, "differ only in"),
-        ({IMAGES: idx(8, 8, 8), LABELS: HALF, "m-mapping.txt": b"0 32
-1 65
-"}, "has the label ' '"),
+        ({IMAGES: idx(8, 8, 8), LABELS: HALF, "m-mapping.txt": b"0 233\n1 101 769\n"}, "differ only in"),
+        ({IMAGES: idx(8, 8, 8), LABELS: HALF, "m-mapping.txt": b"0 32\n1 65\n"}, "has the label ' '"),
         ({IMAGES: idx(8, 8, 8), LABELS: HALF, "m-mapping.txt": b"0 " + b"9" * 5000}, "a label and character codes were"),
         ({IMAGES: idx(8, 8, 8), LABELS: HALF, "m-mapping.txt": b"0 65\n" * 300_000}, "larger than the 1,048,576 bytes"),
         ({IMAGES: idx(8, 8, 8), LABELS: HALF, "t10k-images-idx3-ubyte": idx(2, 8, 8), "t10k-labels-idx1-ubyte": idx(2, data=[0, 5])},
