@@ -118,6 +118,7 @@ class Keys:
             return None
         found = self._look_up(parts[1])
         hashed = hashlib.sha256(parts[2].encode()).digest()
+        # In constant time, so that response times reveal nothing about the stored hash.
         if found is None or not hmac.compare_digest(found[0], hashed):
             return None
         return found[1]

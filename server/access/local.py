@@ -64,6 +64,7 @@ def check_local(environ: dict[str, Any]) -> None:
     browser = (
         origin is not None or "HTTP_SEC_FETCH_SITE" in environ
     )  # some clients of the protocol send no content type
+    # A page can also POST a body without any content type, and browsers send that without a preflight too.
     if media or (browser and environ["REQUEST_METHOD"] == "POST" and _has_body(environ)):
         raise UnsupportedMediaType(
             f"Content-Type is {media[:80]!r}, but {' or '.join(MEDIA)} was expected; use curl --json, or curl -T for a PUT without one"

@@ -1,11 +1,11 @@
-// Whose network answered, and what: asked again whenever the drawing, the task or the network is another.
+// Shows the network's answer and the signature that gave it; predicts again whenever the drawing, task, user or revision changes.
 
 import { infer } from "./api.js";
 import { bars, element, percent, thumbnail } from "./charts.js";
 import { frame } from "./framing.js";
 import { attempt, latest } from "./state.js";
 
-const PAUSE_MS = 60; // between the last movement and the question
+const PAUSE_MS = 60; // debounce: from the last movement to the request
 
 /** Show answers in `place`, an element with .verdict, .bars, .whose and .seen. */
 export function showAnswers(place, state) {
@@ -23,7 +23,7 @@ export function showAnswers(place, state) {
 
   state.on(["pixels", "task", "user", "version"], () => {
     clearTimeout(pause);
-    once(async () => {}); // an answer to what was drawn before is not shown any more
+    once(async () => {}); // cancels the request in flight: its answer is for an older drawing
     list.ariaBusy = "true";
     if (state.get("pixels")) {
       pause = setTimeout(() => attempt("answer", () => once(ask)), PAUSE_MS);

@@ -1,12 +1,12 @@
-// The server, as functions. Every one that is refused throws a Refused with the server's own line;
-// with none where a key is wanted and none was sent, as the page then asks for one.
+// Client of the server's API. A refused request throws a Refused with the server's message, or with an empty one if the server needs a
+// key and none was sent: then the page asks for one.
 //
-// The key, where the server wants one, is kept for this tab (sessionStorage) and sent in a header: never in an address.
-// Samples go as binary tensors: the JSON first, then float32, little-endian, as every browser's machine has them.
+// The key, if the server needs one, is kept for this tab (sessionStorage) and sent in a header, never in a URL.
+// Samples are sent as binary tensors: the JSON first, then float32, little-endian, which is the byte order of every browser's machine.
 
 const STORED = "isoform-key";
 
-/** What the server did not do, and why, in one line. */
+/** A refused request, with the server's one-line message. */
 export class Refused extends Error {
   constructor(status, text) {
     super(text);
@@ -44,19 +44,19 @@ const json = (value) => ({ body: JSON.stringify(value), headers: { "Content-Type
 const model = (task) => `v1/models/${encodeURIComponent(task)}`;
 const one = (task, user) => `${model(task)}/signatures/${encodeURIComponent(user)}`;
 
-/** Tasks that answer, by name. */
+/** List the loaded tasks, by name. */
 export async function tasks() {
   const found = await ask("v2/repository/index", { method: "POST", ...json({ ready: true }) });
   return found.map((entry) => entry.name);
 }
 
-/** What a task takes and gives: {shape: [channels, height, width], labels}. */
+/** Metadata of a task: {shape: [channels, height, width], labels}. */
 export async function metadata(task) {
   const found = await ask(`v2/models/${encodeURIComponent(task)}`);
   return { shape: found.inputs[0].shape.slice(1), labels: JSON.parse(found.parameters.labels) };
 }
 
-/** The mixture of every layer; of the task's own signature if no user is named. */
+/** The mixture of every layer; of the task's base signature if no user is named. */
 export const templates = (task, user) => ask(`${model(task)}/templates${user ? `?signature=${encodeURIComponent(user)}` : ""}`);
 
 /** Users of a task: {signatures, next}. Only an administrator may ask. */
@@ -98,13 +98,13 @@ export async function infer(task, user, samples, shape, signal) {
   return { whose: found.parameters, answers };
 }
 
-/** Begin to learn from samples and their labels; a job. */
+/** Start a job that learns from samples and their labels. */
 export function personalize(task, user, samples, labels, shape) {
   const label = { name: "label", datatype: "BYTES", shape: [labels.length], data: labels };
   return ask(`${one(task, user)}/personalize`, tensors(samples, shape, { inputs: [label] }));
 }
 
-/** How a job is. */
+/** State and progress of a job. */
 export const job = (id) => ask(`v1/jobs/${id}`);
 
 /** Cancel a job. */
@@ -112,7 +112,7 @@ export const cancel = (id) => ask(`v1/jobs/${id}`, { method: "DELETE" });
 
 const tag = (revision) => ({ "If-Match": `"${revision.revision}-${revision.digest.slice(0, 16)}"` });
 
-/** Let revision `number` answer again, if `newest` still is the newest. */
+/** Roll back to revision `number`, if `newest` is still the newest. */
 export function rollback(task, user, number, newest) {
   const { body, headers } = json({ revision: number });
   return ask(`${one(task, user)}/rollback`, { method: "POST", body, headers: { ...headers, ...tag(newest) } });

@@ -1,6 +1,6 @@
 // Elements and small pictures: probabilities, thumbnails, heat maps, scores. All of them can be read as text too.
 
-/** An element; attributes beginning with "on" are listeners, children texts or elements. Never reads HTML. */
+/** Create an element; attributes beginning with "on" are listeners, children texts or elements. Never parses HTML. */
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -11,14 +11,14 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** A probability in words: never 100 % or 0 % unless it is. */
+/** Format a probability; only an exact 1 or 0 is shown as 100 % or 0 %. */
 export function percent(value) {
   if (value > 0.999 && value < 1) return "> 99.9 %";
   if (value < 0.001 && value > 0) return "< 0.1 %";
   return `${(100 * value).toFixed(1)} %`;
 }
 
-/** "3 of 10": how many were right. */
+/** Format a score, like "3 of 10". */
 export const share = ({ right, of }) => `${right} of ${of}`;
 
 /**

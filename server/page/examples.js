@@ -1,4 +1,4 @@
-// Ten digits as strokes, for whoever wants to see one drawn: [[x, y], …] in 0..1, y downwards.
+// Ten example digits as strokes: [[x, y], …] in 0..1, y downwards.
 
 /** Points on an ellipse about (x, y), from one angle to another, in quarter turns; 0 is right, 1 below. */
 function arc(x, y, rx, ry, from, to) {

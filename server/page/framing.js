@@ -1,4 +1,4 @@
-// Strokes → pixels, as the network knows them from its training: a pure function, no canvas, so that every browser gives the same numbers.
+// Strokes → pixels, in the format of the training data: a pure function without a canvas, so that every browser gives the same numbers.
 //
 //   digits   the quickstart's: the ink fills the height, is at most 0.7 as wide, is scanned on 8 rows of cells (means), and enlarged by
 //            cubic splines, as train/data/digits.py does with its 8×8 scans

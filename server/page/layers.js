@@ -1,4 +1,4 @@
-// Which templates each layer uses: the network that answers, beside its base, and every task's own.
+// Template usage of each layer: of the network that answers, compared with its base, and of every task's base signature.
 
 import { templates } from "./api.js";
 import { element, heatMap, percent } from "./charts.js";
@@ -44,7 +44,7 @@ export function showLayers(place, state) {
 
 const bestOf = (row) => row.indexOf(Math.max(...row));
 
-/** Templates in the order in which the networks meet them: their numbers are arbitrary, their order is not. */
+/** Sort templates by their first use in the networks: their numbers are arbitrary. */
 function orderOf(networks, count) {
   const met = networks.flatMap((layers) => layers.map(bestOf));
   return [...new Set([...met, ...Array.from({ length: count }, (_, k) => k)])];

@@ -1,4 +1,4 @@
-// Puts the parts together: what the bundle has, a key where the server wants one, and then every part over the same state.
+// Connects the parts of the page: reads the bundle's metadata, asks for a key if the server needs one, then starts every part on one state.
 
 import { showAnswers } from "./answer.js";
 import { hasKey, keepKey, metadata, tasks } from "./api.js";
@@ -56,7 +56,7 @@ async function start() {
   document.body.dataset.ready = "";
 }
 
-/** How drawings are shown to the network, unless something else is chosen: as its training data most likely was. */
+/** Default framing of drawings: the most likely format of the training data. */
 function framingFor(known, labels) {
   if (known) return "digits";
   return labels.join() === "0,1,2,3,4,5,6,7,8,9" ? "mnist" : "drawn";

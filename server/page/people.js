@@ -1,4 +1,4 @@
-// Whose network is asked: a task, and a user of it or nobody.
+// Choice of the network: a task, and one of its users or the base signature.
 
 import { metadata, templates, users } from "./api.js";
 import { element } from "./charts.js";
@@ -6,7 +6,7 @@ import { attempt } from "./state.js";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
-/** What is wrong with a user's name; an empty text if nothing is. */
+/** Validate a user's name: returns an error message, or an empty text if it is valid. */
 export const wrongName = (name) => (NAME.test(name) ? "" : "a name has 1 to 64 letters, digits, dots, dashes or underscores, and begins with a letter or digit");
 
 /** Let tasks and users be chosen in `place`, an element with the selects .task and .user, and the form .other with .name in it. */
@@ -37,7 +37,7 @@ export function choosePeople(place, state) {
   });
 }
 
-/** Ask another task, with the same user. */
+/** Switch to another task, with the same user. */
 export async function changeTask(state, task) {
   const about = await metadata(task);
   const known = await listed(task);
@@ -46,14 +46,14 @@ export async function changeTask(state, task) {
   state.set({ task, known, exists, ...about });
 }
 
-/** Ask another user's network; null for the task's own. */
+/** Switch to another user; null for the task's base signature. */
 export async function changeUser(state, user) {
   const known = state.get("known");
   const exists = user !== null && ((known?.includes(user) ?? false) || (await isThere(state.get("task"), user, known)));
   state.set({ user, exists });
 }
 
-/** Names of a task's users; null where nobody is told. */
+/** List the names of a task's users; null if the key may not list them. */
 async function listed(task) {
   try {
     const found = await users(task);
@@ -64,7 +64,7 @@ async function listed(task) {
   }
 }
 
-/** Whether a user has a network; false, without a question, if all users are known and this is none of them. */
+/** Whether a user has a signature; false without a request if all users are known and this is not one of them. */
 async function isThere(task, user, known = null) {
   if (known !== null && !known.includes(user)) return false;
   try {

@@ -1,5 +1,5 @@
-// A user's revisions, and how undoing finds its way through them. The server keeps them; nothing about them is kept here, so undoing
-// works after the page was loaded again, and for what another client did.
+// A user's revisions, and undo. The history is read from the server and not kept here, so undo works after a reload, and for revisions
+// of other clients.
 
 import { forget, revisions, rollback } from "./api.js";
 import { element } from "./charts.js";
@@ -71,7 +71,7 @@ export function showRevisions(place, state) {
   }
 }
 
-/** Who may only predict as a user is not told their history. */
+/** A key that may only predict with a user's signature may not read its history. */
 function refusedIsEmpty(problem) {
   if (problem.status === 403 || problem.status === 404) return { revisions: [], next: null };
   throw problem;

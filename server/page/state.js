@@ -1,4 +1,4 @@
-// What the page knows, in one place, and who is told when it changes. Nothing here is kept beyond the tab.
+// Shared state of the page, with subscriptions to its changes. It is lost when the tab is closed.
 //
 //   tasks      names of the tasks                    shape, labels   of the task that is asked
 //   task       the task that is asked                user            whose network; null for the task's own
@@ -7,7 +7,7 @@
 //   known      users of this task; null where the server does not tell
 //   version    counts up whenever a user's network may be another than before
 
-/** A store of values. `on` calls back at once, and whenever one of the named values changes. */
+/** A store of values. `on` calls the listener at once, and whenever one of the named values changes. */
 export class State {
   #values;
   #listeners = [];
@@ -33,13 +33,13 @@ export class State {
     call();
   }
 
-  /** Say that a user's network may be another one. */
+  /** Note that a user's signature may have changed. */
   renew() {
     this.set({ version: this.get("version") + 1 });
   }
 }
 
-/** One thing at a time: an answer that was overtaken by a later question is dropped. Returns a function of an async function. */
+/** Run one async function at a time: a later call cancels the earlier one, whose result is dropped. Returns a function of an async function. */
 export function latest() {
   let running = null;
   return async (work) => {

@@ -42,19 +42,19 @@ export class Drawing {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.paint());
   }
 
-  /** Put other strokes in the place of these. */
+  /** Replace the strokes. */
   replace(strokes) {
     this.#down = false;
     this.#set(strokes.map((stroke) => stroke.map((point) => [...point])));
   }
 
-  /** Take everything away. */
+  /** Clear the drawing. */
   clear() {
     if (this.strokes.length) this.replace([]);
     this.#down = false;
   }
 
-  /** Take the last stroke back. */
+  /** Undo the last stroke. */
   takeBack() {
     this.#down = false;
     if (this.strokes.length) this.#set(this.strokes.slice(0, -1));
@@ -125,7 +125,7 @@ export class Drawing {
     event.preventDefault();
   }
 
-  /** Draw what is there. */
+  /** Redraw the strokes. */
   paint() {
     const canvas = this.#canvas;
     const size = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio));

@@ -1,4 +1,4 @@
-// Drawings with the label that they should have, learning from them, and how many are right before and after.
+// Labelled drawings: collect them, learn from them, and compare the accuracy before and after.
 //
 // The drawings are in this tab alone; those that teach are sent for the time of learning. Every second drawing of a label can be kept
 // back: it is never sent to learn from, so it says what the network makes of drawings that it was not taught.
@@ -11,7 +11,7 @@ import { attempt } from "./state.js";
 const POLL_MS = 250;
 const OPEN = ["queued", "running"];
 
-/** Let drawings be collected and taught in `place`; `drawing` is what they are drawn on. Returns {keep}, which takes a drawing in. */
+/** Collect and teach drawings in `place`; `drawing` is the canvas they are drawn on. Returns {keep}, which adds the current drawing. */
 export function letTeach(place, state, drawing) {
   const find = (name) => place.querySelector(name);
   const [label, back, list, count, name] = [".label", ".keep-back", ".collected", ".count", ".name"].map(find);
@@ -38,7 +38,7 @@ export function letTeach(place, state, drawing) {
   stop.addEventListener("click", () => attempt("stop", () => running && cancel(running.id)));
   place.addEventListener("undone", () => attempt("teach", compareAgain));
 
-  /** Take the drawing in, as a drawing of `text`. Returns whether there was one. */
+  /** Add the current drawing with the label `text`. Returns whether there was one. */
   function keep(text) {
     const pixels = state.get("pixels");
     if (!pixels || !state.get("labels").includes(text)) return false;
@@ -72,7 +72,7 @@ export function letTeach(place, state, drawing) {
     return element("li", { class: kind }, shown, element("span", {}, element("b", {}, each.label), said), remove);
   }
 
-  /** Ask the network that answers now for every drawing. Returns how many are right, of those that teach and of those kept back, and its revision. */
+  /** Score the current network on every drawing. Returns the numbers of right taught and held-out drawings, and the network's revision. */
   async function measure() {
     const network = state.get("exists") ? state.get("user") : null;
     const { whose, answers } = await infer(state.get("task"), network, collected.map((each) => each.pixels), state.get("shape"));
@@ -143,13 +143,13 @@ export function letTeach(place, state, drawing) {
   return { keep };
 }
 
-/** A job that could not be asked about for a moment is taken to be as it was. */
+/** On a temporary error, keep the last known state of a job. */
 const orAsBefore = (running) => (problem) => {
   if ([0, 429, 503].includes(problem.status)) return running;
   throw problem;
 };
 
-/** What came of a job that began from revision `start`. */
+/** Describe the result of a job that started from revision `start`. */
 function sentence({ state, revision, message }, start) {
   if (state === "cancelled") return "Stopped; nothing was changed.";
   if (state !== "done") return `Not learned: ${message}`;

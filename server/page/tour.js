@@ -1,6 +1,6 @@
-// A tour of the domains: the drawing as every camera sees it, and what every task's own network makes of it.
+// A tour of the domains: the drawing in every domain, and the answer of every task's base network to it.
 //
-// Rows are what is shown, columns whose network answers. For bundles with other tasks the drawing is shown as it is, in one row.
+// Rows are domains, columns are tasks. For bundles with other tasks there is one row, with the drawing as it is.
 
 import { infer } from "./api.js";
 import { element, percent, thumbnail } from "./charts.js";

@@ -166,6 +166,7 @@ def _declared(tensor: dict[str, Any], datatypes: tuple[str, ...], path: str) -> 
             f"{path}.datatype: {' or '.join(map(repr, datatypes))} was expected, but {brief(tensor.get('datatype'))} came"
         )
     declared = tensor.get("shape")
+    # By type, because JSON's true is an int to isinstance; and bounded, so that products of sizes stay small numbers.
     if not isinstance(declared, list) or not all(type(v) is int and 0 <= v <= 1 << 31 for v in declared):
         raise InputError(f"{path}.shape: a list of whole numbers was expected, but {brief(declared)} came")
     return declared

@@ -126,7 +126,7 @@ def _answer(
     try:
         logits = service.batching.predict(asked.samples, whose.signature, until=record.arrived + min(own, ours))
     except DeadlineError as problem:
-        # 408 for the client's own deadline, 503 for the server's: only the latter is worth a retry elsewhere.
+        # 408 if the request's own deadline passed first; 503 if the server's did, which means overload and is worth a retry.
         raise problem if own <= ours else BusyError(str(problem)) from None
     predicted = time.perf_counter()
     data, head = encode_response(asked, task, logits, labels, whose.parameters())

@@ -56,7 +56,7 @@ class Metrics:
             values.ValueClass = MultiProcessValue(process_identifier=lambda: number)  # type: ignore[no-untyped-call]
         own = self._registry = CollectorRegistry()
         self._requests = Counter(
-            "isoform_requests_total", "Answered requests, with refused ones.", ["route", "status"], registry=own
+            "isoform_requests_total", "Answered requests, including refused ones.", ["route", "status"], registry=own
         )
         self._seconds = Histogram(
             "isoform_request_seconds", "Latency of requests.", ["route"], registry=own, buckets=BUCKETS

@@ -148,7 +148,7 @@ def test_preconditions(keeper, runtime) -> None:
     for method, path in ((keeper.put, ALICE), (keeper.delete, ALICE)):
         stale = method(path, data=first, headers={"If-Match": tag})
         assert stale.status_code == 412
-        assert "the newest revision is 2-" in stale.json["error"]
+        assert "the newest revision's ETag is 2-" in stale.json["error"]
     assert keeper.post(f"{ALICE}/rollback", json={"revision": 1}, headers={"If-Match": tag}).status_code == 412
     assert keeper.get(ALICE).json["revision"] == 2
 

@@ -136,7 +136,7 @@ def test_a_request_that_is_sent_again_does_not_bring_a_user_back(verb, keeper, r
     keeper.delete(ALICE)
     again = send()
     assert again.status_code == 409
-    assert "is deleted" in again.json["error"]
+    assert "was deleted" in again.json["error"]
     assert keeper.get(ALICE).status_code == 404
     new = keeper.put(ALICE, data=file_of(runtime, "N")).json
     assert send().status_code == 409
