@@ -281,7 +281,7 @@ def test_providers(path) -> None:
     for engine in ("auto", "sessions"):
         with pytest.raises(EngineError, match="has no provider CUDAExecutionProvider, but .*CPUExecutionProvider"):
             Runtime.open(path, engine=engine, providers=["CUDAExecutionProvider"])
-    with pytest.raises(EngineError, match="plans run on CPUExecutionProvider alone"):
+    with pytest.raises(EngineError, match="plans run on CPUExecutionProvider only"):
         Runtime.open(path, engine="onnx", providers=["CUDAExecutionProvider"])
     with pytest.raises(UsageError, match="the reference engine runs numpy"):
         Runtime.open(path, engine="reference", providers=["CPUExecutionProvider"])

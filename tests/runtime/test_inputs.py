@@ -10,11 +10,11 @@ from isoform.runtime.inputs import Input
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"what": "smell", "shape": (3,)}, "of image, window, vector, tokens, but 'smell' came"),
+        ({"what": "smell", "shape": (3,)}, "is 'smell', but one of image, window, vector, tokens was expected"),
         ({"what": "image", "shape": (3, 8)}, "channels, height, width were expected"),
         ({"what": "vector", "shape": (0,)}, "each 1 to 65536 or open"),
         ({"what": "vector", "shape": (True,)}, "each 1 to 65536 or open"),
-        ({"what": "window", "shape": (3, None), "shortest": 9, "longest": 8}, "open lengths go from 9 to 8"),
+        ({"what": "window", "shape": (3, None), "shortest": 9, "longest": 8}, "open lengths are 9 to 8"),
         ({"what": "image", "shape": (9999, 9999, 9999)}, "numbers, but at most"),
         ({"what": "tokens", "shape": (None,)}, "the vocabulary is None"),
         ({"what": "tokens", "shape": (None,), "vocabulary": 0}, "the vocabulary is 0"),

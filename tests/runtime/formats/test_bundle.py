@@ -87,7 +87,9 @@ def test_golden_bytes(tmp_path) -> None:
     content = json.loads(file.read_text())
     del content["tasks"]["a"]["input"]
     file.write_text(json.dumps(content))
-    with pytest.raises(BundleError, match="task 'a': an input is described by name, what and shape, but None came"):
+    with pytest.raises(
+        BundleError, match="task 'a': an input is None, but an object with name, what and shape was expected"
+    ):
         Bundle.load(tmp_path / "bundle")
     file.write_text(json.dumps({**content, "format": 1}))
     found = Bundle.load(tmp_path / "bundle")

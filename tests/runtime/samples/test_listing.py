@@ -230,7 +230,7 @@ def test_halves_are_not_classes(tmp_path) -> None:
         load_task(TaskRecipe(data="folder"), DataRecipe(input_shape=SHAPE), root=tmp_path)
     (tmp_path / "val").rename(tmp_path / "test")
     picture(tmp_path / "test" / "bird" / "1.png")
-    with pytest.raises(DataError, match="not in the other: bird"):
+    with pytest.raises(DataError, match="in only one of train and test: bird"):
         load_task(TaskRecipe(data="folder"), DataRecipe(input_shape=SHAPE), root=tmp_path)
 
 

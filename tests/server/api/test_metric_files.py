@@ -85,7 +85,7 @@ def test_what_cannot_be_folded_stays(folder, caplog) -> None:
     damaged = folder / "counter_1.db"
     damaged.write_bytes(b"\x00\x01\x00\x00" + b"\xff" * 200)
     MetricFiles(folder).fold(1)
-    assert "process 1 stay" in caplog.text
+    assert "process 1, its files stay" in caplog.text
     assert damaged.exists()
     MetricFiles(folder).fold(2)
     assert not (folder / "counter_2.db").exists()
