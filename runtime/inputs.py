@@ -25,6 +25,8 @@ AXES: Mapping[What, tuple[str, ...]] = {
     "image": ("channels", "height", "width"), "window": ("channels", "steps"), "vector": ("features",), "tokens": ("tokens",),
 }  # fmt: skip
 """Type of sample → names of its axes."""
+RESERVED = ("label", "labels", "logits")
+"""Names that graphs, requests and files use for something else."""
 LARGEST = 65536
 """Maximum length of an axis."""
 NUMBERS = 1 << 28  # 1 GiB of float32: a bundle from elsewhere must not make a reader allocate without bound
@@ -73,6 +75,8 @@ class Input:
             )
         if not (isinstance(self.name, str) and self.name.isidentifier() and self.name.isascii()):
             raise SpecError(f"an input's name is {self.name!r}, but letters, digits and _ were expected")
+        if self.name in RESERVED:
+            raise SpecError(f"an input's name is {self.name!r}, which is reserved; choose another name")
 
     @property
     def dtype(self) -> type[np.float32] | type[np.int64]:

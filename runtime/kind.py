@@ -70,7 +70,7 @@ class Spec(Protocol):
         """Name of its kind."""
 
     def input_of(self, task: str) -> Input:
-        """Return the input of a task's networks."""
+        """Return the input of a task's networks. Raises ``SignatureError`` if that depends on the task, and there is no such task."""
 
     def sample_bytes(self, task: str, shape: Shape) -> int:
         """Estimate the peak activation memory per sample of that shape, in bytes, for a network of that task."""

@@ -11,6 +11,7 @@ from fake_kind import Exporter as OfGains
 from fake_kind import Kind as OfGainsKind
 
 from isoform.compile.network_file import NetworkFile
+from isoform.runtime.errors import SignatureError
 from isoform.runtime.inputs import Input
 from isoform.runtime.kind import HEAD, Part
 
@@ -26,6 +27,8 @@ class Sizes:
     template_shapes = property(lambda self: {name: (self.rows(name), WIDTH) for name in self.inputs})
     sample_bytes = staticmethod(lambda task, shape: 64 * shape[0])
     def input_of(self, task):
+        if task not in self.inputs:
+            raise SignatureError(f"there is no task {task!r}, but {', '.join(self.inputs)}")
         return self.inputs[task]
     def rows(self, task):
         return self.inputs[task].vocabulary or self.inputs[task].shape[0]

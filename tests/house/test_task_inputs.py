@@ -12,7 +12,7 @@ from isoform.compile import kind as compile_kind
 from isoform.compile.build import compile_bundle
 from isoform.runtime import kind as runtime_kind
 from isoform.runtime.cli import main
-from isoform.runtime.errors import BundleError, InputError, UsageError
+from isoform.runtime.errors import BundleError, InputError, SignatureError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
@@ -115,6 +115,12 @@ def test_samples_that_are_something_else(path) -> None:
                 runtime.predict(x, notes)
         with pytest.raises(InputError, match=r"\(n, 6\) was expected: n samples of features"):
             runtime.predict(np.zeros((1, 5)), meter)
+        nobody = Signature(
+            parts=dict(notes.parts), template=notes.template, task="nobody", labels=CLASSES, kind="texts"
+        )
+        for signature in (nobody, [nobody, nobody]):
+            with pytest.raises(SignatureError, match="no task 'nobody', but notes, meter"):
+                runtime.predict(np.zeros((2, 4), dtype=int), signature)
         with pytest.raises(UsageError, match="'notes' and 'meter' have different inputs"):
             runtime.predict(np.zeros((2, 6)), [notes, meter])
 

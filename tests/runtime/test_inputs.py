@@ -20,6 +20,7 @@ from isoform.runtime.inputs import Input
         ({"what": "tokens", "shape": (None,), "vocabulary": 0}, "the vocabulary is 0"),
         ({"what": "vector", "shape": (4,), "vocabulary": 9}, "the vocabulary is 9"),
         ({"what": "vector", "shape": (4,), "name": "a b"}, "letters, digits and _ were expected"),
+        ({"what": "vector", "shape": (4,), "name": "label"}, "'label', which is reserved"),
     ],
 )
 def test_descriptions_that_are_refused(fields, message) -> None:

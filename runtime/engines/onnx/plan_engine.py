@@ -75,6 +75,8 @@ class PlanEngine:
     def _planned_for(self, resolved: Resolved) -> Planned:
         """Return the graph that runs a signature; opened on first use."""
         name, graph = self._bundle.graph(resolved)
+        if (planned := self._planned.get(name)) is not None:  # without the lock: opening another graph may take seconds
+            return planned
         with self._planning:
             if name not in self._planned:
                 plan = cached_plan(subject_of(self._bundle.require_compiled().graphs[name], graph))
