@@ -140,9 +140,11 @@ def replace_directory(path: Path) -> Iterator[Path]:
         IsoformError: If the parent directory is missing or not writable, or ``path`` is a file.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_dir():
-        raise IsoformError(f"{path} is a file, but a directory was expected; choose another name")
     try:
+        # One look: between two, another writer without the exchange could move the directory away.
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(path.stat().st_mode):
+                raise IsoformError(f"{path} is a file, but a directory was expected; choose another name")
         _restore(path)
         for kind in ("new", "old"):
             _remove_left_overs(path.parent, f".{path.name}.{kind}-")
@@ -303,10 +305,22 @@ def _restore(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         handle = os.open(aside, os.O_RDONLY)
         try:
-            if _lock(handle) and not path.exists():
-                os.rename(aside, path)
+            if _lock(handle):
+                _rename_if_free(aside, path)
         finally:
             os.close(handle)
+
+
+def _rename_if_free(directory: Path, path: Path) -> bool:
+    """Rename a directory, unless another writer's is at that path already; return whether it was done."""
+    try:
+        if not path.exists():  # an empty directory would be replaced
+            os.rename(directory, path)
+            return True
+    except OSError as problem:
+        if problem.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+    return False
 
 
 def _put(new: Path, path: Path) -> None:
@@ -358,7 +372,8 @@ def _exchange(new: Path, old: Path) -> None:
         try:
             os.rename(new, old)
         except OSError:
-            os.rename(aside, old)
+            if not _rename_if_free(aside, old):
+                shutil.rmtree(aside, ignore_errors=True)
             raise
         shutil.rmtree(aside, ignore_errors=True)
     finally:
