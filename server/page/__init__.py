@@ -3,6 +3,8 @@
     routes.py      the two routes, with their security headers
     index.html     structure of the page
     page.css       its style
+
+    scripts/
     page.js        connects the parts
     api.js         client of the server's API
     state.js       shared state, and subscriptions to its changes

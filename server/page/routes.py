@@ -66,5 +66,6 @@ def _sent(name: str, media: str) -> Response:
 @functools.cache
 def _read(name: str) -> tuple[bytes, str]:
     """A file's bytes and their ETag, cached for the life of the process."""
-    data = (Path(__file__).parent / name).read_bytes()
+    folder = Path(__file__).parent / ("scripts" if name.endswith(".js") else "")
+    data = (folder / name).read_bytes()
     return data, hashlib.sha256(data).hexdigest()[:32]

@@ -1,6 +1,7 @@
 """The house: who may import whom, what ships, and that the guards can fail."""
 
 import ast
+import collections
 import importlib
 import os
 import shutil
@@ -127,6 +128,14 @@ def test_files_have_one_idea() -> None:
         for path in (ROOT / stage).rglob("*"):
             if path.suffix in (".py", ".js", ".html", ".css"):
                 assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+
+
+def test_folders_can_be_taken_in_at_a_glance() -> None:
+    """No folder has more than 14 files, ``__init__.py`` aside."""
+    counted = collections.Counter(
+        Path(name).parent for name in checked_in() if Path(name).parts[0] != "docs" and not name.endswith("__init__.py")
+    )
+    assert {str(folder): count for folder, count in counted.items() if count > 14} == {}
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Serving: the servers, their clients, and load."""
+"""Serving: the servers, their clients, and load; `rivals/` has what runs in the rivals' own environments."""

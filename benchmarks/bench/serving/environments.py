@@ -25,7 +25,7 @@ def default_folder() -> Path:
 
 def requirements(rival: str) -> list[str]:
     """What its environment is made of, ``name==version`` each."""
-    lines = (HERE / f"rival-{rival}.txt").read_text().splitlines()
+    lines = (HERE / "rivals" / f"rival-{rival}.txt").read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -51,7 +51,7 @@ def environment(rival: str, folder: Path) -> Path:
         _run([sys.executable, "-m", "venv", home])
         for requirement in ("pip", requirements(rival)[0]):
             print(f"  installing {requirement}", file=sys.stderr)
-            what = ["--upgrade", "pip"] if requirement == "pip" else ["-r", HERE / f"rival-{rival}.txt"]
+            what = ["--upgrade", "pip"] if requirement == "pip" else ["-r", HERE / "rivals" / f"rival-{rival}.txt"]
             _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what])
     except (OSError, subprocess.CalledProcessError) as problem:
         said = [line for line in (getattr(problem, "stderr", "") or "").splitlines() if line.startswith("ERROR")]

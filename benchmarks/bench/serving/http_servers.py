@@ -17,7 +17,7 @@ from bench.processes import Process
 
 __all__ = ["Server", "start_flask", "start_isoform", "start_litserve", "start_mlserver", "wait_until_ready"]
 
-HERE = Path(__file__).parent
+RIVALS = Path(__file__).parent / "rivals"
 START_SECONDS = 120
 
 
@@ -64,7 +64,7 @@ def start_flask(model: Path, folder: Path, *, workers: int, threads: int = 4) ->
     command = [
         sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", str(workers), "--worker-class", "gthread",
         "--threads", str(threads), "--keep-alive", "15", "--timeout", "120", "--log-level", "warning", "--worker-tmp-dir", "/dev/shm",
-        "--chdir", str(HERE), "rival_flask:app",
+        "--chdir", str(RIVALS), "rival_flask:app",
     ]  # fmt: skip
     process = Process(command, environment={"MODEL": str(model)}, log=folder / f"flask-{port}.log", folder=folder)
     return Server("flask", f"{workers} × {threads} threads", process, {"json": port, "binary": port}, "/health")
@@ -73,7 +73,7 @@ def start_flask(model: Path, folder: Path, *, workers: int, threads: int = 4) ->
 def start_litserve(python: Path, model: Path, folder: Path, *, workers: int, queue: str, batch: int) -> Server:
     """LitServe, in an environment of its own."""
     port = _free_port()
-    command = [python, HERE / "rival_litserve.py", port, workers, queue, batch]
+    command = [python, RIVALS / "rival_litserve.py", port, workers, queue, batch]
     process = Process(
         [str(word) for word in command], environment={"MODEL": str(model)}, log=folder / f"litserve-{port}.log", folder=folder
     )  # fmt: skip
@@ -86,7 +86,7 @@ def start_mlserver(python: Path, model: Path, folder: Path, *, workers: int, bat
     rest, grpc, metrics = (_free_port() for _ in range(3))
     home = folder / f"mlserver-{rest}"
     home.mkdir()
-    shutil.copy(HERE / "rival_mlserver.py", home)
+    shutil.copy(RIVALS / "rival_mlserver.py", home)
     settings = {
         "debug": False, "host": "127.0.0.1", "http_port": rest, "grpc_port": grpc, "metrics_port": metrics, "parallel_workers": workers
     }  # fmt: skip
