@@ -39,6 +39,7 @@ def happened(store: Store, *, before: int | None = None, limit: int = 100) -> li
         limit: Most events to return.
     """
     query = sql.select(events).order_by(events.c.id.desc()).limit(limit)
+    # By id and not by OFFSET: new events shift every later offset while a client reads page after page.
     if before is not None:
         query = query.where(events.c.id < before)
     with store.reading() as connection:

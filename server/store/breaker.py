@@ -54,9 +54,11 @@ class Breaker:
 
     def begin(self) -> int:
         """Note the start of a call and return its number. Raises ``StoreError`` if the circuit is open."""
+        # A local copy: the prober may reset the attribute between the check and the message.
         since = self._suspected
         if since is not None and time.monotonic() - since > HANG_SECONDS:
             raise StoreError(f"the signature store has not answered for {time.monotonic() - since:.0f} s")
+        # Without the lock, because every prediction for a user comes here: one operation of a dict or ``count`` is atomic.
         number = next(self._numbers)
         self._calls[number] = time.monotonic()
         if not self._watching:
@@ -91,6 +93,7 @@ class Breaker:
                 came.set_exception(problem)
 
         try:
+            # A daemon thread: a query that hangs must not keep the process from exiting.
             threading.Thread(target=asking, name="isoform-ask", daemon=True).start()
         except RuntimeError as problem:  # the system's limit of threads
             raise StoreError(f"cannot query the signature store: {problem}") from None
@@ -111,6 +114,7 @@ class Breaker:
             try:
                 if since is not None and moment - since > HANG_SECONDS:
                     self._cut()
+                # A copy by list(), which is atomic: other threads begin and end calls meanwhile.
                 elif since is None and any(moment - began > SLOW_SECONDS for began in list(self._calls.values())):
                     self._suspect()
             except Exception:  # the watcher must survive: nothing else frees blocked threads

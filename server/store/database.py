@@ -59,9 +59,11 @@ class Database:
     ) -> None:
         try:
             url = file_url(where) if isinstance(where, Path) else sql.make_url(where)
+            # 5 s for a free connection instead of SQLAlchemy's 30: its caller occupies a thread of the server meanwhile.
             options: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 5}
             sqlite = url.get_backend_name() == "sqlite"
             self._file = File(_path(url), create=create, identity=identity) if sqlite else None
+            # Two pools, so that readers find a connection while writers wait for SQLite's one write lock.
             self._writer, self._reader = self._engines(url, options)
             self._errors: tuple[type[Exception], ...] = (
                 SQLAlchemyError,
@@ -105,7 +107,9 @@ class Database:
 
             return writer, reader
         options |= {
+            # A pooled connection may have been cut by ``_cut`` or by a restart of PostgreSQL; the ping replaces it.
             "pool_pre_ping": True,
+            # Timeouts that the operator wrote into the URL win.
             "connect_args": {name: value for name, value in _PATIENCE.items() if name not in url.query},
         }
         writer = sql.create_engine(url, **options)
@@ -167,6 +171,7 @@ class Database:
             try:
                 with self._writer.begin() as connection:
                     if self._file is not None:
+                        # With the write lock held: waiting for it may have taken seconds, in which the file can be replaced.
                         self._file.check(log=True)
                     elif whose:  # an advisory lock per user; SQLite has a single writer anyway
                         connection.execute(_LOCK, {"whose": "/".join(whose)})
@@ -174,6 +179,8 @@ class Database:
                 # After the commit and before it is acknowledged: the file may have been replaced meanwhile.
                 if self._file is not None:
                     self._file.check(log=True)
+            # The user's lock does not cover what was read before the transaction: of two requests with the same idempotency
+            # key, the primary key refuses the second.
             except IntegrityError:
                 raise ConflictError("a concurrent write came first; read the newest revision and try again") from None
             except self._errors as problem:
@@ -254,6 +261,8 @@ class Database:
         for link in links:
             with (
                 contextlib.suppress(self._errors[1], OSError),  # closed already
+                # shutdown() wakes the thread that reads from the socket, which close() would not. A duplicate, because the
+                # driver closes its own descriptor itself.
                 socket.socket(fileno=os.dup(link.fileno())) as line,
             ):
                 line.shutdown(socket.SHUT_RDWR)

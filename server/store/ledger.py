@@ -89,6 +89,7 @@ class Ledger:
             check(connection, task, user, expect=expect)
             moment = clock(connection)
             old = moment - KEEP_DAYS * 86_400_000
+            # Without those that are locked: a new job must not wait for a transaction on an old one.
             forgotten = locked_jobs(connection, jobs.c.updated < old, skip=True, limit=FORGET)
             connection.execute(sql.delete(jobs).where(jobs.c.id.in_(forgotten)))
             connection.execute(sql.delete(doubts).where(doubts.c.job.in_(forgotten)))
@@ -145,6 +146,7 @@ class Ledger:
         """
         with self._store.writing(job.task, job.user) as connection:
             ended = {"state": "done", "step": steps, "steps": steps, "message": message[:MESSAGE], "revision": begun[0]}
+            # The update comes first because it locks the row: a cancellation came before it, or finds the job ended.
             if not connection.execute(_still_open(job.id).values(**ended, updated=clock(connection))).rowcount:
                 return
             if digest == begun[1]:  # no improvement: done, without a new revision
@@ -190,11 +192,12 @@ class Ledger:
             moment = clock(connection)
             for job in sorted(silent, key=lambda job: job.id):
                 doubt = connection.execute(sql.select(doubts).where(doubts.c.job == job.id)).first()
+                # Another ``updated`` means a heartbeat since that doubt, so a new one begins.
                 since = moment if doubt is None or doubt.updated != job.updated else doubt.since
                 if since == moment:
                     connection.execute(sql.delete(doubts).where(doubts.c.job == job.id))
                     connection.execute(sql.insert(doubts), {"job": job.id, "updated": job.updated, "since": moment})
-                if moment - since > LOST_SECONDS * 500:
+                if moment - since > LOST_SECONDS * 500:  # half of LOST_SECONDS, in milliseconds
                     seconds = (moment - job.updated) // 1000
                     message = f"no heartbeat for {seconds} s: the job's process has died or cannot reach the store; send it again"
                     # Only if it is still silent: a heartbeat since the read saves the job.

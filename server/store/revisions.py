@@ -78,6 +78,7 @@ DATA = sql.select(revisions.c.data).where(*_NUMBERED)
 _LAST = sql.select(numbers.c.last).where(
     numbers.c.task == sql.bindparam("task"), numbers.c.user == sql.bindparam("user")
 )
+# Names with b_, because SQLAlchemy reserves the columns' own names for the SET clause of an UPDATE.
 _FORGET = (
     sql.update(revisions)
     .where(
@@ -86,6 +87,7 @@ _FORGET = (
     )
     .values(data=None)
 )  # fmt: skip
+# Not now(): in PostgreSQL that is the start of the transaction, before it waited for locks.
 _CLOCK = sql.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 
 
@@ -217,6 +219,7 @@ def locked_jobs(
         skip: Skip jobs that another transaction has locked, instead of waiting for it.
         limit: Most jobs to lock; None for all.
     """
+    # SQLAlchemy leaves FOR UPDATE out for SQLite, which has one write transaction at a time anyway.
     query = sql.select(jobs.c.id).where(*where).order_by(jobs.c.id).limit(limit).with_for_update(skip_locked=skip)
     return list(connection.execute(query).scalars())
 
@@ -230,6 +233,7 @@ def clock(connection: Connection) -> int:
 
 def revision_of(row: Any) -> Revision:
     """The revision in a row of ``LISTED``'s columns, in their order."""
+    # By position: rows that ``Database.first`` reads straight from the driver are tuples without names.
     task, user, revision, digest, parent, action, actor, created, kept = row
     return Revision(
         task=task, user=user, revision=revision, digest=bytes(digest).hex(), parent=bytes(parent).hex() if parent is not None else None,

@@ -36,6 +36,7 @@ __all__ = [
 
 METADATA = MetaData()
 
+# PostgreSQL enforces the lengths of texts and SQLite does not, so callers check them first.
 revisions = Table(
     "isoform_revisions",
     METADATA,
@@ -58,6 +59,7 @@ numbers = Table(
     Column("last", Integer, nullable=False),
 )
 
+# Without a foreign key to revisions: a reply outlives them, so that a retried write is refused after a deletion.
 replies = Table(
     "isoform_replies",
     METADATA,
@@ -68,6 +70,7 @@ replies = Table(
     Column("user", String(64), nullable=False),
     Column("revision", Integer, nullable=False),
     Column("created", BigInteger, nullable=False),
+    # Expired replies are deleted at every write with an idempotency key.
     Index("isoform_replies_created", "created"),
 )
 

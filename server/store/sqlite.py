@@ -80,10 +80,13 @@ class File:
             StoreError: If the file was deleted or replaced.
             sqlite3.Error: If it cannot be opened.
         """
+        # Not beside a close: closing the last connection removes the log, whose identity is noted here.
         with self._lock:
             self.check(log=True)
             connection = sqlite3.connect(
                 f"{self._path.as_uri()}?mode=rw", uri=True, timeout=WRITE_SECONDS if writes else READ_SECONDS,
+                # isolation_level None: sqlite3 begins no transactions itself (writers send BEGIN IMMEDIATE). No check of threads:
+                # SQLAlchemy's pool lends a connection to one thread at a time, but not always to the same one.
                 isolation_level=None, check_same_thread=False, factory=OpenFile,
             )  # fmt: skip
             try:
@@ -96,6 +99,7 @@ class File:
                 if not self._connections:
                     real = os.path.realpath(self._path)
                     self._log = tuple((name, _identity(name)) for name in (real, f"{real}-wal", f"{real}-shm"))
+                # Again, because the file may have been replaced between the first check and the connect.
                 self.check(log=True)
             except BaseException:
                 connection.close()

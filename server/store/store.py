@@ -176,6 +176,7 @@ class Store(Database):
             changed = connection.execute(sql.delete(unloaded).where(unloaded.c.task == task)).rowcount > 0
             if not loaded:
                 connection.execute(sql.insert(unloaded), {"task": task})
+                # To unload is a change if there was no row to delete.
                 changed = not changed
             if changed:
                 happened = {"actor": actor, "action": "load" if loaded else "unload", "task": task, "created": now()}

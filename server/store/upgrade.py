@@ -29,6 +29,7 @@ def upgrade(connection: Connection) -> None:
             f"the signature store has version {found}, but at most {VERSION} was expected; open it with the isoform that made it"
         )
     if found < 1:
+        # A database that was just created comes here too: it has no events, so nothing is copied.
         last = sql.select(events.c.task, events.c.user, sql.func.max(events.c.revision)).where(
             events.c.action == "delete", events.c.task.is_not(None), events.c.user.is_not(None), events.c.revision.is_not(None)
         )  # fmt: skip
