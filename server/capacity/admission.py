@@ -37,6 +37,7 @@ class Admission:
 
     def check(self) -> None:
         """Raise ``BusyError`` if the queue is full."""
+        # Callers other than ``enter`` hold no lock: an old value shifts the limit by a request for a moment.
         if self._waiting >= self.limit:
             raise BusyError(f"the queue is full: {self.limit} requests wait in this process; try again later")
 
@@ -64,6 +65,7 @@ class Rates:
 
     def __init__(self, per_second: float, *, who: str = "this key", at_once: float = 1.0) -> None:
         self._rate, self._who = per_second, who
+        # With a rate below 1 a second, a bucket of that size would never hold a whole request.
         self._most = max(at_once, per_second)
         self._left = collections.OrderedDict[str, tuple[float, float]]()
         self._lock = threading.Lock()
@@ -74,6 +76,7 @@ class Rates:
             return
         now = time.monotonic()
         with self._lock:
+            # Taken out and put back, so that the order is by last use, for eviction.
             left, last = self._left.pop(caller, (self._most, now))
             left = min(self._most, left + (now - last) * self._rate)
             # A refused request costs nothing: a client that keeps retrying still gets its average rate.

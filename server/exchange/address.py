@@ -60,6 +60,7 @@ def client_address(environ: dict[str, Any], proxies: tuple[Network, ...]) -> str
 
 def parsed(text: str) -> Address:
     """Parse an address; an IPv4-mapped IPv6 address becomes the IPv4 address. Raises ``ValueError`` if it is invalid."""
+    # A dual-stack listener reports IPv4 clients as ::ffff:1.2.3.4: as IPv6 they would all share one /64.
     found = ipaddress.ip_address(text)
     return getattr(found, "ipv4_mapped", None) or found
 

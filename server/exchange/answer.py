@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer"]
 
+# RFC 9110, 8.6: a 204 must not have Content-Length, and in a 304 it would have to be that of the 200.
 WITHOUT_BODY = frozenset({204, 304})
 _PHRASES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 

@@ -25,6 +25,7 @@ LEVEL = 1
 """zlib's fastest level."""
 PIECE = 1 << 18
 """Bytes read or decompressed at a time where the total size is unknown."""
+# 16 makes zlib expect gzip's header. HTTP's "deflate" is the zlib format (RFC 9110, 8.4.1.2), not raw deflate.
 _WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
@@ -98,6 +99,7 @@ def _unpacked(data: bytes | bytearray, encoding: str, limit: int, hold: Callable
         if not piece and not decoder.eof:  # truncated: there is no input left
             break
         if hold is not None:
+            # Twice each: ``rest`` is a copy of ``data``, and a growing bytearray may be moved, which needs both places.
             hold(2 * len(data) + 2 * len(plain))
     if not decoder.eof or decoder.unused_data:
         raise InputError(f"the {encoding} body is cut short, or followed by more bytes")
@@ -117,10 +119,12 @@ def compressed(data: bytes, accepted: str) -> tuple[bytes, tuple[tuple[str, str]
     if len(data) < WORTH:
         return data, ()
     vary, wanted = ("Vary", "Accept-Encoding"), parse_accept_header(accepted, Accept)
+    # Above 0, because ``gzip;q=0`` means "not gzip" (RFC 9110, 12.4.2).
     if wanted["gzip"] > 0:
         return gzip.compress(data, LEVEL), (("Content-Encoding", "gzip"), vary)
     if wanted["deflate"] > 0:
         return zlib.compress(data, LEVEL), (("Content-Encoding", "deflate"), vary)
+    # Vary also uncompressed: a cache must know that the answer depends on Accept-Encoding (RFC 9110, 12.5.5).
     return data, (vary,)
 
 

@@ -114,18 +114,22 @@ def refusal(problem: Exception) -> tuple[Answer, str]:
     if not isinstance(problem, IsoformError):
         log.error("a request failed", exc_info=problem)
         return Answer.of_json({"error": INSIDE}, status=500), "Unforeseen"
+    # By exact type: an error that is not listed, like BundleError, is the server's own fault.
     status, text, headers = STATUS.get(type(problem), 500), str(problem), list[tuple[str, str]]()
     if status in (500, 503) and not isinstance(problem, BusyError):
         # The details of a failed store or bundle (paths, hosts, SQL) are for the operator, not for clients.
         log.error("%s", problem)
         text = "the signature store does not answer; try again" if status == 503 else INSIDE
+    # A message may quote a name or a text with line breaks, and clients are promised one line.
     text = " ".join(text.splitlines())
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 200]} … {text[-190:]}"
     if status in (429, 503):
         seconds = problem.seconds if isinstance(problem, TooManyError) else 1
+        # Whole seconds (RFC 9110, 10.2.3), and not 0, which would invite a retry at once.
         headers.append(("Retry-After", str(max(1, math.ceil(seconds)))))
     if status == 401:
+        # Required of a 401 (RFC 9110, 15.5.2).
         headers.append(("WWW-Authenticate", "Bearer"))
     answer = Answer.of_json({"error": text}, status=status, headers=tuple(headers))
     return answer, type(problem).__name__.removesuffix("Error")

@@ -39,6 +39,7 @@ def check_queries(app: Flask) -> None:
                 )
             if len(values) > 1:
                 raise UsageError(f"query parameter {name!r} came {len(values)} times; send it once")
+        # Not for OPTIONS: Flask answers it for the same endpoint, and nothing is executed.
         if "Idempotency-Key" in request.headers and endpoint in WITHOUT_KEY and request.method != "OPTIONS":
             raise UsageError(
                 "Idempotency-Key is not supported here: a retried request is executed again; leave the header out, and send If-Match"

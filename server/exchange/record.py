@@ -25,6 +25,7 @@ from isoform.server.exchange.caller import NOBODY, Caller
 __all__ = ["Ids", "Record", "attach_record", "get_record"]
 
 _KEY = "isoform.record"
+# No spaces, control or other characters: the id is echoed in a header and written to the log.
 _ID = re.compile(r"[!-~]{1,128}")
 
 

@@ -13,6 +13,7 @@ LABEL = "label"
 """Name of the input with labels, for personalization."""
 OUTPUTS = {"logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
 """Outputs of every task: name → datatype."""
+# In the protocol's form <project>_<format>, like onnx_onnxv1.
 PLATFORM = "isoform_onnxv1"
 VERSION = "1"
 """The only version of every task: a bundle is not versioned, and signatures have revisions instead."""
@@ -36,6 +37,7 @@ def metadata(task: str, takes: Input, labels: tuple[str, ...], digest: str) -> d
     return {
         "name": task, "versions": [VERSION], "platform": PLATFORM,
         "inputs": [
+            # -1 is the protocol's mark of a dimension of any length.
             {"name": takes.name, "datatype": datatype_of(takes), "shape": [-1, *(-1 if size is None else size for size in takes.shape)]}
         ],
         "outputs": [

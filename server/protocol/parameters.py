@@ -40,6 +40,7 @@ def check_parameters(parameters: Mapping[str, object], path: str, known: Collect
             continue
         if name not in _WHY:
             raise InputError(f"{path}.parameters: {_listed(known)} were expected, but {name[:80]!r} came; leave it out")
+        # False as well, which equals 0: ``"sequence_start": false`` asks for nothing.
         if value not in (0, ""):
             raise InputError(f"{path}.parameters.{name}: {_WHY[name]}")
 

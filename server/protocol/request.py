@@ -92,6 +92,7 @@ def decode_request(
     """
     if json_bytes == 0:
         shape = one_sample(len(body), takes, "the body")
+        # Without ``bounds``: it is one sample, and a view of the body, which is counted already.
         samples = samples_from_bytes(memoryview(body), takes, shape, "the body")
         return InferRequest(samples=samples, outputs=tuple(Wanted(name, True) for name in OUTPUTS))
     content, tail = _head(body, json_bytes, bounds)
@@ -137,6 +138,7 @@ def decode_examples(
     labels: list[str] | list[int] = []
     inputs = _inputs(content, (takes.name, LABEL) if labelled else (takes.name,))
     path, tensor = inputs[takes.name]
+    # Before the loop: labels may come first, and their number is checked against it.
     count = declared_shape(tensor, takes, path)[0]
     for name, (path, tensor) in inputs.items():  # in the request's order, in which their bytes follow the JSON
         if name == takes.name:
@@ -153,6 +155,7 @@ def _head(body: bytes | bytearray, json_bytes: int | None, bounds: Bounds) -> tu
         raise InputError(
             f"Inference-Header-Content-Length is {json_bytes} bytes of JSON, but the body has only {len(body)}"
         )
+    # A view, because slicing the body would copy the samples.
     tail = Tail(memoryview(body)[len(body) if json_bytes is None else json_bytes :])
     text = body if json_bytes is None else body[:json_bytes]
     bounds.hold_json(len(body), text)
@@ -219,6 +222,7 @@ def _timeout(parameters: dict[str, Any]) -> float | None:
 
 
 def _outputs(wanted: object, *, binary: bool) -> tuple[Wanted, ...]:
+    # By the protocol, a request that names no outputs gets all of them.
     if wanted is None or wanted == []:
         return tuple(Wanted(name, binary) for name in OUTPUTS)
     if not isinstance(wanted, list):

@@ -21,6 +21,7 @@ from isoform.server.protocol.request import InferRequest
 
 __all__ = ["answer_bytes", "encode_response"]
 
+# tolist() makes float64 of float32, whose text has up to 23 characters: -1.1754943508222875e-38.
 NUMBER_BYTES = 24
 """Longest text of a float32 in JSON, with its comma."""
 PIECE = 1 << 14
@@ -74,9 +75,11 @@ def answer_bytes(asked: InferRequest, labels: tuple[str, ...]) -> int:
     count, size = len(asked.samples), 0
     for wanted in asked.outputs:
         if wanted.name == "label":
+            # 8 for what surrounds a text: a comma in JSON, the length in binary form.
             size += count * (8 + max((len(_ENCODER.encode(label).encode()) for label in labels), default=0))
         else:
             size += count * len(labels) * (4 if wanted.binary else NUMBER_BYTES)
+    # The logits exist even if only labels are requested.
     return max(size, 4 * count * len(labels))
 
 

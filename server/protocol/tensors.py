@@ -103,6 +103,7 @@ def samples_from_bytes(data: memoryview, takes: Input, shape: list[int], what: s
     expected = kind.itemsize * math.prod(shape)
     if len(data) != expected:
         raise InputError(f"{what}: {expected} bytes were expected for shape {shape} in {name}, but {len(data)} came")
+    # astype copies on big-endian machines only.
     return np.frombuffer(data, dtype=kind.newbyteorder("<")).reshape(shape).astype(kind, copy=False)
 
 
@@ -131,6 +132,7 @@ def read_labels(tensor: dict[str, Any], tail: Tail, path: str, *, samples: int) 
         found = _texts(data, samples, path)
     if len(found) != samples:
         raise InputError(f"{path}: {samples} labels were expected, but {len(found)} came")
+    # No class name is longer, so a longer text would only cost the time to compare it.
     if kind is str and any(len(label) > LONGEST for label in found):
         raise InputError(f"{path}: labels of at most {LONGEST} characters were expected, but a longer one came")
     labels: list[str] | list[int] = found
@@ -144,6 +146,7 @@ def _texts(data: memoryview, count: int, path: str) -> list[str]:
             raise InputError(f"{path}: {count} labels were expected, but more came")
         size = int.from_bytes(data[place : place + 4], "little")
         text = data[place + 4 : place + 4 + size]
+        # A character has at most 4 bytes in UTF-8, so a text that is too long is refused before it is copied.
         if place + 4 + size <= len(data) and size > 4 * LONGEST:
             raise InputError(
                 f"{path}: labels of at most {LONGEST} characters were expected, but one of {size} bytes came"
@@ -198,6 +201,7 @@ def _from_list(data: object, takes: Input, shape: list[int], path: str) -> Array
                 )
         if depth < len(sizes) - 1:
             rows = [*itertools.chain.from_iterable(rows)]
+    # Not left to numpy, which would read "1.5", true and null as 1.5, 1 and NaN.
     kinds = set(map(type, itertools.chain.from_iterable(rows)))
     allowed, words = ({int}, "whole numbers") if takes.what == "tokens" else ({int, float}, "numbers")
     if not kinds <= allowed:
