@@ -50,6 +50,7 @@ class Gate:
         if _is_open(environ.get("PATH_INFO", "")):
             return NOBODY
         text, found = _sent(environ), None
+        # No token begins like that: decoded from base64, "iso_" is not the start of a JSON object.
         if text.startswith("iso_"):
             found = self._keys.caller(text) if self._keys is not None else None
         elif text and self._tokens is not None:
@@ -81,6 +82,7 @@ def _is_open(path: str) -> bool:
 
 def _sent(environ: dict[str, Any]) -> str:
     """The key or token in the ``Authorization`` header, unchecked; empty for none."""
+    # The scheme is case-insensitive (RFC 9110, 11.1); the length is bounded before anything is hashed or decoded.
     kind, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     text = text.strip()
     return text if kind.lower() == "bearer" and len(text) <= LONGEST else ""

@@ -67,6 +67,7 @@ class KeySet:
         return [
             ways[algorithm]
             for name, ways in self._keys
+            # Without a ``kid`` in the key or in the token, only the signature can tell whether they belong together.
             if algorithm in ways and (name is None or identity in (None, name))
         ]
 
@@ -90,6 +91,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
         found = path.stat()
     except OSError:
         return ()
+    # Not the mtime alone: ``cp -p`` and archives keep an old one, and two quick writes may have the same.
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 

@@ -145,12 +145,14 @@ class Keys:
             return self._known.get(identity), self._unknown.get(identity, -math.inf)
 
     def _look_up(self, identity: str) -> tuple[bytes, Caller] | None:
+        # Taken before the query: a revocation during it must not be overlooked for longer than ``SECONDS``.
         moment = time.monotonic()
         known, unknown = self._recall(identity)
         if known is not None and moment - known[0] < SECONDS:
             return known[1]
         if moment - unknown < SECONDS:
             return None
+        # There is nothing to fall back on, so a store that does not answer makes this a 503.
         if known is None or moment - known[0] > AWAY_SECONDS:
             found = self._read(identity)
         elif moment - self._away < SECONDS:  # the store did not answer a moment ago: do not wait for it again

@@ -27,6 +27,7 @@ from isoform.server.exchange.problems import ForbiddenError
 
 __all__ = ["check_local"]
 
+# none: the user typed the address or opened a bookmark, so no page has sent the request.
 SITES = frozenset({"same-origin", "none"})
 MEDIA = ("application/json", "application/octet-stream")
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -42,7 +43,9 @@ def check_local(environ: dict[str, Any]) -> None:
         UnsupportedMediaType: If it changes something, with a content type that any page can send without a CORS preflight.
     """
     host: str | None = environ.get("HTTP_HOST")
+    # PEP 3333 has no place for the target as it was sent: gunicorn adds RAW_URI, other servers REQUEST_URI.
     target = _ABSOLUTE.match(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "")
+    # A request without Host passes: browsers always send one.
     for name in (host, target and target[1]):
         if name is not None and not _is_loopback(name):
             raise ForbiddenError(

@@ -88,6 +88,7 @@ class Tokens:
         if not (0 < len(subject) <= SUBJECT and subject.isprintable()):
             raise TokenError(f"the token's 'sub' is wrong: 1 to {SUBJECT} printable characters were expected")
         # Hashed as JSON, so that no issuer can choose a subject that collides with another issuer's.
+        # 48 of its 64 digits, so that the id fits into the store's columns with its prefix.
         identity = hashlib.sha256(json.dumps([claims["iss"], subject]).encode()).hexdigest()[:48]
         if len(subject) > NAME:
             subject = f"{subject[: NAME - 9]}…{identity[:8]}"
@@ -108,6 +109,7 @@ class Tokens:
             )
         if "crit" in header:
             raise TokenError("the token's 'crit' requires extensions, but none are supported")  # RFC 7515, 4.1.11
+        # Every key of ``find`` was made for this algorithm, so a public key is never used as an HMAC secret (RFC 8725, 3.1).
         for key in self._keys.find(algorithm, header.get("kid")):
             try:
                 claims: dict[str, Any] = jwt.decode(
@@ -115,6 +117,7 @@ class Tokens:
                     options={"require": ["exp", "iss", "aud", "sub"]},
                 )  # fmt: skip
             except jwt.InvalidSignatureError:
+                # Another candidate may have signed it: without a ``kid`` all of them are tried.
                 continue
             except jwt.PyJWTError as problem:
                 raise TokenError(self._reason(problem)) from None

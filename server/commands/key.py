@@ -42,6 +42,7 @@ def run_key(arguments: argparse.Namespace) -> None:
         raise UsageError("--store is none, but API keys are kept in a store; give a file or a database URL")
     if (arguments.name is None) != (arguments.what == "list"):
         raise UsageError("expected isoform key add NAME, isoform key revoke ID or isoform key list")
+    # This creates a missing store, so that keys can be made before the server's first start.
     with Store(url) as store:
         keys = Keys(store)
         if arguments.what == "add":
@@ -49,6 +50,7 @@ def run_key(arguments: argparse.Namespace) -> None:
             # On stderr, so that stdout stays JSON for scripts.
             print("the key is shown only once; send it as: Authorization: Bearer KEY", file=sys.stderr)
         elif arguments.what == "revoke":
+            # By id, because several keys may have the same name.
             if not keys.revoke(arguments.name):
                 raise UsageError(f"no active key has the id {arguments.name!r}; 'isoform key list' shows the ids")
             print(json.dumps({"revoked": arguments.name}))

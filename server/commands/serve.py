@@ -175,6 +175,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
         where = _url(listener, tls=opening.tls is not None)
 
         def ready() -> None:
+            # Flushed: stdout is block-buffered where it is a pipe, and scripts wait for this line.
             print(json.dumps({"url": where, "tasks": list(bundle.signatures), "template": bundle.digest}), flush=True)
             print(f"serving {len(bundle.signatures)} tasks on {where}; stop with Ctrl-C", file=sys.stderr, flush=True)
 
@@ -219,6 +220,7 @@ def opened(arguments: argparse.Namespace) -> tuple[Opening, Bundle]:
             max_answer_bytes=arguments.max_answer_mb << 20, memory_bytes=arguments.request_memory_mb << 20,
             unknown=arguments.unknown, queue_requests=arguments.queue,
             rate_per_second=arguments.rate, deadline_seconds=arguments.deadline_ms / 1e3, batch_samples=arguments.batch,
+            # Half of the threads each: requests that wait for jobs, or are long, must leave some to others.
             batch_delay_seconds=arguments.batch_delay_ms / 1e3, waiters=arguments.threads // 2,
             long_requests=max(1, arguments.threads // 2), log=arguments.log,
             jobs_per_caller=arguments.jobs_per_caller,
@@ -231,6 +233,7 @@ def opened(arguments: argparse.Namespace) -> tuple[Opening, Bundle]:
     bundle = Bundle.load(arguments.bundle)
     opening.tokens()  # for its errors: a broken key set must stop the start
     if opening.store is not None:
+        # Closed again before the workers are forked: a database connection must not be shared by two processes.
         with Store(opening.store) as store:
             unloaded = Unloaded(list(bundle.signatures), store.unloaded())
             store.pin()  # worker processes open the file at their first request, which may be much later
@@ -293,6 +296,7 @@ def _set_up_logs() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     access = logging.getLogger("isoform.access")
+    # Replaced and not added: a second call in one process would log every request twice.
     access.handlers[:] = [handler]
     access.setLevel(logging.INFO)
     access.propagate = False

@@ -43,6 +43,7 @@ class Availability:
     @property
     def at_hand(self) -> bool:
         """Whether ``unloaded`` and ``check`` can run without blocking on the store."""
+        # Locked while another thread asks the store: this one would use the cached state without waiting.
         return self._store is None or time.monotonic() - self._read <= SECONDS or self._asking.locked()
 
     @property
@@ -79,6 +80,7 @@ class Availability:
         """Load or unload a task; unloading evicts its base signature's weights. Raises ``NotFoundError`` if the task does not exist."""
         self.check_known(task)
         if self._store is not None:
+            # The store first: if it fails, the caller gets an error and nothing has changed.
             self._store.set_loaded(task, loaded=loaded, actor=actor)
         with self._lock:
             self._changes += 1

@@ -111,6 +111,7 @@ class Batching:
                 line.full.clear()
             self._run(batch, signature)
         finally:
+            # After an error too, or the requests that queue here would wait for a leader for ever.
             with self._lock:
                 if line.waiting:
                     line.waiting[0].leads = True

@@ -18,6 +18,7 @@ __all__ = ["Place", "Turns"]
 Item = TypeVar("Item")
 
 
+# Compared by identity: two places of one caller and user count as two.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Place:
     """A reserved place in the queue."""
@@ -54,6 +55,7 @@ class Turns(Generic[Item]):
         """
         place = Place(caller, user)
         with self._changed:
+            # The shares first: a 429 tells callers about their own jobs, even when the queue is full as well.
             for whose, count in (
                 ("of this caller", sum(held.caller == place.caller for held in self._held)),
                 ("for this user", sum(held.user == user for held in self._held)),

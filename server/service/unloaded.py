@@ -22,6 +22,7 @@ class Unloaded:
 
     def __init__(self, tasks: Collection[str], unloaded: Collection[str] = ()) -> None:
         self._places = {task: place for place, task in enumerate(tasks)}
+        # A byte for each task: processes that change different tasks at the same moment need no lock.
         self._bytes = mmap.mmap(-1, len(self._places) + 1)  # one more, because an empty mapping is an error
         for task in unloaded:
             self.set(task, unloaded=True)

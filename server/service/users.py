@@ -82,6 +82,7 @@ class Users:
         base = self._runtime.signature(task)
         if name is None:
             return Whose(base)
+        # Before the query: PostgreSQL refuses some texts, such as those with NUL, which would be a 503.
         check_name(name, what="signature")
         newest = self.store.newest(task, name)
         if newest is not None:
@@ -111,6 +112,7 @@ class Users:
         signature = whole(revision, data)
         self._runtime.bundle.resolve(signature)  # for its errors, before it is cached as usable
         with self._lock:
+            # Another thread may have decoded it meanwhile; its bytes count once.
             if revision.digest not in self._decoded:
                 self._decoded[revision.digest] = signature, len(data)
                 self._bytes += len(data)

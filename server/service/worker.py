@@ -232,6 +232,7 @@ class Worker:
                 return write()
             except StoreError as problem:
                 log.error("cannot write the end of a job yet%s: %s", f" ({what})" if what else "", problem)
+                # After the attempt, so that the end is written at least once also while the server stops.
                 if self._given_up.is_set() or time.monotonic() > until:
                     log.error("gave up writing the end of a job; it will be reported as lost")
                     return
