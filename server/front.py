@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FREE", "Front", "Request"]
 
+# Users upload files, and errors quote what was sent: a browser must not guess that either is HTML.
 ALWAYS = ("X-Content-Type-Options", "nosniff")
 FREE = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})
 """Exempt from rate limits and the queue limit, so that an overloaded server is not taken for a dead one."""

@@ -114,6 +114,7 @@ class Opening:
             keys = Keys(store) if self.guarded and store is not None else None
             if export_traces():
                 stack.callback(flush_traces)
+            # After the exporter: the application looks for a tracer provider when it is created.
             app = create_app(
                 runtime, store=store, settings=self.settings, keys=keys, tokens=self.tokens(), admission=admission,
                 draining=draining, unloaded=self.unloaded,

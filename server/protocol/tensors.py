@@ -132,7 +132,6 @@ def read_labels(tensor: dict[str, Any], tail: Tail, path: str, *, samples: int) 
         found = _texts(data, samples, path)
     if len(found) != samples:
         raise InputError(f"{path}: {samples} labels were expected, but {len(found)} came")
-    # No class name is longer, so a longer text would only cost the time to compare it.
     if kind is str and any(len(label) > LONGEST for label in found):
         raise InputError(f"{path}: labels of at most {LONGEST} characters were expected, but a longer one came")
     labels: list[str] | list[int] = found

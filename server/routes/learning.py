@@ -137,6 +137,7 @@ def _examples(task: str, user: str, *, labelled: bool) -> tuple[Array, list[str]
         )
         # A copy: a view would keep the whole body in memory for as long as the job has the samples.
         samples = np.array(service.runtime.checked(samples, task))
+    # After the request's own share is released, or the samples would count twice.
     service.memory.keep(samples, _whose(task, user))
     return samples, labels
 
@@ -200,6 +201,7 @@ def _whose(task: str, user: str) -> str:
 
 
 def _patience() -> float:
+    # RFC 7240: a comma-separated list of preferences, of which a server may ignore any, so nothing here is an error.
     wanted = re.search(r"(?:^|[,;\s])wait=(\d{1,9})", request.headers.get("Prefer", ""))
     return float(min(WAIT_SECONDS, int(wanted[1]))) if wanted else 0.0
 

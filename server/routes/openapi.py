@@ -33,6 +33,7 @@ MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 NO_KEY: Schema = {
     "name": "Idempotency-Key",
     "in": "header",
+    # No value is valid: the server refuses the header.
     "schema": False,
     "description": "Not supported here: a retried request is executed again.",
 }
@@ -193,6 +194,7 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
         "info": {"title": "isoform", "version": importlib.metadata.version("isoform"), "description": "Predictions with per-user signatures."},
         "paths": dict(sorted(paths.items())),
         "components": {"schemas": _schemas(bundle), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        # {}: or without a key, as with --open.
         "security": [{"key": []}, {}],
     }  # fmt: skip
 

@@ -98,6 +98,7 @@ def _put(task: str, user: str, share: Share) -> Response:
             signature
         )  # for its errors: a file that does not fit the templates must not be stored
         store = service.users.store
+        # With an idempotency key there is always a new revision: the key is stored with it, and a retry finds it.
         newest = store.newest(task, user) if reply is None else None
         if newest is not None and newest.digest == signature.digest and expect in (ANY, newest.revision):
             return newest  # the same bytes again make no new revision: PUT is idempotent
@@ -123,6 +124,7 @@ def file(task: str, user: str) -> Response:
     wanted = number("revision", 0, 1, LAST)
     revision, data = _kept(task, user, wanted or _newest(task, user).revision)
     response = Response(data, content_type="application/octet-stream")
+    # check_name has refused quotes and line breaks, so the name needs no escaping.
     response.headers["Content-Disposition"] = f'attachment; filename="{user}.safetensors"'
     response.set_etag(_tag(revision))
     return _conditional(response, revision)
@@ -168,6 +170,7 @@ def delete(task: str, user: str) -> tuple[str, int]:
     service = get_service()
     check_user(task, user, unloaded=True)
     record = get_record()
+    # Before the deletion, so that the log names the user of one that is refused, too.
     record.task, record.signature = task, user
     store = service.users.store
     expect = expected_revision(store.newest(task, user))
@@ -185,6 +188,7 @@ def _written(task: str, user: str, what: bytes, write: Callable[[int, Reply | No
     """Call ``write`` with the expected revision and the idempotency key, unless this request was answered before: then replay that answer."""
     store = get_service().users.store
     reply = _reply(what)
+    # Before the preconditions: the first attempt changed the ETag, so a retry with If-Match would get 412.
     replayed = None if reply is None else store.replied(reply)
     if replayed is not None:
         return _answer(replayed, 200, again=True)
@@ -198,6 +202,7 @@ def _written(task: str, user: str, what: bytes, write: Callable[[int, Reply | No
         if replayed is not None:
             return _answer(replayed, 200, again=True)
         raise _conflict(problem, expect) from None
+    # A revision without a parent is a user's first one, unless it is the unchanged answer to a repeated PUT.
     return _answer(revision, 201 if revision.parent is None and revision != newest else 200)
 
 
@@ -248,6 +253,7 @@ def expected_revision(newest: Revision | None) -> int:
             raise PreconditionError(
                 f"If-None-Match is {request.headers['If-None-Match'][:80]}, but revision {tag} exists"
             )
+        # Not ANY: this revision passed the check, and must still be the newest within the transaction.
         return newest.revision if newest is not None else 0
     return ANY
 
@@ -272,6 +278,7 @@ def check_user(task: str, user: str, *, unloaded: bool = False) -> None:
         unloaded: Whether to allow an unloaded task: deleting and cancelling must always be possible.
     """
     check_name(user, what="signature")
+    # The scope before the task: without the scope the answer is 403, whether or not the task exists.
     require_write(user)
     tasks = get_service().tasks
     (tasks.check_known if unloaded else tasks.check)(task)

@@ -33,6 +33,5 @@ class Shared:
                 asked.set_exception(problem)
             finally:
                 with self._lock:
-                    # Not cached: whoever asks later needs a new answer.
                     self._asked = None
         return asked.result()

@@ -55,7 +55,6 @@ class Turns(Generic[Item]):
         """
         place = Place(caller, user)
         with self._changed:
-            # The shares first: a 429 tells callers about their own jobs, even when the queue is full as well.
             for whose, count in (
                 ("of this caller", sum(held.caller == place.caller for held in self._held)),
                 ("for this user", sum(held.user == user for held in self._held)),

@@ -110,6 +110,7 @@ class Metrics:
             )
         served[0].inc()
         served[1].observe(seconds)
+        # With several processes, /metrics reads from files what each process wrote last, so gauges are kept fresh here.
         if time.monotonic() - self._refreshed > REFRESH_SECONDS:
             self.refresh()
 
@@ -177,6 +178,7 @@ class Metrics:
         def spent(*stages: str) -> dict[str, int]:
             return {"count": count, "ns": int(1e9 * sum(found[stage] for stage in stages))}
 
+        # The protocol's cache is one of whole answers, which this server does not have.
         none = {"count": 0, "ns": 0}
         failed = {"count": int(found["failures"]), "ns": 0}
         return {

@@ -71,12 +71,14 @@ class Span:
         """Set the span's name, attributes and status from the request's record."""
         if not self._span.is_recording():
             return
+        # Only now: when the span starts, the route is not known yet.
         self._span.update_name(f"{self._span.attributes['http.request.method']} {record.route}")
         told = {
             "http.route": record.route, "http.response.status_code": record.status, "isoform.request": record.id, "isoform.task": record.task,
             "isoform.digest": record.digest, "isoform.revision": record.revision, "error.type": record.error,
         }  # fmt: skip
         self._span.set_attributes({name: value for name, value in told.items() if value is not None})
+        # OpenTelemetry's HTTP conventions: a 4xx is the client's error, and no error of a server's span.
         if record.status >= 500:
             from opentelemetry.trace import StatusCode
 
