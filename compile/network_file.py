@@ -58,6 +58,7 @@ class NetworkFile:
             "labels": json.dumps(list(labels), ensure_ascii=False),
         }  # fmt: skip
         model = self._model([], self._tensors(), len(labels), metadata)
+        # With shape inference, which finds a node whose inputs do not fit each other.
         onnx.checker.check_model(model, full_check=True)
         return model.SerializeToString(deterministic=True)
 

@@ -63,6 +63,7 @@ class Nodes:
 
 def make_model(graph: onnx.GraphProto, *, domains: Iterable[str] = ()) -> onnx.ModelProto:
     """Wrap a graph as a model of ``OPSET`` and ``IR_VERSION``; operators of other domains are those of version 1."""
+    # Sorted, because a set of texts has another order in each process, and equal graphs must be equal bytes.
     operators = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in sorted(domains))]
     return helper.make_model(
         graph, opset_imports=operators, ir_version=IR_VERSION, producer_name="isoform",

@@ -189,4 +189,5 @@ def _latencies(runners: list[Callable[[Array], Array]], x: Array) -> list[float]
             start = time.perf_counter()
             run(x)
             row[column] = 1e3 * (time.perf_counter() - start)
+    # The median, because other work on the machine makes a few of the calls much slower.
     return [round(float(value), 4) for value in np.median(times, axis=0)]

@@ -29,6 +29,7 @@ def digits() -> tuple[Array, Array]:
 
     images, labels = load_digits(return_X_y=True)
     small = images.reshape(-1, 8, 8).astype(np.float64) / 16
+    # grid_mode: pixels are areas. Without it their centres would be spread from edge to edge, which stretches the image.
     large = ndimage.zoom(small, (1, 4, 4), order=3, mode="nearest", grid_mode=True)
     # Cubic interpolation overshoots at strokes, so the result is clipped to the range of the scans.
     result = np.clip(large, 0, 1).astype(np.float32)[:, None], labels.astype(np.int64)

@@ -27,6 +27,7 @@ class Source:
     about: str
 
 
+# Plain HTTP suffices for integrity: the checksums are here, and do not come with the files.
 SOURCES = {
     "mnist": Source(
         url="https://ossci-datasets.s3.amazonaws.com/mnist/", format="idx", about="handwritten digits, 28×28, 60,000 + 10,000 (11 MiB)",
@@ -84,6 +85,7 @@ def fetch(name: str, *, into: Path, mirror: str | None = None) -> list[Path]:
         import requests
 
     source = SOURCES[name]
+    # pooch also takes ftp, sftp and doi, whose errors would not be caught below.
     if mirror is not None and not mirror.startswith(("http://", "https://")):
         raise DataError(f"the mirror is {mirror!r}, but a URL that starts with http:// or https:// was expected")
     base = (mirror or source.url).rstrip("/") + "/"

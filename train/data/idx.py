@@ -159,6 +159,7 @@ def _mapping(present: list[Path]) -> tuple[dict[int, str], list[Path]]:
         text = files.read_bytes(file, limit=MAPPING_LIMIT, error=DataError, what="file of labels")
         for line in text.decode("ascii", "replace").splitlines():
             words = line.split()
+            # 0x110000 is the first number that is no code point, at which chr() fails.
             if len(words) < 2 or not all(word.isdigit() and len(word) < 8 and int(word) < 0x110000 for word in words):
                 raise DataError(f"{file} has the line {line[:40]!r}, but a label and character codes were expected")
             names[int(words[0])] = "".join(chr(int(word)) for word in words[1:])

@@ -53,6 +53,7 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dat
     _check_classes(whole.classes, what=f"the data set of format {task.data!r}")
     if whole.test is None:
         whole = _split(whole, recipe)
+    # After the split, so that a limit leaves the test samples as they are.
     if task.limit:
         whole = dataclasses.replace(whole, train=_limited(whole.train, task.limit, recipe.split_seed))
     untaught = sorted(set(range(len(whole.classes))) - set(whole.train.labels.tolist()))
