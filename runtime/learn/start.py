@@ -37,7 +37,7 @@ def discriminant(embeddings: Array, labels: Array, classes: int) -> tuple[Array,
         covariance *= len(e) / freedom  # unbiased: the means were estimated from the same samples
         spread = float(np.trace(covariance)) / e.shape[1]
     else:
-        # no sample varies within its class: the spread of all samples sets the scale of the logits
+        # with one sample per class nothing varies within a class: the spread of all sets the scale of the logits
         covariance, share, spread = np.zeros((e.shape[1], e.shape[1])), 1.0, float(((e - e.mean(axis=0)) ** 2).mean())
     within = (1 - share) * covariance
     # above 0 even if all embeddings are equal, else Σ has no inverse

@@ -118,7 +118,7 @@ def folded_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
 
     First the mixed weights, layer after layer; then what depends on BN only: biases and adapters; last ``CONSTANTS``.
     """
-    # In a plan, signatures that inherit BN share everything after the first region.
+    # In this order, because signatures that inherit BN share everything after the first region of a plan.
     shapes = {
         f"layer{layer:02d}.{name}": shape for layer in range(spec.layers) for name, shape in row_shapes(spec).items()
     }
