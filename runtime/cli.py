@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="one of the verbs below; see 'isoform VERB --help'")
+    # left to the parser of the verb, so that this one needs no stage
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help=argparse.SUPPRESS)
     chosen = parser.parse_args(words)
     try:

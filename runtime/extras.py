@@ -21,6 +21,7 @@ def missing(problem: ModuleNotFoundError, what: str, *, extra: str) -> MissingEx
         what: The feature that needs the package.
         extra: The pip extra of the stage that needs it.
     """
+    # the name of a submodule starts with its package; an exception raised by hand may have no name
     package = (problem.name or str(problem)).partition(".")[0]
     if package == "isoform":
         raise problem

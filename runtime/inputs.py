@@ -73,6 +73,7 @@ class Input:
             raise SpecError(
                 f"the vocabulary is {self.vocabulary!r}, but a whole number was expected for tokens, and None for other inputs"
             )
+        # an identifier needs no quoting in graphs, JSON or forms
         if not (isinstance(self.name, str) and self.name.isidentifier() and self.name.isascii()):
             raise SpecError(f"an input's name is {self.name!r}, but letters, digits and _ were expected")
         if self.name in RESERVED:

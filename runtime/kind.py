@@ -194,6 +194,7 @@ class Kind(Protocol):
     def network(self, spec: Any, templates: Mapping[str, Array]) -> Network:
         """Create the network of checked templates; ``spec`` is a spec of this kind."""
 
+    # Any: ``Bundle`` and ``Learner`` are defined above this module, and importing them would be a cycle.
     def learner(self, bundle: Any, *, threads: int) -> Any:
         """Create the ``Learner`` of a compiled ``Bundle``; None if the kind has no backward pass and only the logits layer can be fitted.
 

@@ -286,9 +286,11 @@ class Runtime:
         if not isinstance(keep, int) or keep < 1:
             raise UsageError(f"keep is {keep!r}, but a whole number from 1 was expected")
         made = method_named(method, options)
+        # before the folder is made, which a start that does not fit must not leave behind
         self.bundle.resolve(start)
         source = self._source(start.task)
         if source is not None:
+            # the start may have a logits layer for other classes than its base
             source = source.with_labels(self.labels(self.signature(start.task)), self.labels(start))
         learner = self.learner
         chain = Chain(start, keep=keep, directory=None if directory is None else Path(directory))
@@ -331,6 +333,7 @@ class Runtime:
         x = self.checked(x, start.task)
         if len(x) == 0:
             raise InputError("there are no samples, but at least one was expected")
+        # keep=1: nobody can ask this adapter for a rollback
         adapter = self.adapter(start, method=method, seed=seed, keep=1, **options)
         # entropy methods drift towards one class on a stream that is sorted by class, as files in folders are
         x = x[np.random.default_rng(seed).permutation(len(x))]

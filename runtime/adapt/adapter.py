@@ -90,6 +90,7 @@ class Adapter:
             )
         )
         if chain.newest is not chain.start:
+            # resumed at the newest signature; REACH and the check for collapse still refer to the start
             self._method.reset(self._point(chain.newest))
         self._content = Content(
             None if source is None else source.structure,
@@ -217,7 +218,7 @@ class Adapter:
                 logits = self._predictor.predict(x, self._signature)
                 if len(seen):
                     logits[telling] = method.outputs(seen, logits[telling])
-            except InputError:
+            except InputError:  # the samples were valid, so the logits are not finite
                 if self._signature is self._chain.start:  # the samples themselves overflow, not an update
                     raise
                 event = "rejected"
@@ -249,9 +250,10 @@ class Adapter:
         method.point = method.point.with_parts(parts)
         try:
             signature = self._made(parts)
-        except SignatureError:
+        except SignatureError:  # a number is not finite
             method.reset(self._point(self._signature))
             return "rejected"
+        # by values: the digests differ in any case, because they include the parent
         if signature.parts.keys() == self._signature.parts.keys() and all(
             np.array_equal(array, self._signature.parts[name]) for name, array in signature.parts.items()
         ):
@@ -263,6 +265,7 @@ class Adapter:
         before = self._signature
         self._chain.add(signature)  # first: a signature that could not be written must not be in use
         self._signature = signature
+        # the start is not this adapter's own: others may predict with it
         if before is not self._chain.start:
             self._predictor.forget(before)
 
@@ -280,12 +283,14 @@ class Adapter:
                 found = [softmax(self._score(point, rows)) for point in (moved, plain)]
             except (InputError, SignatureError):
                 return True
+            # p̄ of every class, and S as the last entry (``losses.py``)
             summed = np.stack([np.append(p.mean(axis=0), (p**2).sum(axis=1).mean()) for p in found])
             self._compared_samples = min(COMPARED, self._compared_samples + len(rows))
             self._compared += len(rows) / self._compared_samples * (summed - self._compared)
             if self._compared_samples < LEAST_COMPARED:  # too few for either verdict: not marked as good
                 return False
             kappas = [concentration(row[:-1], float(row[-1]), self._compared_samples) for row in self._compared]
+            # the effective number of classes: all of them at κ = 0, one at κ = 1
             classes = [1 / (kappa + (1 - kappa) / (summed.shape[1] - 1)) for kappa in kappas]
             if classes[0] < classes[1] * COLLAPSED:
                 self._compared_samples = 0.0

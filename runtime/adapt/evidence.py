@@ -63,7 +63,7 @@ def _misfit(learner: Learner, point: Point, x: Array) -> float:
 
     def given(place: slice, found: Moments) -> tuple[Array, Array]:
         v, mean = variance[place], found.mean
-        own = np.maximum(found.square - mean**2, 1e-6 * v)
+        own = np.maximum(found.square - mean**2, 1e-6 * v)  # a constant channel would diverge
         lost.append((np.log(v / own) + (own + mean**2) / v - 1) / 2)
         return np.zeros_like(v), v
 

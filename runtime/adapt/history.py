@@ -88,8 +88,9 @@ class Chain:
     def _open(self, directory: Path) -> None:
         if directory.exists() and not directory.is_dir():
             raise UsageError(f"{directory} is a file, but a folder was expected; choose another name")
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # signatures tell about a user's samples
         origin = directory / f"start{SUFFIX}"
+        # before the lock, so that no lock file is left in a folder of other files
         self._check_ours(directory, origin)
         busy = UsageError(
             f"{directory} is in use by another adapter, in this or another process; close that adapter, or choose another folder"
@@ -117,6 +118,7 @@ class Chain:
                 f"{directory} holds an adaptation that started from signature {found.digest[:8]}, but {self.start.digest[:8]} was given; choose another folder"
             )
         names = [path for path in directory.glob(f"*{SUFFIX}") if path != origin]
+        # digests have no order, but a signature that becomes current is written again: the times have it
         for path in sorted(names, key=lambda path: (path.stat().st_mtime_ns, path.name)):
             self._kept[path.name.removesuffix(SUFFIX)] = None
         if (head := self._head(directory)) is not None:
@@ -144,7 +146,7 @@ class Chain:
         if self._directory is not None:
             self._write(self._directory, signature)
         if signature.digest != self.start.digest:
-            self._kept.pop(signature.digest, None)
+            self._kept.pop(signature.digest, None)  # after a rollback it becomes the newest
             self._kept[signature.digest] = signature if self._directory is None else None
         self.newest = signature
         while len(self._kept) > self._keep:

@@ -49,12 +49,13 @@ def concentration(mean: Array, itself: float, samples: float) -> float:
         return 1.0
     alike = (samples * float((mean**2).sum()) - itself) / (samples - 1)
     most = classes * itself - 1
+    # if every prediction is uniform, both are 0
     return min(1.0, max(0.0, (classes * alike - 1) / most)) if most > 1e-9 else 0.0
 
 
 def _through_softmax(p: Array, slope: Array) -> Array:
     result: Array = p * (slope - (p * slope).sum(axis=1, keepdims=True))
-    return result.astype(np.float32)
+    return result.astype(np.float32)  # what the training graphs read
 
 
 def entropy_loss(logits: Array, *, weights: Array | None = None) -> tuple[float, Array]:

@@ -68,6 +68,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         InputError: If most samples carry no content, or the result is worse than the start on these samples; nothing is written then.
         UsageError: If a flag is invalid.
     """
+    # here, not at the top: --help must not wait for Pillow and safetensors
     from isoform.runtime.commands.predict import choose_signature
     from isoform.runtime.formats.inheritance import reduced
     from isoform.runtime.learn.labels import check_numbers
@@ -78,6 +79,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--seed is {arguments.seed}, but 0 or more was expected")
     if not 1 <= arguments.batch <= 4096:
         raise UsageError(f"--batch is {arguments.batch}, but 1 to 4096 was expected")
+    # before minutes of adapting
     for path in (arguments.output, arguments.history):
         if path is not None and not path.absolute().parent.is_dir():
             raise UsageError(f"{path.parent} is not a folder; create it first")
@@ -117,6 +119,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             stopped = True
         signature, blank = adapter.signature, sum(call["blank"] for call in calls)
+        # judged on the samples that it has seen: after Ctrl-C the others say nothing about it
         if done and (reason := adapter.refusal(x if done == len(x) else x[order[:done]])) is not None:
             # a refused result must not be what the next run with this journal starts from
             if adapter.signature.digest != before_all:

@@ -24,7 +24,7 @@ class Bar:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._drawn:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print("\r\033[K", end="", file=sys.stderr, flush=True)  # erases to the end of the line
 
     def show(self, done: int, total: int, text: str) -> None:
         """Draw the bar at ``done`` of ``total``, followed by a text."""

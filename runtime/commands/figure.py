@@ -85,7 +85,7 @@ def draw_signatures(
         A matplotlib ``Figure``, not yet saved.
     """
     with needs("a figure", extra="figure"):
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure  # not pyplot, which keeps every figure and may need a display
 
     layers, templates = next(iter(xis.values())).shape
     # Templates appear in the order in which the first signature uses them: their numbers are arbitrary, the order of layers is not.
@@ -111,6 +111,7 @@ def draw_signatures(
     reach = max([0.05, *(float(np.abs(change).max()) for change in changed.values())])
     for row, entries in zip(axes, panels, strict=True):
         row[0].set_ylabel("template")
+        # strict=False: a row may have fewer panels than the figure has columns
         for axis, (name, values, change) in zip(row, entries, strict=False):
             shades = (
                 {"vmin": -reach, "vmax": reach, "cmap": "RdBu_r"}
@@ -156,6 +157,7 @@ def save_figure(figure: Any, path: Path) -> None:
     if kind not in ("png", "svg", "pdf"):
         raise UsageError(f"the output {path} has extension {path.suffix!r}, but .png, .svg or .pdf was expected")
     buffer = io.BytesIO()
+    # None leaves out the time of writing, which PNG files do not get
     dates = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with rc_context({"svg.hashsalt": "isoform"}):  # element ids in SVG are random without a fixed salt
         figure.savefig(buffer, format=kind, dpi=150, metadata=dates[kind])

@@ -92,6 +92,7 @@ def run_personalize(arguments: argparse.Namespace) -> int:
             takes=runtime.input_of(None if start is None else start.task),
             skip_short=arguments.skip_short,
         )
+        # sorted, so that the order of classes does not depend on the order of files
         classes = sorted(set(data.labels)) if arguments.new_labels else None
         if data.numbers and classes is None:
             for base in [start] if start is not None else map(runtime.signature, runtime.tasks):
@@ -104,13 +105,14 @@ def run_personalize(arguments: argparse.Namespace) -> int:
         if signature.digest in runtime.bundle.bases():  # unchanged: the file refers to the base instead of copying it
             signature = reduced(runtime.bundle, signature)
     if arguments.float16:
+        # the parent as it was: replace() would name the float32 signature, which is never written
         signature = signature.replace(precision="float16", parent=signature.parent)
     signature.save(arguments.output)
     print(f"{text_of(arguments.data)}: {data.account.sentence()}", file=sys.stderr)
     print(f"{arguments.output}: {outcome.sentence()}", file=sys.stderr)
     scores = {
         when: {
-            "loss": round(score.loss, 6) if math.isfinite(score.loss) else None,
+            "loss": round(score.loss, 6) if math.isfinite(score.loss) else None,  # JSON has no infinity
             "accuracy": round(score.accuracy, 6),
         }
         for when, score in (("before", outcome.before), ("after", outcome.after))

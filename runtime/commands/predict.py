@@ -65,9 +65,11 @@ def run_predict(arguments: argparse.Namespace) -> None:
                 f"the network's input is {takes.plural} of shape {takes}, but this command reads images; use Runtime.predict or 'isoform serve'"
             )
         shape = grid_of(takes, arguments.images[0])
+        # as many images in memory as the predictor runs at once
         chunk = slice_samples(runtime.bundle.spec, signature.task, shape)
         for x, paths in read_images(arguments.images, shape=shape, account=account, chunk=chunk):
             for path, row in zip(paths, softmax(runtime.predict(x, signature)), strict=True):
+                # stable: equal probabilities are listed in the order of the classes
                 order = np.argsort(-row, kind="stable")[: arguments.top]
                 best = [{"label": labels[i], "probability": round(float(row[i]), 6)} for i in order]
                 found = {"image": text_of(path), "label": labels[order[0]], "top": best}
@@ -128,8 +130,9 @@ def describe(path: Path) -> dict[str, Any]:
         return _describe_graph(path)
     if path.suffix == ".json":
         return {"what": "JSON", "content": files.read_json(path, limit=16 << 20, error=InputError, what="JSON file")}
-    data = files.read_bytes(path, limit=4 << 30, error=InputError, what="file")
+    data = files.read_bytes(path, limit=4 << 30, error=InputError, what="file")  # as large as templates may be
     arrays, metadata = tensors.decode(data, error=InputError, what=str(path))
+    # of all tensor files only signatures name a task
     if "task" in metadata:
         return {
             "what": "signature",
@@ -171,6 +174,7 @@ def _describe_graph(path: Path) -> dict[str, Any]:
     data = files.read_bytes(path, limit=2 << 30, error=InputError, what="graph")
     options = session_options(1)
     options.log_severity_level = 4  # ONNX Runtime would log the error to stderr that is reported as one line here
+    # nothing is run, so optimising would only take time
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         refuse_external_data(data)

@@ -76,6 +76,7 @@ class Cache(Generic[T]):
             with self._lock:
                 entry = self._entries.get(key)
                 if entry is None:
+                    # in the table before it is built, so that other threads wait instead of building it, too
                     entry = self._entries[key] = _Entry()
                     return entry, True
                 entry.borrowers += 1
@@ -123,6 +124,7 @@ class Cache(Generic[T]):
     def _make_room(self) -> T | None:
         with self._lock:
             oldest = self._oldest()
+            # The size of the new entry is not known yet: assumed to be that of the one whose memory it takes over.
             return self._dropped(beyond=self._limit - self._entries[oldest].size) if oldest else None
 
     def _oldest(self) -> str | None:

@@ -34,6 +34,7 @@ class GatheredFold:
 
     def __init__(self, graph: Graph, layout: Layout) -> None:
         self._graph, self._layout = graph, layout
+        # the plan keeps the constants: its layout is learned from the others only
         self._changing = [name for name in graph.weights if name not in graph.constants]
         self.size = self.moving = len(layout.gather)
         self._nothing = _Nothing(np.empty(0, dtype=np.float32))

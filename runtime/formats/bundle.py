@@ -150,6 +150,7 @@ class Bundle:
             },
             "training": dict(self.training),
         }  # fmt: skip
+        # Plain writes: the caller fills a temporary directory (``files.replace_directory``).
         try:
             if directory.is_dir() and any(directory.iterdir()):
                 raise BundleError(
@@ -224,7 +225,7 @@ class Bundle:
             training=read_mapping(content, "training", path),
         )  # fmt: skip
         bundle._check_signatures()
-        if content["format"] != OLD:
+        if content["format"] != OLD:  # the old format states no inputs
             bundle._check_inputs(content["tasks"])
         if not with_compiled:
             return bundle
@@ -284,6 +285,7 @@ class Bundle:
         signature.check_fits(self.spec, self.digest)
         parts = dict(signature.parts)
         absent = set(self.spec.part_shapes) - set(parts)
+        # inherited before computed: a base may hold its own version of a part that could be computed
         if self.spec.required & absent or (absent and self.base_of(signature) is not None):
             parts = {**self._inherited(signature).parts, **parts}
         labels = self.labels(signature)

@@ -62,6 +62,7 @@ class Compiled:
             )
         if name.endswith(".onnx"):
             try:
+                # only the graphs at the top have no weights of their own
                 refuse_external_data(data, location=None if "/" in name else WEIGHTS_LOCATION.encode())
             except EngineError as problem:
                 raise BundleError(f"{self.path / name} was not written by 'isoform compile': {problem}") from None

@@ -76,6 +76,7 @@ def _check(tensor: bytes, location: bytes | None) -> None:
     named = [
         pair
         for pair in pairs
+        # offset and length only choose a place within the location
         if not (len(pair) == 2 and pair[0] in ((1, b"offset"), (1, b"length")) and pair[1][0] == 2)
     ]
     if location is None or named != [[(1, b"location"), (2, location)]]:

@@ -78,7 +78,7 @@ def reduced(bundle: Bundle, signature: Signature) -> Signature:
     if not set(HEAD) <= same:  # weight and bias are stored together or not at all
         same -= set(HEAD)
     kept = {name: array for name, array in signature.parts.items() if name not in same}
-    kept = kept or {smallest: resolved[smallest]}
+    kept = kept or {smallest: resolved[smallest]}  # a file holds at least one part
     if kept.keys() == signature.parts.keys():
         return signature
     named = "logits.weight" in kept or base is None or signature.labels != base.labels

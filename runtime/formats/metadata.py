@@ -37,7 +37,7 @@ def read_bits(text: str | None, arrays: Mapping[str, Array]) -> dict[str, Array]
     if (
         not isinstance(shapes, dict)
         or not shapes
-        or list(shapes) != sorted(shapes)
+        or list(shapes) != sorted(shapes)  # of the orders that JSON allows, only one is canonical
         or not set(shapes) <= set(arrays)
         or not all(map(_is_shape, shapes.values()))
     ):

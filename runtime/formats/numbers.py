@@ -44,6 +44,7 @@ def in_memory(name: str, array: Array, part: Part, *, precision: Literal["float3
             "were expected"
         )
     if part.numbers == "integer":
+        # astype would wrap around without an error
         if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
             raise SignatureError(
                 f"a signature's {name} holds {array.max()}, but whole numbers of 64 bits with a sign were expected"
@@ -51,6 +52,7 @@ def in_memory(name: str, array: Array, part: Part, *, precision: Literal["float3
         array = array.astype(np.int64)
     elif part.numbers == "float":
         if array.dtype != np.float32 or precision != "float32":
+            # a float16 overflow is reported by the check that follows
             with np.errstate(over="ignore"):
                 array = array.astype(precision).astype(np.float32)
         if not np.isfinite(array).all():

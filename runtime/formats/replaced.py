@@ -28,4 +28,4 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
         found = path.stat()
     except (OSError, ValueError):
         return None
-    return found.st_dev, found.st_ino, found.st_ctime_ns
+    return found.st_dev, found.st_ino, found.st_ctime_ns  # the time: an inode number may be given again

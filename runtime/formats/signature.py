@@ -77,6 +77,7 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
+# eq=False: the generated comparison would compare arrays, whose == has no single truth value
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Signature:
     """The parameters of one task, user or domain. Immutable; two signatures are equal if their files are.
@@ -125,6 +126,7 @@ class Signature:
         parts: dict[str, Array] = {}
         for name in kind.parts:
             if name in self.parts:
+                # a copy: the caller's array must stay writable
                 parts[name] = self._checked(name, np.array(self.parts[name], order="C"))
         unknown = sorted(set(self.parts) - set(kind.parts))
         if unknown or not parts:

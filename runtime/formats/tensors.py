@@ -113,12 +113,14 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
         if entry["dtype"] not in _DTYPES:
             raise error(f"{what} stores {name!r} as {entry['dtype']}, but one of {', '.join(_DTYPES)} was expected")
         try:
+            # safetensors returns bytearrays: the arrays are writable without another copy
             tensors[name] = np.frombuffer(entry["data"], dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"])
         except ValueError:
             raise error(
                 f"{what} stores {name!r} in a shape of {len(entry['shape'])} dimensions that no array can have"
             ) from None
     order = sorted((name, entry["dtype"], entry["shape"]) for name, entry in entries)
+    # Encoding anew finds whatever differs: spaces, order, escapes, a key that is given twice.
     if _header(order, metadata) != data[8 : 8 + length]:
         raise error(f"{what} is not in canonical form, so it was changed after isoform wrote it")
     return tensors, metadata

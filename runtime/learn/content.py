@@ -109,6 +109,7 @@ def _structure(x: Array) -> Array:
     found = np.maximum(fine, _likeness(_blocks(x)))
     if min(height, width) > 1:
         found = np.minimum(found, _beyond_surface(x))
+        # the numbers of pairs that ``_alike`` counts: a row's last pixel and the next row's first are one
         apart = np.abs(rows / (height * width - 1) - columns / (height * width - width)) * (height * width) / square
         coarse = COARSE * _likeness(_cells(x))
         found = np.minimum(found, np.minimum(coarse, STRIPES * (1 - apart)))
@@ -158,9 +159,11 @@ def _taken(x: Array, degree: int) -> float:
     return float((terms - 1) * math.sqrt(_pairs(height, width)) / (height * width))
 
 
+# four: two degrees, for the blocks and for the pixels of one size of image
 @functools.lru_cache(maxsize=4)
 def _polynomials(height: int, width: int, degree: int) -> Array:
     """Return an orthonormal basis of polynomials of rows and columns, shape (height · width, terms), float32."""
+    # Legendre: powers up to the sixth are nearly dependent (condition number 93 instead of 3.5 on 16 points)
     down, across = (np.polynomial.legendre.legvander(np.linspace(-1, 1, size), degree) for size in (height, width))
     terms = [np.outer(down[:, i], across[:, j]).ravel() for i in range(degree + 1) for j in range(degree + 1 - i)]
     basis: Array = np.linalg.qr(np.stack(terms, axis=1, dtype=np.float32))[0]
@@ -237,6 +240,7 @@ class Content:
 
     def __init__(self, least: float | None, *, pixels: int) -> None:
         if least is None:
+            # float32's minimum: only constant samples, -∞, are then without content
             least = CHANCE if pixels >= LEAST_PIXELS else float(np.finfo(np.float32).min) if pixels > 1 else -math.inf
         self._least, self._freezes = min(CHANCE, least), pixels >= LEAST_PIXELS
         self.forget()

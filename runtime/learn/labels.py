@@ -30,6 +30,7 @@ _WHOLE = re.compile(r"\s*([+-]?\d+)(\.0*)?\s*")
 
 def label_names(labels: object) -> list[str] | None:
     """Return the labels as a list if all are strings; None if any is not, or they are not a flat list."""
+    # object: numpy would turn [1, "a"] into two strings
     array = np.asarray(labels, dtype=object)
     return list(map(str, array)) if array.ndim == 1 and all(isinstance(label, str) for label in array) else None
 
@@ -112,6 +113,7 @@ def _found(texts: Sequence[str], names: Sequence[str]) -> list[int]:
 
 def _whole_numbers(array: Array, names: Sequence[str]) -> list[int]:
     """Return integer labels as class indices, after checking that they cannot be names."""
+    # a strict superset: lists of strings only do not come here
     if {type(label) for label in array} > {str}:
         raise InputError("labels are strings mixed with other types, but class names or whole numbers were expected")
     for row, label in enumerate(array):  # bool is a subclass of int, but True as a class index is surely a mistake

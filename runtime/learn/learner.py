@@ -61,6 +61,7 @@ class Point:
 
     def rounded(self) -> Self:
         """Return a copy in float32, the precision of signatures, so that the scored values are the returned values."""
+        # floats only: a signature refuses bits and whole numbers that have become floats
         floats = {name: array for name, array in self.parts.items() if array.dtype.kind == "f"}
         return self.with_parts({name: np.asarray(array, dtype=np.float32) for name, array in floats.items()})
 

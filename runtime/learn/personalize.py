@@ -173,6 +173,7 @@ class _Search:
                 elif loss < before and self._back:
                     ways.append((loss, anew))
             found.append((min(loss for loss, _ in ways), signature, given, [point for _, point in ways]))
+        # key: at equal losses min() would go on to compare signatures, which have no order
         loss, signature, given, points = min(found, key=lambda entry: entry[0])
         if not np.isfinite(loss):
             raise InputError(
@@ -186,6 +187,7 @@ class _Search:
     def _score(self, point: Point) -> tuple[float, float]:
         """Return loss in nats and accuracy on all samples, with equal weight for every class."""
         rows = np.arange(len(self._labels))
+        # in float32, as a signature would hold it, because it is chosen by this score
         point = self.start(point, soft=False)(rows).rounded()
         if not point.finite:
             return math.inf, 0.0

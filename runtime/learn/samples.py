@@ -83,6 +83,7 @@ def moved(x: Array, rng: np.random.Generator) -> Array:
     down, right = height // REACH, width // REACH
     if down == right == 0:
         return x
+    # edges, because 0 may be far from the background's value
     padded = np.pad(x, ((0, 0), (0, 0), (down, down), (right, right)), mode="edge")
     rows, columns = rng.integers(0, 2 * down + 1, len(x)), rng.integers(0, 2 * right + 1, len(x))
     return np.stack([p[:, r : r + height, c : c + width] for p, r, c in zip(padded, rows, columns, strict=True)])

@@ -97,6 +97,7 @@ def _structure(text: str | None, name: str) -> float | None:
         value = None if text is None else float(text)
     except ValueError:
         value = math.nan
+    # -∞ is valid: constant samples were common in training
     if value is not None and math.isnan(value):
         raise BundleError(f"{name} holds a structure that is not a number; run 'isoform compile' again")
     return value

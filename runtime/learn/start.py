@@ -37,8 +37,10 @@ def discriminant(embeddings: Array, labels: Array, classes: int) -> tuple[Array,
         covariance *= len(e) / freedom  # unbiased: the means were estimated from the same samples
         spread = float(np.trace(covariance)) / e.shape[1]
     else:
+        # with one sample per class nothing varies within a class: the spread of all sets the scale of the logits
         covariance, share, spread = np.zeros((e.shape[1], e.shape[1])), 1.0, float(((e - e.mean(axis=0)) ** 2).mean())
     within = (1 - share) * covariance
+    # above 0 even if all embeddings are equal, else Σ has no inverse
     within[np.diag_indices_from(within)] += max(share * spread, 1e-6)
     weight = np.linalg.solve(within, means.T).T
     return weight, -(weight * means).sum(axis=1) / 2
@@ -50,5 +52,6 @@ def shrunk(rows: Array) -> tuple[Array, float]:
     covariance: Array = rows.T @ rows / samples
     square = float((covariance**2).sum())
     off = square - float(np.trace(covariance)) ** 2 / size
+    # Σ ‖x xᵀ - S‖² / n² = (mean ‖x‖⁴ - ‖S‖²) / n, without a d × d matrix per sample
     noise = (float(((rows**2).sum(axis=1) ** 2).sum()) / samples - square) / samples
     return covariance, min(1.0, noise / off) if off > 0 else 1.0

@@ -86,6 +86,7 @@ def held_back(labels: Array, *, seed: int) -> list[Array]:
     several = np.flatnonzero(counts[labels] >= 2)
     if 2 * np.count_nonzero(counts >= 2) < np.count_nonzero(counts):
         return []
+    # so that every fold has a sample of each class that has two or more
     count = min(FOLDS, int(counts[counts >= 2].min()))
     found = [several[fold] for fold in folds(labels[several], count, np.random.default_rng(seed))]
     return found[:1] if len(found[0]) >= PLENTY else found
@@ -177,6 +178,7 @@ class Trial:
 
     def _take(self, score: Score, point: Point) -> bool:
         """Keep a point if it is the best so far; return whether it is."""
+        # more than the folds: the fit to all samples has the same start as they
         errors = 1 if len(self._akin) > len(self._fits) else DOUBT
         point = point.rounded()
         if not score.better_than(self.before, errors=errors) or score.loss >= self.best.score.loss or not point.finite:
@@ -194,4 +196,5 @@ class Trial:
         labels = self._labels[rows]
         shares = class_shares(labels)
         loss, right = scored(logits, labels, weights=shares)
+        # rounded, because the order of summation must not decide whether two accuracies are equal
         return Score(loss, round(float(shares @ right), 9), frozenset(rows[right].tolist()))

@@ -69,6 +69,7 @@ class Account:
 
     def leave_hidden(self, place: Path, count: int) -> None:
         """Count the files of a hidden folder or file, a real path, without those that are read through links; each file once."""
+        # Links, as git-annex makes them, lead into hidden stores: their files are met both as hidden and as read.
         if self._hidden.isdisjoint(place.parents):
             new = count - self._known[place]
             self.leave("hidden file", new)

@@ -76,6 +76,7 @@ def _check_directory(file: BinaryIO, path: Path) -> None:
     file.seek(max(0, size - COMMENT_LIMIT - END.size))
     tail = file.read()
     whole = tail[-END.size :]
+    # zipfile tries the end of the file first, and searches for the mark only if there is a comment.
     at = len(tail) - END.size if whole.startswith(END_MARK) and whole.endswith(b"\0\0") else tail.rfind(END_MARK)
     if at < 0 or len(tail) - at < END.size:
         return  # not an archive: zipfile reports it
@@ -97,6 +98,7 @@ def _listed(file: BinaryIO, end: int, said: int) -> int:
     mark, _, place, _ = LOCATOR.unpack_from(before, RECORD.size)
     if mark != LOCATOR_MARK:
         return said
+    # clipped, because a false offset must not lead beyond the file
     file.seek(min(place, near))
     records = (before[: RECORD.size], file.read(RECORD.size))
     return max(size if mark == RECORD_MARK else said for mark, *_, size, _ in map(RECORD.unpack, records))
@@ -122,6 +124,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, what: str, limit: 
         shape, fortran, dtype, start = _header(stream, what)
         count = math.prod(shape)
         size = count * dtype.itemsize
+        # 4 bytes for every value: whatever the dtype, samples become float32
         if max(size, 4 * count) > limit:
             raise InputError(
                 f"{what} has shape {shape}, {max(size, 4 * count):,} bytes, but at most {limit:,} are read; give fewer samples, or set ISOFORM_MAX_DATA_BYTES"
@@ -130,6 +133,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, what: str, limit: 
             raise InputError(
                 f"{what} is damaged: its shape {shape} needs {size:,} bytes, but the file has {entry.file_size - start:,}"
             )
+        # In pieces, into the final array: one read() would hold the content twice.
         content, done = np.empty(size, dtype=np.uint8), 0
         while done < size and (more := stream.read(min(1 << 20, size - done))):
             content[done : done + len(more)] = np.frombuffer(more, dtype=np.uint8)
@@ -143,6 +147,7 @@ def _header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, np.dty
     """Read an .npy header: shape, order, dtype, and its length in bytes."""
     start = stream.read(8)
     version = np.lib.format.read_magic(io.BytesIO(start))
+    # 3.0 differs only in the names of structured fields, and structured arrays are refused anyway.
     if version not in ((1, 0), (2, 0)):
         raise InputError(f"{what} has .npy format {version[0]}.{version[1]}, but 1.0 or 2.0 was expected")
     width = 2 if version == (1, 0) else 4

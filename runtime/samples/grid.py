@@ -24,7 +24,7 @@ def grid_of(takes: Input, path: Path) -> tuple[int, int, int]:
     if takes.what == "image" and len(sizes) == 3:
         return sizes[0], sizes[1], sizes[2]
     if takes.what == "window" and len(sizes) == 2:
-        return sizes[0], 1, sizes[1]
+        return sizes[0], 1, sizes[1]  # as an image of one row, so that the same code reads both
     raise InputError(
         f"{path}: the network's input is {takes.plural} of shape {takes}, which are read from .npz files; write one with numpy.savez(path, x=...)"
     )

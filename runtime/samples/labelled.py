@@ -63,6 +63,7 @@ def read_labelled(path: Path, *, takes: Input, skip_short: bool = False) -> Labe
     account, ending = Account(), path.suffix.lower()
     if ending == ".npz" and not os.path.isdir(path):
         return read_labelled_arrays(path, read_arrays(path, account), takes=takes, account=account)
+    # os.path, because Path.is_dir raises OSError on names that are too long or folders that may not be entered
     if not (os.path.isdir(path) or is_table(path)):
         raise InputError(
             f"{path} {_problem(path)}: a folder with a folder per label, a .csv, .tsv or .npz file was expected"
@@ -124,6 +125,7 @@ def _folder(
         raise InputError(
             f"{folder} has no subfolders, but one per label, with images or .csv or .tsv files in it, was expected"
         )
+    # All classes are listed before the first file is read, so that an empty one is reported at once.
     files = {}
     for label, place in classes.items():
         files[label] = sort_out(listing.below(place), shape, account)

@@ -27,6 +27,7 @@ def _setting(name: str, default: int) -> int:
     text = os.environ.get(name, "").strip()
     if not text:
         return default
+    # isdigit alone accepts "²", which int() rejects; 18 digits fit into 64 bits
     if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text)):
         raise UsageError(f"{name} is {text[:40]!r}, but a whole number above 0 was expected")
     return int(text)

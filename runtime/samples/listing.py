@@ -26,7 +26,7 @@ SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", 
 
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder of that name is hidden or belongs to the operating system."""
-    return name.startswith((".", "~$")) or name.casefold() in SYSTEM
+    return name.startswith((".", "~$")) or name.casefold() in SYSTEM  # Office locks documents with files named "~$…"
 
 
 class Listing:
@@ -148,6 +148,7 @@ class Listing:
 
     def _read_as(self, target: Path, link: Path) -> Path | None:
         """Return the folder through which files below ``target``, a folder, are read in addition to ``link``; None if there is none."""
+        # a link upwards would read everything below the root a second time
         if self._root.is_relative_to(target):
             return self._root
         if _is_below(target, self._root):
@@ -157,6 +158,7 @@ class Listing:
 
     def _is_file_read(self, target: Path) -> bool:
         """Return whether a file is also read under its real path or through a linked folder."""
+        # a file beside the classes is left out, so a link in a class is the only way to it
         beside = self._in_classes and target.parent == self._root
         return not beside and any(_is_below(target, place) for place in (self._root, *self._linked))
 
@@ -176,6 +178,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _count(folder: Path) -> int:
     """Count the files of a hidden folder; parts that cannot be read count as none."""
+    # without recursion: folders may be nested deeper than Python's stack
     count, waiting = 0, [str(folder)]
     while waiting:
         try:

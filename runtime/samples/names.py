@@ -27,6 +27,7 @@ MISSING = {"nan", "NaN", "<NA>", "NA"}
 
 def normal(name: str) -> str:
     """Return the normalised form of a name, in which names are compared."""
+    # split() also turns a no-break space, which looks the same, into a space
     return " ".join(unicodedata.normalize("NFC", EDGES.sub("", name)).split())
 
 
@@ -57,6 +58,7 @@ class Names:
         Raises:
             InputError: If it is empty, a missing value, longer than 256 characters or not valid text, or was found before in another spelling.
         """
+        # a table repeats its labels in every row: the checks run once per spelling
         if name in self._normal:
             return self._normal[name]
         found = normal(name)
@@ -92,6 +94,7 @@ def as_known(labels: Iterable[str], names: Sequence[str]) -> list[str]:
 
 def hint(label: str, names: Sequence[str]) -> str:
     """Return ``; did you mean 'Cat'?`` if a class differs from the label only in upper and lower case, else an empty string."""
+    # Only a hint, because classes may differ in case alone: EMNIST has both "a" and "A".
     wanted = normal(label[:LONGEST]).casefold()
     near = next((name for name in names if normal(name).casefold() == wanted), None)
     return "" if near is None else f"; did you mean {near[:40]!r}?"

@@ -92,6 +92,7 @@ def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Acc
             x = load_image(path, shape=shape, account=account)
         except InputError as problem:
             raise InputError(f"{table.path}, line {at}: {problem}") from None
+        # by the real path: another spelling of a path, or a link, must not give an image two labels
         first, other = met.setdefault(os.path.realpath(path), (at, name))
         if other != name:
             raise InputError(

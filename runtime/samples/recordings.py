@@ -23,12 +23,14 @@ from isoform.runtime.samples.tables import Table
 
 __all__ = ["Recordings", "column_of"]
 
+# pandas writes its index as a column without a name, and reads that back as "Unnamed: 0"
 NO_CHANNEL = re.compile(
     r"|unnamed: \d+|index|(seconds?[ _])?elapsed([ _](time|seconds?|m?s))?"
     r"|(unix|epoch|utc|local)?[ _]?(date|time|date[ _]?time|time[ _]?stamp)[ _]?[numµ]?(s|sec|seconds)?([ _]?[\[(].*[\])])?",
     re.IGNORECASE,
 )
 """Names of columns with row numbers or times."""
+# as a channel, such a column would give the answer away
 LABEL_LIKE = {"labels", "class", "classes"}
 """Names, in lower case, of columns that are probably labels."""
 DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
@@ -71,6 +73,7 @@ class Recordings:
         if label is None:
             self._same_kind(table.path, labelled=place is not None)
         numbers = _Numbers(table, self._columns(table, place))
+        # 4 bytes per number, where a list of Python's floats takes 32
         values, first, current, windows = array.array("f"), 0, label, self._account.taken["window"]
         for line, row in table.rows():
             if place is not None:
@@ -127,6 +130,7 @@ class Recordings:
         else:
             self._short.setdefault(label, []).append((rows, where))
             self._account.leave("recording shorter than a window")
+        # a view, so the caller starts a new array for the next recording: this one cannot grow any more
         moments = np.frombuffer(values, dtype=np.float32, count=count * width * channels)
         return moments.reshape(count, width, channels).transpose(0, 2, 1)[:, :, None], label
 
@@ -191,7 +195,9 @@ class _Numbers:
             values = list(map(float, cells))
         except ValueError:
             values = [math.nan]
+        # false for NaN too; array("f") would turn a value beyond float32 into inf without an error
         plain = "_" not in text and all(-LARGEST <= value <= LARGEST for value in values)
+        # the first number with a point takes the slow path as well, which notes its place for ``check``
         if not plain or ("." in text and self._point is None):
             values = [self._number(line, row, place) for place in self._columns]
         into.extend(values)

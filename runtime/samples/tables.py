@@ -68,6 +68,7 @@ class Table:
         first = next(self._records(), None)
         if first is None:
             raise InputError(f"{path} has neither a header nor rows, but a header and at least one row were expected")
+        # the decoder removes one byte order mark; some files start with two
         self.header = [name.strip().strip("\ufeff").strip() for name in first[1]]
         """Column names, stripped; empty for columns without a name."""
         commented = self._commented_header()
@@ -131,6 +132,7 @@ class Table:
                     raise InputError(f"CSV file {self.path} cannot be read: {problem.strerror or problem}") from None
                 skipped = not row or (len(row) == 1 and not row[0].strip())
                 if not started and not skipped:
+                    # _Lines does not recognise a comment in quotes
                     skipped = row[0].startswith("#") or _separator_line(self.separator.join(row)) is not None
                     started = not skipped
                     self._comment = lines.comment if started else ""
@@ -139,7 +141,9 @@ class Table:
 
     def _separator(self) -> str:
         """Detect the character that separates columns."""
+        # undecodable bytes are reported with their line when the records are read
         with io.TextIOWrapper(_open(self.path), encoding=self._encoding, newline="", errors="replace") as text:
+            # more lines than rows, because quoted fields may hold line breaks; cut, to bound the memory
             lines = list(itertools.islice((line[: 1 << 16] for line in text), 4 * PROBED))
         lines = [line for line in lines if line.strip() and not _is_comment(line)]
         if lines and (named := _separator_line(lines[0])):
@@ -162,6 +166,7 @@ class Table:
             raise InputError(
                 f"the columns of {self.path} could be separated by {' or '.join(map(repr, fitting))}; use only one of them"
             )
+        # none fits: the one that splits the header most, so that reading reports the first row that differs
         return fitting[0] if fitting else max(widths, key=lambda one: widths[one][:1], default=",")
 
     def _commented_header(self) -> list[str] | None:

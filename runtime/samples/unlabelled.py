@@ -81,6 +81,7 @@ def read_stream(path: Path, *, takes: Input, skip_short: bool = False) -> Stream
         if column_of(table, "label") is None:
             if column_of(table, "file") is not None:
                 return _stream(path, read_table_images(table, shape=shape, account=account), takes, account)
+            # no close(): without labels no class can lack a window
             return _stream(path, Recordings(shape, account).read(table), takes, account)
     return _with_labels(read_labelled(path, takes=takes, skip_short=skip_short))
 

@@ -29,6 +29,7 @@ from isoform.runtime.learn.samples import spaced
 
 __all__ = ["Auto"]
 
+# 64 gained 0.1 points, but a batch then cost more than four forward passes (docs/log.md, 2026-11-21)
 STATISTICS_ROWS = 48
 """Maximum number of a batch's samples for BN statistics, once the stream has ``FULL``."""
 MIXTURE_ROWS = 32
@@ -108,5 +109,6 @@ class Auto(Method):
     def _telling(self, logits: Array) -> Array:
         """Return the most informative rows: the least certain ones below ``BELIEVED``, then more uncertain ones."""
         unsure = entropies(softmax(logits)) / math.log(max(2, self.context.classes))
+        # negative keys come first: of the samples below BELIEVED the least certain leads
         order = np.argsort(np.where(unsure < BELIEVED, -unsure, unsure), kind="stable")
         return order[:LEARNING_ROWS]

@@ -146,6 +146,7 @@ class Domains:
         together = np.average(
             [step.mean for step in self._recent], axis=0, weights=[step.samples for step in self._recent]
         )
+        # against the stream as it was before these samples, which have moved it since
         return _left(together, total, first.stream, first.count, kappa, max(1.0, self._scatter))
 
     def _remember(self, left: Known, count: float) -> None:
@@ -162,7 +163,7 @@ def _gap(a: Array, b: Array) -> float:
 
 def _left(mean: Array, n: int, stream: Array, count: float, kappa: float, s: float) -> bool:
     """Return whether n samples are of another domain than the stream, by the two conditions of the module docstring."""
-    if count < ENOUGH:
+    if count < ENOUGH:  # too short to be left
         return False
     gap, origin = _gap(mean, stream), np.zeros_like(mean)
     chance = CHANCE * s * (1 / n + 1 / count) + SPREAD + CLASSES * kappa

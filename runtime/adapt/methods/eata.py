@@ -52,7 +52,7 @@ class Eata(Gradient):
         self._mean = mean if self._mean is None else 0.9 * self._mean + 0.1 * mean
 
         def loss(logits: Array) -> tuple[float, Array]:
-            weights = np.exp(self._margin - entropies(softmax(logits)))
+            weights = np.exp(self._margin - entropies(softmax(logits)))  # constants, as in the paper's code
             return entropy_loss(logits, weights=weights)
 
         def anchored(name: str) -> Array:

@@ -51,6 +51,7 @@ class T3a(Method):
         """Set the point, and forget the stream."""
         self.point = point
         weight = point.parts["logits.weight"].astype(np.float64)
+        # the paper's rows have unit length, which would change how certain predictions are
         self._scale = float(np.linalg.norm(weight, axis=1).mean())
         self._rows = [_unit(weight[label : label + 1]) for label in range(len(weight))]
         self._entropy = [entropies(softmax(rows @ weight.T)) for rows in self._rows]
@@ -88,6 +89,7 @@ class Lame(Method):
         if len(x) < 3:
             return logits
         rows = _unit(self.context.learner.embeddings(self.point, x).astype(np.float64))
+        # ‖a - b‖² of unit vectors; rounding can make it negative
         squares = np.maximum(2 - 2 * rows @ rows.T, 0)
         place = min(NEIGHBOURS, len(x)) - 1  # a sample counts as its own nearest neighbour
         width = float(np.sqrt(np.partition(squares, place, axis=1)[:, place]).mean())
@@ -100,4 +102,4 @@ class Lame(Method):
             z = new
             if gap < STILL:
                 break
-        return np.log(np.maximum(z, 1e-30)).astype(np.float32)
+        return np.log(np.maximum(z, 1e-30)).astype(np.float32)  # probabilities, as logits

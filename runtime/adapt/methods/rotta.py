@@ -73,7 +73,7 @@ class Rotta(Method):
         p = softmax(logits)
         unsure = entropies(p) / math.log(max(2, self.context.classes))
         for sample, label, doubt in zip(x, p.argmax(axis=1), unsure, strict=True):
-            self._file(_Kept(sample.copy(), int(label), float(doubt)))
+            self._file(_Kept(sample.copy(), int(label), float(doubt)))  # a copy: a view would keep the whole batch
         self._fresh += len(x)
         if self._fresh >= self._size and len(self._memory) >= FEWEST:
             self._fresh = 0

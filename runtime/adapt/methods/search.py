@@ -71,8 +71,10 @@ class Spsa(_Search):
         """Estimate the gradient once, and take one step."""
         here = self.point.parts[self._part]
         away = self._rng.choice([-1.0, 1.0], here.shape)
+        # L(w) comes from the output logits: one prediction less
         slope = (self.loss(here + self._c * away, x) - information_loss(spaced(logits, ROWS))[0]) / self._c
         if math.isfinite(slope):
+            # 1/δ = δ, because δ is ±1
             moved = self._adam.step({self._part: here}, {self._part: slope * away})
             self.point = self.point.with_parts(moved)
 

@@ -122,7 +122,7 @@ class Shrinkage:
         def chosen(place: slice, found: Moments) -> tuple[Array, Array]:
             nonlocal w
             rows = relative(found, self._given[1, place])
-            rows[1] -= 1
+            rows[1] -= 1  # s²/v is 1 on average for the base, whose place is the origin
             batch = rows.mean(axis=1, dtype=np.float64)
             spread = self._source.spread[:, place].astype(np.float64)
             # the first BN layer decides on the domain, before any other layer has used the moments
@@ -130,6 +130,7 @@ class Shrinkage:
                 begun = self._domains.judge(rows, spread, self._moments, count=self.count, kappa=kappa)
                 if begun is not None:
                     self.jumped, self._habit = True, kappa
+                    # share() above has counted these samples towards the old stream: undone, and repeated for the new one
                     self.count, (self.prior, self.itself) = begun.count, before
                     self._moments[:] = begun.moments
                     w = share()
@@ -138,6 +139,7 @@ class Shrinkage:
             shift *= spread
             beliefs.append(belief)
             mean = shift[0] * np.sqrt(self._variance[place])
+            # E (u - m₀)² - (E u - m₀)²
             variance = self._variance[place] * (1 + shift[1]) - mean**2
             return mean, np.maximum(variance, LEAST * self._variance[place])
 

@@ -50,6 +50,7 @@ class Gradient(Method):
             raise UsageError(f"lr is {lr!r}, but a number between 0 and 1 was expected")
         names = [name for part in parts for name in known[part]]
         self.moves = (*names, STATISTICS)
+        # lr is BN's; the other parts keep the learner's proportions
         self._rates = {name: lr * learner.rates[name] / learner.rates[AFFINE] for name in names}
         self.reset(context.start)
         self.anchor = self.point

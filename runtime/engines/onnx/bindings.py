@@ -251,6 +251,7 @@ class PieceWeights:
     __slots__ = ("_free", "_head", "_keys", "shared")
 
     def __init__(self, shared: Shared) -> None:
+        # keys are 0 to 255: one byte each, for every cached signature
         self.shared, self._keys = shared, bytes(shared.pieces)
         self._head: Head = {}
         self._free: list[Binding] = []

@@ -228,6 +228,7 @@ def _trial(subject: Subject) -> tuple[dict[str, Array], tuple[dict[str, Array], 
     """Make random values of the changing weights, and inputs for one sample and for three."""
     rng, start, weights = np.random.default_rng(0), 0, dict[str, Array]()
     total = sum(math.prod(shape) for shape in subject.changing.values())
+    # drawn once and repeated: a large network has millions of weights
     numbers = np.resize(rng.uniform(-1.7, 1.7, TRIAL_NUMBERS).astype(np.float32), total)
     for name, shape in subject.changing.items():
         size = math.prod(shape)
@@ -235,6 +236,7 @@ def _trial(subject: Subject) -> tuple[dict[str, Array], tuple[dict[str, Array], 
         scale = np.float32(math.sqrt(max(1, math.prod(shape[1:]))))
         weights[name] = numbers[start : start + size].reshape(shape) / scale
         start += size
+    # one and several: ONNX Runtime multiplies a single sample in another order
     return weights, (subject.feeds(rng, 1), subject.feeds(rng, 3))
 
 

@@ -95,7 +95,7 @@ class PlanEngine:
     def bound(self, signature: Signature) -> Iterator[Binding]:
         """Provide a binding with a signature's weights, for one run at a time. Raises ``SignatureError`` if the signature does not fit."""
         with self._hot.borrow(signature.digest, lambda make_room: self._swap(signature, make_room)) as weights:
-            self._turn += 1
+            self._turn += 1  # without a lock: a lost count changes no result
             binding = weights.take(self._turn)
             yield binding
             weights.give(binding)  # not in a finally: after a failed run the binding must not be used again

@@ -38,6 +38,7 @@ __all__ = [
 
 BN_CONVOLUTIONS = ("expand", "depthwise", "project")
 """The convolutions of a block that are followed by BN, in order."""
+# constants of a plan as well: only constant matrices are prepacked by ONNX Runtime
 CONSTANTS = ("embedding.weight", "embedding.bias")
 """Folded weights that are the same for every signature."""
 HEAD = ("logits.weight", "logits.bias")
@@ -85,6 +86,7 @@ def shared_affine(spec: NetworkSpec, tensors: Mapping[str, Array], logits: Array
     affine = np.array(tensors["bn.affine"])
     if spec.affine == "mixed":
         rows = np.tensordot(softmax(logits), tensors["template.bn.affine"].astype(np.float64), axes=1)
+        # (L, 2, B) → (2, L · B): blocks only, because the adapters are no mixture and keep the bundle's γ and β
         affine[:, spec.channels : -spec.head_channels] = rows.transpose(1, 0, 2).reshape(2, -1)
     return affine
 
@@ -116,6 +118,7 @@ def folded_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
 
     First the mixed weights, layer after layer; then what depends on BN only: biases and adapters; last ``CONSTANTS``.
     """
+    # In this order, because signatures that inherit BN share everything after the first region of a plan.
     shapes = {
         f"layer{layer:02d}.{name}": shape for layer in range(spec.layers) for name, shape in row_shapes(spec).items()
     }
@@ -144,6 +147,7 @@ def fold(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Ar
     weights: dict[str, Array] = {f"{name}.bias": shift[place] for name, place in places.items()}
     for name, mixed in blocks.items():
         bn = [places.get(f"layer{layer:02d}.{name.removesuffix('.weight')}") for layer in range(spec.layers)]
+        # None for squeeze and excite, which have no BN; all weights before a BN are (L, out, in, k, k)
         if bn[0] is not None:
             mixed = mixed * np.stack([scale[place] for place in bn]).astype(np.float32)[:, :, None, None, None]
         weights.update({f"layer{layer:02d}.{name}": mixed[layer] for layer in range(spec.layers)})

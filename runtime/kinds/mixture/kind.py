@@ -39,6 +39,7 @@ class MixtureKind:
         "mixture": Part(2), "bn.affine": Part(2), "bn.statistics": Part(2), "logits.weight": Part(2), "logits.bias": Part(1),
     }  # fmt: skip
     smallest = "mixture"
+    # without bn.statistics, which are estimated from samples: no gradient flows to them
     moves: Mapping[str, tuple[str, ...]] = {"mixture": ("mixture",), "bn": ("bn.affine",), "head": HEAD}
 
     def read_spec(self, value: object) -> NetworkSpec:

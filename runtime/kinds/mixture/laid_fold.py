@@ -60,9 +60,11 @@ class LaidFold:
     def __init__(self, spec: NetworkSpec, tensors: Mapping[str, Array], layout: Layout, row_size: int) -> None:
         self._spec, self.size, self.pieces = spec, len(layout.gather), spec.layers
         self.moving = spec.layers * row_size
+        # mixed γ and β depend on ξ, so signatures of one base do not have the same BN
         self.shares = None if spec.affine == "mixed" else frozenset({"bn.affine", "bn.statistics"})
         columns = layout.gather[:row_size]
         theta = template_matrix(spec, tensors)
+        # what index -1 reads for padding is replaced by 0
         self._theta = np.where(columns > 0, theta[:, columns - 1], np.float32(0))
         width = max(1, STRIP // (spec.layers * spec.templates))
         self._strips = [
@@ -70,10 +72,12 @@ class LaidFold:
             for start in range(0, row_size, width)
         ]
         self._scale_places = self._channels()[columns]
+        # float64 here, once, instead of for every group
         self._stem = tensors["input_adapter.weight"].astype(np.float64)
         self._out = tensors["output_adapter.weight"].astype(np.float64)
         self._mean, self._std = (np.asarray(value)[None, :, None, None] for value in (spec.mean, spec.std))
         first = spec.layers * theta.shape[1]
+        # relative to ``source`` in ``group``, which starts with the 0 for padding
         self._rest_places = np.maximum(layout.gather[self.moving :] - first, 0)
 
     def _channels(self) -> Array:
@@ -95,14 +99,17 @@ class LaidFold:
         """Compute a signature's BN in the plan's layout."""
         spec = self._spec
         scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
+        # the last column stays 1, for weights without BN
         scales = np.ones((spec.layers, spec.block_bn_channels + 1), dtype=np.float32)
         scales[:, :-1] = scale[spec.channels : -spec.head_channels].reshape(spec.layers, -1)
         stem = self._stem * scale[: spec.channels, None, None, None]
         stem /= self._std
         shift[: spec.channels] -= (stem * self._mean).sum((1, 2, 3))
         out = self._out * scale[-spec.head_channels :, None, None, None]
+        # the order of the second region of ``folded_shapes``
         source = np.concatenate([[0], stem.ravel(), shift, out.ravel()]).astype(np.float32)
         fixed = aligned(self.size - self.moving)
+        # "clip", because with the default mode numpy would buffer the whole output
         np.take(source, self._rest_places, out=fixed, mode="clip")
         return LaidBN(np.take(scales, self._scale_places, axis=1), fixed)
 
@@ -129,6 +136,7 @@ class LaidFold:
     def piece(self, group: LaidBN, place: int, key: int) -> Array:
         """Return one template scaled for one layer, shape (Q,), float32, aligned. A fresh array."""
         result = aligned(group.scale.shape[1])
+        # the same bits as in ``fill``: a mixture of one template is 1 · θ plus zeros, which is exact
         np.multiply(self._theta[key], group.scale[place], out=result)
         return result
 
@@ -136,6 +144,7 @@ class LaidFold:
 def row_size(layout: Layout, spec: NetworkSpec) -> int | None:
     """Return Q, the number of floats of one layer in a layout; None if the layers have different layouts."""
     gather, layer_size = layout.gather, sum(math.prod(shape) for shape in row_shapes(spec).values())
+    # a larger index belongs to a bias or an adapter: the first of these ends the layers' rows
     starts = (
         start
         for _, shape, start in layout.weights

@@ -30,7 +30,7 @@ class MixtureNetwork(OneGraph):
     @property
     def input(self) -> Input:
         """As ``Graph.input``."""
-        return self.spec.input_of("")
+        return self.spec.input_of("")  # the same for every task
 
     @property
     def embedding(self) -> int:

@@ -68,6 +68,7 @@ def reference_logits(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Map
     Returns:
         Logits, shape (n, classes), float32.
     """
+    # float64, so that a difference from an engine is the engine's rounding
     wide = {name: array.astype(np.float64) for name, array in {**tensors, **parts}.items()}
     places, xi = spec.bn_slices, softmax(parts["mixture"])
     (gamma, beta), (mean, var) = wide["bn.affine"], wide["bn.statistics"]

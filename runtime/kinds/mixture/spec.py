@@ -194,6 +194,7 @@ class NetworkSpec:
         """As ``Spec.sample_bytes``: the input and the widest features that exist at the same time,
         4 · (input + pixels · max(C + 2E, C + H)).
         """
+        # C stays for the addition while a depthwise convolution has its input and output, E each
         widest = self.channels + max(2 * self.expanded, self.head_channels)
         return 4 * (math.prod(self.input_shape) + math.prod(self.grid) * widest)
 

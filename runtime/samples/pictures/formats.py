@@ -28,6 +28,7 @@ OTHERS = {
     ".exr", ".hdr", ".dcm", ".eps", ".emf", ".wmf", ".pcx", ".dds", ".qoi", ".icns", ".dib",
 }  # fmt: skip
 """Extensions of images that are not supported."""
+# HEIF and AVIF are ISO media files: four bytes of length, "ftyp", and the brand
 CONTENTS = {
     b"ftypheic": ".heic", b"ftypheix": ".heic", b"ftyphevc": ".heic", b"ftypmif1": ".heic", b"ftypmsf1": ".heic",
     b"ftypavif": ".avif", b"ftypavis": ".avif",
@@ -69,7 +70,7 @@ def plugged(ending: str) -> bool:
         return True
     try:
         plugin = importlib.import_module(module)
-        if name == "HEIF":
+        if name == "HEIF":  # the other plug-ins register themselves on import
             plugin.register_heif_opener()
     except Exception:  # a third-party package may raise anything on import; then it cannot be used
         return False

@@ -61,15 +61,16 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
                 warnings.simplefilter("ignore")  # on large images and damaged metadata; real problems raise exceptions
                 with Image.open(file, formats=formats()) as image:
                     if image.width * image.height > limit:
-                        raise Image.DecompressionBombError
+                        raise Image.DecompressionBombError  # up to twice its own limit Pillow only warns
                     bits, white_is_zero = depth(image, path)
                     scale_transparency(image, head)
                     several = _several(image)
                     if image.width * image.height > LARGE:
                         # JPEG is decoded at reduced size; others ignore it
-                        image.draft(None, (GAP * max(height, width),) * 2)
+                        image.draft(None, (GAP * max(height, width),) * 2)  # square: EXIF may still turn the image
                     ImageOps.exif_transpose(image, in_place=True)
                     parts = planes(image, channels, bits=bits, white_is_zero=white_is_zero, size=(height, width))
+                    # resized as float32: of 8-bit images Pillow rounds the result to whole numbers
                     sample = np.concatenate([resize(plane[None], height, width) for plane in parts])
         except Image.DecompressionBombError:
             raise InputError(

@@ -72,7 +72,7 @@ def scale_transparency(image: Image.Image, head: bytes) -> None:
     key = image.info.get("transparency")
     if image.format != "PNG" or image.mode == "P" or key is None or isinstance(key, bytes):
         return
-    bits = head[24]
+    bits = head[24]  # IHDR's bit depth
     if isinstance(key, tuple):
         image.info["transparency"] = tuple(part >> 8 if bits == 16 else part & 255 for part in key)
     elif image.mode == "L":
@@ -100,6 +100,7 @@ def planes(
             pixels = np.array(image)
             pixels[pixels == key] = 0
             image = Image.fromarray(pixels)
+        # converted first: Pillow cannot reduce mode I;16
         grey = np.asarray(_smaller(image.convert("I"), size), dtype=np.float32) / np.float32(2**bits - 1)
         plane = 1 - grey if white_is_zero else grey
         yield from (np.clip(plane, 0, 1) for _ in range(channels))

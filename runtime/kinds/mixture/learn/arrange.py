@@ -46,6 +46,7 @@ def forward_feeds(spec: NetworkSpec, weights: Mapping[str, Array], lanes: int | 
             **_shared(spec, weights, lanes),
             **biases,
             "depthwise.bias": filled_up(spec, biases["depthwise.bias"], lanes),
+            # the projection is a matrix product per sample, so its bias is added by broadcasting
             "project.bias": biases["project.bias"].reshape(-1, 1, spec.channels, 1, 1),
         }
     )
@@ -75,15 +76,18 @@ def vjp_feeds(spec: NetworkSpec, weights: Mapping[str, Array], lanes: int | None
 def named_gradients(spec: NetworkSpec, found: Mapping[str, Array], lanes: int | None) -> dict[str, Array]:
     """Convert the outputs of ``block_vjp.onnx`` to gradients of a layer's folded weights, each of its weight's shape."""
     c, e, r, k = spec.channels, spec.expanded, spec.squeezed, spec.kernel
+    # (E/B, k², B) → (E/B, B, k²); the channels of the padding come last, so [:e] below cuts them off
     kernel = found["depthwise"]
     if lanes is not None:
         kernel = kernel.reshape(-1, k * k, lanes).transpose(0, 2, 1)
+    # the graph appends a row of ones to x, so the last column is the bias's gradient
     expand = found["expand"].reshape(e, c + 1)
     return {
         "expand.weight": expand[:, :c].reshape(e, c, 1, 1), "expand.bias": expand[:, c],
         "depthwise.weight": kernel.reshape(-1, 1, k, k)[:e], "depthwise.bias": found["depthwise.bias"],
         "squeeze.weight": found["squeeze"].reshape(r, e, 1, 1), "squeeze.bias": found["squeeze.bias"],
         "excite.weight": found["excite"].reshape(e, r, 1, 1), "excite.bias": found["excite.bias"],
+        # the graph computes y gᵀ, the transpose
         "project.weight": found["project"].reshape(e, c).T.reshape(c, e, 1, 1), "project.bias": found["project.bias"],
     }  # fmt: skip
 
@@ -117,5 +121,6 @@ def _stacked(spec: NetworkSpec, weights: Mapping[str, Array], name: str) -> Arra
 
 
 def _split(stacked: Mapping[str, Array]) -> Feeds:
+    # once for all layers: each layer is then a contiguous view
     arrays = {name: np.ascontiguousarray(array) for name, array in stacked.items()}
     return [{name: array[layer] for name, array in arrays.items()} for layer in range(len(next(iter(arrays.values()))))]

@@ -91,6 +91,7 @@ def _opened(graphs: Mapping[str, bytes], lanes: int | None, threads: int) -> Blo
 
 def _results(spec: NetworkSpec, blocks: Blocks) -> dict[str, Array]:
     """Compute all outputs of a block's graphs for random numbers."""
+    # one layer: all layers run the same graphs
     spec, rng = dataclasses.replace(spec, layers=1), np.random.default_rng(0)
 
     def random(*shape: int) -> Array:
@@ -107,6 +108,7 @@ def _results(spec: NetworkSpec, blocks: Blocks) -> dict[str, Array]:
     feed = {"x": x, "g": g, **kept, **vjp_feeds(spec, weights, blocks.lanes)[0]}
     outputs = [entry.name for entry in blocks.vjp.get_outputs()]
     gradients = dict(zip(outputs, run(blocks.vjp, feed), strict=True))
+    # abs: a negative variance would make everything NaN
     bn = {name: np.abs(random(spec.expanded)) for name in ("gamma", "beta", "mean", "variance")}
     unfolded = unfolded_feeds(spec, mixed, blocks.lanes)[0]
     feed = {"u": random(BATCH, spec.expanded, *spec.grid), "depthwise.weight": unfolded["depthwise.weight"], **bn}

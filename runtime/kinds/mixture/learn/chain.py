@@ -61,15 +61,19 @@ def signature_gradient(
             )
             channels = first[:, None] + np.arange(width)
             rows = gradient.reshape(spec.layers, width, -1)
+            # ⟨G, mixed weights⟩ per output channel; ``channels``, (L, width), are places among the N
             d_scale[channels] = np.einsum("lcw,lcw->lc", rows, blocks[name].reshape(rows.shape))
             d_shift[channels] = np.stack([gradients[f"layer{layer:02d}.{part}.bias"] for layer in layers])
+            # from dL/dW' to the gradient of the mixed weights, which ξ multiplies
             gradient = (rows * scale[channels].astype(np.float32)[:, :, None]).reshape(spec.layers, -1)
         columns.append(gradient)
     # float64, because each entry is a sum over all P weights of a block
     d_xi = np.concatenate(columns, axis=1).astype(np.float64) @ theta.astype(np.float64).T
     mean, std = (np.asarray(value)[None, :, None, None] for value in (spec.mean, spec.std))
+    # only the input adapter contains the normalisation: mean 0 and std 1 for the other
     for name, offset, factor in (("input_adapter", mean, std), ("output_adapter", 0.0, 1.0)):
         d_shift[places[name]] = gradients[f"{name}.bias"]
+        # b'' depends on W'', too: with mean ≠ 0 a part of its gradient belongs to the weight
         gradient = gradients[f"{name}.weight"] - d_shift[places[name], None, None, None] * offset
         d_scale[places[name]] = (gradient * tensors[f"{name}.weight"] / factor).sum(axis=(1, 2, 3))
     running_mean, running_var = statistics.astype(np.float64)

@@ -104,6 +104,7 @@ class MixtureLearner:
     def _complete(self, point: Point) -> dict[str, Array]:
         parts = dict(point.parts)
         if point.follows:
+            # a step may have moved ξ, which γ and β follow
             parts["bn.affine"] = shared_affine(self._spec, self.bundle.tensors, parts["mixture"])
         return parts
 

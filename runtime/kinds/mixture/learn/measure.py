@@ -56,7 +56,7 @@ def measure_source(
 
         def recorded(place: slice, moments: Moments, start: int = start) -> tuple[Array, Array]:
             rows[:, start : start + len(moments.means), place] = relative(moments, variance[place])
-            return np.zeros_like(variance[place]), variance[place]
+            return np.zeros_like(variance[place]), variance[place]  # as given: this pass only measures
 
         normalised_pass(spec, tensors, parts, x[start : start + CHUNK], run_on=run_on, choose=recorded)
     spread = np.maximum(rows.std(axis=1), SMALLEST)
@@ -65,6 +65,7 @@ def measure_source(
     if len(table):
         for label in present:
             table[label] = rows[:, labels == label].mean(axis=1)
+        # classes without samples stay 0, which ``Source`` reads as unknown
         table[present] -= table[present].mean(axis=0)
     fisher = _fisher(spec, tensors, parts, x, FoldedNetwork(spec, run_on))
     return Source(spread, table, fisher, least_structure(x, labels))
@@ -76,11 +77,14 @@ def _fisher(
     soft = {**parts, "mixture": softened(parts["mixture"])}
     weights = fold(spec, tensors, soft)
     found: dict[str, Array] = {}
+    # strided, because neighbours may be of one class
     batches = [x[start::FISHER_BATCHES][:BATCH] for start in range(min(FISHER_BATCHES, len(x)))]
     for batch in batches:
         logits, kept = network.forward(weights, batch)
+        # the predicted class, as in EATA, not the label
         g = cross_entropy(logits, logits.argmax(axis=1))[1]
         gradient = signature_gradient(spec, tensors, soft, network.backward(weights, kept, g))
         for name in ("mixture", "bn.affine"):
+            # n (mean of n gradients)² estimates the mean square of independent, centred ones: one backward pass per batch
             found[name] = found.get(name, 0) + len(batch) * gradient[name] ** 2 / len(batches)
     return {name: array.astype(np.float32) for name, array in found.items()}

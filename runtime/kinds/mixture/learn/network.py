@@ -141,6 +141,7 @@ class FoldedNetwork:
 def cut_patches(spec: NetworkSpec, x: Array) -> Array:
     """Cut samples (n, channels, height, width) into patches for the stem: (n · pixels, channels · kernel)."""
     (height, width), (kh, kw) = spec.grid, spec.adapter_kernel
+    # kernel = stride: patches do not overlap, so the convolution is one matrix product
     cut = x.reshape(len(x), spec.input_shape[0], height, kh, width, kw).transpose(0, 2, 4, 1, 3, 5)
     return cut.reshape(len(x) * height * width, -1)
 
@@ -155,6 +156,7 @@ def _swish_slope(u: Array) -> Array:
     result: Array = np.clip(u, -3, 3)
     result *= np.float32(1 / 3)
     result += np.float32(0.5)
+    # at ±3 the outer slope, as in the blocks' graphs
     result[u <= -3] = 0
     result[u >= 3] = 1
     return result

@@ -84,6 +84,7 @@ def normalised_pass(
     z = channels_first(hard_swish(normalised(stem, "input_adapter")), len(x), spec.grid)
     for layer, weights in enumerate(unfolded_feeds(spec, blocks, run_on.lanes)):
         expand, depthwise, project = names = [f"layer{layer:02d}.{part}" for part in ("expand", "depthwise", "project")]
+        # the graphs add it as the convolution's bias, so subtracting m₀ costs nothing
         centres = [-given[0, places[name]] for name in names]
         feed = {"x": z, "expand.weight": weights["expand.weight"], "centre": centres[0]}
         u, bn = step(run_on.expand, expand, feed)
@@ -96,6 +97,7 @@ def normalised_pass(
         rest = {n: array for n, array in weights.items() if not n.startswith(("expand", "depthwise"))}
         u, bn = step(run_on.project, project, {"u": u, **bn, **rest, "centre": centres[2].reshape(1, -1, 1, 1)})
         scale = bn["gamma"] / np.sqrt(bn["variance"] + np.float32(spec.bn_eps))
+        # No graph follows the block's last BN. In place: nothing else reads u.
         u *= scale[:, None, None]
         u += (bn["beta"] - bn["mean"] * scale)[:, None, None]
         z = z + u

@@ -36,6 +36,7 @@ def estimate_statistics(
 
     def blended(place: slice, found: Moments) -> tuple[Array, Array]:
         mean = found.mean
+        # the mean is relative to the given one, so (1 - α) m_given drops out
         return alpha * mean, (1 - alpha) * variance[place] + alpha * (found.square - mean * mean)
 
     return normalised_pass(spec, tensors, parts, x, run_on=run_on, choose=blended)
