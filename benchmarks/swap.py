@@ -6,7 +6,8 @@ Networks of random weights: small (C = 24, L = 16, 32×32, stem 4) and large (C 
 Times are medians, timed in turn. What runs:
 
     lifted        isoform: the device plan with a user's weights bound, through ``PlanEngine.logits``
-    constant      a session whose weights are constants: the limit, and a new session for every user
+    exported      the user's network written in torch, from ``torch.onnx.export``, in a session of its own
+    constant      a session of our graph whose weights are constants: a new session for every user
     mixture       mixing in the graph at every run: a user is L·K numbers in the feed
     inputs        the portable graph with its weights as plain inputs
     adapter       the mixture graph with an ONNX Runtime adapter file per user
@@ -47,8 +48,9 @@ from bench.swapping.plot import plot_swaps
 
 from isoform.runtime import Signature
 from isoform.runtime.engines.onnx.bindings import NEAR
+from isoform.runtime.engines.onnx.builder import build_plan
 from isoform.runtime.engines.onnx.choice import PAYS
-from isoform.runtime.engines.onnx.plan import build_plan, subject_of
+from isoform.runtime.engines.onnx.plan import subject_of
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
@@ -136,6 +138,7 @@ def running(bundle: Bundle, engine: PlanEngine, batch: int, *, seconds: float) -
     with tempfile.TemporaryDirectory() as folder:
         runs = {
             "constant": rivals.constant(bundle, signature),
+            "exported": rivals.exported(bundle, signature),
             "lifted": lambda x: engine.logits(x, signature),
             "mixture": rivals.mixture_in_graph(bundle, bundle.base("base"), xi),
             "inputs": rivals.plain_inputs(bundle, signature),
@@ -144,9 +147,10 @@ def running(bundle: Bundle, engine: PlanEngine, batch: int, *, seconds: float) -
         expected = runs["constant"](x)
         for name, run in runs.items():
             np.testing.assert_allclose(run(x), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max(), err_msg=name)
-        burst = {"constant": 10, "lifted": 10, "mixture": 4, "inputs": 4, "adapter": 4}
+        burst = {"constant": 10, "exported": 10, "lifted": 10, "mixture": 4, "inputs": 4, "adapter": 4}
         times = in_turn({name: lambda run=run: run(x) for name, run in runs.items()}, seconds=seconds, burst=burst)
     ratios = {f"{name}_over_constant": value / times["constant"] for name, value in times.items() if name != "constant"}
+    ratios["lifted_over_exported"] = times["lifted"] / times["exported"]
     figures = {**{f"{name}_ms": 1e3 * value for name, value in times.items()}, **ratios}
     return {f"b{batch}.{name}": value for name, value in figures.items()}
 

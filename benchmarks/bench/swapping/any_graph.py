@@ -21,6 +21,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from bench.swapping.as_torch import Gate
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.plan import Subject
 from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
@@ -66,6 +67,30 @@ class Tied(nn.Module):
         return states[:, -1] @ self.tokens.weight.T
 
 
+class Gated(nn.Module):
+    """Two MobileNetV3 blocks with squeeze-and-excite, of channel counts that are no multiple of 8, and BN that the exporter folds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.Hardswish())
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(16, channels, 1), nn.BatchNorm2d(channels), nn.Hardswish(),
+                nn.Conv2d(channels, channels, 5, 1, 2, groups=channels), nn.BatchNorm2d(channels), nn.Hardswish(),
+                Gate(channels, channels // 4), nn.Conv2d(channels, 16, 1), nn.BatchNorm2d(16),
+            )
+            for channels in (64, 44)
+        )  # fmt: skip
+        self.last = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, 10) of images (n, 3, 32, 32)."""
+        x = self.first(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.last(x.mean((2, 3)))
+
+
 def _lenet() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(),
@@ -86,6 +111,7 @@ def _uniform(*shape: int) -> Callable[[np.random.Generator, int], Array]:
 GRAPHS = {
     "lenet": Graph(_lenet, _uniform(1, 28, 28)),
     "wrn": Graph(Block, _uniform(3, 32, 32)),
+    "gated": Graph(Gated, _uniform(3, 32, 32)),
     "lstm": Graph(Tied, lambda rng, samples: rng.integers(0, TOKENS, (samples, 12))),
     "deepbind": Graph(_deepbind, lambda rng, samples: np.eye(4, dtype=np.float32)[rng.integers(0, 4, (samples, LETTERS))].transpose(0, 2, 1).copy()),
     "matrix": Graph(lambda: nn.Sequential(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)), _uniform(1024)),

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from bench.swapping.as_torch import as_exported, as_torch
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
@@ -21,8 +22,15 @@ Run = Callable[[Array], Array]
 """Samples → logits."""
 
 
+def exported(bundle: Bundle, signature: Signature) -> Run:
+    """A session of the user's network as torch exports it."""
+    network = as_torch(bundle.spec, bundle.tensors, bundle.resolve(signature).parts)
+    file = as_exported(network, bundle.spec.input_shape)
+    return _bound(open_session(file, session_options(1), what="torch's graph"), {})
+
+
 def constant(bundle: Bundle, signature: Signature) -> Run:
-    """A session whose weights are constants: the limit."""
+    """A session whose weights are constants."""
     weights = fold(bundle.spec, bundle.tensors, bundle.resolve(signature).parts)
     session = portable_session(bundle.require_compiled().graphs["portable"], weights, threads=1)
     return _bound(session, {name: weights[name] for name in HEAD})

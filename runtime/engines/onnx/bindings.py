@@ -21,12 +21,13 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.lift import fix_inputs
-from isoform.runtime.engines.onnx.plan import Plan, bind, lifted_session
+from isoform.runtime.engines.onnx.plan import Plan, bind
 from isoform.runtime.engines.onnx.session import ort
+from isoform.runtime.engines.onnx.sized import Sessions
 from isoform.runtime.kind import Folder, Group
 from isoform.runtime.layout import Weight, aligned
 
-__all__ = ["Binding", "PieceWeights", "OwnWeights", "Shared", "Stages"]
+__all__ = ["Binding", "OwnWeights", "PieceWeights", "Shared", "Stages"]
 
 ADDRESS_BYTES = 440  # measured: the name, twice, and a tensor that wraps an address
 """Memory per input of a binding of ``OwnWeights``."""
@@ -53,20 +54,45 @@ def bare(inputs: ort.IOBinding) -> Any | None:
 class Binding:
     """An I/O binding with a signature's weights bound, for one run at a time.
 
+    It belongs to one session, and is made anew when a batch needs another one: most applications use one batch size.
+
     Args:
-        session: A session of the plan.
-        name: Name of the session's input for samples.
-        vector: The bound vector of weights; None if pieces are bound.
+        sessions: The sessions of the plan.
+        name: Name of the sessions' input for samples.
+        weights: The plan's weights that are inputs of the sessions.
+        vector: The vector that holds them.
     """
 
-    __slots__ = ("_bare", "_head", "_name", "_samples", "_session", "inputs", "vector")
+    __slots__ = (
+        "_bare",
+        "_head",
+        "_name",
+        "_samples",
+        "_session",
+        "_sessions",
+        "_size",
+        "_weights",
+        "inputs",
+        "vector",
+    )
 
-    def __init__(self, session: ort.InferenceSession, name: str, vector: Array | None) -> None:
-        self._session, self._name, self.vector = session, name, vector
-        self.inputs = session.io_binding()
-        self._bare = bare(self.inputs)
+    def __init__(self, sessions: Sessions, name: str, weights: Sequence[Weight], vector: Array | None) -> None:
+        self._sessions, self._name, self._weights, self.vector = sessions, name, weights, vector
         self._head: Head = {}
+        self._use(sessions.usual)
+
+    def _use(self, size: int) -> None:
+        self._size, self._session = size, self._sessions.of(size)
+        self.inputs = self._session.io_binding()
+        self._bare = bare(self.inputs)
+        self._bind_weights()
+        for name, array in self._head.items():
+            self.inputs.bind_cpu_input(name, array)
         self._samples = -1
+
+    def _bind_weights(self) -> None:
+        assert self.vector is not None
+        bind(self.inputs, self._weights, self.vector)
 
     def bind_head(self, head: Head) -> None:
         """Bind a logits layer."""
@@ -81,6 +107,12 @@ class Binding:
 
         Exceptions of ONNX Runtime propagate; after one the binding must not be used again.
         """
+        found = [self._run(x[samples], size) for size, samples in self._sessions.slices(len(x))]
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _run(self, x: Array, size: int) -> Array:
+        if size != self._size:
+            self._use(size)
         if self._bare is not None:
             self._bare.bind_input(self._name, x)
         else:  # by address: given the array itself, the wrapper would keep a caller's samples in memory until the next run
@@ -89,7 +121,7 @@ class Binding:
         if len(x) != self._samples:
             self.inputs.bind_output("logits", "cpu")
         self._session.run_with_iobinding(self.inputs)
-        self._samples = len(x)
+        self._samples, self._sessions.usual = len(x), size
         result: Array = self.inputs.copy_outputs_to_cpu()[0]
         return result
 
@@ -98,21 +130,19 @@ class Stages:
     """A pool of bound vectors, one per concurrent prediction. Thread-safe.
 
     Args:
-        session: A session of the plan.
-        name: Name of the session's input for samples.
-        weights: The plan's weights that are inputs of the session.
+        sessions: The sessions of the plan.
+        name: Name of the sessions' input for samples.
+        weights: The plan's weights that are inputs of the sessions.
         size: Number of floats in a vector.
     """
 
-    def __init__(self, session: ort.InferenceSession, name: str, weights: Sequence[Weight], size: int) -> None:
-        self.session, self.name, self.weights, self.size = session, name, weights, size
+    def __init__(self, sessions: Sessions, name: str, weights: Sequence[Weight], size: int) -> None:
+        self.sessions, self.name, self.weights, self.size = sessions, name, weights, size
         self._free: list[Binding] = []
 
     def bound(self, vector: Array) -> Binding:
         """Create a binding to a vector of weights, without a logits layer yet."""
-        binding = Binding(self.session, self.name, vector)
-        bind(binding.inputs, self.weights, vector)
-        return binding
+        return Binding(self.sessions, self.name, self.weights, vector)
 
     def take(self, vector: Array, head: Head) -> Binding:
         """Copy these weights to a stage, and return its binding."""
@@ -152,9 +182,8 @@ class Shared:
             name: group.fixed[start - folder.moving :][: math.prod(shape)].reshape(shape)
             for name, shape, start in plan.layout.weights[len(self.weights) :]
         }
-        self.session = lifted_session(fix_inputs(plan.graph, constants), threads=threads)
-        self.stages = Stages(self.session, name, self.weights, folder.moving)
-        self._fixed_bytes = group.nbytes + 2 * len(plan.graph)
+        self.sessions = Sessions(fix_inputs(plan.graph, constants), plan.batches, threads=threads)
+        self.stages = Stages(self.sessions, name, self.weights, folder.moving)
         self._tensors: list[list[tuple[str, tuple[int, ...], slice]]] = [[] for _ in range(folder.pieces)]
         self._piece_size = folder.moving // max(1, folder.pieces)
         for weight, shape, start in self.weights if folder.pieces else ():
@@ -162,7 +191,7 @@ class Shared:
             self._tensors[number].append((weight, shape, slice(place, place + math.prod(shape))))
         self._pieces: dict[tuple[int, int], Values] = {}
         self._kept: list[ort.OrtValue] = []
-        self._bare = bare(self.session.io_binding()) is not None
+        self._bare = bare(self.sessions.of(self.sessions.usual).io_binding()) is not None
 
     @property
     def pieces(self) -> int:
@@ -172,7 +201,7 @@ class Shared:
     @property
     def size_bytes(self) -> int:
         """Approximate current size in bytes."""
-        return self._fixed_bytes + 4 * self._piece_size * len(self._pieces)
+        return self.group.nbytes + self.sessions.size_bytes + 4 * self._piece_size * len(self._pieces)
 
     def piece(self, number: int, key: int) -> Values:
         """Return the inputs of one piece; they are created on first use."""
@@ -194,6 +223,36 @@ class Shared:
         """Return the function that binds an input of ``piece`` to a binding."""
         bind_value: Callable[[str, Any], None] = (bare(inputs) or inputs).bind_ortvalue_input
         return bind_value
+
+
+class PieceBinding(Binding):
+    """A binding that points into shared pieces, one per place; it holds no weights.
+
+    Args:
+        shared: What the signature's group shares.
+        keys: The piece at every place.
+    """
+
+    __slots__ = ("_keys", "_shared")
+
+    def __init__(self, shared: Shared, keys: bytes) -> None:
+        self._shared, self._keys = shared, keys
+        super().__init__(shared.sessions, shared.stages.name, shared.weights, None)
+
+    def switch(self, keys: bytes) -> None:
+        """Bind another signature's pieces, where they differ."""
+        changed = [number for number, key in enumerate(keys) if key != self._keys[number]]
+        self._keys = keys
+        self._bind_pieces(changed)
+
+    def _bind_weights(self) -> None:
+        self._bind_pieces(range(len(self._keys)))
+
+    def _bind_pieces(self, numbers: Iterable[int]) -> None:
+        bind_value = self._shared.binder(self.inputs)
+        for number in numbers:
+            for name, value in self._shared.piece(number, self._keys[number]):
+                bind_value(name, value)
 
 
 class OwnWeights:
@@ -254,34 +313,27 @@ class PieceWeights:
         # keys are 0 to 255: one byte each, for every cached signature
         self.shared, self._keys = shared, bytes(shared.pieces)
         self._head: Head = {}
-        self._free: list[Binding] = []
+        self._free: list[PieceBinding] = []
 
     def fill(self, keys: Sequence[int], head: Head) -> int:
         """Switch to a signature's pieces, and return the size in bytes. No binding may be in use."""
-        changed = [number for number, key in enumerate(keys) if key != self._keys[number]]
         self._keys, self._head = bytes(keys), head
         del self._free[1:]
         for binding in self._free:
-            self._bind_pieces(binding, changed)
+            binding.switch(self._keys)
         return NAME_BYTES * len(self.shared.weights)
 
-    def take(self, turn: int) -> Binding:  # noqa: ARG002 - shared pieces stay in the processor's cache
+    def take(self, turn: int) -> PieceBinding:  # noqa: ARG002 - shared pieces stay in the processor's cache
         """Return a binding for exclusive use, until ``give``."""
         try:
             binding = self._free.pop()
         except IndexError:
-            binding = Binding(self.shared.session, self.shared.stages.name, None)
-            self._bind_pieces(binding, range(len(self._keys)))
+            binding = PieceBinding(self.shared, self._keys)
         binding.bind_head(self._head)
         return binding
 
     def give(self, binding: Binding) -> None:
         """Return a binding; beyond ``KEPT`` it is freed."""
+        assert isinstance(binding, PieceBinding)
         if len(self._free) < KEPT:
             self._free.append(binding)
-
-    def _bind_pieces(self, binding: Binding, numbers: Iterable[int]) -> None:
-        bind_value = self.shared.binder(binding.inputs)
-        for number in numbers:
-            for name, value in self.shared.piece(number, self._keys[number]):
-                bind_value(name, value)

@@ -1,7 +1,7 @@
 """Disk cache of plans, so that a runtime starts without building them.
 
-    8 bytes "ISOPLAN4", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, graph, expected, over},
-    the graph (``graph`` bytes), then ``gather`` as little-endian int32
+    8 bytes "ISOPLAN5", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, graph, expected, over,
+    batches}, the graph (``graph`` bytes), then ``gather`` as little-endian int32
 
 The file name is a hash of what the plan depends on: the portable graph (which names its templates), ONNX Runtime's version, the
 processor's type and features, the layout that ONNX Runtime uses here (``probe.py``), and this module's format, which must change
@@ -27,9 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
-from isoform.runtime.engines.onnx.plan import Plan, Subject, build_plan, check_plan
+from isoform.runtime.engines.onnx.builder import build_plan
+from isoform.runtime.engines.onnx.plan import Plan, Subject
 from isoform.runtime.engines.onnx.probe import probed_layout
 from isoform.runtime.engines.onnx.session import ort
+from isoform.runtime.engines.onnx.sized import BATCHES
+from isoform.runtime.engines.onnx.trial import check_plan
 from isoform.runtime.errors import EngineError, IsoformError
 from isoform.runtime.formats import files
 from isoform.runtime.formats.external import refuse_external_data
@@ -39,7 +42,7 @@ from isoform.runtime.layout import ALIGNMENT, Layout
 __all__ = ["cache_directory", "cached_plan"]
 
 log = logging.getLogger("isoform.runtime")
-MAGIC = b"ISOPLAN4"
+MAGIC = b"ISOPLAN5"
 SIZE_LIMIT = 1 << 30
 LEFT_OVER_S = 3600.0
 """Age in seconds after which a temporary file is assumed to be from a writer that was killed."""
@@ -149,6 +152,7 @@ def _encoded(plan: Plan, key: str) -> bytes:
         "graph": len(plan.graph),
         "expected": plan.expected.tolist(),
         "over": plan.over_session,
+        "batches": plan.batches,
     }
     header = json.dumps(fields).encode()
     rest = len(header).to_bytes(4, "little") + header + plan.graph + plan.layout.gather.astype("<i4").tobytes()
@@ -167,12 +171,15 @@ def _decoded(data: bytes, key: str, subject: Subject) -> Plan:
             raise EngineError("the stored plan belongs to another graph, ONNX Runtime version or processor")
         start = 4 + length + operator.index(header["graph"])
         expected, taken = np.array(header["expected"], dtype=np.float32), float(header["over"])
+        batches = tuple(map(operator.index, header["batches"]))
         graph, gather = rest[4 + length : start], np.frombuffer(rest[start:], dtype="<i4").astype(np.intp)
         weights = tuple(
             (str(name), tuple(map(operator.index, shape)), place) for name, shape, place in header["weights"]
         )
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise EngineError(f"the stored plan is malformed: {problem}") from None
+    if batches not in ((), BATCHES):
+        raise EngineError("the stored plan has graphs for other batch sizes")
     if not expected.size:
         raise EngineError("the stored plan's self-test is malformed")
     refuse_external_data(graph)
@@ -183,4 +190,4 @@ def _decoded(data: bytes, key: str, subject: Subject) -> Plan:
         place += math.prod(shape) + -math.prod(shape) % ALIGNMENT
     if place != len(gather) or not place or gather.min() < 0 or gather.max() > total:
         raise EngineError("the stored plan's map does not fit its weights")
-    return Plan(graph=graph, layout=Layout(weights, gather), expected=expected, over_session=taken)
+    return Plan(graph=graph, layout=Layout(weights, gather), expected=expected, over_session=taken, batches=batches)

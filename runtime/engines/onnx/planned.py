@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.gathered import GatheredFold
 from isoform.runtime.engines.onnx.bindings import Shared, Stages
-from isoform.runtime.engines.onnx.plan import Plan, lifted_session
+from isoform.runtime.engines.onnx.plan import Plan
+from isoform.runtime.engines.onnx.sized import Sessions
 from isoform.runtime.kind import Graph
 
 __all__ = ["Planned"]
@@ -29,8 +30,9 @@ class Planned:
     def __init__(self, graph: Graph, plan: Plan, *, threads: int) -> None:
         self.graph, self.plan, self._threads = graph, plan, threads
         self.folder = graph.folder(plan.layout) or GatheredFold(graph, plan.layout)
-        session = lifted_session(plan.graph, threads=threads)
-        self.stages = Stages(session, graph.input.name, plan.layout.weights, self.folder.size)
+        sessions = Sessions(plan.graph, plan.batches, threads=threads)
+        sessions.of(sessions.usual)  # a plan that ONNX Runtime rejects is an error now
+        self.stages = Stages(sessions, graph.input.name, plan.layout.weights, self.folder.size)
         self._shared: dict[str, Shared] = {}
         self._sharing = threading.Lock()
 

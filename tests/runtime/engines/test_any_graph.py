@@ -10,11 +10,14 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from isoform.runtime.engines import engine as engines
-from isoform.runtime.engines.onnx import plan as module
+from isoform.runtime.engines.onnx import builder as module
 from isoform.runtime.engines.onnx import plan_cache, plan_engine
+from isoform.runtime.engines.onnx.builder import build_plan
 from isoform.runtime.engines.onnx.choice import PAYS, over
 from isoform.runtime.engines.onnx.per_signature import portable_session
-from isoform.runtime.engines.onnx.plan import Subject, bind, build_plan, check_plan, lifted_session
+from isoform.runtime.engines.onnx.plan import Subject, bind
+from isoform.runtime.engines.onnx.sized import lifted_session
+from isoform.runtime.engines.onnx.trial import check_plan
 from isoform.runtime.errors import EngineError
 from isoform.runtime.runtime import Runtime
 

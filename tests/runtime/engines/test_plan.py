@@ -13,11 +13,14 @@ import pytest
 from support import SMALL, make_bundle
 
 from isoform.compile.kinds.mixture.graph import portable_graph
-from isoform.runtime.engines.onnx import plan as module
+from isoform.runtime.engines.onnx import builder as module
 from isoform.runtime.engines.onnx import plan_cache
+from isoform.runtime.engines.onnx.builder import build_plan
 from isoform.runtime.engines.onnx.lift import lift_weights, read_weights
 from isoform.runtime.engines.onnx.per_signature import portable_session
-from isoform.runtime.engines.onnx.plan import Plan, bind, build_plan, lifted_session, subject_of
+from isoform.runtime.engines.onnx.plan import Plan, bind, subject_of
+from isoform.runtime.engines.onnx.sized import lifted_session
+from isoform.runtime.engines.onnx.trial import self_tested
 from isoform.runtime.errors import EngineError
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.fold import CONSTANTS, fold, folded_shapes
@@ -146,7 +149,7 @@ def test_a_wrong_layout_fails_the_self_test(case, monkeypatch) -> None:
     places = start + np.flatnonzero(gather[start : start + int(np.prod(shape))])
     gather[places] = np.roll(gather[places], 1)
     with pytest.raises(EngineError, match="logits differ by .* so the plan is not used"):
-        module._tested(
+        self_tested(
             dataclasses.replace(plan, layout=Layout(plan.layout.weights, gather)), subject_of(portable, bundle.network)
         )
 

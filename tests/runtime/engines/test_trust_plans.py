@@ -12,8 +12,10 @@ from support import SMALL, make_bundle
 from isoform.compile.kinds.mixture.graph import portable_graph
 from isoform.compile.kinds.mixture.training import probe_graph
 from isoform.runtime.engines.onnx import plan_cache
-from isoform.runtime.engines.onnx.plan import build_plan, check_plan, subject_of
+from isoform.runtime.engines.onnx.builder import build_plan
+from isoform.runtime.engines.onnx.plan import subject_of
 from isoform.runtime.engines.onnx.probe import lanes_of, layout_of, probed_layout
+from isoform.runtime.engines.onnx.trial import check_plan
 from isoform.runtime.kinds.mixture.learn.lanes import LANES, probed_lanes
 from isoform.runtime.layout import Layout
 
