@@ -64,13 +64,13 @@ def train(
         A bundle, not yet on disk, with test accuracies in ``training``.
 
     Raises:
-        DataError: If a half of a task has no samples, or a sample is not finite.
+        DataError: If a split of a task has no samples, or a sample is not finite.
         RecipeError: If the loss is no longer finite.
         CheckpointError: If the checkpoint is damaged or belongs to another run.
     """
     # Another number of threads, or a nondeterministic kernel, adds floats in another order, and a resumed run ends in other bytes.
     torch.set_num_threads(recipe.threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, but without importing torch._inductor
     _check(datasets)
     with torch.random.fork_rng(devices=[]):  # leaves the caller's random state as it was
         torch.manual_seed(recipe.seed)
