@@ -217,7 +217,7 @@ def of_domains(arguments: argparse.Namespace, figures: dict[str, object], _: Pat
         arguments.bundle, draws=draws, ways=domains.WAYS if not arguments.quick else ("mixture + BN + head",)
     )
     figures["accuracy"] = table
-    title = f"digits, new domains, 10 samples per class, mean of {draws} draw{"s" * (draws > 1)}: accuracy in %, {figures['machine']}, {figures['date']}"
+    title = f"digits, new domains, 10 samples per class, mean of {draws} draw{'s' * (draws > 1)}: accuracy in %, {figures['machine']}, {figures['date']}"
     columns = list(next(iter(table.values())))
     print_table(
         title, ["what moves", *columns], [[way, *(f"{row[c]:.1f}" for c in columns)] for way, row in table.items()]

@@ -56,6 +56,7 @@ from isoform.runtime.engines.onnx.plan_engine import PlanEngine
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.discrete import xi_of
+from isoform.runtime.predictor import Predictor
 
 
 def main() -> None:
@@ -114,6 +115,7 @@ def measure(bundle: Bundle, name: str, arguments: argparse.Namespace) -> Iterato
     engine = plan_engine(bundle, 64 << 20)
     for batch in (1, 16):
         yield f"batch {batch}", running(bundle, engine, batch, seconds=5 * effort)
+    yield "mixed users", mixed(bundle, engine, seconds=2 * effort)
     yield "swaps", swaps(bundle, seconds=6 * effort)
     yield "start", starts(bundle)
     yield "equality", equality(bundle, engine, samples=8 if arguments.quick else 100)
@@ -153,6 +155,22 @@ def running(bundle: Bundle, engine: PlanEngine, batch: int, *, seconds: float) -
     ratios["lifted_over_exported"] = times["lifted"] / times["exported"]
     figures = {**{f"{name}_ms": 1e3 * value for name, value in times.items()}, **ratios}
     return {f"b{batch}.{name}": value for name, value in figures.items()}
+
+
+def mixed(bundle: Bundle, engine: PlanEngine, *, seconds: float) -> Figures:
+    """Sixteen samples of sixteen users in one call, beside sixteen of one user; all of them hot."""
+    signatures = [Signature.decode(data) for data in users(bundle, 16, "mixture")]
+    x = np.random.default_rng(0).uniform(0, 1, (16, *bundle.spec.input_shape)).astype(np.float32)
+    predictor = Predictor(bundle, engine)
+    runs = {
+        "single": lambda: predictor.predict(x, signatures[0]),
+        "mixed": lambda: predictor.predict(x, signatures),
+    }
+    times = in_turn(runs, seconds=seconds)
+    return {
+        "mixed16_ms": 1e3 * times["mixed"],
+        "mixed16_over_single16_throughput": times["single"] / times["mixed"],
+    }
 
 
 def any_graph(name: str) -> Figures:

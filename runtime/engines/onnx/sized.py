@@ -65,9 +65,9 @@ class Sessions:
 
     def slices(self, samples: int) -> Iterator[tuple[int, slice]]:
         """Cut a batch into runs: yield the size of the session and the samples of each."""
-        largest = self._batches[-1] if self._batches else 0
-        start = 0
-        while largest > 1 and samples - start >= largest:
+        largest, start = self._batches[-1] if self._batches else 0, 0
+        # one more than a slice runs at once: a single sample is multiplied in another order, and its last bits would differ
+        while 1 < largest <= samples - start and samples - start != largest + 1:
             yield largest, slice(start, start + largest)
             start += largest
         left = samples - start

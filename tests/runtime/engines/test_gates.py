@@ -133,12 +133,14 @@ def test_a_gate_that_does_not_run_is_left_out(monkeypatch, caplog) -> None:
 
 
 def test_slices() -> None:
-    """Sixteen at a time, what is left at once, and a single one by itself; without gates all at once."""
+    """Sixteen at a time, and what is left at once, but never a single one of many; without gates all at once."""
     cut = Sessions(b"", BATCHES, threads=1).slices
     assert [(size, part.stop - part.start) for size, part in cut(1)] == [(1, 1)]
     assert [(size, part.stop - part.start) for size, part in cut(15)] == [(ANY, 15)]
     assert [(size, part.stop - part.start) for size, part in cut(16)] == [(16, 16)]
-    assert [(size, part.stop - part.start) for size, part in cut(33)] == [(16, 16), (16, 16), (1, 1)]
+    assert [(size, part.stop - part.start) for size, part in cut(33)] == [(16, 16), (ANY, 17)]
+    assert [(size, part.stop - part.start) for size, part in cut(17)] == [(ANY, 17)]
+    assert [(size, part.stop - part.start) for size, part in cut(35)] == [(16, 16), (16, 16), (ANY, 3)]
     assert [(size, part.stop - part.start) for size, part in cut(0)] == [(ANY, 0)]
     assert [*Sessions(b"", (), threads=1).slices(33)] == [(ANY, slice(0, 33))]
 
