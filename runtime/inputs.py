@@ -141,12 +141,14 @@ class Input:
             return self._tokens(array, where)
         if array.dtype.kind not in "fiub":
             raise InputError(f"the samples{where} are {array.dtype}, but float32 was expected")
-        # float64 beyond float32's range becomes inf without a warning; the next check reports its sample
-        with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(array, dtype=np.float32)
+        if array.dtype != np.float32:
+            # float64 beyond float32's range becomes inf without a warning; the next check reports its sample
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32)
+        array = np.ascontiguousarray(array)
         # NaN reaches the logits of its own sample only, but learning would average it into the signature
-        finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
-        if not finite.all():
+        if not np.isfinite(array).all():
+            finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
             raise InputError(
                 f"sample {int(np.argmin(finite))}{where} holds a number that is not finite in float32; remove or repair the sample"
             )

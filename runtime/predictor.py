@@ -27,10 +27,14 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
         self.bundle, self.engine = bundle, engine
+        # made once: an input checks itself, which takes longer than checking a sample
+        self._inputs = {task: bundle.spec.input_of(task) for task in bundle.signatures}
 
     def input_of(self, task: str | None = None) -> Input:
         """As ``Runtime.input_of``."""
-        return self.bundle.spec.input_of(next(iter(self.bundle.signatures)) if task is None else task)
+        name = next(iter(self._inputs)) if task is None else task
+        found = self._inputs.get(name)
+        return self.bundle.spec.input_of(name) if found is None else found  # the spec says what is wrong with the task
 
     def checked(self, x: Array, task: str | None = None) -> Array:
         """As ``Runtime.checked``."""
@@ -44,8 +48,8 @@ class Predictor:
             each = one_each(signature, len(x))
             logits = in_groups(self.logits, self.checked(x, self._one_task(each)), each)
         # Finite samples can still overflow inside the network, and softmax of inf is NaN: an error is better than a NaN probability.
-        finite = np.isfinite(logits).all(axis=1)
-        if not finite.all():
+        if not np.isfinite(logits).all():
+            finite = np.isfinite(logits).all(axis=1)
             raise InputError(
                 f"sample {int(np.argmin(finite))} holds numbers so large that its logits are not finite; scale the samples as in training"
             )

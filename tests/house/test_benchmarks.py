@@ -31,6 +31,7 @@ def test_every_benchmark_is_tested() -> None:
         "half_requests.py",
         "isolation.py",
         "personalize.py",
+        "predict.py",
         "server.py",
         "store.py",
         "swap.py",
@@ -49,6 +50,16 @@ def test_swap(tmp_path) -> None:
         assert figures[f"{network}.largest_relative_difference"] <= 1e-6
     assert figures["small.hot_discrete_mb.300"] < figures["small.hot_mixture_mb.300"] / 10
     assert "</svg>" in (tmp_path / "out.svg").read_text()
+
+
+def test_predict(tmp_path) -> None:
+    """Every step and every operator has its time, of both networks, and the steps are no more than the whole."""
+    printed, figures = quick(tmp_path, "predict.py", "--batch", "2")
+    assert "┃ operator" in printed
+    assert 0 < figures["check_us"] + figures["run_us"] < 2 * figures["predict_us"]
+    assert figures["exported_us"] > 0
+    assert figures["isoform.Conv_us"] > 0
+    assert figures["exported.Conv_us"] > 0
 
 
 def test_personalize(tmp_path) -> None:
