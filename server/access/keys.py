@@ -92,7 +92,8 @@ class Keys:
         }
         with self._store.writing() as connection:
             connection.execute(sql.insert(keys), row)
-            connection.execute(sql.insert(events), {"created": now(), "actor": name, "action": f"key {identity}"})
+            # Without an actor: keys are made by the command line, and the event names the key by its id.
+            connection.execute(sql.insert(events), {"created": now(), "actor": "", "action": f"key {identity}"})
         return f"iso_{identity}_{secret}"
 
     def listed(self) -> list[Key]:
