@@ -172,7 +172,8 @@ class Store(Database):
 
     def set_loaded(self, task: str, *, loaded: bool, actor: str) -> None:
         """Load or unload a task, and write an event if that changed anything."""
-        with self.writing() as connection:
+        # With a lock of the task's own: in PostgreSQL, two transactions that both find no row would both insert it.
+        with self.writing(task) as connection:
             changed = connection.execute(sql.delete(unloaded).where(unloaded.c.task == task)).rowcount > 0
             if not loaded:
                 connection.execute(sql.insert(unloaded), {"task": task})

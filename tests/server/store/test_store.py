@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from isoform.runtime.errors import ConflictError, StoreError
+from isoform.server.store.audit import happened
 from isoform.server.store.ledger import FORGET, Ledger
 from isoform.server.store.store import ANY, Reply, Store
 
@@ -142,6 +143,17 @@ def test_tasks_that_do_not_answer(opened) -> None:
     for loaded in (False, False, True, True, False):
         opened.set_loaded("t", loaded=loaded, actor="me")
         assert opened.unloaded() == (set() if loaded else {"t"})
+
+
+def test_a_task_is_unloaded_by_many_at_once(opened) -> None:
+    """Eight threads unload and then load the same task, ten times: none fails, and one of them is the one that changed it."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for turn in range(20):
+            loaded = bool(turn % 2)
+            list(pool.map(lambda name, loaded=loaded: opened.set_loaded("t", loaded=loaded, actor=name), "abcdefgh"))
+            assert opened.unloaded() == (set() if loaded else {"t"})
+    events = happened(opened)
+    assert [event.action for event in events] == ["load", "unload"] * 10
 
 
 def test_many_at_once_lose_nothing(opened) -> None:
