@@ -17,6 +17,7 @@ from isoform.server.access.tokens import LEEWAY_SECONDS
 from isoform.server.exchange.address import networks
 from isoform.server.opening import Opening, Tls, store_url
 from isoform.server.process.listening import listening
+from isoform.server.protocol.metadata import check_tasks
 from isoform.server.service.settings import JOBS, Settings
 from isoform.server.service.unloaded import Unloaded
 from isoform.server.store.store import Store
@@ -231,6 +232,7 @@ def opened(arguments: argparse.Namespace) -> tuple[Opening, Bundle]:
         keep_alive_seconds=arguments.keep_alive, tls=_tls(arguments),
     )  # fmt: skip
     bundle = Bundle.load(arguments.bundle)
+    check_tasks(bundle.signatures)
     opening.tokens()  # for its errors: a broken key set must stop the start
     if opening.store is not None:
         # Closed again before the workers are forked: a database connection must not be shared by two processes.

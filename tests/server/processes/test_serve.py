@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import socket
+import types
 import urllib.error
 import urllib.request
 
@@ -10,6 +11,10 @@ import numpy as np
 import pytest
 from serving import serving
 from support import isoform
+
+from isoform.runtime.errors import BundleError
+from isoform.runtime.formats.bundle import Bundle
+from isoform.server.app import create_app
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +65,21 @@ def test_half_a_request_harms_nobody(server) -> None:
         connection.sendall(b"POST /v2/models/plain/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
     with urllib.request.urlopen(f"{server['url']}/v2/health/live", timeout=20) as answer:
         assert json.load(answer) == {"live": True}
+
+
+def test_a_task_named_like_a_route(compiled, tmp_path) -> None:
+    """``/v2/models/stats`` is the statistics of all tasks: a bundle with a task of that name is refused, by the command and by the application."""
+    bundle = Bundle.load(compiled)
+    base = bundle.signatures["plain"].replace(task="stats")
+    Bundle.create(spec=bundle.spec, tensors=bundle.tensors, signatures={"stats": base}, training=bundle.training).write(
+        tmp_path / "bundle"
+    )
+    result = isoform("serve", tmp_path / "bundle", "--open", "--store", "none", check=False)
+    assert result.returncode == 2
+    assert "the bundle has a task named 'stats'" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    with pytest.raises(BundleError, match="/v2/models/stats is the statistics of all tasks"):
+        create_app(types.SimpleNamespace(tasks=("plain", "stats")))
 
 
 def test_misuse(compiled) -> None:
