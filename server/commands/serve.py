@@ -221,9 +221,10 @@ def opened(arguments: argparse.Namespace) -> tuple[Opening, Bundle]:
             max_answer_bytes=arguments.max_answer_mb << 20, memory_bytes=arguments.request_memory_mb << 20,
             unknown=arguments.unknown, queue_requests=arguments.queue,
             rate_per_second=arguments.rate, deadline_seconds=arguments.deadline_ms / 1e3, batch_samples=arguments.batch,
-            # Half of the threads each: requests that wait for jobs, or are long, must leave some to others.
-            batch_delay_seconds=arguments.batch_delay_ms / 1e3, waiters=arguments.threads // 2,
-            long_requests=max(1, arguments.threads // 2), log=arguments.log,
+            # Requests that are long and requests that wait for jobs must together leave a thread to others. So half of the threads, and
+            # fewer than half: those that wait give way, because they lose less, 202 at once instead of 503.
+            batch_delay_seconds=arguments.batch_delay_ms / 1e3, long_requests=max(1, arguments.threads // 2),
+            waiters=(arguments.threads - 1) // 2, log=arguments.log,
             jobs_per_caller=arguments.jobs_per_caller,
             trusted_proxies=networks(arguments.trusted_proxy),
         ),
