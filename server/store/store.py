@@ -22,14 +22,14 @@ from isoform.server.store.revisions import (
     ONE,
     Reply,
     Revision,
+    clock,
     moment,
-    now,
     revision_of,
 )
 from isoform.server.store.schema import events, revisions, unloaded
 from isoform.server.store.sqlite import Identity
 
-__all__ = ["ANY", "Reply", "Revision", "Store", "moment", "now"]
+__all__ = ["ANY", "Reply", "Revision", "Store", "clock", "moment"]
 
 
 class Store(Database):
@@ -180,5 +180,5 @@ class Store(Database):
                 # To unload is a change if there was no row to delete.
                 changed = not changed
             if changed:
-                happened = {"actor": actor, "action": "load" if loaded else "unload", "task": task, "created": now()}
-                connection.execute(sql.insert(events), happened)
+                happened = {"actor": actor, "action": "load" if loaded else "unload", "task": task}
+                connection.execute(sql.insert(events), {**happened, "created": clock(connection)})
