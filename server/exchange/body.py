@@ -72,9 +72,8 @@ def check_body(environ: dict[str, Any], *, limit: int) -> int:
     encoding, length = _encoding(environ), environ.get("CONTENT_LENGTH", "")
     if encoding not in ("", "identity", *_WINDOWS):
         raise UnsupportedMediaType(f"Content-Encoding is {encoding[:40]!r}, but gzip, deflate or none was expected")
-    if not (
-        length.isascii() and length.isdigit()
-    ):  # int() alone accepts signs, spaces, underscores and other scripts' digits
+    # int() alone accepts signs, spaces, underscores and other scripts' digits.
+    if not (length.isascii() and length.isdigit()):
         return 0
     if len(length) > 12 or int(length) > limit:
         raise _too_long(limit)
