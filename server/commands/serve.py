@@ -11,6 +11,7 @@ import ssl
 import sys
 from pathlib import Path
 
+from isoform.runtime.commands.opened import add_engine_choice
 from isoform.runtime.errors import UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.server.access.tokens import LEEWAY_SECONDS
@@ -61,17 +62,7 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=1, help="worker processes (default: 1)")
     add("--threads", type=int, default=4, help="request threads per process (default: 4)")
     add("--prediction-threads", type=int, default=1, help="threads per prediction (default: 1)")
-    add(
-        "--engine",
-        default="auto",
-        help="engine that runs the network: auto, onnx, sessions or reference (default: auto)",
-    )
-    add(
-        "--provider",
-        action="append",
-        metavar="NAME",
-        help="ONNX Runtime execution provider; repeat it for fallbacks, in order (default: CPU)",
-    )
+    add_engine_choice(parser)
     add("--cache-mb", type=int, default=256, help="cache for users' folded weights, per process, in MiB (default: 256)")
     add("--queue", type=int, default=256, help="requests that may queue, per process; more get 503 (default: 256)")
     add(
