@@ -25,6 +25,7 @@ from isoform.server.exchange.problems import answer_with_json
 from isoform.server.exchange.query import check_queries
 from isoform.server.front import Front
 from isoform.server.page import routes as page
+from isoform.server.protocol.metadata import check_tasks
 from isoform.server.routes import events as audit
 from isoform.server.routes import health, learning, monitoring, openapi, repository, signatures, templates
 from isoform.server.routes.monitoring import name_routes
@@ -56,7 +57,11 @@ def create_app(
 
     Returns:
         A Flask application. Errors are JSON: ``{"error": text}``.
+
+    Raises:
+        BundleError: If a task has a name that the protocol reserves.
     """
+    check_tasks(runtime.tasks)
     settings = settings or Settings()
     # Flask cannot derive these paths for a package whose parent is a namespace package. Nothing is stored there.
     here = str(Path(__file__).parent)

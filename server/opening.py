@@ -87,13 +87,15 @@ class Opening:
             BundleError: If the bundle cannot be used.
             StoreError: If the store can never be opened. A store that is unreachable now is opened at its first use.
         """
-        from isoform.runtime.runtime import Runtime  # here, not above: ONNX Runtime's threads do not survive a fork
+        # Here, not above: --help and argument errors need not load the runtime and the application.
+        from isoform.runtime.runtime import Runtime
         from isoform.server.app import create_app
         from isoform.server.service.service import service_of
         from isoform.server.telemetry.tracing import export_traces, flush_traces
 
         give_back_freed_memory()  # first: malloc settings apply to threads that start later
         with ExitStack() as stack:
+            # Not before the fork: the threads of ONNX Runtime's sessions do not survive one.
             runtime = stack.enter_context(
                 Runtime.open(
                     self.bundle,

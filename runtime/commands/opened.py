@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from isoform.runtime.runtime import Runtime
 
-__all__ = ["add_engine_arguments", "open_runtime"]
+__all__ = ["add_engine_arguments", "add_engine_choice", "open_runtime"]
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="number of threads, 0: let ONNX Runtime choose (default: 1)"
     )
+    add_engine_choice(parser)
+
+
+def add_engine_choice(parser: argparse.ArgumentParser) -> None:
+    """Add ``--engine`` and ``--provider`` alone, for ``isoform serve``, whose ``--threads`` are those of requests."""
     parser.add_argument(
         "--engine",
         default="auto",

@@ -129,11 +129,7 @@ def _ways(entry: dict[str, Any]) -> dict[str, jwt.PyJWK]:
         if name and only in (None, name):
             try:
                 ways[name] = jwt.PyJWK.from_dict(entry, algorithm=name)
-            except (
-                jwt.PyJWTError,
-                ValueError,
-                TypeError,
-                KeyError,
-            ):  # damaged or unsupported: skip it, as RFC 7517 (5) asks
+            # Damaged or unsupported: skip it, as RFC 7517 (5) asks.
+            except (jwt.PyJWTError, ValueError, TypeError, KeyError):
                 return {}
     return ways

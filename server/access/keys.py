@@ -24,7 +24,7 @@ from isoform.runtime.errors import StoreError, UsageError
 from isoform.runtime.formats.signature import check_name
 from isoform.server.exchange.caller import Caller, check_scopes
 from isoform.server.store.schema import events, keys
-from isoform.server.store.store import Store, now
+from isoform.server.store.store import Store, clock
 
 __all__ = ["Key", "Keys"]
 
@@ -50,7 +50,7 @@ class Key:
     scopes: frozenset[str]
     created: int
     revoked: int | None
-    """Time of revocation, None if active. Times are milliseconds since 1970, UTC."""
+    """Time of revocation, None if active. Times are milliseconds since 1970, UTC, by the database's clock."""
 
 
 class Keys:
@@ -88,11 +88,12 @@ class Keys:
             "name": name,
             "hash": hashlib.sha256(secret.encode()).digest(),
             "scopes": found,
-            "created": now(),
         }
         with self._store.writing() as connection:
-            connection.execute(sql.insert(keys), row)
-            connection.execute(sql.insert(events), {"created": now(), "actor": name, "action": f"key {identity}"})
+            now = clock(connection)
+            connection.execute(sql.insert(keys), {**row, "created": now})
+            # Without an actor: keys are made by the command line, and the event names the key by its id.
+            connection.execute(sql.insert(events), {"created": now, "actor": "", "action": f"key {identity}"})
         return f"iso_{identity}_{secret}"
 
     def listed(self) -> list[Key]:
@@ -102,11 +103,12 @@ class Keys:
 
     def revoke(self, identity: str) -> bool:
         """Revoke a key. Returns whether an active key had that id."""
-        query = sql.update(keys).where(keys.c.id == identity, keys.c.revoked.is_(None)).values(revoked=now())
+        query = sql.update(keys).where(keys.c.id == identity, keys.c.revoked.is_(None))
         with self._store.writing() as connection:
-            done = bool(connection.execute(query).rowcount)
+            now = clock(connection)
+            done = bool(connection.execute(query.values(revoked=now)).rowcount)
             if done:
-                connection.execute(sql.insert(events), {"created": now(), "actor": "", "action": f"revoke {identity}"})
+                connection.execute(sql.insert(events), {"created": now, "actor": "", "action": f"revoke {identity}"})
         with self._lock:  # at once in this process; others notice when their cache entry expires
             self._known.pop(identity, None)
         return done

@@ -80,7 +80,7 @@ class Rates:
             left, last = self._left.pop(caller, (self._most, now))
             left = min(self._most, left + (now - last) * self._rate)
             # A refused request costs nothing: a client that keeps retrying still gets its average rate.
-            self._left[caller] = max(left - 1, 0.0) if left >= 1 else left, now
+            self._left[caller] = left - 1 if left >= 1 else left, now
             if len(self._left) > CALLERS:
                 self._left.popitem(last=False)
         if left < 1:

@@ -1,9 +1,10 @@
 """The memory budget of one process: bytes that its requests and jobs may hold together.
 
-Memory is reserved before it is allocated: for a body, for JSON as Python objects, for an answer until the client has received it. A
-request that needs more than the whole budget gets 413; one that does not fit beside others now gets 503 with ``Retry-After``. Requests
-of up to ``FREE_BYTES`` are short and reserve nothing, so that they pass while long ones fill the budget; and the number of long requests
-at once is limited, so that threads are left for short ones.
+Memory is reserved before it is allocated: for a body, for JSON as Python objects, for an answer until the client has received it. A body
+of unknown or compressed length is reserved as it grows, after each piece (``exchange/body.py``). A request that needs more than the whole
+budget gets 413; one that does not fit beside others now gets 503 with ``Retry-After``. Requests of up to ``FREE_BYTES`` are short and
+reserve nothing, so that they pass while long ones fill the budget; and the number of long requests at once is limited, so that threads
+are left for short ones.
 
 Samples of jobs are held until the job has ended and their array is freed. They may take half of the budget, those of one caller a
 quarter of that or one job, so that no caller can block the jobs of all others.

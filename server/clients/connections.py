@@ -268,8 +268,7 @@ class Connections:
                 self.open[connection] = closing or now
                 if closing and now - closing > CLOSE_SECONDS:
                     connection.drop()
-            elif (
-                now - self.idle.get(connection, now) > self._keep_alive
-            ):  # uvicorn's own timer does not run after a discarded body
+            # uvicorn's own timer does not run after a discarded body.
+            elif now - self.idle.get(connection, now) > self._keep_alive:
                 transport.close()
         asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)

@@ -11,12 +11,14 @@ import ssl
 import sys
 from pathlib import Path
 
+from isoform.runtime.commands.opened import add_engine_choice
 from isoform.runtime.errors import UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.server.access.tokens import LEEWAY_SECONDS
 from isoform.server.exchange.address import networks
 from isoform.server.opening import Opening, Tls, store_url
 from isoform.server.process.listening import listening
+from isoform.server.protocol.metadata import check_tasks
 from isoform.server.service.settings import JOBS, Settings
 from isoform.server.service.unloaded import Unloaded
 from isoform.server.store.store import Store
@@ -60,17 +62,7 @@ def add_arguments_serve(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=1, help="worker processes (default: 1)")
     add("--threads", type=int, default=4, help="request threads per process (default: 4)")
     add("--prediction-threads", type=int, default=1, help="threads per prediction (default: 1)")
-    add(
-        "--engine",
-        default="auto",
-        help="engine that runs the network: auto, onnx, sessions or reference (default: auto)",
-    )
-    add(
-        "--provider",
-        action="append",
-        metavar="NAME",
-        help="ONNX Runtime execution provider; repeat it for fallbacks, in order (default: CPU)",
-    )
+    add_engine_choice(parser)
     add("--cache-mb", type=int, default=256, help="cache for users' folded weights, per process, in MiB (default: 256)")
     add("--queue", type=int, default=256, help="requests that may queue, per process; more get 503 (default: 256)")
     add(
@@ -220,9 +212,10 @@ def opened(arguments: argparse.Namespace) -> tuple[Opening, Bundle]:
             max_answer_bytes=arguments.max_answer_mb << 20, memory_bytes=arguments.request_memory_mb << 20,
             unknown=arguments.unknown, queue_requests=arguments.queue,
             rate_per_second=arguments.rate, deadline_seconds=arguments.deadline_ms / 1e3, batch_samples=arguments.batch,
-            # Half of the threads each: requests that wait for jobs, or are long, must leave some to others.
-            batch_delay_seconds=arguments.batch_delay_ms / 1e3, waiters=arguments.threads // 2,
-            long_requests=max(1, arguments.threads // 2), log=arguments.log,
+            # Requests that are long and requests that wait for jobs must together leave a thread to others. So half of the threads, and
+            # fewer than half: those that wait give way, because they lose less, 202 at once instead of 503.
+            batch_delay_seconds=arguments.batch_delay_ms / 1e3, long_requests=max(1, arguments.threads // 2),
+            waiters=(arguments.threads - 1) // 2, log=arguments.log,
             jobs_per_caller=arguments.jobs_per_caller,
             trusted_proxies=networks(arguments.trusted_proxy),
         ),
@@ -231,6 +224,7 @@ def opened(arguments: argparse.Namespace) -> tuple[Opening, Bundle]:
         keep_alive_seconds=arguments.keep_alive, tls=_tls(arguments),
     )  # fmt: skip
     bundle = Bundle.load(arguments.bundle)
+    check_tasks(bundle.signatures)
     opening.tokens()  # for its errors: a broken key set must stop the start
     if opening.store is not None:
         # Closed again before the workers are forked: a database connection must not be shared by two processes.

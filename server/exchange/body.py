@@ -35,7 +35,8 @@ def read_body(environ: dict[str, Any], *, limit: int, hold: Callable[[int], obje
     Args:
         environ: The request's WSGI environment.
         limit: Largest body, in bytes, before and after decompression.
-        hold: Called with a number of bytes before they are allocated, to reserve memory; None for short bodies.
+        hold: Called with the bytes that the body needs in all, to reserve memory: before a body of known length is read, and after each
+            piece, of at most ``PIECE`` bytes, of one that is in chunks or decompressed. None for short bodies.
 
     Raises:
         RequestEntityTooLarge: If the body exceeds the limit.
@@ -71,9 +72,8 @@ def check_body(environ: dict[str, Any], *, limit: int) -> int:
     encoding, length = _encoding(environ), environ.get("CONTENT_LENGTH", "")
     if encoding not in ("", "identity", *_WINDOWS):
         raise UnsupportedMediaType(f"Content-Encoding is {encoding[:40]!r}, but gzip, deflate or none was expected")
-    if not (
-        length.isascii() and length.isdigit()
-    ):  # int() alone accepts signs, spaces, underscores and other scripts' digits
+    # int() alone accepts signs, spaces, underscores and other scripts' digits.
+    if not (length.isascii() and length.isdigit()):
         return 0
     if len(length) > 12 or int(length) > limit:
         raise _too_long(limit)
@@ -85,7 +85,7 @@ def _encoding(environ: dict[str, Any]) -> str:
 
 
 def _unpacked(data: bytes | bytearray, encoding: str, limit: int, hold: Callable[[int], object] | None) -> bytearray:
-    """Decompress a body piece by piece, and stop as soon as it exceeds the limit."""
+    """Decompress a body piece by piece, and stop as soon as it exceeds the limit, or ``hold`` refuses what it has become."""
     decoder, plain, rest = zlib.decompressobj(_WINDOWS[encoding]), bytearray(), bytes(data)
     while not decoder.eof:
         try:

@@ -135,9 +135,8 @@ class Asgi:
                 fields = (*fields, ("Connection", "close"))
             if connection is not None and len(answer.body) <= SHORT_BYTES:
                 connection.gather()
-            with contextlib.suppress(
-                BusyError, DeadlineError, OSError
-            ):  # the client is gone or too slow: it is too late for an error
+            # The client is gone or too slow: it is too late for an error.
+            with contextlib.suppress(BusyError, DeadlineError, OSError):
                 await self._transfers.send(send, answer, fields)
         finally:
             body.drop()

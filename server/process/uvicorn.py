@@ -92,10 +92,8 @@ def serve(
     config.load()
     watching = Connections(connections, keep_alive_seconds=keep_alive_seconds)
     config.http_protocol_class = watched(config.http_protocol_class, watching)
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # uvicorn raises the signal again after shutdown, and this exits with 0
+    # uvicorn raises the signal again after shutdown, and this exits with 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     _Server(config, listener, watching, counts, told).run()
 

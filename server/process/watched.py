@@ -153,9 +153,8 @@ def watched(protocol: type[asyncio.Protocol], connections: Connections) -> type[
 
         def on_header(self, name: bytes, value: bytes) -> None:
             self._fields += 1
-            if (
-                self._connection.in_head and self._fields <= FIELDS + 1
-            ):  # not trailers, and only one header more than the application accepts, so that it can refuse
+            # Not trailers, and only one header more than the application accepts, so that it can refuse.
+            if self._connection.in_head and self._fields <= FIELDS + 1:
                 super().on_header(name, value)
             elif self._fields > MOST_FIELDS:
                 self._connection.drop()

@@ -1,13 +1,15 @@
-"""Model metadata of a task: names, datatypes and shapes of its inputs and outputs."""
+"""Model metadata of a task: names, datatypes and shapes of its inputs and outputs; and the name that no task can have."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
+from isoform.runtime.errors import BundleError
 from isoform.runtime.inputs import Input
 
-__all__ = ["LABEL", "OUTPUTS", "PLATFORM", "VERSION", "datatype_of", "metadata"]
+__all__ = ["LABEL", "OUTPUTS", "PLATFORM", "VERSION", "check_tasks", "datatype_of", "metadata"]
 
 LABEL = "label"
 """Name of the input with labels, for personalization."""
@@ -17,6 +19,18 @@ OUTPUTS = {"logits": "FP32", "probabilities": "FP32", "label": "BYTES"}
 PLATFORM = "isoform_onnxv1"
 VERSION = "1"
 """The only version of every task: a bundle is not versioned, and signatures have revisions instead."""
+
+RESERVED = "stats"
+"""``/v2/models/stats`` is the statistics of all tasks (Triton's extension of the protocol), so it cannot be the metadata of one."""
+
+
+def check_tasks(tasks: Collection[str]) -> None:
+    """Raise ``BundleError`` if one of a bundle's tasks has the name that the protocol reserves."""
+    if RESERVED in tasks:
+        raise BundleError(
+            f"the bundle has a task named {RESERVED!r}, but a server's /v2/models/{RESERVED} is the statistics of all tasks; "
+            "train the bundle with another name for the task"
+        )
 
 
 def datatype_of(takes: Input) -> str:

@@ -52,7 +52,7 @@ def encode_response(
             about |= {"datatype": "BYTES", "shape": [len(logits)]}
             data = b"".join(map(_binary_text, names)) if wanted.binary else _listed(names)
         else:
-            values = logits if wanted.name == "logits" or len(logits) == 0 else softmax(logits).astype(np.float32)
+            values = logits if wanted.name == "logits" else softmax(logits).astype(np.float32)
             about |= {"datatype": "FP32", "shape": list(values.shape)}
             data = values.astype("<f4", copy=False).tobytes() if wanted.binary else _listed(values.ravel())
         if wanted.binary:

@@ -61,13 +61,14 @@ def check_head(service: Service, caller: Caller, environ: dict[str, Any], task: 
     """
     if environ["REQUEST_METHOD"] != "POST":
         raise MethodNotAllowed(["POST", "OPTIONS"])
+    # The scope before the task: without the scope the answer is 403, whether or not the task exists.
+    check_predict(caller, environ.get("HTTP_ISOFORM_SIGNATURE"))
     check_version(task, version)
     service.tasks.check(task)
     if environ.get("QUERY_STRING"):
         raise UsageError(
             f"a prediction takes no query, but {environ['QUERY_STRING'][:80]!r} was sent; put parameters into the body"
         )
-    check_predict(caller, environ.get("HTTP_ISOFORM_SIGNATURE"))
     # Twice the body: as the server's buffer, and as what the parser reads.
     service.memory.check_room(2 * check_body(environ, limit=service.settings.max_body_bytes))
 

@@ -15,6 +15,7 @@ from flask import Blueprint
 from isoform.runtime.adapt.registry import METHODS
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.inputs import Input
+from isoform.server.exchange.query import LAST, PAGE_LIMIT
 from isoform.server.page.routes import FILES
 from isoform.server.protocol.metadata import LABEL, OUTPUTS, VERSION, datatype_of
 from isoform.server.protocol.request import ID_CHARACTERS
@@ -75,7 +76,7 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
         _does(text, _ref(name))
         for text, name in (("Ready?", "Ready"), ("Metadata", "Model"), ("Statistics", "Statistics"))
     )
-    number: Schema = {**WHOLE, "minimum": 1, "maximum": 2**31 - 1}
+    number: Schema = {**WHOLE, "minimum": 1, "maximum": LAST}
     writes = [_header("If-Match"), _header("If-None-Match"), _header("Idempotency-Key", "^[ -~]{1,255}$")]
     learns = {
         "parts": {"type": "string", "pattern": f"^({parts})(,({parts})){{0,{len(bundle.kind.moves) - 1}}}$"},
@@ -276,7 +277,7 @@ def _schemas(bundle: Bundle) -> dict[str, Schema]:
         "Events": _object({"events": {"type": "array", "items": _ref("Event")}, "next": {"type": ["integer", "null"]}}),
         "Event": _object({"id": WHOLE, "created": TEXT, "actor": TEXT, "action": TEXT, "task": MAYBE_TEXT, "signature": MAYBE_TEXT,
                           "revision": {"type": ["integer", "null"]}}),
-        "Rollback": _closed({"revision": {**WHOLE, "minimum": 1, "maximum": 2**31 - 1}}, required=("revision",)),
+        "Rollback": _closed({"revision": {**WHOLE, "minimum": 1, "maximum": LAST}}, required=("revision",)),
         "Job": _object(described),
         "Templates": _object({"model_name": TEXT, "signature": TEXT, "revision": WHOLE, "digest": TEXT, "labels": {"type": "array", "items": TEXT},
                               "templates": WHOLE, "layers": layers, "base": _object({"digest": TEXT, "layers": layers})},
@@ -356,4 +357,4 @@ def _page_file() -> Schema:
 
 
 def _page() -> Schema:
-    return {**WHOLE, "minimum": 1, "maximum": 1000}
+    return {**WHOLE, "minimum": 1, "maximum": PAGE_LIMIT}

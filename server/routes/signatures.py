@@ -11,9 +11,9 @@ Below ``/v1/models/<task>``:
     DELETE  …/signatures/<user>                      delete every revision and cancel open jobs
 
 Every answer for a user has an ETag. A write with ``If-Match`` succeeds only if that revision is still the newest, one with
-``If-None-Match: *`` only if there is none; otherwise 412. A retried write with the same ``Idempotency-Key`` gets the first answer again
-and changes nothing: 409 if its revision was deleted since. Revision numbers continue after a deletion, so that a number or an ETag
-never refers to two revisions.
+``If-None-Match: *`` only if there is none; otherwise 412. With both headers, both must hold. A retried write with the same
+``Idempotency-Key`` gets the first answer again and changes nothing: 409 if its revision was deleted since. Revision numbers continue
+after a deletion, so that a number or an ETag never refers to two revisions.
 """
 
 from __future__ import annotations
@@ -224,14 +224,18 @@ def _answer(revision: Revision, status: int, *, again: bool = False) -> Response
 
 
 def _conditional(response: Response, revision: Revision) -> Response:
-    """Apply ``If-None-Match`` and ``If-Match`` to a GET: 304 if the client's copy is current; raises ``PreconditionError`` if ``If-Match`` fails."""
-    if "If-Match" in request.headers:
-        if not (request.if_match.star_tag or request.if_match.contains(_tag(revision))):
-            raise PreconditionError(
-                f"If-Match is {request.headers['If-Match'][:80]}, but the revision's ETag is {_tag(revision)}; read it without If-Match"
-            )
-        return response  # werkzeug's make_conditional would answer "*" with 412, and the body in it
-    return response.make_conditional(request)  # type: ignore[return-value]
+    """Apply ``If-Match`` and then ``If-None-Match`` to a GET (RFC 9110, 13.2.2): 304 if the client's copy is current.
+
+    Raises:
+        PreconditionError: If ``If-Match`` fails.
+    """
+    if "If-Match" in request.headers and not (request.if_match.star_tag or request.if_match.contains(_tag(revision))):
+        raise PreconditionError(
+            f"If-Match is {request.headers['If-Match'][:80]}, but the revision's ETag is {_tag(revision)}; read it without If-Match"
+        )
+    # Without If-Match, which has passed: werkzeug's make_conditional would answer "*" with 412, and the body in it.
+    rest = {name: value for name, value in request.environ.items() if name != "HTTP_IF_MATCH"}
+    return response.make_conditional(rest)  # type: ignore[return-value]
 
 
 def _tag(revision: Revision) -> str:
@@ -240,22 +244,26 @@ def _tag(revision: Revision) -> str:
 
 
 def expected_revision(newest: Revision | None) -> int:
-    """The revision that must be the newest for this write, ``ANY`` without a precondition. Raises ``PreconditionError`` if it is not."""
-    tag = "" if newest is None else _tag(newest)
-    if "If-Match" in request.headers:
-        if newest is None or not (request.if_match.star_tag or request.if_match.contains(tag)):
-            raise PreconditionError(
-                f"If-Match is {request.headers['If-Match'][:80]}, but the newest revision's ETag is {tag or 'none'}; read it again"
-            )
-        return newest.revision
-    if "If-None-Match" in request.headers:
-        if newest is not None and (request.if_none_match.star_tag or request.if_none_match.contains(tag)):
-            raise PreconditionError(
-                f"If-None-Match is {request.headers['If-None-Match'][:80]}, but revision {tag} exists"
-            )
-        # Not ANY: this revision passed the check, and must still be the newest within the transaction.
-        return newest.revision if newest is not None else 0
-    return ANY
+    """The revision that must be the newest for this write; ``ANY`` without a precondition.
+
+    Raises:
+        PreconditionError: If ``If-Match`` or ``If-None-Match`` fails. With both, both must hold (RFC 9110, 13.2.2).
+    """
+    tag, sent = "" if newest is None else _tag(newest), request.headers
+    if "If-Match" in sent and (newest is None or not (request.if_match.star_tag or request.if_match.contains(tag))):
+        raise PreconditionError(
+            f"If-Match is {sent['If-Match'][:80]}, but the newest revision's ETag is {tag or 'none'}; read it again"
+        )
+    if (
+        "If-None-Match" in sent
+        and newest is not None
+        and (request.if_none_match.star_tag or request.if_none_match.contains(tag))
+    ):
+        raise PreconditionError(f"If-None-Match is {sent['If-None-Match'][:80]}, but revision {tag} exists")
+    if "If-Match" not in sent and "If-None-Match" not in sent:
+        return ANY
+    # Not ANY: this revision passed the checks, and must still be the newest within the transaction.
+    return newest.revision if newest is not None else 0
 
 
 def _reply(what: bytes) -> Reply | None:

@@ -27,9 +27,10 @@ blueprint = Blueprint("templates", __name__, url_prefix="/v1/models/<task>/templ
 def templates(task: str) -> dict[str, Any]:
     """Template usage of every layer."""
     service = get_service()
-    service.tasks.check(task)
     name = request.args.get("signature")
+    # The scope before the task: without the scope the answer is 403, whether or not the task exists.
     require_predict(name)
+    service.tasks.check(task)
     whose = service.users.find(task, name)
     base = service.runtime.signature(task)
     return {

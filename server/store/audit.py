@@ -19,7 +19,7 @@ class Event:
     id: int
     """Ascending number."""
     created: int
-    """Milliseconds since 1970, UTC."""
+    """Milliseconds since 1970, UTC, by the database's clock."""
     actor: str
     """Name of the caller; empty for the command line."""
     action: str

@@ -166,14 +166,22 @@ class Database:
 
     @contextlib.contextmanager
     def writing(self, *whose: str) -> Iterator[Connection]:
-        """A write transaction, serialized with other writers of the same user. Raises ``StoreError`` or ``ConflictError``."""
+        """A write transaction, serialized with those of the same ``whose``.
+
+        Args:
+            *whose: What it changes: a task and a user, or a task; nothing where the locks of rows are enough.
+
+        Raises:
+            ConflictError: If a concurrent write came first.
+            StoreError: If the database fails.
+        """
         with self._breaker.call():
             try:
                 with self._writer.begin() as connection:
                     if self._file is not None:
                         # With the write lock held: waiting for it may have taken seconds, in which the file can be replaced.
                         self._file.check(log=True)
-                    elif whose:  # an advisory lock per user; SQLite has a single writer anyway
+                    elif whose:  # an advisory lock; SQLite has a single writer anyway
                         connection.execute(_LOCK, {"whose": "/".join(whose)})
                     yield connection
                 # After the commit and before it is acknowledged: the file may have been replaced meanwhile.

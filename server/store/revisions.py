@@ -20,7 +20,7 @@ from isoform.server.store.schema import events, jobs, numbers, replies, revision
 
 __all__ = [
     "ANY", "DATA", "KEEP", "LISTED", "NEWEST", "ONE", "OPEN", "Reply", "Revision", "append", "check", "clock", "delete", "locked_jobs",
-    "moment", "newest", "now", "replied", "revision_of", "rollback",
+    "moment", "newest", "replied", "revision_of", "rollback",
 ]  # fmt: skip
 
 ANY = -1
@@ -50,7 +50,7 @@ class Revision:
     actor: str
     """Name of the caller."""
     created: int
-    """Milliseconds since 1970, UTC."""
+    """Milliseconds since 1970, UTC, by the database's clock."""
     kept: bool
     """Whether its bytes are still there."""
 
@@ -87,7 +87,7 @@ _FORGET = (
     )
     .values(data=None)
 )  # fmt: skip
-# Not now(): in PostgreSQL that is the start of the transaction, before it waited for locks.
+# Not SQL's now(): in PostgreSQL that is the start of the transaction, before it waited for locks.
 _CLOCK = sql.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 
 
@@ -130,7 +130,7 @@ def append(
     last = connection.execute(_LAST, {"task": task, "user": user}).scalar() or 0  # of a user deleted before
     made = Revision(
         task=task, user=user, revision=max(last, before.revision if before else 0) + 1, digest=digest,
-        parent=before.digest if before else None, action=action, actor=actor, created=now(), kept=True,
+        parent=before.digest if before else None, action=action, actor=actor, created=clock(connection), kept=True,
     )  # fmt: skip
     connection.execute(
         sql.insert(revisions),
@@ -178,7 +178,8 @@ def delete(connection: Connection, task: str, user: str, *, actor: str, expect: 
     mine = (jobs.c.task == task, jobs.c.user == user, jobs.c.state.in_(OPEN))
     if not locked_jobs(connection, *mine) and before is None:
         return False
-    cancelled = {"state": "cancelled", "message": "the signature was deleted", "updated": clock(connection)}
+    now = clock(connection)
+    cancelled = {"state": "cancelled", "message": "the signature was deleted", "updated": now}
     connection.execute(sql.update(jobs).where(*mine).values(**cancelled))
     if before is not None:
         connection.execute(sql.delete(revisions).where(revisions.c.task == task, revisions.c.user == user))
@@ -188,7 +189,7 @@ def delete(connection: Connection, task: str, user: str, *, actor: str, expect: 
     happened = {
         "actor": actor, "action": "delete", "task": task, "user": user, "revision": before.revision if before else None,
     }  # fmt: skip
-    connection.execute(sql.insert(events), {**happened, "created": now()})
+    connection.execute(sql.insert(events), {**happened, "created": now})
     return True
 
 
@@ -225,9 +226,9 @@ def locked_jobs(
 
 
 def clock(connection: Connection) -> int:
-    """The database's clock, in milliseconds since 1970; the clocks of several servers differ."""
+    """The database's clock, in milliseconds since 1970, UTC: this machine's for SQLite. The clocks of several servers differ."""
     if connection.dialect.name != "postgresql":
-        return now()
+        return time.time_ns() // 1_000_000
     return int(connection.execute(_CLOCK).scalar_one())
 
 
@@ -244,8 +245,3 @@ def revision_of(row: Any) -> Revision:
 def moment(milliseconds: int) -> str:
     """A time in milliseconds since 1970 as ISO 8601, in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def now() -> int:
-    """Milliseconds since 1970, UTC, by this machine's clock."""
-    return time.time_ns() // 1_000_000

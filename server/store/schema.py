@@ -12,7 +12,8 @@ Numbers never restart: those of a deleted user are not reused.
     version     version of these tables
 
 ``data`` is the signature file's bytes, NULL for revisions too old to roll back to. Digests are 32 bytes; times are milliseconds since
-1970, UTC. Reading a user's newest revision is one look-up by the primary key.
+1970, UTC, by the database's clock (``revisions.clock``), so that times of several servers can be compared. Reading a user's newest
+revision is one look-up by the primary key.
 """
 
 from __future__ import annotations

@@ -90,10 +90,8 @@ class File:
                 isolation_level=None, check_same_thread=False, factory=OpenFile,
             )  # fmt: skip
             try:
-                for setting in (
-                    "journal_mode=WAL",
-                    "synchronous=FULL",
-                ):  # FULL: a commit is on disk before it is acknowledged
+                # FULL: a commit is on disk before it is acknowledged.
+                for setting in ("journal_mode=WAL", "synchronous=FULL"):
                     connection.execute(f"PRAGMA {setting}")
                 connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # makes SQLite open the log as well
                 if not self._connections:

@@ -22,14 +22,14 @@ from isoform.server.store.revisions import (
     ONE,
     Reply,
     Revision,
+    clock,
     moment,
-    now,
     revision_of,
 )
 from isoform.server.store.schema import events, revisions, unloaded
 from isoform.server.store.sqlite import Identity
 
-__all__ = ["ANY", "Reply", "Revision", "Store", "moment", "now"]
+__all__ = ["ANY", "Reply", "Revision", "Store", "clock", "moment"]
 
 
 class Store(Database):
@@ -172,12 +172,13 @@ class Store(Database):
 
     def set_loaded(self, task: str, *, loaded: bool, actor: str) -> None:
         """Load or unload a task, and write an event if that changed anything."""
-        with self.writing() as connection:
+        # With a lock of the task's own: in PostgreSQL, two transactions that both find no row would both insert it.
+        with self.writing(task) as connection:
             changed = connection.execute(sql.delete(unloaded).where(unloaded.c.task == task)).rowcount > 0
             if not loaded:
                 connection.execute(sql.insert(unloaded), {"task": task})
                 # To unload is a change if there was no row to delete.
                 changed = not changed
             if changed:
-                happened = {"actor": actor, "action": "load" if loaded else "unload", "task": task, "created": now()}
-                connection.execute(sql.insert(events), happened)
+                happened = {"actor": actor, "action": "load" if loaded else "unload", "task": task}
+                connection.execute(sql.insert(events), {**happened, "created": clock(connection)})

@@ -127,9 +127,8 @@ class Metrics:
 
     def fail(self, task: str) -> None:
         """Count a prediction that was refused or failed, if the task exists."""
-        if (
-            task in self._runtime.tasks
-        ):  # any other name comes from the client, and would make an unbounded number of series
+        # Any other name comes from the client, and would make an unbounded number of series.
+        if task in self._runtime.tasks:
             self._failures.labels(task).inc()
 
     def infer(self, task: str, samples: int, seconds: tuple[float, ...]) -> None:

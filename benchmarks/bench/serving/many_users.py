@@ -19,7 +19,7 @@ from isoform.runtime.engines.onnx.plan import subject_of
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.formats.bundle import Bundle
 from isoform.server.store.schema import revisions
-from isoform.server.store.store import Store, now
+from isoform.server.store.store import Store, clock
 
 __all__ = ["bytes_of_a_user", "fill_store", "free_bytes", "many_users", "names"]
 
@@ -49,15 +49,15 @@ def free_bytes() -> int:
 
 def fill_store(path: Path, bundle: Bundle, count: int) -> None:
     """Write what ``Store.append`` would, of all users in one transaction: one wait for the disk, not ten thousand."""
-    moment = now()
-    rows = [
-        {
-            "task": "base", "user": name, "revision": 1, "digest": bytes.fromhex(Signature.decode(data).digest), "parent": None,
-            "action": "put", "actor": "benchmark", "created": moment, "data": data,
-        }
-        for name, data in zip(names(count), users(bundle, count, "mixture"), strict=True)
-    ]  # fmt: skip
     with Store(path) as store, store.writing() as connection:
+        moment = clock(connection)
+        rows = [
+            {
+                "task": "base", "user": name, "revision": 1, "digest": bytes.fromhex(Signature.decode(data).digest), "parent": None,
+                "action": "put", "actor": "benchmark", "created": moment, "data": data,
+            }
+            for name, data in zip(names(count), users(bundle, count, "mixture"), strict=True)
+        ]  # fmt: skip
         connection.execute(sql.insert(revisions), rows)
 
 

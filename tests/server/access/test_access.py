@@ -86,6 +86,29 @@ def test_no_key_opens_anothers(guarded, keys, runtime, samples) -> None:
         assert guarded.post("/v2/repository/models/edges/unload", headers=headers).status_code == status
 
 
+def test_without_the_scope_a_task_may_exist_or_not(guarded, keys) -> None:
+    """403 for a task that answers, is unloaded or never was, on every route that requires a scope; 404 only with the scope."""
+    admin = bearer(keys.add("root", ["admin"]))
+    assert guarded.post("/v2/repository/models/edges/unload", headers=admin).status_code == 200
+    mine, scrape = bearer(keys.add("a", ["write:alice"])), bearer(keys.add("s", ["metrics"]))
+    bob = {"Isoform-Signature": "bob"}
+    for task, there in (("plain", True), ("edges", False), ("klingon", False)):
+        asked = (
+            ("POST", f"/v2/models/{task}/infer", mine, bob), ("POST", f"/v2/models/{task}/infer", scrape, {}),
+            ("POST", f"/v2/models/{task}/versions/2/infer", mine, bob), ("GET", f"/v1/models/{task}/templates?signature=bob", mine, {}),
+            ("GET", f"/v1/models/{task}/templates", scrape, {}), ("GET", f"/v1/models/{task}/signatures", mine, {}),
+            ("GET", f"/v1/models/{task}/signatures/bob", mine, {}), ("DELETE", f"/v1/models/{task}/signatures/bob", mine, {}),
+            ("POST", f"/v1/models/{task}/signatures/bob/adapt", mine, {}), ("GET", f"/v1/models/{task}/signatures/bob/jobs", mine, {}),
+            ("POST", f"/v2/repository/models/{task}/load", mine, {}), ("POST", f"/v2/repository/models/{task}/unload", mine, {}),
+        )  # fmt: skip
+        for method, path, key, more in asked:
+            assert guarded.open(path, method=method, headers={**key, **more}).status_code == 403, (method, path)
+        answer = guarded.get(f"/v1/models/{task}/templates", headers=mine)
+        assert answer.status_code == (200 if there else 404)
+        answer = guarded.post(f"/v2/models/{task}/infer", headers=mine, json={})
+        assert answer.status_code == (400 if there else 404)
+
+
 def test_nobody_sees_anothers_job(guarded, keys, store, runtime) -> None:
     """Not even that there is one."""
     from isoform.server.store.ledger import Ledger

@@ -153,6 +153,33 @@ def test_preconditions(keeper, runtime) -> None:
     assert keeper.get(ALICE).json["revision"] == 2
 
 
+def test_two_preconditions(keeper, runtime) -> None:
+    """If-Match first and then If-None-Match, as RFC 9110 orders them: a write needs both; a read is 412 by the first, 304 by the second."""
+    first, second = personal(runtime, seed=1).encode(), personal(runtime, seed=2).encode()
+    tag, other = keeper.put(ALICE, data=first).headers["ETag"], '"1-x"'
+    for match, none_match, read in (
+        (tag, tag, 304),
+        ("*", "*", 304),
+        ("*", other, 200),
+        (other, tag, 412),
+        (other, other, 412),
+    ):
+        headers = {"If-Match": match, "If-None-Match": none_match}
+        for path in (ALICE, f"{ALICE}/file"):
+            answer = keeper.get(path, headers=headers)
+            assert (answer.status_code, bool(answer.data)) == (read, read != 304)
+        if read != 200:
+            answer = keeper.put(ALICE, data=second, headers=headers)
+            assert answer.status_code == 412
+            assert answer.json["error"].startswith("If-Match is" if match == other else "If-None-Match is")
+            assert keeper.delete(ALICE, headers=headers).status_code == 412
+    assert keeper.get(ALICE).json["revision"] == 1
+    answer = keeper.put(ALICE, data=second, headers={"If-Match": tag, "If-None-Match": other})
+    assert (answer.status_code, answer.json["revision"]) == (200, 2)
+    nobody = keeper.put("/v1/models/plain/signatures/zoe", data=first, headers={"If-Match": "*", "If-None-Match": "*"})
+    assert nobody.status_code == 412
+
+
 def test_one_of_many_wins(keeper, runtime, store) -> None:
     """Eight clients who all read revision 1 and write: one succeeds, the others are told."""
     tag = keeper.put(ALICE, data=personal(runtime).encode()).headers["ETag"]

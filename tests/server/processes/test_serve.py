@@ -1,8 +1,10 @@
 """``isoform serve`` as a process: real sockets, real signals."""
 
+import argparse
 import concurrent.futures
 import json
 import socket
+import types
 import urllib.error
 import urllib.request
 
@@ -10,6 +12,11 @@ import numpy as np
 import pytest
 from serving import serving
 from support import isoform
+
+from isoform.runtime.errors import BundleError
+from isoform.runtime.formats.bundle import Bundle
+from isoform.server.app import create_app
+from isoform.server.commands import serve
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +67,33 @@ def test_half_a_request_harms_nobody(server) -> None:
         connection.sendall(b"POST /v2/models/plain/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
     with urllib.request.urlopen(f"{server['url']}/v2/health/live", timeout=20) as answer:
         assert json.load(answer) == {"live": True}
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4, 5, 16])
+def test_a_thread_is_left(threads, compiled, monkeypatch) -> None:
+    """Long requests and requests that wait for jobs cannot have all threads together."""
+    monkeypatch.setattr(serve, "_set_up_logs", lambda: None)
+    parser = argparse.ArgumentParser()
+    serve.add_arguments_serve(parser)
+    words = [str(compiled), "--open", "--store", "none", "--threads", str(threads)]
+    settings = serve.opened(parser.parse_args(words))[0].settings
+    assert settings.long_requests == threads // 2
+    assert settings.waiters + settings.long_requests == threads - 1
+
+
+def test_a_task_named_like_a_route(compiled, tmp_path) -> None:
+    """``/v2/models/stats`` is the statistics of all tasks: a bundle with a task of that name is refused, by the command and by the application."""
+    bundle = Bundle.load(compiled)
+    base = bundle.signatures["plain"].replace(task="stats")
+    Bundle.create(spec=bundle.spec, tensors=bundle.tensors, signatures={"stats": base}, training=bundle.training).write(
+        tmp_path / "bundle"
+    )
+    result = isoform("serve", tmp_path / "bundle", "--open", "--store", "none", check=False)
+    assert result.returncode == 2
+    assert "the bundle has a task named 'stats'" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    with pytest.raises(BundleError, match="/v2/models/stats is the statistics of all tasks"):
+        create_app(types.SimpleNamespace(tasks=("plain", "stats")))
 
 
 def test_misuse(compiled) -> None:

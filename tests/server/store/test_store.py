@@ -10,9 +10,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import sqlalchemy as sql
 
 from isoform.runtime.errors import ConflictError, StoreError
+from isoform.server.access.keys import Keys
+from isoform.server.store.audit import happened
 from isoform.server.store.ledger import FORGET, Ledger
+from isoform.server.store.schema import replies
 from isoform.server.store.store import ANY, Reply, Store
 
 pytestmark = pytest.mark.xdist_group("store")  # one PostgreSQL for all
@@ -142,6 +146,40 @@ def test_tasks_that_do_not_answer(opened) -> None:
     for loaded in (False, False, True, True, False):
         opened.set_loaded("t", loaded=loaded, actor="me")
         assert opened.unloaded() == (set() if loaded else {"t"})
+
+
+def test_a_task_is_unloaded_by_many_at_once(opened) -> None:
+    """Eight threads unload and then load the same task, ten times: none fails, and one of them is the one that changed it."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for turn in range(20):
+            loaded = bool(turn % 2)
+            list(pool.map(lambda name, loaded=loaded: opened.set_loaded("t", loaded=loaded, actor=name), "abcdefgh"))
+            assert opened.unloaded() == (set() if loaded else {"t"})
+    events = happened(opened)
+    assert [event.action for event in events] == ["load", "unload"] * 10
+
+
+def test_clocks_of_replicas_may_differ(emptied, monkeypatch) -> None:
+    """A replica whose clock is ten minutes late, after another: neither the history, the events nor the keys go back in time."""
+    with Store(emptied) as store:
+        keys, true = Keys(store), time.time_ns
+        for late, unit in ((0, "a"), (600 * 10**9, "b")):
+            monkeypatch.setattr(time, "time_ns", lambda late=late: true() - late)
+            append(store, "a", unit, reply=Reply(unit, b"1" * 32, "me"))
+            keys.revoke(keys.add(unit, ["predict"]).split("_")[1])
+            store.set_loaded("t", loaded=unit == "b", actor="me")
+            append(store, unit * 2, unit)
+            store.delete("t", unit * 2, actor="me")
+        monkeypatch.undo()
+        with store.reading() as connection:
+            replied = list(connection.execute(sql.select(replies.c.created).order_by(replies.c.key)).scalars())
+        made = [revision.created for revision in reversed(store.history("t", "a"))]
+        told = [event.created for event in reversed(happened(store))]
+        listed = [moment for key in keys.listed() for moment in (key.created, key.revoked)]
+    assert [len(times) for times in (made, replied, told, listed)] == [2, 2, 8, 4]
+    for times in (made, replied, told, listed):
+        assert times == sorted(times)
+        assert abs(times[-1] - time.time() * 1000) < 60_000
 
 
 def test_many_at_once_lose_nothing(opened) -> None:
