@@ -268,7 +268,7 @@ class Runtime:
             seed: Seed of the method's random numbers.
             keep: Maximum number of updates kept for rollback.
             directory: A folder that persists the updates: a later adapter with the same start and folder resumes there.
-                None to keep them in memory.
+                None to keep them in memory. If the adapter cannot be made, nothing new is left on the disk.
             **options: Options of the method.
 
         Returns:
@@ -278,6 +278,7 @@ class Runtime:
             SignatureError: If the start was made for different templates, or the folder's contents are damaged.
             UsageError: If an argument is invalid, or the folder belongs to a different start or purpose.
             BundleError: If the bundle is not compiled.
+            IsoformError: If the folder cannot be written to.
         """
         from isoform.runtime.adapt.adapter import Adapter
         from isoform.runtime.adapt.history import Chain
@@ -297,7 +298,7 @@ class Runtime:
         try:
             return Adapter(self._predictor, chain, made, learner=learner, source=source, seed=seed)
         except BaseException:  # Ctrl-C too: the chain holds a lock on its folder
-            chain.close()
+            chain.discard()
             raise
 
     def adapt(
