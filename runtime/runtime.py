@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.engine import AUTO, REFERENCE, check_engine, open_engine
 from isoform.runtime.errors import InputError, UsageError
@@ -331,17 +329,16 @@ class Runtime:
             UsageError: If an argument is invalid.
             BundleError: If the bundle is not compiled.
         """
+        from isoform.runtime.adapt.stream import adapt_batches
+
         x = self.checked(x, start.task)
         if len(x) == 0:
             raise InputError("there are no samples, but at least one was expected")
         # keep=1: nobody can ask this adapter for a rollback
         adapter = self.adapter(start, method=method, seed=seed, keep=1, **options)
-        # entropy methods drift towards one class on a stream that is sorted by class, as files in folders are
-        x = x[np.random.default_rng(seed).permutation(len(x))]
-        for first in range(0, len(x), 128):
-            adapter(x[first : first + 128])
+        for step in adapt_batches(adapter, x, batch=128, seed=seed):
             if progress is not None:
-                progress(min(first + 128, len(x)), len(x))
+                progress(step.record.samples, len(x))
         if (reason := adapter.refusal(x)) is not None:
             log.warning("adapt by %s: %s; the start is returned", method, reason)
             return start

@@ -42,7 +42,8 @@ class Record:
     """``update``: a new signature. ``hold``: no update. ``new domain``: an update after a change of domain. ``reset``: return to the
     last good signature. ``rejected``: an update with non-finite numbers was discarded. ``rollback``: requested by the caller."""
     digest: str
-    """Digest of the signature that predicted this call's samples."""
+    """Digest of the signature after this call, which has seen all of these samples. It predicted this call's, unless the event is
+    ``reset``."""
     parent: str | None
     entropy: float
     """Mean entropy of the predictions, in nats."""
