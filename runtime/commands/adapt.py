@@ -79,7 +79,8 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
 
 
 def run_adapt(arguments: argparse.Namespace) -> int:
-    """Adapt, write the file, and print a summary as JSON on stdout. After Ctrl-C, writes the current signature and returns 130.
+    """Adapt, write the file, and print a summary as JSON on stdout. After Ctrl-C, undoes the batch in
+    progress, writes the signature that the batches before it made, and returns 130.
 
     Raises:
         InputError: If most samples carry no content, or the result is worse than the start on these samples; nothing is written then.
