@@ -50,7 +50,7 @@ signatures with any number of classes share the graph."""
 KINDS = {"mixture": "isoform.runtime.kinds.mixture.kind"}
 """Kind → module that defines ``KIND``."""
 DEFAULT = "mixture"
-"""The kind of files that name none."""
+"""The kind of a recipe, or of a ``Signature`` made in Python, that names none. Files of signatures and bundles must name theirs."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.engine import AUTO, REFERENCE, check_engine, open_engine
 from isoform.runtime.errors import InputError, UsageError
@@ -268,7 +266,7 @@ class Runtime:
             seed: Seed of the method's random numbers.
             keep: Maximum number of updates kept for rollback.
             directory: A folder that persists the updates: a later adapter with the same start and folder resumes there.
-                None to keep them in memory.
+                None to keep them in memory. If the adapter cannot be made, nothing new is left on the disk.
             **options: Options of the method.
 
         Returns:
@@ -278,6 +276,7 @@ class Runtime:
             SignatureError: If the start was made for different templates, or the folder's contents are damaged.
             UsageError: If an argument is invalid, or the folder belongs to a different start or purpose.
             BundleError: If the bundle is not compiled.
+            IsoformError: If the folder cannot be written to.
         """
         from isoform.runtime.adapt.adapter import Adapter
         from isoform.runtime.adapt.history import Chain
@@ -297,7 +296,7 @@ class Runtime:
         try:
             return Adapter(self._predictor, chain, made, learner=learner, source=source, seed=seed)
         except BaseException:  # Ctrl-C too: the chain holds a lock on its folder
-            chain.close()
+            chain.discard()
             raise
 
     def adapt(
@@ -330,17 +329,16 @@ class Runtime:
             UsageError: If an argument is invalid.
             BundleError: If the bundle is not compiled.
         """
+        from isoform.runtime.adapt.stream import adapt_batches
+
         x = self.checked(x, start.task)
         if len(x) == 0:
             raise InputError("there are no samples, but at least one was expected")
         # keep=1: nobody can ask this adapter for a rollback
         adapter = self.adapter(start, method=method, seed=seed, keep=1, **options)
-        # entropy methods drift towards one class on a stream that is sorted by class, as files in folders are
-        x = x[np.random.default_rng(seed).permutation(len(x))]
-        for first in range(0, len(x), 128):
-            adapter(x[first : first + 128])
+        for step in adapt_batches(adapter, x, batch=128, seed=seed):
             if progress is not None:
-                progress(min(first + 128, len(x)), len(x))
+                progress(step.record.samples, len(x))
         if (reason := adapter.refusal(x)) is not None:
             log.warning("adapt by %s: %s; the start is returned", method, reason)
             return start

@@ -13,12 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-__all__ = ["Helper", "Process", "status_bytes"]
+__all__ = ["Helper", "Process", "obey", "status_bytes"]
 
 HERE = Path(__file__).parent
 PR_SET_PDEATHSIG = 1
@@ -158,6 +158,16 @@ class Helper(Process):
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer
+
+
+def obey(do: Callable[[dict[str, Any]], Mapping[str, object]]) -> None:
+    """In a helper: do what each line says until stdin ends, and answer it; an ``OSError`` is said in the answer."""
+    for line in sys.stdin:
+        try:
+            answer = do(json.loads(line))
+        except OSError as problem:
+            answer = {"error": str(problem)}
+        print(json.dumps(answer), flush=True)
 
 
 def status_bytes(number: int, name: str) -> int:

@@ -11,6 +11,7 @@ has one adapter at a time, which holds the lock of the file ``lock`` during its 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import os
 import weakref
@@ -41,7 +42,8 @@ class Record:
     """``update``: a new signature. ``hold``: no update. ``new domain``: an update after a change of domain. ``reset``: return to the
     last good signature. ``rejected``: an update with non-finite numbers was discarded. ``rollback``: requested by the caller."""
     digest: str
-    """Digest of the signature that predicted this call's samples."""
+    """Digest of the signature after this call, which has seen all of these samples. It predicted this call's, unless the event is
+    ``reset``."""
     parent: str | None
     entropy: float
     """Mean entropy of the predictions, in nats."""
@@ -74,11 +76,13 @@ class Chain:
         self.newest = start
         self._release: weakref.finalize[..., Chain] | None = None
         self._process = os.getpid()
+        self._created: list[Path] = []
+        """Files and folders that opening has created, each before the folder that it is in."""
         if directory is not None:
             try:
                 self._open(directory)
             except BaseException as problem:
-                self.close()  # release the lock now: the traceback keeps this object alive
+                self.discard()  # now, not when this object is freed: the traceback keeps it alive
                 if isinstance(problem, OSError):
                     raise IsoformError(
                         f"{directory} cannot be used as an adapter's folder: {problem.strerror}"
@@ -88,6 +92,7 @@ class Chain:
     def _open(self, directory: Path) -> None:
         if directory.exists() and not directory.is_dir():
             raise UsageError(f"{directory} is a file, but a folder was expected; choose another name")
+        self._created = [step for step in (directory, *directory.parents) if not step.exists()]
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)  # signatures tell about a user's samples
         origin = directory / f"start{SUFFIX}"
         # before the lock, so that no lock file is left in a folder of other files
@@ -95,12 +100,17 @@ class Chain:
         busy = UsageError(
             f"{directory} is in use by another adapter, in this or another process; close that adapter, or choose another folder"
         )
-        release = files.hold(directory / LOCK, busy=busy)
+        lock = directory / LOCK
+        new = not lock.exists()
+        release = files.hold(lock, busy=busy)
         self._release = weakref.finalize(self, release)
+        if new:
+            self._created.insert(0, lock)
         # again, now with the lock: another adapter may have started a chain in the meantime
         if self._check_ours(directory, origin):
             self._read(directory, origin)
         else:
+            self._created.insert(0, origin)
             self.start.save(origin)
 
     def _check_ours(self, directory: Path, origin: Path) -> bool:
@@ -135,6 +145,13 @@ class Chain:
         """Release the folder; nothing can be added afterwards. Garbage collection and the end of the process do so as well."""
         if self._release is not None:
             self._release()
+
+    def discard(self) -> None:
+        """Close, and delete what opening has created; for a start that failed, before anything is added. Older files stay."""
+        for path in self._created:  # while the lock is held, so that none of it is another adapter's
+            with contextlib.suppress(OSError):  # a folder in which another program has put a file meanwhile
+                path.rmdir() if path.is_dir() else path.unlink()
+        self.close()
 
     def add(self, signature: Signature) -> None:
         """Make a signature the current one; with a folder, it is on the disk when this returns.

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,24 @@ from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats import files
 from isoform.runtime.samples.names import text_of
 
+if TYPE_CHECKING:
+    from isoform.runtime.adapt.history import Record
+    from isoform.runtime.arrays import Array
+
 __all__ = ["add_arguments_adapt", "run_adapt"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Batch:
+    """What is kept of a batch. All figures come from these, so that after Ctrl-C none of them counts more batches than another."""
+
+    rows: Array
+    """Indices of its samples."""
+    record: Record
+    right_before: int
+    """How many the start predicts right; 0 without labels."""
+    right: int
+    """How many were predicted right during adaptation; 0 without labels."""
 
 
 def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
@@ -62,13 +79,15 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
 
 
 def run_adapt(arguments: argparse.Namespace) -> int:
-    """Adapt, write the file, and print a summary as JSON on stdout. After Ctrl-C, writes the current signature and returns 130.
+    """Adapt, write the file, and print a summary as JSON on stdout. After Ctrl-C, undoes the batch in
+    progress, writes the signature that the batches before it made, and returns 130.
 
     Raises:
         InputError: If most samples carry no content, or the result is worse than the start on these samples; nothing is written then.
         UsageError: If a flag is invalid.
     """
     # here, not at the top: --help must not wait for Pillow and safetensors
+    from isoform.runtime.adapt.stream import adapt_batches
     from isoform.runtime.commands.predict import choose_signature
     from isoform.runtime.formats.inheritance import reduced
     from isoform.runtime.learn.labels import check_numbers
@@ -98,29 +117,29 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         adapter = runtime.adapter(start, method=arguments.method, seed=arguments.seed, directory=arguments.journal)
         before_all = adapter.signature.digest
         x = runtime.checked(data.x, start.task)
-        order = np.arange(len(x)) if arguments.in_order else np.random.default_rng(arguments.seed).permutation(len(x))
-        names_in_order = np.array(labels) if known else None
-        calls: list[dict[str, Any]] = []
-        during = before = done = 0
+        expected, classes = (np.array(labels) if known else None), np.array(names)
+        batches: list[_Batch] = []
+        seed = None if arguments.in_order else arguments.seed
         try:
-            for first in range(0, len(x), arguments.batch):
-                rows = order[first : first + arguments.batch]
-                found = adapter(x[rows]).argmax(axis=1)
-                done += len(rows)
-                right = None
-                if names_in_order is not None:
-                    expected, classes = names_in_order[rows], np.array(names)
-                    before += int((classes[runtime.predict(x[rows], start).argmax(axis=1)] == expected).sum())
-                    right = int((classes[found] == expected).sum())
-                    during += right
-                accuracy = None if right is None else right / len(rows)
-                calls.append({**dataclasses.asdict(adapter.last), "accuracy": accuracy})
+            for step in adapt_batches(adapter, x, batch=arguments.batch, seed=seed):
+                right_before = right = 0
+                if expected is not None:
+                    both = (runtime.predict(x[step.rows], start), step.logits)
+                    right_before, right = (int((classes[z.argmax(axis=1)] == expected[step.rows]).sum()) for z in both)
+                batches.append(_Batch(step.rows, step.record, right_before, right))
+                done = step.record.samples
                 bar.show(done, len(x), f"{done:,} of {len(x):,} samples")
         except KeyboardInterrupt:
             stopped = True
-        signature, blank = adapter.signature, sum(call["blank"] for call in calls)
+            # the batch in progress may have moved the signature already
+            adapter.rollback(batches[-1].record.digest if batches else before_all)
+        signature, done = adapter.signature, batches[-1].record.samples if batches else 0
         # judged on the samples that it has seen: after Ctrl-C the others say nothing about it
-        if done and (reason := adapter.refusal(x if done == len(x) else x[order[:done]])) is not None:
+        if (
+            done
+            and (reason := adapter.refusal(x if done == len(x) else x[np.concatenate([one.rows for one in batches])]))
+            is not None
+        ):
             # a refused result must not be what the next run with this journal starts from
             if adapter.signature.digest != before_all:
                 adapter.rollback(before_all) if before_all in adapter.digests else adapter.reset()
@@ -131,7 +150,9 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         if signature.digest in runtime.bundle.bases():  # unchanged: the file refers to the base instead of copying it
             signature = reduced(runtime.bundle, signature)
     signature.save(arguments.output)
-    happened = collections.Counter(call["event"] for call in calls)
+    happened = collections.Counter(one.record.event for one in batches)
+    blank = sum(one.record.blank for one in batches)
+    before, during = sum(one.right_before for one in batches), sum(one.right for one in batches)
     summary: dict[str, Any] = {
         "signature": text_of(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()), "start": start.digest,
         "task": signature.task, "method": arguments.method, "samples": done, "blank": blank, "events": dict(sorted(happened.items())),
@@ -139,6 +160,10 @@ def run_adapt(arguments: argparse.Namespace) -> int:
         "data": data.account.to_json(), "stopped": "ctrl-c" if stopped else None, "seconds": round(time.monotonic() - started, 3),
     }  # fmt: skip
     if arguments.history is not None:
+        calls = [
+            {**dataclasses.asdict(one.record), "accuracy": one.right / len(one.rows) if known else None}
+            for one in batches
+        ]
         files.write_bytes(arguments.history, files.canonical_json({"what": "adaptation", **summary, "calls": calls}))
     text = f"{arguments.output}: {done} samples, " + ", ".join(
         f"{count} × {event}" for event, count in sorted(happened.items())

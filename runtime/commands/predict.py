@@ -131,14 +131,14 @@ def describe(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         return {"what": "JSON", "content": files.read_json(path, limit=16 << 20, error=InputError, what="JSON file")}
     data = files.read_bytes(path, limit=4 << 30, error=InputError, what="file")  # as large as templates may be
-    arrays, metadata = tensors.decode(data, error=InputError, what=str(path))
     # of all tensor files only signatures name a task
-    if "task" in metadata:
+    if "task" in tensors.metadata_of(data, error=InputError, what=str(path)):
         return {
             "what": "signature",
             "size_bytes": len(data),
             **describe_signature(Signature.decode(data, name=str(path))),
         }
+    arrays, metadata = tensors.decode(data, error=InputError, what=str(path))
     shapes = {name: f"{array.dtype} {list(array.shape)}" for name, array in sorted(arrays.items())}
     return {"what": "tensors", "size_bytes": len(data), "metadata": metadata, "tensors": shapes}
 

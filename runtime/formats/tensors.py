@@ -21,7 +21,7 @@ import safetensors
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import IsoformError
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "metadata_of"]
 
 HEADER_LIMIT = 1 << 20
 """Maximum length of a header, in bytes; that of a signature has about 700, of a checkpoint with many tasks some 100,000."""
@@ -85,24 +85,7 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
     Raises:
         IsoformError: Of the class ``error``, if the bytes are not a canonical tensor file of such arrays.
     """
-    if len(data) < 8:
-        raise error(
-            f"{what} is {len(data)} bytes long, but a tensor file starts with 8 bytes of header length; it was cut short or is not a tensor file"
-        )
-    length = int.from_bytes(data[:8], "little")
-    if length > HEADER_LIMIT:
-        raise error(
-            f"{what} claims a header of {length:,} bytes, but at most {HEADER_LIMIT:,} are read; it is not a tensor file"
-        )
-    if len(data) < 8 + length:
-        raise error(f"{what} is cut short: its header should be {length} bytes long, but {len(data) - 8} follow")
-    try:
-        header = json.loads(data[8 : 8 + length])
-    except (ValueError, RecursionError):
-        raise error(f"{what} has a header that is not JSON; it is not a tensor file") from None
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise error(f"{what} has no metadata of strings in its header, so it was not written by isoform")
+    metadata = metadata_of(data, error=error, what=what)
     try:
         entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as problem:
@@ -121,6 +104,33 @@ def decode(data: bytes, *, error: type[IsoformError], what: str) -> tuple[dict[s
             ) from None
     order = sorted((name, entry["dtype"], entry["shape"]) for name, entry in entries)
     # Encoding anew finds whatever differs: spaces, order, escapes, a key that is given twice.
-    if _header(order, metadata) != data[8 : 8 + length]:
+    if _header(order, metadata) != data[8 : 8 + int.from_bytes(data[:8], "little")]:
         raise error(f"{what} is not in canonical form, so it was changed after isoform wrote it")
     return tensors, metadata
+
+
+def metadata_of(data: bytes, *, error: type[IsoformError], what: str) -> dict[str, str]:
+    """Return the metadata of an untrusted tensor file, which tells what it holds. The rest of the file is not checked.
+
+    Raises:
+        IsoformError: Of the class ``error``, if the file is cut short, or has no header with metadata of strings.
+    """
+    if len(data) < 8:
+        raise error(
+            f"{what} is {len(data)} bytes long, but a tensor file starts with 8 bytes of header length; it was cut short or is not a tensor file"
+        )
+    length = int.from_bytes(data[:8], "little")
+    if length > HEADER_LIMIT:
+        raise error(
+            f"{what} claims a header of {length:,} bytes, but at most {HEADER_LIMIT:,} are read; it is not a tensor file"
+        )
+    if len(data) < 8 + length:
+        raise error(f"{what} is cut short: its header should be {length} bytes long, but {len(data) - 8} follow")
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except (ValueError, RecursionError):
+        raise error(f"{what} has a header that is not JSON; it is not a tensor file") from None
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise error(f"{what} has no metadata of strings in its header, so it was not written by isoform")
+    return metadata

@@ -1,4 +1,4 @@
-"""Normalisation of class names: Unicode's composed form (NFC), without leading and trailing spaces or invisible characters.
+"""Normalisation of class names: Unicode's composed form (NFC), no spaces or invisible characters at either end, one space for several.
 
 macOS writes folder names in decomposed form: ``é`` as ``e`` and an accent. Different spellings of a name are the same class; two
 spellings within one data set are an error that shows both.

@@ -61,7 +61,6 @@ class Table:
         """Number of lines that start with ``#``; known after iterating ``rows`` to the end."""
         with _open(path) as file:
             self._encoding = _encoding(file.read(4))
-        self.separator = ","
         self.separator = self._separator()
         self._comment, self._header_is_comment = "", False
         """The last comment before the first record, and whether it is the header."""

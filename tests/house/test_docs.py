@@ -103,6 +103,19 @@ def test_links_lead_somewhere() -> None:
     assert checked > 12
 
 
+def test_modules_that_pages_name_exist() -> None:
+    """Every page but the log, which tells of the past, names modules by paths that are there."""
+    checked = 0
+    for page in PAGES:
+        if page.name != "log.md":
+            for module in re.findall(
+                r"`((?:train|compile|runtime|server)/[\w/]+\.py)`", page.read_text(encoding="utf-8")
+            ):
+                assert (ROOT / module).is_file(), f"{page.name}: {module}"
+                checked += 1
+    assert checked > 12
+
+
 def test_every_verb_is_in_the_readme() -> None:
     """A command that the README does not mention does not exist for a newcomer."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")

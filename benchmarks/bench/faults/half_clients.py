@@ -18,13 +18,14 @@ import base64
 import collections
 import errno
 import itertools
-import json
 import re
 import select
 import socket
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 LOOK_SECONDS = 0.2
@@ -111,21 +112,18 @@ class _Crowd:
             self._due.append((due + 1.0, connection))
 
 
-def main() -> None:
-    """Obey line by line; what goes wrong is said in the answer."""
-    for line in sys.stdin:
-        told, before = json.loads(line), time.process_time()
-        crowd = _Crowd(told["port"], [base64.b64decode(head) for head in told["heads"]], told["rate"])
-        try:
-            crowd.hold(told["connections"], told["seconds"])
-            answer: dict[str, object] = {
-                "statuses": dict(sorted(crowd.statuses.items())), "closed": crowd.closed, "opened": crowd.opened, "sent_bytes": crowd.sent,
-                "cpu_seconds": time.process_time() - before,
-            }  # fmt: skip
-        except OSError as problem:
-            answer = {"error": str(problem)}
-        print(json.dumps(answer), flush=True)
+def _run(told: dict[str, Any]) -> dict[str, object]:
+    before = time.process_time()
+    crowd = _Crowd(told["port"], [base64.b64decode(head) for head in told["heads"]], told["rate"])
+    crowd.hold(told["connections"], told["seconds"])
+    return {
+        "statuses": dict(sorted(crowd.statuses.items())), "closed": crowd.closed, "opened": crowd.opened, "sent_bytes": crowd.sent,
+        "cpu_seconds": time.process_time() - before,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from bench.processes import obey
+
+    obey(_run)

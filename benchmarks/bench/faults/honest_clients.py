@@ -13,7 +13,6 @@ and count.
 from __future__ import annotations
 
 import base64
-import json
 import select
 import sys
 import time
@@ -71,18 +70,17 @@ class _Clients:
 
 
 def main() -> None:
-    """Obey line by line; what goes wrong is said in the answer."""
+    """Obey line by line."""
+    from bench.processes import obey
+
     clients = dict[int, _Clients]()
-    for line in sys.stdin:
-        told: dict[str, Any] = json.loads(line)
-        try:
-            if told["port"] not in clients:
-                clients[told["port"]] = _Clients(told["port"], told["connections"])
-            request = base64.b64decode(told["request"])
-            answer = clients[told["port"]].run(request, told["seconds"], told["patience"])
-        except OSError as problem:
-            answer = {"error": str(problem)}
-        print(json.dumps(answer), flush=True)
+
+    def run(told: dict[str, Any]) -> dict[str, object]:
+        if told["port"] not in clients:
+            clients[told["port"]] = _Clients(told["port"], told["connections"])
+        return clients[told["port"]].run(base64.b64decode(told["request"]), told["seconds"], told["patience"])
+
+    obey(run)
 
 
 if __name__ == "__main__":

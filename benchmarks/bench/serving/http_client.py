@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import gc
 import itertools
-import json
 import random
 import select
 import socket
@@ -155,7 +154,7 @@ def _requests(told: dict[str, Any]) -> Iterator[bytes]:
     return (requests[number] + body for number in itertools.cycle(order))
 
 
-def _obey(told: dict[str, Any]) -> dict[str, object]:
+def _keep_busy(told: dict[str, Any]) -> dict[str, object]:
     connections = [connect(told["protocol"], told["port"]) for _ in range(told["connections"])]
     first = next(_requests(told))
     for connection in connections:
@@ -173,16 +172,8 @@ def _obey(told: dict[str, Any]) -> dict[str, object]:
     return {"seconds": seconds, "latencies_us": [round(1e6 * value) for value in latencies], "answers": answers}
 
 
-def main() -> None:
-    """Obey line by line; what goes wrong is said in the answer."""
-    for line in sys.stdin:
-        try:
-            answer = _obey(json.loads(line))
-        except OSError as problem:
-            answer = {"error": str(problem)}
-        print(json.dumps(answer), flush=True)
-
-
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    main()
+    from bench.processes import obey
+
+    obey(_keep_busy)

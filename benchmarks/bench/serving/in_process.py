@@ -5,10 +5,10 @@ Told ``{"seconds", "user": whether a user's signature is to run, "batch"}`` by a
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 def main() -> None:
     """Obey line by line."""
     from bench.people import users
+    from bench.processes import obey
     from isoform.runtime import Runtime, Signature
 
     with Runtime.open(sys.argv[1]) as runtime:
         user = Signature.decode(users(runtime.bundle, 1, "mixture")[0])
-        for line in sys.stdin:
-            told = json.loads(line)
+
+        def time_calls(told: dict[str, Any]) -> dict[str, float]:
             x = np.random.default_rng(0).uniform(0, 1, (told["batch"], *runtime.bundle.spec.input_shape))
             x, signature = x.astype(np.float32), user if told["user"] else runtime.signature("base")
             end, times = time.perf_counter() + told["seconds"], []
@@ -31,7 +32,9 @@ def main() -> None:
                 start = time.perf_counter()
                 runtime.predict(x, signature)
                 times.append(time.perf_counter() - start)
-            print(json.dumps({"p50_us": 1e6 * float(np.median(times[1:]))}), flush=True)
+            return {"p50_us": 1e6 * float(np.median(times[1:]))}
+
+        obey(time_calls)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.fold import HEAD, bn_scale_shift, fold, row_shapes, template_matrix
+from isoform.runtime.kind import HEAD
+from isoform.runtime.kinds.mixture.fold import bn_scale_shift, fold, row_shapes, template_matrix
 
 Run = Callable[[Array], Array]
 """Samples → logits."""

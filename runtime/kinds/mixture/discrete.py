@@ -63,8 +63,9 @@ def xi_of(parts: Mapping[str, Array]) -> Array:
 
 
 def sequence_of(xi: Array) -> tuple[int | None, ...]:
-    """Return the template index of each discrete layer, None for the others."""
-    return tuple(int(row.argmax()) if row.max() == 1 else None for row in xi)
+    """Return the template index of each discrete layer, as ``discrete_sequence`` decides for it alone; None for the others."""
+    alone = (discrete_sequence(row[None]) for row in xi)
+    return tuple(None if found is None else found[0] for found in alone)
 
 
 def discrete_sequence(xi: Array) -> list[int] | None:
@@ -76,6 +77,7 @@ def discrete_sequence(xi: Array) -> list[int] | None:
     Returns:
         L indices, 0 to K - 1; None if a row is not exactly one-hot.
     """
+    # not max() == 1: beside a logit gap of 37 the largest is 1 in float64, but the other templates still have a weight.
     # rows sum to 1, so each has at least one value that is not 0; L of them in all means one per row
     if np.count_nonzero(xi) != len(xi):
         return None

@@ -22,11 +22,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.kind import HEAD
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = [
     "CONSTANTS",
-    "HEAD",
     "bn_scale_shift",
     "fold",
     "folded_shapes",
@@ -41,8 +41,6 @@ BN_CONVOLUTIONS = ("expand", "depthwise", "project")
 # constants of a plan as well: only constant matrices are prepacked by ONNX Runtime
 CONSTANTS = ("embedding.weight", "embedding.bias")
 """Folded weights that are the same for every signature."""
-HEAD = ("logits.weight", "logits.bias")
-"""The logits layer, which is never folded: it is an input of every portable graph."""
 
 
 def template_matrix(spec: NetworkSpec, tensors: Mapping[str, Array]) -> Array:
@@ -159,6 +157,6 @@ def fold(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Ar
     out = tensors["output_adapter.weight"].astype(np.float64)
     weights["output_adapter.weight"] = out * scale[places["output_adapter"], None, None, None]
     weights.update({name: tensors[name] for name in CONSTANTS})
-    weights.update({name: parts[name] for name in HEAD})
+    weights.update({name: parts[name] for name in HEAD})  # never folded: an input of every portable graph
     order = (*folded_shapes(spec), *HEAD)
     return {name: np.ascontiguousarray(weights[name], dtype=np.float32) for name in order}

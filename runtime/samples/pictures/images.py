@@ -15,6 +15,7 @@ from isoform.runtime.formats import files
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.limits import data_bytes, image_pixels
 from isoform.runtime.samples.pictures.formats import formats, remedy_of_content
+from isoform.runtime.samples.pictures.pillow_limit import pillow_allows
 from isoform.runtime.samples.pictures.pixels import GAP, LARGE, depth, planes, scale_transparency
 
 __all__ = ["load_image", "resize"]
@@ -59,7 +60,7 @@ def load_image(path: str | Path, *, shape: tuple[int, int, int], account: Accoun
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # on large images and damaged metadata; real problems raise exceptions
-                with Image.open(file, formats=formats()) as image:
+                with pillow_allows(limit), Image.open(file, formats=formats()) as image:
                     if image.width * image.height > limit:
                         raise Image.DecompressionBombError  # up to twice its own limit Pillow only warns
                     bits, white_is_zero = depth(image, path)

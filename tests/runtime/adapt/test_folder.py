@@ -173,6 +173,36 @@ def test_a_call_that_failed_holds_no_folder(runtime, faded, tmp_path) -> None:
         os.waitpid(child, 0)
 
 
+def test_an_adapter_that_could_not_be_made_leaves_no_trace(runtime, faded, tmp_path) -> None:
+    """What the failed start created is deleted, folders above the new one included; what was there before stays, to the byte."""
+    base = runtime.signature("plain")
+
+    def fail(folder) -> None:
+        with pytest.raises(UsageError, match="c is -1"):
+            runtime.adapter(base, directory=folder, method="spsa", c=-1)
+
+    fail(tmp_path / "new" / "below")
+    assert not any(tmp_path.iterdir())
+    with FullDisk(), pytest.raises(IsoformError, match=r"start.safetensors cannot be written"):
+        runtime.adapter(base, directory=tmp_path / "new")
+    assert not any(tmp_path.iterdir())
+    empty, old = tmp_path / "empty", tmp_path / "old"
+    empty.mkdir()
+    fail(empty)
+    assert not any(empty.iterdir())
+    (empty / "lock").touch()
+    fail(empty)
+    assert [path.name for path in empty.iterdir()] == ["lock"]
+    with runtime.adapter(base, directory=old) as adapter:
+        adapter(faded[:64])
+    before = {path: path.read_bytes() for path in old.iterdir()}
+    fail(old)
+    assert {path: path.read_bytes() for path in old.iterdir()} == before
+    with runtime.adapter(base, directory=old) as adapter, pytest.raises(UsageError, match="in use"):
+        runtime.adapter(base, directory=old)
+    assert old.is_dir()
+
+
 def test_a_refused_command_leaves_the_journal(runtime, faded, tmp_path) -> None:
     """``isoform adapt`` that refuses its result leaves a journal where it was."""
     folder = tmp_path / "journal"

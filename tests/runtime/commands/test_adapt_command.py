@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from support import image, isoform
 
-from isoform.runtime import InputError
+from isoform.runtime import InputError, cli
+from isoform.runtime.adapt.adapter import Adapter
 from isoform.runtime.commands.stream_figure import read_history
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.samples.unlabelled import read_stream
@@ -74,6 +75,33 @@ def test_labels_only_count(images, compiled, tmp_path) -> None:
     assert read_history(tmp_path / "with.json")["calls"][0]["accuracy"] is not None
     isoform("figure", tmp_path / "with.json", "-o", tmp_path / "with.svg")
     assert "right in %" in (tmp_path / "with.svg").read_text()
+
+
+@pytest.mark.parametrize("batches", [0, 2])
+def test_ctrl_c_undoes_the_batch_in_progress(batches, images, compiled, tmp_path, monkeypatch, capsys) -> None:
+    """Ctrl-C after the signature has moved: file, journal, history and figures all end with the last complete batch."""
+    call, done = Adapter.__call__, []
+
+    def interrupted(self: Adapter, x: np.ndarray) -> np.ndarray:
+        logits = call(self, x)
+        if len(done) == batches:
+            assert self.signature.digest not in done
+            raise KeyboardInterrupt
+        done.append(self.signature.digest)
+        return logits
+
+    monkeypatch.setattr(Adapter, "__call__", interrupted)
+    words = ["adapt", compiled, "--data", images, "--task", "plain", "--batch", "8", "--journal", tmp_path / "journal"]
+    words += ["-o", tmp_path / "here.safetensors", "--history", tmp_path / "here.json", "--method", "batch"]
+    assert cli.main([str(word) for word in words]) == 130
+    said = json.loads(capsys.readouterr().out)
+    assert (said["samples"], sum(said["events"].values()), said["stopped"]) == (8 * batches, batches, "ctrl-c")
+    assert [call["digest"] for call in json.loads((tmp_path / "here.json").read_text())["calls"]] == done
+    last = done[-1] if done else said["start"]
+    assert (tmp_path / "journal" / "head").read_text().strip() == last
+    written = Signature.load(tmp_path / "here.safetensors")
+    assert last in (written.digest, written.base)
+    assert said["digest"] == written.digest
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from PIL import Image
 from support import ISOFORM, isoform
 
 from isoform.runtime import cli
+from isoform.runtime.formats import tensors
 from isoform.runtime.formats.signature import Signature
 
 
@@ -132,6 +133,15 @@ def test_inspect_every_artefact(compiled) -> None:
     assert found["compiled/portable.onnx"]["what"] == "graph without weights"
     assert found["compiled/training/block_vjp.onnx"]["outputs"]["x.gradient"] == "tensor(float) [16, 24, 8, 8]"
     assert found["bundle.json"]["what"] == found["compiled/report.json"]["what"] == "JSON"
+
+
+def test_inspect_decodes_a_signature_once(compiled, monkeypatch) -> None:
+    """Of a signature file the tensors are decoded, and so copied, once."""
+    decoded, decode = [], tensors.decode
+    monkeypatch.setattr(tensors, "decode", lambda data, **rest: decoded.append(len(data)) or decode(data, **rest))
+    path = compiled / "signatures" / "plain.safetensors"
+    assert cli_json(path)["size_bytes"] == path.stat().st_size
+    assert decoded == [path.stat().st_size]
 
 
 def cli_json(path) -> dict:

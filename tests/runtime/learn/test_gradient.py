@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,13 @@ from isoform.compile.kinds.mixture.training import probe_graph, training_graphs
 from isoform.runtime.engines.onnx.session import open_session, session_options
 from isoform.runtime.errors import EngineError
 from isoform.runtime.kinds.mixture.fold import fold, row_shapes
+from isoform.runtime.kinds.mixture.learn import blocks
 from isoform.runtime.kinds.mixture.learn.arrange import forward_feeds, named_gradients, vjp_feeds
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
 from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
 from isoform.runtime.kinds.mixture.learn.lanes import LANES, probed_lanes, run
 from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.runtime.learn.learner import BATCH
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.train.kinds.mixture.bundling import network_from_bundle
@@ -203,6 +206,58 @@ def test_blocked_graphs_that_compute_something_else_are_not_used(caplog) -> None
             assert "the fast training graphs cannot be used" in caplog.messages[-1]
     assert probed_lanes(b"no") is None
     assert probed_lanes(graphs["block_forward.onnx"]) is None
+
+
+def scaled(graph: bytes, output: str, factor: float) -> bytes:
+    """A graph in which one output is multiplied by a factor."""
+    model = onnx.load_from_string(graph)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [f"{output} unscaled" if name == output else name for name in names]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(factor, np.float32), "factor"))
+    model.graph.node.append(onnx.helper.make_node("Mul", [f"{output} unscaled", "factor"], [output]))
+    return model.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def wide() -> tuple[NetworkSpec, dict[str, bytes], int]:
+    """A network with so many activations that some are close to a kink; its training graphs, and this machine's lanes."""
+    spec = dataclasses.replace(SPECS["large"], adapter_kernel=(4, 4), expansion=8)
+    graphs = training_graphs(spec)
+    lanes = probed_lanes(graphs["probe.onnx"])
+    if lanes is None:
+        pytest.skip("ONNX Runtime has no blocked layout on this processor")
+    return spec, graphs, lanes
+
+
+def test_rounding_at_a_kink_does_not_refuse_the_blocked_graphs(wide, caplog) -> None:
+    """Activations that rounding moves across ±3, where the slope jumps, change single gradients, which is no fault."""
+    spec, graphs, lanes = wide
+    name = f"block_forward_{lanes}.onnx"
+    # rounding on a larger scale, so that it happens with these random numbers: the gradients of its own forward pass differ
+    graphs = {**graphs, name: scaled(graphs[name], "d", 1 + 5e-5)}
+    assert open_blocks(spec, graphs, threads=1).lanes == lanes
+    assert not caplog.messages
+    own = [blocks._results(spec, blocks._opened(graphs, kind, 1))["x.gradient"] for kind in (None, lanes)]
+    assert not blocks._equal(*own)
+
+
+@pytest.mark.parametrize(
+    ("graph", "output"),
+    [
+        ("forward", "output"), ("forward", "a"), ("forward", "d"), ("forward", "z"), ("forward", "r"), ("forward", "q0"),
+        ("vjp", "x.gradient"), ("vjp", "expand"), ("vjp", "depthwise"), ("vjp", "depthwise.bias"), ("vjp", "squeeze"),
+        ("vjp", "squeeze.bias"), ("vjp", "excite"), ("vjp", "excite.bias"), ("vjp", "project"), ("vjp", "project.bias"),
+        ("depthwise", "output"), ("depthwise", "sample mean"), ("depthwise", "sample squares"),
+    ],
+)  # fmt: skip
+def test_any_output_of_the_blocked_graphs_that_is_wrong_refuses_them(graph, output, wide, caplog) -> None:
+    """A fault of 1 in 1,000 in a single output of a single graph is noticed."""
+    spec, graphs, lanes = wide
+    name = f"block_{graph}_{lanes}.onnx"
+    wrong = scaled(graphs[name], output, 1.001)
+    assert open_blocks(spec, {**graphs, name: wrong}, threads=1).lanes is None
+    assert "their results differ" in caplog.messages[-1]
 
 
 def test_batches_of_any_size_have_the_same_gradient() -> None:

@@ -16,6 +16,7 @@ from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.named_images import read_images
 from isoform.runtime.samples.pictures.images import load_image
+from isoform.runtime.samples.pictures.pillow_limit import pillow_allows
 from isoform.runtime.samples.unlabelled import read_stream
 
 pytestmark = pytest.mark.trust
@@ -130,6 +131,38 @@ def test_the_limit_of_pixels_can_be_set(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("ISOFORM_MAX_IMAGE_PIXELS", "99")
     with pytest.raises(InputError, match="larger than the limit of 99 pixels"):
         load_image(tmp_path / "a.png", shape=(1, 4, 4))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "ppm", "webp", "gif", "tiff"])
+def test_pillows_lower_limit_does_not_hold(ending, tmp_path, monkeypatch) -> None:
+    """In every format, an image above Pillow's limit but not above the setting is read, and Pillow's limit is the same afterwards."""
+    Image.new("L", (10, 10)).save(tmp_path / f"a.{ending}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    monkeypatch.setenv("ISOFORM_MAX_IMAGE_PIXELS", "100")
+    assert load_image(tmp_path / f"a.{ending}", shape=(1, 4, 4)).shape == (1, 4, 4)
+    monkeypatch.setenv("ISOFORM_MAX_IMAGE_PIXELS", "99")
+    with pytest.raises(InputError, match="larger than the limit of 99 pixels"):
+        load_image(tmp_path / f"a.{ending}", shape=(1, 4, 4))
+    assert Image.MAX_IMAGE_PIXELS == 40
+    with pytest.raises(Image.DecompressionBombError):  # the application's own reading
+        Image.open(tmp_path / f"a.{ending}")
+
+
+def test_pillows_limit_is_restored_after_the_last_reader(monkeypatch) -> None:
+    """Readers that overlap keep the limit raised until the last of them has finished; a limit that is high enough stays untouched."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    with pillow_allows(80):
+        assert Image.MAX_IMAGE_PIXELS == 40
+    first, second = pillow_allows(101), pillow_allows(90)
+    with first:
+        second.__enter__()
+        assert Image.MAX_IMAGE_PIXELS == 51
+    assert Image.MAX_IMAGE_PIXELS == 51
+    second.__exit__(None, None, None)
+    assert Image.MAX_IMAGE_PIXELS == 40
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pillow_allows(1000):
+        assert Image.MAX_IMAGE_PIXELS is None
 
 
 def test_a_long_recording_is_read_in_little_more_than_its_numbers(tmp_path) -> None:

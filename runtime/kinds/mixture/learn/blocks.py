@@ -1,7 +1,9 @@
 """Sessions of one block's training graphs, in the fastest variant that is correct on this machine.
 
 The variants for blocked layouts are compared with the plain graphs on random numbers before they are used, because
-ONNX Runtime's blocked layout is undocumented.
+ONNX Runtime's blocked layout is undocumented. Both backward passes read the intermediate results of the plain forward pass: from its
+own, each could take another slope for an activation within rounding of a kink, such as ±3 of the hard swish. With two million
+activations that moved gradients by up to 1 % for one seed in 70. Forward passes have no such jumps, and are compared as they are.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ def open_blocks(spec: NetworkSpec, graphs: Mapping[str, bytes], *, threads: int)
         return plain
     try:
         blocked = _opened(graphs, lanes, threads)
-        expected, found = (_results(spec, blocks) for blocks in (plain, blocked))
+        expected = _results(spec, plain)
+        found = _results(spec, blocked, backward_from=expected)
         if all(_equal(expected[name], found[name]) for name in expected):
             return blocked
         problem = "their results differ from those of the plain ones"
@@ -89,8 +92,10 @@ def _opened(graphs: Mapping[str, bytes], lanes: int | None, threads: int) -> Blo
     return Blocks(forward, vjp, depthwise, expand, project, lanes)
 
 
-def _results(spec: NetworkSpec, blocks: Blocks) -> dict[str, Array]:
-    """Compute all outputs of a block's graphs for random numbers."""
+def _results(
+    spec: NetworkSpec, blocks: Blocks, *, backward_from: Mapping[str, Array] | None = None
+) -> dict[str, Array]:
+    """Compute all outputs of a block's graphs for random numbers; the backward pass uses its own forward pass's results, or those given."""
     # one layer: all layers run the same graphs
     spec, rng = dataclasses.replace(spec, layers=1), np.random.default_rng(0)
 
@@ -105,7 +110,8 @@ def _results(spec: NetworkSpec, blocks: Blocks) -> dict[str, Array]:
     names = [entry.name for entry in blocks.forward.get_outputs()]
     kept = dict(zip(names, run(blocks.forward, {"x": x, **forward_feeds(spec, weights, blocks.lanes)[0]}), strict=True))
     output = kept.pop("output")
-    feed = {"x": x, "g": g, **kept, **vjp_feeds(spec, weights, blocks.lanes)[0]}
+    read = kept if backward_from is None else {name: backward_from[name] for name in kept}
+    feed = {"x": x, "g": g, **read, **vjp_feeds(spec, weights, blocks.lanes)[0]}
     outputs = [entry.name for entry in blocks.vjp.get_outputs()]
     gradients = dict(zip(outputs, run(blocks.vjp, feed), strict=True))
     # abs: a negative variance would make everything NaN
