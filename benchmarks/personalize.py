@@ -142,7 +142,7 @@ def alphabets(arguments: argparse.Namespace, figures: dict[str, object], folder:
     if arguments.quick:
         ways = {default: (1, 5), "head": (1, 5), EVERYTHING: (1,)}
     few = 2 if arguments.quick else None
-    results = held_out(arguments, study, folder, steps=200 if arguments.quick else 1600, users=few, ways=ways)
+    results = held_out(arguments, study, folder, steps=120 if arguments.quick else 1600, users=few, ways=ways)
     figures.update(_summary(study, results))
     figures["results"] = results
     report(arguments, study, results, f"Omniglot, held-out alphabets: mean accuracy in %, {figures['machine']}, {figures['date']}")  # fmt: skip
@@ -212,10 +212,10 @@ def _rows(study: Study, results: list[Result]) -> list[list[str]]:
 
 def of_domains(arguments: argparse.Namespace, figures: dict[str, object], _: Path) -> None:
     """Digits in new domains, by the parts that move."""
-    draws = 1 if arguments.quick else 5
-    table = domains.measure(
-        arguments.bundle, draws=draws, ways=domains.WAYS if not arguments.quick else ("mixture + BN + head",)
-    )
+    draws, ways, kinds, steps = 5, tuple(domains.WAYS), domains.DOMAINS, 300
+    if arguments.quick:
+        draws, ways, kinds, steps = 1, ("mixture + BN + head",), kinds[::2], 60
+    table = domains.measure(arguments.bundle, draws=draws, ways=ways, kinds=kinds, steps=steps)
     figures["accuracy"] = table
     title = f"digits, new domains, 10 samples per class, mean of {draws} draw{'s' * (draws > 1)}: accuracy in %, {figures['machine']}, {figures['date']}"
     columns = list(next(iter(table.values())))

@@ -5,7 +5,6 @@ What is killed has imported everything before it begins (``prepared``), so that 
 
 import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +15,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prepared import begun
-from support import ISOFORM, isoform
+from support import ISOFORM, ROOT, isoform
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.train.data.digits import digits
 
 TRAIN = ["--steps", "30", "--network.layers", "1", "--batch", "4", "--threads", "1", "--checkpoint-seconds", "0"]
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    """The recipe digits with its first task alone: what is killed here ends in files in the same way, only sooner."""
+    text = (ROOT / "train" / "recipes" / "digits.toml").read_text()
+    path = tmp_path / "one.toml"
+    path.write_text(text[: text.index("[tasks.inverted]")])
+    return path
 
 
 def killed_after(words: list[str], seconds: float) -> bool:
@@ -70,17 +78,17 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(400)
-def test_training_killed_ten_times(tmp_path) -> None:
+def test_training_killed_ten_times(recipe, tmp_path) -> None:
     """Killed at ten random moments, the bundle is the old or the new one; the run goes on and ends in the same bytes."""
     rng = random.Random(1)
-    fresh = ["train", "digits", "-o", str(tmp_path / "fresh"), *TRAIN, "--seed", "1"]
+    fresh = ["train", str(recipe), "-o", str(tmp_path / "fresh"), *TRAIN, "--seed", "1"]
     seconds = timed(fresh)
     expected = contents(tmp_path / "fresh")
     bundle = tmp_path / "bundle"
-    isoform("train", "digits", "-o", bundle, *TRAIN, "--seed", "2")
+    isoform("train", recipe, "-o", bundle, *TRAIN, "--seed", "2")
     old = contents(bundle)
     assert old != expected
-    words = ["train", "digits", "-o", str(bundle), *TRAIN, "--seed", "1"]
+    words = ["train", str(recipe), "-o", str(bundle), *TRAIN, "--seed", "1"]
 
     def check(turn: str) -> None:
         assert contents(bundle) in (old, expected), f"{turn}: neither the old nor the new bundle"
@@ -94,11 +102,11 @@ def test_training_killed_ten_times(tmp_path) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_compiling_killed_ten_times(trained, tmp_path) -> None:
+def test_compiling_killed_ten_times(recipe, tmp_path) -> None:
     """Killed at ten random moments, compiled/ is the old or the new one, and compiling again gives the new one."""
     rng = random.Random(2)
     bundle = tmp_path / "bundle"
-    shutil.copytree(trained, bundle)
+    isoform("train", recipe, "-o", bundle, *TRAIN, "--mixture.entropy", "20")
     words = ["compile", str(bundle), "--max-drop", "100"]
     seconds = timed(words)
     new = contents(bundle / "compiled")

@@ -67,7 +67,7 @@ def test_the_same_bundle_compiles_to_the_same_bytes(trained, compiled, tmp_path)
     """Compiling again, elsewhere, over an older result that is damaged by now, gives byte-identical files: the old one is not read, but replaced."""
     again = tmp_path / "elsewhere"
     shutil.copytree(trained, again)
-    isoform("compile", again, "--max-drop", "100", "--tau", "0.6")
+    compile_bundle(again, tau=0.6, max_drop_points=100)
     assert contents(again / "compiled") != contents(compiled / "compiled")
     (again / "compiled" / "manifest.json").write_text("{")
     (again / "compiled" / "left-over").write_text("old")

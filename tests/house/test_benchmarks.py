@@ -98,7 +98,7 @@ def test_personalize_domains(compiled, tmp_path) -> None:
     """Digits in domains that a bundle never saw."""
     printed, figures = quick(tmp_path, "personalize.py", "domains", "--bundle", compiled)
     assert "low_contrast" in printed
-    assert set(figures["accuracy"]["mixture + BN + head"]) == {"slanted", "thick", "low_contrast", "rotated 30°"}
+    assert set(figures["accuracy"]["mixture + BN + head"]) == {"slanted", "low_contrast"}
 
 
 @pytest.mark.timeout(300)

@@ -32,7 +32,7 @@ def test_it_predicts_and_learns() -> None:
         assert np.mean(right) > 0.98
         turned = np.ascontiguousarray(test.images[:120, :, ::-1])
         before = runtime.predict(turned[40:], runtime.signature("plain")).argmax(1) == test.labels[40:120]
-        own = runtime.personalize(turned[:40], test.labels[:40])
+        own = runtime.personalize(turned[:40], test.labels[:40], steps=60)
         after = runtime.predict(turned[40:], own).argmax(1) == test.labels[40:120]
         assert after.mean() > before.mean() + 0.1
 

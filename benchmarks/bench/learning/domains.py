@@ -32,18 +32,22 @@ WAYS: Mapping[str, Mapping[str, object]] = {
 """Row → arguments of ``Runtime.personalize``; statistics are allowed where BN moves, unless it says otherwise."""
 
 
-def measure(path: Path, *, draws: int, ways: Iterable[str]) -> dict[str, dict[str, float]]:
+def measure(
+    path: Path, *, draws: int, ways: Iterable[str], kinds: Iterable[str], steps: int
+) -> dict[str, dict[str, float]]:
     """Mean test accuracy in percent: way → domain → number.
 
     Args:
         path: The quickstart's bundle, compiled.
         draws: How often samples are drawn.
         ways: Keys of ``WAYS``.
+        kinds: Some of ``DOMAINS``.
+        steps: As in ``Runtime.personalize``.
     """
     table: dict[str, dict[str, float]] = {way: {} for way in ways}
     with Runtime.open(path) as runtime:
         recipe = Recipe.from_json(runtime.bundle.training["recipe"])
-        for domain in DOMAINS:
+        for domain in kinds:
             dataset = (
                 _rotated(load_task(TaskRecipe(data="digits"), recipe.data, root=None))
                 if domain not in NEW_USERS
@@ -54,7 +58,7 @@ def measure(path: Path, *, draws: int, ways: Iterable[str]) -> dict[str, dict[st
                 scores = []
                 for draw in range(draws):
                     x, labels = drawn(dataset, draw)
-                    outcome = runtime.fit(x, labels, seed=draw, **WAYS[way]) if WAYS[way] else None
+                    outcome = runtime.fit(x, labels, seed=draw, steps=steps, **WAYS[way]) if WAYS[way] else None
                     # without a fit: the base that does best on the samples, which any fit starts from
                     signature = outcome.signature if outcome else _best(runtime, x, labels)
                     found = runtime.predict(dataset.test.images, signature).argmax(axis=1)

@@ -58,13 +58,13 @@ api = schemathesis.pytest.from_fixture("described")
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_answers_are_what_it_says(mode, app) -> None:
-    """Forty requests for every operation, well-formed or not: no 5xx, no status, content type or body that the document does not have."""
+    """Twenty requests for every operation, well-formed or not: no 5xx, no status, content type or body that the document does not have."""
     schema, checked = schemathesis.openapi.from_wsgi("/openapi.json", app), 0
     for found in schema.get_all_operations():
         operation = found.ok()
 
         @settings(
-            max_examples=40,
+            max_examples=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             phases=[Phase.explicit, Phase.generate],
@@ -80,4 +80,4 @@ def test_answers_are_what_it_says(mode, app) -> None:
         except Unsatisfiable:
             assert mode is GenerationMode.NEGATIVE  # nothing can be wrong about some
     print(f"schemathesis: {checked} requests, {mode.value}")  # shown by pytest -s
-    assert checked > 500
+    assert checked > 300
