@@ -4,28 +4,36 @@
 
 Steps are timed without ONNX Runtime's profiler, operators with it, which adds about 5 µs to each node: compare shares, not sums.
 
-    predict       ``Runtime.predict``: everything below
+    predict       ``Runtime.predict``: check, swap and run, and a look whether the logits are finite
     check         shape, dtype and finiteness of the samples (``Runtime.checked``)
-    swap          a binding with the user's weights, who was here just before (``PlanEngine.bound``)
+    swap          a binding with the weights of a user who was here just before (``PlanEngine.bound``)
+    swap, far     of one in memory who was not: the weights are copied to where a binding is ready
+    swap, cold    of one from the bytes of a signature file: decode, check, resolve, fold, bind
     run           ONNX Runtime over the device plan, inputs bound
     exported      ONNX Runtime over torch's own export of this user's network, inputs bound
+
+Each step is timed alone, and they do not add up to ``predict``: after a run Python finds the processor's caches full of the network, and
+takes about twice as long. The users are the bundle's first task's, each with a mixture of their own; BN and the logits layer are the task's.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
+from bench.people import users as mixtures
 from bench.swapping import rivals
 from bench.swapping.as_torch import as_exported, as_torch
 
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
+from isoform.runtime.engines.onnx.bindings import NEAR
 from isoform.runtime.engines.onnx.gates import for_batch
 from isoform.runtime.engines.onnx.plan import subject_of
 from isoform.runtime.engines.onnx.plan_cache import cached_plan
@@ -42,10 +50,11 @@ def main() -> None:
     arguments = _arguments()
     seconds, runs = (2.0, 50) if arguments.quick else (10.0, 400)
     with Runtime.open(arguments.bundle, threads=1) as runtime:
-        signature = runtime.signature(runtime.tasks[0])
+        people = mixtures(runtime.bundle, 2 * NEAR, "mixture")
+        signature = Signature.decode(people[0])
         shape = runtime.bundle.spec.input_shape
         x = np.random.default_rng(0).uniform(0, 1, (arguments.batch, *shape)).astype(np.float32)
-        steps = _steps(runtime, signature, x, seconds=seconds)
+        steps = _steps(runtime, people, x, seconds=seconds)
         nodes = {
             "isoform": _operators(*_lifted(runtime, signature, x), runs=runs),
             "exported": _operators(_exported(runtime, signature), {"image": x}, runs=runs),
@@ -73,27 +82,35 @@ def _arguments() -> argparse.Namespace:
     return arguments.parse_args()
 
 
-def _steps(runtime: Runtime, signature: Signature, x: Array, *, seconds: float) -> Figures:
+def _steps(runtime: Runtime, people: list[bytes], x: Array, *, seconds: float) -> Figures:
     """Median microseconds of each step, timed in turn."""
     engine = PlanEngine(runtime.bundle, threads=1, cache_bytes=64 << 20)
-    exported = rivals.exported(runtime.bundle, signature)
+    # room for one: every other user is cold
+    small = PlanEngine(runtime.bundle, threads=1, cache_bytes=0)
+    signatures = [Signature.decode(data) for data in people]
+    first = signatures[0]
+    exported = rivals.exported(runtime.bundle, first)
+    far, cold = itertools.cycle(signatures[1:]), itertools.cycle(people)
 
-    def swap() -> None:
+    def swap(engine: PlanEngine, signature: Signature) -> None:
         with engine.bound(signature):
             pass
 
     def run() -> None:
-        with engine.bound(signature) as binding:
+        with engine.bound(first) as binding:
             binding.run(x)
 
     ways = {
-        "predict": lambda: runtime.predict(x, signature),
-        "check": lambda: runtime.checked(x, signature.task),
-        "swap": swap, "swap and run": run, "exported": lambda: exported(x),
+        "predict": lambda: runtime.predict(x, first),
+        "check": lambda: runtime.checked(x, first.task),
+        "swap": lambda: swap(engine, first),
+        "swap, far": lambda: swap(engine, next(far)),
+        "swap, cold": lambda: swap(small, Signature.decode(next(cold))),
+        "swap and run": run, "exported": lambda: exported(x),
     }  # fmt: skip
     times = {name: 1e6 * value for name, value in in_turn(ways, seconds=seconds, burst=10).items()}
-    return {"predict": times["predict"], "check": times["check"], "swap": times["swap"],
-            "run": times["swap and run"] - times["swap"], "exported": times["exported"]}  # fmt: skip
+    times["run"] = times.pop("swap and run") - times["swap"]
+    return {name: times[name] for name in ("predict", "check", "swap", "swap, far", "swap, cold", "run", "exported")}
 
 
 def _lifted(runtime: Runtime, signature: Signature, x: Array) -> tuple[bytes, dict[str, Array]]:
@@ -127,12 +144,15 @@ def _operators(graph: bytes, feeds: dict[str, Array], *, runs: int) -> dict[str,
         for _ in range(runs):
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text())
-    times, counts = Counter[str](), Counter[str]()
+    times = defaultdict[tuple[str, str], list[float]](list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            times[event["args"]["op_name"]] += event["dur"]
-            counts[event["args"]["op_name"]] += 1
-    return {name: (times[name] / runs, round(counts[name] / runs)) for name in times}
+            times[event["args"]["op_name"], event["args"]["node_index"]].append(event["dur"])
+    found = dict[str, tuple[float, int]]()
+    for (operator, _), durations in times.items():  # the median of each node: a mean has every interruption in it
+        total, nodes = found.get(operator, (0.0, 0))
+        found[operator] = total + float(np.median(durations)), nodes + 1
+    return found
 
 
 def _cell(found: tuple[float, int] | None) -> str:

@@ -96,13 +96,14 @@ def _arguments() -> argparse.Namespace:
     arguments.add_argument(
         "--users",
         type=int,
-        default=10_000,
-        help="how many users are in memory at once; 10,000 take 5 GB (default: 10000)",
+        help="how many users are in memory at once; 10,000 take 5 GB (default: 10000; --quick: 1000)",
     )
     arguments.add_argument(
-        "--effort", type=float, help="how long is timed, in fifths of a full run (default: 5; --quick: 0.42)"
+        "--effort", type=float, help="how long is timed, in fifths of a full run (default: 5; --quick: 0.2)"
     )
-    return arguments.parse_args()
+    found = arguments.parse_args()
+    found.users = found.users or (1_000 if found.quick else 10_000)
+    return found
 
 
 def _shown(value: object) -> str:
@@ -111,7 +112,7 @@ def _shown(value: object) -> str:
 
 def measure(bundle: Bundle, name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
     """All figures of one network, step by step."""
-    effort = arguments.effort or (0.42 if arguments.quick else 5.0)
+    effort = arguments.effort or (0.2 if arguments.quick else 5.0)
     engine = plan_engine(bundle, 64 << 20)
     for batch in (1, 16):
         yield f"batch {batch}", running(bundle, engine, batch, seconds=5 * effort)

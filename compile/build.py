@@ -94,7 +94,7 @@ def _datasets(bundle: Bundle, data: Path | None, progress: Callable[[str], None]
     recipe_json = bundle.training.get("recipe")
     if not isinstance(recipe_json, dict):
         raise CompileError(
-            f"{bundle.path} does not say how it was trained, so the samples to verify on are unknown; train it with 'isoform train'"
+            f"{bundle.path} does not say how it was trained, so the samples to verify on are unknown; run 'isoform train', or pass datasets to compile_bundle"
         )
     digests = bundle.training.get("data")
     if not isinstance(digests, dict):

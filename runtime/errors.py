@@ -35,6 +35,7 @@ __all__ = [
     "SpecError",
     "StoreError",
     "UsageError",
+    "first_line",
 ]
 
 
@@ -97,3 +98,8 @@ class StoreError(IsoformError):
 
 class ConflictError(IsoformError):
     """The newest revision is not the one the caller expected; read it and decide again."""
+
+
+def first_line(problem: BaseException) -> str:
+    """Return the first line of an exception's message; its class if the message is empty."""
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0]

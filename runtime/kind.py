@@ -174,7 +174,10 @@ class Kind(Protocol):
         """The part that a signature identical to its base stores: a file is never empty."""
 
     def read_spec(self, value: object) -> Spec:
-        """Read what ``Spec.to_json`` wrote. Raises ``SpecError`` if it is malformed or a size is out of range."""
+        """Read what ``Spec.to_json`` wrote. Raises ``SpecError`` if it is malformed or a size is out of range.
+
+        A bundle may come from a stranger, so every size needs a limit, and so does the number of template values.
+        """
 
     def check_part(self, name: str, array: Array) -> None:
         """Check a part's values as far as possible without a spec; its dimensions are checked already. Raises ``SignatureError``."""
@@ -183,10 +186,16 @@ class Kind(Protocol):
         """Return the weighted mean of one part of several signatures, float32; ``share``, shape (len(arrays),), sums to 1."""
 
     def usage(self, parts: Mapping[str, Array]) -> Array:
-        """Return how much each layer uses each template, shape (layers, templates), 0 to 1: for figures and the server's page."""
+        """Return how much each layer uses each template, shape (layers, templates), 0 to 1: for figures and the server's page.
+
+        A kind with one template has one column; its rows are what its signatures vary, such as features.
+        """
 
     def distance(self, first: Mapping[str, Array], second: Mapping[str, Array]) -> float:
-        """Return the distance of two signatures, 0 to 1: a metric on the part that the kind is named after."""
+        """Return the distance of two signatures, 0 to 1: a metric on the part that the kind is named after.
+
+        Of unbounded values, for example the mean of d / (1 + d) over their differences d.
+        """
 
     def describe(self, parts: Mapping[str, Array]) -> dict[str, Any]:
         """Summarise a signature's parts for people, as JSON types; parts may be absent."""

@@ -12,12 +12,12 @@ def users(bundle: Bundle, count: int, kind: str, *, seed: int = 0) -> list[bytes
     """Signature files.
 
     Args:
-        bundle: A bundle with the task ``base``.
+        bundle: A bundle; its first task is their base.
         count: How many.
         kind: ``mixture``; ``discrete``, a sequence of templates; or ``bn``, a mixture with BN affine and statistics.
         seed: Of the numbers.
     """
-    rng, spec, base = np.random.default_rng(seed), bundle.spec, bundle.base("base")
+    rng, spec, base = np.random.default_rng(seed), bundle.spec, bundle.base(next(iter(bundle.signatures)))
     files = []
     for _ in range(count):
         parts = {"mixture": rng.normal(size=(spec.layers, spec.templates))}

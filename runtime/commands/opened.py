@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from isoform.runtime.engines.names import AUTO, ENGINES
+
 if TYPE_CHECKING:
     from isoform.runtime.runtime import Runtime
 
@@ -24,7 +26,7 @@ def add_engine_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         default="auto",
-        help="engine that runs the network: auto, onnx, sessions or reference (default: auto)",
+        help=f"engine that runs the network: {', '.join((AUTO, *ENGINES))} (default: auto)",
     )
     parser.add_argument(
         "--provider", action="append", metavar="NAME",

@@ -14,13 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Cache"]
+__all__ = ["Cache", "Entry"]
 
 T = TypeVar("T")
 Build = Callable[[Callable[[], T | None]], tuple[T, int]]
 
 
-class _Entry(Generic[T]):
+class Entry(Generic[T]):
+    """What is cached under one key; ``value`` may be used between ``pinned`` and ``give_back``."""
+
     __slots__ = ("borrowers", "building", "failed", "size", "value")
 
     def __init__(self) -> None:
@@ -42,7 +44,7 @@ class Cache(Generic[T]):
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._entries: collections.OrderedDict[str, _Entry[T]] = collections.OrderedDict()
+        self._entries: collections.OrderedDict[str, Entry[T]] = collections.OrderedDict()
         self._lock = threading.Lock()
         self._bytes = self._hits = self._misses = self._evictions = 0
         self._seconds = self._longest = 0.0
@@ -57,44 +59,57 @@ class Cache(Generic[T]):
                 It may call its argument once: if the cache is full, that evicts the least recently used entry and
                 returns it, so that its memory can be reused; else it returns None.
         """
-        entry, mine = self._taken(key)
+        entry = self.pinned(key, build)
         try:
-            if mine:
-                self._build(key, entry, build)
             yield entry.value
         finally:
-            self._give_back(entry)
+            self.give_back(entry)
 
-    def _give_back(self, entry: _Entry[T]) -> None:
+    def pinned(self, key: str, build: Build[T]) -> Entry[T]:
+        """As ``borrow``, without the ``with`` block, whose generator takes longer than the rest: the caller must ``give_back`` the entry."""
+        entry, mine = self._taken(key)
+        if mine:
+            try:
+                self._build(key, entry, build)
+            except BaseException:
+                self.give_back(entry)
+                raise
+        return entry
+
+    def give_back(self, entry: Entry[T]) -> None:
+        """Unpin an entry."""
         with self._lock:
             entry.borrowers -= 1
             self._trim()
 
-    def _taken(self, key: str) -> tuple[_Entry[T], bool]:
+    def _taken(self, key: str) -> tuple[Entry[T], bool]:
         """Pin the entry; return it, and whether the caller has to build it. Waits if another thread is building it."""
         while True:
             with self._lock:
                 entry = self._entries.get(key)
                 if entry is None:
                     # in the table before it is built, so that other threads wait instead of building it, too
-                    entry = self._entries[key] = _Entry()
+                    entry = self._entries[key] = Entry()
                     return entry, True
                 entry.borrowers += 1
                 self._entries.move_to_end(key)
                 building = entry.building
+                if building is None and not entry.failed:
+                    self._hits += 1
+                    return entry, False
             try:
                 if building is not None:
                     with building:  # held by the builder until the entry is built or has failed
                         pass
             except BaseException:  # Ctrl-C while waiting must not leave the entry pinned for ever
-                self._give_back(entry)
+                self.give_back(entry)
                 raise
             if not entry.failed:  # a waiter whose builder failed tries again, and may become the builder
                 with self._lock:
                     self._hits += 1
                 return entry, False
 
-    def _build(self, key: str, entry: _Entry[T], build: Build[T]) -> None:
+    def _build(self, key: str, entry: Entry[T], build: Build[T]) -> None:
         building, started = entry.building, time.perf_counter()
         try:
             entry.value, size = build(self._make_room)

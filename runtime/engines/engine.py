@@ -4,7 +4,7 @@
     sessions    ONNX Runtime, one session per cached signature: works everywhere, slow to swap
     reference   numpy only, slow and simple: needs no compiled bundle, and defines what a signature means
 
-To add an engine: a folder or module below ``engines/`` with ``open_engine``, and a line in ``ENGINES``. ``auto`` uses the first of
+To add an engine: a folder or module below ``engines/`` with ``open_engine``, and a line in ``ENGINES`` (``names.py``). ``auto`` uses the first of
 ``BY_ITSELF`` that can be opened on this machine for this bundle, and logs why the ones before it could not.
 """
 
@@ -16,23 +16,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.errors import EngineError, UsageError
+from isoform.runtime.engines.names import AUTO, BY_ITSELF, ENGINES, REFERENCE
+from isoform.runtime.errors import EngineError, IsoformError, MissingExtraError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 
 __all__ = ["AUTO", "BY_ITSELF", "ENGINES", "REFERENCE", "Engine", "check_engine", "open_engine"]
 
 log = logging.getLogger("isoform.runtime")
-
-AUTO, REFERENCE = "auto", "reference"
-ENGINES = {
-    "onnx": "isoform.runtime.engines.onnx.plan_engine",
-    "sessions": "isoform.runtime.engines.onnx.per_signature",
-    "reference": "isoform.runtime.engines.reference",
-}
-"""Name → module with ``open_engine(bundle, *, threads, cache_bytes, providers)``, imported on first use."""
-BY_ITSELF = ("onnx", "sessions")
-"""Engines that ``auto`` tries, in this order."""
 
 
 class Engine(Protocol):
@@ -68,7 +59,7 @@ class Engine(Protocol):
         """Clear the cache."""
 
     def stats(self) -> dict[str, float]:
-        """Return the statistics of ``Runtime.stats``; empty for an engine without a cache."""
+        """Return the statistics of ``Runtime.stats``; keys that do not apply may be left out."""
 
 
 def check_engine(name: object) -> str:
@@ -86,22 +77,23 @@ def open_engine(
     Args:
         name: One of ``ENGINES``, or ``auto``.
         bundle: The bundle to run; compiled, for all engines but the reference.
-        threads: Threads per run; 0 lets the engine choose.
-        cache_bytes: Size of the weight cache, in bytes.
-        providers: ONNX Runtime execution providers in order of preference; None for the CPU.
+        threads: Threads per run; 0 lets the engine choose. An engine without threads ignores it.
+        cache_bytes: Size of the weight cache, in bytes. An engine without a cache ignores it.
+        providers: ONNX Runtime execution providers in order of preference; None for the CPU. An engine without providers must refuse them.
 
     Raises:
         UsageError: If there is no such engine, or it does not support these providers.
         EngineError: If it cannot be opened for this bundle on this machine.
+        MissingExtraError: If it needs a package that is not installed.
         BundleError: If it needs a compiled bundle.
     """
-    names, refused = BY_ITSELF if check_engine(name) == AUTO else (name,), list[EngineError]()
+    names, refused = BY_ITSELF if check_engine(name) == AUTO else (name,), list[IsoformError]()
     for candidate in names:
         try:
             opened: Engine = importlib.import_module(ENGINES[candidate]).open_engine(
                 bundle, threads=threads, cache_bytes=cache_bytes, providers=providers
             )
-        except EngineError as problem:
+        except (EngineError, MissingExtraError) as problem:
             if candidate == names[-1]:
                 raise
             refused.append(problem)

@@ -131,7 +131,7 @@ class Signature:
         unknown = sorted(set(self.parts) - set(kind.parts))
         if unknown or not parts:
             raise SignatureError(
-                f"a signature holds {sorted(self.parts)}, but one or more of {', '.join(kind.parts)} were expected"
+                f"a signature of kind {self.kind!r} holds {sorted(self.parts)}, but one or more of {', '.join(kind.parts)} were expected"
             )
         if ("logits.weight" in parts) != ("logits.bias" in parts):
             raise SignatureError(

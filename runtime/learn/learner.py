@@ -167,6 +167,6 @@ def normalising(learner: Learner) -> Normalising:
     if not learner.normalises:
         raise UsageError(
             f"a network of kind {learner.bundle.spec.kind!r} has no BN, so no statistics can be re-estimated; "
-            "choose a method that changes other parts"
+            "choose a method that changes other parts, such as t3a"
         )
     return cast(Normalising, learner)

@@ -23,7 +23,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
-from isoform.runtime.errors import ConflictError, StoreError
+from isoform.runtime.errors import ConflictError, StoreError, first_line
 from isoform.runtime.extras import missing
 from isoform.server.store.breaker import Breaker
 from isoform.server.store.schema import create, unloaded
@@ -87,10 +87,10 @@ class Database:
             ) from None
         except ImportError as problem:
             raise StoreError(
-                f"cannot open the signature store: {_first_line(problem)}; for PostgreSQL use postgresql+psycopg://…, and pip install 'isoform[postgresql]'"
+                f"cannot open the signature store: {first_line(problem)}; for PostgreSQL use postgresql+psycopg://…, and pip install 'isoform[postgresql]'"
             ) from None
         except SQLAlchemyError as problem:
-            raise StoreError(f"cannot open the signature store: {_first_line(problem)}") from None
+            raise StoreError(f"cannot open the signature store: {first_line(problem)}") from None
 
     def _engines(self, url: URL, options: dict[str, Any]) -> tuple[Engine, Engine]:
         """The engines for writing and for reading."""
@@ -303,8 +303,4 @@ def _path(url: URL) -> Path:
 
 
 def _failed(problem: Exception) -> StoreError:
-    return StoreError(f"the signature store failed: {_first_line(problem)}")
-
-
-def _first_line(problem: Exception) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0]
+    return StoreError(f"the signature store failed: {first_line(problem)}")

@@ -231,7 +231,7 @@ def test_a_kind_that_is_not_there(path, monkeypatch) -> None:
     monkeypatch.delitem(train_kind.TRAINERS, "gains")
     with pytest.raises(BundleError, match="of kind 'gains', but this version reads 'mixture'"):
         Bundle.load(path)
-    with pytest.raises(RecipeError, match="recipe, kind is 'gains', but 'mixture' was expected"):
+    with pytest.raises(RecipeError, match="recipe, kind is 'gains', but 'mixture'"):
         Recipe.from_json({"kind": "gains", "steps": 1})
 
 

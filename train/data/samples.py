@@ -15,7 +15,7 @@ class Split:
     """Images and labels of one half of a data set."""
 
     images: Array
-    """Shape (n, channels, height, width), float32 in [0, 1]."""
+    """Shape (n, …) of the network's input, float32; images (n, channels, height, width) in [0, 1]."""
     labels: Array
     """Shape (n,), int64, indices into the data set's ``classes``."""
 

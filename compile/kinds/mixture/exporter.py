@@ -60,7 +60,7 @@ class MixtureExporter:
         """As ``Exporter.snap``: layers whose largest ξ is at least τ become one template."""
         return snap(signature, tau=tau)
 
-    def graphs(self, bundle: Bundle, tasks: Sequence[Task]) -> dict[str, bytes]:  # noqa: ARG002 - one graph serves all
+    def graphs(self, bundle: Bundle, tasks: Sequence[Task]) -> dict[str, bytes]:
         """As ``Exporter.graphs``."""
         return {"portable": portable_graph(bundle.network.spec, template=bundle.digest)}
 
@@ -87,7 +87,7 @@ class MixtureExporter:
 
         return run
 
-    def told(self, bundle: Bundle, task: Task) -> dict[str, Any]:  # noqa: ARG002 - other kinds need it
+    def told(self, bundle: Bundle, task: Task) -> dict[str, Any]:
         """As ``Exporter.told``: the template of each snapped layer, and how nearly one-hot the trained mixture was."""
         sequence = sequence_of(xi_of(task.signature.parts))
         return {
@@ -96,7 +96,7 @@ class MixtureExporter:
             "mean_max_xi_before": round(float(xi_of(task.trained.parts).max(axis=1).mean()), 6),
         }
 
-    def cuts(self, bundle: Bundle, task: Task) -> dict[str, Signature]:  # noqa: ARG002
+    def cuts(self, bundle: Bundle, task: Task) -> dict[str, Signature]:
         """As ``Exporter.cuts``: the mixture alone, and the mixture with BN."""
         signature = task.signature
         # BN's affine map is added, because it may be a shared one that the base signature does not hold.

@@ -12,7 +12,8 @@ Initializers have one name per (layer, tensor), those of ``isoform.runtime.kinds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["fast_graph", "portable_graph", "small_graph"]
 
+FILLED = 4
+"""ONNX Runtime's blocked layout takes a convolution only if the number of its input channels is a multiple of this one."""
+
 
 class _Graph(NetworkFile):
     """A network file with the operators of this kind's network."""
@@ -36,6 +40,19 @@ class _Graph(NetworkFile):
 
     def conv(self, x: str, part: str, weights: list[str], **attributes: Any) -> str:
         return self.node("Conv", [x, *weights], f"{part}.conv", **attributes)
+
+    def padded(self, name: str, shape: Sequence[int], *, axis: int) -> str:
+        """Pad a weight with zeros along an axis to a multiple of ``FILLED``; returns the result's name, or the weight's if it fits.
+
+        ONNX Runtime computes this once, when it creates a session.
+        """
+        missing = -shape[axis] % FILLED
+        if not missing:
+            return name
+        ends = [0] * len(shape)
+        ends[axis] = missing
+        pads = self.node("Constant", [], f"{name}.pads", value_ints=[0] * len(shape) + ends)
+        return self.node("Pad", [name, pads], f"{name}.padded")
 
     def activation(self, x: str, part: str) -> str:
         return self.node("HardSwish", [x], f"{part}.act")
@@ -57,7 +74,7 @@ def fast_graph(
     """
     graph = _Graph(spec)
     graph.initializers.update(weights)
-    _network(graph, lambda x, part, **attributes: graph.conv(x, part, [f"{part}.weight", f"{part}.bias"], **attributes))
+    _network(graph, functools.partial(_folded_conv, graph))
     return graph.complete(signature, labels, layout="fast")
 
 
@@ -125,8 +142,20 @@ def portable_graph(spec: NetworkSpec, *, template: str) -> bytes:
         ``folded_shapes``; inputs ``image``, ``logits.weight`` (classes, embedding) and ``logits.bias`` (classes,).
     """
     graph = _Graph(spec)
-    _network(graph, lambda x, part, **attributes: graph.conv(x, part, [f"{part}.weight", f"{part}.bias"], **attributes))
+    _network(graph, functools.partial(_folded_conv, graph))
     return graph.portable(folded_shapes(spec), template=template)
+
+
+def _folded_conv(graph: _Graph, x: str, part: str, **attributes: Any) -> str:
+    """Add a convolution with its own weight and bias. The bottleneck of squeeze-and-excite is padded: then it stays in the blocked layout."""
+    weight, bias = f"{part}.weight", f"{part}.bias"
+    spec = graph.spec
+    if part.endswith(".squeeze"):
+        weight = graph.padded(weight, spec.block_shapes["squeeze.weight"], axis=0)
+        bias = graph.padded(bias, spec.block_shapes["squeeze.bias"], axis=0)
+    elif part.endswith(".excite"):
+        weight = graph.padded(weight, spec.block_shapes["excite.weight"], axis=1)
+    return graph.conv(x, part, [weight, bias], **attributes)
 
 
 def _network(graph: _Graph, conv: Callable[..., str]) -> None:

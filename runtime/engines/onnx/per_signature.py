@@ -16,8 +16,8 @@ from pathlib import Path
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.cache import Cache
-from isoform.runtime.engines.onnx.session import first_line, open_session, ort, require_version, session_options
-from isoform.runtime.errors import EngineError
+from isoform.runtime.engines.onnx.session import open_session, ort, require_version, session_options
+from isoform.runtime.errors import EngineError, first_line
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
 from isoform.runtime.formats.signature import Signature

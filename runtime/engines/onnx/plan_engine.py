@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.cache import Cache
+from isoform.runtime.engines.cache import Cache, Entry
 from isoform.runtime.engines.onnx.bindings import Binding, OwnWeights, PieceWeights
 from isoform.runtime.engines.onnx.choice import PAYS
 from isoform.runtime.engines.onnx.per_signature import run_error
@@ -85,20 +85,36 @@ class PlanEngine:
 
     def logits(self, x: Array, signature: Signature) -> Array:
         """As ``Engine.logits``."""
-        with self.bound(signature) as binding:
+        # not ``with self.bound``: its generator would take as long as all the rest of this method but the run
+        entry = self._pinned(signature)
+        try:
+            binding = self._taken(entry.value)
             try:
-                return binding.run(x)
+                result = binding.run(x)
             except Exception as problem:  # ONNX Runtime's exceptions have no common base but this one
                 raise run_error(x, problem) from problem
+            entry.value.give(binding)  # not in a finally: after a failed run the binding must not be used again
+            return result
+        finally:
+            self._hot.give_back(entry)
 
     @contextlib.contextmanager
     def bound(self, signature: Signature) -> Iterator[Binding]:
         """Provide a binding with a signature's weights, for one run at a time. Raises ``SignatureError`` if the signature does not fit."""
-        with self._hot.borrow(signature.digest, lambda make_room: self._swap(signature, make_room)) as weights:
-            self._turn += 1  # without a lock: a lost count changes no result
-            binding = weights.take(self._turn)
+        entry = self._pinned(signature)
+        try:
+            binding = self._taken(entry.value)
             yield binding
-            weights.give(binding)  # not in a finally: after a failed run the binding must not be used again
+            entry.value.give(binding)
+        finally:
+            self._hot.give_back(entry)
+
+    def _pinned(self, signature: Signature) -> Entry[Weights]:
+        return self._hot.pinned(signature.digest, lambda make_room: self._swap(signature, make_room))
+
+    def _taken(self, weights: Weights) -> Binding:
+        self._turn += 1  # without a lock: a lost count changes no result
+        return weights.take(self._turn)
 
     def _swap(self, signature: Signature, make_room: Callable[[], Weights | None]) -> tuple[Weights, int]:
         """Run ``_swapped_in`` without numpy's overflow warnings: non-finite logits are reported by the predictor."""

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 
 import onnxruntime as ort
 
-from isoform.runtime.errors import EngineError
+from isoform.runtime.errors import EngineError, first_line
 
-__all__ = ["CPU", "OLDEST", "first_line", "open_session", "ort", "require_version", "session_options"]
+__all__ = ["CPU", "OLDEST", "open_session", "ort", "require_version", "session_options"]
 
 CPU = "CPUExecutionProvider"
 OLDEST = (1, 27)
@@ -86,8 +86,3 @@ def open_session(
             f"{wanted[0]} was requested, but ONNX Runtime could not load it and runs {what} on {session.get_providers()[0]}"
         )
     return session
-
-
-def first_line(problem: BaseException) -> str:
-    """Return the first line of an exception's message; its class if the message is empty."""
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0]

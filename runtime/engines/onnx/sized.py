@@ -42,6 +42,7 @@ class Sessions:
 
     def __init__(self, graph: bytes, batches: Sequence[int], *, threads: int) -> None:
         self._graph, self._batches, self._threads = graph, batches, threads
+        self._largest = batches[-1] if batches else 0
         self._opened: dict[int, ort.InferenceSession] = {}
         self._opening = threading.Lock()
         self.usual = batches[0] if batches else ANY
@@ -63,13 +64,18 @@ class Sessions:
                     self._opened[size] = session
         return session
 
+    def size_of(self, samples: int) -> int | None:
+        """Return the size of the session that runs a batch at once; None if it takes more than one run."""
+        if samples in self._batches:
+            return samples
+        # one more than a slice runs at once: a single sample is multiplied in another order, and its last bits would differ
+        return ANY if samples <= self._largest + 1 or not self._largest else None
+
     def slices(self, samples: int) -> Iterator[tuple[int, slice]]:
         """Cut a batch into runs: yield the size of the session and the samples of each."""
-        largest, start = self._batches[-1] if self._batches else 0, 0
-        # one more than a slice runs at once: a single sample is multiplied in another order, and its last bits would differ
-        while 1 < largest <= samples - start and samples - start != largest + 1:
-            yield largest, slice(start, start + largest)
-            start += largest
-        left = samples - start
-        if left or not samples:
-            yield (left if left in self._batches else ANY), slice(start, samples)
+        start = 0
+        while (size := self.size_of(samples - start)) is None:
+            yield self._largest, slice(start, start + self._largest)
+            start += self._largest
+        if start < samples or not samples:
+            yield size, slice(start, samples)

@@ -19,9 +19,8 @@ from isoform.runtime.engines.onnx.choice import over
 from isoform.runtime.engines.onnx.gates import for_batch
 from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.plan import Plan, Subject, bind
-from isoform.runtime.engines.onnx.session import first_line
 from isoform.runtime.engines.onnx.sized import ANY, BATCHES, Sessions
-from isoform.runtime.errors import EngineError
+from isoform.runtime.errors import EngineError, first_line
 
 __all__ = ["check_plan", "self_tested"]
 

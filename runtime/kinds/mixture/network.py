@@ -47,7 +47,7 @@ class MixtureNetwork(OneGraph):
         """As ``Graph.constants``: the embedding."""
         return {name: self._templates[name] for name in fold.CONSTANTS}
 
-    def complete(self, task: str, parts: Mapping[str, Array]) -> dict[str, Array]:  # noqa: ARG002
+    def complete(self, task: str, parts: Mapping[str, Array]) -> dict[str, Array]:
         """As ``Network.complete``: γ and β are computed from the templates if the parts have none."""
         found = dict(parts)
         if "bn.affine" not in found:
@@ -63,6 +63,6 @@ class MixtureNetwork(OneGraph):
         size = row_size(layout, self.spec)
         return None if size is None else LaidFold(self.spec, self._templates, layout, size)
 
-    def reference(self, task: str, parts: Mapping[str, Array], x: Array) -> Array:  # noqa: ARG002
+    def reference(self, task: str, parts: Mapping[str, Array], x: Array) -> Array:
         """As ``Network.reference``."""
         return reference_logits(self.spec, self._templates, parts, x)

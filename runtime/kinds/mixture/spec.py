@@ -186,11 +186,11 @@ class NetworkSpec:
         own = {"bn.affine"} if self.affine == "task" else set()
         return frozenset({"mixture", "bn.statistics", "logits.weight", "logits.bias", *own})
 
-    def input_of(self, task: str) -> Input:  # noqa: ARG002 - all tasks have the same input
+    def input_of(self, task: str) -> Input:
         """As ``Spec.input_of``: images, or windows with one row."""
         return Input(what="image", shape=self.input_shape)
 
-    def sample_bytes(self, task: str, shape: tuple[int, ...]) -> int:  # noqa: ARG002
+    def sample_bytes(self, task: str, shape: tuple[int, ...]) -> int:
         """As ``Spec.sample_bytes``: the input and the widest features that exist at the same time,
         4 · (input + pixels · max(C + 2E, C + H)).
         """

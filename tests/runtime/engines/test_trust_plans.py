@@ -106,7 +106,8 @@ def test_another_processors_plan_is_noticed(cache, caplog, lanes) -> None:
     """A plan in another layout, under our key and with a right checksum, fails a row of its self-test and is built anew."""
     folder, built = cache
     plan = open_plan()
-    rows = plan.layout.gather[: BUNDLE.network.folder(plan.layout).moving].reshape(-1, 2 * lanes).copy()
+    whole = BUNDLE.network.folder(plan.layout).moving // (2 * lanes) * 2 * lanes
+    rows = plan.layout.gather[:whole].reshape(-1, 2 * lanes).copy()
     rows[:] = rows.reshape(-1, 2, lanes).transpose(0, 2, 1).reshape(rows.shape)
     gather = np.concatenate([rows.ravel(), plan.layout.gather[rows.size :]])
     put(folder, dataclasses.replace(plan, layout=Layout(plan.layout.weights, gather)))

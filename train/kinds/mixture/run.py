@@ -77,7 +77,7 @@ class MixtureRun:
             Group(parameters=found["mixture"], rate=mixture_rate, field="optimizer.mixture_lr_ratio"),
         ]  # fmt: skip
 
-    def begin(self, step: int, optimizer: torch.optim.Optimizer) -> list[range]:  # noqa: ARG002 - other kinds need them
+    def begin(self, step: int, optimizer: torch.optim.Optimizer) -> list[range]:
         """As ``Run.begin``: one update over all tasks."""
         return [range(len(self._datasets))]
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.probe import lanes_of, layout_of
-from isoform.runtime.engines.onnx.session import first_line, ort
-from isoform.runtime.errors import EngineError
+from isoform.runtime.engines.onnx.session import ort
+from isoform.runtime.errors import EngineError, first_line
 
 __all__ = ["LANES", "probed_lanes", "run"]
 
