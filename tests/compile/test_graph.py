@@ -67,7 +67,8 @@ def test_the_files_say_what_they_are() -> None:
         model = onnx.load_from_string(file)
         assert model.ir_version == IR_VERSION
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
-        assert {node.op_type for node in model.graph.node} <= plain
+        filled = {"Constant", "Pad"} if layout == "portable" else set()  # the optimiser computes both once
+        assert {node.op_type for node in model.graph.node} == plain | filled
         assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "n"
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         assert (metadata["layout"], metadata["template"]) == (layout, bundle.digest)

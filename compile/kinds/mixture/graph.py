@@ -4,7 +4,8 @@ There are three layouts of one network, opset 17, dynamic batch dimension ``n``:
 
     fast      BN folded into every convolution, every layer has its own weights. Complete, one file per task; the default
     small     discrete layers share their template's weights, BN stays as a scale and a shift per channel. Complete
-    portable  ``fast`` without weights: they are external initializers at ``weights``, and the logits layer is an input
+    portable  ``fast`` without weights: they are external initializers at ``weights``, and the logits layer is an input. The bottleneck of
+              squeeze-and-excite is padded with zeros
 
 Initializers have one name per (layer, tensor), those of ``isoform.runtime.kinds.mixture.fold.fold``; in ``small`` shared ones are
 ``template2.expand.weight`` and so on.
@@ -41,7 +42,10 @@ class _Graph(NetworkFile):
     def conv(self, x: str, part: str, weights: list[str], **attributes: Any) -> str:
         return self.node("Conv", [x, *weights], f"{part}.conv", **attributes)
 
-    def padded(self, name: str, shape: Sequence[int], *, axis: int) -> str:
+    def folded_conv(self, x: str, part: str, **attributes: Any) -> str:
+        return self.conv(x, part, [f"{part}.weight", f"{part}.bias"], **attributes)
+
+    def filled(self, name: str, shape: Sequence[int], *, axis: int) -> str:
         """Pad a weight with zeros along an axis to a multiple of ``FILLED``; returns the result's name, or the weight's if it fits.
 
         ONNX Runtime computes this once, when it creates a session.
@@ -74,7 +78,7 @@ def fast_graph(
     """
     graph = _Graph(spec)
     graph.initializers.update(weights)
-    _network(graph, functools.partial(_folded_conv, graph))
+    _network(graph, graph.folded_conv)
     return graph.complete(signature, labels, layout="fast")
 
 
@@ -142,19 +146,18 @@ def portable_graph(spec: NetworkSpec, *, template: str) -> bytes:
         ``folded_shapes``; inputs ``image``, ``logits.weight`` (classes, embedding) and ``logits.bias`` (classes,).
     """
     graph = _Graph(spec)
-    _network(graph, functools.partial(_folded_conv, graph))
+    _network(graph, functools.partial(_filled_conv, graph))
     return graph.portable(folded_shapes(spec), template=template)
 
 
-def _folded_conv(graph: _Graph, x: str, part: str, **attributes: Any) -> str:
-    """Add a convolution with its own weight and bias. The bottleneck of squeeze-and-excite is padded: then it stays in the blocked layout."""
-    weight, bias = f"{part}.weight", f"{part}.bias"
-    spec = graph.spec
+def _filled_conv(graph: _Graph, x: str, part: str, **attributes: Any) -> str:
+    """Add a convolution as ``folded_conv``, with squeeze-and-excite's bottleneck padded: then a plan keeps it in the blocked layout."""
+    weight, bias, shapes = f"{part}.weight", f"{part}.bias", graph.spec.block_shapes
     if part.endswith(".squeeze"):
-        weight = graph.padded(weight, spec.block_shapes["squeeze.weight"], axis=0)
-        bias = graph.padded(bias, spec.block_shapes["squeeze.bias"], axis=0)
+        weight = graph.filled(weight, shapes["squeeze.weight"], axis=0)
+        bias = graph.filled(bias, shapes["squeeze.bias"], axis=0)
     elif part.endswith(".excite"):
-        weight = graph.padded(weight, spec.block_shapes["excite.weight"], axis=1)
+        weight = graph.filled(weight, shapes["excite.weight"], axis=1)
     return graph.conv(x, part, [weight, bias], **attributes)
 
 
