@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.faults.health import ask_health
@@ -86,6 +86,7 @@ def _arguments() -> argparse.Namespace:
     add("--bundle", type=Path, default=Path("docs/examples/bundle"), help="a compiled bundle (default: %(default)s)")
     add("--seconds", type=float, help="how long the clients ask (default: 300; --quick: 15)")
     add("--clients", type=int, default=16, help="(default: 16)")
+    add("--kinds", nargs="+", metavar="KIND", help="what is sent, by the start of its name (default: everything)")
     found = arguments.parse_args()
     found.seconds = found.seconds or (15.0 if found.quick else 300.0)
     return found
@@ -103,10 +104,14 @@ def _ours(bundle: Bundle, folder: Path, arguments: argparse.Namespace) -> dict[s
         store.append(task, "alice", digest=first.digest, data=first.encode(), action="put", actor="setup")
     with served(arguments.bundle, str(file), folder / "log") as server:
         found = sent(
-            (server.host, server.port), asks(bundle, task), keys, health="/v2/health/live", seconds=arguments.seconds,
+            (server.host, server.port), _chosen(asks(bundle, task), arguments.kinds), keys, health="/v2/health/live", seconds=arguments.seconds,
             clients=arguments.clients, processes=server.workers,
         )  # fmt: skip
     return {**found, "tracebacks": (folder / "log").read_text().count("Traceback")}
+
+
+def _chosen(kinds: Mapping[str, Ask], starts: Sequence[str] | None) -> Mapping[str, Ask]:
+    return {kind: asked for kind, asked in kinds.items() if starts is None or kind.startswith(tuple(starts))}
 
 
 def _flask(bundle: Bundle, folder: Path, arguments: argparse.Namespace) -> dict[str, object]:

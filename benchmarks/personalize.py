@@ -128,8 +128,8 @@ def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
     ways = dict.fromkeys(study.ways, study.shots)
     if arguments.quick:
         ways = {"mixture + BN + head": study.shots, "mixture": (5,), "head": (5,), RESCALED: (5,)}
-    few = 4 if arguments.quick else None
-    results = held_out(arguments, study, folder, steps=200 if arguments.quick else 1600, users=few, ways=ways)
+    few = 3 if arguments.quick else None
+    results = held_out(arguments, study, folder, steps=120 if arguments.quick else 1600, users=few, ways=ways)
     figures.update(_summary(study, results))
     figures["results"] = results
     report(arguments, study, results, f"MotionSense, held-out people: mean accuracy in %, {figures['machine']}, {figures['date']}")  # fmt: skip

@@ -64,7 +64,7 @@ def main() -> None:
     arguments, started = _arguments(), time.perf_counter()
     figures: dict[str, object] = {**machine(), "quick": arguments.quick, "users": arguments.users}
     with tempfile.TemporaryDirectory(prefix="isoform-swap-") as folder:
-        for name, spec in SPECS.items():
+        for name, spec in ((name, SPECS[name]) for name in arguments.networks):
             bundle = make_bundle(spec, Path(folder) / name)
             for step, measured in measure(bundle, name, arguments):
                 print(f"{time.perf_counter() - started:6.1f} s  {name}: {step}", file=sys.stderr)
@@ -77,7 +77,9 @@ def main() -> None:
     )
     rows = {key.split(".", 1)[1]: None for key in figures if key.split(".")[0] in SPECS}
     print_table(
-        title, ["figure", *SPECS], [[key, *(_shown(figures.get(f"{name}.{key}")) for name in SPECS)] for key in rows]
+        title,
+        ["figure", *arguments.networks],
+        [[key, *(_shown(figures.get(f"{name}.{key}")) for name in arguments.networks)] for key in rows],
     )
     chosen = {name: "plan" if figures[f"anygraph.{name}.plan_chosen"] else "sessions" for name in GRAPHS}
     print_table(
@@ -100,6 +102,9 @@ def _arguments() -> argparse.Namespace:
     )
     arguments.add_argument(
         "--effort", type=float, help="how long is timed, in fifths of a full run (default: 5; --quick: 0.2)"
+    )
+    arguments.add_argument(
+        "--networks", nargs="+", choices=[*SPECS], default=[*SPECS], help="(default: both; --plot needs both)"
     )
     found = arguments.parse_args()
     found.users = found.users or (1_000 if found.quick else 10_000)
