@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.onnx.lift import fix_inputs
 from isoform.runtime.engines.onnx.plan import Plan, bind
 from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.engines.onnx.sized import Sessions
@@ -186,7 +185,7 @@ class Shared:
             name: group.fixed[start - folder.moving :][: math.prod(shape)].reshape(shape)
             for name, shape, start in plan.layout.weights[len(self.weights) :]
         }
-        self.sessions = Sessions(fix_inputs(plan.graph, constants), plan.batches, threads=threads)
+        self.sessions = Sessions(plan.graph, plan.batches, threads=threads, constants=constants)
         self.stages = Stages(self.sessions, name, self.weights, folder.moving)
         self._tensors: list[list[tuple[str, tuple[int, ...], slice]]] = [[] for _ in range(folder.pieces)]
         self._piece_size = folder.moving // max(1, folder.pieces)

@@ -5,10 +5,13 @@ A session is opened when a batch of its size first arrives, so that a device tha
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.gates import for_batch
+from isoform.runtime.engines.onnx.lift import fix_inputs
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
 
 __all__ = ["ANY", "BATCHES", "Sessions", "lifted_session"]
@@ -31,6 +34,12 @@ def lifted_session(graph: bytes, *, threads: int) -> ort.InferenceSession:
     return open_session(graph, options, what="the lifted graph")
 
 
+# a plan is checked, opened with every weight as an input, and opened for each base: the graph of one size is made once for all of them
+@functools.lru_cache(maxsize=4)
+def _sized(graph: bytes, size: int) -> bytes:
+    return graph if size == ANY else for_batch(graph, size) or graph
+
+
 class Sessions:
     """Sessions of one lifted graph, by batch size. Thread-safe.
 
@@ -38,9 +47,13 @@ class Sessions:
         graph: A plan's graph.
         batches: Batch sizes with a graph of their own, ascending: the plan's ``batches``.
         threads: Threads per run; 0 lets ONNX Runtime choose.
+        constants: Values of inputs of the graph that become constants of these sessions.
     """
 
-    def __init__(self, graph: bytes, batches: Sequence[int], *, threads: int) -> None:
+    def __init__(
+        self, graph: bytes, batches: Sequence[int], *, threads: int, constants: Mapping[str, Array] | None = None
+    ) -> None:
+        self._constants = constants or {}
         self._graph, self._batches, self._threads = graph, batches, threads
         self._largest = batches[-1] if batches else 0
         self._opened: dict[int, ort.InferenceSession] = {}
@@ -59,8 +72,8 @@ class Sessions:
             with self._opening:  # opening takes milliseconds: two threads must not do it twice
                 session = self._opened.get(size)
                 if session is None:
-                    graph = self._graph if size == ANY else for_batch(self._graph, size)
-                    session = lifted_session(graph or self._graph, threads=self._threads)
+                    graph = fix_inputs(_sized(self._graph, size), self._constants)
+                    session = lifted_session(graph, threads=self._threads)
                     self._opened[size] = session
         return session
 
