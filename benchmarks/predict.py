@@ -34,10 +34,10 @@ from bench.swapping.as_torch import as_exported, as_torch
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.onnx.bindings import NEAR
-from isoform.runtime.engines.onnx.gates import for_batch
-from isoform.runtime.engines.onnx.plan import subject_of
-from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
+from isoform.runtime.engines.onnx.plans.disk import cached_plan
+from isoform.runtime.engines.onnx.plans.gates import for_batch
+from isoform.runtime.engines.onnx.plans.plan import subject_of
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD

@@ -22,7 +22,7 @@ What a swap is, until ready to run:
     adapter load  ONNX Runtime's adapter file of L·K numbers: no checks, and nothing folded
 
 Last come graphs that nobody made for us, as torch exports them (``bench/swapping/any_graph.py``): a run of one sample over the plan, over one of a
-session with constant weights, and which of the two ``auto`` chooses (``isoform.runtime.engines.onnx.choice``).
+session with constant weights, and which of the two ``auto`` chooses (``isoform.runtime.engines.onnx.plans.choice``).
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from bench.swapping.plot import plot_swaps
 
 from isoform.runtime import Signature
 from isoform.runtime.engines.onnx.bindings import NEAR
-from isoform.runtime.engines.onnx.builder import build_plan
-from isoform.runtime.engines.onnx.choice import PAYS
-from isoform.runtime.engines.onnx.plan import subject_of
-from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.engines.onnx.plan_engine import PlanEngine
+from isoform.runtime.engines.onnx.plans.builder import build_plan
+from isoform.runtime.engines.onnx.plans.choice import PAYS
+from isoform.runtime.engines.onnx.plans.disk import cached_plan
+from isoform.runtime.engines.onnx.plans.plan import subject_of
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.discrete import xi_of

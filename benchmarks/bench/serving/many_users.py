@@ -15,8 +15,8 @@ from bench.serving.load import Block, Load, median
 from bench.serving.wire import wire
 from isoform.runtime import Signature
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.onnx.plan import subject_of
-from isoform.runtime.engines.onnx.plan_cache import cached_plan
+from isoform.runtime.engines.onnx.plans.disk import cached_plan
+from isoform.runtime.engines.onnx.plans.plan import subject_of
 from isoform.runtime.formats.bundle import Bundle
 from isoform.server.store.schema import revisions
 from isoform.server.store.store import Store, clock

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bench.swapping.as_torch import Gate
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.onnx.plan import Subject
+from isoform.runtime.engines.onnx.plans.plan import Subject
 from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
 
 __all__ = ["GRAPHS", "Graph", "exported", "randomised", "subject"]

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.onnx.plan import Plan, bind
+from isoform.runtime.engines.onnx.plans.plan import Plan, bind
+from isoform.runtime.engines.onnx.plans.sized import Sessions
 from isoform.runtime.engines.onnx.session import ort
-from isoform.runtime.engines.onnx.sized import Sessions
 from isoform.runtime.kind import Folder, Group
 from isoform.runtime.layout import Weight, aligned
 

@@ -17,11 +17,11 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.cache import Cache, Entry
 from isoform.runtime.engines.onnx.bindings import Binding, OwnWeights, PieceWeights
-from isoform.runtime.engines.onnx.choice import PAYS
 from isoform.runtime.engines.onnx.per_signature import run_error
-from isoform.runtime.engines.onnx.plan import subject_of
-from isoform.runtime.engines.onnx.plan_cache import cached_plan
 from isoform.runtime.engines.onnx.planned import Planned
+from isoform.runtime.engines.onnx.plans.choice import PAYS
+from isoform.runtime.engines.onnx.plans.disk import cached_plan
+from isoform.runtime.engines.onnx.plans.plan import subject_of
 from isoform.runtime.engines.onnx.session import CPU, require_version
 from isoform.runtime.errors import EngineError
 from isoform.runtime.formats.bundle import Bundle, Resolved
@@ -52,7 +52,7 @@ class PlanEngine:
 
     @property
     def drawback(self) -> str | None:
-        """The reason if the plan is clearly slower than sessions, as for large matrix products (``choice.py``); else None."""
+        """The reason if the plan is clearly slower than sessions, as for large matrix products (``plans/choice.py``); else None."""
         taken = self._over_session
         return f"the device plan takes {taken:.2f} times as long per run as a session" if taken > PAYS else None
 

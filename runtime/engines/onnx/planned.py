@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.gathered import GatheredFold
 from isoform.runtime.engines.onnx.bindings import Shared, Stages
-from isoform.runtime.engines.onnx.plan import Plan
-from isoform.runtime.engines.onnx.sized import Sessions
+from isoform.runtime.engines.onnx.plans.plan import Plan
+from isoform.runtime.engines.onnx.plans.sized import Sessions
 from isoform.runtime.kind import Graph
 
 __all__ = ["Planned"]

@@ -10,14 +10,15 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from isoform.runtime.engines import engine as engines
-from isoform.runtime.engines.onnx import builder as module
-from isoform.runtime.engines.onnx import plan_cache, plan_engine
-from isoform.runtime.engines.onnx.builder import build_plan
-from isoform.runtime.engines.onnx.choice import PAYS, over
+from isoform.runtime.engines.onnx import plan_engine
 from isoform.runtime.engines.onnx.per_signature import portable_session
-from isoform.runtime.engines.onnx.plan import Subject, bind
-from isoform.runtime.engines.onnx.sized import lifted_session
-from isoform.runtime.engines.onnx.trial import check_plan
+from isoform.runtime.engines.onnx.plans import builder as module
+from isoform.runtime.engines.onnx.plans import disk
+from isoform.runtime.engines.onnx.plans.builder import build_plan
+from isoform.runtime.engines.onnx.plans.choice import PAYS, over
+from isoform.runtime.engines.onnx.plans.plan import Subject, bind
+from isoform.runtime.engines.onnx.plans.sized import lifted_session
+from isoform.runtime.engines.onnx.plans.trial import check_plan
 from isoform.runtime.errors import EngineError
 from isoform.runtime.runtime import Runtime
 
@@ -42,8 +43,8 @@ def test_any_graph_has_a_plan(name, tmp_path, monkeypatch) -> None:
     """LeNet, a residual block, a tied LSTM, DeepBind, a large product: other weights each time, batches of 1, 3 and 16, as constants give it."""
     monkeypatch.setenv("ISOFORM_CACHE", str(tmp_path))
     made, values = subject(name, exported(name))
-    plan = plan_cache.cached_plan(made)
-    again = plan_cache.cached_plan(made)
+    plan = disk.cached_plan(made)
+    again = disk.cached_plan(made)
     assert np.array_equal(again.layout.gather, plan.layout.gather)
     assert set(plan.layout.gather.tolist()) >= set(range(1, sum(array.size for array in values.values()) + 1))
     rng = np.random.default_rng(0)

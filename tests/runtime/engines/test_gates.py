@@ -13,12 +13,12 @@ from support import SMALL, make_bundle
 from torch import nn
 
 from isoform.compile.kinds.mixture.graph import portable_graph
-from isoform.runtime.engines.onnx.builder import build_plan
-from isoform.runtime.engines.onnx.gates import for_batch
-from isoform.runtime.engines.onnx.plan import bind, subject_of
-from isoform.runtime.engines.onnx.probe import lanes_of, probed_layout
+from isoform.runtime.engines.onnx.plans.builder import build_plan
+from isoform.runtime.engines.onnx.plans.gates import for_batch
+from isoform.runtime.engines.onnx.plans.plan import bind, subject_of
+from isoform.runtime.engines.onnx.plans.probe import lanes_of, probed_layout
+from isoform.runtime.engines.onnx.plans.sized import ANY, BATCHES, Sessions
 from isoform.runtime.engines.onnx.session import open_session, session_options
-from isoform.runtime.engines.onnx.sized import ANY, BATCHES, Sessions
 from isoform.runtime.errors import EngineError
 
 LANES = lanes_of(probed_layout(), (4, 8, 16))
@@ -129,7 +129,7 @@ def test_a_gate_that_does_not_run_is_left_out(broken, monkeypatch) -> None:
     """If a rewritten graph fails, or gives another number, the plan runs in its own graph."""
     made, _ = subject("gated", exported("gated"))
     monkeypatch.setattr(
-        "isoform.runtime.engines.onnx.sized._sized",
+        "isoform.runtime.engines.onnx.plans.sized._sized",
         lambda graph, size: graph if size == ANY else broken(graph, size),
     )
     assert build_plan(made).batches == ()

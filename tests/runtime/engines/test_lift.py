@@ -7,7 +7,7 @@ import onnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoform.runtime.engines.onnx.lift import lift_weights, read_weights
+from isoform.runtime.engines.onnx.plans.lift import lift_weights, read_weights
 from isoform.runtime.errors import EngineError
 
 

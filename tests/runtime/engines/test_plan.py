@@ -13,14 +13,14 @@ import pytest
 from support import SMALL, make_bundle
 
 from isoform.compile.kinds.mixture.graph import portable_graph
-from isoform.runtime.engines.onnx import builder as module
-from isoform.runtime.engines.onnx import plan_cache
-from isoform.runtime.engines.onnx.builder import build_plan
-from isoform.runtime.engines.onnx.lift import lift_weights, read_weights
 from isoform.runtime.engines.onnx.per_signature import portable_session
-from isoform.runtime.engines.onnx.plan import Plan, bind, subject_of
-from isoform.runtime.engines.onnx.sized import lifted_session
-from isoform.runtime.engines.onnx.trial import self_tested
+from isoform.runtime.engines.onnx.plans import builder as module
+from isoform.runtime.engines.onnx.plans import disk
+from isoform.runtime.engines.onnx.plans.builder import build_plan
+from isoform.runtime.engines.onnx.plans.lift import lift_weights, read_weights
+from isoform.runtime.engines.onnx.plans.plan import Plan, bind, subject_of
+from isoform.runtime.engines.onnx.plans.sized import lifted_session
+from isoform.runtime.engines.onnx.plans.trial import self_tested
 from isoform.runtime.errors import EngineError
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.fold import CONSTANTS, fold, folded_shapes
@@ -186,7 +186,7 @@ def cache(tmp_path, monkeypatch):
         built.append(arguments)
         return build_plan(*arguments)
 
-    monkeypatch.setattr(plan_cache, "build_plan", counted)
+    monkeypatch.setattr(disk, "build_plan", counted)
     return tmp_path / "cache", built
 
 
@@ -200,8 +200,8 @@ def same(one: Plan, other: Plan) -> bool:
 def test_a_stored_plan_is_used(case, cache) -> None:
     """The second start reads the plan that the first one stored, and it is the same."""
     bundle, portable, _ = case
-    first = plan_cache.cached_plan(subject_of(portable, bundle.network))
-    assert same(first, plan_cache.cached_plan(subject_of(portable, bundle.network)))
+    first = disk.cached_plan(subject_of(portable, bundle.network))
+    assert same(first, disk.cached_plan(subject_of(portable, bundle.network)))
     assert len(cache[1]) == 1
     assert [path.suffix for path in cache[0].iterdir()] == [".bin"]
 
@@ -210,15 +210,15 @@ def test_a_damaged_plan_is_built_anew(cache) -> None:
     """Whatever byte of a stored plan is wrong, it is not used, and a good one takes its place."""
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    plan_cache.cached_plan(subject_of(portable, bundle.network))
+    disk.cached_plan(subject_of(portable, bundle.network))
     (path,) = cache[0].iterdir()
     good = path.read_bytes()
     for wrong in (b"", good[:30], good[:-1], good[:100] + b"x" + good[101:], b"ISOPLAN1" + good[8:]):
         path.write_bytes(wrong)
-        plan_cache.cached_plan(subject_of(portable, bundle.network))
+        disk.cached_plan(subject_of(portable, bundle.network))
         # Names inside the optimised graph differ from run to run, so a new plan need not have the old bytes.
-        assert plan_cache._decoded(
-            path.read_bytes(), plan_cache._key(portable), subject_of(portable, bundle.network)
+        assert disk._decoded(
+            path.read_bytes(), disk._key(portable), subject_of(portable, bundle.network)
         ).layout.weights
     assert len(cache[1]) == 6
 
@@ -257,7 +257,7 @@ def test_a_malformed_plan_with_a_right_checksum_is_built_anew(cache, change) -> 
     """Nothing in a stored plan is believed: bare addresses are made from it."""
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    plan_cache.cached_plan(subject_of(portable, bundle.network))
+    disk.cached_plan(subject_of(portable, bundle.network))
     (path,) = cache[0].iterdir()
     rest = path.read_bytes()[40:]
     length = int.from_bytes(rest[:4], "little")
@@ -265,20 +265,20 @@ def test_a_malformed_plan_with_a_right_checksum_is_built_anew(cache, change) -> 
     start = 4 + length + header["graph"]
     text, gather = change(header, rest[start:])
     rest = len(text).to_bytes(4, "little") + text + rest[4 + length : start] + gather
-    path.write_bytes(plan_cache.MAGIC + hashlib.sha256(rest).digest() + rest)
-    assert plan_cache.cached_plan(subject_of(portable, bundle.network)).layout.weights
+    path.write_bytes(disk.MAGIC + hashlib.sha256(rest).digest() + rest)
+    assert disk.cached_plan(subject_of(portable, bundle.network)).layout.weights
     assert len(cache[1]) == 2
 
 
 def test_old_plans_are_removed(cache, monkeypatch) -> None:
     """The directory keeps the newest plans only."""
-    monkeypatch.setattr(plan_cache, "KEPT", 2)
+    monkeypatch.setattr(disk, "KEPT", 2)
     bundle = make_bundle(SMALL)
     for number in range(4):
         portable = portable_graph(bundle.spec, template=f"{number}" * 64)
-        plan_cache.cached_plan(subject_of(portable, bundle.network))
+        disk.cached_plan(subject_of(portable, bundle.network))
         assert len(list(cache[0].iterdir())) == min(number + 1, 2)
-        assert (cache[0] / f"plan-{plan_cache._key(portable)[:32]}.bin").exists()
+        assert (cache[0] / f"plan-{disk._key(portable)[:32]}.bin").exists()
 
 
 def test_a_device_without_a_home_or_a_temporary_directory(tmp_path, cache, monkeypatch) -> None:
@@ -291,26 +291,26 @@ def test_a_device_without_a_home_or_a_temporary_directory(tmp_path, cache, monke
     def homeless(_):
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(plan_cache.Path, "expanduser", homeless)
-    assert plan_cache.cached_plan(subject_of(portable, bundle.network)).layout.weights
+    monkeypatch.setattr(disk.Path, "expanduser", homeless)
+    assert disk.cached_plan(subject_of(portable, bundle.network)).layout.weights
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(EngineError, match="temporary directory"):
-        plan_cache.cached_plan(subject_of(portable, bundle.network))
+        disk.cached_plan(subject_of(portable, bundle.network))
 
 
 def test_another_version_is_another_plan(cache, monkeypatch) -> None:
     """Another ONNX Runtime, processor or graph never uses this one's plan, not even under its name."""
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
-    plan_cache.cached_plan(subject_of(portable, bundle.network))
+    disk.cached_plan(subject_of(portable, bundle.network))
     (path,) = cache[0].iterdir()
     with pytest.raises(EngineError, match="another graph, ONNX Runtime version or processor"):
-        plan_cache._decoded(path.read_bytes(), "0" * 64, subject_of(portable, bundle.network))
-    keys = {plan_cache._key(portable), plan_cache._key(portable + b"x")}
-    monkeypatch.setattr(plan_cache, "_processor", lambda: b"another")
-    keys.add(plan_cache._key(portable))
-    monkeypatch.setattr(plan_cache.ort, "__version__", "0.0.0")
-    keys.add(plan_cache._key(portable))
+        disk._decoded(path.read_bytes(), "0" * 64, subject_of(portable, bundle.network))
+    keys = {disk._key(portable), disk._key(portable + b"x")}
+    monkeypatch.setattr(disk, "_processor", lambda: b"another")
+    keys.add(disk._key(portable))
+    monkeypatch.setattr(disk.ort, "__version__", "0.0.0")
+    keys.add(disk._key(portable))
     assert len(keys) == 4
 
 
@@ -321,7 +321,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, cache, monkeyp
     bundle = make_bundle(SMALL)
     portable = portable_graph(bundle.spec, template=bundle.digest)
     for _ in range(2):
-        assert plan_cache.cached_plan(subject_of(portable, bundle.network)).layout.weights
+        assert disk.cached_plan(subject_of(portable, bundle.network)).layout.weights
     assert len(cache[1]) == 2
 
 
@@ -342,9 +342,9 @@ def test_two_processes_at_once(compiled, tmp_path) -> None:
 def test_the_cache_directory(monkeypatch) -> None:
     """``ISOFORM_CACHE`` first, then the user's cache directory."""
     monkeypatch.setenv("ISOFORM_CACHE", "/a")
-    assert str(plan_cache.cache_directory()) == "/a"
+    assert str(disk.cache_directory()) == "/a"
     monkeypatch.delenv("ISOFORM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert str(plan_cache.cache_directory()) == "/b/isoform"
+    assert str(disk.cache_directory()) == "/b/isoform"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert plan_cache.cache_directory().parts[-2:] == (".cache", "isoform")
+    assert disk.cache_directory().parts[-2:] == (".cache", "isoform")

@@ -11,11 +11,11 @@ from support import SMALL, make_bundle
 
 from isoform.compile.kinds.mixture.graph import portable_graph
 from isoform.compile.kinds.mixture.training import probe_graph
-from isoform.runtime.engines.onnx import plan_cache
-from isoform.runtime.engines.onnx.builder import build_plan
-from isoform.runtime.engines.onnx.plan import subject_of
-from isoform.runtime.engines.onnx.probe import lanes_of, layout_of, probed_layout
-from isoform.runtime.engines.onnx.trial import check_plan
+from isoform.runtime.engines.onnx.plans import disk
+from isoform.runtime.engines.onnx.plans.builder import build_plan
+from isoform.runtime.engines.onnx.plans.plan import subject_of
+from isoform.runtime.engines.onnx.plans.probe import lanes_of, layout_of, probed_layout
+from isoform.runtime.engines.onnx.plans.trial import check_plan
 from isoform.runtime.kinds.mixture.learn.lanes import LANES, probed_lanes
 from isoform.runtime.layout import Layout
 
@@ -36,13 +36,13 @@ def cache(tmp_path, monkeypatch):
         built.append(build_plan(*arguments))
         return built[-1]
 
-    monkeypatch.setattr(plan_cache, "build_plan", counted)
+    monkeypatch.setattr(disk, "build_plan", counted)
     return folder, built
 
 
 def open_plan():
     """The plan as a runtime gets it."""
-    return plan_cache.cached_plan(subject_of(PORTABLE, BUNDLE.network))
+    return disk.cached_plan(subject_of(PORTABLE, BUNDLE.network))
 
 
 def stored(folder):
@@ -58,15 +58,15 @@ def contents(folder):
 
 def put(folder, plan) -> None:
     """Store a plan under the name of the real one, with a right checksum and key."""
-    stored(folder).write_bytes(plan_cache._encoded(plan, plan_cache._key(PORTABLE)))
+    stored(folder).write_bytes(disk._encoded(plan, disk._key(PORTABLE)))
 
 
 def test_the_layout_is_in_the_name(cache, monkeypatch) -> None:
     """A machine on which ONNX Runtime lays weights out otherwise looks for another file, even if its processor calls itself the same."""
-    ours = plan_cache._key(PORTABLE)
+    ours = disk._key(PORTABLE)
     for other in (b"", bytes(128), probed_layout()[::-1]):
-        monkeypatch.setattr(plan_cache, "probed_layout", lambda other=other: other)
-        assert plan_cache._key(PORTABLE) != ours
+        monkeypatch.setattr(disk, "probed_layout", lambda other=other: other)
+        assert disk._key(PORTABLE) != ours
 
 
 def blocked(lanes: int) -> bytes:
@@ -230,14 +230,14 @@ def test_a_folder_is_not_made_where_others_may_write(tmp_path, monkeypatch, capl
 def test_the_longest_unused_plan_is_removed(tmp_path, monkeypatch) -> None:
     """A plan that is used every day outlives newer ones that are not."""
     monkeypatch.setenv("ISOFORM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(plan_cache, "KEPT", 2)
+    monkeypatch.setattr(disk, "KEPT", 2)
     graphs = [portable_graph(BUNDLE.spec, template=f"{number}" * 64) for number in range(3)]
-    paths = [tmp_path / "cache" / f"plan-{plan_cache._key(graph)[:32]}.bin" for graph in graphs]
+    paths = [tmp_path / "cache" / f"plan-{disk._key(graph)[:32]}.bin" for graph in graphs]
     for number, graph in enumerate((graphs[0], graphs[1])):
-        plan_cache.cached_plan(subject_of(graph, BUNDLE.network))
+        disk.cached_plan(subject_of(graph, BUNDLE.network))
         os.utime(paths[number], (1000 + number, 1000 + number))
-    plan_cache.cached_plan(subject_of(graphs[0], BUNDLE.network))
-    plan_cache.cached_plan(subject_of(graphs[2], BUNDLE.network))
+    disk.cached_plan(subject_of(graphs[0], BUNDLE.network))
+    disk.cached_plan(subject_of(graphs[2], BUNDLE.network))
     assert [path.exists() for path in paths] == [True, False, True]
 
 

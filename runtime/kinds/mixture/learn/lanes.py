@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.onnx.probe import lanes_of, layout_of
+from isoform.runtime.engines.onnx.plans.probe import lanes_of, layout_of
 from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.errors import EngineError, first_line
 

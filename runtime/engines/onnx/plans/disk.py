@@ -27,12 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
-from isoform.runtime.engines.onnx.builder import build_plan
-from isoform.runtime.engines.onnx.plan import Plan, Subject
-from isoform.runtime.engines.onnx.probe import probed_layout
+from isoform.runtime.engines.onnx.plans.builder import build_plan
+from isoform.runtime.engines.onnx.plans.plan import Plan, Subject
+from isoform.runtime.engines.onnx.plans.probe import probed_layout
+from isoform.runtime.engines.onnx.plans.sized import BATCHES
+from isoform.runtime.engines.onnx.plans.trial import check_plan
 from isoform.runtime.engines.onnx.session import ort
-from isoform.runtime.engines.onnx.sized import BATCHES
-from isoform.runtime.engines.onnx.trial import check_plan
 from isoform.runtime.errors import EngineError, IsoformError
 from isoform.runtime.formats import files
 from isoform.runtime.formats.external import refuse_external_data

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from isoform.runtime.engines.onnx.lift import value_info
+from isoform.runtime.engines.onnx.plans.lift import value_info
 from isoform.runtime.engines.onnx.session import open_session, session_options
 from isoform.runtime.formats.protobuf import encoded, message
 

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.onnx.choice import over
-from isoform.runtime.engines.onnx.gates import for_batch
 from isoform.runtime.engines.onnx.per_signature import portable_session
-from isoform.runtime.engines.onnx.plan import Plan, Subject, bind
-from isoform.runtime.engines.onnx.sized import ANY, BATCHES, Sessions
+from isoform.runtime.engines.onnx.plans.choice import over
+from isoform.runtime.engines.onnx.plans.gates import for_batch
+from isoform.runtime.engines.onnx.plans.plan import Plan, Subject, bind
+from isoform.runtime.engines.onnx.plans.sized import ANY, BATCHES, Sessions
 from isoform.runtime.errors import EngineError, first_line
 
 __all__ = ["check_plan", "self_tested"]

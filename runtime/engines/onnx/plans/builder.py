@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.onnx.lift import lift_weights, read_weights
 from isoform.runtime.engines.onnx.per_signature import portable_session
-from isoform.runtime.engines.onnx.plan import Plan, Subject
-from isoform.runtime.engines.onnx.trial import self_tested
+from isoform.runtime.engines.onnx.plans.lift import lift_weights, read_weights
+from isoform.runtime.engines.onnx.plans.plan import Plan, Subject
+from isoform.runtime.engines.onnx.plans.trial import self_tested
 from isoform.runtime.errors import EngineError
 from isoform.runtime.layout import ALIGNMENT, Layout, Weight
 

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.onnx.gates import for_batch
-from isoform.runtime.engines.onnx.lift import fix_inputs
+from isoform.runtime.engines.onnx.plans.gates import for_batch
+from isoform.runtime.engines.onnx.plans.lift import fix_inputs
 from isoform.runtime.engines.onnx.session import open_session, ort, session_options
 
 __all__ = ["ANY", "BATCHES", "Sessions", "lifted_session"]

@@ -1,0 +1,1 @@
+"""Device plans: building, testing and storing them, and the sessions that run them."""
