@@ -14,6 +14,7 @@ Steps are timed without ONNX Runtime's profiler, operators with it, which adds a
 
 Each step is timed alone, and they do not add up to ``predict``: after a run Python finds the processor's caches full of the network, and
 takes about twice as long. The users are the bundle's first task's, each with a mixture of their own; BN and the logits layer are the task's.
+The profiled graph has every weight as an input; for these users the engine runs one in which BN is constant.
 """
 
 from __future__ import annotations

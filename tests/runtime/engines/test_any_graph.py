@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 from bench.swapping.any_graph import GRAPHS, exported, randomised, subject
+from lifted import lifted_output
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -16,8 +17,7 @@ from isoform.runtime.engines.onnx.plans import builder as module
 from isoform.runtime.engines.onnx.plans import disk
 from isoform.runtime.engines.onnx.plans.builder import build_plan
 from isoform.runtime.engines.onnx.plans.choice import PAYS, over
-from isoform.runtime.engines.onnx.plans.plan import Subject, bind
-from isoform.runtime.engines.onnx.plans.sized import lifted_session
+from isoform.runtime.engines.onnx.plans.plan import Subject
 from isoform.runtime.engines.onnx.plans.trial import check_plan
 from isoform.runtime.errors import EngineError
 from isoform.runtime.runtime import Runtime
@@ -28,14 +28,7 @@ def outputs(made: Subject, plan, weights, feeds):
     constant = portable_session(made.graph, made.in_order({**made.constants, **weights}), threads=1).run(
         [made.output], feeds
     )[0]
-    session = lifted_session(plan.graph, threads=1)
-    binding, vector = session.io_binding(), plan.layout.lay_out({name: weights[name] for name in made.changing})
-    bind(binding, plan.layout.weights, vector)
-    for name, value in feeds.items():
-        binding.bind_cpu_input(name, value)
-    binding.bind_output(made.output, "cpu")
-    session.run_with_iobinding(binding)
-    return constant, binding.copy_outputs_to_cpu()[0]
+    return constant, lifted_output(plan, {name: weights[name] for name in made.changing}, feeds, made.output)
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from bench.swapping.any_graph import GRAPHS, Gated, exported, randomised, subject
+from lifted import lifted_output
 from onnx import TensorProto, helper, numpy_helper
 from support import SMALL, make_bundle
 from torch import nn
@@ -15,7 +16,7 @@ from torch import nn
 from isoform.compile.kinds.mixture.graph import portable_graph
 from isoform.runtime.engines.onnx.plans.builder import build_plan
 from isoform.runtime.engines.onnx.plans.gates import for_batch
-from isoform.runtime.engines.onnx.plans.plan import bind, subject_of
+from isoform.runtime.engines.onnx.plans.plan import subject_of
 from isoform.runtime.engines.onnx.plans.probe import lanes_of, probed_layout
 from isoform.runtime.engines.onnx.plans.sized import ANY, BATCHES, Sessions
 from isoform.runtime.engines.onnx.session import open_session, session_options
@@ -32,27 +33,14 @@ SIZES = {
 }
 
 
-def outputs(made, plan, weights, feeds, size):
-    """What a plan's session for a size gives."""
-    sessions, vector = Sessions(plan.graph, plan.batches, threads=1), plan.layout.lay_out(weights)
-    session = sessions.of(size)
-    binding = session.io_binding()
-    bind(binding, plan.layout.weights, vector)
-    for name, value in feeds.items():
-        binding.bind_cpu_input(name, value)
-    binding.bind_output(made.output, "cpu")
-    session.run_with_iobinding(binding)
-    return binding.copy_outputs_to_cpu()[0]
-
-
 def is_the_same(made, plan, weights) -> None:
     """Every size gives what the graph of any size gives."""
     assert plan.batches == BATCHES
     for size in BATCHES:
         feeds = made.feeds(np.random.default_rng(size + 1), size)
-        expected = outputs(made, plan, weights, feeds, ANY)
+        expected = lifted_output(plan, weights, feeds, made.output)
         assert np.ptp(expected) > 0
-        assert np.array_equal(outputs(made, plan, weights, feeds, size), expected)
+        assert np.array_equal(lifted_output(plan, weights, feeds, made.output, size=size), expected)
 
 
 @blocked
@@ -120,7 +108,7 @@ def test_what_is_no_gate_is_left_alone(kind, monkeypatch) -> None:
                 tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
         constant = open_session(file.SerializeToString(), session_options(1), what="torch's graph")
         expected = constant.run([made.output], feeds)[0]
-        found = outputs(made, plan, weights, feeds, size if size in plan.batches else ANY)
+        found = lifted_output(plan, weights, feeds, made.output, size=size if size in plan.batches else ANY)
         assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 

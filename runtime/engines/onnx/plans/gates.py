@@ -19,11 +19,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from isoform.runtime.formats.protobuf import Field, edited, encoded, fields, message, messages, varint, varints
+from isoform.runtime.engines.onnx.plans.lift import read_inputs, read_weights
+from isoform.runtime.formats.protobuf import Field, edited, encoded, fields, message, messages, varint
 
 __all__ = ["for_batch"]
 
@@ -68,13 +69,15 @@ def for_batch(model: bytes, samples: int) -> bytes | None:
         The new file; None if the graph has no such gates.
 
     Raises:
-        EngineError: If it is not a protocol buffer.
+        EngineError: If it is not a protocol buffer, or a weight is not stored as raw bytes.
     """
+    weights = {name: array.shape for name, array in read_weights(model).items()}
+    shapes: dict[str, tuple[int | None, ...]] = {**weights, **read_inputs(model)}
     changed = False
 
     def graph(data: bytes) -> bytes:
         nonlocal changed
-        found = list(_gates(data))
+        found = list(_gates(data, shapes))
         changed = changed or bool(found)
         return _rewritten(data, found, samples) if found else data
 
@@ -82,14 +85,13 @@ def for_batch(model: bytes, samples: int) -> bytes | None:
     return result if changed else None
 
 
-def _gates(graph: bytes) -> Iterator[_Gate]:
+def _gates(graph: bytes, shapes: Mapping[str, tuple[int | None, ...]]) -> Iterator[_Gate]:
     contents = list(messages(graph, _NODE))
     nodes = [_node(content) for content in contents]
     maker = {name: number for number, node in enumerate(nodes) for name in node.outputs}
     uses = Counter(name for node in nodes for name in node.inputs)
     # an output of the graph is read by the caller as well
     uses.update(next(messages(content, 1), b"") for content in messages(graph, _OUTPUT))
-    sizes = dict(_first_sizes(graph))
     for last, node in enumerate(nodes):
         product = maker.get(node.inputs[0]) if node.operator == b"ReorderInput" else None
         if product is None or nodes[product].operator != b"Mul" or uses[node.inputs[0]] != 1:
@@ -100,7 +102,9 @@ def _gates(graph: bytes) -> Iterator[_Gate]:
                 continue
             blocked = nodes[first].inputs[0]
             made = maker.get(blocked)
-            channels = None if made is None or nodes[made].operator != b"Conv" else sizes.get(nodes[made].inputs[1])
+            if made is None or nodes[made].operator != b"Conv":
+                continue
+            channels = next(iter(shapes.get(nodes[made].inputs[1].decode(errors="replace"), ())), None)
             if channels and _is_pooled(gate, nodes, maker):
                 padded = _channels(contents[first]) != channels
                 # ONNX Runtime pools in plain layout if the blocked one has padding
@@ -164,29 +168,6 @@ def _channels(node: bytes) -> int | None:
         if next(messages(attribute, 1), b"") == b"channels":
             return next((varint(content, 0)[0] for number, _, content in fields(attribute) if number == 3), None)
     return None
-
-
-def _first_sizes(graph: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the first size of every input and initializer that has one."""
-    for tensor in messages(graph, _INITIALIZER):
-        name, dims = b"", list[int]()
-        for number, wire, content in fields(tensor):
-            if number == 1:
-                dims += [varint(content, 0)[0]] if wire == 0 else list(varints(content))
-            elif number == 8:
-                name = content
-        if dims:
-            yield name, dims[0]
-    for info in messages(graph, _INPUT):
-        for kind in messages(info, 2):
-            for tensor_type in messages(kind, 1):
-                for shape in messages(tensor_type, 2):
-                    first = next(messages(shape, 1), b"")
-                    sizes = [
-                        varint(content, 0)[0] for number, wire, content in fields(first) if (number, wire) == (1, 0)
-                    ]
-                    if sizes:
-                        yield next(messages(info, 1), b""), sizes[0]
 
 
 def _encoded(operator: bytes, inputs: Iterable[bytes], output: bytes, domain: bytes = b"", *attributes: bytes) -> bytes:

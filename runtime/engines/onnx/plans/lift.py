@@ -22,7 +22,7 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import EngineError
 from isoform.runtime.formats.protobuf import Field, edited, encoded, fields, message, messages, varint, varints
 
-__all__ = ["fix_inputs", "lift_weights", "read_weights", "value_info"]
+__all__ = ["fix_inputs", "lift_weights", "read_inputs", "read_weights", "value_info"]
 
 _GRAPH, _NODE, _INITIALIZER, _INPUT = 7, 1, 5, 11
 _NODE_INPUT = 1
@@ -46,6 +46,21 @@ def read_weights(model: bytes) -> dict[str, Array]:
         _tensor(data) for graph in messages(model, _GRAPH) for data in messages(graph, _INITIALIZER)
     )  # fmt: skip
     return {tensor[0]: tensor[1] for tensor in tensors if tensor is not None}
+
+
+def read_inputs(model: bytes) -> dict[str, tuple[int | None, ...]]:
+    """Read the shapes of a graph's inputs; None for a dynamic size.
+
+    Raises:
+        EngineError: If it is not a protocol buffer.
+    """
+    return {_input_name(info): _shape(info) for graph in messages(model, _GRAPH) for info in messages(graph, _INPUT)}
+
+
+def _shape(value_info: bytes) -> tuple[int | None, ...]:
+    types = (tensor for kind in messages(value_info, 2) for tensor in messages(kind, 1))
+    dims = (dim for tensor in types for shape in messages(tensor, 2) for dim in messages(shape, 1))
+    return tuple(next((varint(size, 0)[0] for field, _, size in fields(dim) if field == 1), None) for dim in dims)
 
 
 def lift_weights(model: bytes, inputs: Mapping[str, str], constants: Mapping[str, Array]) -> bytes:
