@@ -24,7 +24,7 @@ from isoform.server.store.store import Store
 pytestmark = [pytest.mark.trust, pytest.mark.xdist_group("bounded")]  # one server for all
 SECONDS = 4
 ALICE = "/v1/models/plain/signatures/alice"
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 5.0
 """How soon a server says that it lives, whatever others send."""
 
 

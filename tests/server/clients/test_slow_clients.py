@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 import time
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -37,6 +38,8 @@ LIMITS = {
     },
     transfer: {"SILENT_SECONDS": SECONDS, "RATE": 20_000},
 }
+PATIENT = {transfer: {"SILENT_SECONDS": 20}, connections: {"HEAD_SECONDS": 20}}
+"""For what happens at once: other tests may have the processors for a second, and no limit may pass meanwhile."""
 
 
 @contextlib.contextmanager
@@ -74,11 +77,17 @@ def took(server, *parts: bytes, pauses: float = 0.0) -> tuple[list[int], float]:
     return statuses(found), time.monotonic() - began
 
 
+def until(holds: Callable[[], bool]) -> bool:
+    """Whether it does, at once or after a while."""
+    end = time.monotonic() + 5
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds()
+
+
 def settled(server) -> dict[str, int]:
     """What is counted, once it is nothing, or after a while."""
-    until = time.monotonic() + 5
-    while any(server.counted().values()) and time.monotonic() < until:
-        time.sleep(0.01)
+    until(lambda: not any(server.counted().values()))
     return server.counted()
 
 
@@ -110,12 +119,10 @@ def test_without_a_key_nobody_waits_for_a_body(runtime, store) -> None:
     """401 at once, as long as nothing of the body has come; if it does not come, the connection is closed."""
     keys = Keys(store)
     app = create_app(runtime, store=store, keys=keys)
-    with limits({}), here(app) as server:
+    with limits({transfer: PATIENT[transfer]}), here(app) as server:
         with socket.create_connection(server.address, timeout=10) as connection:
             connection.sendall(INFER + b"Content-Length: 90000\r\n\r\n")
-            connection.settimeout(SECONDS / 2)
             assert answer_of(connection).startswith(b"HTTP/1.1 401 ")
-            connection.settimeout(10)
             assert connection.recv(1) == b""
         assert not any(settled(server).values())
 
@@ -139,7 +146,7 @@ def test_an_unread_body_is_thrown_away_for_a_while_only(server) -> None:
 
 
 @pytest.mark.trust
-@pytest.mark.parametrize(("pauses", "count"), [(SECONDS / 8, 4), (10.0, 1)], ids=["goes on", "stops"])
+@pytest.mark.parametrize(("pauses", "count"), [(SECONDS / 40, 4), (10.0, 1)], ids=["goes on", "stops"])
 def test_a_client_that_is_closed_may_send_the_rest(pauses, count, server) -> None:
     """Of a body that is refused with the end of the connection: as long as something comes; it has its answer, whatever it does."""
     part = bytes(1000)
@@ -161,7 +168,7 @@ def test_a_connection_is_idle_from_when_all_has_come(size, server) -> None:
     head = f"POST /v2/models/none/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n".encode()
     with socket.create_connection(server.address, timeout=10) as connection:
         connection.sendall(head + bytes(size))
-        time.sleep(2 * SECONDS)
+        time.sleep(1.3 * SECONDS)
         connection.sendall(head + bytes(size))
         began, found = time.monotonic(), b""
         while piece := connection.recv(65536):
@@ -189,9 +196,7 @@ def test_a_client_that_takes_no_long_answer_is_given_up(compiled, runtime, store
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + f"Content-Length: {len(body)}\r\n\r\n"
     app = create_app(runtime, store=store)
     with limits({}), here(app) as server, contextlib.closing(unread(server, INFER + head.encode() + body)):
-        until = time.monotonic() + 20
-        while server.counted()["transferred"] < 2 * len(body) - 1_000_000 and time.monotonic() < until:
-            time.sleep(0.001)
+        assert until(lambda: server.counted()["transferred"] >= 2 * len(body) - 1_000_000)
         assert app.extensions["isoform"].memory.used > 2 * len(body)
         assert not any(settled(server).values())
         assert app.extensions["isoform"].memory.used == 0
@@ -259,22 +264,20 @@ def test_a_body_that_is_allowed_is_never_too_much_alone(runtime) -> None:
 @pytest.mark.trust
 def test_too_many_connections_close_the_idle_ones(runtime) -> None:
     """Each new one closes the one that is idle for longest; one with a request stays, and if all have, the new one is closed."""
-    patient = limits({transfer: {"SILENT_SECONDS": 20}, connections: {"HEAD_SECONDS": 20}})
-    with patient, here(create_app(runtime), most=6) as server, contextlib.ExitStack() as stack:
+    with limits(PATIENT), here(create_app(runtime), most=6) as server, contextlib.ExitStack() as stack:
 
         def connected() -> socket.socket:
             return stack.enter_context(socket.create_connection(server.address, timeout=10))
 
         busy = connected()
         busy.sendall(INFER + b"Content-Length: 3\r\n\r\n1")
-        time.sleep(0.1)
+        assert until(lambda: server.counted()["transferred"] == 1)
         idle = [connected() for _ in range(20)]
-        time.sleep(0.2)
-        assert server.counted()["open"] == 6
+        assert until(lambda: server.counted()["open"] == 6)
         assert [connection.recv(1) for connection in idle[:15]] == [b""] * 15
         for connection in idle[15:]:
             connection.sendall(INFER + b"Content-Length: 3\r\n\r\n1")
-        time.sleep(0.2)
+        assert until(lambda: server.counted()["transferred"] == 6)
         assert connected().recv(1) == b""
         busy.sendall(b"23")
         assert answer_of(busy).startswith(b"HTTP/1.1 400 ")
@@ -292,16 +295,15 @@ ENDLESS = {
 
 @pytest.mark.trust
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_a_head_without_an_end_is_cut(kind, server) -> None:
+def test_a_head_without_an_end_is_cut(kind, runtime) -> None:
     """Also one that is behind a body (trailers), or between its chunks: after HEAD_BYTES, at once."""
-    began = time.monotonic()
-    connection = socket.create_connection(server.address, timeout=10)
-    with connection, contextlib.suppress(ConnectionError):
-        connection.sendall(ENDLESS[kind])
-        while connection.recv(65536):
-            pass
-    assert time.monotonic() - began < SECONDS
-    assert not any(settled(server).values())
+    with limits(PATIENT), here(create_app(runtime)) as server:
+        connection = socket.create_connection(server.address, timeout=10)
+        with connection, contextlib.suppress(ConnectionError):
+            connection.sendall(ENDLESS[kind])
+            while connection.recv(65536):
+                pass
+        assert not any(settled(server).values())
 
 
 @pytest.mark.trust
@@ -312,8 +314,8 @@ def test_heads_without_an_end_stop_nobody(runtime) -> None:
         slow = [stack.enter_context(socket.create_connection(server.address, timeout=10)) for _ in range(20)]
         for connection in slow:
             connection.sendall(ENDLESS["a field"][:40_000])
-        time.sleep(0.2)
-        assert 100_000 < server.counted()["bytes"] <= 200_000
+        assert until(lambda: server.counted()["bytes"] > 100_000)
+        assert server.counted()["bytes"] <= 200_000
         head = INFER + b"Connection: close\r\nContent-Length: 500000\r\n\r\n"
         assert statuses(talk(server.address, head + bytes(500_000))[0]) == [400]
         assert slow[0].recv(1) == b""
