@@ -117,8 +117,8 @@ def _tasks(worlds: dict[str, tuple[Shifted, Path]], *, quick: bool) -> list[Task
                 ways = ("none", "auto")
             count = 500 if batch == 1 else 2000
             if quick:
-                count = 128 if batch == 1 else 768 if setting == "iid 128" else 384
-            domains = ("clean", *FEW[::2]) if quick else ("clean", *world.domains)
+                count = 128 if batch == 1 else 640 if setting == "iid 128" else 384
+            domains = ("clean", *FEW[::4]) if quick else ("clean", *world.domains)
             if quick and setting != "iid 128":
                 domains = domains[:3]
             tasks += [Task(name, setting, domain, way, count) for domain in domains for way in ways]

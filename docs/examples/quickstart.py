@@ -40,7 +40,10 @@ def main() -> None:
         "-o", "--output", type=Path, default=Path("quickstart"), help="folder for everything that is made"
     )
     parser.add_argument("--seed", default="0", help="the training run's seed")
-    parser.add_argument("--steps", help="training steps, fewer for a quick look (default: the recipe's)")
+    parser.add_argument(
+        "--steps",
+        help="training steps, fewer for a quick look, for users too (default: the recipe's)",
+    )
     arguments, fields = parser.parse_known_args()
     output, bundle = arguments.output, arguments.output / "bundle"
     (output / "images").mkdir(parents=True, exist_ok=True)
@@ -121,7 +124,7 @@ def main() -> None:
         tensor = {"name": "image", "shape": [1, *image.shape], "datatype": "FP32", "data": image.ravel().tolist()}
         (output / "request.json").write_text(json.dumps({"inputs": [tensor]}))
 
-    users = new_users(bundle, output / "users")
+    users = new_users(bundle, output / "users", limit=["--steps", arguments.steps] if arguments.steps else [])
     for user, (start, before, after, fitted) in users.items():
         rows.append(
             (
@@ -247,7 +250,9 @@ def serve(bundle: Path, runtime: Runtime, datasets: dict[str, Dataset], per_task
     return per_task * len(datasets), right
 
 
-def new_users(bundle: Path, folder: Path, shots: int = 10) -> dict[str, tuple[str, float, float, dict]]:
+def new_users(
+    bundle: Path, folder: Path, *, limit: list[str], shots: int = 10
+) -> dict[str, tuple[str, float, float, dict]]:
     """Fit a signature to each new user, from PNG files, on the command line.
 
     Returns:
@@ -263,7 +268,7 @@ def new_users(bundle: Path, folder: Path, shots: int = 10) -> dict[str, tuple[st
                 pixels = np.round(255 * dataset.train.images[row, 0]).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / user / name / f"{number}.png")
         file = folder / f"{user}.safetensors"
-        fitted = run("personalize", str(bundle), "--data", str(folder / user), "-o", str(file))
+        fitted = run("personalize", str(bundle), "--data", str(folder / user), "-o", str(file), *limit)
         with Runtime.open(bundle) as runtime:
             mine, base = Signature.load(file), runtime.signature(fitted["task"])
             before, after = (

@@ -11,7 +11,7 @@ from multiprocessing.context import ForkServerContext
 __all__ = ["begun", "prepared"]
 
 IMPORTS = [
-    "isoform.train.cli", "isoform.train.loop", "isoform.compile.build", "isoform.compile.report", "sklearn.datasets", "torch._inductor.config",
+    "isoform.train.cli", "isoform.train.loop", "isoform.compile.build", "isoform.compile.report", "scipy.ndimage", "torch._inductor.config",
 ]  # fmt: skip
 """What training and compiling import, early and late."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import re
 import subprocess
 import sys
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from isoform.runtime.cli import main
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
@@ -52,6 +56,24 @@ def isoform(*words: str | Path, check: bool = True, **options: object) -> subpro
     result = subprocess.run([*ISOFORM, *map(str, words)], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
     assert not check or result.returncode == 0, result.stderr
     return result
+
+
+def isoform_here(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, which takes a hundredth of the time: for what it refuses, and what it says."""
+    out, errors, root, access = io.StringIO(), io.StringIO(), logging.getLogger(), logging.getLogger("isoform.access")
+    handlers = root.handlers[:], access.handlers[:], access.level, access.propagate
+    try:
+        with (
+            contextlib.chdir(cwd or Path.cwd()),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(errors),
+        ):
+            code = main([*map(str, words)])
+    except SystemExit as left:
+        code = int(left.code or 0)
+    finally:  # serve sets up logs for its process, which is the tests' here
+        root.handlers[:], access.handlers[:], access.level, access.propagate = handlers
+    return subprocess.CompletedProcess([*map(str, words)], code, out.getvalue(), errors.getvalue())
 
 
 def make_bundle(spec: NetworkSpec, *, tasks: tuple[str, ...] = ("a", "b"), classes: int = 3, seed: int = 0) -> Bundle:

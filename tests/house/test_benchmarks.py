@@ -143,7 +143,7 @@ def test_bounds(compiled, tmp_path) -> None:
         "--bundle",
         str(compiled),
         "--seconds",
-        "2",
+        "1",
         "--kinds",
         "JSON of numbers",
         "rollback",

@@ -62,7 +62,7 @@ def test_the_first_blocks_of_the_readme_run(quickstart) -> None:
             subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
         elif words[0] == "isoform":
             if words[1] == "personalize":
-                words += ["--seconds", "5"]  # how well it learns is another test's question, and a busy machine is slow
+                words += ["--steps", "20"]  # how well it learns is another test's question, and a busy machine is slow
             result = subprocess.run([*ISOFORM, *words[1:]], cwd=quickstart, capture_output=True, text=True, check=False)
             assert result.returncode == 0, result.stderr
             ran += 1

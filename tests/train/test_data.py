@@ -31,6 +31,15 @@ def test_digits_are_the_real_ones() -> None:
     assert images[:, :, 12:20, 8:24].mean() > 2 * images[:, :, :, :4].mean()
 
 
+def test_digits_are_those_of_scikit_learn(monkeypatch) -> None:
+    """Its file is read without importing it; where the file is not, scikit-learn is asked, for the same numbers."""
+    images, labels = digits()
+    monkeypatch.setattr("isoform.train.data.digits.importlib.util.find_spec", lambda _: None)
+    asked = digits.__wrapped__()
+    assert np.array_equal(asked[0], images)
+    assert np.array_equal(asked[1], labels)
+
+
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_a_domain_treats_every_image_alone(domain, samples) -> None:
     """A transform keeps shape, type and range, changes nothing of its input, and never mixes samples."""

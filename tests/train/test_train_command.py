@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from support import TINY, isoform
+from support import TINY, isoform_here
 
 from isoform.runtime.cli import main
 from isoform.runtime.errors import UsageError
@@ -16,13 +16,13 @@ def test_a_second_run_for_the_same_bundle_is_refused(tmp_path) -> None:
     words = ["train", "digits", "-o", tmp_path / "bundle", *TINY, "--steps", "2", "--fresh"]
     (tmp_path / "bundle.checkpoint").write_text("the other's")
     release = files.hold(tmp_path / ".bundle.lock", busy=UsageError("busy"))
-    refused = isoform(*words, check=False)
+    refused = isoform_here(*words)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "is being trained by another process" in refused.stderr
     assert (tmp_path / "bundle.checkpoint").read_text() == "the other's"
     release()
-    isoform(*words)
+    assert isoform_here(*words).returncode == 0
     assert os.listdir(tmp_path) == ["bundle"]
 
 

@@ -37,3 +37,10 @@ def digits_runtime(tmp_path_factory) -> Iterator[Runtime]:
 def runtime(digits_runtime: Runtime) -> Runtime:
     """The same, by the name that tests here know it by."""
     return digits_runtime
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the network runs in one process of xdist: a second one would wait for it, half a minute."""
+    for item in items:
+        if "digits_runtime" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("adapt"))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from support import image, isoform
+from support import image, isoform, isoform_here
 
 from isoform.runtime import InputError, cli
 from isoform.runtime.adapt.adapter import Adapter
@@ -116,7 +116,7 @@ def test_ctrl_c_undoes_the_batch_in_progress(batches, images, compiled, tmp_path
 def test_mistakes_take_one_line(words, message, images, compiled, tmp_path) -> None:
     """Exit code 2, and a line that says what was expected."""
     base = ["adapt", compiled, "--data", images, "--task", "plain", "-o", tmp_path / "x.safetensors"]
-    done = isoform(*base, *words, check=False, cwd=tmp_path)
+    done = isoform_here(*base, *words, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

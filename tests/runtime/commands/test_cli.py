@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from support import ISOFORM, isoform
+from support import ISOFORM, isoform, isoform_here
 
 from isoform.runtime import cli
 from isoform.runtime.formats import tensors
@@ -29,8 +29,8 @@ def test_help_is_light() -> None:
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_help_with_an_example(verb) -> None:
     """Every ``--help`` ends with an example, and the top-level help lists the verb."""
-    assert "example:\n  isoform " in isoform(verb, "--help").stdout
-    assert f"  {verb}" in isoform("--help").stdout
+    assert "example:\n  isoform " in isoform_here(verb, "--help").stdout
+    assert f"  {verb}" in isoform_here("--help").stdout
 
 
 def test_version() -> None:
@@ -60,7 +60,7 @@ def test_version() -> None:
 )  # fmt: skip
 def test_misuse_is_one_line_and_exit_2(words, message, tmp_path) -> None:
     """Every mistake is one line on stderr, exit code 2, nothing on stdout, nothing written."""
-    result = isoform(*words, check=False, cwd=tmp_path)
+    result = isoform_here(*words, cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -109,7 +109,7 @@ def test_predict_with_a_signature_file(compiled, digit, runtime, tmp_path) -> No
 )
 def test_predict_misuse(words, message, compiled, digit) -> None:
     """Each mistake is named."""
-    result = isoform("predict", compiled, digit, *words, check=False)
+    result = isoform_here("predict", compiled, digit, *words)
     assert result.returncode == 2
     assert message in result.stderr
 
@@ -167,7 +167,7 @@ def test_figure(ending, compiled, runtime, tmp_path) -> None:
 
 def test_figure_refuses_other_endings(compiled, tmp_path) -> None:
     """A picture in no known format is refused before anything is written."""
-    result = isoform("figure", compiled, "-o", tmp_path / "a.xyz", check=False)
+    result = isoform_here("figure", compiled, "-o", tmp_path / "a.xyz")
     assert result.returncode == 2
     assert ".png, .svg or .pdf was expected" in result.stderr
 

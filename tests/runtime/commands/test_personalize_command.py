@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from support import ISOFORM, isoform
+from support import ISOFORM, isoform, isoform_here
 
 from isoform.runtime.formats.signature import Signature
 from isoform.train.data.digits import digits
@@ -89,7 +89,7 @@ def test_new_labels(compiled, slanted_folder, tmp_path) -> None:
 )
 def test_misuse_is_one_line(compiled, tmp_path, words, message) -> None:
     """Exit code 2, one line, nothing written."""
-    result = isoform("personalize", compiled, *words, check=False, cwd=tmp_path)
+    result = isoform_here("personalize", compiled, *words, cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -7,7 +7,7 @@ import time
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from support import isoform
+from support import isoform, isoform_here
 
 from isoform.runtime.errors import SignatureError, UsageError
 from isoform.server.access import keys as keys_module
@@ -193,7 +193,7 @@ def test_key_command(tmp_path) -> None:
         (["revoke", entry["id"]], "no active key has the id"), (["add"], "expected isoform key add NAME"), (["list", "x"], "expected isoform key add NAME"),
         (["add", "x", "--scope", "y"], "the scope 'y' came"), (["list", "--store", "none"], "keys are kept in a store"),
     ):  # fmt: skip
-        result = isoform("key", *words, *(store if "--store" not in words else []), check=False)
+        result = isoform_here("key", *words, *(store if "--store" not in words else []))
         assert result.returncode == 2
         assert message in result.stderr
         assert len(result.stderr.splitlines()) == 1
@@ -285,7 +285,7 @@ def test_serve_is_open_only_on_loopback(compiled, tmp_path) -> None:
         (["--token-audience", "y"], "--token-audience has no effect"), (["--open", "--token-leeway", "10"], "--token-leeway has no effect"),
     ):  # fmt: skip
         store = [] if "none" in words else ["--store", tmp_path / "s.db"]
-        result = isoform("serve", compiled, "--port", "0", *words, *store, check=False)
+        result = isoform_here("serve", compiled, "--port", "0", *words, *store)
         assert result.returncode == 2
         assert message in result.stderr
         assert len(result.stderr.splitlines()) == 1

@@ -11,7 +11,7 @@ import urllib.request
 import numpy as np
 import pytest
 from serving import serving
-from support import isoform
+from support import isoform_here
 
 from isoform.runtime.errors import BundleError
 from isoform.runtime.formats.bundle import Bundle
@@ -88,7 +88,7 @@ def test_a_task_named_like_a_route(compiled, tmp_path) -> None:
     Bundle.create(spec=bundle.spec, tensors=bundle.tensors, signatures={"stats": base}, training=bundle.training).write(
         tmp_path / "bundle"
     )
-    result = isoform("serve", tmp_path / "bundle", "--open", "--store", "none", check=False)
+    result = isoform_here("serve", tmp_path / "bundle", "--open", "--store", "none")
     assert result.returncode == 2
     assert "the bundle has a task named 'stats'" in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -108,7 +108,7 @@ def test_misuse(compiled) -> None:
             (["--tls-certificate", "x.pem", "--tls-key", "x.pem"], "cannot use --tls-certificate x.pem"),
             (["--store", "nosuch://x"], "cannot open the signature store"),
         ):  # fmt: skip
-            result = isoform("serve", compiled, "--open", "--store", "none", *words, check=False)
+            result = isoform_here("serve", compiled, "--open", "--store", "none", *words)
             assert result.returncode == 2
             assert message in result.stderr
             assert len(result.stderr.splitlines()) == 1
