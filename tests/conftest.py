@@ -54,10 +54,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small bundle of the four digit domains, trained by the command line, not compiled. Do not change it."""
 
     def train(folder: Path) -> None:
-        text = (ROOT / "train" / "recipes" / "digits.toml").read_text()
-        # enough for so few steps, and a third of what training ends with and compiling measures
-        (folder / "few.toml").write_text(text.replace('data = "digits"', 'data = "digits"\nlimit = 400'))
-        isoform("train", folder / "few.toml", "-o", folder / "bundle", *TINY)
+        isoform("train", "digits", "-o", folder / "bundle", *TINY)
 
     return made_once(tmp_path_factory, "trained", train) / "bundle"
 
