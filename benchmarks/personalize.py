@@ -1,9 +1,9 @@
 """Personalizing on the device beside torch: a step's time, a process's memory, and what it is worth to people who were never seen.
 
     python benchmarks/personalize.py [--quick] [--json PATH] [--seconds X]
-    python benchmarks/personalize.py people [--quick] [--json PATH] [--plot PATH]
+    python benchmarks/personalize.py people [--quick] [--json PATH] [--plot PATH] [--ways WAY ...]
     python benchmarks/personalize.py alphabets [--quick] [--json PATH] [--plot PATH]
-    python benchmarks/personalize.py domains [--quick] [--json PATH] --bundle quickstart/bundle
+    python benchmarks/personalize.py domains [--quick] [--json PATH] [--ways WAY ...] --bundle quickstart/bundle
 
 step      random weights, small (C = 24, L = 16, 32×32, stem 4, K = 4), batch 16, one thread each: fitting mixture, BN affine and logits
           layer by numpy and ONNX Runtime, beside torch eager doing the same in its fastest form; times are medians, in turn
@@ -59,6 +59,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     arguments = parser(__doc__)
     arguments.add_argument("what", nargs="?", choices=("step", "people", "alphabets", "domains"), default="step")
+    arguments.add_argument("--ways", nargs="+", help="people, domains: only some rows of the table, such as delta")
     arguments.add_argument("--plot", type=Path, help="people, alphabets: where to draw the figures, such as people.svg")
     arguments.add_argument(
         "--data",
@@ -97,7 +98,7 @@ def step_times(bundle: Bundle, *, seconds: float) -> Figures:
         MixtureLearner(bundle, bundle.require_compiled().training(), threads=1),
         Point(bundle.resolve(base).parts),
     )
-    moving = tuple(name for names in bundle.kind.moves.values() for name in names)
+    moving = tuple(name for part in bundle.kind.usual for name in bundle.kind.moves[part])
     fit = Fit(learner, point, x, labels, moving=moving, seed=0)
     runs = {
         "step": fit.step, "torch_eager": signature_step(bundle, base, x, labels), "forward": lambda: learner.logits(point, x),
@@ -128,11 +129,20 @@ def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
     ways = dict.fromkeys(study.ways, study.shots)
     if arguments.quick:
         ways = {"mixture + BN + head": study.shots, "mixture": (5,), "head": (5,), RESCALED: (5,)}
+    ways = {way: ways.get(way, study.shots) for way in _chosen(arguments, tuple(study.ways), tuple(ways))}
     few = 3 if arguments.quick else None
     results = held_out(arguments, study, folder, steps=120 if arguments.quick else 1600, users=few, ways=ways)
     figures.update(_summary(study, results))
     figures["results"] = results
     report(arguments, study, results, f"MotionSense, held-out people: mean accuracy in %, {figures['machine']}, {figures['date']}")  # fmt: skip
+
+
+def _chosen(arguments: argparse.Namespace, known: tuple[str, ...], usual: tuple[str, ...]) -> tuple[str, ...]:
+    """The rows that ``--ways`` names, else the usual ones."""
+    for way in arguments.ways or ():
+        if way not in known:
+            raise SystemExit(f"error: --ways has {way!r}, but some of {', '.join(map(repr, known))} were expected")
+    return tuple(arguments.ways or usual)
 
 
 def alphabets(arguments: argparse.Namespace, figures: dict[str, object], folder: Path) -> None:
@@ -167,7 +177,7 @@ def report(arguments: argparse.Namespace, study: Study, results: list[Result], t
     """A table by ways, one by users, and the picture."""
     columns = [f"{shots} per {study.unit}" for shots in study.shots]
     print_table(title, ["what moves", "bytes", *columns], _rows(study, results))
-    default = next(iter(study.ways))
+    default = next(way for way in study.ways if any(r[0] == way for r in results))
     users = dict.fromkeys(r[2] for r in results)
     found = {(r[1], r[2]): f"{r[3]:.1f} → {r[4]:.1f}" for r in results if r[0] == default}
     rows = [[user, *(found.get((shots, user), "") for shots in study.shots)] for user in users]
@@ -178,7 +188,7 @@ def report(arguments: argparse.Namespace, study: Study, results: list[Result], t
 
 def _summary(study: Study, results: list[Result]) -> dict[str, object]:
     """The figures that the project is held to."""
-    default = next(iter(study.ways))
+    default = next(way for way in study.ways if any(r[0] == way for r in results))
 
     def gains(way: str) -> dict[int, list[float]]:
         found = {s: [r[4] - r[3] for r in results if r[:2] == (way, s)] for s in study.shots}
@@ -202,7 +212,8 @@ def _rows(study: Study, results: list[Result]) -> list[list[str]]:
         values = [float(r[place]) for r in results if r[:2] == (way, shots)]
         return f"{np.mean(values):.1f}" if values else ""
 
-    rows = [["start", "", *(cell(next(iter(study.ways)), shots, 3) for shots in study.shots)]]
+    default = next(way for way in study.ways if any(r[0] == way for r in results))
+    rows = [["start", "", *(cell(default, shots, 3) for shots in study.shots)]]
     for way in study.ways:
         if any(r[0] == way for r in results):
             size = max(r[5] for r in results if r[0] == way)
@@ -215,6 +226,7 @@ def of_domains(arguments: argparse.Namespace, figures: dict[str, object], _: Pat
     draws, ways, kinds, steps = 5, tuple(domains.WAYS), domains.DOMAINS, 300
     if arguments.quick:
         draws, ways, kinds, steps = 1, ("mixture + BN + head",), kinds[::2], 60
+    ways = _chosen(arguments, tuple(domains.WAYS), ways)
     table = domains.measure(arguments.bundle, draws=draws, ways=ways, kinds=kinds, steps=steps)
     figures["accuracy"] = table
     title = f"digits, new domains, 10 samples per class, mean of {draws} draw{'s' * (draws > 1)}: accuracy in %, {figures['machine']}, {figures['date']}"

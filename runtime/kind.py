@@ -170,6 +170,10 @@ class Kind(Protocol):
         """What ``personalize`` can train: user-visible name → parts. Includes ``head`` → ``HEAD``."""
 
     @property
+    def usual(self) -> tuple[str, ...]:
+        """What ``personalize`` trains unless told otherwise: names of ``moves``."""
+
+    @property
     def smallest(self) -> str:
         """The part that a signature identical to its base stores: a file is never empty."""
 

@@ -197,9 +197,9 @@ class Runtime:
             labels: One per sample: a class name (str), or a class index (int). Indices are refused if a class is named by a different
                 whole number.
             start: Signature to start from; None for the base signature with the lowest loss on the samples.
-            parts: What to train, from ``bundle.kind.moves``; a mixture bundle has ``mixture``, ``bn`` (BN's affine map) and ``head``
-                (the logits layer). None for all. Parts that are not trained are inherited, not stored: a mixture alone is a file of
-                less than 1 KiB.
+            parts: What to train, from ``bundle.kind.moves``; a mixture bundle has ``mixture``, ``delta`` (coefficients added to the
+                layers' weights), ``bn`` (BN's affine map) and ``head`` (the logits layer). None for all but ``delta``. Parts that are not
+                trained are inherited, not stored: ``delta`` or ``mixture`` alone is a file of less than 1 KiB.
             statistics: Whether BN statistics may be re-estimated from the samples, where that lowers the loss; None: if ``bn`` is trained.
             classes: Class names for a new logits layer; ``labels`` are then names out of them or indices into them.
             seed: Seed of batches and folds; the same seed and samples give the same signature.

@@ -39,8 +39,8 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--signature", type=Path, help="a signature file to start from instead")
     parser.add_argument(
         "--parts",
-        help="what to train, separated by commas; a mixture bundle has mixture, bn, head; 'mixture' alone makes a file of less than 1 KiB "
-        "(default: all)",
+        help="what to train, separated by commas; a mixture bundle has mixture, delta, bn, head; 'delta' alone makes a file of less than 1 KiB "
+        "(default: mixture,bn,head)",
     )
     parser.add_argument(
         "--statistics",

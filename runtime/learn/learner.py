@@ -36,6 +36,8 @@ AFFINE, STATISTICS = "bn.affine", "bn.statistics"
 """Parts of a signature: γ and β, (2, N), and running mean and variance, (2, N), of all BN channels."""
 BATCH = 16
 """Samples per step. Compiled training graphs have this fixed batch size; smaller batches are padded with zeros."""
+WHOLE = np.iinfo(np.int16).max
+"""Largest magnitude of a whole number in a part that has a gradient."""
 Loss = Callable[[Array], tuple[float, Array]]
 """Logits (n, classes) → the loss, and its gradient with respect to the logits, float32."""
 
@@ -50,6 +52,8 @@ class Point:
     """Derived parts: computed from other parts and the templates, and changing with them."""
     task: str = ""
     """The task, for kinds with a separate network per task."""
+    whole: frozenset[str] = frozenset()
+    """Parts of whole numbers that have a gradient: any numbers while they are trained, rounded in a signature."""
 
     def with_parts(self, parts: Mapping[str, Array]) -> Self:
         """Return a copy with other values of some parts."""
@@ -60,10 +64,19 @@ class Point:
         return dataclasses.replace(self, follows=self.follows - set(names))
 
     def rounded(self) -> Self:
-        """Return a copy in float32, the precision of signatures, so that the scored values are the returned values."""
+        """Return a copy as a signature stores it, in float32 or whole numbers, so that the scored values are the returned values."""
         # floats only: a signature refuses bits and whole numbers that have become floats
         floats = {name: array for name, array in self.parts.items() if array.dtype.kind == "f"}
-        return self.with_parts({name: np.asarray(array, dtype=np.float32) for name, array in floats.items()})
+        if not all(np.isfinite(floats[name]).all() for name in self.whole & floats.keys()):
+            return self  # no whole number stands for it; ``finite`` says so
+        return self.with_parts(
+            {
+                name: np.rint(np.clip(array, -WHOLE, WHOLE)).astype(np.int64)
+                if name in self.whole
+                else np.asarray(array, dtype=np.float32)
+                for name, array in floats.items()
+            }
+        )
 
     @property
     def finite(self) -> bool:

@@ -27,7 +27,7 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import BundleError
 from isoform.runtime.formats import tensors as tensor_file
-from isoform.runtime.kind import HEAD, Spec
+from isoform.runtime.kind import HEAD, Spec, kind_named
 from isoform.runtime.learn.learner import STATISTICS, Moments
 from isoform.runtime.samples.names import as_known
 
@@ -63,7 +63,10 @@ class Source:
         """
         arrays, metadata = tensor_file.decode(data, error=BundleError, what=name)
         shapes = spec.part_shapes
-        moving = [part for part in shapes if part not in (STATISTICS, *HEAD)]
+        floats = {
+            part for part, kind in kind_named(spec.kind, error=BundleError).parts.items() if kind.numbers == "float"
+        }
+        moving = [part for part in shapes if part in floats - {STATISTICS, *HEAD}]
         expected = {"spread": shapes[STATISTICS], **{f"fisher.{part}": shapes[part] for part in moving}}
         found = {key: array.shape for key, array in arrays.items() if key != "classes"}
         classes = arrays.get("classes", np.empty(0))

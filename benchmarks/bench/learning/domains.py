@@ -22,6 +22,7 @@ SHOTS = 10
 WAYS: Mapping[str, Mapping[str, object]] = {
     "base signature": {},
     "mixture": {"parts": ("mixture",)},
+    "delta": {"parts": ("delta",)},
     "head": {"parts": ("head",)},
     "BN": {"parts": ("bn",), "statistics": False},
     "mixture + BN": {"parts": ("mixture", "bn"), "statistics": False},

@@ -183,7 +183,7 @@ def plot(study: Study, results: list[Result], path: Path) -> None:
         for _, shots, _, _, after, _ in group:
             by_shots.setdefault(shots, []).append(after)
         left.plot(list(by_shots), [np.mean(values) for values in by_shots.values()], marker="o", label=way)
-    chosen = next(iter(study.ways))
+    chosen = next(way for way in study.ways if any(r[0] == way for r in results))
     counts = sorted({r[1] for r in results if r[0] == chosen})
     starts = [np.mean([r[3] for r in results if r[:2] == (chosen, shots)]) for shots in counts]
     left.plot(counts, starts, color="#444", linestyle="--", linewidth=1, label="start")

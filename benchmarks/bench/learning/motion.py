@@ -46,7 +46,7 @@ class Motion:
 
     shape, kernel, shift, unit = SHAPE, (1, 4), 4, "activity"
     ways: Mapping[str, tuple[str, ...]] = {
-        "mixture + BN + head": ("mixture", "bn", "head"), "mixture + head": ("mixture", "head"), "mixture": ("mixture",), "BN": ("bn",),
+        "mixture + BN + head": ("mixture", "bn", "head"), "mixture + head": ("mixture", "head"), "mixture": ("mixture",), "delta": ("delta",), "BN": ("bn",),
         "head": ("head",), RESCALED: (), EVERYTHING: (),
     }  # fmt: skip
     shots = (1, 5, 10, 20)

@@ -43,7 +43,11 @@ class Gradient(Method):
     def __init__(self, context: Context, parts: Sequence[str] = ("bn",), lr: float = 1e-3) -> None:
         super().__init__(context)
         learner = normalising(context.learner)
-        known = {part: names for part, names in learner.bundle.kind.moves.items() if set(names) <= set(learner.rates)}
+        known = {
+            part: names
+            for part, names in learner.bundle.kind.moves.items()
+            if set(names) <= set(learner.rates) - context.start.whole
+        }
         if not parts or not set(parts) <= set(known):
             raise UsageError(f"parts are {tuple(parts)!r}, but one or more of {', '.join(known)} were expected")
         if not 0 < lr < 1:

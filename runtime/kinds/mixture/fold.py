@@ -2,7 +2,8 @@
 
 For layer ℓ, with ξ_ℓ = softmax of the signature's row ℓ:
 
-    θ_ℓ = Σ_k ξ_ℓk θ_k                                    one matrix product over all layers, Ξ (L, K) @ Θ (K, P)
+    θ_ℓ = Σ_k ξ_ℓk θ_k                                    one matrix product over all layers, Ξ (L, K) @ Θ (K, P);
+                                                          a ``delta`` adds to it (``directions.py``)
     s = γ / √(var + ε),  t = β - mean · s                 every BN channel at once
     W' = W · s (per output channel),  b' = t              for the convolution before each BN
     W'' = W' / std (per input channel),  b'' = b' - Σ W'' · mean        the input normalisation is folded into the input adapter
@@ -23,6 +24,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.kind import HEAD
+from isoform.runtime.kinds.mixture.directions import directions, mixing
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = [
@@ -50,18 +52,21 @@ def template_matrix(spec: NetworkSpec, tensors: Mapping[str, Array]) -> Array:
     )
 
 
-def mix(spec: NetworkSpec, theta: Array, logits: Array) -> dict[str, Array]:
+def mix(spec: NetworkSpec, theta: Array, parts: Mapping[str, Array]) -> dict[str, Array]:
     """Mix all layers.
 
     Args:
         spec: The network's sizes.
         theta: Θ, the result of ``template_matrix``.
-        logits: A signature's mixture, shape (L, K).
+        parts: A signature's ``mixture``, shape (L, K), and its ``delta``, (L, K + ``RANDOM``), which may be absent.
 
     Returns:
         Names of ``row_shapes`` → array with a leading axis L, float32.
     """
-    mixed = softmax(logits).astype(np.float32) @ theta
+    weights = mixing(parts).astype(np.float32)
+    mixed = weights[:, : spec.templates] @ theta
+    if weights.shape[1] > spec.templates:
+        mixed += weights[:, spec.templates :] @ directions(theta, row_shapes(spec))
     result, start = {}, 0
     for name, shape in row_shapes(spec).items():
         size = math.prod(shape)
@@ -134,12 +139,12 @@ def fold(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Ar
     Args:
         spec: The network's sizes.
         tensors: ``templates.safetensors``: ``spec.template_shapes``' names → float32 arrays.
-        parts: All five parts of a signature, as ``Bundle.resolve`` returns them.
+        parts: All parts of a signature, as ``Bundle.resolve`` returns them.
 
     Returns:
         Name → float32 array, C-contiguous: ``folded_shapes``' names in order, then ``logits.weight`` and ``logits.bias``.
     """
-    blocks = mix(spec, template_matrix(spec, tensors), parts["mixture"])
+    blocks = mix(spec, template_matrix(spec, tensors), parts)
     scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
     places = spec.bn_slices
     weights: dict[str, Array] = {f"{name}.bias": shift[place] for name, place in places.items()}

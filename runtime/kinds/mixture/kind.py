@@ -3,6 +3,7 @@
 With ξ the mixture weights, m and v the BN statistics, w the weights of signatures (Σ w = 1), and complete signatures:
 
     average      ξ = Σ w ξ_i        m = Σ w m_i,  v = Σ w (v_i + m_i²) - m²        γ, β, logits layer: Σ w ·
+    delta        Σ w δ_i, rounded
     distance     mean over layers of ½ Σ_k |ξ_a - ξ_b|: the total variation, a metric on mixtures
 
 Mixtures are averaged as probabilities, because logits have an arbitrary constant, and those of a discrete layer are 0 and -10,000. A
@@ -20,6 +21,7 @@ import numpy as np
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.kind import HEAD, Part
+from isoform.runtime.kinds.mixture.directions import LARGEST, STEP
 from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, sequence_of, xi_of
 from isoform.runtime.kinds.mixture.network import MixtureNetwork
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
@@ -36,25 +38,36 @@ class MixtureKind:
 
     name = "mixture"
     parts: Mapping[str, Part] = {
-        "mixture": Part(2), "bn.affine": Part(2), "bn.statistics": Part(2), "logits.weight": Part(2), "logits.bias": Part(1),
+        "mixture": Part(2), "delta": Part(2, "integer"), "bn.affine": Part(2), "bn.statistics": Part(2), "logits.weight": Part(2), "logits.bias": Part(1),
     }  # fmt: skip
     smallest = "mixture"
     # without bn.statistics, which are estimated from samples: no gradient flows to them
-    moves: Mapping[str, tuple[str, ...]] = {"mixture": ("mixture",), "bn": ("bn.affine",), "head": HEAD}
+    moves: Mapping[str, tuple[str, ...]] = {
+        "mixture": ("mixture",), "delta": ("delta",), "bn": ("bn.affine",), "head": HEAD,
+    }  # fmt: skip
+    usual = ("mixture", "bn", "head")
 
     def read_spec(self, value: object) -> NetworkSpec:
         """As ``Kind.read_spec``."""
         return NetworkSpec.from_json(value)
 
     def check_part(self, name: str, array: Array) -> None:
-        """As ``Kind.check_part``: raises ``SignatureError`` if a BN part does not have two rows, or a variance is negative."""
+        """As ``Kind.check_part``: raises ``SignatureError`` if a BN part does not have two rows, a variance is negative, or a coefficient
+        of ``delta`` is out of range.
+        """
+        if (
+            name == "delta" and not -LARGEST <= array.min() <= array.max() <= LARGEST
+        ):  # not by abs(): of int64's smallest it is negative
+            raise SignatureError(
+                f"a signature's delta has numbers from {array.min()} to {array.max()}, but whole numbers from -{LARGEST} to {LARGEST} were expected"
+            )
         if name.startswith("bn.") and array.shape[0] != 2:
             raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
         if name == "bn.statistics" and array[1].min() < 0:
             raise SignatureError("a signature's bn.statistics holds a negative variance; it cannot be used")
 
     def average(self, name: str, arrays: Sequence[Array], share: Array) -> Array:
-        """As ``Kind.average``: mixtures as probabilities, variances by the law of total variance, the rest as numbers."""
+        """As ``Kind.average``: mixtures as probabilities, variances by the law of total variance, the rest as numbers; whole ones rounded."""
         stacked = np.stack(arrays).astype(np.float64)
         if name == "mixture":
             xi = np.tensordot(share, softmax(stacked), axes=1)
@@ -64,6 +77,8 @@ class MixtureKind:
             result: Array = np.maximum(logits - logits.max(axis=1, keepdims=True), -DISCRETE_GAP)
             return result.astype(np.float32)
         mean: Array = np.tensordot(share, stacked, axes=1)
+        if name == "delta":
+            return np.rint(mean).astype(np.int64)
         if name == "bn.statistics":
             second = np.tensordot(share, stacked[:, 1] + stacked[:, 0] ** 2, axes=1)
             mean[1] = np.maximum(second - mean[0] ** 2, 0)  # rounding can make the difference slightly negative
@@ -74,16 +89,29 @@ class MixtureKind:
         return xi_of(parts)
 
     def distance(self, first: Mapping[str, Array], second: Mapping[str, Array]) -> float:
-        """Return the mean over layers of ½ Σ_k |ξ_a - ξ_b|, the total variation: 0 for equal mixtures, 1 if no layer shares a template."""
-        xi = [xi_of(parts) for parts in (first, second)]
-        return float(np.abs(xi[0] - xi[1]).sum(axis=1).mean() / 2)
+        """Return the mean over layers of ½ Σ_k |ξ_a - ξ_b|, the total variation: 0 for equal mixtures, 1 if no layer shares a template.
+
+        What ``delta`` adds counts like ξ, and a layer counts at most 1.
+        """
+        xi, added = [xi_of(parts) for parts in (first, second)], np.zeros(1)
+        moved = [parts["delta"] for parts in (first, second) if "delta" in parts and parts["delta"].any()]
+        if moved:
+            zeros = np.zeros_like(moved[0])
+            a, b = (STEP * parts.get("delta", zeros) for parts in (first, second))
+            templates = xi[0].shape[1]
+            xi = [weights + part[:, :templates] for weights, part in zip(xi, (a, b), strict=True)]
+            added = np.abs(a[:, templates:] - b[:, templates:]).sum(axis=1)
+        return float(np.minimum(1, (np.abs(xi[0] - xi[1]).sum(axis=1) + added) / 2).mean())
 
     def describe(self, parts: Mapping[str, Array]) -> dict[str, Any]:
-        """Return ξ, rounded, and the template sequence (None for a layer that is not discrete); empty without a mixture."""
+        """Return ξ, rounded, and the template sequence (None for a layer that is not discrete), if there is a mixture; and δ, if it is not 0."""
+        delta = parts.get("delta")
+        moved = {"delta": (STEP * delta).tolist()} if delta is not None and delta.any() else {}
         if "mixture" not in parts:
-            return {}
+            return moved
         xi = xi_of(parts)
         return {
+            **moved,
             "sequence": list(sequence_of(xi)),
             "mean_max_xi": round(float(xi.max(axis=1).mean()), 6),
             "xi": np.round(xi, 4).tolist(),

@@ -3,7 +3,8 @@
 Gives the same values as ``Plan.lay_out(fold(…))``, without a Python loop over tensors and without a gather: the templates are laid
 out once, so that mixing produces rows in the right layout. With Θ (K, Q) laid out, 0 for padding,
 
-    rows = Ξ @ Θ · scale        scale (L, Q): s of the output channel that each value belongs to, 1 without BN
+    rows = Ξ @ Θ · scale        scale (L, Q): s of the output channel that each value belongs to, 1 without BN;
+                                a ``delta`` adds to Ξ @ Θ (``directions.py``)
     rest = biases and adapters, which depend on BN only
 
 Precisions as in ``fold.py``. ``scale`` and ``rest`` depend on BN only, so signatures that inherit BN share them, and
@@ -14,12 +15,14 @@ layout; if ONNX Runtime lays out some differently, the engine uses the plain fol
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.arrays import Array
+from isoform.runtime.kinds.mixture.directions import directions, mixing
 from isoform.runtime.kinds.mixture.discrete import discrete_sequence
 from isoform.runtime.kinds.mixture.fold import bn_scale_shift, row_shapes, template_matrix
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
@@ -66,11 +69,9 @@ class LaidFold:
         theta = template_matrix(spec, tensors)
         # what index -1 reads for padding is replaced by 0
         self._theta = np.where(columns > 0, theta[:, columns - 1], np.float32(0))
-        width = max(1, STRIP // (spec.layers * spec.templates))
-        self._strips = [
-            (slice(start, start + width), np.ascontiguousarray(self._theta[:, start : start + width]))
-            for start in range(0, row_size, width)
-        ]
+        self._width = max(1, STRIP // (spec.layers * spec.templates))
+        self._strips = self._cut(self._theta)
+        self._columns, self._plain = columns, theta
         self._scale_places = self._channels()[columns]
         # float64 here, once, instead of for every group
         self._stem = tensors["input_adapter.weight"].astype(np.float64)
@@ -79,6 +80,18 @@ class LaidFold:
         first = spec.layers * theta.shape[1]
         # relative to ``source`` in ``group``, which starts with the 0 for padding
         self._rest_places = np.maximum(layout.gather[self.moving :] - first, 0)
+
+    def _cut(self, rows: Array) -> list[tuple[slice, Array]]:
+        """Return the strips of laid-out rows, shape (…, Q): columns, and a contiguous copy of them."""
+        cuts = [slice(start, start + self._width) for start in range(0, rows.shape[1], self._width)]
+        return [(columns, np.ascontiguousarray(rows[:, columns])) for columns in cuts]
+
+    @functools.cached_property  # at the first signature with a ``delta``: many bundles have none
+    def _directions(self) -> list[Array]:
+        """The random directions, laid out, in strips."""
+        rows = directions(self._plain, row_shapes(self._spec))
+        laid = np.where(self._columns > 0, rows[:, self._columns - 1], np.float32(0))
+        return [strip for _, strip in self._cut(laid)]
 
     def _channels(self) -> Array:
         """Return the BN channel within the layer of 0 and of every column of Θ; ``block_bn_channels`` for none. intp."""
@@ -114,24 +127,27 @@ class LaidFold:
         return LaidBN(np.take(scales, self._scale_places, axis=1), fixed)
 
     def read(self, parts: Mapping[str, Array]) -> Array:
-        """Return the mixture weights ξ, shape (L, K), float64."""
-        return softmax(parts["mixture"])
+        """Return the coefficients of every layer's weights, shape (L, K) or (L, K + ``RANDOM``), float64."""
+        return mixing(parts)
 
     def fill(self, read: Array, group: LaidBN, out: Array) -> None:
         """As ``Folder.fill``."""
         rows = out[: self.moving].reshape(group.scale.shape)
-        weights = read.astype(np.float32)
+        weights, templates = read.astype(np.float32), self._spec.templates
+        own = weights[:, templates:]
         # in strips, so that scaling finds the mixed weights in the processor's cache
-        for columns, theta in self._strips:
+        for number, (columns, theta) in enumerate(self._strips):
             strip = rows[:, columns]
-            np.matmul(weights, theta, out=strip)
+            np.matmul(weights[:, :templates], theta, out=strip)
+            if own.shape[1]:
+                strip += own @ self._directions[number]
             np.multiply(strip, group.scale[:, columns], out=strip)
         if len(out) > self.moving:
             out[self.moving :] = group.fixed
 
     def keys(self, read: Array) -> list[int] | None:
         """Return the template index of each layer, if all layers are discrete; else None."""
-        return discrete_sequence(read)
+        return discrete_sequence(read) if read.shape[1] == self._spec.templates else None
 
     def piece(self, group: LaidBN, place: int, key: int) -> Array:
         """Return one template scaled for one layer, shape (Q,), float32, aligned. A fresh array."""

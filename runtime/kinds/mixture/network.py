@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from isoform.runtime.arrays import Array
 from isoform.runtime.inputs import Input
 from isoform.runtime.kind import OneGraph
 from isoform.runtime.kinds.mixture import fold
 from isoform.runtime.kinds.mixture.laid_fold import LaidFold, row_size
 from isoform.runtime.kinds.mixture.reference import reference_logits
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.kinds.mixture.spec import RANDOM, NetworkSpec
 from isoform.runtime.layout import Layout
 
 __all__ = ["MixtureNetwork"]
@@ -48,8 +50,10 @@ class MixtureNetwork(OneGraph):
         return {name: self._templates[name] for name in fold.CONSTANTS}
 
     def complete(self, task: str, parts: Mapping[str, Array]) -> dict[str, Array]:
-        """As ``Network.complete``: γ and β are computed from the templates if the parts have none."""
+        """As ``Network.complete``: ``delta`` is 0, and γ and β are computed from the templates, if the parts have none."""
         found = dict(parts)
+        if "delta" not in found:
+            found["delta"] = np.zeros((self.spec.layers, self.spec.templates + RANDOM), dtype=np.int64)
         if "bn.affine" not in found:
             found["bn.affine"] = fold.shared_affine(self.spec, self._templates, found["mixture"])
         return found

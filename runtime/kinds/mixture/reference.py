@@ -13,7 +13,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from isoform.runtime.arrays import Array, softmax
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.kinds.mixture.directions import STEP, signs_of
+from isoform.runtime.kinds.mixture.spec import RANDOM, NetworkSpec
 
 __all__ = ["reference_logits"]
 
@@ -62,7 +63,7 @@ def reference_logits(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Map
     Args:
         spec: The network's sizes.
         tensors: ``templates.safetensors``' arrays.
-        parts: All five parts of a signature, as ``Bundle.resolve`` returns them.
+        parts: All parts of a signature, as ``Bundle.resolve`` returns them.
         x: Samples, shape (n, channels, height, width), any float, not yet normalised.
 
     Returns:
@@ -81,6 +82,12 @@ def reference_logits(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Map
 
     def mixed(layer: int, name: str) -> Array:
         result: Array = np.tensordot(xi[layer], wide[f"template.{name}"], axes=1)
+        if "delta" in parts and parts["delta"].any():
+            templates, delta = wide[f"template.{name}"], STEP * wide["delta"][layer]
+            scale = np.sqrt(np.mean(templates**2))
+            signs = signs_of(name, templates[0].size).reshape(RANDOM, *templates[0].shape)
+            result += np.tensordot(delta[: len(templates)], templates, axes=1)
+            result += np.tensordot(delta[len(templates) :] * scale, signs, axes=1)
         return result
 
     x = (x.astype(np.float64) - np.reshape(spec.mean, (1, -1, 1, 1))) / np.reshape(spec.std, (1, -1, 1, 1))

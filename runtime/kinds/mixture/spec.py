@@ -21,8 +21,10 @@ from typing import Any, Literal
 from isoform.runtime.errors import SpecError
 from isoform.runtime.inputs import Input
 
-__all__ = ["NetworkSpec"]
+__all__ = ["RANDOM", "NetworkSpec"]
 
+RANDOM = 16
+"""Number of random directions that ``delta`` has besides the templates (``directions.py``)."""
 Affine = Literal["layer", "task", "mixed"]
 
 
@@ -174,6 +176,7 @@ class NetworkSpec:
         """Name → shape of every part that a signature may hold; None where the size is free."""
         return {
             "mixture": (self.layers, self.templates),
+            "delta": (self.layers, self.templates + RANDOM),
             "bn.affine": (2, self.bn_channels),
             "bn.statistics": (2, self.bn_channels),
             "logits.weight": (None, self.embedding),
@@ -182,7 +185,7 @@ class NetworkSpec:
 
     @property
     def required(self) -> frozenset[str]:
-        """Parts that a base signature must hold; γ and β come from the templates unless each task has its own."""
+        """Parts that a base signature must hold; ``delta`` is 0 without it, and γ and β come from the templates unless each task has its own."""
         own = {"bn.affine"} if self.affine == "task" else set()
         return frozenset({"mixture", "bn.statistics", "logits.weight", "logits.bias", *own})
 

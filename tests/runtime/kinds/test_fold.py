@@ -57,7 +57,7 @@ def test_a_discrete_layer_is_its_template_bit_for_bit() -> None:
     """Before BN is folded in, a discrete layer's tensors are its template's, bit for bit."""
     bundle = make_bundle(SMALL)
     sequence = (1, 0, 1)
-    blocks = mix(SMALL, template_matrix(SMALL, bundle.tensors), discrete_logits(sequence, 2))
+    blocks = mix(SMALL, template_matrix(SMALL, bundle.tensors), {"mixture": discrete_logits(sequence, 2)})
     for name in SMALL.block_shapes:
         for layer, template in enumerate(sequence):
             assert blocks[name][layer].tobytes() == bundle.tensors[f"template.{name}"][template].tobytes()

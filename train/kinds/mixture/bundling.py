@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from isoform.runtime.errors import SignatureError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
@@ -60,10 +61,15 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
         signatures: Task name → signature that fits the bundle.
 
     Raises:
-        SignatureError: If a signature does not fit.
+        SignatureError: If a signature does not fit, or has a ``delta``, which this network has not.
     """
     spec, arrays = bundle.network.spec, bundle.tensors
     resolved = [bundle.resolve(signature).parts for signature in signatures.values()]
+    for name, parts in zip(signatures, resolved, strict=True):
+        if parts["delta"].any():
+            raise SignatureError(
+                f"signature {name!r} has a delta, which a network in torch has not; use one without, or the runtime"
+            )
     network = IsometricNetwork(
         spec, tuple(len(parts["logits.bias"]) for parts in resolved), generator=torch.Generator()
     )

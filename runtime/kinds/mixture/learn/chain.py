@@ -4,6 +4,7 @@
 
     dL/dξ_ℓk = ⟨s_ℓ G_ℓ, θ_k⟩                              one matrix product over all layers, (L, P) @ (P, K)
     dL/dλ_ℓ  = ξ_ℓ (dL/dξ_ℓ - ⟨ξ_ℓ, dL/dξ_ℓ⟩)              λ the logits, through the softmax
+    dL/dδ_ℓ  = dL/dξ_ℓ for the templates, ⟨s_ℓ G_ℓ, r_j⟩ for the random directions (``directions.py``), times ``STEP``
     dL/ds    = ⟨G, W'⟩ / s per output channel, with W' / s the mixed weights;      dL/dt = g
     dL/dγ    = (dL/ds - mean · dL/dt) / √(var + ε)         dL/dβ = dL/dt
 
@@ -19,6 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.kinds.mixture.directions import STEP, directions
 from isoform.runtime.kinds.mixture.fold import bn_scale_shift, mix, row_shapes, template_matrix
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
@@ -38,17 +40,17 @@ def signature_gradient(
     Args:
         spec: The network's sizes.
         tensors: The arrays of ``templates.safetensors``.
-        parts: All five parts, as ``Bundle.resolve`` returns them.
+        parts: All parts, as ``Bundle.resolve`` returns them.
         gradients: The result of ``FoldedNetwork.backward`` for ``fold(spec, tensors, parts)``.
         own_affine: False if γ and β are mixed from the templates (``affine = "mixed"``), so that they depend on ξ.
 
     Returns:
-        ``mixture`` (L, K), ``bn.affine`` (2, N), ``logits.weight``, ``logits.bias``; float64, each of its part's shape.
+        ``mixture`` (L, K), ``delta`` (L, K + ``RANDOM``), ``bn.affine`` (2, N), ``logits.weight``, ``logits.bias``; float64, each of its part's shape.
     """
     affine, statistics = parts["bn.affine"], parts["bn.statistics"]
     theta, places = template_matrix(spec, tensors), spec.bn_slices
     scale, _ = bn_scale_shift(spec, affine, statistics)
-    blocks, xi = mix(spec, theta, parts["mixture"]), softmax(parts["mixture"])
+    blocks, xi = mix(spec, theta, parts), softmax(parts["mixture"])
     d_scale, d_shift = np.zeros(spec.bn_channels), np.zeros(spec.bn_channels)
     layers, columns = range(spec.layers), []
     for name in row_shapes(spec):
@@ -68,7 +70,9 @@ def signature_gradient(
             gradient = (rows * scale[channels].astype(np.float32)[:, :, None]).reshape(spec.layers, -1)
         columns.append(gradient)
     # float64, because each entry is a sum over all P weights of a block
-    d_xi = np.concatenate(columns, axis=1).astype(np.float64) @ theta.astype(np.float64).T
+    joined = np.concatenate(columns, axis=1)
+    d_xi = joined.astype(np.float64) @ theta.astype(np.float64).T
+    d_delta = STEP * np.concatenate([d_xi, joined @ directions(theta, row_shapes(spec)).T], axis=1)
     mean, std = (np.asarray(value)[None, :, None, None] for value in (spec.mean, spec.std))
     # only the input adapter contains the normalisation: mean 0 and std 1 for the other
     for name, offset, factor in (("input_adapter", mean, std), ("output_adapter", 0.0, 1.0)):
@@ -84,6 +88,6 @@ def signature_gradient(
         bank = tensors["template.bn.affine"].reshape(spec.templates, -1).astype(np.float64)
         d_xi += body.reshape(spec.layers, -1) @ bank.T
     return {
-        "mixture": xi * (d_xi - (xi * d_xi).sum(axis=1, keepdims=True)), "bn.affine": d_affine,
+        "mixture": xi * (d_xi - (xi * d_xi).sum(axis=1, keepdims=True)), "delta": d_delta, "bn.affine": d_affine,
         "logits.weight": gradients["logits.weight"].astype(np.float64), "logits.bias": gradients["logits.bias"].astype(np.float64),
     }  # fmt: skip

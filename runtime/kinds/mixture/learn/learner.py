@@ -9,6 +9,7 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kinds.mixture.directions import STEP
 from isoform.runtime.kinds.mixture.fold import fold, shared_affine
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
 from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
@@ -37,7 +38,7 @@ class MixtureLearner:
         EngineError: If ONNX Runtime rejects a graph.
     """
 
-    rates: Mapping[str, float] = {"mixture": 0.05, "bn.affine": 5e-3}
+    rates: Mapping[str, float] = {"mixture": 0.05, "delta": 0.01 / STEP, "bn.affine": 5e-3}
     """The rate of ξ's logits is 10 times that of BN; Compositional Models, section 4, uses 10 to 100 times."""
     normalises = True
 
@@ -50,7 +51,8 @@ class MixtureLearner:
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
         """As ``Learner.point``: γ and β are derived from the templates by ξ if ``affine`` is ``mixed`` and the signature has none."""
         follows = self._spec.affine == "mixed" and "bn.affine" not in {*own, *signature.parts}
-        return Point(self.bundle.resolve(signature).parts, frozenset({"bn.affine"} if follows else ()), signature.task)
+        parts = self.bundle.resolve(signature).parts
+        return Point(parts, frozenset({"bn.affine"} if follows else ()), signature.task, frozenset({"delta"}))
 
     def softened(self, point: Point, moving: Collection[str]) -> Point:
         """As ``Learner.softened``: a discrete mixture has gradient 0."""

@@ -43,7 +43,7 @@ def measure_source(
     Args:
         spec: The network's sizes.
         tensors: The arrays of ``templates.safetensors``.
-        parts: All five parts of the signature, as ``Bundle.resolve`` returns them.
+        parts: All parts of the signature, as ``Bundle.resolve`` returns them.
         x: Samples of all classes, shape (n, channels, height, width), float32; at most ``SAMPLES`` of them are used.
         labels: Class indices, shape (n,).
         classes: C.

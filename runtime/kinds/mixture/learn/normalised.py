@@ -39,13 +39,13 @@ def normalised_pass(
     Args:
         spec: The network's sizes.
         tensors: The arrays of ``templates.safetensors``.
-        parts: All five parts of a signature, as ``Bundle.resolve`` returns them; m₀ is the mean in its statistics.
+        parts: All parts of a signature, as ``Bundle.resolve`` returns them; m₀ is the mean in its statistics.
         x: Samples, shape (n, channels, height, width), float32, not normalised.
         run_on: The result of ``open_blocks``.
         choose: The callback, called once per BN layer, in order.
     """
     affine, given = (parts[name].astype(np.float32) for name in ("bn.affine", "bn.statistics"))
-    blocks, places = mix(spec, template_matrix(spec, tensors), parts["mixture"]), spec.bn_slices
+    blocks, places = mix(spec, template_matrix(spec, tensors), parts), spec.bn_slices
     chosen, pixels, cut = (
         np.empty_like(given),
         math.prod(spec.grid),

@@ -27,7 +27,7 @@ def estimate_statistics(
     Args:
         spec: The network's sizes.
         tensors: The arrays of ``templates.safetensors``.
-        parts: All five parts of a signature, as ``Bundle.resolve`` returns them.
+        parts: All parts of a signature, as ``Bundle.resolve`` returns them.
         x: Samples, shape (n, channels, height, width), float32, not normalised. n times pixels should be at least some hundreds.
         run_on: The result of ``open_blocks``.
         alpha: α, 0 to 1.
