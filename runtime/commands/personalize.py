@@ -117,10 +117,11 @@ def run_personalize(arguments: argparse.Namespace) -> int:
         }
         for when, score in (("before", outcome.before), ("after", outcome.after))
     }
+    change = None if outcome.change is None else [round(end, 6) for end in outcome.change]
     summary = {
         "signature": text_of(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()),
         "start": outcome.start.digest, "task": signature.task, "samples": len(data.labels), "improved": outcome.improved,
-        "held_back": outcome.held_back, **scores, "steps": outcome.steps, "statistics": outcome.statistics,
+        "held_back": outcome.held_back, **scores, "accuracy_change": change, "steps": outcome.steps, "statistics": outcome.statistics,
         "data": data.account.to_json(), "stopped": outcome.stopped or None, "seconds": round(outcome.seconds, 3),
     }  # fmt: skip
     print(json.dumps(summary))
