@@ -2,6 +2,7 @@
 
     python benchmarks/personalize.py [--quick] [--json PATH] [--seconds X]
     python benchmarks/personalize.py people [--quick] [--json PATH] [--plot PATH] [--ways WAY ...]
+    python benchmarks/personalize.py trials [--quick] [--json PATH] [--ways WAY ...]
     python benchmarks/personalize.py alphabets [--quick] [--json PATH] [--plot PATH]
     python benchmarks/personalize.py domains [--quick] [--json PATH] [--ways WAY ...] --bundle quickstart/bundle
 
@@ -11,6 +12,8 @@ people    MotionSense, 24 people, each held out once: templates trained on two t
           person's first half of each recording to learn from, the second half to test on; beside it, all of the network in torch
 alphabets Omniglot, 50 alphabets, each held out once, its characters new classes: 1, 5, 10 and 15 drawings of each by as many people to
           learn from, 5 other people's to test on; where the others start is a logits layer of the samples' class means
+trials    MotionSense, both occasions: learning from a person's recordings of one, testing on those of another, as they are and with the
+          phone turned; templates (K = 16, soft) trained on both occasions of the other people; all of the network in torch beside it
 domains   digits in domains that the quickstart's bundle never saw: 10 samples per class, the mean of 5 draws, for every choice of parts
 """
 
@@ -32,7 +35,7 @@ import numpy as np
 from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
 from bench.learning import domains
 from bench.learning.held_out import EVERYTHING, RESCALED, Result, Study, measure, plot, progress, train_without
-from bench.learning.motion import Motion
+from bench.learning.motion import Motion, Trials
 from bench.learning.omniglot import Omniglot
 from bench.learning.torch_rival import signature_step
 from bench.networks import SPECS, make_bundle
@@ -50,16 +53,20 @@ def main() -> None:
     arguments = _arguments()
     figures: dict[str, object] = {**machine(), "quick": arguments.quick}
     with tempfile.TemporaryDirectory(prefix="isoform-personalize-") as folder:
-        {"step": step, "people": people, "alphabets": alphabets, "domains": of_domains}[arguments.what](
-            arguments, figures, Path(folder)
-        )
+        {"step": step, "people": people, "trials": trials, "alphabets": alphabets, "domains": of_domains}[
+            arguments.what
+        ](arguments, figures, Path(folder))
     write_json(arguments.json, figures)
 
 
 def _arguments() -> argparse.Namespace:
     arguments = parser(__doc__)
-    arguments.add_argument("what", nargs="?", choices=("step", "people", "alphabets", "domains"), default="step")
-    arguments.add_argument("--ways", nargs="+", help="people, domains: only some rows of the table, such as delta")
+    arguments.add_argument(
+        "what", nargs="?", choices=("step", "people", "trials", "alphabets", "domains"), default="step"
+    )
+    arguments.add_argument(
+        "--ways", nargs="+", help="people, trials, domains: only some rows of the table, such as delta"
+    )
     arguments.add_argument("--plot", type=Path, help="people, alphabets: where to draw the figures, such as people.svg")
     arguments.add_argument(
         "--data",
@@ -135,6 +142,33 @@ def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
     figures.update(_summary(study, results))
     figures["results"] = results
     report(arguments, study, results, f"MotionSense, held-out people: mean accuracy in %, {figures['machine']}, {figures['date']}")  # fmt: skip
+
+
+def trials(arguments: argparse.Namespace, figures: dict[str, object], folder: Path) -> None:
+    """Held-out people on another occasion than that they learned from."""
+    study, started = Trials(arguments.data), time.perf_counter()
+    ways = dict.fromkeys(_chosen(arguments, tuple(study.ways), tuple(study.ways)), study.shots)
+    if arguments.quick:
+        ways = dict.fromkeys(_chosen(arguments, tuple(study.ways), ("delta", EVERYTHING)), (5,))
+    occasions: dict[str, Study] = {"another occasion": study, "another occasion, turned": study.turned()}
+    results: dict[str, list[Result]] = {name: [] for name in occasions}
+    for third in range(1 if arguments.quick else 3):
+        bundle = train_without(study, third, folder / str(third), steps=120 if arguments.quick else 1600)
+        users = study.held_out(third)[: 2 if arguments.quick else None]
+        for name, occasion in occasions.items():
+            results[name] += measure(occasion, bundle, users, ways=ways, steps=20 if arguments.quick else 100)
+            progress(f"third {third}, {name}", started)
+    for name, found in results.items():
+        gains = {
+            (way, shots): [r[4] - r[3] for r in found if r[:2] == (way, shots)] for way in ways for shots in ways[way]
+        }
+        means = {way: {str(s): round(float(np.mean(gains[way, s])), 3) for s in ways[way]} for way in ways}
+        figures[f"{name}.mean_gain_points"] = means
+        figures[f"{name}.worst_person_points"] = {
+            way: round(min(min(gains[way, s]) for s in ways[way]), 3) for way in ways
+        }
+        report(arguments, study, found, f"MotionSense, {name}: mean accuracy in %, {figures['machine']}, {figures['date']}")  # fmt: skip
+    figures["results"] = results
 
 
 def _chosen(arguments: argparse.Namespace, known: tuple[str, ...], usual: tuple[str, ...]) -> tuple[str, ...]:

@@ -95,6 +95,19 @@ def test_personalize_people(shared, tmp_path) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_personalize_trials(shared, tmp_path) -> None:
+    """People on another occasion than that they learned from, as it is and with the phone turned, beside all of the network in torch."""
+    printed, figures = quick(tmp_path, "personalize.py", "trials", "--data", shared)
+    assert "another occasion, turned" in printed
+    assert len(figures["results"]["another occasion"]) == 2 * 2
+    for name in ("another occasion", "another occasion, turned"):
+        assert set(figures[f"{name}.worst_person_points"]) == {"delta", "all of the network (torch)"}
+        for way, worst in figures[f"{name}.worst_person_points"].items():
+            assert worst <= figures[f"{name}.mean_gain_points"][way]["5"] < 100
+        assert max(row[5] for row in figures["results"][name] if row[0] == "delta") <= 1024
+
+
+@pytest.mark.timeout(300)
 def test_personalize_alphabets(shared, tmp_path) -> None:
     """Held-out alphabets: new classes are told apart far better than by chance, and more drawings help."""
     printed, figures = quick(tmp_path, "personalize.py", "alphabets", "--plot", "out.png", "--data", shared)

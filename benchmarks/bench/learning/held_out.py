@@ -47,6 +47,8 @@ class Study(Protocol):
     """Of the stem."""
     shift: int
     """How far training moves samples, in pixels."""
+    templates: int
+    """K of the network."""
     unit: str
     """What samples are counted per, such as ``activity``."""
     ways: Mapping[str, tuple[str, ...]]
@@ -77,7 +79,8 @@ def train_without(study: Study, third: int, path: Path, *, steps: int) -> Bundle
     x, labels, classes = study.training(third)
     recipe = MixtureRecipe(
         steps=steps, batch=64, seed=third, threads=1, data=DataRecipe(input_shape=study.shape, shift=study.shift),
-        network=NetworkTable(adapter_kernel=study.kernel), mixture=MixtureTable(entropy=0.0), tasks={BASE: TaskRecipe(data="folder")},
+        network=NetworkTable(adapter_kernel=study.kernel, templates=study.templates), mixture=MixtureTable(entropy=0.0),
+        tasks={BASE: TaskRecipe(data="folder")},
     )  # fmt: skip
     few = Split(images=x[::50], labels=labels[::50])
     dataset = Dataset(train=Split(images=x, labels=labels), test=few, classes=classes)

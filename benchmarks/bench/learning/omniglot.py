@@ -39,7 +39,7 @@ class Omniglot:
         DataError: If it is not there.
     """
 
-    shape, kernel, shift, unit = SHAPE, (4, 4), 2, "character"
+    shape, kernel, shift, templates, unit = SHAPE, (4, 4), 2, 4, "character"
     ways: Mapping[str, tuple[str, ...]] = {
         "mixture + BN + head": ("mixture", "bn", "head"), "mixture + head": ("mixture", "head"), "BN + head": ("bn", "head"),
         "head": ("head",), EVERYTHING: (),
