@@ -6,6 +6,7 @@ The first K directions are the templates. The others are random signs from a fix
 mean square that the templates have in the same tensor. So a network whose mixture is discrete, where ξ has no gradient, can be
 personalized too. The signs of tensor t are the bits of SHA-256("isoform directions 1 t b"), b = 0, 1, …, one hash after the other, in
 each byte the most significant bit first, in the order of an array (``RANDOM``, size of t); a bit 1 is +1.
+With the first ``delta`` of a bundle they take the memory of ``RANDOM`` more templates, and a quarter of that for the signs.
 
 Sources: Li et al. 2018, "Measuring the intrinsic dimension of objective landscapes" (random directions); Compositional Models, section
 3.2 (the mixture). Must never import torch or onnx.

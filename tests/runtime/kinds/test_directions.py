@@ -24,6 +24,7 @@ from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
 from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.kinds.mixture.learn.normalised import normalised_pass
 from isoform.runtime.kinds.mixture.spec import RANDOM, NetworkSpec
+from isoform.runtime.learn.learner import WHOLE
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.train.data.domains import transform
 from isoform.train.kinds.mixture.bundling import network_from_bundle
@@ -153,7 +154,8 @@ def test_a_discrete_base_is_personalized_in_a_kilobyte(runtime, samples) -> None
 
 
 def test_what_cannot_be_one() -> None:
-    """Fractions, other shapes and numbers that are out of range are refused, each in one line."""
+    """Fractions, other shapes and numbers that are out of range are refused, each in one line; what is learned is never out of range."""
+    assert LARGEST == WHOLE
     bundle = make_bundle(SMALL)
     base, good = bundle.signatures["a"], coefficients(SMALL)
     for wrong, message in (

@@ -45,7 +45,8 @@ def signature_gradient(
         own_affine: False if γ and β are mixed from the templates (``affine = "mixed"``), so that they depend on ξ.
 
     Returns:
-        ``mixture`` (L, K), ``delta`` (L, K + ``RANDOM``), ``bn.affine`` (2, N), ``logits.weight``, ``logits.bias``; float64, each of its part's shape.
+        ``mixture`` (L, K), ``bn.affine`` (2, N), ``logits.weight``, ``logits.bias``, and ``delta`` (L, K + ``RANDOM``) if it is of floats;
+        float64, each of its part's shape.
     """
     affine, statistics = parts["bn.affine"], parts["bn.statistics"]
     theta, places = template_matrix(spec, tensors), spec.bn_slices
@@ -72,7 +73,11 @@ def signature_gradient(
     # float64, because each entry is a sum over all P weights of a block
     joined = np.concatenate(columns, axis=1)
     d_xi = joined.astype(np.float64) @ theta.astype(np.float64).T
-    d_delta = STEP * np.concatenate([d_xi, joined @ directions(theta, row_shapes(spec)).T], axis=1)
+    found = dict[str, Array]()
+    # whole numbers: a signature's, which is not trained
+    if "delta" in parts and parts["delta"].dtype.kind == "f":
+        random = joined @ directions(theta, row_shapes(spec)).T
+        found["delta"] = STEP * np.concatenate([d_xi, random], axis=1)
     mean, std = (np.asarray(value)[None, :, None, None] for value in (spec.mean, spec.std))
     # only the input adapter contains the normalisation: mean 0 and std 1 for the other
     for name, offset, factor in (("input_adapter", mean, std), ("output_adapter", 0.0, 1.0)):
@@ -88,6 +93,6 @@ def signature_gradient(
         bank = tensors["template.bn.affine"].reshape(spec.templates, -1).astype(np.float64)
         d_xi += body.reshape(spec.layers, -1) @ bank.T
     return {
-        "mixture": xi * (d_xi - (xi * d_xi).sum(axis=1, keepdims=True)), "delta": d_delta, "bn.affine": d_affine,
+        **found, "mixture": xi * (d_xi - (xi * d_xi).sum(axis=1, keepdims=True)), "bn.affine": d_affine,
         "logits.weight": gradients["logits.weight"].astype(np.float64), "logits.bias": gradients["logits.bias"].astype(np.float64),
     }  # fmt: skip

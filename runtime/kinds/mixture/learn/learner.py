@@ -51,7 +51,9 @@ class MixtureLearner:
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
         """As ``Learner.point``: γ and β are derived from the templates by ξ if ``affine`` is ``mixed`` and the signature has none."""
         follows = self._spec.affine == "mixed" and "bn.affine" not in {*own, *signature.parts}
-        parts = self.bundle.resolve(signature).parts
+        parts = dict(self.bundle.resolve(signature).parts)
+        if "delta" in own:
+            parts["delta"] = parts["delta"].astype(np.float64)
         return Point(parts, frozenset({"bn.affine"} if follows else ()), signature.task, frozenset({"delta"}))
 
     def softened(self, point: Point, moving: Collection[str]) -> Point:
