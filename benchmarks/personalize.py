@@ -34,7 +34,17 @@ from pathlib import Path
 import numpy as np
 from bench.harness import Figures, in_turn, machine, parser, print_table, write_json
 from bench.learning import domains
-from bench.learning.held_out import EVERYTHING, RESCALED, Result, Study, measure, plot, progress, train_without
+from bench.learning.held_out import (
+    EVERYTHING,
+    RESCALED,
+    Result,
+    Study,
+    first_way,
+    measure,
+    plot,
+    progress,
+    train_without,
+)
 from bench.learning.motion import Motion, Trials
 from bench.learning.omniglot import Omniglot
 from bench.learning.torch_rival import signature_step
@@ -105,7 +115,7 @@ def step_times(bundle: Bundle, *, seconds: float) -> Figures:
         MixtureLearner(bundle, bundle.require_compiled().training(), threads=1),
         Point(bundle.resolve(base).parts),
     )
-    moving = tuple(name for part in bundle.kind.usual for name in bundle.kind.moves[part])
+    moving = tuple(name for part in bundle.kind.default_moves for name in bundle.kind.moves[part])
     fit = Fit(learner, point, x, labels, moving=moving, seed=0)
     runs = {
         "step": fit.step, "torch_eager": signature_step(bundle, base, x, labels), "forward": lambda: learner.logits(point, x),
@@ -147,9 +157,8 @@ def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
 def trials(arguments: argparse.Namespace, figures: dict[str, object], folder: Path) -> None:
     """Held-out people on another occasion than that they learned from."""
     study, started = Trials(arguments.data), time.perf_counter()
-    ways = dict.fromkeys(_chosen(arguments, tuple(study.ways), tuple(study.ways)), study.shots)
-    if arguments.quick:
-        ways = dict.fromkeys(_chosen(arguments, tuple(study.ways), ("delta", EVERYTHING)), (5,))
+    usual, shots = (("delta", EVERYTHING), (5,)) if arguments.quick else (tuple(study.ways), study.shots)
+    ways = dict.fromkeys(_chosen(arguments, tuple(study.ways), usual), shots)
     occasions: dict[str, Study] = {"another occasion": study, "another occasion, turned": study.turned()}
     results: dict[str, list[Result]] = {name: [] for name in occasions}
     for third in range(1 if arguments.quick else 3):
@@ -211,7 +220,7 @@ def report(arguments: argparse.Namespace, study: Study, results: list[Result], t
     """A table by ways, one by users, and the picture."""
     columns = [f"{shots} per {study.unit}" for shots in study.shots]
     print_table(title, ["what moves", "bytes", *columns], _rows(study, results))
-    default = next(way for way in study.ways if any(r[0] == way for r in results))
+    default = first_way(study, results)
     users = dict.fromkeys(r[2] for r in results)
     found = {(r[1], r[2]): f"{r[3]:.1f} → {r[4]:.1f}" for r in results if r[0] == default}
     rows = [[user, *(found.get((shots, user), "") for shots in study.shots)] for user in users]
@@ -222,7 +231,7 @@ def report(arguments: argparse.Namespace, study: Study, results: list[Result], t
 
 def _summary(study: Study, results: list[Result]) -> dict[str, object]:
     """The figures that the project is held to."""
-    default = next(way for way in study.ways if any(r[0] == way for r in results))
+    default = first_way(study, results)
 
     def gains(way: str) -> dict[int, list[float]]:
         found = {s: [r[4] - r[3] for r in results if r[:2] == (way, s)] for s in study.shots}
@@ -246,7 +255,7 @@ def _rows(study: Study, results: list[Result]) -> list[list[str]]:
         values = [float(r[place]) for r in results if r[:2] == (way, shots)]
         return f"{np.mean(values):.1f}" if values else ""
 
-    default = next(way for way in study.ways if any(r[0] == way for r in results))
+    default = first_way(study, results)
     rows = [["start", "", *(cell(default, shots, 3) for shots in study.shots)]]
     for way in study.ways:
         if any(r[0] == way for r in results):

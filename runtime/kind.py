@@ -39,10 +39,13 @@ __all__ = [
     "Part",
     "Shape",
     "Spec",
+    "WHOLE",
     "kind_named",
 ]
 
 Shape = tuple[int, ...]
+WHOLE = 32_767
+"""Largest magnitude of a whole number in a part that has a gradient."""
 HEAD = ("logits.weight", "logits.bias")
 """The logits layer, which every kind has: (classes, embedding) and (classes,). It is an input of every portable graph, so that
 signatures with any number of classes share the graph."""
@@ -170,7 +173,7 @@ class Kind(Protocol):
         """What ``personalize`` can train: user-visible name → parts. Includes ``head`` → ``HEAD``."""
 
     @property
-    def usual(self) -> tuple[str, ...]:
+    def default_moves(self) -> tuple[str, ...]:
         """What ``personalize`` trains unless told otherwise: names of ``moves``."""
 
     @property

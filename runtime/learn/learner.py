@@ -19,6 +19,7 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kind import WHOLE
 
 __all__ = [
     "AFFINE",
@@ -36,8 +37,6 @@ AFFINE, STATISTICS = "bn.affine", "bn.statistics"
 """Parts of a signature: γ and β, (2, N), and running mean and variance, (2, N), of all BN channels."""
 BATCH = 16
 """Samples per step. Compiled training graphs have this fixed batch size; smaller batches are padded with zeros."""
-WHOLE = np.iinfo(np.int16).max
-"""Largest magnitude of a whole number in a part that has a gradient."""
 Loss = Callable[[Array], tuple[float, Array]]
 """Logits (n, classes) → the loss, and its gradient with respect to the logits, float32."""
 

@@ -100,10 +100,14 @@ def test_personalize_trials(shared, tmp_path) -> None:
     printed, figures = quick(tmp_path, "personalize.py", "trials", "--data", shared)
     assert "another occasion, turned" in printed
     assert len(figures["results"]["another occasion"]) == 2 * 2
+    starts = [[row[3] for row in rows] for rows in figures["results"].values()]
+    assert starts[0] != starts[1]
     for name in ("another occasion", "another occasion, turned"):
         assert set(figures[f"{name}.worst_person_points"]) == {"delta", "all of the network (torch)"}
         for way, worst in figures[f"{name}.worst_person_points"].items():
-            assert worst <= figures[f"{name}.mean_gain_points"][way]["5"] < 100
+            gains = [row[4] - row[3] for row in figures["results"][name] if row[0] == way]
+            assert figures[f"{name}.mean_gain_points"][way] == {"5": pytest.approx(sum(gains) / 2, abs=1e-3)}
+            assert worst == pytest.approx(min(gains), abs=1e-3)
         assert max(row[5] for row in figures["results"][name] if row[0] == "delta") <= 1024
 
 

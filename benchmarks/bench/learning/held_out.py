@@ -26,7 +26,18 @@ from isoform.train.kinds.mixture.recipe import MixtureRecipe, MixtureTable, Netw
 from isoform.train.loop import train
 from isoform.train.recipe import DataRecipe, TaskRecipe
 
-__all__ = ["BASE", "EVERYTHING", "RESCALED", "Result", "Study", "measure", "plot", "progress", "train_without"]
+__all__ = [
+    "BASE",
+    "EVERYTHING",
+    "RESCALED",
+    "Result",
+    "Study",
+    "first_way",
+    "measure",
+    "plot",
+    "progress",
+    "train_without",
+]
 
 BASE = "everyone"
 """The task that a bundle is trained on."""
@@ -169,6 +180,11 @@ def _rescaled(logits: Array, labels: Array) -> tuple[Array, Array]:
     return scale, bias
 
 
+def first_way(study: Study, results: list[Result]) -> str:
+    """The first of the study's ways that there are results of: the one that figures are about."""
+    return next(way for way in study.ways if any(r[0] == way for r in results))
+
+
 def _percent(logits: Array, labels: Array) -> float:
     return 100 * float((logits.argmax(axis=1) == labels).mean())
 
@@ -186,7 +202,7 @@ def plot(study: Study, results: list[Result], path: Path) -> None:
         for _, shots, _, _, after, _ in group:
             by_shots.setdefault(shots, []).append(after)
         left.plot(list(by_shots), [np.mean(values) for values in by_shots.values()], marker="o", label=way)
-    chosen = next(way for way in study.ways if any(r[0] == way for r in results))
+    chosen = first_way(study, results)
     counts = sorted({r[1] for r in results if r[0] == chosen})
     starts = [np.mean([r[3] for r in results if r[:2] == (chosen, shots)]) for shots in counts]
     left.plot(counts, starts, color="#444", linestyle="--", linewidth=1, label="start")

@@ -21,20 +21,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.arrays import Array
+from isoform.runtime.kinds.mixture.discrete import xi_of
 from isoform.runtime.kinds.mixture.spec import RANDOM
 
-__all__ = ["LARGEST", "STEP", "directions", "mixing", "signs_of"]
+__all__ = ["STEP", "directions", "mixing", "signs_of"]
 
 STEP = 1 / 128
 """δ of the whole number 1. A power of two, so that δ is exact in float32; whole numbers up to 127 take a byte each in a file."""
-LARGEST = 32_767
-"""Largest magnitude of a whole number in ``delta``."""
 
 
 def mixing(parts: Mapping[str, Array]) -> Array:
-    """Return the coefficients of each layer's weights, float64: ξ, shape (L, K); with a ``delta`` that is not 0, shape (L, K + ``RANDOM``)."""
-    xi, delta = softmax(parts["mixture"]), parts.get("delta")
+    """Return the coefficients of each layer's weights, float64: ξ, shape (L, K); with a ``delta`` that is not 0, shape (L, K + ``RANDOM``).
+
+    Raises:
+        SignatureError: If the parts do not include the mixture.
+    """
+    xi, delta = xi_of(parts), parts.get("delta")
     # a discrete layer stays exactly one-hot where nothing is added, and shares its folded block with other users then
     if delta is None or not delta.any():
         return xi

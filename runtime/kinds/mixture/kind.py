@@ -20,8 +20,8 @@ import numpy as np
 
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import SignatureError
-from isoform.runtime.kind import HEAD, Part
-from isoform.runtime.kinds.mixture.directions import LARGEST, STEP
+from isoform.runtime.kind import HEAD, WHOLE, Part
+from isoform.runtime.kinds.mixture.directions import STEP, mixing
 from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, sequence_of, xi_of
 from isoform.runtime.kinds.mixture.network import MixtureNetwork
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
@@ -45,7 +45,7 @@ class MixtureKind:
     moves: Mapping[str, tuple[str, ...]] = {
         "mixture": ("mixture",), "delta": ("delta",), "bn": ("bn.affine",), "head": HEAD,
     }  # fmt: skip
-    usual = ("mixture", "bn", "head")
+    default_moves = ("mixture", "bn", "head")
 
     def read_spec(self, value: object) -> NetworkSpec:
         """As ``Kind.read_spec``."""
@@ -55,11 +55,10 @@ class MixtureKind:
         """As ``Kind.check_part``: raises ``SignatureError`` if a BN part does not have two rows, a variance is negative, or a coefficient
         of ``delta`` is out of range.
         """
-        if (
-            name == "delta" and not -LARGEST <= array.min() <= array.max() <= LARGEST
-        ):  # not by abs(): of int64's smallest it is negative
+        # not by abs(): that of int64's smallest is negative
+        if name == "delta" and not -WHOLE <= array.min() <= array.max() <= WHOLE:
             raise SignatureError(
-                f"a signature's delta has numbers from {array.min()} to {array.max()}, but whole numbers from -{LARGEST} to {LARGEST} were expected"
+                f"a signature's delta has numbers from {array.min()} to {array.max()}, but whole numbers from -{WHOLE} to {WHOLE} were expected"
             )
         if name.startswith("bn.") and array.shape[0] != 2:
             raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
@@ -93,15 +92,10 @@ class MixtureKind:
 
         What ``delta`` adds counts like ξ, and a layer counts at most 1.
         """
-        xi, added = [xi_of(parts) for parts in (first, second)], np.zeros(1)
-        moved = [parts["delta"] for parts in (first, second) if "delta" in parts and parts["delta"].any()]
-        if moved:
-            zeros = np.zeros_like(moved[0])
-            a, b = (STEP * parts.get("delta", zeros) for parts in (first, second))
-            templates = xi[0].shape[1]
-            xi = [weights + part[:, :templates] for weights, part in zip(xi, (a, b), strict=True)]
-            added = np.abs(a[:, templates:] - b[:, templates:]).sum(axis=1)
-        return float(np.minimum(1, (np.abs(xi[0] - xi[1]).sum(axis=1) + added) / 2).mean())
+        a, b = mixing(first), mixing(second)
+        width = max(a.shape[1], b.shape[1])
+        a, b = (np.pad(weights, ((0, 0), (0, width - weights.shape[1]))) for weights in (a, b))
+        return float(np.minimum(1, np.abs(a - b).sum(axis=1) / 2).mean())
 
     def describe(self, parts: Mapping[str, Array]) -> dict[str, Any]:
         """Return ξ, rounded, and the template sequence (None for a layer that is not discrete), if there is a mixture; and δ, if it is not 0."""

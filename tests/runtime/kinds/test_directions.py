@@ -16,7 +16,8 @@ from isoform.runtime.arithmetic import average, distance
 from isoform.runtime.errors import SignatureError, UsageError
 from isoform.runtime.formats.inheritance import reduced
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.directions import LARGEST, STEP, directions, mixing, signs_of
+from isoform.runtime.kind import WHOLE
+from isoform.runtime.kinds.mixture.directions import STEP, directions, mixing, signs_of
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.fold import fold, mix, row_shapes, template_matrix
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
@@ -24,7 +25,6 @@ from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
 from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.kinds.mixture.learn.normalised import normalised_pass
 from isoform.runtime.kinds.mixture.spec import RANDOM, NetworkSpec
-from isoform.runtime.learn.learner import WHOLE
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.train.data.domains import transform
 from isoform.train.kinds.mixture.bundling import network_from_bundle
@@ -154,12 +154,11 @@ def test_a_discrete_base_is_personalized_in_a_kilobyte(runtime, samples) -> None
 
 
 def test_what_cannot_be_one() -> None:
-    """Fractions, other shapes and numbers that are out of range are refused, each in one line; what is learned is never out of range."""
-    assert LARGEST == WHOLE
+    """Fractions, other shapes and numbers that are out of range are refused, each in one line."""
     bundle = make_bundle(SMALL)
     base, good = bundle.signatures["a"], coefficients(SMALL)
     for wrong, message in (
-        (good * 0.5, "whole numbers"), (good[:, :-1], "expects"), (np.full_like(good, LARGEST + 1), "from -32767 to 32767"),
+        (good * 0.5, "whole numbers"), (good[:, :-1], "expects"), (np.full_like(good, WHOLE + 1), "from -32767 to 32767"),
         (np.full_like(good, np.iinfo(np.int64).min), "from -32767 to 32767"),
     ):  # fmt: skip
         with pytest.raises(SignatureError, match=message):

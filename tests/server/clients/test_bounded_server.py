@@ -1,12 +1,14 @@
 """A running server at default settings that is sent what would take gigabytes, or half of it."""
 
 import contextlib
+import functools
 import json
 import re
 import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from isoform.server.store.store import Store
 pytestmark = [pytest.mark.trust, pytest.mark.xdist_group("bounded")]  # one server for all
 SECONDS = 4
 ALICE = "/v1/models/plain/signatures/alice"
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 1.0
 """How soon a server says that it lives, whatever others send."""
 
 
@@ -162,7 +164,7 @@ def test_health_is_answered_while_hundreds_connect_and_send(idle, kinds) -> None
         with crowd(server, keys["writer"]):
             for _ in range(5):
                 started = time.monotonic()
-                assert first_line(server, keys["writer"], "/v2/health/live", within=30) == b"HTTP/1.1 200 OK"
+                assert first_line(server, keys["writer"], "/v2/health/live") == b"HTTP/1.1 200 OK"
                 found.append(time.monotonic() - started)
         return max(found)
 
@@ -221,9 +223,20 @@ def half_requests(server, key: str, who: str):
         yield
 
 
-def first_line(server, key: str, path: str, *, within: float = PATIENCE_SECONDS) -> bytes:
-    """What comes within so many seconds."""
-    with socket.create_connection((server.host, server.port), timeout=within) as asker:
+def soon(ask: Callable[[], object]) -> bool:
+    """Whether it takes less than PATIENCE_SECONDS, once of three times: other tests may have the processors."""
+
+    def seconds() -> float:
+        began = time.monotonic()
+        ask()
+        return time.monotonic() - began
+
+    return any(seconds() < PATIENCE_SECONDS for _ in range(3))
+
+
+def first_line(server, key: str, path: str) -> bytes:
+    """What comes."""
+    with socket.create_connection((server.host, server.port), timeout=30) as asker:
         asker.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
         return asker.recv(100).partition(b"\r\n")[0]
 
@@ -232,13 +245,18 @@ def first_line(server, key: str, path: str, *, within: float = PATIENCE_SECONDS)
 def test_half_requests_stop_nobody(who, idle) -> None:
     """While clients announce bodies and send none, everybody else is answered within a second: whether it lives, what it is, predictions."""
     server, keys = idle
-    with half_requests(server, keys["writer"], who):
-        for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/plain"):
-            assert first_line(server, keys["writer"], path) == b"HTTP/1.1 200 OK"
-        began = time.monotonic()
+
+    def look(path: str) -> None:
+        assert first_line(server, keys["writer"], path) == b"HTTP/1.1 200 OK"
+
+    def predict() -> None:
         body, headers = binary(np.zeros((1, 1, 32, 32)))
         asked = urllib.request.Request(f"http://{server.host}:{server.port}{INFER}", body, headers)
         asked.add_header("Authorization", f"Bearer {keys['writer']}")
-        with urllib.request.urlopen(asked, timeout=10) as answer:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
             assert answer.status == 200
-        assert time.monotonic() - began < PATIENCE_SECONDS
+
+    with half_requests(server, keys["writer"], who):
+        for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/plain"):
+            assert soon(functools.partial(look, path))
+        assert soon(predict)
