@@ -80,7 +80,11 @@ class Spec(Protocol):
 
     @property
     def template_shapes(self) -> Mapping[str, Shape]:
-        """Name → shape of every tensor in ``templates.safetensors``, all float32."""
+        """Name → shape of every tensor in ``templates.safetensors``."""
+
+    @property
+    def bytewise(self) -> frozenset[str]:
+        """Names of ``template_shapes`` that are int8; the others are float32."""
 
     @property
     def part_shapes(self) -> Mapping[str, tuple[int | None, ...]]:

@@ -261,7 +261,7 @@ class Runtime:
         """Create an adapter for a stream of unlabelled samples: ``adapter(x)`` predicts and updates the signature.
 
         Args:
-            start: Signature to start from.
+            start: Signature to start from. Of one with coefficients of BN statistics, the statistics themselves are the start.
             method: ``auto``, or another name in ``isoform.runtime.adapt.registry``.
             seed: Seed of the method's random numbers.
             keep: Maximum number of updates kept for rollback.
@@ -281,6 +281,7 @@ class Runtime:
         from isoform.runtime.adapt.adapter import Adapter
         from isoform.runtime.adapt.history import Chain
         from isoform.runtime.adapt.registry import method_named
+        from isoform.runtime.learn.learner import normalising
 
         if not isinstance(keep, int) or keep < 1:
             raise UsageError(f"keep is {keep!r}, but a whole number from 1 was expected")
@@ -292,6 +293,8 @@ class Runtime:
             # the start may have a logits layer for other classes than its base
             source = source.with_labels(self.labels(self.signature(start.task)), self.labels(start))
         learner = self.learner
+        if learner.normalises:  # methods replace statistics, and with them what their coefficients did
+            start = normalising(learner).settled(start)
         chain = Chain(start, keep=keep, directory=None if directory is None else Path(directory))
         try:
             return Adapter(self._predictor, chain, made, learner=learner, source=source, seed=seed)
@@ -336,13 +339,14 @@ class Runtime:
             raise InputError("there are no samples, but at least one was expected")
         # keep=1: nobody can ask this adapter for a rollback
         adapter = self.adapter(start, method=method, seed=seed, keep=1, **options)
+        begun = adapter.signature
         for step in adapt_batches(adapter, x, batch=128, seed=seed):
             if progress is not None:
                 progress(step.record.samples, len(x))
         if (reason := adapter.refusal(x)) is not None:
             log.warning("adapt by %s: %s; the start is returned", method, reason)
             return start
-        return adapter.signature
+        return start if adapter.signature is begun else adapter.signature
 
     def _source(self, task: str) -> Source | None:
         """Return statistics of a task's training samples; None for kinds without BN statistics."""

@@ -63,7 +63,7 @@ class Bundle:
     path: Path
     spec: Spec
     tensors: Mapping[str, Array]
-    """``templates.safetensors``: ``spec.template_shapes``' names → float32 arrays, read-only."""
+    """``templates.safetensors``: ``spec.template_shapes``' names → float32 or int8 arrays, read-only."""
     digest: str
     """The template digest, 64 hex digits; every signature refers to it."""
     signatures: Mapping[str, Signature]

@@ -15,11 +15,11 @@ __all__ = ["checked_templates", "template_digest"]
 
 
 def template_digest(spec: Spec, tensors: Mapping[str, Array]) -> str:
-    """Return the digest of templates: sha256 over the spec's canonical JSON and every tensor's name, shape and float32 bytes.
+    """Return the digest of templates: sha256 over the spec's canonical JSON and every tensor's name, shape and bytes.
 
     Args:
         spec: The network's sizes.
-        tensors: ``spec.template_shapes``' names → float32 arrays of those shapes.
+        tensors: ``spec.template_shapes``' names → arrays of those shapes, float32 or int8.
     """
 
     def parts() -> Iterable[bytes]:
@@ -27,7 +27,7 @@ def template_digest(spec: Spec, tensors: Mapping[str, Array]) -> str:
         for name in sorted(tensors):
             yield name.encode()
             yield json.dumps(list(tensors[name].shape)).encode()  # the bytes alone do not tell 2 × 6 from 3 × 4
-            yield np.ascontiguousarray(tensors[name], dtype="<f4").tobytes()
+            yield np.ascontiguousarray(tensors[name], dtype="i1" if name in spec.bytewise else "<f4").tobytes()
 
     return digest_of(parts())
 
@@ -41,7 +41,7 @@ def checked_templates(spec: Spec, arrays: Mapping[str, Array], *, where: str) ->
         where: Name in messages, such as the file's path.
 
     Returns:
-        ``spec.template_shapes``' names → float32 array, C-contiguous, read-only. Copies.
+        ``spec.template_shapes``' names → float32 or int8 array, C-contiguous, read-only. Copies.
 
     Raises:
         BundleError: If a tensor is missing or unknown, of the wrong shape or type, or not finite.
@@ -52,10 +52,10 @@ def checked_templates(spec: Spec, arrays: Mapping[str, Array], *, where: str) ->
         )
     checked = {}
     for name, shape in spec.template_shapes.items():
-        array = np.array(arrays[name], order="C")
-        if array.shape != shape or array.dtype != np.float32:
+        array, numbers = np.array(arrays[name], order="C"), np.dtype(np.int8 if name in spec.bytewise else np.float32)
+        if array.shape != shape or array.dtype != numbers:
             raise BundleError(
-                f"{where} holds {name} as {array.dtype} of shape {array.shape}, but float32 of shape {shape} was expected"
+                f"{where} holds {name} as {array.dtype} of shape {array.shape}, but {numbers} of shape {shape} was expected"
             )
         if not np.isfinite(array).all():
             raise BundleError(f"{where} holds a number that is not finite in {name}; train again")

@@ -4,7 +4,7 @@
     Learner      logits, embeddings, losses and gradients at a point
     Normalising  a learner of a network with BN, which can also compute BN statistics
 
-A kind with BN must name its parts ``AFFINE`` and ``STATISTICS``.
+A kind with BN must name its parts ``AFFINE`` and ``STATISTICS``, and ``COEFFICIENTS`` if it has those.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from isoform.runtime.kind import WHOLE
 __all__ = [
     "AFFINE",
     "BATCH",
+    "COEFFICIENTS",
     "STATISTICS",
     "Learner",
     "Moments",
@@ -33,8 +34,10 @@ __all__ = [
     "normalising",
 ]
 
-AFFINE, STATISTICS = "bn.affine", "bn.statistics"
-"""Parts of a signature: γ and β, (2, N), and running mean and variance, (2, N), of all BN channels."""
+AFFINE, STATISTICS, COEFFICIENTS = "bn.affine", "bn.statistics", "bn.coefficients"
+"""Parts of a signature: γ and β, (2, N), and running mean and variance, (2, N), of all BN channels; and coefficients of directions that the
+bundle stores, (D,), which stand for statistics in few numbers.
+"""
 BATCH = 16
 """Samples per step. Compiled training graphs have this fixed batch size; smaller batches are padded with zeros."""
 Loss = Callable[[Array], tuple[float, Array]]
@@ -172,6 +175,14 @@ class Normalising(Learner, Protocol):
 
     def statistics(self, point: Point, x: Array, *, alpha: float = 1.0) -> Array:
         """Return statistics of samples blended with the point's, shape (2, N): (1 - α) m + α mean(u), variances likewise."""
+
+    def coefficients(self, point: Point, x: Array) -> Mapping[str, Array]:
+        """Return the parts that stand for statistics of samples in few numbers, estimated from them; none if the bundle has no such part."""
+
+    def settled(self, signature: Signature) -> Signature:
+        """Return a signature that predicts the same, to rounding, and whose ``STATISTICS`` and ``AFFINE`` alone say how BN normalises: those
+        can be replaced then. The given one if it is so already.
+        """
 
 
 def normalising(learner: Learner) -> Normalising:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
-from isoform.runtime.learn.learner import AFFINE, STATISTICS, Learner, Point, normalising
+from isoform.runtime.learn.learner import AFFINE, COEFFICIENTS, STATISTICS, Learner, Point, normalising
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.outcome import Outcome, Report
 from isoform.runtime.learn.samples import class_shares
@@ -61,7 +61,8 @@ def personalize(
         labels: Class indices, shape (n,), as ``labels.label_indices`` returns them.
         starts: Candidate signatures to start from; the best is chosen. All have the classes that the labels refer to.
         parts: What to train, from ``Kind.moves``; None for ``Kind.default_moves``.
-        statistics: Whether BN statistics may be re-estimated from the samples; None: if ``parts`` includes BN's affine map.
+        statistics: Whether BN statistics may be re-estimated from the samples; None: if ``parts`` includes BN's affine map, or their
+            coefficients, which then stand for them.
         classes: Class names of a new logits layer, as ``labels.new_classes`` returns them; None to keep the start's.
         seed: Seed of batches, shifts and folds.
         steps: Maximum number of steps per fit.
@@ -76,7 +77,11 @@ def personalize(
     parts = learner.bundle.kind.default_moves if parts is None else parts
     if not parts or not set(parts) <= set(known) or len(set(parts)) < len(parts):
         raise UsageError(f"parts are {tuple(parts)!r}, but one or more of {', '.join(known)} were expected")
-    names = tuple(name for part in parts for name in known[part])
+    names = tuple(name for part in parts for name in known[part] if name in learner.bundle.spec.part_shapes)
+    if not names:
+        raise UsageError(
+            f"parts are {tuple(parts)!r}, but this bundle has no such parts; train it again, or choose others of {', '.join(known)}"
+        )
     if not isinstance(steps, int) or not 1 <= steps <= 100_000:
         raise UsageError(f"steps is {steps!r}, but a whole number from 1 to 100000 was expected")
     if seconds is not None and not seconds > 0:
@@ -94,7 +99,7 @@ def personalize(
     # With one sample per class BN is not trained: doing so gained 2.1 points instead of 2.6 on people not seen in training.
     moving = names if back else tuple(name for name in names if name != AFFINE) or names
     search = _Search(learner, x, labels, classes, moving, seed, back=bool(back))
-    anew = AFFINE in names if statistics is None else statistics
+    anew = not {AFFINE, COEFFICIENTS}.isdisjoint(names) if statistics is None else statistics
     start, given, points = search.choose(starts, statistics=anew)
     trials: list[tuple[Trial, Point]] = []
     stopped: Literal["", "time", "ctrl-c"] = ""
@@ -166,7 +171,7 @@ class _Search:
         for signature, given, before in zip(starts, points, losses, strict=True):
             ways = [(before, given)]
             if statistics:
-                anew = given.with_parts({STATISTICS: normalising(self._learner).statistics(given, self._few)})
+                anew = given.with_parts(self._estimated(given))
                 loss, _ = self._score(anew)
                 if loss * MUCH < before:
                     ways = [(loss, anew)]
@@ -180,6 +185,15 @@ class _Search:
                 "samples hold numbers so large that the loss is not finite; scale the samples as in training"
             )
         return signature, given, points
+
+    def _estimated(self, given: Point) -> Mapping[str, Array]:
+        """Return BN statistics of the samples, or their coefficients if these are trained."""
+        learner = normalising(self._learner)
+        if COEFFICIENTS in self._moving:
+            return learner.coefficients(given, self._few)
+        # the new statistics stand for what the coefficients did
+        gone = {name: np.zeros_like(given.parts[name]) for name in (COEFFICIENTS,) if name in given.parts}
+        return {STATISTICS: learner.statistics(given, self._few), **gone}
 
     def _point(self, signature: Signature) -> Point:
         return self._learner.point(signature, self._moving)
@@ -219,7 +233,8 @@ class _Search:
 
     def signature(self, start: Signature, point: Point, *, statistics: bool) -> Signature:
         """Return the start with the trained parts of a point."""
-        names = [*self._moving, *([STATISTICS] if statistics else [])]
+        replaced = {STATISTICS, COEFFICIENTS} & point.parts.keys() if COEFFICIENTS not in self._moving else ()
+        names = [*self._moving, *(replaced if statistics else ())]
         return self._signature(start, {name: point.parts[name] for name in names})
 
     def _signature(self, start: Signature, parts: dict[str, Array]) -> Signature:

@@ -17,6 +17,7 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
 from isoform.runtime.inputs import Input
+from isoform.runtime.kinds.mixture.normalisation import packed
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +83,10 @@ def make_bundle(spec: NetworkSpec, *, tasks: tuple[str, ...] = ("a", "b"), class
     tensors = {
         name: rng.normal(0, 1 / np.sqrt(max(1, np.prod(shape[2:]))), shape).astype(np.float32)
         for name, shape in spec.template_shapes.items()
+        if not name.startswith("bn.direction")
     }
+    if spec.bn_directions:
+        tensors |= packed(rng.normal(0, 0.3, (spec.bn_directions, 2, spec.bn_channels)).astype(np.float32))
     digest = template_digest(spec, tensors)
     signatures = {}
     for task in tasks:

@@ -22,7 +22,9 @@ SHOTS = 10
 WAYS: Mapping[str, Mapping[str, object]] = {
     "base signature": {},
     "mixture": {"parts": ("mixture",)},
+    "delta + coefficients": {"parts": ("delta", "coefficients")},
     "delta": {"parts": ("delta",)},
+    "coefficients": {"parts": ("coefficients",)},
     "head": {"parts": ("head",)},
     "BN": {"parts": ("bn",), "statistics": False},
     "mixture + BN": {"parts": ("mixture", "bn"), "statistics": False},

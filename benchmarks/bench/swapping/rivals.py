@@ -17,7 +17,8 @@ from isoform.runtime.engines.onnx.session import open_session, ort, session_opti
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
-from isoform.runtime.kinds.mixture.fold import bn_scale_shift, fold, row_shapes, template_matrix
+from isoform.runtime.kinds.mixture.fold import fold, row_shapes, template_matrix
+from isoform.runtime.kinds.mixture.normalisation import bn_scale_shift
 
 Run = Callable[[Array], Array]
 """Samples → logits."""
@@ -54,7 +55,7 @@ def mixture_graph(bundle: Bundle, base: Signature) -> onnx.ModelProto:
     model = onnx.load_from_string(bundle.require_compiled().graphs["portable"])
     graph, theta = model.graph, template_matrix(spec, bundle.tensors)
     scale = np.ones((spec.layers, theta.shape[1]), dtype=np.float32)
-    start, s = 0, bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])[0]
+    start, s = 0, bn_scale_shift(spec, bundle.tensors, parts)[0]
     for name, shape in row_shapes(spec).items():
         for layer in range(spec.layers):
             place = spec.bn_slices.get(f"layer{layer:02d}.{name.removesuffix('.weight')}")

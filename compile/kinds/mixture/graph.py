@@ -23,7 +23,8 @@ from isoform.compile.network_file import NetworkFile
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
-from isoform.runtime.kinds.mixture.fold import BN_CONVOLUTIONS, bn_scale_shift, fold, folded_shapes
+from isoform.runtime.kinds.mixture.fold import BN_CONVOLUTIONS, fold, folded_shapes
+from isoform.runtime.kinds.mixture.normalisation import bn_scale_shift
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["fast_graph", "portable_graph", "small_graph"]
@@ -104,7 +105,7 @@ def small_graph(
     """
     graph = _Graph(spec)
     sequence = sequence_of(xi_of(signature.parts))
-    scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
+    scale, shift = bn_scale_shift(spec, tensors, parts)
     places, folded = spec.bn_slices, fold(spec, tensors, parts)
 
     def conv(x: str, part: str, **attributes: Any) -> str:

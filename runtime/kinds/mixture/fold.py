@@ -4,7 +4,7 @@ For layer ℓ, with ξ_ℓ = softmax of the signature's row ℓ:
 
     θ_ℓ = Σ_k ξ_ℓk θ_k                                    one matrix product over all layers, Ξ (L, K) @ Θ (K, P);
                                                           a ``delta`` adds to it (``directions.py``)
-    s = γ / √(var + ε),  t = β - mean · s                 every BN channel at once
+    s = γ / √(var + ε),  t = β - mean · s                 every BN channel at once (``normalisation.py``)
     W' = W · s (per output channel),  b' = t              for the convolution before each BN
     W'' = W' / std (per input channel),  b'' = b' - Σ W'' · mean        the input normalisation is folded into the input adapter
 
@@ -25,11 +25,11 @@ import numpy as np
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.kind import HEAD
 from isoform.runtime.kinds.mixture.directions import directions, mixing
+from isoform.runtime.kinds.mixture.normalisation import bn_scale_shift
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = [
     "CONSTANTS",
-    "bn_scale_shift",
     "fold",
     "folded_shapes",
     "mix",
@@ -94,23 +94,6 @@ def shared_affine(spec: NetworkSpec, tensors: Mapping[str, Array], logits: Array
     return affine
 
 
-def bn_scale_shift(spec: NetworkSpec, affine: Array, statistics: Array) -> tuple[Array, Array]:
-    """Convert BN to one multiplication and one addition per channel.
-
-    Args:
-        spec: The network's sizes, for ε.
-        affine: γ and β, shape (2, N).
-        statistics: Mean and variance, shape (2, N).
-
-    Returns:
-        s and t, each of shape (N,), float64.
-    """
-    gamma, beta = affine.astype(np.float64)
-    mean, var = statistics.astype(np.float64)
-    scale = gamma / np.sqrt(var + spec.bn_eps)
-    return scale, beta - mean * scale
-
-
 def row_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     """Return name → shape of the mixed weights of one layer, in the order of Θ's columns."""
     return {name: shape for name, shape in spec.block_shapes.items() if name != "bn.affine"}
@@ -145,7 +128,7 @@ def fold(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Ar
         Name → float32 array, C-contiguous: ``folded_shapes``' names in order, then ``logits.weight`` and ``logits.bias``.
     """
     blocks = mix(spec, template_matrix(spec, tensors), parts)
-    scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
+    scale, shift = bn_scale_shift(spec, tensors, parts)
     places = spec.bn_slices
     weights: dict[str, Array] = {f"{name}.bias": shift[place] for name, place in places.items()}
     for name, mixed in blocks.items():

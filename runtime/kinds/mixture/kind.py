@@ -3,7 +3,7 @@
 With ξ the mixture weights, m and v the BN statistics, w the weights of signatures (Σ w = 1), and complete signatures:
 
     average      ξ = Σ w ξ_i        m = Σ w m_i,  v = Σ w (v_i + m_i²) - m²        γ, β, logits layer: Σ w ·
-    delta        Σ w δ_i, rounded
+    delta, bn.coefficients        Σ w ·, rounded
     distance     mean over layers of ½ Σ_k |ξ_a - ξ_b|: the total variation, a metric on mixtures
 
 Mixtures are averaged as probabilities, because logits have an arbitrary constant, and those of a discrete layer are 0 and -10,000. A
@@ -38,12 +38,12 @@ class MixtureKind:
 
     name = "mixture"
     parts: Mapping[str, Part] = {
-        "mixture": Part(2), "delta": Part(2, "integer"), "bn.affine": Part(2), "bn.statistics": Part(2), "logits.weight": Part(2), "logits.bias": Part(1),
+        "mixture": Part(2), "delta": Part(2, "integer"), "bn.coefficients": Part(1, "integer"), "bn.affine": Part(2), "bn.statistics": Part(2), "logits.weight": Part(2), "logits.bias": Part(1),
     }  # fmt: skip
     smallest = "mixture"
     # without bn.statistics, which are estimated from samples: no gradient flows to them
     moves: Mapping[str, tuple[str, ...]] = {
-        "mixture": ("mixture",), "delta": ("delta",), "bn": ("bn.affine",), "head": HEAD,
+        "mixture": ("mixture",), "delta": ("delta",), "coefficients": ("bn.coefficients",), "bn": ("bn.affine",), "head": HEAD,
     }  # fmt: skip
     default_moves = ("mixture", "bn", "head")
 
@@ -52,15 +52,15 @@ class MixtureKind:
         return NetworkSpec.from_json(value)
 
     def check_part(self, name: str, array: Array) -> None:
-        """As ``Kind.check_part``: raises ``SignatureError`` if a BN part does not have two rows, a variance is negative, or a coefficient
-        of ``delta`` is out of range.
+        """As ``Kind.check_part``: raises ``SignatureError`` if a BN part does not have two rows, a variance is negative, or a whole number
+        is out of range.
         """
         # not by abs(): that of int64's smallest is negative
-        if name == "delta" and not -WHOLE <= array.min() <= array.max() <= WHOLE:
+        if self.parts[name].numbers == "integer" and not -WHOLE <= array.min() <= array.max() <= WHOLE:
             raise SignatureError(
-                f"a signature's delta has numbers from {array.min()} to {array.max()}, but whole numbers from -{WHOLE} to {WHOLE} were expected"
+                f"a signature's {name} has numbers from {array.min()} to {array.max()}, but whole numbers from -{WHOLE} to {WHOLE} were expected"
             )
-        if name.startswith("bn.") and array.shape[0] != 2:
+        if name in ("bn.affine", "bn.statistics") and array.shape[0] != 2:
             raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
         if name == "bn.statistics" and array[1].min() < 0:
             raise SignatureError("a signature's bn.statistics holds a negative variance; it cannot be used")
@@ -76,7 +76,7 @@ class MixtureKind:
             result: Array = np.maximum(logits - logits.max(axis=1, keepdims=True), -DISCRETE_GAP)
             return result.astype(np.float32)
         mean: Array = np.tensordot(share, stacked, axes=1)
-        if name == "delta":
+        if self.parts[name].numbers == "integer":
             return np.rint(mean).astype(np.int64)
         if name == "bn.statistics":
             second = np.tensordot(share, stacked[:, 1] + stacked[:, 0] ** 2, axes=1)
@@ -98,9 +98,11 @@ class MixtureKind:
         return float(np.minimum(1, np.abs(a - b).sum(axis=1) / 2).mean())
 
     def describe(self, parts: Mapping[str, Array]) -> dict[str, Any]:
-        """Return ξ, rounded, and the template sequence (None for a layer that is not discrete), if there is a mixture; and δ, if it is not 0."""
-        delta = parts.get("delta")
-        moved = {"delta": (STEP * delta).tolist()} if delta is not None and delta.any() else {}
+        """Return ξ, rounded, and the template sequence (None for a layer that is not discrete), if there is a mixture; and
+        the coefficients δ and z that are not 0.
+        """
+        names = ("delta", "bn.coefficients")
+        moved = {name: (STEP * parts[name]).tolist() for name in names if name in parts and parts[name].any()}
         if "mixture" not in parts:
             return moved
         xi = xi_of(parts)

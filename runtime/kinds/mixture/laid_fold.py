@@ -24,7 +24,8 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.kinds.mixture.directions import directions, mixing
 from isoform.runtime.kinds.mixture.discrete import discrete_sequence
-from isoform.runtime.kinds.mixture.fold import bn_scale_shift, row_shapes, template_matrix
+from isoform.runtime.kinds.mixture.fold import row_shapes, template_matrix
+from isoform.runtime.kinds.mixture.normalisation import bn_scale_shift
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.runtime.layout import Layout, aligned
 
@@ -61,10 +62,11 @@ class LaidFold:
     """
 
     def __init__(self, spec: NetworkSpec, tensors: Mapping[str, Array], layout: Layout, row_size: int) -> None:
-        self._spec, self.size, self.pieces = spec, len(layout.gather), spec.layers
+        self._spec, self._tensors, self.size, self.pieces = spec, tensors, len(layout.gather), spec.layers
         self.moving = spec.layers * row_size
         # mixed γ and β depend on ξ, so signatures of one base do not have the same BN
-        self.shares = None if spec.affine == "mixed" else frozenset({"bn.affine", "bn.statistics"})
+        own = {"bn.affine", "bn.statistics", "bn.coefficients"} & spec.part_shapes.keys()
+        self.shares = None if spec.affine == "mixed" else frozenset(own)
         columns = layout.gather[:row_size]
         theta = template_matrix(spec, tensors)
         # what index -1 reads for padding is replaced by 0
@@ -111,7 +113,7 @@ class LaidFold:
     def group(self, parts: Mapping[str, Array]) -> LaidBN:
         """Compute a signature's BN in the plan's layout."""
         spec = self._spec
-        scale, shift = bn_scale_shift(spec, parts["bn.affine"], parts["bn.statistics"])
+        scale, shift = bn_scale_shift(spec, self._tensors, parts)
         # the last column stays 1, for weights without BN
         scales = np.ones((spec.layers, spec.block_bn_channels + 1), dtype=np.float32)
         scales[:, :-1] = scale[spec.channels : -spec.head_channels].reshape(spec.layers, -1)

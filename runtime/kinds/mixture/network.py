@@ -50,10 +50,12 @@ class MixtureNetwork(OneGraph):
         return {name: self._templates[name] for name in fold.CONSTANTS}
 
     def complete(self, task: str, parts: Mapping[str, Array]) -> dict[str, Array]:
-        """As ``Network.complete``: ``delta`` is 0, and γ and β are computed from the templates, if the parts have none."""
+        """As ``Network.complete``: coefficients are 0, and γ and β are computed from the templates, if the parts have none."""
         found = dict(parts)
-        if "delta" not in found:
-            found["delta"] = np.zeros((self.spec.layers, self.spec.templates + RANDOM), dtype=np.int64)
+        shapes = {"delta": (self.spec.layers, self.spec.templates + RANDOM), "bn.coefficients": (self.spec.bn_directions,)}
+        for name, shape in shapes.items():
+            if name in self.spec.part_shapes and name not in found:
+                found[name] = np.zeros(shape, dtype=np.int64)
         if "bn.affine" not in found:
             found["bn.affine"] = fold.shared_affine(self.spec, self._templates, found["mixture"])
         return found

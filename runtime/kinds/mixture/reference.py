@@ -73,10 +73,15 @@ def reference_logits(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Map
     wide = {name: array.astype(np.float64) for name, array in {**tensors, **parts}.items()}
     places, xi = spec.bn_slices, softmax(parts["mixture"])
     (gamma, beta), (mean, var) = wide["bn.affine"], wide["bn.statistics"]
+    deviation = np.sqrt(var + spec.bn_eps)
+    if "bn.coefficients" in parts and parts["bn.coefficients"].any():
+        weights = STEP * wide["bn.coefficients"] * wide["bn.direction_scales"]
+        p, q = np.tensordot(weights, wide["bn.directions"], axes=1)
+        mean, deviation = mean + deviation * p, deviation * np.exp(q)
 
     def bn(z: Array, name: str) -> Array:
         p = places[name]
-        normal = (z - mean[p, None, None]) / np.sqrt(var[p, None, None] + spec.bn_eps)
+        normal = (z - mean[p, None, None]) / deviation[p, None, None]
         result: Array = gamma[p, None, None] * normal + beta[p, None, None]
         return result
 

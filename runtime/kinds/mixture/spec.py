@@ -60,6 +60,8 @@ class NetworkSpec:
     """ε, added to BN's variance."""
     affine: Affine = "layer"
     """Location of γ and β: per layer and shared, per layer and task, or mixed from the templates by ξ (adapters: shared)."""
+    bn_directions: int = 0
+    """D, the number of directions of BN's statistics that the bundle stores for ``bn.coefficients``, 0 to 256 (``normalisation.py``)."""
     kind: str = "mixture"
     """How layers are made from templates; this version reads only ``mixture``."""
 
@@ -86,6 +88,12 @@ class NetworkSpec:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= high:
                 raise SpecError(f"{name} is {value!r}, but a whole number from 1 to {high} was expected")
+        if (
+            not isinstance(self.bn_directions, int)
+            or isinstance(self.bn_directions, bool)
+            or not 0 <= self.bn_directions <= 256
+        ):
+            raise SpecError(f"bn_directions is {self.bn_directions!r}, but a whole number from 0 to 256 was expected")
         if self.kernel % 2 == 0:
             raise SpecError(
                 f"kernel is {self.kernel}, but the depthwise kernel must be odd, so that a block keeps its input's size"
@@ -167,16 +175,28 @@ class NetworkSpec:
 
     @property
     def template_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name → shape of all tensors in ``templates.safetensors``: block tensors with a leading axis K, then the shared ones."""
+        """Name → shape of all tensors in ``templates.safetensors``: block tensors with a leading axis K, the shared ones, BN's directions."""
         blocks = {f"template.{name}": (self.templates, *shape) for name, shape in self.block_shapes.items()}
-        return {**blocks, **self.shared_shapes}
+        count = self.bn_directions
+        directions: dict[str, tuple[int, ...]] = {
+            "bn.directions": (count, 2, self.bn_channels),
+            "bn.direction_scales": (count,),
+        }
+        return {**blocks, **self.shared_shapes, **(directions if count else {})}
+
+    @property
+    def bytewise(self) -> frozenset[str]:
+        """Names of ``template_shapes`` that are int8; the others are float32."""
+        return frozenset({"bn.directions"} if self.bn_directions else ())
 
     @property
     def part_shapes(self) -> dict[str, tuple[int | None, ...]]:
         """Name → shape of every part that a signature may hold; None where the size is free."""
+        coefficients = {"bn.coefficients": (self.bn_directions,)} if self.bn_directions else {}
         return {
             "mixture": (self.layers, self.templates),
             "delta": (self.layers, self.templates + RANDOM),
+            **coefficients,
             "bn.affine": (2, self.bn_channels),
             "bn.statistics": (2, self.bn_channels),
             "logits.weight": (None, self.embedding),
@@ -185,7 +205,7 @@ class NetworkSpec:
 
     @property
     def required(self) -> frozenset[str]:
-        """Parts that a base signature must hold; ``delta`` is 0 without it, and γ and β come from the templates unless each task has its own."""
+        """Parts that a base signature must hold; ``delta`` and ``bn.coefficients`` are 0 without them, and γ and β come from the templates unless each task has its own."""
         own = {"bn.affine"} if self.affine == "task" else set()
         return frozenset({"mixture", "bn.statistics", "logits.weight", "logits.bias", *own})
 
@@ -229,9 +249,9 @@ class NetworkSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON types; ``from_json`` is the inverse."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
-        }
+        # without directions as before there were any: digests of bundles and signatures stay valid
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "bn_directions" or v}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     @classmethod
     def from_json(cls, value: object) -> NetworkSpec:

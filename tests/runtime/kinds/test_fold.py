@@ -8,7 +8,8 @@ from support import SMALL, make_bundle
 
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
-from isoform.runtime.kinds.mixture.fold import bn_scale_shift, fold, folded_shapes, mix, template_matrix
+from isoform.runtime.kinds.mixture.fold import fold, folded_shapes, mix, template_matrix
+from isoform.runtime.kinds.mixture.normalisation import bn_scale_shift
 from isoform.runtime.kinds.mixture.reference import (
     depthwise,
     hard_sigmoid,
@@ -95,7 +96,7 @@ def test_scale_and_shift_are_bn() -> None:
     rng = np.random.default_rng(0)
     affine = rng.normal(size=(2, SMALL.bn_channels)).astype(np.float32)
     statistics = np.abs(rng.normal(size=(2, SMALL.bn_channels))).astype(np.float32)
-    scale, shift = bn_scale_shift(SMALL, affine, statistics)
+    scale, shift = bn_scale_shift(SMALL, {}, {"bn.affine": affine, "bn.statistics": statistics})
     x = rng.normal(size=SMALL.bn_channels)
     expected = affine[0] * (x - statistics[0]) / np.sqrt(statistics[1].astype(np.float64) + SMALL.bn_eps) + affine[1]
     np.testing.assert_allclose(x * scale + shift, expected, rtol=1e-9, atol=1e-9)

@@ -13,6 +13,7 @@ from isoform.runtime.errors import SignatureError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
+from isoform.runtime.kinds.mixture.normalisation import bn_directions, packed
 from isoform.train.kinds.mixture.network import IsometricNetwork
 
 __all__ = ["bundle_from_network", "network_from_bundle"]
@@ -40,6 +41,8 @@ def bundle_from_network(
     arrays["embedding.weight"], arrays["embedding.bias"] = state["embedding_weight"], state["embedding_bias"]
     if spec.affine != "task":
         arrays["bn.affine"] = state["bn_affine"][0]
+    if spec.bn_directions:
+        arrays |= packed(state["bn_directions"])
     digest = template_digest(spec, arrays)
     signatures = {}
     for index, (name, labels) in enumerate(classes.items()):
@@ -61,15 +64,16 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
         signatures: Task name → signature that fits the bundle.
 
     Raises:
-        SignatureError: If a signature does not fit, or has a ``delta``, which this network has not.
+        SignatureError: If a signature does not fit, or has a ``delta`` or ``bn.coefficients``, which this network has not.
     """
     spec, arrays = bundle.network.spec, bundle.tensors
     resolved = [bundle.resolve(signature).parts for signature in signatures.values()]
     for name, parts in zip(signatures, resolved, strict=True):
-        if parts["delta"].any():
-            raise SignatureError(
-                f"signature {name!r} has a delta, which a network in torch has not; use one without, or the runtime"
-            )
+        for part in {"delta", "bn.coefficients"} & parts.keys():
+            if parts[part].any():
+                raise SignatureError(
+                    f"signature {name!r} has a {part}, which a network in torch has not; use one without, or the runtime"
+                )
     network = IsometricNetwork(
         spec, tuple(len(parts["logits.bias"]) for parts in resolved), generator=torch.Generator()
     )
@@ -81,6 +85,8 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
         "bn_statistics": np.stack([parts["bn.statistics"] for parts in resolved]),
         "bn_affine": np.stack([parts["bn.affine"] for parts in resolved]) if spec.affine == "task" else arrays["bn.affine"][None],
     }  # fmt: skip
+    directions = np.zeros((0, 2, spec.bn_channels), dtype=np.float32)
+    state["bn_directions"] = bn_directions(arrays) if spec.bn_directions else directions
     for index, parts in enumerate(resolved):
         state[f"heads.{2 * index}"], state[f"heads.{2 * index + 1}"] = parts["logits.weight"], parts["logits.bias"]
     # np.array makes a copy: torch warns about read-only arrays, as a bundle's are.

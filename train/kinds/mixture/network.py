@@ -39,6 +39,8 @@ class IsometricNetwork(nn.Module):
         mixture: Logits of ξ, shape (T, L, K).
         bn_affine: γ and β, shape (1 or T, 2, N).
         bn_statistics: Running mean and variance, shape (T, 2, N). A buffer; a forward pass in training mode moves it.
+        bn_directions: Directions of those statistics, shape (D, 2, N), found at the end of training (``directions.py``); a buffer. A forward
+            pass does not use them.
     """
 
     def __init__(self, spec: NetworkSpec, classes: tuple[int, ...], *, generator: torch.Generator) -> None:
@@ -74,6 +76,8 @@ class IsometricNetwork(nn.Module):
         self.bn_affine = nn.Parameter(start.repeat(tasks if spec.affine == "task" else 1, 1, 1))
         self.bn_statistics: Tensor
         self.register_buffer("bn_statistics", start.flip(0).repeat(tasks, 1, 1))
+        self.bn_directions: Tensor
+        self.register_buffer("bn_directions", torch.zeros(spec.bn_directions, 2, spec.bn_channels))
         # Weight and bias of task t are heads[2t] and heads[2t + 1].
         self.heads = nn.ParameterList()
         for count in classes:

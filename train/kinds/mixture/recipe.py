@@ -26,6 +26,8 @@ class NetworkTable:
     head_channels: int = 72
     embedding: int = 256
     affine: Literal["layer", "task", "mixed"] = "layer"
+    bn_directions: int = 32
+    """Number of directions of BN's statistics that signatures can have coefficients of; 0 for none."""
 
     def spec(
         self, input_shape: tuple[int, int, int], *, mean: tuple[float, ...], std: tuple[float, ...]

@@ -20,6 +20,7 @@ from isoform.train.data.normalisation import mean_and_std
 from isoform.train.data.samples import Dataset
 from isoform.train.kind import Group, Loss
 from isoform.train.kinds.mixture.bundling import bundle_from_network
+from isoform.train.kinds.mixture.directions import find_directions
 from isoform.train.kinds.mixture.network import IsometricNetwork
 from isoform.train.kinds.mixture.objectives import entropy_regulariser, entropy_weight
 from isoform.train.kinds.mixture.patterns import PATTERNS
@@ -102,7 +103,7 @@ class MixtureRun:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """As ``Run.finish``: recompute every task's BN statistics as the mean over its training samples."""
+        """As ``Run.finish``: recompute every task's BN statistics as the mean over its training samples, then find their directions."""
         for task, dataset in enumerate(self._datasets.values()):
             # In random order, because data sets on disk are often sorted by class.
             rows = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION_LIMIT]
@@ -110,6 +111,10 @@ class MixtureRun:
             for index, part in enumerate(images.chunk(max(1, len(images) // 256))):
                 # Batch i enters with weight 1/i, so that the running mean is the mean of all batches.
                 self.network(part, task, momentum=1 / (index + 1))
+        if count := self.network.spec.bn_directions:
+            samples = [dataset.train.images for dataset in self._datasets.values()]
+            found = find_directions(self.network, samples, count=count, seed=self._recipe.seed)
+            self.network.bn_directions.copy_(torch.from_numpy(found))
 
     def logits(self, x: Tensor, task: int) -> Tensor:
         """As ``Run.logits``."""

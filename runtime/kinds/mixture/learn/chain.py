@@ -7,6 +7,8 @@
     dL/dδ_ℓ  = dL/dξ_ℓ for the templates, ⟨s_ℓ G_ℓ, r_j⟩ for the random directions (``directions.py``), times ``STEP``
     dL/ds    = ⟨G, W'⟩ / s per output channel, with W' / s the mixed weights;      dL/dt = g
     dL/dγ    = (dL/ds - mean · dL/dt) / √(var + ε)         dL/dβ = dL/dt
+    dL/dp    = -σ s dL/dt,   dL/dq = -γ dL/dγ              what ``bn.coefficients`` move mean and deviation by (``normalisation.py``);
+    dL/dz_j  = Σ_c p_jc dL/dp_c + q_jc dL/dq_c             mean and √(var + ε) above are the moved ones, σ is the one before
 
 The input normalisation is differentiated in the same way: W'' = W' / std, b'' = t - Σ W'' · mean. If γ and β are mixed from the
 templates (``affine = "mixed"``) and the signature has none of its own, their gradient is passed on to ξ.
@@ -21,7 +23,8 @@ import numpy as np
 
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.kinds.mixture.directions import STEP, directions
-from isoform.runtime.kinds.mixture.fold import bn_scale_shift, mix, row_shapes, template_matrix
+from isoform.runtime.kinds.mixture.fold import mix, row_shapes, template_matrix
+from isoform.runtime.kinds.mixture.normalisation import bn_directions, bn_scale_shift, mean_and_deviation
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["signature_gradient"]
@@ -45,12 +48,11 @@ def signature_gradient(
         own_affine: False if γ and β are mixed from the templates (``affine = "mixed"``), so that they depend on ξ.
 
     Returns:
-        ``mixture`` (L, K), ``bn.affine`` (2, N), ``logits.weight``, ``logits.bias``, and ``delta`` (L, K + ``RANDOM``) if it is of floats;
-        float64, each of its part's shape.
+        ``mixture`` (L, K), ``bn.affine`` (2, N), ``logits.weight``, ``logits.bias``; and ``delta`` (L, K + ``RANDOM``) and
+        ``bn.coefficients`` (D,), if they are of floats. float64, each of its part's shape.
     """
-    affine, statistics = parts["bn.affine"], parts["bn.statistics"]
     theta, places = template_matrix(spec, tensors), spec.bn_slices
-    scale, _ = bn_scale_shift(spec, affine, statistics)
+    scale, _ = bn_scale_shift(spec, tensors, parts)
     blocks, xi = mix(spec, theta, parts), softmax(parts["mixture"])
     d_scale, d_shift = np.zeros(spec.bn_channels), np.zeros(spec.bn_channels)
     layers, columns = range(spec.layers), []
@@ -85,9 +87,13 @@ def signature_gradient(
         # b'' depends on W'', too: with mean ≠ 0 a part of its gradient belongs to the weight
         gradient = gradients[f"{name}.weight"] - d_shift[places[name], None, None, None] * offset
         d_scale[places[name]] = (gradient * tensors[f"{name}.weight"] / factor).sum(axis=(1, 2, 3))
-    running_mean, running_var = statistics.astype(np.float64)
-    d_gamma = (d_scale - running_mean * d_shift) / np.sqrt(running_var + spec.bn_eps)
+    running_mean, deviation = mean_and_deviation(spec, tensors, parts)
+    d_gamma = (d_scale - running_mean * d_shift) / deviation
     d_affine = np.stack([d_gamma, d_shift])
+    if "bn.coefficients" in parts and parts["bn.coefficients"].dtype.kind == "f":
+        before = np.sqrt(parts["bn.statistics"][1].astype(np.float64) + spec.bn_eps)
+        d_moved = np.stack([-before * scale * d_shift, -parts["bn.affine"][0] * d_gamma])
+        found["bn.coefficients"] = STEP * np.tensordot(bn_directions(tensors), d_moved, axes=2)
     if spec.affine == "mixed" and not own_affine:
         body = d_affine[:, spec.channels : -spec.head_channels].reshape(2, spec.layers, -1).transpose(1, 0, 2)
         bank = tensors["template.bn.affine"].reshape(spec.templates, -1).astype(np.float64)

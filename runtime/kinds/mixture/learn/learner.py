@@ -8,6 +8,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.directions import STEP
 from isoform.runtime.kinds.mixture.fold import fold, shared_affine
@@ -17,11 +18,14 @@ from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.kinds.mixture.learn.normalised import normalised_pass
 from isoform.runtime.kinds.mixture.learn.soft import softened
 from isoform.runtime.kinds.mixture.learn.statistics import estimate_statistics
+from isoform.runtime.kinds.mixture.normalisation import nearest, own_statistics
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.runtime.learn.learner import Choose, Loss, Pass, Point
 
 __all__ = ["MixtureLearner"]
 
+WHOLE_PARTS = frozenset({"delta", "bn.coefficients"})
+"""Parts of whole numbers that have a gradient."""
 CHUNK = 64  # bounds memory
 """Samples per forward pass without gradients."""
 
@@ -38,7 +42,7 @@ class MixtureLearner:
         EngineError: If ONNX Runtime rejects a graph.
     """
 
-    rates: Mapping[str, float] = {"mixture": 0.05, "delta": 0.01 / STEP, "bn.affine": 5e-3}
+    rates: Mapping[str, float] = {"mixture": 0.05, "delta": 0.01 / STEP, "bn.coefficients": 0.1 / STEP, "bn.affine": 5e-3}
     """The rate of ξ's logits is 10 times that of BN; Compositional Models, section 4, uses 10 to 100 times."""
     normalises = True
 
@@ -52,9 +56,9 @@ class MixtureLearner:
         """As ``Learner.point``: γ and β are derived from the templates by ξ if ``affine`` is ``mixed`` and the signature has none."""
         follows = self._spec.affine == "mixed" and "bn.affine" not in {*own, *signature.parts}
         parts = dict(self.bundle.resolve(signature).parts)
-        if "delta" in own:
-            parts["delta"] = parts["delta"].astype(np.float64)
-        return Point(parts, frozenset({"bn.affine"} if follows else ()), signature.task, frozenset({"delta"}))
+        for name in WHOLE_PARTS & set(own):
+            parts[name] = parts[name].astype(np.float64)
+        return Point(parts, frozenset({"bn.affine"} if follows else ()), signature.task, WHOLE_PARTS)
 
     def softened(self, point: Point, moving: Collection[str]) -> Point:
         """As ``Learner.softened``: a discrete mixture has gradient 0."""
@@ -95,15 +99,35 @@ class MixtureLearner:
 
     def normalised(self, point: Point, x: Array, choose: Choose) -> Pass:
         """As ``Normalising.normalised``; see ``normalised_pass``."""
-        bundle = self.bundle
-        return normalised_pass(self._spec, bundle.tensors, self._complete(point), x, run_on=self._blocks, choose=choose)
+        tensors, parts = self.bundle.tensors, self._settled(self._complete(point))
+        return normalised_pass(self._spec, tensors, parts, x, run_on=self._blocks, choose=choose)
 
     def statistics(self, point: Point, x: Array, *, alpha: float = 1.0) -> Array:
         """As ``Normalising.statistics``, shape (2, N); see ``estimate_statistics``."""
-        bundle = self.bundle
-        return estimate_statistics(
-            self._spec, bundle.tensors, self._complete(point), x, run_on=self._blocks, alpha=alpha
-        ).statistics
+        tensors, parts = self.bundle.tensors, self._settled(self._complete(point))
+        return estimate_statistics(self._spec, tensors, parts, x, run_on=self._blocks, alpha=alpha).statistics
+
+    def coefficients(self, point: Point, x: Array) -> dict[str, Array]:
+        """As ``Normalising.coefficients``: those of the samples' statistics; see ``nearest``."""
+        if not self._spec.bn_directions:
+            return {}
+        found, given = self.statistics(point, x), point.parts["bn.statistics"]
+        return {"bn.coefficients": nearest(self._spec, self.bundle.tensors, given, found, samples=len(x))}
+
+    def settled(self, signature: Signature) -> Signature:
+        """As ``Normalising.settled``."""
+        parts = self.bundle.resolve(signature).parts
+        if self._settled(parts) is parts:
+            return signature
+        changed = {name: self._settled(parts)[name] for name in ("bn.statistics", "bn.coefficients")}
+        return derived(self.bundle, signature, changed)
+
+    def _settled(self, parts: dict[str, Array]) -> dict[str, Array]:
+        """Return the parts with ``bn.coefficients`` of 0 and statistics to the same effect; the given ones if they are 0 already."""
+        if "bn.coefficients" not in parts or not parts["bn.coefficients"].any():
+            return parts
+        statistics = own_statistics(self._spec, self.bundle.tensors, parts)
+        return {**parts, "bn.statistics": statistics, "bn.coefficients": np.zeros(self._spec.bn_directions, np.int64)}
 
     def _complete(self, point: Point) -> dict[str, Array]:
         parts = dict(point.parts)
