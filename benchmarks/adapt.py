@@ -3,7 +3,7 @@
     python benchmarks/adapt.py [--quick] [--json PATH] [--plot PATH]
 
 Networks trained on clean MNIST and (not with --quick) a subset of CIFAR-100, C = 24, L = 8, K = 4; test samples corrupted as MNIST-C's
-are (bench/learning/corruptions.py), USPS and MNIST-M. One thread each; two streams at a time for accuracy, one for cost.
+are (bench/adapting/corruptions.py), USPS and MNIST-M. One thread each; two streams at a time for accuracy, one for cost.
 
 recovered_error_share    of the error that a shift adds, i.i.d. batches of 128, how much auto takes away; mean over the corruptions
 auto_minus_tent_points   accuracy of auto less torch Tent's at its authors' rate; …_best_…: at the best of three rates
@@ -30,13 +30,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from bench.adapting.adapt_plot import plot
+from bench.adapting.corruptions import CORRUPTIONS
+from bench.adapting.shifted import NATURAL, Shifted, cifar_100, mnist
+from bench.adapting.streams import BLANK, RATES, Result, Task, measure
+from bench.adapting.tent_rival import TorchTent
 from bench.harness import in_turn, machine, parser, print_table, write_json
-from bench.learning.adapt_plot import plot
-from bench.learning.corruptions import CORRUPTIONS
 from bench.learning.held_out import progress
-from bench.learning.shifted import NATURAL, Shifted, cifar_100, mnist
-from bench.learning.streams import BLANK, RATES, Result, Task, measure
-from bench.learning.tent_rival import TorchTent
 
 from isoform.runtime import Runtime
 from isoform.runtime.adapt.registry import METHODS
@@ -212,7 +212,7 @@ def _peak(what: str, world: Shifted, path: Path) -> float:
     """Megabytes of a process that meets 20 batches of 128."""
     command = [
         sys.executable,
-        str(ROOT / "benchmarks" / "bench" / "learning" / "adapt_child.py"),
+        str(ROOT / "benchmarks" / "bench" / "adapting" / "adapt_child.py"),
         what,
         str(path),
         world.name,

@@ -178,7 +178,11 @@ class Kind(Protocol):
 
     @property
     def default_moves(self) -> tuple[str, ...]:
-        """What ``personalize`` trains unless told otherwise: names of ``moves``."""
+        """What ``personalize`` trains unless told otherwise, names of ``moves``: parts of few numbers, if the kind has such."""
+
+    @property
+    def full_moves(self) -> tuple[str, ...]:
+        """What it trains where size does not matter, and where classes are new: names of ``moves``, with ``head``."""
 
     @property
     def smallest(self) -> str:

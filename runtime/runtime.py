@@ -198,9 +198,11 @@ class Runtime:
                 whole number.
             start: Signature to start from; None for the base signature with the lowest loss on the samples.
             parts: What to train, from ``bundle.kind.moves``; a mixture bundle has ``mixture``, ``delta`` (coefficients added to the
-                layers' weights), ``bn`` (BN's affine map) and ``head`` (the logits layer). None for all but ``delta``. Parts that are not
-                trained are inherited, not stored: ``delta`` or ``mixture`` alone is a file of less than 1 KiB.
-            statistics: Whether BN statistics may be re-estimated from the samples, where that lowers the loss; None: if ``bn`` is trained.
+                layers' weights), ``coefficients`` (of BN's statistics), ``bn`` (BN's affine map) and ``head`` (the logits layer). None for
+                ``delta`` and ``coefficients``, a file of less than 1 KiB; with ``classes`` for ``bundle.kind.full_moves``. Parts that are
+                not trained are inherited, not stored.
+            statistics: Whether BN statistics may be re-estimated from the samples, where that lowers the loss; None: if ``bn`` or
+                ``coefficients`` are trained.
             classes: Class names for a new logits layer; ``labels`` are then names out of them or indices into them.
             seed: Seed of batches and folds; the same seed and samples give the same signature.
             steps: Maximum number of steps of 16 samples per fit; most fits stop earlier.

@@ -37,15 +37,21 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
         "--task", help="the base signature to start from (default: the one with the lowest loss on the samples)"
     )
     who.add_argument("--signature", type=Path, help="a signature file to start from instead")
-    parser.add_argument(
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
         "--parts",
-        help="what to train, separated by commas; a mixture bundle has mixture, delta, bn, head; 'delta' alone makes a file of less than 1 KiB "
-        "(default: mixture,bn,head)",
+        help="what to train, separated by commas; a mixture bundle has mixture, delta, coefficients, bn, head "
+        "(default: delta,coefficients, a file of less than 1 KiB)",
+    )
+    size.add_argument(
+        "--full",
+        action="store_true",
+        help="train whole layers instead, of a mixture mixture,bn,head: a file of 10 kB or more (default with --new-labels)",
     )
     parser.add_argument(
         "--statistics",
         action=argparse.BooleanOptionalAction,
-        help="whether BN statistics may be re-estimated from the samples (default: if bn is trained)",
+        help="whether BN statistics may be re-estimated from the samples (default: if bn or coefficients are trained)",
     )
     parser.add_argument(
         "--new-labels",
@@ -97,8 +103,11 @@ def run_personalize(arguments: argparse.Namespace) -> int:
         if data.numbers and classes is None:
             for base in [start] if start is not None else map(runtime.signature, runtime.tasks):
                 check_numbers(data.labels, runtime.labels(base), where=str(arguments.data))
+        parts = arguments.parts.split(",") if arguments.parts is not None else None
+        if arguments.full:
+            parts = runtime.bundle.kind.full_moves
         outcome = runtime.fit(
-            data.x, np.array(data.labels), start, parts=arguments.parts.split(",") if arguments.parts is not None else None, statistics=arguments.statistics,
+            data.x, np.array(data.labels), start, parts=parts, statistics=arguments.statistics,
             classes=classes, seed=arguments.seed, steps=arguments.steps, seconds=arguments.seconds, progress=shown,
         )  # fmt: skip
         signature = outcome.signature

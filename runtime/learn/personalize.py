@@ -60,7 +60,8 @@ def personalize(
         x: Checked samples, shape (n, channels, height, width), float32.
         labels: Class indices, shape (n,), as ``labels.label_indices`` returns them.
         starts: Candidate signatures to start from; the best is chosen. All have the classes that the labels refer to.
-        parts: What to train, from ``Kind.moves``; None for ``Kind.default_moves``.
+        parts: What to train, from ``Kind.moves``; None for ``Kind.default_moves``, or ``Kind.full_moves`` if classes are new. Those that
+            the bundle has not are left out, but not all of them.
         statistics: Whether BN statistics may be re-estimated from the samples; None: if ``parts`` includes BN's affine map, or their
             coefficients, which then stand for them.
         classes: Class names of a new logits layer, as ``labels.new_classes`` returns them; None to keep the start's.
@@ -73,8 +74,10 @@ def personalize(
         UsageError: If an argument is invalid.
         InputError: If a class has no sample for a new logits layer, or the loss of every start is not finite.
     """
-    known = learner.bundle.kind.moves
-    parts = learner.bundle.kind.default_moves if parts is None else parts
+    kind = learner.bundle.kind
+    known = kind.moves
+    if parts is None:
+        parts = kind.default_moves if classes is None else kind.full_moves
     if not parts or not set(parts) <= set(known) or len(set(parts)) < len(parts):
         raise UsageError(f"parts are {tuple(parts)!r}, but one or more of {', '.join(known)} were expected")
     names = tuple(name for part in parts for name in known[part] if name in learner.bundle.spec.part_shapes)

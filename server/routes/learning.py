@@ -57,8 +57,8 @@ def personalize(task: str, user: str) -> Response:
     runtime = get_service().runtime
     check_user(task, user)
     known = tuple(runtime.bundle.kind.moves)
-    parts = tuple(request.args["parts"].split(",")) if "parts" in request.args else known
-    if not set(parts) <= set(known) or len(set(parts)) != len(parts):
+    parts = tuple(request.args["parts"].split(",")) if "parts" in request.args else None
+    if parts is not None and (not set(parts) <= set(known) or len(set(parts)) != len(parts)):
         raise UsageError(f"parts is {request.args['parts'][:80]!r}, but a subset of {','.join(known)} was expected")
     x, labels = _examples(task, user, labelled=True)
     start, expect = _start(task, user, samples=len(x))

@@ -90,7 +90,8 @@ def test_personalize_people(shared, tmp_path) -> None:
     assert sorted(map(int, figures["mean_gain_points"])) == [1, 5, 10, 20]
     assert all(gain > 0 for gain in figures["mean_gain_points"].values())
     assert figures["worst_person_points"] > -5
-    assert figures["signature_bytes"]["mixture"] <= 1024
+    assert set(figures["kilobyte_share_of_gain"]) == {"5"}
+    assert max(figures["signature_bytes"][way] for way in ("mixture", "delta + coefficients")) <= 1024
     assert "</svg>" in (tmp_path / "out.svg").read_text()
 
 
@@ -103,12 +104,12 @@ def test_personalize_trials(shared, tmp_path) -> None:
     starts = [[row[3] for row in rows] for rows in figures["results"].values()]
     assert starts[0] != starts[1]
     for name in ("another occasion", "another occasion, turned"):
-        assert set(figures[f"{name}.worst_person_points"]) == {"delta", "all of the network (torch)"}
+        assert set(figures[f"{name}.worst_person_points"]) == {"delta + coefficients", "all of the network (torch)"}
         for way, worst in figures[f"{name}.worst_person_points"].items():
             gains = [row[4] - row[3] for row in figures["results"][name] if row[0] == way]
             assert figures[f"{name}.mean_gain_points"][way] == {"5": pytest.approx(sum(gains) / 2, abs=1e-3)}
             assert worst == pytest.approx(min(gains), abs=1e-3)
-        assert max(row[5] for row in figures["results"][name] if row[0] == "delta") <= 1024
+        assert max(row[5] for row in figures["results"][name] if row[0] == "delta + coefficients") <= 1024
 
 
 @pytest.mark.timeout(300)
@@ -123,9 +124,10 @@ def test_personalize_alphabets(shared, tmp_path) -> None:
 
 def test_personalize_domains(compiled, tmp_path) -> None:
     """Digits in domains that a bundle never saw."""
-    printed, figures = quick(tmp_path, "personalize.py", "domains", "--bundle", compiled)
+    printed, figures = quick(tmp_path, "personalize.py", "domains", "--bundle", compiled, "--data", tmp_path)
     assert "low_contrast" in printed
-    assert set(figures["accuracy"]["mixture + BN + head"]) == {"slanted", "low_contrast"}
+    assert set(figures["digits.accuracy"]["mixture + BN + head"]) == {"slanted", "low_contrast"}
+    assert figures["digits.signature_bytes"]["delta + coefficients"] <= 1024
 
 
 @pytest.mark.timeout(300)

@@ -33,7 +33,7 @@ def changed(x: Array, *, mean: Array, std: Array, rng: np.random.Generator) -> A
     Returns:
         The same shape, float32.
     """
-    n, channels, height, width = x.shape
+    _, channels, height, width = x.shape
     centre, unit = np.reshape(mean, (1, -1, 1, 1)), np.reshape(std, (1, -1, 1, 1))
     kinds = rng.uniform(size=5) < (0.7, 0.3, 0.3, 0.3, 0.3)
     z = x - centre

@@ -1,1 +1,1 @@
-"""Personalizing and adapting: data, rivals, and studies of people and streams."""
+"""Personalizing: data, rivals, and studies of people, alphabets and domains."""

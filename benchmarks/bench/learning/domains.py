@@ -1,28 +1,38 @@
-"""Digits seen through domains that a bundle was not trained on: what each part of a signature can do."""
+"""Samples seen through domains that a bundle was not trained on: what each part of a signature can do, for digits and photographs.
+
+Photographs are CIFAR-100's images in its 20 coarse classes: 1,000 training and 250 test images each. Digits have shaped the runtime's
+defaults; of photographs nothing was chosen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
+from bench.adapting.corruptions import corrupted
+from bench.adapting.shifted import Shifted, cifar_100
+from bench.learning.held_out import KILOBYTE
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
 from isoform.train.data.domains import NEW_USERS
 from isoform.train.data.load import load_task
-from isoform.train.data.samples import Dataset
+from isoform.train.data.samples import Dataset, Split
 from isoform.train.recipe import Recipe, TaskRecipe
 
-__all__ = ["DOMAINS", "WAYS", "measure"]
+__all__ = ["DOMAINS", "PHOTOMETRIC", "WAYS", "Domain", "digits", "measure", "photographs"]
 
 DOMAINS = (*NEW_USERS, "rotated 30°")
+PHOTOMETRIC = ("brightness", "contrast", "fog")
+"""Corruptions of photographs (``corruptions.py``)."""
 SHOTS = 10
 WAYS: Mapping[str, Mapping[str, object]] = {
     "base signature": {},
+    KILOBYTE: {"parts": ("delta", "coefficients")},
     "mixture": {"parts": ("mixture",)},
-    "delta + coefficients": {"parts": ("delta", "coefficients")},
     "delta": {"parts": ("delta",)},
     "coefficients": {"parts": ("coefficients",)},
     "head": {"parts": ("head",)},
@@ -32,51 +42,74 @@ WAYS: Mapping[str, Mapping[str, object]] = {
     "statistics + mixture + BN": {"parts": ("mixture", "bn")},
     "mixture + BN + head": {"parts": ("mixture", "bn", "head")},
 }
-"""Row → arguments of ``Runtime.personalize``; statistics are allowed where BN moves, unless it says otherwise."""
+"""Row → arguments of ``Runtime.personalize``; statistics are allowed where BN or coefficients move, unless it says otherwise."""
+
+Domain = tuple[str, Split, Split]
+"""Name, samples to draw learning samples from, samples to test on."""
 
 
 def measure(
-    path: Path, *, draws: int, ways: Iterable[str], kinds: Iterable[str], steps: int
-) -> dict[str, dict[str, float]]:
-    """Mean test accuracy in percent: way → domain → number.
+    path: Path, *, draws: int, ways: Iterable[str], domains: Iterable[Domain], steps: int
+) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+    """Mean test accuracy in percent: way → domain → number; and bytes of the largest file: way → number.
 
     Args:
-        path: The quickstart's bundle, compiled.
+        path: A compiled bundle.
         draws: How often samples are drawn.
         ways: Keys of ``WAYS``.
-        kinds: Some of ``DOMAINS``.
+        domains: Of the samples that the bundle takes.
         steps: As in ``Runtime.personalize``.
     """
     table: dict[str, dict[str, float]] = {way: {} for way in ways}
+    sizes = dict.fromkeys(table, 0)
     with Runtime.open(path) as runtime:
-        recipe = Recipe.from_json(runtime.bundle.training["recipe"])
-        for domain in kinds:
-            dataset = (
-                _rotated(load_task(TaskRecipe(data="digits"), recipe.data, root=None))
-                if domain not in NEW_USERS
-                else load_task(TaskRecipe(data="digits", domain=domain), recipe.data, root=None)
-            )
-            assert dataset.test is not None
+        for domain, learning, testing in domains:
             for way, row in table.items():
                 scores = []
                 for draw in range(draws):
-                    x, labels = drawn(dataset, draw)
+                    x, labels = drawn(learning, draw)
                     outcome = runtime.fit(x, labels, seed=draw, steps=steps, **WAYS[way]) if WAYS[way] else None
                     # without a fit: the base that does best on the samples, which any fit starts from
                     signature = outcome.signature if outcome else _best(runtime, x, labels)
-                    found = runtime.predict(dataset.test.images, signature).argmax(axis=1)
-                    scores.append(100 * float((found == dataset.test.labels).mean()))
+                    found = runtime.predict(testing.images, signature).argmax(axis=1)
+                    scores.append(100 * float((found == testing.labels).mean()))
+                    if outcome and outcome.improved:
+                        sizes[way] = max(sizes[way], len(outcome.signature.encode()))
                 row[domain] = float(np.mean(scores))
-    return table
+    return table, sizes
 
 
-def drawn(dataset: Dataset, draw: int) -> tuple[Array, Array]:
-    """Ten samples of each class out of the training half."""
-    rng, labels = np.random.default_rng((1, draw)), dataset.train.labels
-    rows = np.concatenate(
-        [rng.permutation(np.flatnonzero(labels == label))[:SHOTS] for label in range(len(dataset.classes))]
-    )
-    return dataset.train.images[rows], labels[rows]
+def digits(path: Path, kinds: Iterable[str]) -> Iterator[Domain]:
+    """Some of ``DOMAINS``, of the digits that the quickstart's bundle was trained on."""
+    with Runtime.open(path) as runtime:
+        recipe = Recipe.from_json(runtime.bundle.training["recipe"])
+    for domain in kinds:
+        task = TaskRecipe(data="digits", domain=domain if domain in NEW_USERS else "plain")
+        dataset = load_task(task, recipe.data, root=None)
+        halves = [dataset.train, dataset.test] if domain in NEW_USERS else _rotated(dataset)
+        yield domain, halves[0], halves[1]
+
+
+def photographs(data: Path) -> tuple[Shifted, list[Domain]]:
+    """CIFAR-100 in its coarse classes, clean to train on, and its images in ``PHOTOMETRIC``.
+
+    The images to learn from are of the test half, one third of it, so that no network has seen them.
+    """
+    shifted, domains = cifar_100(data, coarse=True), list[Domain]()
+    for name in PHOTOMETRIC:
+        x, labels = shifted.stream("clean", 5000)
+        third = len(x) // 3
+        seen = corrupted(x, name, seed=0)
+        halves = [Split(images=seen[part], labels=labels[part]) for part in (slice(third), slice(third, None))]
+        domains.append((name, halves[0], halves[1]))
+    return shifted, domains
+
+
+def drawn(split: Split, draw: int) -> tuple[Array, Array]:
+    """Ten samples of each class."""
+    rng, labels = np.random.default_rng((1, draw)), split.labels
+    rows = np.concatenate([rng.permutation(np.flatnonzero(labels == label))[:SHOTS] for label in np.unique(labels)])
+    return split.images[rows], labels[rows]
 
 
 def _best(runtime: Runtime, x: Array, labels: Array) -> object:
@@ -86,13 +119,11 @@ def _best(runtime: Runtime, x: Array, labels: Array) -> object:
     )
 
 
-def _rotated(dataset: Dataset) -> Dataset:
-    """Turned by 30°, linear interpolation, 0 outside."""
-    import dataclasses
+def _rotated(dataset: Dataset) -> list[Split]:
+    """Both halves, turned by 30°, linear interpolation, 0 outside."""
 
     def turned(images: Array) -> Array:
         return np.clip(ndimage.rotate(images, 30, axes=(2, 3), reshape=False, order=1), 0, 1).astype(np.float32)
 
     assert dataset.test is not None
-    halves = [dataclasses.replace(half, images=turned(half.images)) for half in (dataset.train, dataset.test)]
-    return dataclasses.replace(dataset, train=halves[0], test=halves[1])
+    return [dataclasses.replace(half, images=turned(half.images)) for half in (dataset.train, dataset.test)]

@@ -29,6 +29,7 @@ from isoform.train.recipe import DataRecipe, TaskRecipe
 __all__ = [
     "BASE",
     "EVERYTHING",
+    "KILOBYTE",
     "RESCALED",
     "Result",
     "Study",
@@ -42,6 +43,8 @@ __all__ = [
 BASE = "everyone"
 """The task that a bundle is trained on."""
 EVERYTHING = "all of the network (torch)"
+KILOBYTE = "delta + coefficients"
+"""The runtime's default: files of less than 1 KiB."""
 RESCALED = "head: scale and bias per class"
 """Vector scaling (Guo et al. 2017, "On calibration of modern neural networks"): what a logits layer can do at a mixture's size."""
 

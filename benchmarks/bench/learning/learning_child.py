@@ -29,7 +29,7 @@ def main() -> None:
         runtime = Runtime.open(path)
         bundle, base = runtime.bundle, runtime.signature("base")
         x, labels = samples(bundle.spec.input_shape, rng)
-        moving = tuple(name for part in bundle.kind.default_moves for name in bundle.kind.moves[part])
+        moving = tuple(name for part in bundle.kind.full_moves for name in bundle.kind.moves[part])
         fit = Fit(runtime.learner, Point(bundle.resolve(base).parts), x, labels, moving=moving, seed=0)
         step = fit.step
     else:

@@ -1,7 +1,9 @@
 """MotionSense: 24 people, six activities, a phone in the pocket; windows by person.
 
-One recording per person and activity, at 50 Hz, about half a minute to two minutes long. Of a held-out person, samples to learn
-from come from the first half of each recording and test windows from the second, so that no row is in both.
+Two recordings per person and activity, of two occasions, at 50 Hz, about half a minute to two minutes long. Templates are trained on
+both occasions of the other people: what differs between occasions, such as how the phone is carried, is learned from those who have
+several. Of a held-out person, samples to learn from come from the first half of each recording of the one occasion, and test windows from
+its second half (``Motion``), or from the other occasion (``Trials``); no row is in both.
 Channels: gravity, rotation rate and user acceleration, three each. The attitude's angles are left out, because they jump at ±π
 and repeat what gravity says. Source: Malekzadeh et al. 2019, "Mobile sensor data anonymization"; see shared/data/README.md.
 """
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.learning.held_out import EVERYTHING, RESCALED
+from bench.learning.held_out import EVERYTHING, KILOBYTE, RESCALED
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError
 
@@ -47,29 +49,33 @@ class Motion:
         DataError: If it is not there.
     """
 
-    shape, kernel, shift, templates, unit = SHAPE, (1, 4), 4, 4, "activity"
+    shape, kernel, shift, templates, unit = SHAPE, (1, 4), 4, 16, "activity"
     ways: Mapping[str, tuple[str, ...]] = {
-        "mixture + BN + head": ("mixture", "bn", "head"), "mixture + head": ("mixture", "head"), "mixture": ("mixture",), "delta": ("delta",), "BN": ("bn",),
-        "head": ("head",), RESCALED: (), EVERYTHING: (),
+        KILOBYTE: ("delta", "coefficients"), "mixture + BN + head": ("mixture", "bn", "head"), "mixture": ("mixture",), "delta": ("delta",),
+        "coefficients": ("coefficients",), "BN": ("bn",), "head": ("head",), RESCALED: (), EVERYTHING: (),
     }  # fmt: skip
     shots = (1, 5, 10, 20)
     draws: Mapping[int, int] = {1: 5}
     """One window per activity is luck."""
 
     def __init__(self, data: Path) -> None:
-        self._recordings = _read_recordings(data / ARCHIVE)
+        self._recordings, self._others = _read_recordings(data / ARCHIVE), _read_recordings(data / LATER)
+        # the same content as that person's earlier recording of sitting
+        del self._others[1, "sit"]
 
     def held_out(self, third: int) -> tuple[str, ...]:
         """A third of the people."""
         return tuple(str(person) for person in _split_people(third))
 
+    def others(self, third: int) -> tuple[int, ...]:
+        """The people that are not held out."""
+        return tuple(sorted(set(PEOPLE) - set(_split_people(third))))
+
     def training(self, third: int) -> tuple[Array, Array, tuple[str, ...]]:
-        """Every window of the others."""
-        people, rows = sorted(set(PEOPLE) - set(_split_people(third))), self._recordings
-        found = {
-            a: [_windows(rows[p, a], range(0, len(rows[p, a]) - WIDTH + 1, 24)) for p in people] for a in ACTIVITIES
-        }
-        return *_gathered(found), ACTIVITIES
+        """Every window of the others, of both occasions."""
+        people = self.others(third)
+        recorded = [self._cut(rows, person, 24) for rows in (self._recordings, self._others) for person in people]
+        return *_gathered({a: [windows[a] for windows in recorded if a in windows] for a in ACTIVITIES}), ACTIVITIES
 
     def learning(self, user: str, *, shots: int, seed: int) -> tuple[Array, Array]:
         """Windows out of the first half of a person's recordings, as little overlapping as their number allows."""
@@ -91,12 +97,15 @@ class Motion:
     def classes(self, user: str) -> None:
         """Everyone's."""
 
+    @staticmethod
+    def _cut(recordings: Recordings, person: int, every: int) -> dict[str, Array]:
+        """All windows of a person by activity."""
+        rows = {a: recordings[person, a] for a in ACTIVITIES if (person, a) in recordings}
+        return {a: _windows(found, range(0, len(found) - WIDTH + 1, every)) for a, found in rows.items()}
+
 
 class Trials(Motion):
-    """People who are recorded on two occasions: learning from one, testing on the other; see ``held_out.Study``.
-
-    Templates are soft and many, and trained on both occasions of the other people: what differs between occasions, such as how the
-    phone is carried, is learned from those who have several.
+    """The same people, tested on another occasion than that they learn from; see ``held_out.Study``.
 
     Args:
         data: As in ``Motion``.
@@ -105,29 +114,13 @@ class Trials(Motion):
         DataError: If the data are not there.
     """
 
-    templates = 16
-    ways: Mapping[str, tuple[str, ...]] = {
-        "delta": ("delta",), "mixture": ("mixture",), "mixture + BN + head": ("mixture", "bn", "head"), "BN": ("bn",), "head": ("head",), EVERYTHING: (),
-    }  # fmt: skip
-
     def __init__(self, data: Path) -> None:
         super().__init__(data)
-        self._others, self._turned = _read_recordings(data / LATER), False
-        # the same content as that person's earlier recording of sitting
-        del self._others[1, "sit"]
-
-    def training(self, third: int) -> tuple[Array, Array, tuple[str, ...]]:
-        """Every window of the others, of both occasions."""
-        x, labels, classes = super().training(third)
-        people = sorted(set(PEOPLE) - set(_split_people(third)))
-        later = [self._later(person, 24) for person in people]
-        found = {a: [windows[a] for windows in later if a in windows] for a in ACTIVITIES}
-        more, their = _gathered(found)
-        return np.concatenate([x, more]), np.concatenate([labels, their]), classes
+        self._turned = False
 
     def testing(self, user: str) -> tuple[Array, Array]:
         """Windows out of the other occasion's recordings, one after the other."""
-        found = self._later(int(user), WIDTH)
+        found = self._cut(self._others, int(user), WIDTH)
         x, labels = _gathered({a: [found[a]] if a in found else [] for a in ACTIVITIES})
         return (_turned(x, np.random.default_rng(int(user))) if self._turned else x), labels
 
@@ -136,10 +129,6 @@ class Trials(Motion):
         found = copy.copy(self)
         found._turned = True
         return found
-
-    def _later(self, person: int, every: int) -> dict[str, Array]:
-        rows = {a: self._others[person, a] for a in ACTIVITIES if (person, a) in self._others}
-        return {a: _windows(found, range(0, len(found) - WIDTH + 1, every)) for a, found in rows.items()}
 
 
 def _turned(x: Array, rng: np.random.Generator) -> Array:

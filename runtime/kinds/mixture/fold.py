@@ -58,7 +58,7 @@ def mix(spec: NetworkSpec, theta: Array, parts: Mapping[str, Array]) -> dict[str
     Args:
         spec: The network's sizes.
         theta: Θ, the result of ``template_matrix``.
-        parts: A signature's ``mixture``, shape (L, K), and its ``delta``, (L, K + ``RANDOM``), which may be absent.
+        parts: A signature's ``mixture``, shape (L, K), and its ``delta``, (L, K + J), which may be absent.
 
     Returns:
         Names of ``row_shapes`` → array with a leading axis L, float32.
@@ -66,7 +66,7 @@ def mix(spec: NetworkSpec, theta: Array, parts: Mapping[str, Array]) -> dict[str
     weights = mixing(parts).astype(np.float32)
     mixed = weights[:, : spec.templates] @ theta
     if weights.shape[1] > spec.templates:
-        mixed += weights[:, spec.templates :] @ directions(theta, row_shapes(spec))
+        mixed += weights[:, spec.templates :] @ directions(theta, row_shapes(spec), spec.random_directions)
     result, start = {}, 0
     for name, shape in row_shapes(spec).items():
         size = math.prod(shape)

@@ -38,14 +38,15 @@ class MixtureKind:
 
     name = "mixture"
     parts: Mapping[str, Part] = {
-        "mixture": Part(2), "delta": Part(2, "integer"), "bn.coefficients": Part(1, "integer"), "bn.affine": Part(2), "bn.statistics": Part(2), "logits.weight": Part(2), "logits.bias": Part(1),
+        "mixture": Part(2), "delta": Part(2, "integer"), "bn.coefficients": Part(1, "integer"), "bn.affine": Part(2),
+        "bn.statistics": Part(2), "logits.weight": Part(2), "logits.bias": Part(1),
     }  # fmt: skip
     smallest = "mixture"
     # without bn.statistics, which are estimated from samples: no gradient flows to them
     moves: Mapping[str, tuple[str, ...]] = {
         "mixture": ("mixture",), "delta": ("delta",), "coefficients": ("bn.coefficients",), "bn": ("bn.affine",), "head": HEAD,
     }  # fmt: skip
-    default_moves = ("mixture", "bn", "head")
+    default_moves, full_moves = ("delta", "coefficients"), ("mixture", "bn", "head")
 
     def read_spec(self, value: object) -> NetworkSpec:
         """As ``Kind.read_spec``."""

@@ -91,7 +91,7 @@ class LaidFold:
     @functools.cached_property  # at the first signature with a ``delta``: many bundles have none
     def _directions(self) -> list[Array]:
         """The random directions, laid out, in strips."""
-        rows = directions(self._plain, row_shapes(self._spec))
+        rows = directions(self._plain, row_shapes(self._spec), self._spec.random_directions)
         laid = np.where(self._columns > 0, rows[:, self._columns - 1], np.float32(0))
         return [strip for _, strip in self._cut(laid)]
 
@@ -129,7 +129,7 @@ class LaidFold:
         return LaidBN(np.take(scales, self._scale_places, axis=1), fixed)
 
     def read(self, parts: Mapping[str, Array]) -> Array:
-        """Return the coefficients of every layer's weights, shape (L, K) or (L, K + ``RANDOM``), float64."""
+        """Return the coefficients of every layer's weights, shape (L, K) or (L, K + J), float64."""
         return mixing(parts)
 
     def fill(self, read: Array, group: LaidBN, out: Array) -> None:

@@ -12,7 +12,7 @@ from isoform.runtime.kind import OneGraph
 from isoform.runtime.kinds.mixture import fold
 from isoform.runtime.kinds.mixture.laid_fold import LaidFold, row_size
 from isoform.runtime.kinds.mixture.reference import reference_logits
-from isoform.runtime.kinds.mixture.spec import RANDOM, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.runtime.layout import Layout
 
 __all__ = ["MixtureNetwork"]
@@ -52,10 +52,9 @@ class MixtureNetwork(OneGraph):
     def complete(self, task: str, parts: Mapping[str, Array]) -> dict[str, Array]:
         """As ``Network.complete``: coefficients are 0, and γ and β are computed from the templates, if the parts have none."""
         found = dict(parts)
-        shapes = {"delta": (self.spec.layers, self.spec.templates + RANDOM), "bn.coefficients": (self.spec.bn_directions,)}
-        for name, shape in shapes.items():
+        for name in ("delta", "bn.coefficients"):
             if name in self.spec.part_shapes and name not in found:
-                found[name] = np.zeros(shape, dtype=np.int64)
+                found[name] = np.zeros(self.spec.part_shapes[name], dtype=np.int64)
         if "bn.affine" not in found:
             found["bn.affine"] = fold.shared_affine(self.spec, self._templates, found["mixture"])
         return found

@@ -80,9 +80,7 @@ def mean_and_deviation(
     return mean + deviation * p, deviation * np.exp(q)
 
 
-def bn_scale_shift(
-    spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Array]
-) -> tuple[Array, Array]:
+def bn_scale_shift(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mapping[str, Array]) -> tuple[Array, Array]:
     """Convert BN to one multiplication and one addition per channel.
 
     Args:
@@ -105,9 +103,7 @@ def own_statistics(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Mappi
     return np.stack([mean, np.maximum(deviation**2 - spec.bn_eps, 0)]).astype(np.float32)
 
 
-def nearest(
-    spec: NetworkSpec, tensors: Mapping[str, Array], given: Array, found: Array, *, samples: int
-) -> Array:
+def nearest(spec: NetworkSpec, tensors: Mapping[str, Array], given: Array, found: Array, *, samples: int) -> Array:
     """Estimate the coefficients of statistics.
 
     Args:

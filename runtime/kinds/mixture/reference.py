@@ -14,7 +14,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.kinds.mixture.directions import STEP, signs_of
-from isoform.runtime.kinds.mixture.spec import RANDOM, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["reference_logits"]
 
@@ -90,7 +90,7 @@ def reference_logits(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Map
         if "delta" in parts and parts["delta"].any():
             templates, delta = wide[f"template.{name}"], STEP * wide["delta"][layer]
             scale = np.sqrt(np.mean(templates**2))
-            signs = signs_of(name, templates[0].size).reshape(RANDOM, *templates[0].shape)
+            signs = signs_of(name, templates[0].size, delta.size - len(templates)).reshape(-1, *templates[0].shape)
             result += np.tensordot(delta[: len(templates)], templates, axes=1)
             result += np.tensordot(delta[len(templates) :] * scale, signs, axes=1)
         return result

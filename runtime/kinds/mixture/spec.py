@@ -21,10 +21,8 @@ from typing import Any, Literal
 from isoform.runtime.errors import SpecError
 from isoform.runtime.inputs import Input
 
-__all__ = ["RANDOM", "NetworkSpec"]
+__all__ = ["NetworkSpec"]
 
-RANDOM = 16
-"""Number of random directions that ``delta`` has besides the templates (``directions.py``)."""
 Affine = Literal["layer", "task", "mixed"]
 
 
@@ -60,6 +58,8 @@ class NetworkSpec:
     """ε, added to BN's variance."""
     affine: Affine = "layer"
     """Location of γ and β: per layer and shared, per layer and task, or mixed from the templates by ξ (adapters: shared)."""
+    random_directions: int = 16
+    """J, the number of random directions that ``delta`` has besides the templates, 0 to 1024 (``directions.py``)."""
     bn_directions: int = 0
     """D, the number of directions of BN's statistics that the bundle stores for ``bn.coefficients``, 0 to 256 (``normalisation.py``)."""
     kind: str = "mixture"
@@ -83,17 +83,14 @@ class NetworkSpec:
             "kernel": 15,
             "head_channels": 65536,
             "embedding": 65536,
+            "random_directions": 1024,
+            "bn_directions": 256,
         }
+        least = {"random_directions": 0, "bn_directions": 0}
         for name, high in limits.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= high:
-                raise SpecError(f"{name} is {value!r}, but a whole number from 1 to {high} was expected")
-        if (
-            not isinstance(self.bn_directions, int)
-            or isinstance(self.bn_directions, bool)
-            or not 0 <= self.bn_directions <= 256
-        ):
-            raise SpecError(f"bn_directions is {self.bn_directions!r}, but a whole number from 0 to 256 was expected")
+            value, low = getattr(self, name), least.get(name, 1)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise SpecError(f"{name} is {value!r}, but a whole number from {low} to {high} was expected")
         if self.kernel % 2 == 0:
             raise SpecError(
                 f"kernel is {self.kernel}, but the depthwise kernel must be odd, so that a block keeps its input's size"
@@ -110,9 +107,12 @@ class NetworkSpec:
                 f"adapter_kernel {list(self.adapter_kernel)} does not divide the input's {height}×{width} pixels; choose a kernel that does, or pad the samples"
             )
         # a bundle's JSON is untrusted: without a limit, a few bytes of it could ask for any amount of memory
-        if self.templates * self.block_size > 1 << 30:
+        values = (
+            max(self.templates, self.random_directions) * self.block_size + 2 * self.bn_directions * self.bn_channels
+        )
+        if values > 1 << 30:
             raise SpecError(
-                f"the templates would have {self.templates * self.block_size:,} values, but at most {1 << 30:,} are supported; make them smaller"
+                f"the templates would have {values:,} values, but at most {1 << 30:,} are supported; make them smaller"
             )
         for name in ("mean", "std"):
             value = getattr(self, name)
@@ -195,7 +195,7 @@ class NetworkSpec:
         coefficients = {"bn.coefficients": (self.bn_directions,)} if self.bn_directions else {}
         return {
             "mixture": (self.layers, self.templates),
-            "delta": (self.layers, self.templates + RANDOM),
+            "delta": (self.layers, self.templates + self.random_directions),
             **coefficients,
             "bn.affine": (2, self.bn_channels),
             "bn.statistics": (2, self.bn_channels),
@@ -205,7 +205,9 @@ class NetworkSpec:
 
     @property
     def required(self) -> frozenset[str]:
-        """Parts that a base signature must hold; ``delta`` and ``bn.coefficients`` are 0 without them, and γ and β come from the templates unless each task has its own."""
+        """Parts that a base signature must hold; ``delta`` and ``bn.coefficients`` are 0 without them, and γ and β come from the
+        templates unless each task has its own.
+        """
         own = {"bn.affine"} if self.affine == "task" else set()
         return frozenset({"mixture", "bn.statistics", "logits.weight", "logits.bias", *own})
 
@@ -249,8 +251,9 @@ class NetworkSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON types; ``from_json`` is the inverse."""
-        # without directions as before there were any: digests of bundles and signatures stay valid
-        fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "bn_directions" or v}
+        # as before these fields were there: digests of such bundles and their signatures stay valid
+        usual = {"random_directions": 16, "bn_directions": 0}
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in usual or v != usual[k]}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     @classmethod

@@ -37,7 +37,8 @@ class Gains(OneGraph):
         return (e @ parts["logits.weight"].T + parts["logits.bias"]).astype(np.float32)
 
 class Kind:
-    name, smallest, network, moves, default_moves = "gains", "gains", Gains, {"head": HEAD}, ("head",)
+    name, smallest, network, moves = "gains", "gains", Gains, {"head": HEAD}
+    default_moves = full_moves = ("head",)
     parts = {"gains": Part(1), "logits.weight": Part(2), "logits.bias": Part(1)}
     read_spec = staticmethod(lambda value: Sizes(**{**value, "input_shape": tuple(value["input_shape"])}))
     check_part = staticmethod(lambda name, array: None)

@@ -24,15 +24,17 @@ from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
 from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
 from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.kinds.mixture.learn.normalised import normalised_pass
-from isoform.runtime.kinds.mixture.spec import RANDOM, NetworkSpec
+from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.train.data.domains import transform
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 
+RANDOM = SMALL.random_directions
+
 
 def coefficients(spec: NetworkSpec, seed: int = 0, size: int = 30):
     """Whole numbers of a ``delta``."""
-    return np.random.default_rng(seed).integers(-size, size + 1, (spec.layers, spec.templates + RANDOM))
+    return np.random.default_rng(seed).integers(-size, size + 1, (spec.layers, spec.templates + spec.random_directions))
 
 
 def with_delta(base: Signature, delta) -> Signature:
@@ -42,7 +44,7 @@ def with_delta(base: Signature, delta) -> Signature:
 
 def test_the_signs_are_the_formats() -> None:
     """Every device makes the same ones: golden bits, and the text of docs/formats.md."""
-    found = signs_of("expand.weight", 48)
+    found = signs_of("expand.weight", 48, RANDOM)
     assert found.shape == (RANDOM, 48)
     first = np.unpackbits(np.frombuffer(hashlib.sha256(b"isoform directions 1 expand.weight 0").digest(), np.uint8))
     assert np.array_equal(found.ravel()[:256], 2 * first.astype(int) - 1)
@@ -55,7 +57,7 @@ def test_directions_are_as_large_as_the_templates() -> None:
     """Per tensor, and different from each other."""
     bundle = make_bundle(SMALL)
     theta = template_matrix(SMALL, bundle.tensors)
-    found, start = directions(theta, row_shapes(SMALL)), 0
+    found, start = directions(theta, row_shapes(SMALL), RANDOM), 0
     for name, shape in row_shapes(SMALL).items():
         columns = slice(start, start := start + int(np.prod(shape)))
         np.testing.assert_allclose(np.abs(found[:, columns]), np.sqrt((theta[:, columns] ** 2).mean()), rtol=1e-6)
@@ -109,7 +111,7 @@ def test_its_gradient_is_autograds(affine) -> None:
     )
     twin = network_from_bundle(bundle, {"task": base}).double()
     delta = torch.from_numpy(parts["delta"]).requires_grad_()
-    rows = torch.from_numpy(directions(template_matrix(spec, bundle.tensors), row_shapes(spec))).double()
+    rows = torch.from_numpy(directions(template_matrix(spec, bundle.tensors), row_shapes(spec), RANDOM)).double()
     padding = torch.zeros(RANDOM, twin.templates.shape[1] - rows.shape[1]).double()  # γ and β, if they are mixed
     templates, xi = twin.templates.detach(), twin.xi
     # γ and β follow ξ alone
@@ -147,7 +149,7 @@ def test_a_discrete_base_is_personalized_in_a_kilobyte(runtime, samples) -> None
     assert outcome.improved
     assert set(signature.parts) == {"delta"}
     assert signature.parts["delta"].dtype == np.int64
-    assert len(signature.encode()) <= 560 + spec.layers * (spec.templates + RANDOM) < 1024
+    assert len(signature.encode()) <= 560 + spec.layers * (spec.templates + spec.random_directions) < 1024
     assert Signature.decode(signature.encode()) == signature
     right = [(runtime.predict(x[100:], s).argmax(1) == labels[100:]).mean() for s in (outcome.start, signature)]
     assert right[1] > right[0] + 0.05

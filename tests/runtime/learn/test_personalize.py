@@ -45,9 +45,22 @@ def test_the_same_number_of_steps_everywhere() -> None:
     assert inspect.signature(Runtime.personalize).parameters["steps"].default == STEPS
 
 
+FULL = ("mixture", "bn", "head")
+
+
+def test_the_default_is_a_kilobyte(runtime, slanted) -> None:
+    """Coefficients alone move, and the accuracy rises by far more than chance."""
+    outcome = runtime.fit(*slanted[:2], steps=60)
+    assert outcome.improved
+    assert set(outcome.signature.parts) <= {"delta", "bn.coefficients"}
+    assert len(outcome.signature.encode()) <= 1024
+    assert accuracy(runtime, outcome.signature, slanted) > accuracy(runtime, outcome.start, slanted) + 15
+
+
 def test_a_new_domain_is_learned(runtime, slanted) -> None:
     """A start is chosen, every part moves, accuracy rises by far more than chance, and the account is right."""
-    outcome = runtime.fit(*slanted[:2], steps=60)
+    assert runtime.bundle.kind.full_moves == FULL
+    outcome = runtime.fit(*slanted[:2], parts=FULL, steps=60)
     before, after = (accuracy(runtime, signature, slanted) for signature in (outcome.start, outcome.signature))
     assert outcome.improved
     assert after > before + 15
@@ -152,7 +165,7 @@ def test_one_sample_per_class(runtime, slanted) -> None:
 def test_one_sample_per_class_moves_no_bn(runtime, slanted) -> None:
     """BN needs more samples than that: where other parts may move, its affine and, for a start that gets most right, its statistics stay."""
     x, labels = slanted[0][::8], slanted[1][::8]
-    outcome = runtime.fit(x, labels, runtime.signature("plain"), steps=40)
+    outcome = runtime.fit(x, labels, runtime.signature("plain"), parts=FULL, steps=40)
     before, after = (runtime.bundle.resolve(signature).parts for signature in (outcome.start, outcome.signature))
     assert outcome.improved
     assert np.array_equal(before["bn.affine"], after["bn.affine"])
@@ -266,8 +279,14 @@ TWO = np.zeros((2, 1, 32, 32), dtype=np.float32)
         (TWO[:, :, :9], [0, 1], {}, InputError, r"\(n, 1, 32, 32\) was expected"),
         (np.full_like(TWO, np.nan), [0, 1], {}, InputError, "sample 0 holds a number that is not finite"),
         (np.full_like(TWO, 1e38), [0, 1], {}, InputError, "numbers so large that the loss is not finite"),
-        (TWO, [0, 1], {"parts": ()}, UsageError, "one or more of mixture, delta, bn, head"),
-        (TWO, [0, 1], {"parts": ("mixture", "templates")}, UsageError, "one or more of mixture, delta, bn, head"),
+        (TWO, [0, 1], {"parts": ()}, UsageError, "one or more of mixture, delta, coefficients, bn, head"),
+        (
+            TWO,
+            [0, 1],
+            {"parts": ("mixture", "templates")},
+            UsageError,
+            "one or more of mixture, delta, coefficients, bn, head",
+        ),
         (TWO, [0, 1], {"steps": 0}, UsageError, "steps is 0"),
         (TWO, [0, 1], {"seconds": float("nan")}, UsageError, "seconds is nan"),
         (TWO, [0, 1], {"classes": ("a", "b", "c")}, InputError, "class 'c' has no sample"),

@@ -12,6 +12,10 @@ from isoform.train.recipe import Recipe
 __all__ = ["MixtureRecipe", "MixtureTable", "NetworkTable", "OptimizerTable"]
 
 
+LEAST, MOST = 8, 64
+"""Number of random directions, whatever the numbers of ``delta``: each takes the memory of a template where a ``delta`` is used."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkTable:
     """Sizes; see ``isoform.runtime.kinds.mixture.spec.NetworkSpec``."""
@@ -26,6 +30,8 @@ class NetworkTable:
     head_channels: int = 72
     embedding: int = 256
     affine: Literal["layer", "task", "mixed"] = "layer"
+    delta_numbers: int = 480
+    """Numbers of a signature's ``delta``, a byte each in its file: the more, the more random directions there are besides the templates."""
     bn_directions: int = 32
     """Number of directions of BN's statistics that signatures can have coefficients of; 0 for none."""
 
@@ -33,7 +39,15 @@ class NetworkTable:
         self, input_shape: tuple[int, int, int], *, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> NetworkSpec:
         """Make the network's description. Raises ``SpecError`` if no network can have these sizes."""
-        return NetworkSpec(input_shape=input_shape, mean=mean, std=std, **dataclasses.asdict(self))
+        sizes = dataclasses.asdict(self)
+        random = sizes.pop("delta_numbers") // max(1, self.layers) - self.templates
+        return NetworkSpec(
+            input_shape=input_shape, mean=mean, std=std, random_directions=min(MOST, max(LEAST, random)), **sizes
+        )
+
+    def __post_init__(self) -> None:
+        """Check the range that no network's description has."""
+        between(self, "delta_numbers", 1, 65536)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ def signature_gradient(
         own_affine: False if γ and β are mixed from the templates (``affine = "mixed"``), so that they depend on ξ.
 
     Returns:
-        ``mixture`` (L, K), ``bn.affine`` (2, N), ``logits.weight``, ``logits.bias``; and ``delta`` (L, K + ``RANDOM``) and
+        ``mixture`` (L, K), ``bn.affine`` (2, N), ``logits.weight``, ``logits.bias``; and ``delta`` (L, K + J) and
         ``bn.coefficients`` (D,), if they are of floats. float64, each of its part's shape.
     """
     theta, places = template_matrix(spec, tensors), spec.bn_slices
@@ -78,7 +78,7 @@ def signature_gradient(
     found = dict[str, Array]()
     # whole numbers: a signature's, which is not trained
     if "delta" in parts and parts["delta"].dtype.kind == "f":
-        random = joined @ directions(theta, row_shapes(spec)).T
+        random = joined @ directions(theta, row_shapes(spec), spec.random_directions).T
         found["delta"] = STEP * np.concatenate([d_xi, random], axis=1)
     mean, std = (np.asarray(value)[None, :, None, None] for value in (spec.mean, spec.std))
     # only the input adapter contains the normalisation: mean 0 and std 1 for the other

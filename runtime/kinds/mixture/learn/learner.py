@@ -42,7 +42,12 @@ class MixtureLearner:
         EngineError: If ONNX Runtime rejects a graph.
     """
 
-    rates: Mapping[str, float] = {"mixture": 0.05, "delta": 0.01 / STEP, "bn.coefficients": 0.1 / STEP, "bn.affine": 5e-3}
+    rates: Mapping[str, float] = {
+        "mixture": 0.05,
+        "delta": 0.01 / STEP,
+        "bn.coefficients": 0.1 / STEP,
+        "bn.affine": 5e-3,
+    }
     """The rate of ξ's logits is 10 times that of BN; Compositional Models, section 4, uses 10 to 100 times."""
     normalises = True
 
@@ -122,7 +127,7 @@ class MixtureLearner:
         changed = {name: self._settled(parts)[name] for name in ("bn.statistics", "bn.coefficients")}
         return derived(self.bundle, signature, changed)
 
-    def _settled(self, parts: dict[str, Array]) -> dict[str, Array]:
+    def _settled(self, parts: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the parts with ``bn.coefficients`` of 0 and statistics to the same effect; the given ones if they are 0 already."""
         if "bn.coefficients" not in parts or not parts["bn.coefficients"].any():
             return parts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.learning.streams import Result
+from bench.adapting.streams import Result
 
 __all__ = ["plot"]
 

@@ -24,7 +24,7 @@ def main() -> None:
         x = np.random.default_rng(0).uniform(-1, 1, (128, *runtime.bundle.spec.input_shape)).astype(np.float32)
         x = np.cumsum(np.cumsum(x, axis=2), axis=3) / 8  # smooth: noise would teach nothing
         if what == "torch tent":
-            from bench.learning.tent_rival import TorchTent
+            from bench.adapting.tent_rival import TorchTent
 
             run = TorchTent(runtime.bundle, task)
         elif what == "auto":

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.learning.corruptions import CORRUPTIONS
-from bench.learning.shifted import Shifted
-from bench.learning.tent_rival import TorchTent
+from bench.adapting.corruptions import CORRUPTIONS
+from bench.adapting.shifted import Shifted
+from bench.adapting.tent_rival import TorchTent
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
 

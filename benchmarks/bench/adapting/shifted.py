@@ -10,13 +10,13 @@ import csv
 import functools
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from bench.learning.corruptions import CORRUPTIONS, corrupted
+from bench.adapting.corruptions import CORRUPTIONS, corrupted
 from bench.networks import compile_unverified
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
@@ -24,7 +24,7 @@ from isoform.runtime.samples.pictures.images import resize
 from isoform.train.data.idx import read_idx_folder
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.data.usps import read_usps_folder
-from isoform.train.kinds.mixture.recipe import MixtureRecipe
+from isoform.train.kinds.mixture.recipe import MixtureRecipe, MixtureTable, NetworkTable
 from isoform.train.loop import train
 from isoform.train.recipe import DataRecipe, TaskRecipe
 
@@ -71,10 +71,11 @@ class Shifted:
         x = self._test.images[rows]
         return (x if domain == "clean" else corrupted(x, domain, seed=seed)), self._test.labels[rows]
 
-    def bundle(self, path: Path, *, steps: int, batch: int) -> Bundle:
-        """Train one task on clean samples, and compile it."""
+    def bundle(self, path: Path, *, steps: int, batch: int, soft: bool = False) -> Bundle:
+        """Train one task on clean samples, and compile it; near-one-hot with 4 templates, or soft with 16."""
         recipe = MixtureRecipe(
-            steps=steps, batch=batch, threads=1, data=DataRecipe(input_shape=self.shape), tasks={self.name: TaskRecipe(data="folder")}
+            steps=steps, batch=batch, threads=1, data=DataRecipe(input_shape=self.shape), tasks={self.name: TaskRecipe(data="folder")},
+            **({"network": NetworkTable(templates=16), "mixture": MixtureTable(entropy=0.0)} if soft else {}),
         )  # fmt: skip
         few = Split(images=self._test.images[::10], labels=self._test.labels[::10])
         dataset = Dataset(train=self._train, test=few, classes=self.classes)
@@ -91,21 +92,23 @@ def mnist(data: Path) -> Shifted:
     )  # fmt: skip
 
 
-def cifar_100(data: Path) -> Shifted:
-    """CIFAR-100's 100 fine classes, 200 training and 50 test images each."""
+def cifar_100(data: Path, *, coarse: bool = False) -> Shifted:
+    """CIFAR-100's 100 fine classes, 200 training and 50 test images each; or its 20 coarse ones, five times as many."""
     folder = data / "cifar-100"
     with (folder / "labels.csv").open() as file:
-        names = sorted({row["fine_name"] for row in csv.DictReader(file)})
-    halves = [_zipped(folder / f"cifar100_{half}.zip", names) for half in ("train_20000", "test_5000")]
+        named = {row["fine_name"]: row["coarse_name" if coarse else "fine_name"] for row in csv.DictReader(file)}
+    names = sorted(set(named.values()))
+    halves = [_zipped(folder / f"cifar100_{half}.zip", named, names) for half in ("train_20000", "test_5000")]
     return Shifted("cifar-100", Dataset(train=halves[0], test=halves[1], classes=tuple(names)))
 
 
-def _zipped(path: Path, names: list[str]) -> Split:
+def _zipped(path: Path, named: Mapping[str, str], names: list[str]) -> Split:
+    """Images by folder; ``named``: folder → class."""
     images, labels = list[Array](), list[int]()
     with zipfile.ZipFile(path) as archive:
         for name in sorted(name for name in archive.namelist() if name.endswith(".png")):
             images.append(np.asarray(Image.open(io.BytesIO(archive.read(name)))).transpose(2, 0, 1))
-            labels.append(names.index(name.split("/")[-2]))
+            labels.append(names.index(named[name.split("/")[-2]]))
     return Split(images=np.stack(images).astype(np.float32) / 255, labels=np.array(labels))
 
 

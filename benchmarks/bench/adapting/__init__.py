@@ -1,0 +1,1 @@
+"""Adapting to unlabelled samples: networks, corruptions, streams, and torch Tent beside them."""

@@ -1,0 +1,121 @@
+"""The default file of less than 1 KiB beside its controls (``controls.py``), for people and for digits in new domains."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.learning.controls import CONTROLS, Control, by_layers, fitted, principal_directions, tuned_for
+from bench.learning.domains import Domain, drawn
+from bench.learning.held_out import BASE, KILOBYTE
+from bench.learning.motion import Motion, Trials
+from isoform.runtime import Runtime
+from isoform.runtime.arrays import Array
+
+__all__ = ["PRINCIPAL", "SHOTS", "Row", "beside_domains", "beside_people", "means_of"]
+
+PRINCIPAL = "principal directions"
+SHOTS = 5
+"""Windows per activity of a person."""
+Row = tuple[str, str, str, float, float]
+"""Way, what it was tested on, user or draw, accuracy before and after in percent."""
+
+
+def beside_people(study: Motion, other: Trials, path: Path, users: Sequence[str], *, others: Sequence[int]) -> Iterator[Row]:  # fmt: skip
+    """Every way for every user, tested on the same occasion and on another.
+
+    Args:
+        study: People, tested on the occasion that they learn from.
+        other: The same people, tested on another.
+        path: A bundle that was trained without them.
+        users: Who is held out.
+        others: Who is not, whose fine-tuned networks give the principal directions; fewer than two: without that control.
+    """
+    global _people
+    _people = study, other, path
+    context = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+        tuned = list(pool.map(_tuned, map(str, others))) if len(others) > 1 else []
+        jobs = [(user, way) for way in (KILOBYTE, *CONTROLS, *([PRINCIPAL] if tuned else [])) for user in users]
+        yield from (row for rows in pool.map(_person, [(*job, tuned) for job in jobs]) for row in rows)
+
+
+_people: tuple[Motion, Trials, Path]
+
+
+def _tuned(user: str) -> Mapping[str, Array]:
+    study, _, path = _people
+    with Runtime.open(path) as runtime:
+        x, labels = study.learning(user, shots=20, seed=0)
+        found = tuned_for(runtime.bundle, runtime.signature(BASE), x, labels, seed=0)
+        return {name: value.detach().numpy() for name, value in found.named_parameters()}
+
+
+def _person(job: tuple[str, str, list[Mapping[str, Array]]]) -> list[Row]:
+    (user, way, tuned), (study, other, path) = job, _people
+    x, labels = study.learning(user, shots=SHOTS, seed=0)
+    with Runtime.open(path) as runtime:
+        runs = _runs(runtime, [BASE], way, x, labels, tuned, seed=0)
+        tests = {"same occasion": study.testing(user), "another occasion": other.testing(user)}
+        return [
+            (way, name, user, *(_percent(run(samples), expected) for run in runs))
+            for name, (samples, expected) in tests.items()
+        ]
+
+
+def beside_domains(path: Path, domains: Sequence[Domain], *, draws: int) -> Iterator[Row]:
+    """Every way but principal directions, which need other users, for every domain of a bundle's digits."""
+    with Runtime.open(path) as runtime:
+        for name, learning, testing in domains:
+            for draw in range(draws):
+                x, labels = drawn(learning, draw)
+                for way in (KILOBYTE, *CONTROLS):
+                    runs = _runs(runtime, runtime.tasks, way, x, labels, [], seed=draw)
+                    before, after = (_percent(run(testing.images), testing.labels) for run in runs)
+                    yield way, name, str(draw), before, after
+
+
+def means_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Tested on → way → mean accuracy in percent; way ``start`` first."""
+    table: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(row[1] for row in rows):
+        some = [row for row in rows if row[1] == name]
+        table[name] = {"start": float(np.mean([row[3] for row in some]))}
+        for way in dict.fromkeys(row[0] for row in some):
+            table[name][way] = float(np.mean([row[4] for row in some if row[0] == way]))
+    return table
+
+
+def _runs(
+    runtime: Runtime, tasks: Sequence[str], way: str, x: Array, labels: Array, tuned: list[Mapping[str, Array]], *, seed: int
+) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:  # fmt: skip
+    """Samples → logits, before and after. All start from the base that the runtime chooses."""
+    outcome = runtime.fit(x, labels, runtime.signature(tasks[0]) if len(tasks) == 1 else None, seed=seed)
+    start = outcome.start
+    if way == KILOBYTE:
+        return lambda samples: runtime.predict(samples, start), lambda samples: runtime.predict(samples, outcome.signature)  # fmt: skip
+
+    def make() -> object:
+        return by_layers(runtime.bundle, start)
+
+    control: Control = CONTROLS[way] if way in CONTROLS else _principal(runtime, start, tuned)
+    return lambda samples: runtime.predict(samples, start), fitted(make, control, x, labels, seed=seed)
+
+
+def _principal(runtime: Runtime, start: object, tuned: list[Mapping[str, Array]]) -> Control:
+    import torch
+
+    networks = [by_layers(runtime.bundle, start) for _ in range(len(tuned) + 1)]
+    with torch.no_grad():
+        for network, values in zip(networks[1:], tuned, strict=True):
+            for name, value in values.items():
+                network.get_parameter(name).copy_(torch.from_numpy(np.array(value)))
+    return principal_directions(networks)
+
+
+def _percent(logits: Array, labels: Array) -> float:
+    return 100 * float((logits.argmax(axis=1) == labels).mean())
