@@ -26,11 +26,11 @@ from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
+from isoform.runtime.learn.head import discriminant
 from isoform.runtime.learn.learner import AFFINE, STATISTICS, Learner, Point, normalising
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.outcome import Outcome, Report
 from isoform.runtime.learn.samples import class_shares
-from isoform.runtime.learn.start import discriminant
 from isoform.runtime.learn.trial import Start, Trial, held_back
 
 __all__ = ["personalize"]

@@ -24,9 +24,10 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.learn.fit import Fit
+from isoform.runtime.learn.folds import stratified_folds
 from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.loss import scored
-from isoform.runtime.learn.samples import class_shares, folds
+from isoform.runtime.learn.samples import class_shares
 
 __all__ = ["Score", "Trial", "held_back"]
 
@@ -88,7 +89,7 @@ def held_back(labels: Array, *, seed: int) -> list[Array]:
         return []
     # so that every fold has a sample of each class that has two or more
     count = min(FOLDS, int(counts[counts >= 2].min()))
-    found = [several[fold] for fold in folds(labels[several], count, np.random.default_rng(seed))]
+    found = [several[fold] for fold in stratified_folds(labels[several], count, np.random.default_rng(seed))]
     return found[:1] if len(found[0]) >= PLENTY else found
 
 
