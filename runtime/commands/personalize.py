@@ -121,7 +121,8 @@ def run_personalize(arguments: argparse.Namespace) -> int:
     summary = {
         "signature": text_of(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()),
         "start": outcome.start.digest, "task": signature.task, "samples": len(data.labels), "improved": outcome.improved,
-        "held_back": outcome.held_back, **scores, "accuracy_change": change, "steps": outcome.steps, "statistics": outcome.statistics,
+        "held_back": outcome.held_back, **scores, "accuracy_change": change, "steps": outcome.steps,
+        "interpolation": outcome.interpolation, "statistics": outcome.statistics,
         "data": data.account.to_json(), "stopped": outcome.stopped or None, "seconds": round(outcome.seconds, 3),
     }  # fmt: skip
     print(json.dumps(summary))

@@ -55,6 +55,9 @@ class Outcome:
     """Number of steps of the best fit."""
     statistics: bool
     """Whether BN statistics were re-estimated from the samples."""
+    interpolation: float = 1.0
+    """α, 0 to 1: the result is start + α (fit - start), by the held-out samples (WiSE-FT, Wortsman et al. 2022, "Robust fine-tuning of
+    zero-shot models"); 1 for the fit as it is, or if there was none."""
     stopped: Literal["", "time", "ctrl-c"]
     """Why the fit stopped early; empty if it did not."""
     seconds: float
@@ -83,7 +86,8 @@ class Outcome:
                 f"no better than its start on {where} (loss {self.before.loss:.3f}, {100 * self.before.accuracy:.1f} % right), "
                 f"so the start is returned unchanged{early}"
             )
-        ways = [f"{self.steps} steps"] if self.steps else []
+        mixed = "" if self.interpolation == 1 else f" (interpolated with the start, weight {self.interpolation:g})"
+        ways = [f"{self.steps} steps{mixed}"] if self.steps else []
         ways += ["re-estimated BN statistics"] if self.statistics else []
         change = ""
         if self.change is not None:

@@ -3,7 +3,7 @@
 1. Choose the start: the base signature with the lowest loss on the samples, with its own BN statistics or re-estimated ones.
    (The papers find that the start matters most: Compositional Models, section 4.3.)
 2. Fit from it as long as held-out samples improve (``trial.py``): with the base's BN statistics, and also with re-estimated ones if
-   these have a lower loss without any fit.
+   these have a lower loss without any fit. Of each fit's way, go only as far as they ask for.
 3. Return the fit with the lowest loss on the held-out samples; the start itself, unchanged, if none improves on it.
 
 If most classes have a single sample, no samples can be held out. Then only mixture and logits layer are trained, just until they fit
@@ -131,7 +131,7 @@ def personalize(
     return Outcome(
         signature=base if best.point is None else search.signature(start, best.point, statistics=anew), start=base,
         improved=best.point is not None, before=trial.before, after=best.score, held_back=sum(map(len, back)),
-        steps=best.steps, statistics=anew, stopped=stopped, seconds=time.monotonic() - started,
+        steps=best.steps, statistics=anew, interpolation=best.interpolation, stopped=stopped, seconds=time.monotonic() - started,
     )  # fmt: skip
 
 
