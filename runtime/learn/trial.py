@@ -32,7 +32,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.learn.fit import Fit
-from isoform.runtime.learn.folds import stratified_folds
+from isoform.runtime.learn.folds import group_folds, groups_per_class, stratified_folds
 from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.samples import class_shares
@@ -51,7 +51,7 @@ DOUBT = 2
 """Standard errors of improvement required if the fits' starts differ, as with logits layers for new classes. A fold's fit starts from
 fewer samples than the fit to all, so it has more to gain (with 1, alphabets lost half a point on average)."""
 PLENTY = 24
-"""Number of held-out samples at which a single fold is enough."""
+"""Number of held-out samples, or of held-out groups, at which a single fold is enough."""
 ALPHAS = (0.25, 0.5, 0.75)
 """Weights of the fit between the start, 0, and the fit, 1; each costs one score."""
 
@@ -83,24 +83,50 @@ class Score:
         return self.loss < other.loss - MARGIN and self.accuracy >= other.accuracy and clear
 
 
-def held_back(labels: Array, *, seed: int) -> list[Array]:
-    """Choose the held-out rows of each fold.
+def held_back(labels: Array, *, seed: int, groups: Array | None = None) -> list[Array]:
+    """Choose the held-out rows of each fold: whole groups where there are groups, else random samples of every class.
+
+    A class that is in a single group cannot be held out by group, or its fits would forget it: of such a class, random samples are held
+    out, although they are alike to those of the rest. If that is so for every class, the result is that without groups.
 
     Args:
         labels: Class indices, shape (n,).
         seed: Seed of the choice.
+        groups: Group of each sample, shape (n,), int64, 0 or more; None if they are not known.
 
     Returns:
-        Disjoint sets of rows; empty if fewer than half of the classes have two samples.
+        Disjoint sets of rows. Every class in a fold has a sample outside it, and outside the fold's groups if the class is in several.
+        Empty if fewer than half of the classes have two samples.
     """
     counts = np.bincount(labels)
     several = np.flatnonzero(counts[labels] >= 2)
     if 2 * np.count_nonzero(counts >= 2) < np.count_nonzero(counts):
         return []
+    rng = np.random.default_rng(seed)
+    shared = np.zeros_like(counts) if groups is None else groups_per_class(labels, groups)
+    if groups is not None and shared.max() >= 2:
+        return _held_back_by_group(labels, groups, shared, several, rng)
     # so that every fold has a sample of each class that has two or more
     count = min(FOLDS, int(counts[counts >= 2].min()))
-    found = [several[fold] for fold in stratified_folds(labels[several], count, np.random.default_rng(seed))]
+    found = [several[fold] for fold in stratified_folds(labels[several], count, rng)]
     return found[:1] if len(found[0]) >= PLENTY else found
+
+
+def _held_back_by_group(
+    labels: Array, groups: Array, shared: Array, several: Array, rng: np.random.Generator
+) -> list[Array]:
+    """Hold out whole groups of the classes that are in two or more, and random rows of ``several`` for the others."""
+    count = min(FOLDS, int(shared[shared >= 2].min()))
+    whole = np.flatnonzero(shared[labels] >= 2)
+    found = [whole[fold] for fold in group_folds(labels[whole], groups[whole], count, rng)]
+    # a single fold is enough if it has many groups: samples of one group tell as little as one (tried: one person of four, with 30
+    # samples, passed fits for others that all four refused)
+    found = found[:1] if len(np.unique(groups[found[0]])) >= PLENTY else found
+    alone = several[shared[labels[several]] < 2]
+    if alone.size:
+        random = stratified_folds(labels[alone], count, rng)
+        found = [np.sort(np.concatenate([fold, alone[rows]])) for fold, rows in zip(found, random, strict=False)]
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
