@@ -185,6 +185,7 @@ class Runtime:
         parts: Sequence[str] | None = None,
         statistics: bool | None = None,
         classes: Sequence[str] | None = None,
+        groups: Array | Sequence[str] | Sequence[int] | None = None,
         seed: int = 0,
         steps: int = 300,
         seconds: float | None = None,
@@ -204,6 +205,9 @@ class Runtime:
             statistics: Whether BN statistics may be re-estimated from the samples, where that lowers the loss; None: if ``bn`` or
                 ``coefficients`` are trained.
             classes: Class names for a new logits layer; ``labels`` are then names out of them or indices into them.
+            groups: One per sample, all strings or all integers: samples of one recording, day or person are one group. Groups are held
+                out whole, so that the fit is judged by its gain for others. Of a class that is in one group only, random samples are
+                held out; ``Outcome.classes_in_one_group`` counts such classes. None: random samples of every class.
             seed: Seed of batches and folds; the same seed and samples give the same signature.
             steps: Maximum number of steps of 16 samples per fit; most fits stop earlier.
             seconds: Time limit; the best result so far is returned. Ctrl-C does the same.
@@ -216,14 +220,15 @@ class Runtime:
 
         Raises:
             InputError: If samples are invalid, as for ``predict``; labels are out of range, not one per sample, or whole
-                numbers that could be names as well as indices; or all samples are of one class.
+                numbers that could be names as well as indices; all samples are of one class; or groups are not one string or integer
+                per sample.
             SignatureError: If the start was made for different templates.
             UsageError: If an argument is invalid, or labels are indices and the bases have different classes.
             BundleError: If the bundle is not compiled.
         """
         outcome = self.fit(
-            x, labels, start, parts=parts, statistics=statistics, classes=classes, seed=seed, steps=steps, seconds=seconds,
-            progress=progress,
+            x, labels, start, parts=parts, statistics=statistics, classes=classes, groups=groups, seed=seed, steps=steps,
+            seconds=seconds, progress=progress,
         )  # fmt: skip
         log.log(logging.INFO if outcome.improved else logging.WARNING, "personalize: %s", outcome.sentence())
         return outcome.signature
@@ -235,10 +240,11 @@ class Runtime:
         start: Signature | None = None,
         *,
         classes: Sequence[str] | None = None,
+        groups: Array | Sequence[str] | Sequence[int] | None = None,
         **options: Any,
     ) -> Outcome:
         """Fit as ``personalize`` does, and report scores before and after, steps, and what stopped the fit."""
-        from isoform.runtime.learn.labels import label_indices, label_names, new_classes
+        from isoform.runtime.learn.labels import group_indices, label_indices, label_names, new_classes
         from isoform.runtime.learn.personalize import personalize
 
         classes = None if classes is None else new_classes(classes)
@@ -248,7 +254,8 @@ class Runtime:
         starts = [start for start in starts if self.input_of(start.task) == self.input_of(starts[0].task)]
         names = classes if classes is not None else self.labels(starts[0])
         indices = label_indices(labels, names, samples=len(x))
-        return personalize(self.learner, x, indices, starts=starts, classes=classes, **options)
+        numbers = None if groups is None else group_indices(groups, samples=len(x))
+        return personalize(self.learner, x, indices, starts=starts, classes=classes, groups=numbers, **options)
 
     def adapter(
         self,

@@ -29,7 +29,8 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         required=True,
-        help="labelled samples: a folder with one subfolder of images or recordings (.csv, .tsv) per label, a table with a column 'label', or an .npz",
+        help="labelled samples: a folder with one subfolder of images or recordings (.csv, .tsv) per label, a table with a column 'label', or an .npz; "
+        "groups of samples (recordings, subfolders of a label's, a column 'group') are held out together",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the signature file to write")
     who = parser.add_mutually_exclusive_group()
@@ -108,7 +109,7 @@ def run_personalize(arguments: argparse.Namespace) -> int:
             parts = runtime.bundle.kind.full_moves
         outcome = runtime.fit(
             data.x, np.array(data.labels), start, parts=parts, statistics=arguments.statistics,
-            classes=classes, seed=arguments.seed, steps=arguments.steps, seconds=arguments.seconds, progress=shown,
+            classes=classes, groups=data.groups, seed=arguments.seed, steps=arguments.steps, seconds=arguments.seconds, progress=shown,
         )  # fmt: skip
         signature = outcome.signature
         if signature.digest in runtime.bundle.bases():  # unchanged: the file refers to the base instead of copying it
@@ -118,7 +119,7 @@ def run_personalize(arguments: argparse.Namespace) -> int:
         signature = signature.replace(precision="float16", parent=signature.parent)
     signature.save(arguments.output)
     print(f"{text_of(arguments.data)}: {data.account.sentence()}", file=sys.stderr)
-    print(f"{arguments.output}: {outcome.sentence()}", file=sys.stderr)
+    print(f"{arguments.output}: {outcome.sentence(unit=data.unit)}", file=sys.stderr)
     scores = {
         when: {
             "loss": round(score.loss, 6) if math.isfinite(score.loss) else None,  # JSON has no infinity
@@ -130,7 +131,9 @@ def run_personalize(arguments: argparse.Namespace) -> int:
     summary = {
         "signature": text_of(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()),
         "start": outcome.start.digest, "task": signature.task, "samples": len(data.labels), "improved": outcome.improved,
-        "held_back": outcome.held_back, **scores, "accuracy_change": change, "steps": outcome.steps, "statistics": outcome.statistics,
+        "held_back": outcome.held_back, "held_back_groups": outcome.held_back_groups,
+        "classes_in_one_group": outcome.classes_in_one_group, **scores, "accuracy_change": change, "steps": outcome.steps,
+        "interpolation": outcome.interpolation, "statistics": outcome.statistics,
         "data": data.account.to_json(), "stopped": outcome.stopped or None, "seconds": round(outcome.seconds, 3),
     }  # fmt: skip
     print(json.dumps(summary))

@@ -1,4 +1,4 @@
-"""Conversion of labels to class indices, with the same rules for the API, HTTP and files.
+"""Conversion of labels to class indices, with the same rules for the API, HTTP and files; and of groups to numbers.
 
     strings          always class names
     integers         in the API and over HTTP class indices; rejected if a class's name is a whole number other than its index,
@@ -22,7 +22,7 @@ from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.signature import check_labels
 from isoform.runtime.samples.names import Names, as_known, hint
 
-__all__ = ["check_numbers", "label_indices", "label_names", "new_classes"]
+__all__ = ["check_numbers", "group_indices", "label_indices", "label_names", "new_classes"]
 
 REMEDY = "give class names as strings"
 _WHOLE = re.compile(r"\s*([+-]?\d+)(\.0*)?\s*")
@@ -62,6 +62,38 @@ def label_indices(labels: object, names: Sequence[str], *, samples: int) -> Arra
             f"{what}, but at least two classes were expected: a network cannot learn to distinguish a single class"
         )
     return np.array(found, dtype=np.int64)
+
+
+def group_indices(groups: object, *, samples: int) -> Array:
+    """Convert groups to numbers from 0, in the order in which they are met.
+
+    Args:
+        groups: One per sample: all strings, or all integers.
+        samples: Expected number of groups.
+
+    Returns:
+        Shape (samples,), int64.
+
+    Raises:
+        InputError: If they are not one per sample, or not all strings or all integers.
+    """
+    # object: numpy would turn [1, "a"] into two strings
+    array = np.asarray(groups, dtype=object)
+    if array.shape != (samples,):
+        raise InputError(
+            f"groups have shape {array.shape} for {samples} samples, but one group per sample was expected"
+        )
+    numbers: dict[str | int, int] = {}
+    first = array[0] if samples else ""
+    for row, group in enumerate(array):
+        if not isinstance(group, str | int | np.integer) or isinstance(group, bool):
+            raise InputError(f"the group of sample {row} is {group!r:.40}, but a string or an integer was expected")
+        if isinstance(group, str) != isinstance(first, str):
+            raise InputError(
+                f"the group of sample {row} is {group!r:.40} and that of sample 0 {first!r:.40}, but all strings or all integers were expected"
+            )
+        numbers.setdefault(group if isinstance(group, str) else int(group), len(numbers))
+    return np.array([numbers[group] for group in array], dtype=np.int64)
 
 
 def new_classes(classes: object) -> tuple[str, ...]:

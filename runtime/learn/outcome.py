@@ -15,10 +15,15 @@ import dataclasses
 import math
 from typing import Literal
 
-from isoform.runtime.formats.signature import Signature
-from isoform.runtime.learn.trial import Score
+import numpy as np
 
-__all__ = ["Outcome", "Report", "change_interval"]
+from isoform.runtime.arrays import Array
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.learn.folds import groups_per_class
+from isoform.runtime.learn.trial import Score
+from isoform.runtime.samples.account import plural
+
+__all__ = ["Outcome", "Report", "change_interval", "held_out_groups"]
 
 NORMAL = 1.959964
 """97.5 % quantile of the normal distribution."""
@@ -51,10 +56,18 @@ class Outcome:
     """Score of the result on the same samples."""
     held_back: int
     """Number of held-out samples; 0 if most classes have a single sample."""
+    held_back_groups: int = 0
+    """Number of groups that were held out whole; 0 if no groups were given, or no class is in two of them."""
+    classes_in_one_group: int = 0
+    """Number of classes of which random samples were held out although groups were given, because all their samples are in one group.
+    The held-out samples then say little about another recording, day or person."""
     steps: int
     """Number of steps of the best fit."""
     statistics: bool
     """Whether BN statistics were re-estimated from the samples."""
+    interpolation: float = 1.0
+    """α, 0 to 1: the result is start + α (fit - start), by the held-out samples (WiSE-FT, Wortsman et al. 2022, "Robust fine-tuning of
+    zero-shot models"); 1 for the fit as it is, or if there was none."""
     stopped: Literal["", "time", "ctrl-c"]
     """Why the fit stopped early; empty if it did not."""
     seconds: float
@@ -63,27 +76,29 @@ class Outcome:
     def change(self) -> tuple[float, float] | None:
         """95 % interval of the change in accuracy on samples like the held-out ones, -1 to 1; None if none were held out.
 
-        Every sample counts the same here. When to stop was chosen by the same samples, so the true change tends to be lower.
+        Every sample counts the same here. When to stop was chosen by the same samples, so the true change tends to be lower; and where
+        samples of a group are alike, the true interval is wider.
         """
         if not self.held_back:
             return None
         won, lost = len(self.after.right - self.before.right), len(self.before.right - self.after.right)
         return change_interval(won, lost, self.held_back)
 
-    def sentence(self) -> str:
-        """Summarise the result in one line."""
-        where = (
-            f"{self.held_back} held-out samples"
-            if self.held_back
-            else "the samples themselves, too few to hold any out,"
-        )
+    def sentence(self, *, unit: str = "group") -> str:
+        """Summarise the result in one line.
+
+        Args:
+            unit: What a group is, in the singular: ``recording``.
+        """
+        where = self._where(unit)
         early = {"": "", "time": "; stopped by the time limit", "ctrl-c": "; stopped by Ctrl-C"}[self.stopped]
         if not self.improved:
             return (
                 f"no better than its start on {where} (loss {self.before.loss:.3f}, {100 * self.before.accuracy:.1f} % right), "
                 f"so the start is returned unchanged{early}"
             )
-        ways = [f"{self.steps} steps"] if self.steps else []
+        mixed = "" if self.interpolation == 1 else f" (interpolated with the start, weight {self.interpolation:g})"
+        ways = [f"{self.steps} steps{mixed}"] if self.steps else []
         ways += ["re-estimated BN statistics"] if self.statistics else []
         change = ""
         if self.change is not None:
@@ -94,6 +109,38 @@ class Outcome:
             f"{' and '.join(ways)}: on {where} loss {self.before.loss:.3f} -> {self.after.loss:.3f}, "
             f"{100 * self.before.accuracy:.1f} -> {100 * self.after.accuracy:.1f} % right{change}{early}"
         )
+
+    def _where(self, unit: str) -> str:
+        """Describe the samples that decided."""
+        if not self.held_back:
+            return "the samples themselves, too few to hold any out,"
+        if not self.held_back_groups and not self.classes_in_one_group:
+            return f"{self.held_back} held-out samples"
+        if not self.held_back_groups:
+            return f"{self.held_back} held-out samples, at random because each class is in a single {unit},"
+        whole = plural(self.held_back_groups, f"held-out {unit}")
+        if not self.classes_in_one_group:
+            return f"{self.held_back} samples of {whole}"
+        others = plural(self.classes_in_one_group, "class")
+        return f"{self.held_back} held-out samples, of {whole} and at random of {others} in a single {unit},"
+
+
+def held_out_groups(labels: Array, groups: Array | None, back: list[Array]) -> tuple[int, int]:
+    """Count what was held out by group.
+
+    Args:
+        labels: Class indices, shape (n,).
+        groups: Group of each sample, shape (n,), int64; None if they are not known.
+        back: The result of ``trial.held_back`` for these.
+
+    Returns:
+        As ``Outcome.held_back_groups`` and ``Outcome.classes_in_one_group``.
+    """
+    if groups is None or not back:
+        return 0, 0
+    rows = np.concatenate(back)
+    whole = groups_per_class(labels, groups)[labels[rows]] >= 2
+    return len(np.unique(groups[rows[whole]])), len(np.unique(labels[rows[~whole]]))
 
 
 def change_interval(won: int, lost: int, samples: int) -> tuple[float, float]:

@@ -3,8 +3,10 @@
 1. Choose the start: the base signature with the lowest loss on the samples, with its own BN statistics or re-estimated ones.
    (The papers find that the start matters most: Compositional Models, section 4.3.)
 2. Fit from it as long as held-out samples improve (``trial.py``): with the base's BN statistics, and also with re-estimated ones if
-   these have a lower loss without any fit.
+   these have a lower loss without any fit. Of each fit's way, go only as far as they ask for.
 3. Return the fit with the lowest loss on the held-out samples; the start itself, unchanged, if none improves on it.
+
+Samples of one group (a recording, a day, a person) are held out together, if groups are given and a class is in two or more of them.
 
 If most classes have a single sample, no samples can be held out. Then only mixture and logits layer are trained, just until they fit
 the samples.
@@ -26,11 +28,11 @@ from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
+from isoform.runtime.learn.head import discriminant
 from isoform.runtime.learn.learner import AFFINE, COEFFICIENTS, STATISTICS, Learner, Point, normalising
 from isoform.runtime.learn.loss import scored
-from isoform.runtime.learn.outcome import Outcome, Report
+from isoform.runtime.learn.outcome import Outcome, Report, held_out_groups
 from isoform.runtime.learn.samples import class_shares
-from isoform.runtime.learn.start import discriminant
 from isoform.runtime.learn.trial import Start, Trial, held_back
 
 __all__ = ["personalize"]
@@ -50,8 +52,8 @@ STEPS = 300  # held-out samples stop most fits sooner; samples rotated against t
 @np.errstate(over="ignore", invalid="ignore")
 def personalize(
     learner: Learner, x: Array, labels: Array, *, starts: Sequence[Signature], parts: Sequence[str] | None = None,
-    statistics: bool | None = None, classes: tuple[str, ...] | None = None, seed: int = 0, steps: int = STEPS,
-    seconds: float | None = None, progress: Callable[[Report], None] | None = None,
+    statistics: bool | None = None, classes: tuple[str, ...] | None = None, groups: Array | None = None, seed: int = 0,
+    steps: int = STEPS, seconds: float | None = None, progress: Callable[[Report], None] | None = None,
 ) -> Outcome:  # fmt: skip
     """Fit a signature.
 
@@ -65,6 +67,7 @@ def personalize(
         statistics: Whether BN statistics may be re-estimated from the samples; None: if ``parts`` includes BN's affine map, or their
             coefficients, which then stand for them.
         classes: Class names of a new logits layer, as ``labels.new_classes`` returns them; None to keep the start's.
+        groups: Group of each sample, as ``labels.group_indices`` returns them; whole groups are held out (``trial.held_back``).
         seed: Seed of batches, shifts and folds.
         steps: Maximum number of steps per fit.
         seconds: Time limit; the best result so far is returned.
@@ -98,7 +101,7 @@ def personalize(
                 f"class {classes[missing[0]]!r} has no sample, but a new logits layer needs one of each class"
             )
     started = time.monotonic()
-    back = held_back(labels, seed=seed)
+    back = held_back(labels, seed=seed, groups=groups)
     # With one sample per class BN is not trained: doing so gained 2.1 points instead of 2.6 on people not seen in training.
     moving = names if back else tuple(name for name in names if name != AFFINE) or names
     search = _Search(learner, x, labels, classes, moving, seed, back=bool(back))
@@ -135,11 +138,13 @@ def personalize(
         stopped = "ctrl-c"
     trial, point = min(trials, key=lambda entry: entry[0].best.score.loss)
     best, base = trial.best, search.base(start)
+    whole, alone = held_out_groups(labels, groups, back)
     anew = best.point is not None and point is not given
     return Outcome(
         signature=base if best.point is None else search.signature(start, best.point, statistics=anew), start=base,
         improved=best.point is not None, before=trial.before, after=best.score, held_back=sum(map(len, back)),
-        steps=best.steps, statistics=anew, stopped=stopped, seconds=time.monotonic() - started,
+        held_back_groups=whole, classes_in_one_group=alone, steps=best.steps, interpolation=best.interpolation,
+        statistics=anew, stopped=stopped, seconds=time.monotonic() - started,
     )  # fmt: skip
 
 

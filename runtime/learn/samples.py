@@ -1,4 +1,4 @@
-"""Sampling for learning: class-balanced batches, stratified folds, random shifts by a few pixels.
+"""Sampling for learning: class-balanced batches, random shifts by a few pixels.
 
 All randomness comes from a numpy generator that the caller seeds, so the same seed gives the same batches.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 
-__all__ = ["balanced_batches", "class_shares", "folds", "moved", "spaced"]
+__all__ = ["balanced_batches", "class_shares", "moved", "spaced"]
 
 REACH = 32
 """Samples are shifted by at most 1/``REACH`` of their height and width: one pixel for images of 32×32."""
@@ -43,19 +43,6 @@ def class_shares(labels: Array) -> Array:
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     shares: Array = 1 / (counts[inverse] * len(counts))
     return shares
-
-
-def folds(labels: Array, count: int, rng: np.random.Generator) -> list[Array]:
-    """Partition the rows into stratified folds.
-
-    Args:
-        labels: Class indices, shape (n,).
-        count: Number of folds, 1 to n.
-        rng: Generator of the order.
-    """
-    # rows ordered by class, then dealt out in turn: every fold gets a class's samples as evenly as possible
-    order = np.concatenate([rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
-    return [np.sort(order[first::count]) for first in range(count)]
 
 
 def spaced(x: Array, count: int) -> Array:

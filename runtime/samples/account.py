@@ -41,6 +41,8 @@ class Account:
         self.left: collections.Counter[str] = collections.Counter()
         """Reason for skipping, in the singular → number skipped."""
         self.classes: set[str] = set()
+        self.groups: set[str] = set()
+        """Groups that the files name; a recording that names none is a group without a name."""
         self.remedies: dict[str, str] = {}
         """Extension of images that cannot be read → how to make them readable."""
         self._endings: dict[str, set[str]] = collections.defaultdict(set)
@@ -97,6 +99,8 @@ class Account:
             taken += f" of {plural(self.taken['recording'], 'recording')}"
         if self.classes:
             taken += f" in {plural(len(self.classes), 'class')}"
+        if self.groups:
+            taken += f" of {plural(len(self.groups), 'group')}"
         parts = [taken]
         if self.left:
             parts.append("left out: " + ", ".join(self._left()))

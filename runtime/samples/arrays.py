@@ -41,7 +41,7 @@ DAMAGED = (
 
 
 def read_arrays(path: Path, account: Account) -> dict[str, Array]:
-    """Read the arrays ``x`` and ``labels`` of an .npz file, if present.
+    """Read the arrays ``x``, ``labels`` and ``groups`` of an .npz file, if present.
 
     Args:
         path: The file.
@@ -108,7 +108,7 @@ def _entries(archive: zipfile.ZipFile, path: Path, account: Account) -> dict[str
     found: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
         name = entry.filename.removesuffix(".npy")
-        if entry.filename not in ("x.npy", "labels.npy"):
+        if entry.filename not in ("x.npy", "labels.npy", "groups.npy"):
             account.leave("other array")
         elif name in found:
             raise InputError(f"{path} has two arrays named {name}; write it again")

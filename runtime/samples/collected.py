@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,27 +11,41 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.limits import data_bytes
 
-__all__ = ["collected"]
+__all__ = ["Piece", "collected"]
 
 
-def collected(found: Iterable[tuple[Array, str]], shape: tuple[int, int, int]) -> tuple[Array, tuple[str, ...]]:
+class Piece(NamedTuple):
+    """Samples of one label and one group, as a reader yields them."""
+
+    x: Array
+    """Shape (n, channels, height, width)."""
+    label: str
+    """An empty string if there is none."""
+    group: str = ""
+    """What the samples have in common beside the label, such as the recording; an empty string if unknown."""
+
+
+def collected(
+    found: Iterable[Piece], shape: tuple[int, int, int]
+) -> tuple[Array, tuple[str, ...], tuple[str, ...] | None]:
     """Collect all samples that a reader yields.
 
     Args:
-        found: Samples, shape (n, channels, height, width), with the label of all n.
+        found: The samples.
         shape: Channels, height, width of a sample.
 
     Returns:
-        All samples, float32, and a label for each.
+        All samples, float32, a label for each, and a group for each; None instead of groups if a sample has none.
 
     Raises:
         InputError: If they exceed the limit in bytes, or the memory.
     """
-    samples, labels = _Collected(shape), list[str]()
-    for x, label in found:
-        samples.add(x)
-        labels += [label] * len(x)
-    return samples.array(), tuple(labels)
+    samples, labels, groups = _Collected(shape), list[str](), list[str]()
+    for piece in found:
+        samples.add(piece.x)
+        labels += [piece.label] * len(piece.x)
+        groups += [piece.group] * len(piece.x)
+    return samples.array(), tuple(labels), tuple(groups) if all(groups) else None
 
 
 class _Collected:

@@ -8,6 +8,12 @@
 
 A label is always a class name, never an index; an integer n is the name str(n).
 
+Samples that are alike beside their label, because they are of one recording, day or person, are a group:
+
+    recordings                    each is one, unless a column "group" names them; the same name is the same group, in all files
+    folder/<label>/<group>/*.png  the subfolder, if every image is in one; the same name in two classes is the same group
+    samples.csv, samples.npz      a column "group"; an array "groups", n strings or integers
+
 A recording is cut into non-overlapping windows of the network's width (``recordings.py``). Other files are skipped
 (``listing.py``) and counted (``account.py``).
 """
@@ -24,7 +30,7 @@ from isoform.runtime.errors import InputError
 from isoform.runtime.inputs import Input
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
-from isoform.runtime.samples.collected import collected
+from isoform.runtime.samples.collected import Piece, collected
 from isoform.runtime.samples.grid import grid_of
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.names import Names
@@ -47,6 +53,13 @@ class Labelled:
     """Whether the file's labels are integers, which could also be indices; see ``learn/labels.py``."""
     account: Account = dataclasses.field(default_factory=Account, compare=False)
     """What was read and what was skipped."""
+    groups: tuple[str, ...] | None = None
+    """n names of groups; None if they are not known."""
+
+    @property
+    def unit(self) -> str:
+        """What a group is, in the singular: ``recording`` for recordings that name no group, else ``group``."""
+        return "recording" if self.account.taken["recording"] and not self.account.groups else "group"
 
 
 def read_labelled(path: Path, *, takes: Input, skip_short: bool = False) -> Labelled:
@@ -70,11 +83,13 @@ def read_labelled(path: Path, *, takes: Input, skip_short: bool = False) -> Labe
         )
     shape = grid_of(takes, path)
     read = _folder if os.path.isdir(path) else _table
-    x, labels = collected(read(path, shape, account, skip_short), shape)
+    x, labels, groups = collected(read(path, shape, account, skip_short), shape)
     if not labels:
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows of one label")
     account.classes.update(labels)
-    return Labelled(x.reshape(len(x), *takes.largest), labels, account=account)
+    if not account.taken["recording"]:
+        account.groups.update(groups or ())
+    return Labelled(x.reshape(len(x), *takes.largest), labels, account=account, groups=groups)
 
 
 def read_labelled_arrays(path: Path, arrays: dict[str, Array], *, takes: Input, account: Account) -> Labelled:
@@ -89,7 +104,10 @@ def read_labelled_arrays(path: Path, arrays: dict[str, Array], *, takes: Input, 
     names = Names(written=True)
     named = tuple(names.add(str(label), f"sample {i} of {path}") for i, label in enumerate(labels.tolist()))
     account.classes.update(named)
-    return Labelled(samples_of_array(path, x, takes=takes, account=account), named, labels.dtype.kind in "iu", account)
+    groups = None if "groups" not in arrays else _groups_of_array(path, arrays["groups"], samples=len(x))
+    account.groups.update(groups or ())
+    samples = samples_of_array(path, x, takes=takes, account=account)
+    return Labelled(samples, named, labels.dtype.kind in "iu", account, groups)
 
 
 def samples_of_array(path: Path, x: Array, *, takes: Input, account: Account) -> Array:
@@ -105,6 +123,15 @@ def samples_of_array(path: Path, x: Array, *, takes: Input, account: Account) ->
     return samples
 
 
+def _groups_of_array(path: Path, groups: Array, *, samples: int) -> tuple[str, ...]:
+    if groups.shape != (samples,) or groups.dtype.kind not in "iuU":
+        raise InputError(
+            f"{path} holds groups of shape {groups.shape}, {groups.dtype}, for {samples} samples, but one string or integer per sample was expected"
+        )
+    names = Names(written=True, what="group")
+    return tuple(names.add(str(group), f"sample {i} of {path}") for i, group in enumerate(groups.tolist()))
+
+
 def _problem(path: Path) -> str:
     """Return why a path cannot be read as data."""
     try:
@@ -116,9 +143,7 @@ def _problem(path: Path) -> str:
     return "is not supported"
 
 
-def _folder(
-    folder: Path, shape: tuple[int, int, int], account: Account, skip_short: bool
-) -> Iterator[tuple[Array, str]]:
+def _folder(folder: Path, shape: tuple[int, int, int], account: Account, skip_short: bool) -> Iterator[Piece]:
     listing, recordings = Listing(folder, account), Recordings(shape, account, skip_short=skip_short)
     classes = listing.classes(folder)
     if not classes:
@@ -136,11 +161,13 @@ def _folder(
             )
     check_one_kind([path for members in files.values() for path in members], where=folder)
     for label, members in files.items():
-        yield from read_files(members, shape=shape, account=account, recordings=recordings, label=label)
+        yield from read_files(
+            members, shape=shape, account=account, recordings=recordings, label=label, folder=classes[label]
+        )
     recordings.close()
 
 
-def _table(path: Path, shape: tuple[int, int, int], account: Account, skip_short: bool) -> Iterator[tuple[Array, str]]:
+def _table(path: Path, shape: tuple[int, int, int], account: Account, skip_short: bool) -> Iterator[Piece]:
     table = Table(path)
     if column_of(table, "label") is None:
         raise InputError(f"{path} has columns {', '.join(table.header)[:200]}, but one named label was expected")

@@ -1,4 +1,4 @@
-"""Normalisation of class names: Unicode's composed form (NFC), no spaces or invisible characters at either end, one space for several.
+"""Normalisation of the names of classes and groups: Unicode's composed form (NFC), no spaces or invisible characters at either end, one space for several.
 
 macOS writes folder names in decomposed form: ``é`` as ``e`` and an accent. Different spellings of a name are the same class; two
 spellings within one data set are an error that shows both.
@@ -41,9 +41,11 @@ class Names:
 
     Args:
         written: Whether programs may have written them, so that ``nan`` is a missing label.
+        what: What is named, for messages: ``label`` or ``group``.
     """
 
-    def __init__(self, *, written: bool = False) -> None:
+    def __init__(self, *, written: bool = False, what: str = "label") -> None:
+        self._what = what
         self._missing = MISSING if written else set[str]()
         self._spelt: dict[str, tuple[str, str]] = {}
         self._normal: dict[str, str] = {}
@@ -63,18 +65,19 @@ class Names:
             return self._normal[name]
         found = normal(name)
         if found in self._missing:
+            renamed = "class" if self._what == "label" else self._what
             raise InputError(
-                f"{where} has the label {name[:40]!r}, which means a missing value; fill it in, or rename the class"
+                f"{where} has the {self._what} {name[:40]!r}, which means a missing value; fill it in, or rename the {renamed}"
             )
         # surrogates are no characters
         if not 0 < len(found) <= LONGEST or any(0xD800 <= ord(c) < 0xE000 for c in found):
             raise InputError(
-                f"{where} has the label {name[:40]!r}, but 1 to {LONGEST} characters that can be encoded as UTF-8 were expected; rename it"
+                f"{where} has the {self._what} {name[:40]!r}, but 1 to {LONGEST} characters that can be encoded as UTF-8 were expected; rename it"
             )
         other, place = self._spelt.setdefault(found, (name, where))
         if other != name:
             raise InputError(
-                f"the labels {other!a} of {place} and {name!a} of {where} differ only in spaces, accents or invisible characters; rename one"
+                f"the {self._what}s {other!a} of {place} and {name!a} of {where} differ only in spaces, accents or invisible characters; rename one"
             )
         self._normal[name] = found
         return found

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.names import Names
+from isoform.runtime.samples.collected import Piece
+from isoform.runtime.samples.names import Names, normal
 from isoform.runtime.samples.pictures.formats import is_image, remedy
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.recordings import Recordings, column_of
@@ -52,8 +52,9 @@ def check_one_kind(files: list[Path], *, where: Path) -> None:
 
 
 def read_files(
-    files: list[Path], *, shape: tuple[int, int, int], account: Account, recordings: Recordings, label: str | None
-) -> Iterator[tuple[Array, str]]:
+    files: list[Path], *, shape: tuple[int, int, int], account: Account, recordings: Recordings, label: str | None,
+    folder: Path,
+) -> Iterator[Piece]:  # fmt: skip
     """Read the samples of image files and recordings.
 
     Args:
@@ -62,45 +63,56 @@ def read_files(
         account: Counts what is read.
         recordings: Reads the tables.
         label: Label of all files; None if only a recording's column "label", if any, gives it.
+        folder: Where the files are; an image's group is the name of its subfolder there.
 
     Yields:
-        Shape (n, channels, height, width), and the label or an empty string: first the images one by one, then each recording's windows.
+        First the images one by one, then each recording's windows.
     """
     for path in files:
         if not is_table(path):
-            yield load_image(path, shape=shape, account=account)[None], label or ""
+            inside = path.relative_to(folder).parts[:-1]
+            group = normal(inside[0]) if inside else ""
+            yield Piece(load_image(path, shape=shape, account=account)[None], label or "", group)
             account.files += 1
     for path in files:
         if is_table(path):
             yield from recordings.read(Table(path), label)
 
 
-def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Account) -> Iterator[tuple[Array, str]]:
-    """Read the images in a table's column ``file``, shape (1, channels, height, width), with the label in its column ``label``, if any.
+def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Account) -> Iterator[Piece]:
+    """Read the images in a table's column ``file``, shape (1, channels, height, width), with what its columns ``label`` and ``group`` say.
 
     Raises:
-        InputError: If a file cannot be read as an image, or two rows give a file different labels; the message has the lines.
+        InputError: If a file cannot be read as an image, or two rows give a file different labels or groups; the message has the lines.
     """
-    names, file, label = Names(written=True), column_of(table, "file"), column_of(table, "label")
+    file = column_of(table, "file")
     assert file is not None
-    met = dict[str, tuple[int, str]]()
+    said = {"label": column_of(table, "label"), "group": column_of(table, "group")}
+    names = {what: Names(written=True, what=what) for what in said}
+    met = dict[str, tuple[int, dict[str, str]]]()
     for line, row in table.rows():
-        at = table.line_of(line, row, label or 0)
-        name = "" if label is None else names.add(row[label], f"{table.path}, line {at},")
+        at = table.line_of(line, row, said["label"] or 0)
+        found = {
+            what: names[what].add(row[place], f"{table.path}, line {table.line_of(line, row, place)},")
+            for what, place in said.items()
+            if place is not None
+        }
         path = table.path.parent / row[file].strip()
         try:
             x = load_image(path, shape=shape, account=account)
         except InputError as problem:
             raise InputError(f"{table.path}, line {at}: {problem}") from None
         # by the real path: another spelling of a path, or a link, must not give an image two labels
-        first, other = met.setdefault(os.path.realpath(path), (at, name))
-        if other != name:
-            raise InputError(
-                f"{table.path} gives {path} the label {other!r} in line {first} and {name!r} in line {at}; a sample has one label, remove one of the two lines"
-            )
+        first, others = met.setdefault(os.path.realpath(path), (at, found))
+        for what, name in found.items():
+            if others[what] != name:
+                both = f"the {what} {others[what]!r} in line {first} and {name!r} in line {at}"
+                raise InputError(
+                    f"{table.path} gives {path} {both}; a sample has one {what}, remove one of the two lines"
+                )
         if first != at:
             account.note("a row repeats the image of another row")
-        yield x[None], name
-    account.leave("other column", len(table.header) - 1 - (label is not None))
+        yield Piece(x[None], found.get("label", ""), found.get("group", ""))
+    account.leave("other column", sum(place not in (file, *said.values()) for place in range(len(table.header))))
     account.files += len(met)
     account.leave("commented line", table.comments)

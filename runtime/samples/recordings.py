@@ -1,7 +1,9 @@
 """Sensor recordings: tables with one row per time step and one column per channel, cut into windows of the network's width.
 
 The first file defines the order of the channels; columns of other files are matched by name. Windows do not overlap, and
-remaining rows at the end of a recording are counted. Columns with times, row numbers or labels are not channels.
+remaining rows at the end of a recording are counted. Columns with times, row numbers, labels or groups are not channels.
+
+A recording is a file, or in it a run of rows with equal labels and groups. It is a group of its own, unless a column ``group`` names one.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account, plural
+from isoform.runtime.samples.collected import Piece
 from isoform.runtime.samples.names import Names, normal
 from isoform.runtime.samples.tables import Table
 
@@ -49,47 +51,43 @@ class Recordings:
 
     def __init__(self, shape: tuple[int, int, int], account: Account, *, skip_short: bool = False) -> None:
         self._shape, self._account, self._skip_short = shape, account, skip_short
-        self._names = Names(written=True)
+        self._names, self._groups = Names(written=True), Names(written=True, what="group")
         self._first: tuple[Path, list[str]] | None = None
-        self._unlabelled: dict[bool, Path] = {}
+        self._without: dict[str, dict[bool, Path]] = {"label": {}, "group": {}}
+        """Column → whether it is missing → the first such file."""
         self._windows: set[str] = set()
         self._short: dict[str, list[tuple[int, str]]] = {}
 
-    def read(self, table: Table, label: str | None = None) -> Iterator[tuple[Array, str]]:
-        """Yield the windows of every recording in a table, shape (n, channels, 1, width), with their label.
+    def read(self, table: Table, label: str | None = None) -> Iterator[Piece]:
+        """Yield the windows of every recording in a table, shape (n, channels, 1, width), with their label and group.
 
         Args:
-            table: The table. If it has a column ``label``, each run of equal labels is a recording.
+            table: The table. If it has columns ``label`` or ``group``, each run of equal values is a recording.
             label: Label of the whole file; None if only the column ``label``, if any, gives it.
-
-        Yields:
-            Windows and their label; an empty string if there is none.
 
         Raises:
             InputError: If the columns do not match the network or the first file, a field is not a finite number, a row's label
-                differs from ``label``, or only some of the tables have labels; the message has the line.
+                differs from ``label`` or is missing, or only some of the tables have labels or groups; the message has the line.
         """
-        place = column_of(table, "label")
+        place, grouped = column_of(table, "label"), column_of(table, "group")
         if label is None:
-            self._same_kind(table.path, labelled=place is not None)
-        numbers = _Numbers(table, self._columns(table, place))
+            self._same_kind(table.path, "label", place)
+        self._same_kind(table.path, "group", grouped)
+        numbers = _Numbers(table, self._columns(table, {place, grouped} - {None}))
         # 4 bytes per number, where a list of Python's floats takes 32
-        values, first, current, windows = array.array("f"), 0, label, self._account.taken["window"]
+        values, first, windows = array.array("f"), 0, self._account.taken["window"]
+        current: tuple[str, str] | None = (label or "", "") if place is None and grouped is None else None
         for line, row in table.rows():
-            if place is not None:
-                where = f"{table.path}, line {table.line_of(line, row, place)},"
-                found = self._names.add(row[place], where)
-                if label is not None and found != label:
-                    raise InputError(
-                        f"{where} has the label {found!r}, but is in the folder of class {label!r}; remove the column label, or give the file alone"
-                    )
+            if place is not None or grouped is not None:
+                found = self._label(table, line, row, place, label), self._group(table, line, row, grouped)
                 if found != current:
                     if current is not None:
-                        yield self._cut(values, current, f"{table.path} from line {first}")
+                        yield self._cut(values, *current, f"{table.path} from line {first}")
                     values, first, current = array.array("f"), line, found
             numbers.read(line, row, values)
         numbers.check()
-        yield self._cut(values, current or "", str(table.path) + (f" from line {first}" if first else ""))
+        assert current is not None  # a table has a row at least
+        yield self._cut(values, *current, str(table.path) + (f" from line {first}" if first else ""))
         self._account.leave("commented line", table.comments)
         if self._account.taken["window"] > windows:
             self._account.files += 1
@@ -110,15 +108,36 @@ class Recordings:
                 )
             self._account.leave(f"class without a window ({label})")
 
-    def _same_kind(self, path: Path, *, labelled: bool) -> None:
-        """Raise ``InputError`` if some tables have a column ``label`` and others do not."""
-        self._unlabelled.setdefault(not labelled, path)
-        if len(self._unlabelled) > 1:
+    def _same_kind(self, path: Path, name: str, place: int | None) -> None:
+        """Raise ``InputError`` if some tables have a column of that name and others do not."""
+        without = self._without[name]
+        without.setdefault(place is None, path)
+        if len(without) > 1:
             raise InputError(
-                f"{self._unlabelled[True]} has no column named label, but {self._unlabelled[False]} has; add it to all files or to none"
+                f"{without[True]} has no column named {name}, but {without[False]} has; add it to all files or to none"
             )
 
-    def _cut(self, values: array.array[float], label: str, where: str) -> tuple[Array, str]:
+    def _label(self, table: Table, line: int, row: Sequence[str], place: int | None, label: str | None) -> str:
+        """Return a row's label; that of the file if the table has none."""
+        if place is None:
+            return label or ""
+        where = f"{table.path}, line {table.line_of(line, row, place)},"
+        found = self._names.add(row[place], where)
+        if label is not None and found != label:
+            raise InputError(
+                f"{where} has the label {found!r}, but is in the folder of class {label!r}; remove the column label, or give the file alone"
+            )
+        return found
+
+    def _group(self, table: Table, line: int, row: Sequence[str], place: int | None) -> str:
+        """Return a row's group; an empty string if the table has none."""
+        if place is None:
+            return ""
+        found = self._groups.add(row[place], f"{table.path}, line {table.line_of(line, row, place)},")
+        self._account.groups.add(found)
+        return found
+
+    def _cut(self, values: array.array[float], label: str, group: str, where: str) -> Piece:
         channels, _, width = self._shape
         rows = len(values) // channels
         count, rest = divmod(rows, width)
@@ -132,10 +151,10 @@ class Recordings:
             self._account.leave("recording shorter than a window")
         # a view, so the caller starts a new array for the next recording: this one cannot grow any more
         moments = np.frombuffer(values, dtype=np.float32, count=count * width * channels)
-        return moments.reshape(count, width, channels).transpose(0, 2, 1)[:, :, None], label
+        return Piece(moments.reshape(count, width, channels).transpose(0, 2, 1)[:, :, None], label, group or where)
 
-    def _columns(self, table: Table, label: int | None) -> list[int]:
-        """Return the column indices of the channels, in the order of the first file."""
+    def _columns(self, table: Table, others: set[int | None]) -> list[int]:
+        """Return the column indices of the channels, in the order of the first file; ``others`` are those of labels and groups."""
         channels, height, _ = self._shape
         if height != 1:
             raise InputError(
@@ -146,11 +165,13 @@ class Recordings:
                 f"{table.path} has a column {other!r}, which is not a channel; name it label, or remove or rename it"
             )
         names = {
-            normal(name): i for i, name in enumerate(table.header) if i != label and not NO_CHANNEL.fullmatch(name)
+            normal(name): i for i, name in enumerate(table.header) if i not in others and not NO_CHANNEL.fullmatch(name)
         }
-        left = len(table.header) - len(names) - (label is not None)
+        left = len(table.header) - len(names) - len(others)
         if len(names) != channels:
             also = f" (columns with times or row numbers: {left} left out)" if left else ""
+            if column_of(table, "group") is not None:
+                also += " (a column group is no channel; rename it if it is one)"
             found, wanted = plural(len(names), "column"), plural(channels, "channel")
             raise InputError(
                 f"{table.path} has {found} of numbers, but the network has {wanted}{also}: {', '.join(table.header)[:99]}"

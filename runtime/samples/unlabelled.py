@@ -20,7 +20,7 @@ from isoform.runtime.errors import InputError
 from isoform.runtime.inputs import Input
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
-from isoform.runtime.samples.collected import collected
+from isoform.runtime.samples.collected import Piece, collected
 from isoform.runtime.samples.grid import grid_of
 from isoform.runtime.samples.labelled import Labelled, read_labelled, read_labelled_arrays, samples_of_array
 from isoform.runtime.samples.listing import Listing
@@ -64,8 +64,10 @@ def read_stream(path: Path, *, takes: Input, skip_short: bool = False) -> Stream
             files = sort_out(Listing(path, account).below(path), shape, account)
             check_one_kind(files, where=path)
 
-            def found() -> Iterator[tuple[Array, str]]:
-                yield from read_files(files, shape=shape, account=account, recordings=recordings, label=None)
+            def found() -> Iterator[Piece]:
+                yield from read_files(
+                    files, shape=shape, account=account, recordings=recordings, label=None, folder=path
+                )
                 recordings.close()
 
             return _stream(path, found(), takes, account)
@@ -98,9 +100,9 @@ def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account) -> b
     return bool(samples)
 
 
-def _stream(path: Path, found: Iterable[tuple[Array, str]], takes: Input, account: Account) -> Stream:
+def _stream(path: Path, found: Iterable[Piece], takes: Input, account: Account) -> Stream:
     shape = grid_of(takes, path)
-    x, labels = collected(found, shape)
+    x, labels, _ = collected(found, shape)
     if not len(x):
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows")
     account.classes.update(filter(None, labels))

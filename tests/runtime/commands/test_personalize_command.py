@@ -155,3 +155,22 @@ def test_torch_is_not_needed(compiled, slanted_folder, tmp_path) -> None:
     result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert Signature.load(out).parts
+
+
+def test_groups_of_the_data_are_held_out(compiled, slanted_folder, tmp_path) -> None:
+    """Subfolders of every label: whole ones are held out, and it says so; the same files without them are another fit."""
+    folder, out = tmp_path / "mine", tmp_path / "me.safetensors"
+    for label in map(str, range(10)):
+        for number, path in enumerate(sorted((slanted_folder / label).iterdir())):
+            place = folder / label / f"day {number % 3}"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / path.name).write_bytes(path.read_bytes())
+    words = ["--task", "plain", "--parts", "head", "--steps", "10"]
+    result = isoform_here("personalize", compiled, "--data", folder, "-o", out, *words)
+    found = json.loads(result.stdout)
+    assert (found["held_back"], found["held_back_groups"], found["classes_in_one_group"]) == (60, 3, 0)
+    assert "60 images in 10 classes of 3 groups" in result.stderr
+    assert "on 60 samples of 3 held-out groups" in result.stderr
+    flat = json.loads(isoform_here("personalize", compiled, "--data", slanted_folder, "-o", out, *words).stdout)
+    assert (flat["held_back"], flat["held_back_groups"], flat["classes_in_one_group"]) == (60, 0, 0)
+    assert flat["after"] != found["after"]

@@ -11,9 +11,10 @@ from isoform.runtime.arrays import softmax
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.learn.soft import SOFT, softened
 from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.folds import stratified_folds
+from isoform.runtime.learn.head import discriminant, shrunk
 from isoform.runtime.learn.loss import cross_entropy
-from isoform.runtime.learn.samples import balanced_batches, class_shares, folds, moved
-from isoform.runtime.learn.start import discriminant, shrunk
+from isoform.runtime.learn.samples import balanced_batches, class_shares, moved
 
 
 def test_adam_is_torchs() -> None:
@@ -65,7 +66,7 @@ def test_batches_are_balanced_and_waste_nothing() -> None:
 def test_folds_are_a_partition(counts, count) -> None:
     """Disjoint, complete, and of sizes that differ by one at most."""
     labels = np.repeat(np.arange(len(counts)), counts)
-    found = folds(labels, count, np.random.default_rng(0))
+    found = stratified_folds(labels, count, np.random.default_rng(0))
     assert sorted(np.concatenate(found)) == list(range(len(labels)))
     assert max(map(len, found)) - min(map(len, found)) <= 1
 

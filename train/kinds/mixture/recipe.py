@@ -30,7 +30,7 @@ class NetworkTable:
     head_channels: int = 72
     embedding: int = 256
     affine: Literal["layer", "task", "mixed"] = "layer"
-    delta_numbers: int = 480
+    delta_numbers: int = 416
     """Numbers of a signature's ``delta``, a byte each in its file: the more, the more random directions there are besides the templates."""
     bn_directions: int = 32
     """Number of directions of BN's statistics that signatures can have coefficients of; 0 for none."""
