@@ -3,7 +3,7 @@
 All fits advance in lockstep. Every ``EVERY`` steps the held-out samples of all folds are scored together; at the best score the mean
 of the fits is kept (Wortsman et al. 2022, "Model soups"), so that a result is available at any moment. Only fits with the same start
 are averaged: a logits layer for new classes is computed from each fit's own samples. The trial ends after ``PATIENCE`` scores
-without improvement, or at the limit of steps or time.
+without improvement, at the limit of steps or time, or at a loss of ``ENOUGH``: what fits more closely is larger, and no more right.
 
 Then points between the start and that result are scored too, for fits with the same start (WiSE-FT, Wortsman et al. 2022, "Robust
 fine-tuning of zero-shot models"):
@@ -43,7 +43,7 @@ FOLDS = 4
 EVERY = 10
 PATIENCE = 4
 ENOUGH = 0.02  # a mean probability of 0.98 for the right class
-"""Training loss in nats at which a fit without held-out samples stops."""
+"""Loss in nats at which a fit stops: of the held-out samples, or of the training samples if there are none."""
 # if the start is almost certain, smaller gains are noise (tried: a domain seen in training lost half a point)
 MARGIN = 0.01
 """Minimum decrease of the loss, in nats."""
@@ -215,7 +215,7 @@ class Trial:
                     idle, self._fitted = 0, [mean, *points]
                 else:
                     idle += 1
-                if late or idle == PATIENCE or step == steps:
+                if late or idle == PATIENCE or step == steps or self.best.score.loss <= ENOUGH:
                     self._interpolate()
                     return
 

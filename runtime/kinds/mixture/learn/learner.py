@@ -44,7 +44,7 @@ class MixtureLearner:
 
     rates: Mapping[str, float] = {
         "mixture": 0.05,
-        "delta": 0.01 / STEP,
+        "delta": 0.003 / STEP,
         "bn.coefficients": 0.1 / STEP,
         "bn.affine": 5e-3,
     }
