@@ -129,7 +129,8 @@ def main() -> None:
         rows.append(
             (
                 "personalize" if user == NEW_USERS[0] else "",
-                f"{user}: {before:.2f} % with the best base ({start}), {after:.2f} % after {fitted['seconds']:.1f} s with {fitted['samples']} samples",
+                f"{user}: {before:.2f} % with the best base ({start}), {after:.2f} % by {fitted['size_bytes']:,} B, after {fitted['seconds']:.1f} s with "
+                f"{fitted['samples']} samples",
                 f"users/{user}.safetensors",
             )
         )
