@@ -1,7 +1,8 @@
 """``isoform figure``: signatures as heat maps, side by side, to show which templates tasks share.
 
 One panel per signature: rows are templates, columns are layers, the shade is ξ. Layers whose strongest template is the same in
-all panels are underlined as shared. Next to a user's signature, a second panel shows the change from its start, or from its base
+all panels are underlined as shared. A user's ``delta`` counts as change of ξ; what it adds along random directions and what
+``bn.coefficients`` do has no panel, but the former counts in the distance. Next to a user's signature, a second panel shows the change from its start, or from its base
 if the start is neither in the bundle nor given: red for more, blue for less, with the distance (``arithmetic.distance``).
 Requires matplotlib: ``pip install 'isoform[figure]'``.
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from isoform.runtime.arithmetic import distance
 from isoform.runtime.commands.stream_figure import draw_stream, read_history
 from isoform.runtime.errors import UsageError
 from isoform.runtime.extras import needs
@@ -62,17 +64,22 @@ def run_figure(arguments: argparse.Namespace) -> None:
         chosen[name] = Signature.load(path)
     xis = {name: bundle.kind.usage(bundle.resolve(signature).parts) for name, signature in chosen.items()}
     known = {**bundle.bases(), **{signature.digest: signature for signature in chosen.values()}}
-    changes, origins = {}, {}
+    changes, origins, gaps = {}, {}, {}
     # parent after base: if both are known, the change from the start is shown
     for name, signature in list(chosen.items())[len(bundle.signatures) :]:
         for digest, what in ((signature.base, "base"), (signature.parent, "start")):
             if digest is not None and digest in known:
                 changes[name], origins[name] = bundle.kind.usage(bundle.resolve(known[digest]).parts), what
-    save_figure(draw_signatures(xis, changes=changes, origins=origins), arguments.output)
+                gaps[name] = distance(bundle, known[digest], signature)
+    save_figure(draw_signatures(xis, changes=changes, origins=origins, gaps=gaps), arguments.output)
 
 
 def draw_signatures(
-    xis: Mapping[str, Any], *, changes: Mapping[str, Any] | None = None, origins: Mapping[str, str] | None = None
+    xis: Mapping[str, Any],
+    *,
+    changes: Mapping[str, Any] | None = None,
+    origins: Mapping[str, str] | None = None,
+    gaps: Mapping[str, float] | None = None,
 ) -> Any:
     """Draw which templates signatures use, side by side.
 
@@ -80,6 +87,7 @@ def draw_signatures(
         xis: Name → ``Kind.usage``, ξ of a mixture, shape (L, K); all of the same shape.
         changes: Name → ξ of the signature to compare with; the difference is drawn next to the signature.
         origins: Name → what the compared signature is called in the title; default "start".
+        gaps: Name → their distance; default: the mean over layers of half the differences' sum.
 
     Returns:
         A matplotlib ``Figure``, not yet saved.
@@ -97,7 +105,7 @@ def draw_signatures(
     rows = [[name for name in xis if name not in changed], [name for name in xis if name in changed]]
     panels: list[list[tuple[str, Any, bool]]] = [[(name, xis[name], False) for name in rows[0]], []]
     for name in rows[1]:
-        gap = float(np.abs(changed[name]).sum(axis=1).mean() / 2)
+        gap = (gaps or {}).get(name, float(np.abs(changed[name]).sum(axis=1).mean() / 2))
         panels[1] += [
             (name, xis[name], False),
             (f"{name} - its {(origins or {}).get(name, 'start')}: {gap:.3f}", changed[name], True),

@@ -85,8 +85,8 @@ class MixtureKind:
         return mean.astype(np.float32)
 
     def usage(self, parts: Mapping[str, Array]) -> Array:
-        """Return ξ, shape (L, K), rows sum to 1."""
-        return xi_of(parts)
+        """Return ξ with what ``delta`` adds to it, cut off at 0 and 1, shape (L, K); without a ``delta`` rows sum to 1."""
+        return np.clip(mixing(parts)[:, : parts["mixture"].shape[1]], 0, 1)
 
     def distance(self, first: Mapping[str, Array], second: Mapping[str, Array]) -> float:
         """Return the mean over layers of ½ Σ_k |ξ_a - ξ_b|, the total variation: 0 for equal mixtures, 1 if no layer shares a template.
@@ -99,11 +99,15 @@ class MixtureKind:
         return float(np.minimum(1, np.abs(a - b).sum(axis=1) / 2).mean())
 
     def describe(self, parts: Mapping[str, Array]) -> dict[str, Any]:
-        """Return ξ, rounded, and the template sequence (None for a layer that is not discrete), if there is a mixture; and
-        the coefficients δ and z that are not 0.
+        """Return ξ, rounded, and the template sequence (None for a layer that is not discrete), if there is a mixture; and how many
+        coefficients δ and z there are, with their root mean square and the largest, if they are not 0.
         """
-        names = ("delta", "bn.coefficients")
-        moved = {name: (STEP * parts[name]).tolist() for name in names if name in parts and parts[name].any()}
+        moved = {}
+        for name in ("delta", "bn.coefficients"):
+            if name in parts and parts[name].any():
+                values = STEP * parts[name]
+                size, most = float(np.sqrt(np.mean(values**2))), float(np.abs(values).max())
+                moved[name] = {"numbers": values.size, "rms": round(size, 4), "largest": round(most, 4)}
         if "mixture" not in parts:
             return moved
         xi = xi_of(parts)

@@ -235,7 +235,9 @@ def test_arithmetic() -> None:
     assert np.array_equal(average(bundle, users).parts[PART], expected)
     with pytest.raises(SignatureError, match=PART):
         network_from_bundle(bundle, {"a": users[0]})
-    assert bundle.kind.describe(users[0].parts) == {PART: (STEP * users[0].parts[PART]).tolist()}
+    z = STEP * users[0].parts[PART]
+    expected = {"numbers": 5, "rms": pytest.approx(np.sqrt((z**2).mean()), abs=1e-4), "largest": pytest.approx(abs(z).max(), abs=1e-4)}
+    assert bundle.kind.describe(users[0].parts) == {PART: expected}
 
 
 def test_a_bundle_without_directions_says_so(samples) -> None:

@@ -185,10 +185,17 @@ def test_arithmetic() -> None:
 
 
 def test_it_is_described(runtime) -> None:
-    """``inspect`` shows δ, of signatures that have it."""
+    """``inspect`` says how much δ adds, of signatures that have it; the figure shows it as a change of ξ."""
     user = with_delta(runtime.signature("plain"), coefficients(runtime.bundle.spec))
     found = runtime.bundle.kind.describe(user.parts)
-    assert np.array_equal(found["delta"], STEP * user.parts["delta"])
+    assert found["delta"]["numbers"] == user.parts["delta"].size
+    assert found["delta"]["largest"] == pytest.approx(STEP * np.abs(user.parts["delta"]).max(), abs=1e-4)
+    bundle = runtime.bundle
+    before, after = (
+        bundle.kind.usage(bundle.resolve(signature).parts) for signature in (runtime.signature("plain"), user)
+    )
+    added = STEP * user.parts["delta"][:, : before.shape[1]]
+    np.testing.assert_allclose(after, np.clip(before + added, 0, 1))
     assert "delta" not in runtime.bundle.kind.describe(runtime.signature("plain").parts)
 
 
