@@ -25,6 +25,9 @@ BUNDLE = make_bundle(SMALL)
 BASE = BUNDLE.signatures["a"]
 
 
+FULL = ("mixture", "bn", "head")
+
+
 @pytest.fixture(scope="module")
 def learner() -> MixtureLearner:
     """What learns over the small bundle."""
@@ -112,7 +115,7 @@ def test_an_average_matches_classes_that_are_only_named_in_another_order() -> No
 def test_a_fit_from_float16_is_float32(learner) -> None:
     """What was scored is what comes back: no number is rounded to a half after the scores were taken."""
     x, labels = samples()
-    found = personalize(learner, x, labels, starts=[BASE.to("float16")], statistics=False, steps=30)
+    found = personalize(learner, x, labels, starts=[BASE.to("float16")], parts=FULL, statistics=False, steps=30)
     assert found.improved
     assert found.signature.precision == "float32"
     head = found.signature.parts["logits.weight"]
@@ -140,7 +143,7 @@ def test_one_sample_of_each_class_stores_no_bn(affine) -> None:
     learner = MixtureLearner(bundle, training_graphs(bundle.spec), threads=1)
     x, labels = np.zeros((3, *SMALL.input_shape), dtype=np.float32), np.arange(3)
     x[0, 0, :, :4], x[1, 0, :4], x[2, 0, ::2] = 4, -4, 4
-    found = personalize(learner, x, labels, starts=[bundle.signatures["a"]], statistics=False, steps=100)
+    found = personalize(learner, x, labels, starts=[bundle.signatures["a"]], parts=FULL, statistics=False, steps=100)
     assert found.improved
     assert set(found.signature.parts) == {"mixture", "logits.weight", "logits.bias"}
     logits = learner.logits(Point(bundle.resolve(found.signature).parts), x)

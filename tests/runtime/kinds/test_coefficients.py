@@ -236,7 +236,11 @@ def test_arithmetic() -> None:
     with pytest.raises(SignatureError, match=PART):
         network_from_bundle(bundle, {"a": users[0]})
     z = STEP * users[0].parts[PART]
-    expected = {"numbers": 5, "rms": pytest.approx(np.sqrt((z**2).mean()), abs=1e-4), "largest": pytest.approx(abs(z).max(), abs=1e-4)}
+    expected = {
+        "numbers": 5,
+        "rms": pytest.approx(np.sqrt((z**2).mean()), abs=1e-4),
+        "largest": pytest.approx(abs(z).max(), abs=1e-4),
+    }
     assert bundle.kind.describe(users[0].parts) == {PART: expected}
 
 
