@@ -1,9 +1,9 @@
 """``isoform figure``: signatures as heat maps, side by side, to show which templates tasks share.
 
 One panel per signature: rows are templates, columns are layers, the shade is ξ. Layers whose strongest template is the same in
-all panels are underlined as shared. A user's ``delta`` counts as change of ξ; what it adds along random directions and what
-``bn.coefficients`` do has no panel, but the former counts in the distance. Next to a user's signature, a second panel shows the change from its start, or from its base
-if the start is neither in the bundle nor given: red for more, blue for less, with the distance (``arithmetic.distance``).
+all panels are underlined as shared. Next to a user's signature, a second panel shows the change from its start, or from its base
+if the start is neither in the bundle nor given: red for more, blue for less, with the distance (``arithmetic.distance``). What a
+``delta`` adds to templates counts as change of ξ; what it adds along random directions counts in the distance alone.
 Requires matplotlib: ``pip install 'isoform[figure]'``.
 """
 

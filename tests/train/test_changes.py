@@ -80,3 +80,6 @@ def test_how_many_random_directions(tmp_path) -> None:
         assert 8 <= spec.random_directions <= 64
         assert layers * (templates + spec.random_directions) <= 512
         assert spec.bn_directions == 32
+    large = read_recipe("digits", {"network.channels": "256", "network.expansion": "6"}).network
+    spec = large.spec((1, 32, 32), mean=(0.0,), std=(1.0,))
+    assert 4 * spec.random_directions * spec.block_size <= 64 << 20

@@ -107,9 +107,13 @@ class NetworkSpec:
                 f"adapter_kernel {list(self.adapter_kernel)} does not divide the input's {height}×{width} pixels; choose a kernel that does, or pad the samples"
             )
         # a bundle's JSON is untrusted: without a limit, a few bytes of it could ask for any amount of memory
-        values = (
-            max(self.templates, self.random_directions) * self.block_size + 2 * self.bn_directions * self.bn_channels
-        )
+        # random directions are in no file: a small bundle must not ask for much more memory than it has bytes
+        if self.random_directions * self.block_size > 1 << 27:
+            raise SpecError(
+                f"the random directions would have {self.random_directions * self.block_size:,} values, but at most {1 << 27:,} are supported; "
+                "make random_directions smaller"
+            )
+        values = self.templates * self.block_size + 2 * self.bn_directions * self.bn_channels
         if values > 1 << 30:
             raise SpecError(
                 f"the templates would have {values:,} values, but at most {1 << 30:,} are supported; make them smaller"

@@ -68,6 +68,8 @@ def test_a_bundle_keeps_them(tmp_path) -> None:
     for size in (-1, 257, True, 1.0):
         with pytest.raises(SpecError, match="bn_directions"):
             dataclasses.replace(SMALL, bn_directions=size)
+    with pytest.raises(SpecError, match="random directions would have"):
+        dataclasses.replace(SMALL, channels=512, random_directions=1024)
 
 
 def test_zeros_change_nothing() -> None:

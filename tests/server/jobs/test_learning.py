@@ -214,7 +214,11 @@ X = np.zeros((3, 1, 32, 32), dtype=np.float32)
         ("personalize", body(X, [1, 2, 99]), "99"),
         ("personalize", body(X, [1, 2, 99], datatype="INT64"), "99"),
         ("personalize", body(X, [1, 1, 1]), "two classes were expected"),
-        ("personalize?parts=mixture,soul", body(X, [1, 2, 3]), "a subset of mixture,delta,coefficients,bn,head was expected"),
+        (
+            "personalize?parts=mixture,soul",
+            body(X, [1, 2, 3]),
+            "a subset of mixture,delta,coefficients,bn,head was expected",
+        ),
         ("personalize", body(X * np.nan, [1, 2, 3]), "not finite"),
         ("adapt", body(X, [1, 2, 3]), "$.inputs: a list of one object was expected"),
         ("adapt?method=magic", body(X), "one of auto"),

@@ -26,8 +26,8 @@ from isoform.train.kinds.mixture.network import IsometricNetwork
 
 __all__ = ["find_directions"]
 
-SAMPLES = 128
-"""Samples per change."""
+SAMPLES, PIXELS = (16, 128), 1 << 20
+"""Samples per change: as few and as many, and between them as many as have so many pixels."""
 CHANGES = 192
 """Changes of all tasks together, but at least ``LEAST`` per task."""
 LEAST = 8
@@ -47,7 +47,9 @@ def find_directions(network: IsometricNetwork, samples: Sequence[Array], *, coun
         Shape (D, 2, N), float32; zeros for the last ones if there are fewer changes than D.
     """
     spec, rng = network.spec, np.random.default_rng((seed, 2))
-    few = [rng.permutation(spaced(x, 16 * SAMPLES))[:SAMPLES] for x in samples]
+    least, most = SAMPLES
+    size = max(least, min(most, PIXELS // (spec.input_shape[1] * spec.input_shape[2])))
+    few = [rng.permutation(spaced(x, 16 * size))[:size] for x in samples]
     mean, std = np.asarray(spec.mean), np.asarray(spec.std)
     rows = []
     for task in range(len(few)):

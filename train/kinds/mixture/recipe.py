@@ -14,6 +14,8 @@ __all__ = ["MixtureRecipe", "MixtureTable", "NetworkTable", "OptimizerTable"]
 
 LEAST, MOST = 8, 64
 """Number of random directions, whatever the numbers of ``delta``: each takes the memory of a template where a ``delta`` is used."""
+MEMORY = 64 << 20
+"""Bytes that all of them may take."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,9 @@ class NetworkTable:
         """Make the network's description. Raises ``SpecError`` if no network can have these sizes."""
         sizes = dataclasses.asdict(self)
         random = sizes.pop("delta_numbers") // max(1, self.layers) - self.templates
-        return NetworkSpec(
-            input_shape=input_shape, mean=mean, std=std, random_directions=min(MOST, max(LEAST, random)), **sizes
-        )
+        spec = NetworkSpec(input_shape=input_shape, mean=mean, std=std, random_directions=0, **sizes)
+        most = min(MOST, MEMORY // (4 * spec.block_size))
+        return dataclasses.replace(spec, random_directions=min(most, max(LEAST, random)))
 
     def __post_init__(self) -> None:
         """Check the range that no network's description has."""
