@@ -264,7 +264,7 @@ def controls(arguments: argparse.Namespace, figures: dict[str, object], folder: 
     for third in range(1 if quick else 3):
         bundle = _trained(arguments, study, third, folder, steps=120 if quick else 1600)
         users, others = study.held_out(third), study.others(third)
-        rows += beside_people(study, other, bundle.path, users[: 2 if quick else None], others=others[: 0 if quick else None])  # fmt: skip
+        rows += beside_people(study, other, bundle.path, users[: 1 if quick else None], others=others[: 0 if quick else None])  # fmt: skip
         progress(f"people, third {third}", started)
     seen = list(domains.digits(arguments.bundle, domains.DOMAINS[2:3] if quick else domains.DOMAINS))
     rows += beside_domains(arguments.bundle, seen, draws=1 if quick else 3)
