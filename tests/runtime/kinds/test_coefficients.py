@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from moved import engines_agree, gradients_of
 from support import SMALL, make_bundle
 
-from isoform.compile.kinds.mixture.training import training_graphs
-from isoform.runtime import Runtime
 from isoform.runtime.arithmetic import average
 from isoform.runtime.errors import BundleError, SignatureError, SpecError, UsageError
 from isoform.runtime.formats.bundle import Bundle
@@ -18,12 +17,8 @@ from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import WHOLE
 from isoform.runtime.kinds.mixture.directions import STEP
 from isoform.runtime.kinds.mixture.fold import fold
-from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
-from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
-from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.kinds.mixture.normalisation import bn_directions, moved_by, nearest, own_statistics, packed
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
-from isoform.runtime.learn.loss import cross_entropy
 from isoform.train.data.domains import transform
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 
@@ -112,32 +107,21 @@ def test_the_largest_numbers_are_harmless() -> None:
 
 def test_every_engine_moves_alike(compiled, samples) -> None:
     """The plan, sessions and the numpy twin; other users are not moved."""
-    x, answers = np.array(samples[0][:8]), {}
-    for engine in ("onnx", "sessions", "reference"):
-        with Runtime.open(compiled, engine=engine) as runtime:
-            base = runtime.signature("plain")
-            before = runtime.predict(x, base)
-            user = with_coefficients(base, drawn(runtime.bundle.spec.bn_directions))
-            answers[engine] = runtime.predict(x, user)
-            assert np.array_equal(runtime.predict(x, base), before)
-    assert np.abs(answers["onnx"] - before).max() > 0.1
-    for found in answers.values():
-        np.testing.assert_allclose(found, answers["reference"], rtol=1e-4, atol=1e-4)
+
+    def user(runtime):
+        base = runtime.signature("plain")
+        return base, with_coefficients(base, drawn(runtime.bundle.spec.bn_directions))
+
+    engines_agree(compiled, np.array(samples[0][:8]), user)
 
 
 @pytest.mark.parametrize("affine", ["layer", "task", "mixed"])
 def test_their_gradient_is_autograds(affine) -> None:
     """Through moved statistics; and the gradients of γ and β see them."""
     bundle = make_bundle(dataclasses.replace(DIRECTED, affine=affine), seed=1)
-    spec, rng = bundle.spec, np.random.default_rng(0)
-    x, labels = rng.uniform(0, 1, (7, *spec.input_shape)).astype(np.float32), rng.integers(0, 3, 7)
-    base = bundle.signatures["a"]
+    spec, base = bundle.spec, bundle.signatures["a"]
     parts = {**bundle.resolve(base).parts, PART: drawn(5).astype(np.float64)}
-    network = FoldedNetwork(spec, open_blocks(spec, training_graphs(spec), threads=1))
-    weights = fold(spec, bundle.tensors, parts)
-    logits, kept = network.forward(weights, x)
-    folded = network.backward(weights, kept, cross_entropy(logits, labels)[1])
-    found = signature_gradient(spec, bundle.tensors, parts, folded, own_affine=affine != "mixed")
+    x, labels, logits, found = gradients_of(bundle, parts, own_affine=affine != "mixed")
     twin = network_from_bundle(bundle, {"task": base}).double()
     z = torch.from_numpy(parts[PART]).requires_grad_()
     mean, variance = twin.bn_statistics[0].double()

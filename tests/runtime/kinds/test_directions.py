@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from moved import engines_agree, gradients_of
 from support import SMALL, make_bundle
 
-from isoform.compile.kinds.mixture.training import training_graphs
-from isoform.runtime import Runtime
 from isoform.runtime.adapt.registry import METHODS
 from isoform.runtime.arithmetic import average, distance
 from isoform.runtime.errors import SignatureError, UsageError
@@ -19,13 +18,10 @@ from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import WHOLE
 from isoform.runtime.kinds.mixture.directions import STEP, directions, mixing, signs_of
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
-from isoform.runtime.kinds.mixture.fold import fold, mix, row_shapes, template_matrix
+from isoform.runtime.kinds.mixture.fold import mix, row_shapes, template_matrix
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
-from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
-from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.kinds.mixture.learn.normalised import normalised_pass
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
-from isoform.runtime.learn.loss import cross_entropy
 from isoform.train.data.domains import transform
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 
@@ -79,36 +75,21 @@ def test_what_is_not_added_changes_nothing() -> None:
 @pytest.mark.parametrize("kind", ["soft", "discrete"])
 def test_every_engine_adds_the_same(kind, compiled, samples) -> None:
     """The plan, sessions and the numpy twin, for a user of a soft and of a discrete base; other users are not moved."""
-    x = np.array(samples[0][:8])
-    answers = {}
-    for engine in ("onnx", "sessions", "reference"):
-        with Runtime.open(compiled, engine=engine) as runtime:
-            base = runtime.signature("plain")
-            if kind == "soft":
-                base = runtime.bundle.signatures["plain"]
-            user = with_delta(base, coefficients(runtime.bundle.spec))
-            before = runtime.predict(x, base)
-            answers[engine] = runtime.predict(x, user)
-            assert np.array_equal(runtime.predict(x, base), before)
-    assert np.abs(answers["onnx"] - before).max() > 0.1
-    for found in answers.values():
-        np.testing.assert_allclose(found, answers["reference"], rtol=1e-4, atol=1e-4)
+
+    def user(runtime):
+        base = runtime.signature("plain") if kind == "discrete" else runtime.bundle.signatures["plain"]
+        return base, with_delta(base, coefficients(runtime.bundle.spec))
+
+    engines_agree(compiled, np.array(samples[0][:8]), user)
 
 
 @pytest.mark.parametrize("affine", ["layer", "task", "mixed"])
 def test_its_gradient_is_autograds(affine) -> None:
     """Of templates and of random directions; the other parts' gradients see what is added."""
     bundle = make_bundle(dataclasses.replace(SMALL, affine=affine), seed=1)
-    spec, rng = bundle.spec, np.random.default_rng(0)
-    x, labels = rng.uniform(0, 1, (7, *spec.input_shape)).astype(np.float32), rng.integers(0, 3, 7)
-    base = bundle.signatures["a"]
+    spec, base = bundle.spec, bundle.signatures["a"]
     parts = {**bundle.resolve(base).parts, "delta": coefficients(spec).astype(np.float64)}
-    network = FoldedNetwork(spec, open_blocks(spec, training_graphs(spec), threads=1))
-    weights = fold(spec, bundle.tensors, parts)
-    logits, kept = network.forward(weights, x)
-    found = signature_gradient(
-        spec, bundle.tensors, parts, network.backward(weights, kept, cross_entropy(logits, labels)[1]), own_affine=True
-    )
+    x, labels, logits, found = gradients_of(bundle, parts, own_affine=True)
     twin = network_from_bundle(bundle, {"task": base}).double()
     delta = torch.from_numpy(parts["delta"]).requires_grad_()
     rows = torch.from_numpy(directions(template_matrix(spec, bundle.tensors), row_shapes(spec), RANDOM)).double()
