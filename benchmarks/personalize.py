@@ -101,7 +101,7 @@ def _arguments() -> argparse.Namespace:
     arguments.add_argument(
         "--bundles",
         type=Path,
-        help="people, trials, alphabets: a folder to keep trained templates in, for the next run",
+        help="people, trials, alphabets, domains, controls: a folder to keep trained templates in, for the next run",
     )
     arguments.add_argument("--seconds", type=float, help="step: how long steps are timed (default: 40; --quick: 10)")
     return arguments.parse_args()
@@ -160,7 +160,7 @@ def trials(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
         figures[f"{name}.worst_person_points"] = {
             way: round(min(min(gains[way, s]) for s in ways[way]), 3) for way in ways
         }
-        report(study, found, f"MotionSense, {name}: mean accuracy in %, {figures['machine']}, {figures['date']}", picture=arguments.plot)  # fmt: skip
+        report(study, found, f"MotionSense, {name}: mean accuracy in %, {figures['machine']}, {figures['date']}", picture=None)  # fmt: skip
     figures["results"] = results
 
 
@@ -219,25 +219,24 @@ def of_domains(arguments: argparse.Namespace, figures: dict[str, object], folder
     tables = {"digits": _of_domains(figures, "digits", arguments.bundle, seen, ways, draws, steps)}
     if not (arguments.data / "cifar-100").is_dir():
         print(f"photographs are left out: there is no {arguments.data / 'cifar-100'}", file=sys.stderr)
-        return
-    shifted, found = domains.photographs(arguments.data)
-    found = found[:1] if quick else found
-    for soft in (False, True):
-        name = "photographs, soft templates" if soft else "photographs"
-        path = (arguments.bundles or folder) / name.replace(", ", "-").replace(" ", "-")
-        if not path.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shifted.bundle(path, steps=40 if quick else 3000, batch=32 if quick else 64, soft=soft)
-        some = tuple(way for way in ways if way in ("base signature", "mixture", KILOBYTE, FULL)) if soft else ways
-        tables[name] = _of_domains(figures, name, path, found, some, draws, steps)
-    shares = [
-        (row[KILOBYTE] - base) / (row[FULL] - base)
-        for table in tables.values()
-        for domain, base in table["base signature"].items()
-        if (row := {way: table[way][domain] for way in table}) and {KILOBYTE, FULL} <= row.keys() and row[FULL] > base
-    ]
-    if shares:
-        figures["kilobyte_share_of_full_gain"] = round(min(shares), 3)
+    else:
+        shifted, found = domains.photographs(arguments.data)
+        found = found[:1] if quick else found
+        for soft in (False, True):
+            name, training = "photographs, soft templates" if soft else "photographs", 40 if quick else 3000
+            path = (arguments.bundles or folder) / f"photographs-{'soft-' * soft}{training}"
+            if not path.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shifted.bundle(path, steps=training, batch=32 if quick else 64, soft=soft)
+            some = tuple(way for way in ways if way in ("mixture", KILOBYTE, FULL)) if soft else ways
+            tables[name] = _of_domains(figures, name, path, found, some, draws, steps)
+    if {KILOBYTE, FULL} <= set(ways):
+        figures["kilobyte_share_of_full_gain"] = {
+            f"{name}, {domain}": round((table[KILOBYTE][domain] - base) / (table[FULL][domain] - base), 3)
+            for name, table in tables.items()
+            for domain, base in table["base signature"].items()
+            if table[FULL][domain] > base
+        }
 
 
 def _of_domains(

@@ -200,8 +200,13 @@ class _Search:
         if COEFFICIENTS in self._moving:
             return learner.coefficients(given, self._few)
         # the new statistics stand for what the coefficients did
-        gone = {name: np.zeros_like(given.parts[name]) for name in (COEFFICIENTS,) if name in given.parts}
-        return {STATISTICS: learner.statistics(given, self._few), **gone}
+        found = {name: np.zeros_like(given.parts[name]) for name in self._replaced(given)}
+        return {**found, STATISTICS: learner.statistics(given, self._few)}
+
+    def _replaced(self, point: Point) -> list[str]:
+        """Return the parts that re-estimated statistics replace besides those that are trained."""
+        names = () if COEFFICIENTS in self._moving else (STATISTICS, COEFFICIENTS)
+        return [name for name in names if name in point.parts]
 
     def _point(self, signature: Signature) -> Point:
         return self._learner.point(signature, self._moving)
@@ -241,8 +246,7 @@ class _Search:
 
     def signature(self, start: Signature, point: Point, *, statistics: bool) -> Signature:
         """Return the start with the trained parts of a point."""
-        replaced = {STATISTICS, COEFFICIENTS} & point.parts.keys() if COEFFICIENTS not in self._moving else ()
-        names = [*self._moving, *(replaced if statistics else ())]
+        names = [*self._moving, *(self._replaced(point) if statistics else [])]
         return self._signature(start, {name: point.parts[name] for name in names})
 
     def _signature(self, start: Signature, parts: dict[str, Array]) -> Signature:

@@ -27,7 +27,16 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.kinds.mixture.directions import STEP
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
-__all__ = ["bn_directions", "bn_scale_shift", "mean_and_deviation", "moved_by", "nearest", "own_statistics", "packed"]
+__all__ = [
+    "FARTHEST",
+    "bn_directions",
+    "bn_scale_shift",
+    "mean_and_deviation",
+    "moved_by",
+    "nearest",
+    "own_statistics",
+    "packed",
+]
 
 FARTHEST = 12.0  # exp(12) is 160,000
 """|q| above which a deviation does not move any more, so that no file can make it 0 or infinite."""

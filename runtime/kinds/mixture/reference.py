@@ -14,6 +14,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.kinds.mixture.directions import STEP, signs_of
+from isoform.runtime.kinds.mixture.normalisation import FARTHEST
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["reference_logits"]
@@ -77,7 +78,7 @@ def reference_logits(spec: NetworkSpec, tensors: Mapping[str, Array], parts: Map
     if "bn.coefficients" in parts and parts["bn.coefficients"].any():
         weights = STEP * wide["bn.coefficients"] * wide["bn.direction_scales"]
         p, q = np.tensordot(weights, wide["bn.directions"], axes=1)
-        mean, deviation = mean + deviation * p, deviation * np.exp(q)
+        mean, deviation = mean + deviation * p, deviation * np.exp(np.clip(q, -FARTHEST, FARTHEST))
 
     def bn(z: Array, name: str) -> Array:
         p = places[name]

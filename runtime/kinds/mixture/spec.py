@@ -106,8 +106,8 @@ class NetworkSpec:
             raise SpecError(
                 f"adapter_kernel {list(self.adapter_kernel)} does not divide the input's {height}×{width} pixels; choose a kernel that does, or pad the samples"
             )
-        # a bundle's JSON is untrusted: without a limit, a few bytes of it could ask for any amount of memory
-        # random directions are in no file: a small bundle must not ask for much more memory than it has bytes
+        # a bundle's JSON is untrusted: without a limit, a few bytes of it could ask for any amount of memory; random directions are
+        # in no file, so theirs is lower
         if self.random_directions * self.block_size > 1 << 27:
             raise SpecError(
                 f"the random directions would have {self.random_directions * self.block_size:,} values, but at most {1 << 27:,} are supported; "

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from moved import engines_agree, gradients_of
 from support import SMALL, make_bundle
 
+from isoform.compile.kinds.mixture.training import training_graphs
 from isoform.runtime.arithmetic import average
 from isoform.runtime.errors import BundleError, SignatureError, SpecError, UsageError
 from isoform.runtime.formats.bundle import Bundle
@@ -17,7 +18,11 @@ from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import WHOLE
 from isoform.runtime.kinds.mixture.directions import STEP
 from isoform.runtime.kinds.mixture.fold import fold
+from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
+from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
+from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.kinds.mixture.normalisation import bn_directions, moved_by, nearest, own_statistics, packed
+from isoform.runtime.kinds.mixture.reference import reference_logits
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.train.data.domains import transform
 from isoform.train.kinds.mixture.bundling import network_from_bundle
@@ -105,6 +110,22 @@ def test_the_largest_numbers_are_harmless() -> None:
         assert all(np.isfinite(array).all() for array in weights.values())
 
 
+def test_the_twin_cuts_off_as_well() -> None:
+    """In the last BN layer alone, so that logits stay within float32: 160,000 times as large, and the same as the device's."""
+    directions = np.zeros((5, 2, DIRECTED.bn_channels), dtype=np.float32)
+    directions[0, 1, DIRECTED.bn_slices["output_adapter"]] = 0.3
+    bundle = make_bundle(DIRECTED)
+    tensors = {**bundle.tensors, **packed(directions)}
+    z = np.array([-WHOLE, 0, 0, 0, 0])
+    parts = {**bundle.resolve(bundle.signatures["a"]).parts, PART: z}
+    network = FoldedNetwork(DIRECTED, open_blocks(DIRECTED, training_graphs(DIRECTED), threads=1))
+    x = np.random.default_rng(0).uniform(0, 1, (2, *DIRECTED.input_shape)).astype(np.float32)
+    twin = reference_logits(DIRECTED, tensors, parts, x)
+    assert np.abs(twin).max() > 1e3
+    found = network.forward(fold(DIRECTED, tensors, parts), x)[0]
+    np.testing.assert_allclose(found, twin, rtol=1e-3, atol=1e-3 * np.abs(twin).max())
+
+
 def test_every_engine_moves_alike(compiled, samples) -> None:
     """The plan, sessions and the numpy twin; other users are not moved."""
 
@@ -190,9 +211,10 @@ def test_what_replaces_statistics_settles_them(runtime, samples) -> None:
     assert PART not in reduced(runtime.bundle, settled).parts
     np.testing.assert_allclose(runtime.predict(x[:8], settled), runtime.predict(x[:8], user), rtol=1e-3, atol=1e-3)
     assert runtime.learner.settled(settled) is settled
-    outcome = runtime.fit(x[:60], labels[:60], user, parts=("bn", "head"), steps=20)
-    if outcome.improved:
-        assert not runtime.bundle.resolve(outcome.signature).parts[PART].any()
+    outcome = runtime.fit(x[:100], labels[:100], user, parts=("bn", "head"), steps=60)
+    assert outcome.improved
+    assert outcome.statistics
+    assert not runtime.bundle.resolve(outcome.signature).parts[PART].any()
     adapter = runtime.adapter(user, method="auto")
     np.testing.assert_allclose(adapter(x[:1]).shape, (1, 10))
     adapter(x[:64])
@@ -239,3 +261,11 @@ def test_a_bundle_without_directions_says_so(samples) -> None:
 
     with pytest.raises(UsageError, match="train it again"):
         personalize(Bare(), samples[0], samples[1], starts=(), parts=("coefficients",))
+    bundle, rng = make_bundle(SMALL), np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 6)
+    x = (rng.uniform(0, 1, (18, *SMALL.input_shape)) + labels[:, None, None, None]).astype(np.float32)
+    learner = MixtureLearner(bundle, training_graphs(SMALL), threads=1)
+    outcome = personalize(learner, x, labels, starts=[bundle.signatures["a"]], steps=200)
+    assert outcome.improved
+    assert "delta" in outcome.signature.parts
+    assert PART not in outcome.signature.parts

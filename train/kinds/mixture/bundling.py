@@ -69,8 +69,8 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
     spec, arrays = bundle.network.spec, bundle.tensors
     resolved = [bundle.resolve(signature).parts for signature in signatures.values()]
     for name, parts in zip(signatures, resolved, strict=True):
-        for part in {"delta", "bn.coefficients"} & parts.keys():
-            if parts[part].any():
+        for part in ("delta", "bn.coefficients"):
+            if part in parts and parts[part].any():
                 raise SignatureError(
                     f"signature {name!r} has a {part}, which a network in torch has not; use one without, or the runtime"
                 )
@@ -85,8 +85,10 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
         "bn_statistics": np.stack([parts["bn.statistics"] for parts in resolved]),
         "bn_affine": np.stack([parts["bn.affine"] for parts in resolved]) if spec.affine == "task" else arrays["bn.affine"][None],
     }  # fmt: skip
-    directions = np.zeros((0, 2, spec.bn_channels), dtype=np.float32)
-    state["bn_directions"] = bn_directions(arrays) if spec.bn_directions else directions
+    if spec.bn_directions:
+        state["bn_directions"] = bn_directions(arrays)
+    else:
+        state["bn_directions"] = np.zeros((0, 2, spec.bn_channels), dtype=np.float32)
     for index, parts in enumerate(resolved):
         state[f"heads.{2 * index}"], state[f"heads.{2 * index + 1}"] = parts["logits.weight"], parts["logits.bias"]
     # np.array makes a copy: torch warns about read-only arrays, as a bundle's are.

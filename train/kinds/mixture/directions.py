@@ -60,8 +60,8 @@ def find_directions(network: IsometricNetwork, samples: Sequence[Array], *, coun
     found = np.stack(rows).reshape(len(rows), -1)
     _, singular, right = np.linalg.svd(found, full_matrices=False)
     directions = np.zeros((count, found.shape[1]), dtype=np.float32)
-    size = min(count, len(right))
-    directions[:size] = right[:size] * (singular[:size, None] / np.sqrt(len(rows)))
+    leading = min(count, len(right))
+    directions[:leading] = right[:leading] * (singular[:leading, None] / np.sqrt(len(rows)))
     return directions.reshape(count, 2, -1)
 
 

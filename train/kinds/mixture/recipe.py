@@ -11,7 +11,6 @@ from isoform.train.recipe import Recipe
 
 __all__ = ["MixtureRecipe", "MixtureTable", "NetworkTable", "OptimizerTable"]
 
-
 LEAST, MOST = 8, 64
 """Number of random directions, whatever the numbers of ``delta``: each takes the memory of a template where a ``delta`` is used."""
 MEMORY = 64 << 20

@@ -24,8 +24,6 @@ from isoform.runtime.learn.learner import Choose, Loss, Pass, Point
 
 __all__ = ["MixtureLearner"]
 
-WHOLE_PARTS = frozenset({"delta", "bn.coefficients"})
-"""Parts of whole numbers that have a gradient."""
 CHUNK = 64  # bounds memory
 """Samples per forward pass without gradients."""
 
@@ -53,6 +51,8 @@ class MixtureLearner:
 
     def __init__(self, bundle: Bundle, graphs: Mapping[str, bytes], *, threads: int) -> None:
         self.bundle = bundle
+        # whole numbers, but they have a gradient
+        self._whole = frozenset(name for name, part in bundle.kind.parts.items() if part.numbers == "integer")
         self._spec: NetworkSpec = bundle.network.spec
         self._blocks = open_blocks(self._spec, graphs, threads=threads)
         self._network = FoldedNetwork(self._spec, self._blocks)
@@ -61,9 +61,9 @@ class MixtureLearner:
         """As ``Learner.point``: γ and β are derived from the templates by ξ if ``affine`` is ``mixed`` and the signature has none."""
         follows = self._spec.affine == "mixed" and "bn.affine" not in {*own, *signature.parts}
         parts = dict(self.bundle.resolve(signature).parts)
-        for name in WHOLE_PARTS & set(own):
+        for name in self._whole & set(own):
             parts[name] = parts[name].astype(np.float64)
-        return Point(parts, frozenset({"bn.affine"} if follows else ()), signature.task, WHOLE_PARTS)
+        return Point(parts, frozenset({"bn.affine"} if follows else ()), signature.task, self._whole)
 
     def softened(self, point: Point, moving: Collection[str]) -> Point:
         """As ``Learner.softened``: a discrete mixture has gradient 0."""
@@ -122,10 +122,10 @@ class MixtureLearner:
     def settled(self, signature: Signature) -> Signature:
         """As ``Normalising.settled``."""
         parts = self.bundle.resolve(signature).parts
-        if self._settled(parts) is parts:
+        found = self._settled(parts)
+        if found is parts:
             return signature
-        changed = {name: self._settled(parts)[name] for name in ("bn.statistics", "bn.coefficients")}
-        return derived(self.bundle, signature, changed)
+        return derived(self.bundle, signature, {name: found[name] for name in ("bn.statistics", "bn.coefficients")})
 
     def _settled(self, parts: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return the parts with ``bn.coefficients`` of 0 and statistics to the same effect; the given ones if they are 0 already."""
