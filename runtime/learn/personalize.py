@@ -63,7 +63,7 @@ def personalize(
         labels: Class indices, shape (n,), as ``labels.label_indices`` returns them.
         starts: Candidate signatures to start from; the best is chosen. All have the classes that the labels refer to.
         parts: What to train, from ``Kind.moves``; None for ``Kind.default_moves``, or ``Kind.full_moves`` if classes are new. Those that
-            the bundle has not are left out, but not all of them.
+            the bundle does not have are left out; at least one must remain.
         statistics: Whether BN statistics may be re-estimated from the samples; None: if ``parts`` includes BN's affine map, or their
             coefficients, which then stand for them.
         classes: Class names of a new logits layer, as ``labels.new_classes`` returns them; None to keep the start's.

@@ -64,7 +64,7 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
         signatures: Task name → signature that fits the bundle.
 
     Raises:
-        SignatureError: If a signature does not fit, or has a ``delta`` or ``bn.coefficients``, which this network has not.
+        SignatureError: If a signature does not fit, or has a ``delta`` or ``bn.coefficients``, which this network does not have.
     """
     spec, arrays = bundle.network.spec, bundle.tensors
     resolved = [bundle.resolve(signature).parts for signature in signatures.values()]
@@ -72,7 +72,7 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
         for part in ("delta", "bn.coefficients"):
             if part in parts and parts[part].any():
                 raise SignatureError(
-                    f"signature {name!r} has a {part}, which a network in torch has not; use one without, or the runtime"
+                    f"signature {name!r} has a {part}, which a network in torch does not have; use one without, or the runtime"
                 )
     network = IsometricNetwork(
         spec, tuple(len(parts["logits.bias"]) for parts in resolved), generator=torch.Generator()
