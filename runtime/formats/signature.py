@@ -239,7 +239,9 @@ class Signature:
                 f"{who} is of kind {self.kind!r}, but the network of kind {spec.kind!r}; it belongs to another bundle"
             )
         if foreign := sorted(self.parts.keys() - spec.part_shapes.keys()):
-            raise SignatureError(f"{who} holds {foreign[0]}, which this network does not have; it belongs to another bundle")
+            raise SignatureError(
+                f"{who} holds {foreign[0]}, which this network does not have; it belongs to another bundle"
+            )
         for part, shape in spec.part_shapes.items():
             if part in self.parts:
                 found = self.parts[part].shape
