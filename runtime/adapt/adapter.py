@@ -35,7 +35,7 @@ from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
 from isoform.runtime.learn.content import Content
-from isoform.runtime.learn.learner import AFFINE, STATISTICS, Learner, Point
+from isoform.runtime.learn.learner import AFFINE, COEFFICIENTS, STATISTICS, Learner, Point
 from isoform.runtime.learn.samples import spaced
 from isoform.runtime.learn.source import Source
 from isoform.runtime.predictor import Predictor
@@ -242,7 +242,9 @@ class Adapter:
         start, method = self._bundle.resolve(self._chain.start).parts, self._method
         parts = {}
         for name in method.moves:
-            array = np.asarray(method.point.parts[name], dtype=np.float64)
+            array = method.point.parts[name]
+            if array.dtype.kind == "f":  # whole numbers stay so
+                array = array.astype(np.float64)
             # statistics are not limited: a new domain may lie anywhere
             if name in (AFFINE, *HEAD) and array.shape == start[name].shape:
                 array = np.clip(array, start[name] - REACH, start[name] + REACH)
@@ -274,7 +276,7 @@ class Adapter:
 
     def _collapsed(self, x: Array) -> bool:
         """Return whether the learned parts find fewer classes than the start's, with the same statistics; if not, mark the signature as good."""
-        learned = [name for name in self._method.moves if name != STATISTICS]
+        learned = [name for name in self._method.moves if name not in (STATISTICS, COEFFICIENTS)]
         if learned:
             start, rows = self._bundle.resolve(self._chain.start).parts, x[:CHECK_ROWS]
             moved = self._method.point

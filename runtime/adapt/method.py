@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
-from isoform.runtime.learn.learner import AFFINE, STATISTICS, Learner, Point, normalising
+from isoform.runtime.learn.learner import AFFINE, COEFFICIENTS, STATISTICS, Learner, Point, normalising
 from isoform.runtime.learn.source import Source
 
 __all__ = ["Context", "Method"]
@@ -52,7 +52,7 @@ class Method(abc.ABC):
     """Parts of the signature that it changes."""
 
     def __init__(self, context: Context) -> None:
-        if not {AFFINE, STATISTICS}.isdisjoint(self.moves):
+        if not {AFFINE, STATISTICS, COEFFICIENTS}.isdisjoint(self.moves):
             normalising(context.learner)
         self.context = context
         self.point = context.start

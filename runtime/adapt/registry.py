@@ -15,6 +15,7 @@ METHODS: Mapping[str, tuple[str, str]] = {
     "auto": ("auto", "Auto"), "batch": ("statistics", "Batch"), "alpha": ("statistics", "Alpha"), "ema": ("statistics", "Ema"),
     "tent": ("tent", "Tent"), "eata": ("eata", "Eata"), "roid": ("roid", "Roid"), "t3a": ("heads", "T3a"), "lame": ("heads", "Lame"),
     "spsa": ("search", "Spsa"), "cma-es": ("search", "CmaEs"), "rotta": ("rotta", "Rotta"),
+    "coefficients": ("coefficients", "Coefficients"),
 }  # fmt: skip
 """Name → module and class."""
 

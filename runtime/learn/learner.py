@@ -26,6 +26,7 @@ __all__ = [
     "BATCH",
     "COEFFICIENTS",
     "STATISTICS",
+    "Directions",
     "Learner",
     "Moments",
     "Normalising",
@@ -108,6 +109,17 @@ class Moments:
         return result
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Directions:
+    """Directions of BN's statistics, which the coefficients in ``COEFFICIENTS`` are of."""
+
+    rows: Array
+    """Shape (D, 2, N), float32: for every direction and channel, what it adds to the mean, in deviations, and to the logarithm of the
+    deviation. Of such a length that the changes met in training have coefficients of mean square 1."""
+    step: float
+    """The coefficient that the whole number 1 in a signature stands for."""
+
+
 Choose = Callable[[slice, Moments], tuple[Array, Array]]
 """A BN layer's slice of the N channels, and its moments → the mean (relative to the given one) and the variance to normalise with."""
 
@@ -169,6 +181,10 @@ class Learner(Protocol):
 
 class Normalising(Learner, Protocol):
     """A learner of a network with BN."""
+
+    @property
+    def directions(self) -> Directions | None:
+        """The bundle's directions of BN statistics; None if it has none."""
 
     def normalised(self, point: Point, x: Array, choose: Choose) -> Pass:
         """Run a forward pass whose BN statistics ``choose`` computes from each layer's moments; it is called once per BN layer, in order."""

@@ -51,9 +51,6 @@ MIXED = 0.05
 """κ from which a stream has too few classes to learn from."""
 GUESSED, TRUSTED = 0.3, 0.6
 """S of predictions (``losses.py``) up to which no step is taken, and from which full steps are taken."""
-# with the old domain's statistics the predictions are poor, and so is the class distribution estimated from them
-SETTLING = 3
-"""Number of passes over the first batch of a domain."""
 
 
 class Auto(Method):
@@ -80,18 +77,13 @@ class Auto(Method):
         shrinkage = self._shrinkage
         rows = spaced(x, STATISTICS_ROWS if shrinkage.count >= FULL else FULL)
         found = softmax(self.context.predict(spaced(rows, MIXTURE_ROWS)))
-        new = shrinkage.count == 0
-        result = shrinkage.update(self.point, rows, found)
-        self.jumped = shrinkage.jumped
-        if new or self.jumped:
-            for _ in range(SETTLING - 1 if len(rows) >= LEAST_ROWS else 0):
-                result = shrinkage.settle(self.point, rows, softmax(result.logits))
+        result = shrinkage.follow(self.point, rows, found)
         self.point = self.point.with_parts({STATISTICS: result.statistics})
-        self.mass, self.shift = shrinkage.count, shrinkage.shift
+        self.jumped, self.mass, self.shift = shrinkage.jumped, shrinkage.count, shrinkage.shift
 
     def learn(self, x: Array, logits: Array) -> None:
         """Take a gradient step on BN's affine map."""
-        kappa, belief = self._shrinkage.kappa, self._shrinkage.belief
+        kappa, belief = self._shrinkage.runs, self._shrinkage.belief
         trust = min((self._shrinkage.itself - GUESSED) / (TRUSTED - GUESSED), 1.0)
         # negated, so that NaN returns, too
         if not (len(x) >= LEAST_ROWS and kappa < MIXED and belief > 0 and trust > 0):

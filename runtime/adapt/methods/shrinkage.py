@@ -9,16 +9,20 @@ channels, Δ and K have 2c values, means and squares, each divided by its spread
     q ← q + w (mean prediction - q)                             its class distribution;   κ their concentration (``losses.py``)
     K = what the base saw of that class distribution,           λ = κ / (κ + ``GATE``) · clip(⟨Δ, K⟩ / ⟨K, K⟩, 0, 1)
     D = mean (Δ - λK)²                                          the shift, in units of how much one sample differs from another
-    ν = κ B + (1 - κ) / N                                       what D is without any shift: classes that λK missed, and chance
+    ν = κ B + (1 - κ) φ / N                                     what D is without any shift: classes that λK missed, and chance
     B = mean over classes of (mean of the class)²               what D is where there is one class
+    φ                                                           by how much less than N samples say that come in runs (``runs.py``)
+
+If the bundle has directions of BN statistics, ``directions.py`` says how much of Δ - λK is believed, given ν. Otherwise
+
     moments to normalise by = base + max(0, 1 - ν / D) (Δ - λK)
 
-The last line is the positive-part estimator of James and Stein (1961), one per BN layer: a vector of many means is best shrunk towards
+which is the positive-part estimator of James and Stein (1961), one per BN layer: a vector of many means is best shrunk towards
 the prior by the share of its square that chance explains. A single sample of a clean stream has D near 1, so the statistics
 hardly change; in fog D is 26, and they change almost completely. λ is a regression of Δ on what the classes explain.
 
 If classes came one after another before a change of domain, they will do so after it, so κ keeps its old value as a minimum for a
-while. Samples far from the stream start a new one, at N = 0 or with the moments of a known domain (``domains.py``).
+while, or that of neighbours (``runs.py``) if it is larger. Samples far from the stream start a new one, at N = 0 or with the moments of a known domain (``domains.py``).
 Classes are matched by name (``Source.with_labels``); B is ``BETWEEN`` for the share of q on classes that the base does not have.
 Sources: Schneider et al. 2020 (source statistics as a prior); James and Stein 1961; Efron and Morris 1973 (empirical Bayes).
 """
@@ -28,8 +32,10 @@ from __future__ import annotations
 import numpy as np
 
 from isoform.runtime.adapt.losses import concentration
+from isoform.runtime.adapt.methods.directions import LEAST, DirectedShift
 from isoform.runtime.adapt.methods.domains import Domains
-from isoform.runtime.arrays import Array
+from isoform.runtime.adapt.methods.runs import Runs
+from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.learn.learner import STATISTICS, Learner, Moments, Pass, Point, normalising
 from isoform.runtime.learn.source import Source, relative
 
@@ -41,8 +47,11 @@ BETWEEN = 0.5
 """B for unknown classes."""
 GATE = 0.05
 """κ at which the class correction λ has half its weight."""
-LEAST = 0.02  # a batch in which a channel is constant would otherwise divide by almost 0
-"""Minimum variance of a channel, as a share of the base's."""
+# with the old domain's statistics the predictions are poor, and so is the class distribution estimated from them
+SETTLING = 3
+"""Number of passes over the first batch of a domain."""
+SETTLING_ROWS = 16
+"""Minimum size of a batch that is passed more than once."""
 
 
 class Shrinkage:
@@ -53,10 +62,13 @@ class Shrinkage:
         source: Source statistics of the base that the signature started from.
         given: BN statistics to shrink towards, shape (2, N).
         classes: Number of classes of the logits layer.
+        rest: Whether to keep something of the shift that is not along the bundle's directions, if it has any.
     """
 
-    def __init__(self, learner: Learner, source: Source, given: Array, *, classes: int) -> None:
-        self._learner, self._source, self._given = learner, source, given.astype(np.float32)
+    def __init__(self, learner: Learner, source: Source, given: Array, *, classes: int, rest: bool = True) -> None:
+        self._learner, self._source, self._given = normalising(learner), source, given.astype(np.float32)
+        directions = self._learner.directions
+        self._directed = None if directions is None else DirectedShift(directions.rows, source.spread, rest=rest)
         self._classes = source.classes / source.spread if len(source.classes) == classes else None
         self._known = source.classes.any(axis=(1, 2))
         self._domains = Domains()
@@ -79,17 +91,38 @@ class Shrinkage:
         self.shift = 0.0
         """D of the first BN layer, after the last batch."""
         self.belief = 0.0
-        """Mean of max(0, 1 - ν / D) over the BN layers, after the last batch: 0 without a shift, near 1 for a certain shift."""
+        """Share of the shift that is believed, mean over the BN layers, after the last batch: 0 without a shift, near 1 for a certain one."""
         self.jumped = False
         """Whether the last batch started a new stream."""
         self._moments = np.zeros((2, self._given.shape[1]))
         self._habit = 0.0
+        self._runs = Runs()
         self._domains.reset()
+
+    @property
+    def runs(self) -> float:
+        """κ of the stream, or of neighbours if that is larger."""
+        return max(self.kappa, self._runs.likeness)
+
+    @property
+    def coefficients(self) -> Array:
+        """z, the coefficients of the bundle's directions, shape (D,); only of a bundle that has some."""
+        assert self._directed is not None
+        return self._directed.z
+
+    def follow(self, point: Point, x: Array, p: Array) -> Pass:
+        """Process a batch: ``update``, and again and again if it is a domain's first."""
+        new = self.count == 0
+        result = self.update(point, x, p)
+        if new or self.jumped:
+            for _ in range(SETTLING - 1 if len(x) >= SETTLING_ROWS else 0):
+                result = self.settle(point, x, softmax(result.logits))
+        return result
 
     def settle(self, point: Point, x: Array, p: Array) -> Pass:
         """Process the first batch of a domain again, with its improved predictions; as ``update``."""
         self.count, (self.prior, self.itself) = 0.0, self._even
-        jumped, result = self.jumped, self.update(point, x, p)
+        jumped, result = self.jumped, self._update(point, x, p, again=True)
         self.jumped = jumped
         return result
 
@@ -104,7 +137,10 @@ class Shrinkage:
         Returns:
             The statistics to normalise with, and the batch's logits with them.
         """
-        n, beliefs = len(x), list[float]()
+        return self._update(point, x, p, again=False)
+
+    def _update(self, point: Point, x: Array, p: Array, *, again: bool) -> Pass:
+        n, beliefs, alike = len(x), list[float](), self._runs.likeness
         self.jumped = False
         before = self.prior, self.itself
 
@@ -117,7 +153,10 @@ class Shrinkage:
             self.kappa = max(found, self._habit * (1 - self.count / WINDOW))
             return w
 
-        kappa, w = self.kappa, share()
+        kappa, w = max(self.kappa, alike), share()
+        self._runs.predicted(p, again=again)
+        if self._directed is not None:
+            self._directed.begin()
 
         def chosen(place: slice, found: Moments) -> tuple[Array, Array]:
             nonlocal w
@@ -133,7 +172,10 @@ class Shrinkage:
                     # share() above has counted these samples towards the old stream: undone, and repeated for the new one
                     self.count, (self.prior, self.itself) = begun.count, before
                     self._moments[:] = begun.moments
+                    self._runs.moved()
                     w = share()
+                if not again:
+                    self._runs.met(rows / spread[:, None])
             self._moments[:, place] += w * (batch - self._moments[:, place])
             shift, belief = self._beyond_chance(self._moments[:, place] / spread, place, n)
             shift *= spread
@@ -143,12 +185,12 @@ class Shrinkage:
             variance = self._variance[place] * (1 + shift[1]) - mean**2
             return mean, np.maximum(variance, LEAST * self._variance[place])
 
-        result = normalising(self._learner).normalised(point.with_parts({STATISTICS: self._given}), x, chosen)
+        result = self._learner.normalised(point.with_parts({STATISTICS: self._given}), x, chosen)
         self.count, self.belief = min(WINDOW, self.count + n), float(np.mean(beliefs))
         return result
 
     def _beyond_chance(self, delta: Array, place: slice, n: int) -> tuple[Array, float]:
-        """Return max(0, 1 - ν/D) (Δ - λK), shape (2, c), and its first factor."""
+        """Return the believed part of Δ - λK, shape (2, c), and its share."""
         kappa, between = self.kappa, BETWEEN
         if self._classes is not None and kappa > 0:
             classes = self._classes[:, :, place]
@@ -163,6 +205,8 @@ class Shrinkage:
         shift = float((delta**2).mean())
         if place.start == 0:
             self.shift = shift
-        doubt = between * kappa + (1 - kappa) / (self.count + n)
+        doubt = between * kappa + (1 - kappa) * self._runs.factor / (self.count + n)
+        if self._directed is not None:
+            return self._directed.shift(place, delta, doubt)
         belief = max(0.0, 1 - doubt / shift) if shift > 0 else 0.0
         return belief * delta, belief

@@ -18,9 +18,9 @@ from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.kinds.mixture.learn.normalised import normalised_pass
 from isoform.runtime.kinds.mixture.learn.soft import softened
 from isoform.runtime.kinds.mixture.learn.statistics import estimate_statistics
-from isoform.runtime.kinds.mixture.normalisation import nearest, own_statistics
+from isoform.runtime.kinds.mixture.normalisation import bn_directions, nearest, own_statistics
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
-from isoform.runtime.learn.learner import Choose, Loss, Pass, Point
+from isoform.runtime.learn.learner import Choose, Directions, Loss, Pass, Point
 
 __all__ = ["MixtureLearner"]
 
@@ -101,6 +101,11 @@ class MixtureLearner:
             self._spec, bundle.tensors, self._complete(point), gradients, own_affine=not point.follows
         )
         return value, found
+
+    @property
+    def directions(self) -> Directions | None:
+        """As ``Normalising.directions``."""
+        return Directions(bn_directions(self.bundle.tensors), STEP) if self._spec.bn_directions else None
 
     def normalised(self, point: Point, x: Array, choose: Choose) -> Pass:
         """As ``Normalising.normalised``; see ``normalised_pass``."""

@@ -1,0 +1,52 @@
+"""``coefficients``: BN statistics of a stream by a few whole numbers, ``bn.coefficients``; without gradients.
+
+As ``auto`` (``shrinkage.py``), but only the part of the shift that is along the bundle's directions (``directions.py``). The adapted signature
+has a few hundred bytes less than ``auto``'s thousands; it recovers less of the error (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isoform.runtime.adapt.method import Context, Method
+from isoform.runtime.adapt.methods.shrinkage import Shrinkage
+from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.errors import UsageError
+from isoform.runtime.learn.learner import COEFFICIENTS, STATISTICS, Point, normalising
+from isoform.runtime.learn.samples import spaced
+
+__all__ = ["Coefficients"]
+
+ROWS = 128
+"""Maximum number of a batch's samples, evenly spaced."""
+
+
+class Coefficients(Method):
+    """Coefficients of BN statistics alone."""
+
+    moves = (COEFFICIENTS,)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        learner = normalising(context.learner)
+        if learner.directions is None:
+            raise UsageError("this bundle has no directions of BN statistics, so use auto; 'isoform train' makes them")
+        self._step = learner.directions.step
+        self._shrinkage = Shrinkage(
+            learner, context.facts, context.start.parts[STATISTICS], classes=context.classes, rest=False
+        )
+        self.reset(context.start)
+
+    def reset(self, point: Point) -> None:
+        """Set the point, and forget the stream."""
+        self.point = point
+        self._shrinkage.reset()
+        self.mass = 1.0
+
+    def observe(self, x: Array) -> None:
+        """Update the coefficients with the samples."""
+        shrinkage, rows = self._shrinkage, spaced(x, ROWS)
+        shrinkage.follow(self.context.start, rows, softmax(self.context.predict(rows)))
+        self.jumped, self.mass, self.shift = shrinkage.jumped, shrinkage.count, shrinkage.shift
+        whole = np.rint(shrinkage.coefficients / self._step).astype(np.int64)
+        self.point = self.point.with_parts({COEFFICIENTS: whole})
