@@ -35,7 +35,7 @@ from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
 from isoform.runtime.learn.content import Content
-from isoform.runtime.learn.learner import AFFINE, COEFFICIENTS, STATISTICS, Learner, Point
+from isoform.runtime.learn.learner import AFFINE, COEFFICIENTS, STATISTICS, Learner, Point, normalising
 from isoform.runtime.learn.samples import spaced
 from isoform.runtime.learn.source import Source
 from isoform.runtime.predictor import Predictor
@@ -195,9 +195,12 @@ class Adapter:
         if len(x) == 0 or self._signature is self._chain.start:
             return None
         x = x[spaced(np.flatnonzero(content), COMPARED_ROWS)]
-        points = (self._point(self._chain.start), self._point(self._signature))
+        learner, end = self._learner, self._signature
+        if learner.normalises:  # coefficients as the statistics that they stand for
+            end = normalising(learner).settled(end)
+        points = (self._point(self._chain.start), self._point(end))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a non-finite result counts as worse
-            reason = worse(self._method.context.learner, *points, x)
+            reason = worse(learner, *points, x)
         return None if reason is None else f"the signature is worse than its start: {reason}"
 
     def _step(self, x: Array) -> Array:

@@ -22,7 +22,8 @@ the prior by the share of its square that chance explains. A single sample of a 
 hardly change; in fog D is 26, and they change almost completely. λ is a regression of Δ on what the classes explain.
 
 If classes came one after another before a change of domain, they will do so after it, so κ keeps its old value as a minimum for a
-while, or that of neighbours (``runs.py``) if it is larger. Samples far from the stream start a new one, at N = 0 or with the moments of a known domain (``domains.py``).
+while, or that of neighbours (``runs.py``) if it is larger. Samples far from the stream start a new one, at N = 0 or with the moments
+of a known domain (``domains.py``).
 Classes are matched by name (``Source.with_labels``); B is ``BETWEEN`` for the share of q on classes that the base does not have.
 Sources: Schneider et al. 2020 (source statistics as a prior); James and Stein 1961; Efron and Morris 1973 (empirical Bayes).
 """

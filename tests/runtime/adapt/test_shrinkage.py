@@ -1,4 +1,9 @@
-"""Shrunk statistics: nothing moves without a shift, all moves with one, and a class is no shift."""
+"""Shrunk statistics: nothing moves without a shift, all moves with one, and a class is no shift.
+
+Each with the bundle's directions of BN statistics and, as in a bundle that has none, without.
+"""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +17,17 @@ from isoform.train.data.domains import transform
 EVEN = np.eye(10)
 
 
-@pytest.fixture
-def shrinkage(runtime):
+@pytest.fixture(params=[True, False], ids=["directions", "no directions"])
+def shrinkage(runtime, request):
     """Makes a fresh one for task plain, and its point."""
+    learner = runtime.learner
+    if not request.param:
+        learner = SimpleNamespace(directions=None, normalises=True, normalised=learner.normalised)
     bundle = runtime.bundle
     name = "source/plain.safetensors"
     source = Source.decode(bundle.require_compiled().read(name), spec=bundle.spec, name=name)
     point = Point(bundle.resolve(runtime.signature("plain")).parts)
-    return lambda: (Shrinkage(runtime.learner, source, point.parts["bn.statistics"], classes=10), point)
+    return lambda: (Shrinkage(learner, source, point.parts["bn.statistics"], classes=10), point)
 
 
 @pytest.fixture(scope="module")
@@ -93,4 +101,34 @@ def test_the_window_is_bounded(shrinkage, data) -> None:
     assert made.count == 256
     made.reset()
     assert made.count == 0
+    assert made.kappa == 1
+
+
+def test_sorted_samples_of_the_base_move_nothing(shrinkage, data) -> None:
+    """One class after the other, in small batches: neighbours are alike, a mean of them says less, and no new domain is seen."""
+    x, labels = data
+    made, point = shrinkage()
+    order = np.argsort(labels, kind="stable")
+    far = 0.0
+    for start in range(0, len(order) - 16, 16):
+        rows = order[start : start + 16]
+        far = max(far, moved(made.follow(point, x[rows], np.eye(10)[labels[rows]]), point))
+        assert not made.jumped
+    assert made.runs > 0.5
+    assert far < 0.05
+
+
+def test_the_first_batch_is_passed_again(shrinkage, data) -> None:
+    """With what the first pass predicts, which is better than the base's guess; and only the first one, and only if it is no handful."""
+    x = transform(data[0][:64], domain="low_contrast")
+    made, point = shrinkage()
+    guess = np.tile(np.eye(10)[3], (64, 1))
+    made.update(point, x, guess)
+    assert made.kappa == 1
+    made.reset()
+    made.follow(point, x, guess)
+    assert made.count == 64
+    assert made.kappa < 0.2
+    made.reset()
+    made.follow(point, x[:8], guess[:8])
     assert made.kappa == 1
