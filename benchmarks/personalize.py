@@ -4,11 +4,11 @@
     python benchmarks/personalize.py people [--quick] [--json PATH] [--plot PATH] [--ways WAY ...]
     python benchmarks/personalize.py trials [--quick] [--json PATH] [--ways WAY ...]
     python benchmarks/personalize.py alphabets [--quick] [--json PATH] [--plot PATH]
-    python benchmarks/personalize.py controls [--quick] [--json PATH]
+    python benchmarks/personalize.py controls [--quick] [--json PATH] [--plot PATH]
     python benchmarks/personalize.py domains [--quick] [--json PATH] [--ways WAY ...] [--bundle quickstart/bundle]
 
 controls  the default file of less than 1 KiB beside as many numbers spent otherwise, in torch (bench/learning/controls.py): those people, and
-          digits in new domains; kilobyte_minus_best_control_points is the smallest difference of means
+          digits in new domains, and every part of a signature alone; kilobyte_minus_best_control_points is the smallest difference of means
 
 step      random weights, small (C = 24, L = 16, 32×32, stem 4, K = 4), batch 16, one thread each: fitting mixture, BN affine and logits
           layer by numpy and ONNX Runtime, beside torch eager doing the same in its fastest form; times are medians, in turn
@@ -36,7 +36,8 @@ from pathlib import Path
 import numpy as np
 from bench.harness import machine, parser, print_table, write_json
 from bench.learning import domains
-from bench.learning.beside_controls import Row, beside_domains, beside_people, means_of
+from bench.learning.beside_controls import OTHERS, PARTS, Row, beside_domains, beside_people, means_of, sizes_of
+from bench.learning.bytes_plot import plot_bytes
 from bench.learning.held_out import (
     EVERYTHING,
     KILOBYTE,
@@ -83,9 +84,11 @@ def _arguments() -> argparse.Namespace:
         "what", nargs="?", choices=("step", "people", "trials", "alphabets", "domains", "controls"), default="step"
     )
     arguments.add_argument(
-        "--ways", nargs="+", help="people, trials, domains: only some rows of the table, such as delta"
+        "--ways", nargs="+", help="people, trials, domains, controls: only some rows of the table, such as delta"
     )
-    arguments.add_argument("--plot", type=Path, help="people, alphabets: where to draw the figures, such as people.svg")
+    arguments.add_argument(
+        "--plot", type=Path, help="people, alphabets, controls: where to draw the figures, such as people.svg"
+    )
     arguments.add_argument(
         "--data",
         type=Path,
@@ -257,23 +260,34 @@ def _of_domains(
 
 
 def controls(arguments: argparse.Namespace, figures: dict[str, object], folder: Path) -> None:
-    """The default file beside controls."""
+    """The default file beside controls and every part alone."""
     quick, started, rows = arguments.quick, time.perf_counter(), list[Row]()
     study, other = Motion(arguments.data), Trials(arguments.data)
+    ways = _chosen(arguments, tuple(PARTS), (KILOBYTE,) if quick else tuple(PARTS))
     for third in range(1 if quick else 3):
         bundle = _trained(arguments, study, third, folder, steps=120 if quick else 1600)
         users, others = study.held_out(third), study.others(third)
-        rows += beside_people(study, other, bundle.path, users[: 1 if quick else None], others=others[: 0 if quick else None])  # fmt: skip
+        rows += beside_people(study, other, bundle.path, users[: 1 if quick else None], others=others[: 0 if quick else None], ways=ways)  # fmt: skip
         progress(f"people, third {third}", started)
     seen = list(domains.digits(arguments.bundle, domains.DOMAINS[2:3] if quick else domains.DOMAINS))
-    rows += beside_domains(arguments.bundle, seen, draws=1 if quick else 3)
-    figures["results"], figures["accuracy"] = rows, (table := means_of(rows))
-    best = [max(v for way, v in column.items() if way not in (KILOBYTE, "start")) for column in table.values()]
-    gaps = [column[KILOBYTE] - most for column, most in zip(table.values(), best, strict=True)]
-    figures["kilobyte_minus_best_control_points"] = round(min(gaps), 3)
-    ways = list(next(iter(table.values())))
-    cells = [[way, *(f"{column[way]:.1f}" if way in column else "" for column in table.values())] for way in ways]
-    print_table(f"as many numbers, accuracy in %, {figures['machine']}, {figures['date']}", ["what moves", *table], cells)  # fmt: skip
+    rows += beside_domains(arguments.bundle, seen, draws=1 if quick else 3, ways=ways)
+    progress("digits", started)
+    figures["results"], figures["accuracy"], figures["bytes"] = (
+        rows,
+        (table := means_of(rows)),
+        (sizes := sizes_of(rows)),
+    )
+    if KILOBYTE in ways:
+        best = [max(column[way] for way in OTHERS if way in column) for column in table.values()]
+        gaps = [column[KILOBYTE] - most for column, most in zip(table.values(), best, strict=True)]
+        figures["kilobyte_minus_best_control_points"] = round(min(gaps), 3)
+    cells = [
+        [way, f"{sizes[way]:,}" if way in sizes else "", *(f"{column[way]:.1f}" if way in column else "" for column in table.values())]
+        for way in next(iter(table.values()))
+    ]  # fmt: skip
+    print_table(f"accuracy in % by bytes, {figures['machine']}, {figures['date']}", ["what moves", "bytes", *table], cells)  # fmt: skip
+    if arguments.plot:
+        plot_bytes(table, sizes, tuple(domains.DOMAINS), arguments.plot)
 
 
 if __name__ == "__main__":

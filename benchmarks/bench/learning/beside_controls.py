@@ -1,4 +1,6 @@
-"""The default file of less than 1 KiB beside its controls (``controls.py``), for people and for digits in new domains."""
+"""The default file of less than 1 KiB beside its controls (``controls.py``) and beside every part of a signature alone, for people and for
+digits in new domains: accuracy and bytes.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +11,37 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.learning.controls import CONTROLS, Control, by_layers, fitted, principal_directions, tuned_for
+from bench.learning.controls import CONTROLS, Control, by_layers, fitted, principal_directions, size_of, tuned_for
 from bench.learning.domains import Domain, drawn
 from bench.learning.held_out import BASE, KILOBYTE
 from bench.learning.motion import Motion, Trials
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
+from isoform.train.kinds.mixture.network import IsometricNetwork
 
-__all__ = ["PRINCIPAL", "SHOTS", "Row", "beside_domains", "beside_people", "means_of"]
+__all__ = ["OTHERS", "PARTS", "Row", "beside_domains", "beside_people", "means_of", "sizes_of"]
 
 PRINCIPAL = "principal directions"
+OTHERS = (*CONTROLS, PRINCIPAL)
+"""The controls."""
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "coefficients": ("coefficients",),
+    "mixture": ("mixture",),
+    "delta": ("delta",),
+    KILOBYTE: ("delta", "coefficients"),
+    "head": ("head",),
+    "mixture + BN + head": ("mixture", "bn", "head"),
+}
+"""Way → what of a signature moves; from small to large."""
 SHOTS = 5
 """Windows per activity of a person."""
-Row = tuple[str, str, str, float, float]
-"""Way, what it was tested on, user or draw, accuracy before and after in percent."""
+Row = tuple[str, str, str, float, float, int]
+"""Way, what it was tested on, user or draw, accuracy before and after in percent, bytes of the file."""
 
 
-def beside_people(study: Motion, other: Trials, path: Path, users: Sequence[str], *, others: Sequence[int]) -> Iterator[Row]:  # fmt: skip
+def beside_people(
+    study: Motion, other: Trials, path: Path, users: Sequence[str], *, others: Sequence[int], ways: Sequence[str]
+) -> Iterator[Row]:
     """Every way for every user, tested on the same occasion and on another.
 
     Args:
@@ -34,13 +50,14 @@ def beside_people(study: Motion, other: Trials, path: Path, users: Sequence[str]
         path: A bundle that was trained without them.
         users: Who is held out.
         others: Who is not, whose fine-tuned networks give the principal directions; fewer than two: without that control.
+        ways: Keys of ``PARTS``.
     """
     global _people
     _people = study, other, path
     context = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
         tuned = list(pool.map(_tuned, map(str, others))) if len(others) > 1 else []
-        jobs = [(user, way) for way in (KILOBYTE, *CONTROLS, *([PRINCIPAL] if tuned else [])) for user in users]
+        jobs = [(user, way) for way in (*ways, *CONTROLS, *([PRINCIPAL] if tuned else [])) for user in users]
         yield from (row for rows in pool.map(_person, [(*job, tuned) for job in jobs]) for row in rows)
 
 
@@ -59,24 +76,24 @@ def _person(job: tuple[str, str, list[Mapping[str, Array]]]) -> list[Row]:
     (user, way, tuned), (study, other, path) = job, _people
     x, labels = study.learning(user, shots=SHOTS, seed=0)
     with Runtime.open(path) as runtime:
-        runs = _runs(runtime, [BASE], way, x, labels, tuned, seed=0)
+        *runs, size = _runs(runtime, [BASE], way, x, labels, tuned, seed=0)
         tests = {"same occasion": study.testing(user), "another occasion": other.testing(user)}
         return [
-            (way, name, user, *(_percent(run(samples), expected) for run in runs))
+            (way, name, user, *(_percent(run(samples), expected) for run in runs), size)
             for name, (samples, expected) in tests.items()
         ]
 
 
-def beside_domains(path: Path, domains: Sequence[Domain], *, draws: int) -> Iterator[Row]:
-    """Every way but principal directions, which need other users, for every domain of a bundle's digits."""
+def beside_domains(path: Path, domains: Sequence[Domain], *, draws: int, ways: Sequence[str]) -> Iterator[Row]:
+    """Every way but principal directions, which need other users, for every domain of a bundle's digits; ``ways``: keys of ``PARTS``."""
     with Runtime.open(path) as runtime:
         for name, learning, testing in domains:
             for draw in range(draws):
                 x, labels = drawn(learning, draw)
-                for way in (KILOBYTE, *CONTROLS):
-                    runs = _runs(runtime, runtime.tasks, way, x, labels, [], seed=draw)
+                for way in (*ways, *CONTROLS):
+                    *runs, size = _runs(runtime, runtime.tasks, way, x, labels, [], seed=draw)
                     before, after = (_percent(run(testing.images), testing.labels) for run in runs)
-                    yield way, name, str(draw), before, after
+                    yield way, name, str(draw), before, after, size
 
 
 def means_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -90,20 +107,28 @@ def means_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return table
 
 
+def sizes_of(rows: Sequence[Row]) -> dict[str, int]:
+    """Way → bytes of its largest file."""
+    return {way: max(row[5] for row in rows if row[0] == way) for way in dict.fromkeys(row[0] for row in rows)}
+
+
 def _runs(
     runtime: Runtime, tasks: Sequence[str], way: str, x: Array, labels: Array, tuned: list[Mapping[str, Array]], *, seed: int
-) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:  # fmt: skip
-    """Samples → logits, before and after. All start from the base that the runtime chooses."""
-    outcome = runtime.fit(x, labels, runtime.signature(tasks[0]) if len(tasks) == 1 else None, seed=seed)
-    start = outcome.start
-    if way == KILOBYTE:
-        return lambda samples: runtime.predict(samples, start), lambda samples: runtime.predict(samples, outcome.signature)  # fmt: skip
+) -> tuple[Callable[[Array], Array], Callable[[Array], Array], int]:  # fmt: skip
+    """Samples → logits, before and after, and bytes. All start from the base that the runtime chooses for the way, or for the default."""
+    first = runtime.signature(tasks[0]) if len(tasks) == 1 else None
+    outcome = runtime.fit(x, labels, first, parts=PARTS.get(way, PARTS[KILOBYTE]), seed=seed)
+    start, end = outcome.start, outcome.signature
+    if way in PARTS:
+        size = len(end.encode()) if outcome.improved else 0
+        return lambda samples: runtime.predict(samples, start), lambda samples: runtime.predict(samples, end), size
 
-    def make() -> object:
+    def make() -> IsometricNetwork:
         return by_layers(runtime.bundle, start)
 
     control: Control = CONTROLS[way] if way in CONTROLS else _principal(runtime, start, tuned)
-    return lambda samples: runtime.predict(samples, start), fitted(make, control, x, labels, seed=seed)
+    run = fitted(make, control, x, labels, seed=seed)
+    return lambda samples: runtime.predict(samples, start), run, size_of(way, control(make()))
 
 
 def _principal(runtime: Runtime, start: object, tuned: list[Mapping[str, Array]]) -> Control:

@@ -33,7 +33,7 @@ from isoform.runtime.learn.trial import held_back
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 from isoform.train.kinds.mixture.network import IsometricNetwork
 
-__all__ = ["CONTROLS", "Control", "by_layers", "fitted", "principal_directions", "tuned_for"]
+__all__ = ["CONTROLS", "Control", "by_layers", "fitted", "principal_directions", "size_of", "tuned_for"]
 
 NUMBERS, LORA_NUMBERS = 512, 1024
 RATES = (1e-3, 3e-3, 1e-2)
@@ -124,6 +124,11 @@ def lora(network: IsometricNetwork) -> tuple[list[Tensor], Callable[[], dict[str
 
 CONTROLS: Mapping[str, Control] = {"random directions": random_directions, "logits layer": logits_layer, "LoRA": lora}
 """Those that need no other users."""
+
+
+def size_of(way: str, control: tuple[list[Tensor], object]) -> int:
+    """Bytes of a control's numbers: a byte each for LoRA, else two."""
+    return sum(value.numel() for value in control[0]) * (1 if way == "LoRA" else 2)
 
 
 def _start(network: IsometricNetwork) -> dict[str, Tensor]:
