@@ -10,6 +10,7 @@ auto_minus_tent_points   accuracy of auto less torch Tent's at its authors' rate
 worst_setting_points     auto less no adaptation, mean over corruptions, in the setting where that is smallest; worst_stream: one stream
 long_stream_drop_points  the best 1,000 samples in a row of 20,000 less the last 1,000, the worst of a few corruptions; the samples
                          are the same 1,000 every time; fresh_stream_drop_points: corrupted anew, which is chance too
+first_16_points          auto after 16 samples, tested on others, less no adaptation: clean samples, and the mean over the corruptions
 blank_frames_points      right answers of the 100 samples after 64 frames without content, one at a time, less the base's; the worst kind of frame
 cost_over_forward        time of adapter(x) over rt.predict(x), batches of 128
 """
@@ -48,7 +49,7 @@ SETTINGS = ("iid 1", "iid 16", "iid 128", "iid 512", "sorted 1", "sorted 16", "s
 QUICK = ("iid 128", "sorted 128")
 TOGETHER = ("continual 16", "continual 128", "mixed 16", "mixed 128")
 ENDLESS = ("long 128", "fresh 128")
-COVERED = "blank 1"
+COVERED, FIRST = "blank 1", "first 16"
 LONG = ("impulse noise", "contrast", "canny edges", "rotate")
 FEW = ("impulse noise", "glass blur", "motion blur", "scale", "brightness", "contrast", "dotted line", "canny edges")
 
@@ -122,7 +123,13 @@ def _tasks(worlds: dict[str, tuple[Shifted, Path]], *, quick: bool) -> list[Task
             if quick and setting != "iid 128":
                 domains = domains[:3]
             tasks += [Task(name, setting, domain, way, count) for domain in domains for way in ways]
-        for setting in TOGETHER[1:2] if quick else TOGETHER:
+        tasks += [
+            Task(name, FIRST, domain, way, 384 if quick else 640)
+            for domain in ("clean", *(FEW[::4] if quick else CORRUPTIONS))
+            for way in ("none", "auto", *(() if quick else ("coefficients",)))
+        ]
+        # quick has 32 samples of each domain: a batch of 128 would hold four
+        for setting in TOGETHER[:1] if quick else TOGETHER:
             ways = few if quick else (*few, "ema", "tent", "eata", "roid", "rotta")
             tasks += [Task(name, setting, "all", way, 32 if quick else 512) for way in ways]
         tasks += [Task(name, COVERED, kind, way, 100) for kind in BLANK for way in ("none", "auto")]
@@ -143,6 +150,10 @@ def _summary(results: list[Result]) -> dict[str, object]:
         mine = {_key(r.task)[1:]: r.accuracy for r in results if r.task.data == data}
         covered = [mine.pop((COVERED, kind, "auto")) - mine.pop((COVERED, kind, "none")) for kind in BLANK]
         found[f"{data}.blank_frames_points"] = min(covered)
+        some = {key[1:]: mine.pop(key) for key in list(mine) if key[0] == FIRST}
+        few = {domain: some[domain, "auto"] - some[domain, "none"] for domain, way in some if way == "auto"}
+        found[f"{data}.first_16_points, clean"] = few.pop("clean")
+        found[f"{data}.first_16_points, corrupted"] = float(np.mean(list(few.values())))
         corrupted = [d for d in CORRUPTIONS if ("iid 128", d, "auto") in mine]
 
         def mean(

@@ -3,7 +3,8 @@
 Settings: ``iid B`` batches of B in a random order; ``sorted B`` one class after the other; ``continual B`` one domain after the other;
 ``mixed B`` all domains in every batch; ``long B`` the same 1,000 samples again and again, each time in another order (the recurring
 stream of Hoang et al. 2024, "PeTTA"), so that what changes over time is what adapting did; ``fresh B`` the same, corrupted anew every
-time, so that 1,000 samples differ from the next 1,000 by chance too; ``blank B`` frames without content, of the kind that the domain
+time, so that 1,000 samples differ from the next 1,000 by chance too; ``first B`` a start that meets B samples and nothing more, and is
+tested on others, ``DRAWS`` times; ``blank B`` frames without content, of the kind that the domain
 names, and then clean samples, which alone count. Ways: ``none``, a method of the runtime, or ``torch tent`` with
 its rate.
 """
@@ -24,6 +25,7 @@ from bench.adapting.shifted import Shifted
 from bench.adapting.tent_rival import TorchTent
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
+from isoform.runtime.formats.signature import Signature
 
 __all__ = ["BLANK", "RATES", "Result", "Task", "measure"]
 
@@ -33,6 +35,7 @@ RATES = (1e-3, 3e-3, 1e-2)
 BLANK = ("black", "white", "grey", "sensor noise", "uniform noise", "one frame", "gradients", "vignette")
 """What a covered lens, an overexposed, a broken or a stuck camera and an empty wall send."""
 BLANK_FRAMES = 64
+DRAWS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +125,28 @@ def _after_blank(world: Shifted, kind: str, samples: int) -> tuple[Array, Array]
     return x, np.concatenate([np.full(BLANK_FRAMES, -1), labels[:samples]])
 
 
+def _after_few(runtime: Runtime, base: Signature, task: Task, x: Array, labels: Array, batch: int) -> tuple[bool, ...]:
+    """The first ``DRAWS`` · B samples to adapt to, B each time; all others to test on."""
+    test, expected = x[DRAWS * batch :], labels[DRAWS * batch :]
+    right = []
+    for draw in range(1 if task.way == "none" else DRAWS):
+        signature = base
+        if task.way != "none":
+            with runtime.adapter(base, method=task.way, keep=1) as adapter:
+                adapter(x[draw * batch : (draw + 1) * batch])
+                signature = adapter.signature
+        found = [runtime.predict(test[i : i + 128], signature) for i in range(0, len(test), 128)]
+        right.append(np.concatenate(found).argmax(axis=1) == expected)
+    return tuple(np.concatenate(right).tolist())
+
+
 def _one(task: Task) -> Result:
     world, path = _worlds[task.data]
     x, labels = _stream(task.data, task.setting, task.domain, task.samples)
     batch, runtime = int(task.setting.split()[1]), _runtime(str(path))
     base, events = runtime.signature(world.name), dict[str, int]()
+    if task.setting.startswith("first"):
+        return Result(task, _after_few(runtime, base, task, x, labels, batch), events)
     if task.way == "none":
         found = [runtime.predict(x[i : i + 128], base) for i in range(0, len(x), 128)]
     elif task.way.startswith("torch tent"):

@@ -25,15 +25,9 @@ from isoform.runtime.adapt.methods.shrinkage import Shrinkage
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.learn.adam import Adam
 from isoform.runtime.learn.learner import AFFINE, STATISTICS, Point
-from isoform.runtime.learn.samples import spaced
 
 __all__ = ["Auto"]
 
-# 64 gained 0.1 points, but a batch then cost more than four forward passes (docs/log.md, 2026-11-21)
-STATISTICS_ROWS = 48
-"""Maximum number of a batch's samples for BN statistics, once the stream has ``FULL``."""
-MIXTURE_ROWS = 32
-"""Maximum number of a batch's samples for estimating its class distribution."""
 LEARNING_ROWS = 16
 """Number of a batch's samples in a gradient step: the least certain ones, because certain ones have almost no gradient."""
 BELIEVED = 0.3
@@ -75,9 +69,7 @@ class Auto(Method):
     def observe(self, x: Array) -> None:
         """Update the BN statistics with the samples."""
         shrinkage = self._shrinkage
-        rows = spaced(x, STATISTICS_ROWS if shrinkage.count >= FULL else FULL)
-        found = softmax(self.context.predict(spaced(rows, MIXTURE_ROWS)))
-        result = shrinkage.follow(self.point, rows, found)
+        result = shrinkage.follow(self.point, x, self.context.predict)
         self.point = self.point.with_parts({STATISTICS: result.statistics})
         self.jumped, self.mass, self.shift = shrinkage.jumped, shrinkage.count, shrinkage.shift
 

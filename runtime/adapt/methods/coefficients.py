@@ -10,15 +10,11 @@ import numpy as np
 
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.adapt.methods.shrinkage import Shrinkage
-from isoform.runtime.arrays import Array, softmax
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
 from isoform.runtime.learn.learner import COEFFICIENTS, STATISTICS, Point, normalising
-from isoform.runtime.learn.samples import spaced
 
 __all__ = ["Coefficients"]
-
-ROWS = 128
-"""Maximum number of a batch's samples, evenly spaced."""
 
 
 class Coefficients(Method):
@@ -45,8 +41,8 @@ class Coefficients(Method):
 
     def observe(self, x: Array) -> None:
         """Update the coefficients with the samples."""
-        shrinkage, rows = self._shrinkage, spaced(x, ROWS)
-        shrinkage.follow(self.context.start, rows, softmax(self.context.predict(rows)))
+        shrinkage = self._shrinkage
+        shrinkage.follow(self.context.start, x, self.context.predict)
         self.jumped, self.mass, self.shift = shrinkage.jumped, shrinkage.count, shrinkage.shift
         whole = np.rint(shrinkage.coefficients / self._step).astype(np.int64)
         self.point = self.point.with_parts({COEFFICIENTS: whole})

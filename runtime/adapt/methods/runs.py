@@ -6,7 +6,8 @@ Two measurements, which both are about 0 and 1 for a stream in random order:
                 before it; a mean over ``REMEMBERED`` samples
     factor      φ, by which the variance of a mean exceeds that of as many independent samples. By the method of batch means:
                 with b_j the mean of block j of n_j ≥ ``BLOCK`` samples, in the first BN layer, and s_j² the scatter in it,
-                φ = mean of |b_j - b_j-1|² / (s_j²/n_j + s_j-1²/n_j-1)           over the last ``BLOCKS``, at least 1
+                φ = mean of |b_j - b_j-1|² / (s_j²/n_j + s_j-1²/n_j-1)           over the last ``BLOCKS``, at least 1;
+                a difference beyond 2 B, that of two classes, is one of domains, and left out
 
 The κ of a long stream is blind to runs: of 256 samples of 13 classes, one after the other, it is near 0 where predictions are
 uncertain. φ needs no predictions, but it does not see runs that are much longer than a block; κ of the stream sees those.
@@ -28,8 +29,6 @@ REMEMBERED = 64.0
 BLOCK = 32
 """Minimum number of samples in a block."""
 BLOCKS = 8
-MOST = 50.0
-"""Maximum of one block's φ: a change of domain that went unnoticed must not stop adaptation for long."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +90,12 @@ class Runs:
             self._before = self._alike
         self._alike = self._before.with_batch(p)
 
-    def met(self, rows: Array) -> None:
+    def met(self, rows: Array, between: float) -> None:
         """Take note of a batch.
 
         Args:
             rows: Moments of its samples in the first BN layer, in spreads, shape (2, n, channels).
+            between: B of that layer (``shrinkage.py``).
         """
         self._block.append(rows)
         if sum(part.shape[1] for part in self._block) < BLOCK:
@@ -104,7 +104,8 @@ class Runs:
         mean = block.mean(axis=1)
         variance = max(1e-9, float(((block - mean[:, None]) ** 2).mean())) / block.shape[1]
         if self._previous is not None:
-            found = float(((mean - self._previous[0]) ** 2).mean()) / (variance + self._previous[1])
-            self._blocks = min(BLOCKS, self._blocks + 1)
-            self._factor += (min(MOST, found) - self._factor) / self._blocks
+            apart, chance = float(((mean - self._previous[0]) ** 2).mean()), variance + self._previous[1]
+            if apart <= 2 * between + chance:
+                self._blocks = min(BLOCKS, self._blocks + 1)
+                self._factor += (apart / chance - self._factor) / self._blocks
         self._block, self._previous = [], (mean, variance)

@@ -30,6 +30,8 @@ Sources: Schneider et al. 2020 (source statistics as a prior); James and Stein 1
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from isoform.runtime.adapt.losses import concentration
@@ -38,6 +40,7 @@ from isoform.runtime.adapt.methods.domains import Domains
 from isoform.runtime.adapt.methods.runs import Runs
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.learn.learner import STATISTICS, Learner, Moments, Pass, Point, normalising
+from isoform.runtime.learn.samples import spaced
 from isoform.runtime.learn.source import Source, relative
 
 __all__ = ["Shrinkage"]
@@ -48,6 +51,11 @@ BETWEEN = 0.5
 """B for unknown classes."""
 GATE = 0.05
 """κ at which the class correction λ has half its weight."""
+# 64 gained 0.1 points, but a batch then cost more than four forward passes (docs/log.md, 2026-11-21)
+ROWS, FULL = 48, 128
+"""Maximum number of a batch's samples: once the stream has ``FULL``, and before."""
+CLASS_ROWS = 32
+"""Maximum number of these for estimating the class distribution."""
 # with the old domain's statistics the predictions are poor, and so is the class distribution estimated from them
 SETTLING = 3
 """Number of passes over the first batch of a domain."""
@@ -111,13 +119,22 @@ class Shrinkage:
         assert self._directed is not None
         return self._directed.z
 
-    def follow(self, point: Point, x: Array, p: Array) -> Pass:
-        """Process a batch: ``update``, and again and again if it is a domain's first."""
-        new = self.count == 0
-        result = self.update(point, x, p)
+    def follow(self, point: Point, x: Array, predict: Callable[[Array], Array]) -> Pass:
+        """Process some of a batch: ``update``, and again and again if it is a domain's first.
+
+        Args:
+            point: The signature's parameters; its BN statistics are ignored.
+            x: The batch, shape (n, channels, height, width), float32, n at least 1.
+            predict: Samples → logits, with the current signature.
+
+        Returns:
+            As ``update``.
+        """
+        rows, new = spaced(x, ROWS if self.count >= FULL else FULL), self.count == 0
+        result = self.update(point, rows, softmax(predict(spaced(rows, CLASS_ROWS))))
         if new or self.jumped:
-            for _ in range(SETTLING - 1 if len(x) >= SETTLING_ROWS else 0):
-                result = self.settle(point, x, softmax(result.logits))
+            for _ in range(SETTLING - 1 if len(rows) >= SETTLING_ROWS else 0):
+                result = self.settle(point, rows, softmax(result.logits))
         return result
 
     def settle(self, point: Point, x: Array, p: Array) -> Pass:
@@ -176,7 +193,7 @@ class Shrinkage:
                     self._runs.moved()
                     w = share()
                 if not again:
-                    self._runs.met(rows / spread[:, None])
+                    self._runs.met(rows / spread[:, None], self._between_classes(place))
             self._moments[:, place] += w * (batch - self._moments[:, place])
             shift, belief = self._beyond_chance(self._moments[:, place] / spread, place, n)
             shift *= spread
@@ -195,10 +212,8 @@ class Shrinkage:
         kappa, between = self.kappa, BETWEEN
         if self._classes is not None and kappa > 0:
             classes = self._classes[:, :, place]
-            if place.start not in self._between:
-                self._between[place.start] = float((classes[self._known] ** 2).mean()) if self._known.any() else BETWEEN
             known = float(self.prior[self._known].sum())
-            between = known * self._between[place.start] + (1 - known) * BETWEEN
+            between = known * self._between_classes(place) + (1 - known) * BETWEEN
             explained = np.tensordot(self.prior.astype(np.float32), classes, axes=1).astype(np.float64)
             size = float((explained**2).sum())
             share = min(1.0, max(0.0, float((delta * explained).sum()) / size)) if size > 0 else 0.0
@@ -211,3 +226,12 @@ class Shrinkage:
             return self._directed.shift(place, delta, doubt)
         belief = max(0.0, 1 - doubt / shift) if shift > 0 else 0.0
         return belief * delta, belief
+
+    def _between_classes(self, place: slice) -> float:
+        """Return B of a layer for the base's own classes; ``BETWEEN`` if none of them is known."""
+        if place.start not in self._between:
+            found = BETWEEN
+            if self._classes is not None and self._known.any():
+                found = float((self._classes[self._known][:, :, place] ** 2).mean())
+            self._between[place.start] = found
+        return self._between[place.start]

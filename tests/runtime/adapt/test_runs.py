@@ -23,7 +23,7 @@ def test_random_order(batch: int) -> None:
     assert (made.likeness, made.factor) == (0.0, 1.0)
     rows, labels = stream(rng, run=1)
     for start in range(0, 512, batch):
-        made.met(rows[:, start : start + batch])
+        made.met(rows[:, start : start + batch], 0.25)
         made.predicted(np.eye(50)[labels[start : start + batch]])
     assert made.likeness < 0.1
     assert made.factor < 1.3
@@ -37,7 +37,7 @@ def test_a_mean_of_runs_is_worth_less(run: int) -> None:
         rng, made = np.random.default_rng(seed), Runs()
         rows, _ = stream(rng, run=run, classes=1000)
         for start in range(0, 512, 16):
-            made.met(rows[:, start : start + 16])
+            made.met(rows[:, start : start + 16], 0.25)
         found.append(made.factor)
         means.append(rows.mean(axis=1))
     variance = float((np.stack(means) ** 2).mean()) * 512  # the stream's own mean is 0
@@ -69,16 +69,14 @@ def test_better_predictions_replace_the_last() -> None:
     assert again.likeness == once.likeness < 0.1
 
 
-def test_a_new_domain_is_no_run() -> None:
-    """Blocks of two domains are far apart; they are not compared if the change was noticed, and count once at most if not."""
+def test_another_domain_is_no_run() -> None:
+    """A block that is farther from the last than two classes can be is not compared with it, nor is one after a change that was noticed."""
     rng = np.random.default_rng(0)
-    here, there = rng.normal(0, 1, (2, BLOCK, 20)), rng.normal(9, 1, (2, BLOCK, 20))
-    noticed, missed = Runs(), Runs()
-    for made in (noticed, missed):
-        made.met(here)
-        if made is noticed:
+    here, near, far = (rng.normal(centre, 1, (2, BLOCK, 20)) for centre in (0, 0.6, 3))
+    for block, noticed, alike in ((near, False, False), (near, True, True), (far, False, True)):
+        made = Runs()
+        made.met(here, 0.25)
+        if noticed:
             made.moved()
-        made.met(there)
-        made.met(there)
-    assert noticed.factor == 1
-    assert 2 < missed.factor < 26
+        made.met(block, 0.25)
+        assert made.factor == 1 if alike else made.factor > 2
