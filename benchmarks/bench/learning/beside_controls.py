@@ -11,7 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.learning.controls import CONTROLS, Control, by_layers, fitted, principal_directions, size_of, tuned_for
+from bench.learning.controls import (
+    CONTROLS,
+    RATES,
+    Control,
+    by_layers,
+    fitted,
+    principal_directions,
+    size_of,
+    tuned_for,
+)
 from bench.learning.domains import Domain, drawn
 from bench.learning.held_out import BASE, KILOBYTE
 from bench.learning.motion import Motion, Trials
@@ -40,7 +49,14 @@ Row = tuple[str, str, str, float, float, int]
 
 
 def beside_people(
-    study: Motion, other: Trials, path: Path, users: Sequence[str], *, others: Sequence[int], ways: Sequence[str]
+    study: Motion,
+    other: Trials,
+    path: Path,
+    users: Sequence[str],
+    *,
+    others: Sequence[int],
+    ways: Sequence[str],
+    quick: bool,
 ) -> Iterator[Row]:
     """Every way for every user, tested on the same occasion and on another.
 
@@ -51,9 +67,10 @@ def beside_people(
         users: Who is held out.
         others: Who is not, whose fine-tuned networks give the principal directions; fewer than two: without that control.
         ways: Keys of ``PARTS``.
+        quick: Two rates for the controls instead of three.
     """
     global _people
-    _people = study, other, path
+    _people = study, other, path, quick
     context = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
         tuned = list(pool.map(_tuned, map(str, others))) if len(others) > 1 else []
@@ -61,11 +78,11 @@ def beside_people(
         yield from (row for rows in pool.map(_person, [(*job, tuned) for job in jobs]) for row in rows)
 
 
-_people: tuple[Motion, Trials, Path]
+_people: tuple[Motion, Trials, Path, bool]
 
 
 def _tuned(user: str) -> Mapping[str, Array]:
-    study, _, path = _people
+    study, _, path, _ = _people
     with Runtime.open(path) as runtime:
         x, labels = study.learning(user, shots=20, seed=0)
         found = tuned_for(runtime.bundle, runtime.signature(BASE), x, labels, seed=0)
@@ -73,10 +90,10 @@ def _tuned(user: str) -> Mapping[str, Array]:
 
 
 def _person(job: tuple[str, str, list[Mapping[str, Array]]]) -> list[Row]:
-    (user, way, tuned), (study, other, path) = job, _people
+    (user, way, tuned), (study, other, path, quick) = job, _people
     x, labels = study.learning(user, shots=SHOTS, seed=0)
     with Runtime.open(path) as runtime:
-        *runs, size = _runs(runtime, [BASE], way, x, labels, tuned, seed=0)
+        *runs, size = _runs(runtime, [BASE], way, x, labels, tuned, seed=0, quick=quick)
         tests = {"same occasion": study.testing(user), "another occasion": other.testing(user)}
         return [
             (way, name, user, *(_percent(run(samples), expected) for run in runs), size)
@@ -84,14 +101,14 @@ def _person(job: tuple[str, str, list[Mapping[str, Array]]]) -> list[Row]:
         ]
 
 
-def beside_domains(path: Path, domains: Sequence[Domain], *, draws: int, ways: Sequence[str]) -> Iterator[Row]:
+def beside_domains(path: Path, domains: Sequence[Domain], *, draws: int, ways: Sequence[str], quick: bool) -> Iterator[Row]:  # fmt: skip
     """Every way but principal directions, which need other users, for every domain of a bundle's digits; ``ways``: keys of ``PARTS``."""
     with Runtime.open(path) as runtime:
         for name, learning, testing in domains:
             for draw in range(draws):
                 x, labels = drawn(learning, draw)
                 for way in (*ways, *CONTROLS):
-                    *runs, size = _runs(runtime, runtime.tasks, way, x, labels, [], seed=draw)
+                    *runs, size = _runs(runtime, runtime.tasks, way, x, labels, [], seed=draw, quick=quick)
                     before, after = (_percent(run(testing.images), testing.labels) for run in runs)
                     yield way, name, str(draw), before, after, size
 
@@ -113,7 +130,8 @@ def sizes_of(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _runs(
-    runtime: Runtime, tasks: Sequence[str], way: str, x: Array, labels: Array, tuned: list[Mapping[str, Array]], *, seed: int
+    runtime: Runtime, tasks: Sequence[str], way: str, x: Array, labels: Array, tuned: list[Mapping[str, Array]], *,
+    seed: int, quick: bool,
 ) -> tuple[Callable[[Array], Array], Callable[[Array], Array], int]:  # fmt: skip
     """Samples → logits, before and after, and bytes. All start from the base that the runtime chooses for the way, or for the default."""
     first = runtime.signature(tasks[0]) if len(tasks) == 1 else None
@@ -127,7 +145,7 @@ def _runs(
         return by_layers(runtime.bundle, start)
 
     control: Control = CONTROLS[way] if way in CONTROLS else _principal(runtime, start, tuned)
-    run = fitted(make, control, x, labels, seed=seed)
+    run = fitted(make, control, x, labels, seed=seed, rates=RATES[1:] if quick else RATES)
     return lambda samples: runtime.predict(samples, start), run, size_of(way, control(make()))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from isoform.runtime.learn.trial import held_back
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 from isoform.train.kinds.mixture.network import IsometricNetwork
 
-__all__ = ["CONTROLS", "Control", "by_layers", "fitted", "principal_directions", "size_of", "tuned_for"]
+__all__ = ["CONTROLS", "RATES", "Control", "by_layers", "fitted", "principal_directions", "size_of", "tuned_for"]
 
 NUMBERS, LORA_NUMBERS = 512, 1024
 RATES = (1e-3, 3e-3, 1e-2)
@@ -135,7 +135,15 @@ def _start(network: IsometricNetwork) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.named_parameters() if name != "mixture"}
 
 
-def fitted(make: Callable[[], IsometricNetwork], control: Control, x: Array, labels: Array, *, seed: int) -> Callable[[Array], Array]:  # fmt: skip
+def fitted(
+    make: Callable[[], IsometricNetwork],
+    control: Control,
+    x: Array,
+    labels: Array,
+    *,
+    seed: int,
+    rates: Sequence[float],
+) -> Callable[[Array], Array]:
     """Fit a control; returns samples → logits.
 
     Args:
@@ -144,18 +152,19 @@ def fitted(make: Callable[[], IsometricNetwork], control: Control, x: Array, lab
         x: Samples to learn from.
         labels: Class indices.
         seed: Of batches and folds.
+        rates: Of which the best on held-out samples is taken, such as ``RATES``.
     """
     torch.set_num_threads(1)
     everything, back = np.arange(len(labels)), held_back(labels, seed=seed)
-    losses = np.zeros((len(RATES), len(TUNING)))
+    losses = np.zeros((len(rates), len(TUNING)))
     for fold in back:
         rows = np.setdiff1d(everything, fold)
-        for place, rate in enumerate(RATES):
+        for place, rate in enumerate(rates):
             states = _states(make(), control, x[rows], labels[rows], rate=rate, seed=seed)
             found = [F.cross_entropy(run(x[fold]), torch.from_numpy(labels[fold])).item() for run in states]
             losses[place] += len(fold) * np.array(found)
-    rate, steps = np.unravel_index(losses.argmin(), losses.shape) if back else (1, len(TUNING) - 1)
-    states = _states(make(), control, x, labels, rate=RATES[rate], seed=seed)
+    rate, steps = np.unravel_index(losses.argmin(), losses.shape) if back else (len(rates) // 2, len(TUNING) - 1)
+    states = _states(make(), control, x, labels, rate=rates[rate], seed=seed)
     run = next(itertools.islice(states, int(steps), None))
     return lambda samples: run(samples).numpy()
 
