@@ -13,7 +13,6 @@ import numpy as np
 
 from bench.learning.controls import (
     CONTROLS,
-    RATES,
     Control,
     by_layers,
     fitted,
@@ -56,7 +55,6 @@ def beside_people(
     *,
     others: Sequence[int],
     ways: Sequence[str],
-    quick: bool,
 ) -> Iterator[Row]:
     """Every way for every user, tested on the same occasion and on another.
 
@@ -67,10 +65,9 @@ def beside_people(
         users: Who is held out.
         others: Who is not, whose fine-tuned networks give the principal directions; fewer than two: without that control.
         ways: Keys of ``PARTS``.
-        quick: Two rates for the controls instead of three.
     """
     global _people
-    _people = study, other, path, quick
+    _people = study, other, path
     context = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
         tuned = list(pool.map(_tuned, map(str, others))) if len(others) > 1 else []
@@ -78,11 +75,11 @@ def beside_people(
         yield from (row for rows in pool.map(_person, [(*job, tuned) for job in jobs]) for row in rows)
 
 
-_people: tuple[Motion, Trials, Path, bool]
+_people: tuple[Motion, Trials, Path]
 
 
 def _tuned(user: str) -> Mapping[str, Array]:
-    study, _, path, _ = _people
+    study, _, path = _people
     with Runtime.open(path) as runtime:
         x, labels = study.learning(user, shots=20, seed=0)
         found = tuned_for(runtime.bundle, runtime.signature(BASE), x, labels, seed=0)
@@ -90,10 +87,10 @@ def _tuned(user: str) -> Mapping[str, Array]:
 
 
 def _person(job: tuple[str, str, list[Mapping[str, Array]]]) -> list[Row]:
-    (user, way, tuned), (study, other, path, quick) = job, _people
+    (user, way, tuned), (study, other, path) = job, _people
     x, labels = study.learning(user, shots=SHOTS, seed=0)
     with Runtime.open(path) as runtime:
-        *runs, size = _runs(runtime, [BASE], way, x, labels, tuned, seed=0, quick=quick)
+        *runs, size = _runs(runtime, [BASE], way, x, labels, tuned, seed=0)
         tests = {"same occasion": study.testing(user), "another occasion": other.testing(user)}
         return [
             (way, name, user, *(_percent(run(samples), expected) for run in runs), size)
@@ -101,16 +98,26 @@ def _person(job: tuple[str, str, list[Mapping[str, Array]]]) -> list[Row]:
         ]
 
 
-def beside_domains(path: Path, domains: Sequence[Domain], *, draws: int, ways: Sequence[str], quick: bool) -> Iterator[Row]:  # fmt: skip
+def beside_domains(path: Path, domains: Sequence[Domain], *, draws: int, ways: Sequence[str]) -> Iterator[Row]:
     """Every way but principal directions, which need other users, for every domain of a bundle's digits; ``ways``: keys of ``PARTS``."""
+    global _domains
+    _domains = path, domains
+    jobs = [(place, draw, way) for place in range(len(domains)) for draw in range(draws) for way in (*ways, *CONTROLS)]
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        yield from pool.map(_domain, jobs)
+
+
+_domains: tuple[Path, Sequence[Domain]]
+
+
+def _domain(job: tuple[int, int, str]) -> Row:
+    (place, draw, way), (path, domains) = job, _domains
+    name, learning, testing = domains[place]
+    x, labels = drawn(learning, draw)
     with Runtime.open(path) as runtime:
-        for name, learning, testing in domains:
-            for draw in range(draws):
-                x, labels = drawn(learning, draw)
-                for way in (*ways, *CONTROLS):
-                    *runs, size = _runs(runtime, runtime.tasks, way, x, labels, [], seed=draw, quick=quick)
-                    before, after = (_percent(run(testing.images), testing.labels) for run in runs)
-                    yield way, name, str(draw), before, after, size
+        *runs, size = _runs(runtime, runtime.tasks, way, x, labels, [], seed=draw)
+        before, after = (_percent(run(testing.images), testing.labels) for run in runs)
+    return way, name, str(draw), before, after, size
 
 
 def means_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -130,12 +137,13 @@ def sizes_of(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def _runs(
-    runtime: Runtime, tasks: Sequence[str], way: str, x: Array, labels: Array, tuned: list[Mapping[str, Array]], *,
-    seed: int, quick: bool,
+    runtime: Runtime, tasks: Sequence[str], way: str, x: Array, labels: Array, tuned: list[Mapping[str, Array]], *, seed: int
 ) -> tuple[Callable[[Array], Array], Callable[[Array], Array], int]:  # fmt: skip
     """Samples → logits, before and after, and bytes. All start from the base that the runtime chooses for the way, or for the default."""
     first = runtime.signature(tasks[0]) if len(tasks) == 1 else None
-    outcome = runtime.fit(x, labels, first, parts=PARTS.get(way, PARTS[KILOBYTE]), seed=seed)
+    # a control only needs the start, which does not depend on the steps
+    steps = {} if way in PARTS else {"steps": 1}
+    outcome = runtime.fit(x, labels, first, parts=PARTS.get(way, PARTS[KILOBYTE]), seed=seed, **steps)
     start, end = outcome.start, outcome.signature
     if way in PARTS:
         size = len(end.encode()) if outcome.improved else 0
@@ -145,7 +153,7 @@ def _runs(
         return by_layers(runtime.bundle, start)
 
     control: Control = CONTROLS[way] if way in CONTROLS else _principal(runtime, start, tuned)
-    run = fitted(make, control, x, labels, seed=seed, rates=RATES[1:] if quick else RATES)
+    run = fitted(make, control, x, labels, seed=seed)
     return lambda samples: runtime.predict(samples, start), run, size_of(way, control(make()))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -33,10 +33,11 @@ from isoform.runtime.learn.trial import held_back
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 from isoform.train.kinds.mixture.network import IsometricNetwork
 
-__all__ = ["CONTROLS", "RATES", "Control", "by_layers", "fitted", "principal_directions", "size_of", "tuned_for"]
+__all__ = ["CONTROLS", "by_layers", "fitted", "principal_directions"]
 
 NUMBERS, LORA_NUMBERS = 512, 1024
 RATES = (1e-3, 3e-3, 1e-2)
+Parameters = Mapping[str, Tensor]
 Control = Callable[[IsometricNetwork], tuple[list[Tensor], Callable[[], dict[str, Tensor]]]]
 """A network → the numbers to fit, all of which start at no change, and what parameters they make."""
 
@@ -135,15 +136,7 @@ def _start(network: IsometricNetwork) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.named_parameters() if name != "mixture"}
 
 
-def fitted(
-    make: Callable[[], IsometricNetwork],
-    control: Control,
-    x: Array,
-    labels: Array,
-    *,
-    seed: int,
-    rates: Sequence[float],
-) -> Callable[[Array], Array]:
+def fitted(make: Callable[[], IsometricNetwork], control: Control, x: Array, labels: Array, *, seed: int) -> Callable[[Array], Array]:  # fmt: skip
     """Fit a control; returns samples → logits.
 
     Args:
@@ -152,19 +145,18 @@ def fitted(
         x: Samples to learn from.
         labels: Class indices.
         seed: Of batches and folds.
-        rates: Of which the best on held-out samples is taken, such as ``RATES``.
     """
     torch.set_num_threads(1)
     everything, back = np.arange(len(labels)), held_back(labels, seed=seed)
-    losses = np.zeros((len(rates), len(TUNING)))
+    losses = np.zeros((len(RATES), len(TUNING)))
     for fold in back:
         rows = np.setdiff1d(everything, fold)
-        for place, rate in enumerate(rates):
+        for place, rate in enumerate(RATES):
             states = _states(make(), control, x[rows], labels[rows], rate=rate, seed=seed)
             found = [F.cross_entropy(run(x[fold]), torch.from_numpy(labels[fold])).item() for run in states]
             losses[place] += len(fold) * np.array(found)
-    rate, steps = np.unravel_index(losses.argmin(), losses.shape) if back else (len(rates) // 2, len(TUNING) - 1)
-    states = _states(make(), control, x, labels, rate=rates[rate], seed=seed)
+    rate, steps = np.unravel_index(losses.argmin(), losses.shape) if back else (1, len(TUNING) - 1)
+    states = _states(make(), control, x, labels, rate=RATES[rate], seed=seed)
     run = next(itertools.islice(states, int(steps), None))
     return lambda samples: run(samples).numpy()
 

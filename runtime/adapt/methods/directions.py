@@ -33,7 +33,8 @@ DOUBT = (
 TEMPER = 4.0
 OUTSIDE = 0.5
 REST = 0.25
-TAUS = np.concatenate([[0.0], np.geomspace(0.1, 1, 9)]) ** 2
+VARIANCES = np.concatenate([[0.0], np.geomspace(0.1, 1, 9)]) ** 2
+"""τ²: 0, and 0.01 to 1."""
 LEAST = 0.02  # a batch in which a channel is constant would otherwise divide by almost 0
 """Minimum variance of a channel, as a share of the base's."""
 FARTHEST = 12.0
@@ -113,11 +114,11 @@ class DirectedShift:
     def _estimate(self, layer: _Layer, noise: float) -> float:
         """Set z, and return P."""
         found = (self._evidence @ layer.vectors) / layer.values
-        variances = noise / layer.values + TAUS[:, None]
+        variances = noise / layer.values + VARIANCES[:, None]
         likelihoods = -0.5 * (np.log(variances) + found**2 / variances).sum(axis=1)
         best = int(np.argmax(likelihoods))
         sure = 1 - float(np.exp((likelihoods[0] - likelihoods[best]) / TEMPER))
-        self.z = sure * (layer.vectors @ (TAUS[best] / variances[best] * found))
+        self.z = sure * (layer.vectors @ (VARIANCES[best] / variances[best] * found))
         return sure
 
     def _layer(self, place: slice) -> _Layer:

@@ -26,9 +26,11 @@ from isoform.runtime.arrays import Array
 __all__ = ["Runs"]
 
 REMEMBERED = 64.0
+"""Maximum number of samples in the running means of U and S."""
 BLOCK = 32
 """Minimum number of samples in a block."""
 BLOCKS = 8
+"""Maximum number of differences in the running mean of φ."""
 
 
 @dataclasses.dataclass(frozen=True)

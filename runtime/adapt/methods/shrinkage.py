@@ -140,24 +140,22 @@ class Shrinkage:
     def settle(self, point: Point, x: Array, p: Array) -> Pass:
         """Process the first batch of a domain again, with its improved predictions; as ``update``."""
         self.count, (self.prior, self.itself) = 0.0, self._even
-        jumped, result = self.jumped, self._update(point, x, p, again=True)
+        jumped, result = self.jumped, self.update(point, x, p, again=True)
         self.jumped = jumped
         return result
 
-    def update(self, point: Point, x: Array, p: Array) -> Pass:
+    def update(self, point: Point, x: Array, p: Array, *, again: bool = False) -> Pass:
         """Process a batch.
 
         Args:
             point: The signature's parameters; its BN statistics are ignored.
             x: Samples, shape (n, channels, height, width), float32, n at least 1.
             p: Predicted probabilities of the samples or of some of them, shape (m, C).
+            again: Whether these are the samples of the last call.
 
         Returns:
             The statistics to normalise with, and the batch's logits with them.
         """
-        return self._update(point, x, p, again=False)
-
-    def _update(self, point: Point, x: Array, p: Array, *, again: bool) -> Pass:
         n, beliefs, alike = len(x), list[float](), self._runs.likeness
         self.jumped = False
         before = self.prior, self.itself
