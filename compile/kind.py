@@ -22,7 +22,10 @@ from isoform.train.data.samples import Split
 
 __all__ = ["EXPORTERS", "Exporter", "Learning", "Task", "exporter_of"]
 
-EXPORTERS = {"mixture": "isoform.compile.kinds.mixture.exporter"}
+EXPORTERS = {
+    "mixture": "isoform.compile.kinds.mixture.exporter",
+    "allocation": "isoform.compile.kinds.allocation.exporter",
+}
 """Name of each kind → the module that defines its ``EXPORTER``."""
 
 

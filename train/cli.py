@@ -106,7 +106,9 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
     checkpoint.unlink(missing_ok=True)
     # The summary has the results (scores and the kind's facts); how the bundle was made is recorded in the bundle.
     told = {
-        name: value for name, value in bundle.training.items() if name not in ("recipe", "data", "torch", "history")
+        name: value
+        for name, value in bundle.training.items()
+        if name not in ("recipe", "data", "torch", "history", "record")
     }
     summary = {
         "bundle": text_of(arguments.output), "template": bundle.digest, **told, "seconds": round(time.monotonic() - started, 1),

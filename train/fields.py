@@ -1,7 +1,7 @@
 """Recipe tables: read TOML or JSON values into frozen dataclasses, with a one-line error for every mistake.
 
-A field is a number, a text, a choice (``Literal``), a fixed number of integers (``tuple``), a table (another dataclass), or tables by
-name (``Mapping``). A table checks its own ranges in ``__post_init__`` with ``between``.
+A field is a number, a text, a choice (``Literal``), a fixed number of integers (``tuple``), any number of texts or tables (``tuple`` with an
+ellipsis), a table (another dataclass), or tables by name (``Mapping``). A table checks its own ranges in ``__post_init__`` with ``between``.
 """
 
 from __future__ import annotations
@@ -72,6 +72,12 @@ def _converted(hint: Any, value: object, where: str) -> Any:
         if value in arguments:
             return value
         expected = " or ".join(repr(a) for a in arguments)
+    elif origin is tuple and arguments[-1] is Ellipsis:
+        if isinstance(value, list | tuple):
+            return tuple(
+                _converted(arguments[0], entry, f"{where}, number {place}") for place, entry in enumerate(value)
+            )
+        expected = "a list of tables" if dataclasses.is_dataclass(arguments[0]) else "a list of texts"
     elif origin is tuple:
         # type() instead of isinstance(), because True is an int.
         if isinstance(value, list | tuple) and len(value) == len(arguments) and all(type(v) is int for v in value):

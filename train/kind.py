@@ -40,7 +40,10 @@ if TYPE_CHECKING:  # recipes are read and flags listed where torch is not instal
 
 __all__ = ["TRAINERS", "Group", "Loss", "Run", "Trainer", "trainer_named", "trainer_of"]
 
-TRAINERS = {"mixture": "isoform.train.kinds.mixture.trainer"}
+TRAINERS = {
+    "mixture": "isoform.train.kinds.mixture.trainer",
+    "allocation": "isoform.train.kinds.allocation.trainer",
+}
 """Name of each kind → the module that defines its ``TRAINER``."""
 
 

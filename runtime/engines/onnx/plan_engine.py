@@ -26,7 +26,7 @@ from isoform.runtime.engines.onnx.session import CPU, require_version
 from isoform.runtime.errors import EngineError
 from isoform.runtime.formats.bundle import Bundle, Resolved
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kind import HEAD
+from isoform.runtime.kind import HEAD, Folder
 
 __all__ = ["PlanEngine", "open_engine"]
 
@@ -127,7 +127,7 @@ class PlanEngine:
         parts, planned = resolved.parts, self._planned_for(resolved)
         head = {name: parts[name] for name in HEAD}
         own_bytes = sum(array.nbytes for name, array in signature.parts.items() if name in HEAD)
-        folder, base = planned.folder, self._base_of_group(signature, planned.folder.shares)
+        folder, base = planned.folder, self._base_of_group(signature, planned.folder)
         read = folder.read(parts)
         if base is None:
             group, stages, keys = folder.group(parts), planned.stages, None
@@ -143,11 +143,13 @@ class PlanEngine:
             old = OwnWeights(stages)
         return old, old.fill(folder, read, group, head) + own_bytes
 
-    def _base_of_group(self, signature: Signature, shares: frozenset[str] | None) -> str | None:
+    def _base_of_group(self, signature: Signature, folder: Folder) -> str | None:
         """Return the digest of the base signature whose group this one belongs to; None if it is in no group."""
+        if folder.moving == folder.size:  # there is nothing to share, so a session for every base would be a waste
+            return None
         if signature.digest in self._bases:
             return signature.digest
-        return None if shares is None or not shares.isdisjoint(signature.parts) else signature.base
+        return None if folder.shares is None or not folder.shares.isdisjoint(signature.parts) else signature.base
 
     def forget(self, signature: Signature) -> None:
         """Remove a signature's weights from the cache, unless a prediction is using them."""

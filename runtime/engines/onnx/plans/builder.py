@@ -80,7 +80,7 @@ def _learned(optimised: bytes, subject: Subject, total: int) -> Plan:
             f"ONNX Runtime computed with weight {name!r} instead of moving it, so its layout cannot be learned"
         )
     weights: list[Weight] = []
-    pieces, inputs, start = [], {}, 0
+    pieces, inputs, start = [np.empty(0, dtype=np.intp)], {}, 0  # a graph may have constants only
     # by largest index: the order of Graph.weights
     for _, name, shape, places in sorted(placed, key=lambda entry: entry[:2]):
         inputs[name] = f"w{len(weights)}"

@@ -188,6 +188,7 @@ def _decoded(data: bytes, key: str, subject: Subject) -> Plan:
         if first != place or min(shape, default=1) < 1:
             raise EngineError("the stored plan's weights are not contiguous")
         place += math.prod(shape) + -math.prod(shape) % ALIGNMENT
-    if place != len(gather) or not place or gather.min() < 0 or gather.max() > total:
+    # initial: a graph may have constants only, and no map
+    if place != len(gather) or bool(place) != bool(total) or gather.min(initial=0) < 0 or gather.max(initial=0) > total:
         raise EngineError("the stored plan's map does not fit its weights")
     return Plan(graph=graph, layout=Layout(weights, gather), expected=expected, over_session=taken, batches=batches)

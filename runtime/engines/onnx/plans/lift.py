@@ -5,7 +5,7 @@ ONNX files are protocol buffers (``protobuf.py``). What lifting needs of ONNX's 
     ModelProto   7 graph
     GraphProto   1 node (NodeProto, repeated)   5 initializer (TensorProto, repeated)   11 input (ValueInfoProto, repeated)
     NodeProto    1 input (a name, repeated)
-    TensorProto  1 dims (repeated)   2 data_type (1 = float)   8 name   9 raw_data   14 data_location (1 = external)
+    TensorProto  1 dims (repeated)   2 data_type (1 = float)   4 float_data (repeated)   8 name   9 raw_data   14 data_location (1 = external)
     ValueInfoProto {1 name, 2 type {1 tensor_type {1 elem_type, 2 shape {1 dim {1 dim_value}}}}}
 
 Every other byte is kept as it is. Source: onnx.proto3 of the ONNX project. Must never import onnx.
@@ -26,7 +26,7 @@ __all__ = ["fix_inputs", "lift_weights", "read_inputs", "read_weights", "value_i
 
 _GRAPH, _NODE, _INITIALIZER, _INPUT = 7, 1, 5, 11
 _NODE_INPUT = 1
-_DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _DATA_LOCATION = 1, 2, 8, 9, 14
+_DIMS, _DATA_TYPE, _FLOAT_DATA, _NAME, _RAW_DATA, _DATA_LOCATION = 1, 2, 4, 8, 9, 14
 _FLOAT = 1
 
 
@@ -40,7 +40,7 @@ def read_weights(model: bytes) -> dict[str, Array]:
         Name → value, float32, in file order.
 
     Raises:
-        EngineError: If it is not a protocol buffer, or a float32 initializer is not stored as raw bytes of its shape.
+        EngineError: If it is not a protocol buffer, or a float32 initializer does not hold the numbers of its shape.
     """
     tensors = (
         _tensor(data) for graph in messages(model, _GRAPH) for data in messages(graph, _INITIALIZER)
@@ -120,7 +120,8 @@ def fix_inputs(model: bytes, values: Mapping[str, Array]) -> bytes:
 
 
 def _with_raw_data(tensor: bytes, value: bytes) -> bytes:
-    return edited(tensor, _RAW_DATA, lambda _: value)
+    kept = [field for field in fields(tensor) if field[0] not in (_FLOAT_DATA, _RAW_DATA)]
+    return message([*kept, (_RAW_DATA, 2, value)])
 
 
 def _tensor(data: bytes) -> tuple[str, Array] | None:
@@ -135,6 +136,8 @@ def _tensor(data: bytes) -> tuple[str, Array] | None:
             name = value.decode(errors="replace")
         elif number == _RAW_DATA:
             raw = value
+        elif number == _FLOAT_DATA:  # packed or not, the same bytes as raw ones
+            raw += value
         elif number == _DATA_LOCATION:
             located = varint(value, 0)[0]
     if kind != _FLOAT:

@@ -1,0 +1,1 @@
+"""The tables of Gumbel-Matrix, run again."""

@@ -1,0 +1,1 @@
+"""The kind ``allocation``: graphs with the components that a mask uses."""
