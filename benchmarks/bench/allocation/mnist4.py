@@ -61,7 +61,9 @@ def compiled(bundle: str, steps: int, data: str, method: str, seed: int) -> dict
     """Compile a bundle of ``trained`` and measure it: parity with torch, pruned over unpruned latency, and a swap between its tasks."""
     _, datasets = _prepared(method, seed, steps, data)
     report = compile_bundle(Path(bundle), datasets=datasets)["tasks"]
-    gaps = [value for entry in report.values() for name, value in entry["verified"].items() if name.startswith("torch_")]
+    gaps = [
+        value for entry in report.values() for name, value in entry["verified"].items() if name.startswith("torch_")
+    ]
     return {
         "pruned_over_full_latency": float(np.mean([entry["pruned_over_full_latency"] for entry in report.values()])),
         "compiled_max_abs_diff": max(gaps), "swap_us": _swap_us(Path(bundle), datasets),
