@@ -45,6 +45,11 @@ class NetworkFile:
         self._nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
 
+    def split(self, x: str, outputs: list[str], *, axis: int) -> list[str]:
+        """Add a node that cuts a value into equal parts along an axis; returns their names."""
+        self._nodes.append(helper.make_node("Split", [x], outputs, name=f"{x}.split", axis=axis))
+        return outputs
+
     def complete(self, signature: Signature, labels: tuple[str, ...], *, layout: str) -> bytes:
         """Encode the file for one signature, checked by the onnx package.
 

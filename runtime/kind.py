@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
+Change = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+"""Complete parts → new values of the parts that change; empty if there is nothing to change."""
 WHOLE = 32_767
 """Largest magnitude of a whole number in a part that has a gradient."""
 HEAD = ("logits.weight", "logits.bias")
@@ -183,6 +185,18 @@ class Kind(Protocol):
     @property
     def full_moves(self) -> tuple[str, ...]:
         """What it trains where size does not matter, and where classes are new: names of ``moves``, with ``head``."""
+
+    @property
+    def searched(self) -> frozenset[str]:
+        """The parts in ``moves`` that have no gradient: ``personalize`` finds them by trying ``changes``. None for most kinds."""
+
+    def changes(self, spec: Any, others: Sequence[Mapping[str, Array]]) -> Sequence[Change]:
+        """List changes of the parts in ``searched`` to try, the most promising first.
+
+        Args:
+            spec: A spec of this kind.
+            others: Complete parts of the bundle's base signatures, whose values may be worth trying.
+        """
 
     @property
     def smallest(self) -> str:

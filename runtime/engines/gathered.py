@@ -49,6 +49,8 @@ class GatheredFold:
 
     def fill(self, read: Mapping[str, Array], group: _Nothing, out: Array) -> None:  # noqa: ARG002
         """Implement ``Folder.fill``."""
+        if not self._changing:  # nothing but the logits layer differs between signatures
+            return
         folded = self._graph.fold(read)
         out[:] = self._layout.lay_out({name: folded[name] for name in self._changing})
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.learn.folds import groups_per_class
-from isoform.runtime.learn.trial import Score
+from isoform.runtime.learn.fits.folds import groups_per_class
+from isoform.runtime.learn.fits.trial import Score
 from isoform.runtime.samples.account import plural
 
 __all__ = ["Outcome", "Report", "change_interval", "held_out_groups"]

@@ -2,8 +2,10 @@
 
 1. Choose the start: the base signature with the lowest loss on the samples, with its own BN statistics or re-estimated ones.
    (The papers find that the start matters most: Compositional Models, section 4.3.)
-2. Fit from it as long as held-out samples improve (``trial.py``): with the base's BN statistics, and also with re-estimated ones if
+2. Fit from it as long as held-out samples improve (``fits/trial.py``): with the base's BN statistics, and also with re-estimated ones if
    these have a lower loss without any fit. Of each fit's way, go only as far as they ask for.
+   If parts have no gradient, such as which components a network uses, search for them too, and fit the rest from there
+   (``fits/search.py``).
 3. Return the fit with the lowest loss on the held-out samples; the start itself, unchanged, if none improves on it.
 
 Samples of one group (a recording, a day, a person) are held out together, if groups are given and a class is in two or more of them.
@@ -16,6 +18,7 @@ The same samples and seed give the same signature on the same machine and ONNX R
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +31,13 @@ from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
+from isoform.runtime.learn.fits.search import Search
+from isoform.runtime.learn.fits.trial import Start, Trial, held_back
 from isoform.runtime.learn.head import discriminant
 from isoform.runtime.learn.learner import AFFINE, COEFFICIENTS, STATISTICS, Learner, Point, normalising
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.outcome import Outcome, Report, held_out_groups
 from isoform.runtime.learn.samples import class_shares
-from isoform.runtime.learn.trial import Start, Trial, held_back
 
 __all__ = ["personalize"]
 
@@ -44,6 +48,8 @@ MUCH = 5
 If they do not, and no samples can be held out, the re-estimated statistics are not used."""
 ASTRAY = 0.75  # with so many right, a high loss comes from one odd sample, not from a shifted domain
 """If no samples can be held out, BN statistics are not re-estimated when a start has at least this accuracy."""
+TRIES = 256
+"""Maximum number of changes that a search tries."""
 STEPS = 300  # held-out samples stop most fits sooner; samples rotated against the training data take 200
 """Default maximum number of steps per fit."""
 
@@ -105,30 +111,43 @@ def personalize(
     # With one sample per class BN is not trained: doing so gained 2.1 points instead of 2.6 on people not seen in training.
     moving = names if back else tuple(name for name in names if name != AFFINE) or names
     search = _Search(learner, x, labels, classes, moving, seed, back=bool(back))
+    deadline = np.inf if seconds is None else started + seconds
     anew = not {AFFINE, COEFFICIENTS}.isdisjoint(names) if statistics is None else statistics
     start, given, points = search.choose(starts, statistics=anew)
+    learned = tuple(name for name in moving if name not in kind.searched)
+    hunts = len(back) + 1 if back and learned != moving else 0
+    total = (len(points) + bool(hunts)) * steps + hunts * TRIES
     trials: list[tuple[Trial, Point]] = []
     stopped: Literal["", "time", "ctrl-c"] = ""
-    deadline = np.inf if seconds is None else started + seconds
+
+    def tell(step: int) -> None:
+        if progress and trials:
+            best = min(trial.best.score.loss for trial, _ in trials)
+            progress(Report(step=step, steps=total, loss=trials[-1][0].loss, best=best))
+
+    # the last way is that of a search, which takes longest: what was found before is kept if it is stopped
     try:
-        for number, point in enumerate(points):
+        for number, point in enumerate([*points, *([given] if hunts else [])]):
+            hunting = number == len(points)
+            begin, done = search.start(point, soft=True), number * steps
+            if hunting:
+                hunted = search.hunted(given, back, deadline=deadline, tell=functools.partial(_shifted, tell, done))
+                done += hunts * TRIES
+                if hunted is None:  # no change was better: the fit would be that from the start
+                    break
+                begin = hunted
+            if time.monotonic() >= deadline and trials:
+                stopped = "time"
+                break
             trial = Trial(
-                learner, search.start(point, soft=True), search.start(given, soft=False), x, labels,
-                moving=moving, back=back, seed=seed,
+                learner, begin, search.start(given, soft=False), x, labels, moving=learned, back=back, seed=seed,
             )  # fmt: skip
             trials.append((trial, point))
-            if point is not given:  # re-estimated statistics alone, without a fit, may already be the best result
-                trial.consider(search.start(point, soft=False))
-            for step in trial.run(steps=steps, deadline=deadline):
-                if progress:
-                    progress(
-                        Report(
-                            step=number * steps + step,
-                            steps=len(points) * steps,
-                            loss=trial.loss,
-                            best=trial.best.score.loss,
-                        )
-                    )
+            # re-estimated statistics, or a mask that was searched for, may already be the best result without a fit
+            if hunting or point is not given:
+                trial.consider(begin if hunting else search.start(point, soft=False))
+            for step in trial.run(steps=steps, deadline=deadline) if learned else ():
+                tell(done + step)
             if time.monotonic() >= deadline:
                 stopped = "time"
                 break
@@ -148,6 +167,10 @@ def personalize(
     )  # fmt: skip
 
 
+def _shifted(tell: Callable[[int], None], done: int, step: int) -> None:
+    tell(done + step)
+
+
 class _Search:
     """Makes the starting points of fits, and signatures from their results."""
 
@@ -164,6 +187,7 @@ class _Search:
     ) -> None:
         self._back = back
         self._learner, self._x, self._labels, self._classes, self._moving = learner, x, labels, classes, moving
+        self._seed = seed
         rows = np.random.default_rng(seed).permutation(len(x))[:STATISTICS_SAMPLES]
         self._few = x[np.sort(rows)]  # a random subset: files are often sorted by class
 
@@ -236,6 +260,32 @@ class _Search:
             return point.with_parts({"logits.weight": weight, "logits.bias": bias})
 
         return with_classes
+
+    def hunted(
+        self, given: Point, back: Sequence[Array], *, deadline: float, tell: Callable[[int], None]
+    ) -> Start | None:  # fmt: skip
+        """Search from a point for the parts without a gradient, once for every fold and once with all samples.
+
+        Returns:
+            The start of fits, which looks up what was found with its rows; None if nothing was.
+        """
+        bundle, classes = self._learner.bundle, self._classes
+        others = [bundle.resolve(bundle.base(task)).parts for task in bundle.signatures]
+        hunt = Search(
+            self._learner, self._x, self._labels, classes=None if classes is None else len(classes),
+            changes=bundle.kind.changes(bundle.spec, others), seed=self._seed,
+        )  # fmt: skip
+        everything = np.arange(len(self._labels))
+        found: dict[bytes, Start] = {}
+        moved = False
+        for number, rows in enumerate([everything, *(np.setdiff1d(everything, fold) for fold in back)]):
+            point = given
+            for step, better in enumerate(hunt.better(given, rows, limit=TRIES, deadline=deadline), 1):
+                point = better
+                tell(number * TRIES + step)
+            moved = moved or point is not given
+            found[rows.tobytes()] = self.start(point, soft=False)
+        return (lambda rows: found[rows.tobytes()](rows)) if moved else None
 
     def base(self, start: Signature) -> Signature:
         """Return the result if no fit is better: the start, with a new logits layer if the classes are new."""

@@ -28,8 +28,8 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.fold import mix, template_matrix
+from isoform.runtime.learn.fits.trial import held_back
 from isoform.runtime.learn.samples import balanced_batches, moved
-from isoform.runtime.learn.trial import held_back
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 from isoform.train.kinds.mixture.network import IsometricNetwork
 

@@ -23,7 +23,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     if what == "isoform":
         from isoform.runtime import Runtime
-        from isoform.runtime.learn.fit import Fit
+        from isoform.runtime.learn.fits.fit import Fit
         from isoform.runtime.learn.learner import Point
 
         runtime = Runtime.open(path)

@@ -13,7 +13,7 @@ from bench.harness import Figures, in_turn
 from bench.learning.torch_rival import signature_step
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
-from isoform.runtime.learn.fit import Fit
+from isoform.runtime.learn.fits.fit import Fit
 from isoform.runtime.learn.learner import BATCH, Point
 
 __all__ = ["child", "step_times"]

@@ -13,9 +13,9 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
-from isoform.runtime.learn.fit import HEAD_RATE
+from isoform.runtime.learn.fits.fit import HEAD_RATE
+from isoform.runtime.learn.fits.trial import held_back
 from isoform.runtime.learn.samples import balanced_batches, moved
-from isoform.runtime.learn.trial import held_back
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 from isoform.train.kinds.mixture.network import IsometricNetwork
 

@@ -1,6 +1,7 @@
 """ONNX graphs of a modular network, written node by node: with one mask's components alone, or with all of them for any mask.
 
-A layer is the sum of its components, whose last operations are scaled by their gates (``isoform.runtime.kinds.allocation.fold``).
+A layer is the sum of its components, whose last operations are scaled by their gates; those that are the same convolution are one, whose
+output is split (``isoform.runtime.kinds.allocation.fold``).
 GroupNorm is written as InstanceNormalization over groups, because opset 17 has no other:
 
     (n, c, h, w) → (n, groups, -1) → InstanceNormalization → (n, c, h, w) · γ + β
@@ -8,7 +9,7 @@ GroupNorm is written as InstanceNormalization over groups, because opset 17 has 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from onnx import numpy_helper
@@ -16,9 +17,9 @@ from onnx import numpy_helper
 from isoform.compile.network_file import NetworkFile
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.allocation.fold import gate_name, weight_shapes
+from isoform.runtime.kinds.allocation.fold import Unit, units_of, weight_shapes
 from isoform.runtime.kinds.allocation.operations import Map, Operation
-from isoform.runtime.kinds.allocation.spec import Layer, ModularSpec, layer_name, operation_name
+from isoform.runtime.kinds.allocation.spec import Layer, ModularSpec, layer_name
 
 __all__ = ["complete_graph", "weightless_graph"]
 
@@ -60,14 +61,16 @@ class _Graph(NetworkFile):
 
     def __init__(self, spec: ModularSpec, mask: Array | None) -> None:
         super().__init__(spec.input_of(""), spec.embedding)
-        self._spec, self._used = spec, np.array(spec.exists) if mask is None else mask
+        self._spec = spec
         x = self._scaled("image")
         if spec.stem:
             x = self.node("Conv", [x, "stem.weight", "stem.bias"], "stem.conv")
             shape = (spec.channels, *spec.input_shape[1:])
-            x = self.node("Relu", [self._normalised(x, "stem", shape) if spec.norm_groups else x], "stem.act")
-        for number, layer in enumerate(spec.geometry):
-            x = self._layer(x, number, layer)
+            x = self.node(
+                "Relu", [self._normalised(x, "stem", shape, spec.norm_groups) if spec.norm_groups else x], "stem.act"
+            )
+        for number, (layer, units) in enumerate(zip(spec.geometry, units_of(spec, mask), strict=True)):
+            x = self._layer(x, layer, units, layer_name(number))
         self.node("Gemm", [self.node("Flatten", [x], "embedding"), "logits.weight", "logits.bias"], "logits", transB=1)
 
     def _scaled(self, x: str) -> str:
@@ -79,25 +82,28 @@ class _Graph(NetworkFile):
                 x = self.node(op, [x, constant], f"input.{op.lower()}")
         return x
 
-    def _layer(self, x: str, number: int, layer: Layer) -> str:
-        name, outputs = layer_name(number), []
-        for place, chain in enumerate(layer.components):
-            if self._used[number, place]:
-                y = x
-                for step, operation in enumerate(chain):
-                    y = self._operation(y, operation_name(number, place, step), operation)
-                if not chain[-1].shapes:
-                    gate = gate_name(number, place)
-                    y = self.node("Mul", [y, gate], f"{gate}d")
-                outputs.append(y)
+    def _layer(self, x: str, layer: Layer, units: Sequence[Unit], name: str) -> str:
+        outputs = [output for unit in units for output in self._unit(x, unit)]
         x = self.node("Sum", outputs, f"{name}.sum") if len(outputs) > 1 else outputs[0]
         if layer.norm:
-            x = self.node("Relu", [self._normalised(x, name, layer.inside)], f"{name}.act")
+            x = self.node("Relu", [self._normalised(x, name, layer.inside, self._spec.norm_groups)], f"{name}.act")
         if layer.pool > 1:
             x = self.node("AveragePool", [x], f"{name}.pool", kernel_shape=[layer.pool] * 2, strides=[layer.pool] * 2)
         return x
 
-    def _operation(self, x: str, name: str, operation: Operation) -> str:
+    def _unit(self, x: str, unit: Unit) -> list[str]:
+        """Add the nodes of a unit; returns the outputs of its components."""
+        count = len(unit.places)
+        for step, operation in enumerate(unit.chain):
+            x = self._operation(x, unit.name(step), operation, count)
+        if not unit.chain[-1].shapes:
+            return [self.node("Mul", [x, unit.gate], f"{unit.gate}d")]
+        return (
+            [x] if count == 1 else self.split(x, [f"{unit.name(0)}.output{place:02d}" for place in unit.places], axis=1)
+        )
+
+    def _operation(self, x: str, name: str, operation: Operation, count: int) -> str:
+        """Add one operation of ``count`` components at once."""
         if operation.what == "identity":
             return x
         up, left = operation.pads
@@ -112,11 +118,11 @@ class _Graph(NetworkFile):
             return self.node("AveragePool", [x], f"{name}.mean", count_include_pad=0, **window)
         x = self.node("Conv", [x, f"{name}.weight", f"{name}.bias"], f"{name}.conv", **window)
         if operation.norm:
-            x = self._normalised(x, name, operation.after)
+            channels, *sides = operation.after
+            x = self._normalised(x, name, (count * channels, sides[0], sides[1]), count * self._spec.norm_groups)
         return self.node("Relu", [x], f"{name}.act") if operation.relu else x
 
-    def _normalised(self, x: str, name: str, shape: Map) -> str:
-        groups = self._spec.norm_groups
+    def _normalised(self, x: str, name: str, shape: Map, groups: int) -> str:
         grouped = self.node("Constant", [], f"{name}.grouped", value_ints=[0, groups, -1])
         whole = self.node("Constant", [], f"{name}.whole", value_ints=[0, *shape])
         ones = self.node("Constant", [], f"{name}.ones", value_floats=[1.0] * groups)

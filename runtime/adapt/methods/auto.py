@@ -23,7 +23,7 @@ from isoform.runtime.adapt.losses import entropies, information_loss
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.adapt.methods.shrinkage import Shrinkage
 from isoform.runtime.arrays import Array, softmax
-from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.fits.adam import Adam
 from isoform.runtime.learn.learner import AFFINE, STATISTICS, Point
 
 __all__ = ["Auto"]

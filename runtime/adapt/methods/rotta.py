@@ -23,7 +23,7 @@ from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.adapt.methods.statistics import blended
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import UsageError
-from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.fits.adam import Adam
 from isoform.runtime.learn.learner import AFFINE, STATISTICS, Point
 from isoform.runtime.learn.samples import moved
 

@@ -19,7 +19,7 @@ from isoform.runtime.adapt.losses import information_loss
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
-from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.fits.adam import Adam
 from isoform.runtime.learn.learner import Point
 from isoform.runtime.learn.samples import spaced
 

@@ -16,7 +16,7 @@ from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.adapt.methods.statistics import blended
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
-from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.fits.adam import Adam
 from isoform.runtime.learn.learner import AFFINE, STATISTICS, Point, normalising
 from isoform.runtime.learn.samples import spaced
 

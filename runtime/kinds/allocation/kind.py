@@ -8,13 +8,14 @@ With z the masks, bits per layer and component, and w the weights of signatures 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.kind import HEAD, Part
+from isoform.runtime.kind import HEAD, Change, Part
 from isoform.runtime.kinds.allocation.network import ModularNetwork
 from isoform.runtime.kinds.allocation.spec import ModularSpec
 
@@ -30,8 +31,9 @@ class AllocationKind:
     name = "allocation"
     parts: Mapping[str, Part] = {"allocation": Part(2, "bit"), "logits.weight": Part(2), "logits.bias": Part(1)}
     smallest = "allocation"
-    moves: Mapping[str, tuple[str, ...]] = {"head": HEAD}
-    default_moves = full_moves = ("head",)
+    moves: Mapping[str, tuple[str, ...]] = {"allocation": ("allocation",), "head": HEAD}
+    default_moves = full_moves = ("allocation", "head")
+    searched = frozenset({"allocation"})
 
     def read_spec(self, value: object) -> ModularSpec:
         """As ``Kind.read_spec``."""
@@ -64,12 +66,39 @@ class AllocationKind:
             "allocation": ["".join(map(str, row)) for row in mask.astype(int).tolist()],
         }
 
+    def changes(self, spec: ModularSpec, others: Sequence[Mapping[str, Array]]) -> list[Change]:
+        """As ``Kind.changes``: layer by layer the rows of other tasks' masks, then single components, on or off; from the last layer on."""
+        found: list[Change] = []
+        for layer in reversed(range(len(spec.layers))):
+            rows = {other["allocation"][layer].tobytes(): other["allocation"][layer] for other in others}
+            found += [functools.partial(_with_row, layer=layer, row=row) for row in rows.values()]
+        for layer in reversed(range(len(spec.layers))):
+            found += [
+                functools.partial(_flipped, layer=layer, place=place)
+                for place in range(len(spec.layers[layer].components))
+            ]
+        return found
+
     def network(self, spec: ModularSpec, templates: Mapping[str, Array]) -> ModularNetwork:
         """As ``Kind.network``."""
         return ModularNetwork(spec, templates)
 
     def learner(self, bundle: Bundle, *, threads: int) -> None:
         """As ``Kind.learner``: none yet."""
+
+
+def _with_row(parts: Mapping[str, Array], *, layer: int, row: Array) -> dict[str, Array]:
+    """Give a layer the components of another task."""
+    mask = parts["allocation"].copy()
+    mask[layer] = row
+    return {} if np.array_equal(mask, parts["allocation"]) else {"allocation": mask}
+
+
+def _flipped(parts: Mapping[str, Array], *, layer: int, place: int) -> dict[str, Array]:
+    """Use a component that was not used, or stop using one; a layer keeps at least one."""
+    mask = parts["allocation"].copy()
+    mask[layer, place] ^= True
+    return {"allocation": mask} if mask[layer].any() else {}
 
 
 KIND = AllocationKind()

@@ -65,9 +65,10 @@ def mask_named(spec: ModularSpec, name: str) -> Array | None:
     if name == ANY:
         return None
     shape = len(spec.layers), spec.widest
-    found = _NAME.fullmatch(name)
-    size = shape[0] * shape[1]
-    if found is None or len(found[1]) != 2 * -(-size // 8):
-        raise SignatureError(f"{name!r} is no graph of a network with {shape[0]} layers of up to {shape[1]} components")
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(found[1]), dtype=np.uint8))[:size]
-    return checked_mask(spec, bits.reshape(shape).astype(bool))
+    found, size = _NAME.fullmatch(name), shape[0] * shape[1]
+    if found is not None and len(found[1]) == 2 * -(-size // 8):
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(found[1]), dtype=np.uint8))[:size]
+        mask = bits.reshape(shape).astype(bool)
+        if name_of(mask) == name:  # not so with bits beyond the last component, or with a layer that has none
+            return checked_mask(spec, mask)
+    raise SignatureError(f"{name!r} is no graph of a network with {shape[0]} layers of up to {shape[1]} components")

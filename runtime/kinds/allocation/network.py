@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+
+import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.inputs import Input
@@ -27,12 +30,19 @@ class ModularGraph:
 
     def __init__(self, spec: ModularSpec, templates: Mapping[str, Array], mask: Array | None) -> None:
         self.mask, self._spec, self._templates = mask, spec, templates
-        self.weights = weight_shapes(spec, mask)
-        if mask is None:
-            changing = gated(spec, None)
-            self.constants = {name: templates[name] for name in self.weights if name not in changing}
-        else:
-            self.constants = fold(spec, templates, mask, graph=mask)
+
+    @functools.cached_property
+    def weights(self) -> dict[str, tuple[int, ...]]:
+        """As ``Graph.weights``."""
+        return weight_shapes(self._spec, self.mask)
+
+    @property  # not cached: an engine needs the values once, when it makes a plan
+    def constants(self) -> dict[str, Array]:
+        """As ``Graph.constants``: all weights of a mask's own graph, and those that no gate scales in the graph for any."""
+        used = np.array(self._spec.exists) if self.mask is None else self.mask
+        values = fold(self._spec, self._templates, used, graph=self.mask)
+        changing = gated(self._spec, None) if self.mask is None else frozenset()
+        return {name: value for name, value in values.items() if name not in changing}
 
     @property
     def input(self) -> Input:
@@ -47,9 +57,7 @@ class ModularGraph:
     def fold(self, parts: Mapping[str, Array]) -> dict[str, Array]:
         """As ``Graph.fold``."""
         head = {name: parts[name] for name in HEAD}
-        if self.mask is not None:
-            return {**self.constants, **head}
-        return {**fold(self._spec, self._templates, parts["allocation"], graph=None), **head}
+        return {**fold(self._spec, self._templates, parts["allocation"], graph=self.mask), **head}
 
     def folder(self, layout: Layout) -> None:
         """As ``Graph.folder``: none, for a mask's weights are constants, and those of any mask are gathered."""

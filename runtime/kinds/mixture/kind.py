@@ -20,7 +20,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import SignatureError
-from isoform.runtime.kind import HEAD, WHOLE, Part
+from isoform.runtime.kind import HEAD, WHOLE, Change, Part
 from isoform.runtime.kinds.mixture.directions import STEP, mixing
 from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, sequence_of, xi_of
 from isoform.runtime.kinds.mixture.network import MixtureNetwork
@@ -47,6 +47,7 @@ class MixtureKind:
         "mixture": ("mixture",), "delta": ("delta",), "coefficients": ("bn.coefficients",), "bn": ("bn.affine",), "head": HEAD,
     }  # fmt: skip
     default_moves, full_moves = ("delta", "coefficients"), ("mixture", "bn", "head")
+    searched: frozenset[str] = frozenset()
 
     def read_spec(self, value: object) -> NetworkSpec:
         """As ``Kind.read_spec``."""
@@ -117,6 +118,10 @@ class MixtureKind:
             "mean_max_xi": round(float(xi.max(axis=1).mean()), 6),
             "xi": np.round(xi, 4).tolist(),
         }
+
+    def changes(self, spec: NetworkSpec, others: Sequence[Mapping[str, Array]]) -> Sequence[Change]:
+        """As ``Kind.changes``: none, every part has a gradient or is estimated."""
+        return ()
 
     def network(self, spec: NetworkSpec, templates: Mapping[str, Array]) -> MixtureNetwork:
         """As ``Kind.network``."""

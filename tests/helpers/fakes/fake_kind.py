@@ -39,6 +39,7 @@ class Gains(OneGraph):
 class Kind:
     name, smallest, network, moves = "gains", "gains", Gains, {"head": HEAD}
     default_moves = full_moves = ("head",)
+    searched, changes = frozenset(), staticmethod(lambda spec, others: ())
     parts = {"gains": Part(1), "logits.weight": Part(2), "logits.bias": Part(1)}
     read_spec = staticmethod(lambda value: Sizes(**{**value, "input_shape": tuple(value["input_shape"])}))
     check_part = staticmethod(lambda name, array: None)

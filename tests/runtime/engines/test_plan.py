@@ -210,7 +210,7 @@ def test_a_damaged_plan_is_built_anew(cache) -> None:
         disk.cached_plan(subject_of(portable, bundle.network))
         # Names inside the optimised graph differ from run to run, so a new plan need not have the old bytes.
         assert disk._decoded(
-            path.read_bytes(), disk._key(portable), subject_of(portable, bundle.network)
+            path.read_bytes(), disk._key(subject_of(portable, bundle.network)), subject_of(portable, bundle.network)
         ).layout.weights
     assert len(cache[1]) == 6
 
@@ -270,7 +270,7 @@ def test_old_plans_are_removed(cache, monkeypatch) -> None:
         portable = portable_graph(bundle.spec, template=f"{number}" * 64)
         disk.cached_plan(subject_of(portable, bundle.network))
         assert len(list(cache[0].iterdir())) == min(number + 1, 2)
-        assert (cache[0] / f"plan-{disk._key(portable)[:32]}.bin").exists()
+        assert (cache[0] / f"plan-{disk._key(subject_of(portable, bundle.network))[:32]}.bin").exists()
 
 
 def test_a_device_without_a_home_or_a_temporary_directory(tmp_path, cache, monkeypatch) -> None:
@@ -298,12 +298,17 @@ def test_another_version_is_another_plan(cache, monkeypatch) -> None:
     (path,) = cache[0].iterdir()
     with pytest.raises(EngineError, match="another graph, ONNX Runtime version or processor"):
         disk._decoded(path.read_bytes(), "0" * 64, subject_of(portable, bundle.network))
-    keys = {disk._key(portable), disk._key(portable + b"x")}
+    keys = {disk._key(subject_of(portable, bundle.network)), disk._key(subject_of(portable + b"x", bundle.network))}
     monkeypatch.setattr(disk, "_processor", lambda: b"another")
-    keys.add(disk._key(portable))
+    keys.add(disk._key(subject_of(portable, bundle.network)))
     monkeypatch.setattr(disk.ort, "__version__", "0.0.0")
-    keys.add(disk._key(portable))
-    assert len(keys) == 4
+    keys.add(disk._key(subject_of(portable, bundle.network)))
+    # the same file with another weight as a constant: its plan has one input less
+    subject = subject_of(portable, bundle.network)
+    first = next(iter(subject.changing))
+    fewer = dataclasses.replace(subject, constants={**subject.constants, first: np.ones(subject.weights[first])})
+    keys.add(disk._key(fewer))
+    assert len(keys) == 5
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, cache, monkeypatch) -> None:

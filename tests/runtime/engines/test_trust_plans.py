@@ -58,15 +58,15 @@ def contents(folder):
 
 def put(folder, plan) -> None:
     """Store a plan under the name of the real one, with a right checksum and key."""
-    stored(folder).write_bytes(disk._encoded(plan, disk._key(PORTABLE)))
+    stored(folder).write_bytes(disk._encoded(plan, disk._key(subject_of(PORTABLE, BUNDLE.network))))
 
 
 def test_the_layout_is_in_the_name(cache, monkeypatch) -> None:
     """A machine on which ONNX Runtime lays weights out otherwise looks for another file, even if its processor calls itself the same."""
-    ours = disk._key(PORTABLE)
+    ours = disk._key(subject_of(PORTABLE, BUNDLE.network))
     for other in (b"", bytes(128), probed_layout()[::-1]):
         monkeypatch.setattr(disk, "probed_layout", lambda other=other: other)
-        assert disk._key(PORTABLE) != ours
+        assert disk._key(subject_of(PORTABLE, BUNDLE.network)) != ours
 
 
 def blocked(lanes: int) -> bytes:
@@ -232,7 +232,7 @@ def test_the_longest_unused_plan_is_removed(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("ISOFORM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(disk, "KEPT", 2)
     graphs = [portable_graph(BUNDLE.spec, template=f"{number}" * 64) for number in range(3)]
-    paths = [tmp_path / "cache" / f"plan-{disk._key(graph)[:32]}.bin" for graph in graphs]
+    paths = [tmp_path / "cache" / f"plan-{disk._key(subject_of(graph, BUNDLE.network))[:32]}.bin" for graph in graphs]
     for number, graph in enumerate((graphs[0], graphs[1])):
         disk.cached_plan(subject_of(graph, BUNDLE.network))
         os.utime(paths[number], (1000 + number, 1000 + number))

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.learn.folds import group_folds, groups_per_class
+from isoform.runtime.learn.fits.folds import group_folds, groups_per_class
+from isoform.runtime.learn.fits.trial import FOLDS, PLENTY, held_back
 from isoform.runtime.learn.labels import group_indices
 from isoform.runtime.learn.outcome import held_out_groups
-from isoform.runtime.learn.trial import FOLDS, PLENTY, held_back
 from isoform.train.data.domains import transform
 
 PAIRS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 7)), min_size=2, max_size=60)

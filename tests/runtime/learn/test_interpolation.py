@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from support import isoform_here
 
-from isoform.runtime.learn import fit, trial
+from isoform.runtime.learn.fits import fit, trial
+from isoform.runtime.learn.fits.trial import ALPHAS, Trial, held_back
 from isoform.runtime.learn.learner import Point
-from isoform.runtime.learn.trial import ALPHAS, Trial, held_back
 from isoform.train.data.domains import transform
 
 LABELS = np.tile([0, 1], 4)

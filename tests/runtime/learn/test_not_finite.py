@@ -11,9 +11,9 @@ from isoform.runtime.arithmetic import nearest
 from isoform.runtime.errors import CompileError, InputError, UsageError
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
 from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
+from isoform.runtime.learn.fits.trial import Trial, held_back
 from isoform.runtime.learn.learner import Point
 from isoform.runtime.learn.personalize import personalize
-from isoform.runtime.learn.trial import Trial, held_back
 from isoform.runtime.runtime import Runtime
 from isoform.train.data.samples import Split
 

@@ -10,8 +10,8 @@ from sklearn.covariance import ledoit_wolf
 from isoform.runtime.arrays import softmax
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.learn.soft import SOFT, softened
-from isoform.runtime.learn.adam import Adam
-from isoform.runtime.learn.folds import stratified_folds
+from isoform.runtime.learn.fits.adam import Adam
+from isoform.runtime.learn.fits.folds import stratified_folds
 from isoform.runtime.learn.head import discriminant, shrunk
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import balanced_batches, class_shares, moved

@@ -14,9 +14,9 @@ from isoform.runtime.errors import InputError, SignatureError, UsageError
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.discrete import xi_of
 from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
-from isoform.runtime.learn import fit
+from isoform.runtime.learn.fits import fit
+from isoform.runtime.learn.fits.trial import ENOUGH, Score, held_back
 from isoform.runtime.learn.personalize import STEPS, personalize
-from isoform.runtime.learn.trial import ENOUGH, Score, held_back
 from isoform.runtime.runtime import Runtime
 from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform

@@ -3,9 +3,9 @@
     8 bytes "ISOPLAN5", 32 bytes sha256 of the rest, u32 little-endian n, n bytes of JSON {key, weights, graph, expected, over,
     batches}, the graph (``graph`` bytes), then ``gather`` as little-endian int32
 
-The file name is a hash of what the plan depends on: the portable graph (which names its templates), ONNX Runtime's version, the
-processor's type and features, the layout that ONNX Runtime uses here (``probe.py``), and this module's format, which must change
-when layouts do. A plan that is read must pass one row of its self-test. A file that is damaged, malformed, has another key, or gives
+The file name is a hash of what the plan depends on: the portable graph (which names its templates), which of its weights are constants,
+ONNX Runtime's version, the processor's type and features, the layout that ONNX Runtime uses here (``probe.py``), and this module's
+format, which must change when layouts do. A plan that is read must pass one row of its self-test. A file that is damaged, malformed, has another key, or gives
 different results here is rebuilt; without a writable directory, plans are not stored.
 
 A stored plan is executed, so only directories and files owned by this user are read or written (``ownership.py``), and no graph with
@@ -70,7 +70,7 @@ def cached_plan(subject: Subject) -> Plan:
     Raises:
         EngineError: If there is no plan for this graph on this device.
     """
-    key = _key(subject.graph)
+    key = _key(subject)
     try:
         path = cache_directory() / f"plan-{key[:32]}.bin"
     except EngineError as problem:
@@ -121,7 +121,7 @@ def _write(path: Path, data: bytes) -> None:
                 left.unlink()
 
 
-def _key(portable: bytes) -> str:
+def _key(subject: Subject) -> str:
     """Return sha256 over everything that a plan depends on."""
     parts = [
         MAGIC,
@@ -129,7 +129,9 @@ def _key(portable: bytes) -> str:
         platform.machine().encode(),
         _processor(),
         probed_layout(),
-        hashlib.sha256(portable).digest(),
+        hashlib.sha256(subject.graph).digest(),
+        # two graphs of a kind may be the same file, with other weights as constants
+        json.dumps([*subject.changing]).encode(),
     ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 

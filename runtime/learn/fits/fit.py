@@ -14,7 +14,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.kind import HEAD
-from isoform.runtime.learn.adam import Adam
+from isoform.runtime.learn.fits.adam import Adam
 from isoform.runtime.learn.learner import BATCH, Learner, Point
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import balanced_batches, moved

@@ -31,8 +31,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.learn.fit import Fit
-from isoform.runtime.learn.folds import group_folds, groups_per_class, stratified_folds
+from isoform.runtime.learn.fits.fit import Fit
+from isoform.runtime.learn.fits.folds import group_folds, groups_per_class, stratified_folds
 from isoform.runtime.learn.learner import Learner, Point
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.samples import class_shares
