@@ -84,6 +84,8 @@ class Binding:
         self._size, self._session = size, self._sessions.of(size)
         self.inputs = self._session.io_binding()
         self._bare = bare(self.inputs)
+        for name, value in self._sessions.shared.items():
+            self.inputs.bind_ortvalue_input(name, value)
         self._bind_weights()
         for name, array in self._head.items():
             self.inputs.bind_cpu_input(name, array)
@@ -176,16 +178,19 @@ class Shared:
         folder: The fold into the plan's layout.
         group: The group.
         threads: Threads per run; 0 lets ONNX Runtime choose.
+        common: As ``Sessions.shared``.
     """
 
-    def __init__(self, plan: Plan, name: str, folder: Folder, group: Group, *, threads: int) -> None:
+    def __init__(
+        self, plan: Plan, name: str, folder: Folder, group: Group, *, threads: int, common: Mapping[str, ort.OrtValue]
+    ) -> None:  # fmt: skip
         self._folder, self.group = folder, group
         self.weights = [weight for weight in plan.layout.weights if weight[2] < folder.moving]
         constants = {
             name: group.fixed[start - folder.moving :][: math.prod(shape)].reshape(shape)
             for name, shape, start in plan.layout.weights[len(self.weights) :]
         }
-        self.sessions = Sessions(plan.graph, plan.batches, threads=threads, constants=constants)
+        self.sessions = Sessions(plan.graph, plan.batches, threads=threads, constants=constants, shared=common)
         self.stages = Stages(self.sessions, name, self.weights, folder.moving)
         self._tensors: list[list[tuple[str, tuple[int, ...], slice]]] = [[] for _ in range(folder.pieces)]
         self._piece_size = folder.moving // max(1, folder.pieces)

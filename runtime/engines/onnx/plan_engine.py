@@ -20,6 +20,7 @@ from isoform.runtime.engines.onnx.bindings import Binding, OwnWeights, PieceWeig
 from isoform.runtime.engines.onnx.per_signature import run_error
 from isoform.runtime.engines.onnx.planned import Planned
 from isoform.runtime.engines.onnx.plans.choice import PAYS
+from isoform.runtime.engines.onnx.plans.constants import Constants
 from isoform.runtime.engines.onnx.plans.disk import cached_plan
 from isoform.runtime.engines.onnx.plans.plan import subject_of
 from isoform.runtime.engines.onnx.session import CPU, require_version
@@ -60,6 +61,7 @@ class PlanEngine:
         self._bundle, self._threads = bundle, threads
         self._hot: Cache[Weights] = Cache(cache_bytes)
         self._planned: dict[str, Planned] = {}
+        self._constants = Constants() if len(bundle.require_compiled().graphs) > 1 else None
         self._planning = threading.Lock()
         self._turn = 0
         self._bases = frozenset(bundle.bases())
@@ -80,7 +82,7 @@ class PlanEngine:
         with self._planning:
             if name not in self._planned:
                 plan = cached_plan(subject_of(self._bundle.require_compiled().graphs[name], graph))
-                self._planned[name] = Planned(graph, plan, threads=self._threads)
+                self._planned[name] = Planned(graph, plan, threads=self._threads, constants=self._constants)
             return self._planned[name]
 
     def logits(self, x: Array, signature: Signature) -> Array:
@@ -164,6 +166,7 @@ class PlanEngine:
     def stats(self) -> dict[str, float]:
         """Return ``Cache.stats``, ``shared_bytes`` (approximate size of what signatures share) and ``plan_over_session``."""
         shared = sum(planned.shared_bytes for planned in [*self._planned.values()])
+        shared += self._constants.size_bytes if self._constants else 0
         return {**self._hot.stats(), "shared_bytes": shared, "plan_over_session": self._over_session}
 
 

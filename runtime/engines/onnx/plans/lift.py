@@ -4,7 +4,7 @@ ONNX files are protocol buffers (``protobuf.py``). What lifting needs of ONNX's 
 
     ModelProto   7 graph
     GraphProto   1 node (NodeProto, repeated)   5 initializer (TensorProto, repeated)   11 input (ValueInfoProto, repeated)
-    NodeProto    1 input (a name, repeated)
+    NodeProto    1 input (a name, repeated)   4 op_type
     TensorProto  1 dims (repeated)   2 data_type (1 = float)   4 float_data (repeated)   8 name   9 raw_data   14 data_location (1 = external)
     ValueInfoProto {1 name, 2 type {1 tensor_type {1 elem_type, 2 shape {1 dim {1 dim_value}}}}}
 
@@ -22,10 +22,10 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import EngineError
 from isoform.runtime.formats.protobuf import Field, edited, encoded, fields, message, messages, varint, varints
 
-__all__ = ["fix_inputs", "lift_weights", "read_inputs", "read_weights", "value_info"]
+__all__ = ["convolution_weights", "fix_inputs", "lift_weights", "read_inputs", "read_weights", "value_info"]
 
 _GRAPH, _NODE, _INITIALIZER, _INPUT = 7, 1, 5, 11
-_NODE_INPUT = 1
+_NODE_INPUT, _NODE_OPERATOR = 1, 4
 _DIMS, _DATA_TYPE, _FLOAT_DATA, _NAME, _RAW_DATA, _DATA_LOCATION = 1, 2, 4, 8, 9, 14
 _FLOAT = 1
 
@@ -46,6 +46,22 @@ def read_weights(model: bytes) -> dict[str, Array]:
         _tensor(data) for graph in messages(model, _GRAPH) for data in messages(graph, _INITIALIZER)
     )  # fmt: skip
     return {tensor[0]: tensor[1] for tensor in tensors if tensor is not None}
+
+
+def convolution_weights(model: bytes) -> dict[str, Array]:
+    """Read the float32 initializers that convolutions read, and no other operator. As ``read_weights``."""
+    readers: dict[bytes, set[bytes]] = {}
+    for graph in messages(model, _GRAPH):
+        for node in messages(graph, _NODE):
+            operator = next(messages(node, _NODE_OPERATOR), b"")
+            for name in messages(node, _NODE_INPUT):
+                readers.setdefault(name, set()).add(operator)
+    # FusedConv is a convolution with its activation
+    return {
+        name: value
+        for name, value in read_weights(model).items()
+        if readers.get(name.encode(), set()) in ({b"Conv"}, {b"FusedConv"})
+    }
 
 
 def read_inputs(model: bytes) -> dict[str, tuple[int | None, ...]]:

@@ -48,12 +48,14 @@ class Sessions:
         batches: Batch sizes with a graph of their own, ascending: the plan's ``batches``.
         threads: Threads per run; 0 lets ONNX Runtime choose.
         constants: Values of inputs of the graph that become constants of these sessions.
+        shared: Values of inputs of the graph that every binding gets (``constants.py``).
     """
 
     def __init__(
-        self, graph: bytes, batches: Sequence[int], *, threads: int, constants: Mapping[str, Array] | None = None
-    ) -> None:
-        self._constants = constants or {}
+        self, graph: bytes, batches: Sequence[int], *, threads: int, constants: Mapping[str, Array] | None = None,
+        shared: Mapping[str, ort.OrtValue] | None = None,
+    ) -> None:  # fmt: skip
+        self._constants, self.shared = constants or {}, shared or {}
         self._graph, self._batches, self._threads = graph, batches, threads
         self._largest = batches[-1] if batches else 0
         self._opened: dict[int, ort.InferenceSession] = {}
