@@ -1,4 +1,4 @@
-"""``isoform figure``: signatures as heat maps, side by side, to show which templates tasks share.
+"""``isoform figure``: signatures as heat maps, side by side, to show which templates tasks share; other views in ``task_figures.py``.
 
 One panel per signature: rows are templates, columns are layers, the shade is ξ. Layers whose strongest template is the same in
 all panels are underlined as shared. Next to a user's signature, a second panel shows the change from its start, or from its base
@@ -19,6 +19,7 @@ import numpy as np
 
 from isoform.runtime.arithmetic import distance
 from isoform.runtime.commands.stream_figure import draw_stream, read_history
+from isoform.runtime.commands.task_figures import draw_history, draw_similarity, draw_tasks, read_record
 from isoform.runtime.errors import UsageError
 from isoform.runtime.extras import needs
 from isoform.runtime.formats import files
@@ -27,6 +28,11 @@ from isoform.runtime.formats.signature import Signature
 from isoform.runtime.samples.names import text_of
 
 __all__ = ["add_arguments_figure", "draw_signatures", "run_figure", "save_figure"]
+
+
+VIEWS = ("signatures", "tasks", "similarity", "clusters", "history")
+MANY = 12
+"""Number of signatures up to which each gets a panel by default."""
 
 
 def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +52,15 @@ def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="draw the trained signatures, not the compiled (snapped) ones",
     )
+    parser.add_argument(
+        "--view",
+        choices=VIEWS,
+        help="signatures: a panel for each (the default for up to 12); tasks: a row for each; similarity: of every two, or by "
+        "clusters; history: what --task used during training",
+    )
+    parser.add_argument("--task", help="the task of --view history; default: the first")
     parser.epilog = "example:\n  isoform figure bundle/ -o signatures.png"
+    parser.epilog += "\n  isoform figure bundle/ --view similarity -o alike.png"
     parser.epilog += "\n  isoform figure here.json -o here.png"
 
 
@@ -62,7 +76,19 @@ def run_figure(arguments: argparse.Namespace) -> None:
         while name in chosen:
             name += "′"
         chosen[name] = Signature.load(path)
+    view = arguments.view or ("signatures" if len(chosen) <= MANY else "tasks")
+    if view == "history":
+        save_figure(_history(bundle, arguments.task), arguments.output)
+        return
+    if arguments.task is not None:
+        raise UsageError(f"--task chooses what --view history draws, but the view is {view}; leave it out")
     xis = {name: bundle.kind.usage(bundle.resolve(signature).parts) for name, signature in chosen.items()}
+    if view == "tasks":
+        save_figure(draw_tasks(xis), arguments.output)
+        return
+    if view in ("similarity", "clusters"):
+        save_figure(draw_similarity(xis, clustered=view == "clusters"), arguments.output)
+        return
     known = {**bundle.bases(), **{signature.digest: signature for signature in chosen.values()}}
     changes, origins, gaps = {}, {}, {}
     # parent after base: if both are known, the change from the start is shown
@@ -72,6 +98,13 @@ def run_figure(arguments: argparse.Namespace) -> None:
                 changes[name], origins[name] = bundle.kind.usage(bundle.resolve(known[digest]).parts), what
                 gaps[name] = distance(bundle, known[digest], signature)
     save_figure(draw_signatures(xis, changes=changes, origins=origins, gaps=gaps), arguments.output)
+
+
+def _history(bundle: Bundle, task: str | None) -> Any:
+    """Draw what a task used during training. Raises ``BundleError`` if there is no such task."""
+    name = next(iter(bundle.signatures)) if task is None else task
+    shape = bundle.kind.usage(bundle.resolve(bundle.base(name)).parts).shape
+    return draw_history(*read_record(bundle.training, name, shape), task=name)
 
 
 def draw_signatures(
@@ -99,8 +132,11 @@ def draw_signatures(
     # Templates appear in the order in which the first signature uses them: their numbers are arbitrary, the order of layers is not.
     order = list(dict.fromkeys(int(k) for xi in xis.values() for k in xi.argmax(axis=1)))
     order += [k for k in range(templates) if k not in order]
-    best = np.array([xi.argmax(axis=1) for xi in xis.values()])
-    shared = (best == best[0]).all(axis=0)
+    # a mixture is about its strongest template; a mask may have several of equal strength
+    exclusive = all((xi.sum(axis=1) < 1 + 1e-6).all() for xi in xis.values())
+    best = np.array([xi.argmax(axis=1)[:, None] if exclusive else xi >= 0.5 for xi in xis.values()])
+    shared = (best == best[0]).all(axis=(0, 2))
+    symbol = "ξ" if exclusive else "use"
     changed = {name: xis[name] - start for name, start in (changes or {}).items()}
     rows = [[name for name in xis if name not in changed], [name for name in xis if name in changed]]
     panels: list[list[tuple[str, Any, bool]]] = [[(name, xis[name], False) for name in rows[0]], []]
@@ -126,7 +162,7 @@ def draw_signatures(
                 if change
                 else {"vmin": 0, "vmax": 1, "cmap": "magma_r"}
             )
-            label = "change of ξ" if change else "ξ"
+            label = f"change of {symbol}" if change else symbol
             image = axis.imshow(values[:, order].T, aspect="equal", **shades)
             axis.set_title(name, parse_math=False, fontsize=9 if change else None)
             _mark(axis, order, [] if change or len(xis) == 1 else np.flatnonzero(shared), layers=layers)
@@ -135,7 +171,8 @@ def draw_signatures(
         figure.colorbar(image, ax=list(row), label=label, shrink=0.8)
     if len(xis) > 1:
         figure.suptitle(
-            f"{int(shared.sum())} of {layers} layers use the same template in every signature (green)", fontsize=10
+            f"{int(shared.sum())} of {layers} layers use the same template{'' if exclusive else 's'} in every signature (green)",
+            fontsize=10,
         )
     return figure
 
