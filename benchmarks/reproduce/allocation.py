@@ -1,12 +1,19 @@
 """The tables of Gumbel-Matrix (Maziarz et al., 2019), run again by the kind ``allocation``, beside the paper's figures.
 
     python benchmarks/reproduce/allocation.py synthetic [--quick] [--json PATH] [--runs DIR] [--processes N]
-    python benchmarks/reproduce/allocation.py mnist4 [--quick] [--json PATH] [--runs DIR] [--seeds N]
+    python benchmarks/reproduce/allocation.py mnist4 [--quick] [--json PATH] [--runs DIR] [--seeds N] [--steps N]
+    python benchmarks/reproduce/allocation.py clusters [--quick] [--json PATH] [--runs DIR] [--steps N] [--plot FOLDER]
+    python benchmarks/reproduce/allocation.py omniglot [--quick] [--json PATH] [--runs DIR] [--steps N] [--pixels N]
 
 synthetic  figures 7 and 1: two pairs of tasks whose members are equal, 20 runs: which components they find, and the loss beside that
            without sharing; two tasks, unrelated or equal, that share all components or none
 mnist4     table I: two copies of MNIST, two of MNIST turned by 90°, 10 seeds, 10 epochs each: accuracy and share of components in use,
            beside no sharing and two shared bottoms; the network with a budget compiled: latency of the pruned graph over the whole one
+
+clusters   figures 5 and 6: 40 tasks of three families: which have the same code, and how similar codes are within and between families
+omniglot   table II: 20 alphabets, single tasks, two shared bottoms and Gumbel-Matrix, 2 seeds; the paper has 105 pixels and 8,000 steps,
+           here --pixels and --steps. Then 8 alphabets that are new, each learned on the device from 10 drawings per character:
+           a searched mask and a logits layer beside a logits layer on the best task's mask
 
 Every run is kept in ``--runs`` when it is done: an interrupted benchmark goes on where it was. Without it, a temporary folder.
 """
@@ -27,9 +34,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package ``bench`` is
 
-from bench.allocation import mnist4, synthetic
+from bench.allocation import clusters, mnist4, omniglot, synthetic
+from bench.allocation.alphabets import NEW, TWENTY
 from bench.allocation.runs import run_all
 from bench.harness import machine, parser, print_table, write_json
+
+from isoform.runtime.cli import main as isoform
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 Figures = dict[str, object]
@@ -41,7 +51,9 @@ def main() -> None:
     figures: Figures = {**machine(), "quick": arguments.quick}
     with tempfile.TemporaryDirectory(prefix="isoform-reproduce-") as folder:
         made = arguments.runs or Path(folder)
-        {"synthetic": of_synthetic, "mnist4": of_mnist4}[arguments.what](arguments, figures, made / arguments.what)
+        {"synthetic": of_synthetic, "mnist4": of_mnist4, "clusters": of_clusters, "omniglot": of_omniglot}[
+            arguments.what
+        ](arguments, figures, made / arguments.what)
     write_json(arguments.json, figures)
 
 
@@ -135,6 +147,117 @@ def of_mnist4(arguments: argparse.Namespace, figures: Figures, folder: Path) -> 
     )  # fmt: skip
 
 
+def of_clusters(arguments: argparse.Namespace, figures: Figures, folder: Path) -> None:
+    """Run figures 5 and 6."""
+    steps, seeds = arguments.steps or (40 if arguments.quick else 3000), range(arguments.seeds or 1)
+    folder.mkdir(parents=True, exist_ok=True)
+    bundles = {seed: folder / f"bundle-{steps}-{seed}" for seed in seeds}
+    jobs = {
+        f"clusters-{steps}-{seed}": (
+            clusters.clustered,
+            (seed, steps, str(arguments.data), str(bundles[seed]), arguments.quick),
+        )
+        for seed in seeds
+    }
+    found = [*run_all(jobs, folder, processes=arguments.processes).values()]
+    rows = []
+    for family in clusters.FAMILIES:
+        codes = ", ".join(f"{run['codes'][family]} of {run['tasks'][family]}" for run in found)
+        means = [
+            float(np.mean([run[name][family] for run in found])) for name in ("commonest", "similarity", "accuracy")
+        ]
+        figures[family] = {
+            "codes": [run["codes"][family] for run in found],
+            "similarity": means[1],
+            "accuracy": means[2],
+        }
+        rows.append((family, codes, f"{100 * means[0]:.0f} %", f"{means[1]:.3f}", f"{100 * means[2]:.1f}"))
+    for name in ("within", "between", "active_share"):
+        figures[name] = float(np.mean([run[name] for run in found]))
+    figures["within_minus_between"] = float(np.mean([run["within"] - run["between"] for run in found]))
+    print_table(
+        f"tasks by family, {steps:,} steps; similarity within families {figures['within']:.3f}, between {figures['between']:.3f}; "
+        f"{100 * float(np.mean([run['active_share'] for run in found])):.0f} % in use",
+        ("family", "different codes", "with the commonest", "similarity", "accuracy"), rows,
+    )  # fmt: skip
+    if arguments.plot:
+        for view in ("tasks", "similarity", "history"):
+            isoform(["figure", str(bundles[0]), "--view", view, "-o", str(arguments.plot / f"allocation-{view}.svg")])
+
+
+def of_omniglot(arguments: argparse.Namespace, figures: Figures, folder: Path) -> None:
+    """Run table II, and new alphabets."""
+    quick, data = arguments.quick, str(arguments.data)
+    steps, pixels = arguments.steps or (6 if quick else 8000), arguments.pixels or (15 if quick else 105)
+    seeds, count = range(arguments.seeds or (1 if quick else 2)), 2 if quick else len(TWENTY)
+    what = f"{pixels}-{steps}"
+    folder.mkdir(parents=True, exist_ok=True)
+    bundle = folder / f"bundle-{what}"
+    jobs: dict[str, tuple[Callable[..., dict[str, object]], tuple[object, ...]]] = {}
+    for seed in seeds:
+        for name in omniglot.ROWS:
+            kept = str(bundle) if (name, seed) == ("Gumbel-Matrix", 0) else ""
+            jobs[f"{_file(name, steps, seed)}-{pixels}"] = (
+                omniglot.trained,
+                (name, seed, steps, pixels, count, data, kept),
+            )
+        for number in range(count):
+            jobs[f"single-{what}-{number}-{seed}"] = (omniglot.single, (number, seed, steps, pixels, data))
+    found = run_all(jobs, folder, processes=arguments.processes)
+    results = {
+        omniglot.SINGLE: [
+            {
+                key: float(np.mean([found[f"single-{what}-{number}-{seed}"][key] for number in range(count)]))
+                for key in ERRORS
+            }
+            for seed in seeds
+        ],
+        **{name: [found[f"{_file(name, steps, seed)}-{pixels}"] for seed in seeds] for name in omniglot.ROWS},
+    }
+    rows = []
+    for name, runs in results.items():
+        errors = {key: np.array([run[key] for run in runs]) for key in ERRORS}
+        figures[name] = {key: values.tolist() for key, values in errors.items()}
+        more = f"{100 * np.mean([run['active_share'] for run in runs]):.0f}" if "active_share" in runs[0] else ""
+        rows.append(
+            (name, _spread(errors["validation_error"], 2), _spread(errors["error"], 2), more, PAPER_OMNIGLOT[name])
+        )
+    ours = float(np.mean(figures["Gumbel-Matrix"]["error"]))  # type: ignore[index]
+    for name in ("shared bottom, added", "shared bottom, averaged"):
+        theirs = float(np.mean(figures[name]["error"]))  # type: ignore[index]
+        figures[f"relative_reduction_of_{name.split(', ')[1]}"] = 1 - ours / theirs
+    figures["codes"] = [run["codes"] for run in results["Gumbel-Matrix"]]
+    title = f"Omniglot, {count} alphabets, {pixels} pixels, {steps:,} steps, {len(seeds)} seeds: error in %, components in use in %"
+    print_table(title, ("method", "validation", "test", "in use", "the paper's test error"), rows)
+    figures |= omniglot.prepared(str(bundle), pixels, count, data)
+    learned = {
+        f"new-{what}-{number}": (omniglot.new_alphabet, (number, str(bundle), pixels, data, 5 if quick else 0))
+        for number in range(1 if quick else len(NEW))
+    }
+    new = [*run_all(learned, folder, processes=arguments.processes).values()]
+    columns = ("mean_mask", "best_mask", "searched")
+    means = [float(np.mean([entry[name] for entry in new])) for name in columns]
+    figures |= dict(zip((f"new.{name}" for name in columns), means, strict=True))
+    figures |= {"new": new, "new.searched_minus_best_mask": means[2] - means[1]}
+    lines = [
+        (entry["alphabet"], str(entry["classes"]), *(f"{entry[name]:.1f}" for name in columns), str(entry["changed"]), f"{entry['seconds']:.0f}")
+        for entry in new
+    ]  # fmt: skip
+    lines.append(("mean", "", *(f"{mean:.1f}" for mean in means), "", ""))
+    print_table(
+        "new alphabets, 10 drawings per character, accuracy in %: a logits layer on the masks of all tasks (mean) and on the best, and a searched mask",
+        ("alphabet", "classes", "all masks", "best mask", "searched", "bits", "s"), lines,
+    )  # fmt: skip
+
+
+ERRORS = ("validation_error", "error")
+PAPER_OMNIGLOT: Mapping[str, str] = {
+    "single task": "39.19 ± 0.50 (another network)",
+    "shared bottom, added": "6.75 ± 0.33",
+    "shared bottom, averaged": "",
+    "Gumbel-Matrix": "6.48 ± 0.28",
+}
+"""Table II."""
 PAPER: Mapping[str, str] = {
     "no sharing": "93.5 ± 5.1 (25 %)",
     "shared bottom, added": "95.7 ± 0.5 (100 %)",
@@ -155,10 +278,12 @@ def _spread(values: np.ndarray, digits: int = 3) -> str:
 
 def _arguments() -> argparse.Namespace:
     made = parser(__doc__)
-    made.add_argument("what", choices=("synthetic", "mnist4"))
+    made.add_argument("what", choices=("synthetic", "mnist4", "clusters", "omniglot"))
     made.add_argument("--runs", type=Path, help="folder in which finished runs are kept")
     made.add_argument("--seeds", type=int, help="number of seeds, from 0")
-    made.add_argument("--steps", type=int, help="batches per task, of mnist4")
+    made.add_argument("--steps", type=int, help="batches per task, of all but the synthetic tasks")
+    made.add_argument("--pixels", type=int, help="side of Omniglot's images")
+    made.add_argument("--plot", type=Path, help="folder for the pictures of clusters")
     made.add_argument("--processes", type=int, default=2, help="runs at once (default: 2)")
     made.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     return made.parse_args()

@@ -28,10 +28,12 @@ class Dataset:
     test: Split | None
     classes: tuple[str, ...]
     """Names of the labels."""
+    validation: Split | None = None
+    """Samples by which a run that is given them chooses its best state; None for most."""
     account: Account = dataclasses.field(default_factory=Account, compare=False)
     """Counts of the files that were read and left out."""
 
     def digest(self) -> str:
         """Compute the sha256 over every pixel and label, 64 hex digits; equal digests mean equal data."""
-        halves = [half for half in (self.train, self.test) if half is not None]
+        halves = [half for half in (self.train, self.test, self.validation) if half is not None]
         return digest_of([part.tobytes() for half in halves for part in (half.images, half.labels)])

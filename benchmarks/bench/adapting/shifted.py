@@ -28,7 +28,7 @@ from isoform.train.kinds.mixture.recipe import MixtureRecipe, MixtureTable, Netw
 from isoform.train.loop import train
 from isoform.train.recipe import DataRecipe, TaskRecipe
 
-__all__ = ["NATURAL", "Shifted", "cifar_100", "mnist"]
+__all__ = ["NATURAL", "Shifted", "cifar_100", "mnist", "photographs"]
 
 NATURAL = ("usps", "mnist-m")
 """Shifts that nobody made."""
@@ -93,13 +93,18 @@ def mnist(data: Path) -> Shifted:
 
 
 def cifar_100(data: Path, *, coarse: bool = False) -> Shifted:
+    """CIFAR-100's classes as ``photographs`` returns them, in any domain."""
+    return Shifted("cifar-100", photographs(data, coarse=coarse))
+
+
+def photographs(data: Path, *, coarse: bool = False) -> Dataset:
     """CIFAR-100's 100 fine classes, 200 training and 50 test images each; or its 20 coarse ones, five times as many."""
     folder = data / "cifar-100"
     with (folder / "labels.csv").open() as file:
         named = {row["fine_name"]: row["coarse_name" if coarse else "fine_name"] for row in csv.DictReader(file)}
     names = sorted(set(named.values()))
     halves = [_zipped(folder / f"cifar100_{half}.zip", named, names) for half in ("train_20000", "test_5000")]
-    return Shifted("cifar-100", Dataset(train=halves[0], test=halves[1], classes=tuple(names)))
+    return Dataset(train=halves[0], test=halves[1], classes=tuple(names))
 
 
 def _zipped(path: Path, named: Mapping[str, str], names: list[str]) -> Split:

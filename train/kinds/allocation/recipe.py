@@ -88,6 +88,8 @@ class OptimizerTable:
     """Probability of dropout before the logits layers."""
     clip: float = 0.0
     """Largest norm of the gradient; 0 for no limit."""
+    evaluations: int = 0
+    """Number of times that the accuracy on validation samples is measured; the state with the best one is the result. 0 for the last state."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -96,6 +98,7 @@ class OptimizerTable:
         between(self, "l2", 0, 1)
         between(self, "dropout", 0, 0.99)
         between(self, "clip", 0, 1e9)
+        between(self, "evaluations", 0, 1e6)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
