@@ -25,7 +25,7 @@ from isoform.runtime.kind import HEAD
 from isoform.runtime.learn.learner import Loss, Point
 from isoform.runtime.predictor import Predictor
 
-__all__ = ["HeadLearner", "discriminant", "shrunk"]
+__all__ = ["HeadLearner", "discriminant", "head_gradient", "shrunk"]
 
 
 class HeadLearner:
@@ -76,13 +76,17 @@ class HeadLearner:
             raise UsageError(
                 f"networks of kind {self.bundle.spec.kind!r} have no backward pass, so only the logits layer can be fitted: parts=['head']"
             )
-        embeddings = self.embeddings(point, x)
-        weight, bias = (point.parts[name] for name in HEAD)
-        value, g = loss((embeddings @ weight.T + bias).astype(np.float32))
-        return value, {
-            "logits.weight": (g.T @ embeddings).astype(np.float64),
-            "logits.bias": g.sum(axis=0, dtype=np.float64),
-        }
+        return head_gradient(point, self.embeddings(point, x), loss)
+
+
+def head_gradient(point: Point, embeddings: Array, loss: Loss) -> tuple[float, dict[str, Array]]:
+    """Return a loss and the logits layer's gradients, float64, from embeddings, shape (n, embedding)."""
+    weight, bias = (point.parts[name] for name in HEAD)
+    value, g = loss((embeddings @ weight.T + bias).astype(np.float32))
+    return value, {
+        "logits.weight": (g.T @ embeddings).astype(np.float64),
+        "logits.bias": g.sum(axis=0, dtype=np.float64),
+    }
 
 
 def discriminant(embeddings: Array, labels: Array, classes: int) -> tuple[Array, Array]:

@@ -31,15 +31,13 @@ __all__ = ["Search"]
 FOLDS = 4
 MARGIN = 0.01
 """Smallest fall of the loss, in nats, for which a change is kept. (Tried: 0.002, by which 0.3 points less were gained; docs/log.md.)"""
-KEPT = 512
-"""Number of points whose embeddings are kept: the searches of all folds try the same ones."""
 
 
 class Search:
     """Searches for a better point from the same samples.
 
     Args:
-        learner: Runs the network.
+        learner: Runs the network. The searches of all folds try the same points: it should keep embeddings (``remembered.py``).
         x: Samples, shape (n, …).
         labels: Class indices, shape (n,).
         classes: Number of classes of a new logits layer; None to keep the start's.
@@ -53,9 +51,6 @@ class Search:
     ) -> None:  # fmt: skip
         self._learner, self._x, self._labels, self._classes, self._changes = learner, x, labels, classes, changes
         self._seed = seed
-        self._embeddings: dict[bytes, Array] = {}
-        self.tried = 0
-        """Number of points that were tried so far."""
 
     def better(self, point: Point, rows: Array, *, limit: int, deadline: float) -> Iterator[Point]:
         """Search from a point; yield the best so far after every change that was tried.
@@ -83,7 +78,7 @@ class Search:
             promising = sorted(entry for entry in alone if entry[0] < loss - MARGIN)
             for _, number in promising:
                 other = point.with_parts(self._changes[number](point.parts))
-                # the first of them is in the cache, so what was found before the limit is kept
+                # the first of them was scored already, so what was found before the limit is kept
                 if (found := self._loss(other, rows, folds)) < loss - MARGIN:
                     point, loss = other, found
                 left = max(0, left - 1)
@@ -104,7 +99,7 @@ class Search:
 
     def _loss(self, point: Point, rows: Array, folds: list[Array]) -> float:
         """Score a point, in nats."""
-        e = self._embedded(point)
+        e = self._learner.embeddings(point, self._x)
         if self._classes is None:
             return self._scored(e[rows] @ point.parts[HEAD[0]].T + point.parts[HEAD[1]], rows)
         losses = []
@@ -118,13 +113,3 @@ class Search:
         labels = self._labels[rows]
         loss, _ = scored(logits, labels, weights=class_shares(labels))
         return loss
-
-    def _embedded(self, point: Point) -> Array:
-        """Return the embeddings of all samples, shape (n, embedding)."""
-        key = b"".join(array.tobytes() for name, array in point.parts.items() if name not in HEAD)
-        if key not in self._embeddings:
-            self.tried += 1
-            if len(self._embeddings) >= KEPT:
-                del self._embeddings[next(iter(self._embeddings))]
-            self._embeddings[key] = self._learner.embeddings(point, self._x)
-        return self._embeddings[key]
