@@ -59,8 +59,8 @@ def main() -> None:
 
 def of_synthetic(arguments: argparse.Namespace, figures: Figures, folder: Path) -> None:
     """Run figures 7 and 1."""
-    steps = 1200 if arguments.quick else 3000
-    seeds = range(arguments.seeds or (2 if arguments.quick else 20))
+    steps = 1000 if arguments.quick else 3000
+    seeds = range(arguments.seeds or (1 if arguments.quick else 20))
     jobs: dict[str, tuple[Callable[..., dict[str, object]], tuple[object, ...]]] = {
         f"pairs-{routing}-{steps}-{seed}": (synthetic.pairs, (seed, steps, routing))
         for seed in seeds
@@ -101,7 +101,7 @@ def of_synthetic(arguments: argparse.Namespace, figures: Figures, folder: Path) 
 
 def of_mnist4(arguments: argparse.Namespace, figures: Figures, folder: Path) -> None:
     """Run table I, and compile the network with a budget."""
-    steps = arguments.steps or (400 if arguments.quick else 37_500)
+    steps, tests = arguments.steps or (250 if arguments.quick else 37_500), 1000 if arguments.quick else 0
     seeds = range(arguments.seeds or (1 if arguments.quick else 10))
     rows = [name for name in mnist4.ROWS if not arguments.quick or name != "no sharing"]
     data, budget = str(arguments.data), "Gumbel-Matrix, budget 0.75"
@@ -110,7 +110,7 @@ def of_mnist4(arguments: argparse.Namespace, figures: Figures, folder: Path) -> 
 
     def job(name: str, seed: int) -> tuple[Callable[..., dict[str, object]], tuple[object, ...]]:
         kept = str(bundle) if (name, seed) == (budget, 0) else ""
-        return mnist4.trained, (name, seed, steps, data, kept)
+        return mnist4.trained, (name, seed, steps, data, tests, kept)
 
     # seed by seed, so that an interrupted benchmark has whole ones
     jobs = {_file(name, steps, seed): job(name, seed) for seed in seeds for name in rows}
@@ -131,7 +131,7 @@ def of_mnist4(arguments: argparse.Namespace, figures: Figures, folder: Path) -> 
                 PAPER[name],
             )
         )
-    measured = mnist4.compiled(str(bundle), steps, data, budget, 0)
+    measured = mnist4.compiled(str(bundle), steps, data, tests, budget, 0)
     with_budget = [found[_file(budget, steps, seed)] for seed in seeds]
     figures |= {
         "accuracy": float(np.mean([found[_file("Gumbel-Matrix", steps, seed)]["accuracy"] for seed in seeds])),
@@ -189,7 +189,11 @@ def of_omniglot(arguments: argparse.Namespace, figures: Figures, folder: Path) -
     """Run table II, and new alphabets."""
     quick, data = arguments.quick, str(arguments.data)
     steps, pixels = arguments.steps or (6 if quick else 8000), arguments.pixels or (15 if quick else 105)
-    seeds, count = range(arguments.seeds or (1 if quick else 2)), 2 if quick else len(TWENTY)
+    seeds, count, channels = (
+        range(arguments.seeds or (1 if quick else 2)),
+        2 if quick else len(TWENTY),
+        8 if quick else 48,
+    )
     what = f"{pixels}-{steps}"
     folder.mkdir(parents=True, exist_ok=True)
     bundle = folder / f"bundle-{what}"
@@ -199,10 +203,10 @@ def of_omniglot(arguments: argparse.Namespace, figures: Figures, folder: Path) -
             kept = str(bundle) if (name, seed) == ("Gumbel-Matrix", 0) else ""
             jobs[f"{_file(name, steps, seed)}-{pixels}"] = (
                 omniglot.trained,
-                (name, seed, steps, pixels, count, data, kept),
+                (name, seed, steps, pixels, channels, count, data, kept),
             )
         for number in range(count):
-            jobs[f"single-{what}-{number}-{seed}"] = (omniglot.single, (number, seed, steps, pixels, data))
+            jobs[f"single-{what}-{number}-{seed}"] = (omniglot.single, (number, seed, steps, pixels, channels, data))
     found = run_all(jobs, folder, processes=arguments.processes)
     results = {
         omniglot.SINGLE: [

@@ -9,6 +9,7 @@ The network is told only which samples are of one task.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -80,12 +81,12 @@ def _commonest(codes: Sequence[bytes]) -> float:
 def tasks_of(data: Path, *, few: bool) -> dict[str, Dataset]:
     """Return all tasks: images of 3 × 32 × 32."""
     found: dict[str, Dataset] = {}
-    fine, coarse = photographs(data), photographs(data, coarse=True)
-    assert fine.test is not None
-    for number, name in enumerate(coarse.classes[: 2 if few else None]):
-        found[f"cifar-{name.replace(' ', '-').replace(',', '')}"] = _some(
-            fine, np.unique(fine.train.labels[coarse.train.labels == number]), few
-        )
+    fine = photographs(data)
+    with (data / "cifar-100/labels.csv").open() as file:
+        coarse = {row["fine_name"]: row["coarse_name"] for row in csv.DictReader(file)}
+    for name in sorted(set(coarse.values()))[: 2 if few else None]:
+        labels = np.array([label for label, each in enumerate(fine.classes) if coarse[each] == name])
+        found[f"cifar-{name.replace(' ', '-').replace(',', '')}"] = _some(fine, labels, few)
     for folder, name in (("mnist", "mnist"), ("fashion-mnist", "fashion")):
         whole = read_idx_folder(data / folder)
         for left_out in range(2 if few else 10):

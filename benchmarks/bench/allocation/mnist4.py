@@ -35,7 +35,7 @@ ROWS: Mapping[str, dict[str, str]] = {
 """Method → fields of the recipe that differ."""
 
 
-def trained(method: str, seed: int, steps: int, data: str, bundle: str = "") -> dict[str, Any]:
+def trained(method: str, seed: int, steps: int, data: str, tests: int, bundle: str = "") -> dict[str, Any]:
     """Train one network, and test it on all test samples.
 
     Args:
@@ -43,9 +43,10 @@ def trained(method: str, seed: int, steps: int, data: str, bundle: str = "") -> 
         seed: The recipe's seed.
         steps: Batches of 16 per task.
         data: Folder of the data sets.
+        tests: Number of test samples per task; 0 for all.
         bundle: Where to write the bundle; empty for nowhere.
     """
-    recipe, datasets = _prepared(method, seed, steps, data)
+    recipe, datasets = _prepared(method, seed, steps, data, tests)
     with tempfile.TemporaryDirectory(prefix="isoform-mnist4-") as folder:
         made = train(recipe, datasets, checkpoint=Path(folder) / "checkpoint", checkpoint_seconds=1e9)
     if bundle:
@@ -57,9 +58,9 @@ def trained(method: str, seed: int, steps: int, data: str, bundle: str = "") -> 
     }  # fmt: skip
 
 
-def compiled(bundle: str, steps: int, data: str, method: str, seed: int) -> dict[str, float]:
+def compiled(bundle: str, steps: int, data: str, tests: int, method: str, seed: int) -> dict[str, float]:
     """Compile a bundle of ``trained`` and measure it: parity with torch, pruned over unpruned latency, and a swap between its tasks."""
-    _, datasets = _prepared(method, seed, steps, data)
+    _, datasets = _prepared(method, seed, steps, data, tests)
     report = compile_bundle(Path(bundle), datasets=datasets)["tasks"]
     gaps = [
         value for entry in report.values() for name, value in entry["verified"].items() if name.startswith("torch_")
@@ -70,13 +71,16 @@ def compiled(bundle: str, steps: int, data: str, method: str, seed: int) -> dict
     }  # fmt: skip
 
 
-def _prepared(method: str, seed: int, steps: int, data: str) -> tuple[AllocationRecipe, dict[str, Dataset]]:
+def _prepared(method: str, seed: int, steps: int, data: str, tests: int) -> tuple[AllocationRecipe, dict[str, Dataset]]:
     recipe = read_recipe("mnist4", {"steps": str(steps), "seed": str(seed), **ROWS[method]})
     assert isinstance(recipe, AllocationRecipe)
     loaded: dict[str, Dataset] = {}
     for task in recipe.tasks.values():  # both copies of a domain are the same arrays
         if task.domain not in loaded:
-            loaded[task.domain] = load_task(task, recipe.data, root=Path(data))
+            whole = load_task(task, recipe.data, root=Path(data))
+            assert whole.test is not None
+            few = Split(images=whole.test.images[: tests or None], labels=whole.test.labels[: tests or None])
+            loaded[task.domain] = dataclasses.replace(whole, test=few)
     return recipe, {name: loaded[task.domain] for name, task in recipe.tasks.items()}
 
 
@@ -92,14 +96,3 @@ def _swap_us(bundle: Path, datasets: Mapping[str, Dataset]) -> float:
                 runtime.predict(x, signature)
                 took[name].append(time.perf_counter() - began)
         return 1e6 * float(np.median(took["other"][400:]) - np.median(took["same"][400:]))
-
-
-def small(datasets: Mapping[str, Dataset], count: int) -> dict[str, Dataset]:
-    """Return the data sets with the first test samples only."""
-    return {
-        name: dataclasses.replace(
-            dataset,
-            test=Split(images=dataset.test.images[:count], labels=dataset.test.labels[:count]),  # type: ignore[union-attr]
-        )
-        for name, dataset in datasets.items()
-    }

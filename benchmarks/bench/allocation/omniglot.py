@@ -14,6 +14,7 @@ from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime, Signature
 from isoform.runtime.learn.head import discriminant
 from isoform.train.data.samples import Dataset
+from isoform.train.kinds.allocation.recipe import AllocationRecipe
 
 __all__ = ["ROWS", "SINGLE", "new_alphabet", "prepared", "single", "trained"]
 
@@ -26,7 +27,9 @@ ROWS: Mapping[str, dict[str, Any]] = {
 """Method → fields of the recipe that differ."""
 
 
-def trained(method: str, seed: int, steps: int, pixels: int, count: int, data: str, bundle: str) -> dict[str, Any]:
+def trained(
+    method: str, seed: int, steps: int, pixels: int, channels: int, count: int, data: str, bundle: str
+) -> dict[str, Any]:  # fmt: skip
     """Train one network on the first alphabets.
 
     Args:
@@ -34,12 +37,13 @@ def trained(method: str, seed: int, steps: int, pixels: int, count: int, data: s
         seed: The recipe's seed.
         steps: Batches per task.
         pixels: Side of the images.
+        channels: Feature maps of every convolution; the paper has 48.
         count: How many of the twenty alphabets.
         data: Folder of the data sets.
         bundle: Where to write the bundle; empty for nowhere.
     """
     datasets = alphabets(Path(data), TWENTY[:count], pixels)
-    made = trained_on(_recipe(datasets, seed, steps, pixels, ROWS[method]), datasets)
+    made = trained_on(_recipe(datasets, seed, steps, pixels, channels, ROWS[method]), datasets)
     if bundle:
         made.write(bundle)
     scores, masks = made.training["test_accuracy"], made.training["allocation"]
@@ -49,26 +53,25 @@ def trained(method: str, seed: int, steps: int, pixels: int, count: int, data: s
     }  # fmt: skip
 
 
-def single(number: int, seed: int, steps: int, pixels: int, data: str) -> dict[str, Any]:
+def single(number: int, seed: int, steps: int, pixels: int, channels: int, data: str) -> dict[str, Any]:
     """Train a network on one alphabet alone, with all components."""
     datasets = alphabets(Path(data), TWENTY, pixels)
     name = [*datasets][number]
     alone = {name: datasets[name]}
-    made = trained_on(_recipe(alone, seed, steps, pixels, ROWS["shared bottom, averaged"]), alone)
+    made = trained_on(_recipe(alone, seed, steps, pixels, channels, ROWS["shared bottom, averaged"]), alone)
     return {
         "error": 100 * (1 - made.training["test_accuracy"][name]),
         "validation_error": 100 * (1 - made.training["validation_accuracy"]),
     }
 
 
-def _recipe(datasets: Mapping[str, Dataset], seed: int, steps: int, pixels: int, changes: Mapping[str, Any]) -> Any:
-    evaluations = min(32, steps)
+def _recipe(
+    datasets: Mapping[str, Dataset], seed: int, steps: int, pixels: int, channels: int, changes: Mapping[str, Any]
+) -> AllocationRecipe:  # fmt: skip
     fixed = {
-        "steps": steps,
-        "seed": seed,
-        "data.input_shape": [1, pixels, pixels],
-        "optimizer.evaluations": evaluations,
-    }
+        "steps": steps, "seed": seed, "data.input_shape": [1, pixels, pixels], "network.channels": channels,
+        "optimizer.evaluations": min(32, steps),
+    }  # fmt: skip
     return recipe_of("omniglot", list(datasets), {**fixed, **changes})
 
 

@@ -1,0 +1,72 @@
+"""The papers' tables by their benchmarks, quick, and the worked example of ``allocation``: they run, and say what they promise."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from support import ROOT
+
+
+def quick(folder, shared, what) -> tuple[str, dict]:
+    """What ``--quick --json`` prints and writes."""
+    command = [sys.executable, str(ROOT / "benchmarks/reproduce/allocation.py"), what, "--quick", "--json", "out.json"]
+    result = subprocess.run([*command, "--data", str(shared)], cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout, json.loads((folder / "out.json").read_text())
+
+
+def test_synthetic(tmp_path) -> None:
+    """The pairs are found, with a lower loss than without sharing; equal tasks gain by sharing all, unrelated ones lose."""
+    printed, figures = quick(tmp_path, tmp_path, "synthetic")
+    assert "1 of 1 found the pairs" in printed
+    assert figures["right_pairs_share"] == 1
+    assert figures["loss_over_no_sharing"] < 0.9
+    assert figures["transfer.1.shared"] < figures["transfer.1.separate"]
+    assert figures["transfer.0.shared"] > figures["transfer.1.shared"]
+
+
+def test_mnist4(shared, tmp_path) -> None:
+    """Short runs of four methods, and the one with a budget compiled: equal to torch, and a swap takes microseconds."""
+    printed, figures = quick(tmp_path, shared, "mnist4")
+    assert "96.8 ± 0.2" in printed
+    assert min(figures["accuracy"], figures["shared_bottom_accuracy"], figures["budget_accuracy"]) > 60
+    assert 0.2 < figures["active_share"] <= 1
+    assert 0 < figures["pruned_over_full_latency"] < 1.5
+    assert figures["compiled_max_abs_diff"] < 1e-5
+    assert figures["swap_us"] < 1000
+
+
+def test_clusters(shared, tmp_path) -> None:
+    """Six tasks of three families: every one has a code, and the similarities are those of the codes."""
+    printed, figures = quick(tmp_path, shared, "clusters")
+    assert "different codes" in printed
+    for family in ("cifar", "mnist", "fashion"):
+        assert 1 <= figures[family]["codes"][0] <= 2
+    assert -1 <= figures["within_minus_between"] <= 1
+    assert figures["within_minus_between"] == pytest.approx(figures["within"] - figures["between"])
+
+
+def test_omniglot(shared, tmp_path) -> None:
+    """Two alphabets by four methods, and a new alphabet on the components of one of them."""
+    printed, figures = quick(tmp_path, shared, "omniglot")
+    assert "6.48 ± 0.28" in printed
+    for method in ("single task", "shared bottom, added", "shared bottom, averaged", "Gumbel-Matrix"):
+        assert 0 < figures[method]["error"][0] <= 100
+    assert figures["compiled_max_abs_diff"] < 1e-5
+    (new,) = figures["new"]
+    assert new["classes"] == 5
+    assert new["searched"] >= new["best_mask"] - 10  # a trained network of six steps knows little
+
+
+def test_the_worked_example(tmp_path) -> None:
+    """Train, compile, swap, serve, personalize, draw: every step by the real commands, with fewer steps of training."""
+    command = [sys.executable, str(ROOT / "docs/examples/allocation.py"), "-o", "made", "--steps", "40"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for step in ("train", "compile", "swap", "serve", "personalize", "figure"):
+        assert re.search(rf"^{step} +\S", done.stdout, re.MULTILINE), done.stdout
+    assert "120 predictions over HTTP" in done.stdout
+    assert (tmp_path / "made/masks.png").stat().st_size > 1000
+    assert (tmp_path / "made/slanted.safetensors").stat().st_size < 20_000
