@@ -81,6 +81,10 @@ class Exporter(Protocol):
     def trained(self, bundle: Bundle, signature: Signature) -> Callable[[Array], Array] | None:
         """The torch network with this signature: samples (n, …) → logits; None if the kind has only the numpy twin."""
 
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The facts of ``told`` that are printed beside accuracies: key → title. A title that ends in "by layer" is of a list."""
+
     def told(self, bundle: Bundle, task: Task) -> dict[str, Any]:
         """Facts about a task that the report adds to the measurements, as JSON types."""
 

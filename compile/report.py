@@ -53,7 +53,8 @@ def report(
         values = [getattr(figures, f"top1_{name}") for figures in measured.values()]
         means[name] = None if None in values else round(100 * float(np.mean(values)), 3)
     return {
-        "format": 1, "tau": tau, "opset": OPSET, "ir_version": IR_VERSION, "parity_limit": PARITY_LIMIT, "parity_scale": PARITY_SCALE, "tasks": entries,
+        "format": 1, "columns": dict(exporter.columns),
+        "tau": tau, "opset": OPSET, "ir_version": IR_VERSION, "parity_limit": PARITY_LIMIT, "parity_scale": PARITY_SCALE, "tasks": entries,
         "mean_top1_percent": means,
         "versions": {"onnxruntime": ort.__version__, "onnx": onnx.__version__, "torch": torch.__version__, "numpy": np.__version__,
                      "python": platform.python_version(), "machine": platform.machine()},
@@ -72,8 +73,9 @@ def print_report(content: Mapping[str, Any]) -> None:
         title=f"accuracy: layers with max ξ ≥ {content['tau']} are snapped to one template; opset {content['opset']}",
         title_justify="left",
     )
-    for column in ("task", "templates by layer", "max ξ", "top-1 before", "after", "float16"):
-        first.add_column(column, justify="left" if column in ("task", "templates by layer") else "right")
+    told: Mapping[str, str] = content["columns"]
+    for column in ("task", *told.values(), "top-1 before", "after", "float16"):
+        first.add_column(column, justify="left" if column == "task" or column.endswith("by layer") else "right")
     entries = content["tasks"]
     # Dicts as ordered sets of column names: tasks may differ in what was measured.
     verified, sizes = (
@@ -103,10 +105,8 @@ def print_report(content: Mapping[str, Any]) -> None:
             table.add_column(column, justify="left" if column == "task" else "right")
     for task, entry in entries.items():
         v, size = entry["verified"], entry["size_bytes"]
-        # ~ marks a layer that is still a mixture.
-        sequence = " ".join("~" if k is None else str(k) for k in entry.get("sequence", ()))
         first.add_row(
-            task, sequence, f"{entry['mean_max_xi_before']:.4f}" if "mean_max_xi_before" in entry else "-",
+            task, *(_text(entry.get(name)) for name in told),
             *(_percent(v[f"top1_{name}"], 100) for name in ("before", "after", "float16")),
         )  # fmt: skip
         gradient = "-" if v["gradient"] is None else f"{v['gradient']:.0e}"
@@ -114,10 +114,17 @@ def print_report(content: Mapping[str, Any]) -> None:
         third.add_row(task, *("-" if size[name] is None else f"{size[name]:,}" for name in sizes))
     means = content["mean_top1_percent"]
     first.add_section()
-    first.add_row("mean", "", "", *(_percent(means[name], 1) for name in ("before", "after", "float16")))
+    first.add_row("mean", *("" for _ in told), *(_percent(means[name], 1) for name in ("before", "after", "float16")))
     console.print(first)
     console.print(second)
     console.print(third)
+
+
+def _text(value: Any) -> str:
+    """Format a fact of the kind's: numbers with four digits; what each layer has with spaces, ~ where a layer has several."""
+    if isinstance(value, list):
+        return " ".join("~" if entry is None else str(entry) for entry in value)
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _half_size(signature: Signature) -> int | None:

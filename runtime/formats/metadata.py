@@ -1,16 +1,20 @@
-"""JSON in a signature's metadata, labels and shapes of bits, in canonical form, because a digest must identify exactly one file."""
+"""JSON inside files, from strangers: labels and shapes of bits in a signature's metadata, and the objects that describe networks.
+
+What a signature holds is in canonical form, because a digest must identify exactly one file.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.errors import SignatureError
+from isoform.runtime.errors import SignatureError, SpecError
 from isoform.runtime.formats.numbers import unpacked
 
-__all__ = ["read_bits", "read_labels", "to_text"]
+__all__ = ["members_of", "read_bits", "read_labels", "to_text"]
 
 
 def to_text(value: object) -> str:
@@ -60,3 +64,26 @@ def _is_shape(value: object) -> bool:
 def _check_form(text: str, value: object, what: str) -> None:
     if to_text(value) != text:
         raise SignatureError(f"its {what} are not in canonical form, so they were changed after isoform wrote them")
+
+
+def members_of(table: Any, value: object, what: str) -> dict[str, Any]:
+    """Return the members of an object, lists as tuples.
+
+    Args:
+        table: The dataclass whose fields they must be.
+        value: What a file holds.
+        what: Name of the object for errors.
+
+    Raises:
+        SpecError: If it is not an object, or a member is unknown or missing.
+    """
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{what} is a {type(value).__name__}, but an object was expected")
+    fields = {field.name: field for field in dataclasses.fields(table)}
+    unknown = sorted(set(value) - set(fields))
+    missing = sorted(
+        name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in value
+    )
+    if unknown or missing:
+        raise SpecError(f"{what} has unknown fields {unknown} and lacks {missing}")
+    return {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()}

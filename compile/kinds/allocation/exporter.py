@@ -26,6 +26,10 @@ ROWS = 256
 class AllocationExporter:
     """The ``Exporter`` of this kind."""
 
+    columns: Mapping[str, str] = {
+        "allocation": "components by layer", "active_share": "in use", "pruned_over_full_latency": "time over all components",
+    }  # fmt: skip
+
     def snap(self, signature: Signature, *, tau: float) -> Signature:
         """As ``Exporter.snap``: nothing is left to do, a trained mask is the most likely one."""
         return signature

@@ -56,6 +56,8 @@ class MixtureLearning:
 class MixtureExporter:
     """The ``Exporter`` of this kind."""
 
+    columns: Mapping[str, str] = {"sequence": "templates by layer", "mean_max_xi_before": "max ξ"}
+
     def snap(self, signature: Signature, *, tau: float) -> Signature:
         """As ``Exporter.snap``: layers whose largest ξ is at least τ become one template."""
         return snap(signature, tau=tau)

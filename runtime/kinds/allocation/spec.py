@@ -15,10 +15,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from isoform.runtime.errors import SpecError
+from isoform.runtime.formats.metadata import members_of
 from isoform.runtime.inputs import Input
 from isoform.runtime.kinds.allocation.operations import Map, Operation, chained, norm_shapes
 
@@ -249,16 +249,12 @@ class ModularSpec:
         Raises:
             SpecError: If it is not a mapping, a field is unknown or missing, or a value has the wrong type or range.
         """
-        fields = _fields(cls, value, "the network's description")
+        fields = members_of(cls, value, "the network's description")
         entries = fields.pop("layers")
-        if not isinstance(entries, list):
+        if not isinstance(entries, tuple):
             raise SpecError(f"layers is a {type(entries).__name__}, but a list was expected")
         try:
-            layers = tuple(_layer_from(entry, number) for number, entry in enumerate(entries))
-            plain: dict[str, Any] = {
-                name: tuple(entry) if isinstance(entry, list) else entry for name, entry in fields.items()
-            }
-            return cls(layers=layers, **plain)
+            return cls(layers=tuple(_layer_from(entry, number) for number, entry in enumerate(entries)), **fields)
         except (TypeError, ValueError, OverflowError) as error:
             raise SpecError(f"the network's description has a field of the wrong type: {error}") from None
 
@@ -279,25 +275,11 @@ def operation_name(layer: int, component: int, step: int) -> str:
 
 
 def _layer_from(value: object, number: int) -> LayerSizes:
-    fields = _fields(LayerSizes, value, f"layer {number}")
-    components = fields.pop("components")
-    if not isinstance(components, list) or not all(isinstance(text, str) for text in components):
+    fields = members_of(LayerSizes, value, f"layer {number}")
+    components = fields["components"]
+    if not isinstance(components, tuple) or not all(isinstance(text, str) for text in components):
         raise SpecError(f"layer {number} has the components {components!r:.100}, but a list of texts was expected")
-    return LayerSizes(components=tuple(components), **fields)
-
-
-def _fields(table: Any, value: object, what: str) -> dict[str, Any]:
-    """Return the members of an object, which must be the fields of a dataclass."""
-    if not isinstance(value, Mapping):
-        raise SpecError(f"{what} is a {type(value).__name__}, but an object was expected")
-    fields = {field.name: field for field in dataclasses.fields(table)}
-    unknown = sorted(set(value) - set(fields))
-    missing = sorted(
-        name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in value
-    )
-    if unknown or missing:
-        raise SpecError(f"{what} has unknown fields {unknown} and lacks {missing}")
-    return dict(value)
+    return LayerSizes(**fields)
 
 
 def _by(shape: Map) -> str:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from isoform.runtime.errors import SpecError
+from isoform.runtime.formats.metadata import members_of
 from isoform.runtime.inputs import Input
 
 __all__ = ["NetworkSpec"]
@@ -267,18 +267,7 @@ class NetworkSpec:
         Raises:
             SpecError: If it is not a mapping, a field is unknown or missing, or a value has the wrong type or range.
         """
-        if not isinstance(value, Mapping):
-            raise SpecError(f"the network's description is a {type(value).__name__}, but an object was expected")
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        unknown = sorted(set(value) - set(fields))
-        missing = sorted(
-            name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in value
-        )
-        if unknown or missing:
-            raise SpecError(f"the network's description has unknown fields {unknown} and lacks {missing}")
-        plain: dict[str, Any] = {
-            name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()
-        }
+        plain = members_of(cls, value, "the network's description")
         try:
             return cls(**plain)
         except (TypeError, OverflowError) as error:

@@ -52,7 +52,7 @@ class Kind:
 class Exporter(Kind):
     snap = staticmethod(lambda signature, *, tau: signature)
     learning = staticmethod(lambda bundle: None)
-    trained = staticmethod(lambda bundle, signature: None)
+    trained, columns = staticmethod(lambda bundle, signature: None), {}
     told = staticmethod(lambda bundle, task: {})
     cuts = staticmethod(lambda bundle, task: {"gains_only": task.signature.keep("gains")})
     def graphs(self, bundle, tasks):
