@@ -18,7 +18,6 @@ The same samples and seed give the same signature on the same machine and ONNX R
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -134,7 +133,7 @@ def personalize(
             hunting = number == len(points)
             begin, done = search.start(point, soft=True), number * steps
             if hunting:
-                hunted = search.hunted(given, back, deadline=deadline, tell=functools.partial(_shifted, tell, done))
+                hunted = search.hunted(given, back, deadline=deadline, tell=tell, done=done)
                 done += hunts * TRIES
                 if hunted is None:  # no change was better: the fit would be that from the start
                     break
@@ -168,10 +167,6 @@ def personalize(
         held_back_groups=whole, classes_in_one_group=alone, steps=best.steps, interpolation=best.interpolation,
         statistics=anew, stopped=stopped, seconds=time.monotonic() - started,
     )  # fmt: skip
-
-
-def _shifted(tell: Callable[[int], None], done: int, step: int) -> None:
-    tell(done + step)
 
 
 class _Search:
@@ -265,9 +260,9 @@ class _Search:
         return with_classes
 
     def hunted(
-        self, given: Point, back: Sequence[Array], *, deadline: float, tell: Callable[[int], None]
+        self, given: Point, back: Sequence[Array], *, deadline: float, tell: Callable[[int], None], done: int
     ) -> Start | None:  # fmt: skip
-        """Search from a point for the parts without a gradient, once for every fold and once with all samples.
+        """Search from a point for the parts without a gradient, once for every fold and once with all samples; reports steps from ``done`` on.
 
         Returns:
             The start of fits, which looks up what was found with its rows; None if nothing was.
@@ -285,7 +280,7 @@ class _Search:
             point = given
             for step, better in enumerate(hunt.better(given, rows, limit=TRIES, deadline=deadline), 1):
                 point = better
-                tell(number * TRIES + step)
+                tell(done + number * TRIES + step)
             moved = moved or point is not given
             found[rows.tobytes()] = self.start(point, soft=False)
         return (lambda rows: found[rows.tobytes()](rows)) if moved else None

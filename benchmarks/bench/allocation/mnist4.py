@@ -67,7 +67,10 @@ def compiled(bundle: str, steps: int, data: str, tests: int, method: str, seed: 
     ]
     return {
         "pruned_over_full_latency": float(np.mean([entry["pruned_over_full_latency"] for entry in report.values()])),
-        "compiled_max_abs_diff": max(gaps), "swap_us": _swap_us(Path(bundle), datasets),
+        "compiled_max_abs_diff": max(gaps),
+        "compiled_diff_over_largest_logit": max(gaps) / max(entry["verified"]["largest_logit"] for entry in report.values()),
+        "pruned_ms": float(np.mean([entry["verified"]["latency_fast_ms"] for entry in report.values()])),
+        "swap_us": _swap_us(Path(bundle), datasets),
     }  # fmt: skip
 
 
