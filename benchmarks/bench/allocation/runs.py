@@ -5,7 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import multiprocessing
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,7 +35,9 @@ def run_all(jobs: Mapping[str, Job], folder: Path, *, processes: int) -> dict[st
     started = time.monotonic()
     # spawn, because torch's threads do not survive a fork
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        processes, mp_context=context, initializer=_follow, initargs=(os.getpid(),)
+    ) as pool:
         waiting = {pool.submit(jobs[name][0], *jobs[name][1]): name for name in missing}
         try:
             for number, done in enumerate(concurrent.futures.as_completed(waiting), 1):
@@ -48,3 +52,14 @@ def run_all(jobs: Mapping[str, Job], folder: Path, *, processes: int) -> dict[st
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return {name: json.loads(path.read_bytes()) for name, path in found.items()}
+
+
+def _follow(parent: int) -> None:
+    """End this process when its parent has ended: a run of an hour must not go on after a benchmark was killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
