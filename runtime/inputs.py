@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError, SpecError
 
-__all__ = ["AXES", "Input", "What"]
+__all__ = ["AXES", "Input", "What", "check_scaling", "is_whole"]
 
 What = Literal["image", "window", "vector", "tokens"]
 AXES: Mapping[What, tuple[str, ...]] = {
@@ -55,11 +55,11 @@ class Input:
             raise SpecError(f"the type of an input is {self.what!r}, but one of {', '.join(AXES)} was expected")
         axes = AXES[self.what]
         sizes = [size for size in self.shape if size is not None]
-        if len(self.shape) != len(axes) or not all(_whole(size, 1, LARGEST) for size in sizes):
+        if len(self.shape) != len(axes) or not all(is_whole(size, 1, LARGEST) for size in sizes):
             raise SpecError(
                 f"the shape of an input of {self.what} is {list(self.shape)}, but {', '.join(axes)} were expected, each 1 to {LARGEST} or open"
             )
-        if not (_whole(self.longest, 1, LARGEST) and _whole(self.shortest, 1, self.longest)):
+        if not (is_whole(self.longest, 1, LARGEST) and is_whole(self.shortest, 1, self.longest)):
             raise SpecError(
                 f"open lengths are {self.shortest!r} to {self.longest!r}, but whole numbers from 1 to {LARGEST} were expected"
             )
@@ -67,7 +67,7 @@ class Input:
             raise SpecError(
                 f"one sample would have {math.prod(self.largest):,} numbers, but at most {NUMBERS:,} are supported"
             )
-        if (self.what == "tokens") != _whole(self.vocabulary, 1, 1 << 31) or (
+        if (self.what == "tokens") != is_whole(self.vocabulary, 1, 1 << 31) or (
             self.what != "tokens" and self.vocabulary is not None
         ):
             raise SpecError(
@@ -191,6 +191,18 @@ class Input:
         return cls(**{**value, "shape": tuple(value["shape"])})
 
 
-def _whole(value: object, low: int, high: int) -> bool:
+def check_scaling(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
+    """Check the mean and deviation by which a network normalises its samples, one per channel. Raises ``SpecError``."""
+    for name, value in (("mean", mean), ("std", std)):
+        if len(value) != channels or not all(math.isfinite(v) for v in value):
+            raise SpecError(
+                f"{name} is {list(value)}, but one finite number per input channel ({channels}) was expected"
+            )
+    if min(std) <= 0:
+        raise SpecError(f"std is {list(std)}, but every entry must be above 0")
+
+
+def is_whole(value: object, low: int, high: int) -> bool:
+    """Return whether a value of a JSON file is a whole number in a range, both ends included."""
     # bool is a subclass of int: without this, JSON's true would be a size of 1
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

@@ -1,13 +1,15 @@
-"""Processes that end with the benchmark, whatever ends it: servers, and helpers that are told what to do by lines of JSON. Linux.
+"""Processes that end with the benchmark, whatever ends it: servers, pools, and helpers that are told what to do by lines of JSON. Linux.
 
 Each is a session of its own, so that everything that it starts is found again: to add up its memory, and to end it.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import ctypes
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,9 +18,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
-__all__ = ["Helper", "Process", "obey", "status_bytes"]
+__all__ = ["Helper", "Process", "obey", "pool", "status_bytes"]
 
 HERE = Path(__file__).parent
 PR_SET_PDEATHSIG = 1
@@ -168,6 +170,19 @@ def obey(do: Callable[[dict[str, Any]], Mapping[str, object]]) -> None:
         except OSError as problem:
             answer = {"error": str(problem)}
         print(json.dumps(answer), flush=True)
+
+
+def pool(count: int, *, start: Literal["fork", "spawn"]) -> concurrent.futures.ProcessPoolExecutor:
+    """Make a pool of processes that end with this one.
+
+    Args:
+        count: How many.
+        start: ``fork`` where they need what this process has in memory; ``spawn`` where they use torch, whose threads do not survive a fork.
+    """
+    context = multiprocessing.get_context(start)
+    return concurrent.futures.ProcessPoolExecutor(
+        count, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
+    )
 
 
 def status_bytes(number: int, name: str) -> int:

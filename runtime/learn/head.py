@@ -25,7 +25,7 @@ from isoform.runtime.kind import HEAD
 from isoform.runtime.learn.learner import Loss, Point
 from isoform.runtime.predictor import Predictor
 
-__all__ = ["HeadLearner", "discriminant", "head_gradient", "shrunk"]
+__all__ = ["HeadLearner", "discriminant", "shrunk"]
 
 
 class HeadLearner:
@@ -39,7 +39,7 @@ class HeadLearner:
     normalises = False
 
     def __init__(self, predictor: Predictor) -> None:
-        self._predictor, self.bundle = predictor, predictor.bundle
+        self.predictor, self.bundle = predictor, predictor.bundle
 
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:  # noqa: ARG002 - no part is derived here
         """As ``Learner.point``."""
@@ -64,9 +64,9 @@ class HeadLearner:
             labels=tuple(f"e{number}" for number in range(size)), kind=self.bundle.spec.kind,
         )  # fmt: skip
         try:
-            return self._predictor.logits(x, signature)
+            return self.predictor.logits(x, signature)
         finally:  # each set of parts has its own digest: these entries would evict those of users
-            self._predictor.forget(signature)
+            self.predictor.forget(signature)
 
     def gradient(
         self, point: Point, x: Array, loss: Loss, *, head_only: bool = False
@@ -76,17 +76,13 @@ class HeadLearner:
             raise UsageError(
                 f"networks of kind {self.bundle.spec.kind!r} have no backward pass, so only the logits layer can be fitted: parts=['head']"
             )
-        return head_gradient(point, self.embeddings(point, x), loss)
-
-
-def head_gradient(point: Point, embeddings: Array, loss: Loss) -> tuple[float, dict[str, Array]]:
-    """Return a loss and the logits layer's gradients, float64, from embeddings, shape (n, embedding)."""
-    weight, bias = (point.parts[name] for name in HEAD)
-    value, g = loss((embeddings @ weight.T + bias).astype(np.float32))
-    return value, {
-        "logits.weight": (g.T @ embeddings).astype(np.float64),
-        "logits.bias": g.sum(axis=0, dtype=np.float64),
-    }
+        embeddings = self.embeddings(point, x)
+        weight, bias = (point.parts[name] for name in HEAD)
+        value, g = loss((embeddings @ weight.T + bias).astype(np.float32))
+        return value, {
+            "logits.weight": (g.T @ embeddings).astype(np.float64),
+            "logits.bias": g.sum(axis=0, dtype=np.float64),
+        }
 
 
 def discriminant(embeddings: Array, labels: Array, classes: int) -> tuple[Array, Array]:

@@ -32,7 +32,7 @@ from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
 from isoform.runtime.learn.fits.search import Search
 from isoform.runtime.learn.fits.trial import Start, Trial, held_back
-from isoform.runtime.learn.head import discriminant
+from isoform.runtime.learn.head import HeadLearner, discriminant
 from isoform.runtime.learn.learner import AFFINE, COEFFICIENTS, STATISTICS, Learner, Point, normalising
 from isoform.runtime.learn.loss import scored
 from isoform.runtime.learn.outcome import Outcome, Report, held_out_groups
@@ -107,8 +107,8 @@ def personalize(
                 f"class {classes[missing[0]]!r} has no sample, but a new logits layer needs one of each class"
             )
     started = time.monotonic()
-    if not learner.rates:
-        learner = RememberingLearner(learner)
+    if isinstance(learner, HeadLearner):
+        learner = RememberingLearner(learner.predictor)
     back = held_back(labels, seed=seed, groups=groups)
     # With one sample per class BN is not trained: doing so gained 2.1 points instead of 2.6 on people not seen in training.
     moving = names if back else tuple(name for name in names if name != AFFINE) or names

@@ -11,10 +11,8 @@ its rate.
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import numpy as np
 from bench.adapting.corruptions import CORRUPTIONS
 from bench.adapting.shifted import Shifted
 from bench.adapting.tent_rival import TorchTent
+from bench.processes import pool
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.signature import Signature
@@ -73,9 +72,8 @@ def measure(worlds: dict[str, tuple[Shifted, Path]], tasks: Sequence[Task]) -> I
     """Results in the order of the tasks, by two processes of one thread each; ``worlds`` are data sets and the bundles trained on them."""
     global _worlds
     _worlds = worlds
-    context = multiprocessing.get_context("fork")  # the samples are there already
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
-        yield from pool.map(_one, tasks)
+    with pool(2, start="fork") as workers:  # the samples are there already
+        yield from workers.map(_one, tasks)
 
 
 @functools.lru_cache(maxsize=4)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
-import multiprocessing
-import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.processes import pool
 from isoform.runtime.formats import files
 
 __all__ = ["run_all"]
@@ -33,12 +31,8 @@ def run_all(jobs: Mapping[str, Job], folder: Path, *, processes: int) -> dict[st
     found = {name: folder / f"{name}.json" for name in jobs}
     missing = [name for name, path in found.items() if not path.exists()]
     started = time.monotonic()
-    # spawn, because torch's threads do not survive a fork
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_follow, initargs=(os.getpid(),)
-    ) as pool:
-        waiting = {pool.submit(jobs[name][0], *jobs[name][1]): name for name in missing}
+    with pool(processes, start="spawn") as workers:
+        waiting = {workers.submit(jobs[name][0], *jobs[name][1]): name for name in missing}
         try:
             for number, done in enumerate(concurrent.futures.as_completed(waiting), 1):
                 name = waiting[done]
@@ -49,17 +43,6 @@ def run_all(jobs: Mapping[str, Job], folder: Path, *, processes: int) -> dict[st
                     flush=True,
                 )
         except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
+            workers.shutdown(wait=False, cancel_futures=True)
             raise
     return {name: json.loads(path.read_bytes()) for name, path in found.items()}
-
-
-def _follow(parent: int) -> None:
-    """End this process when its parent has ended: a run of an hour must not go on after a benchmark was killed."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

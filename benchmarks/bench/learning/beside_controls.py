@@ -4,8 +4,6 @@ digits in new domains: accuracy and bytes.
 
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from bench.learning.controls import (
 from bench.learning.domains import Domain, drawn
 from bench.learning.held_out import BASE, KILOBYTE
 from bench.learning.motion import Motion, Trials
+from bench.processes import pool
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
 from isoform.train.kinds.mixture.network import IsometricNetwork
@@ -68,11 +67,10 @@ def beside_people(
     """
     global _people
     _people = study, other, path
-    context = multiprocessing.get_context("fork")
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
-        tuned = list(pool.map(_tuned, map(str, others))) if len(others) > 1 else []
+    with pool(2, start="fork") as workers:
+        tuned = list(workers.map(_tuned, map(str, others))) if len(others) > 1 else []
         jobs = [(user, way) for way in (*ways, *CONTROLS, *([PRINCIPAL] if tuned else [])) for user in users]
-        yield from (row for rows in pool.map(_person, [(*job, tuned) for job in jobs]) for row in rows)
+        yield from (row for rows in workers.map(_person, [(*job, tuned) for job in jobs]) for row in rows)
 
 
 _people: tuple[Motion, Trials, Path]
@@ -103,8 +101,8 @@ def beside_domains(path: Path, domains: Sequence[Domain], *, draws: int, ways: S
     global _domains
     _domains = path, domains
     jobs = [(place, draw, way) for place in range(len(domains)) for draw in range(draws) for way in (*ways, *CONTROLS)]
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
-        yield from pool.map(_domain, jobs)
+    with pool(2, start="fork") as workers:
+        yield from workers.map(_domain, jobs)
 
 
 _domains: tuple[Path, Sequence[Domain]]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import itertools
-import multiprocessing
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +14,7 @@ from scipy.optimize import minimize
 
 from bench.learning.torch_rival import fine_tuned
 from bench.networks import compile_unverified
+from bench.processes import pool
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
@@ -120,9 +119,8 @@ def measure(study: Study, bundle: Bundle, users: tuple[str, ...], *, ways: Mappi
     global _study
     _study = study
     tasks = [(str(bundle.path), user, way, shots, steps) for way in ways for shots in ways[way] for user in users]
-    context = multiprocessing.get_context("fork")  # the samples are there already
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
-        yield from pool.map(_one, tasks)
+    with pool(2, start="fork") as workers:  # the samples are there already
+        yield from workers.map(_one, tasks)
 
 
 def _one(task: tuple[str, str, str, int, int]) -> Result:

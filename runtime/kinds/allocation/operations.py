@@ -17,7 +17,6 @@ Source: Gumbel-Matrix, figure 4 and appendices A2, A3, B, C1.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from typing import Literal
 
@@ -63,11 +62,6 @@ class Operation:
     def dense(self) -> bool:
         """Whether it is a matrix product: a convolution that reads its whole input at once."""
         return self.what == "conv" and self.kernel == self.before[1:] and self.pads == (0, 0)
-
-    @property
-    def multiplications(self) -> int:
-        """Number of multiplications per sample."""
-        return math.prod(self.after) * self.before[0] * math.prod(self.kernel) if self.what == "conv" else 0
 
 
 def norm_shapes(channels: int) -> dict[str, tuple[int, ...]]:

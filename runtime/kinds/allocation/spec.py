@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from isoform.runtime.errors import SpecError
 from isoform.runtime.formats.metadata import members_of
-from isoform.runtime.inputs import Input
+from isoform.runtime.inputs import Input, check_scaling, is_whole
 from isoform.runtime.kinds.allocation.operations import Map, Operation, chained, norm_shapes
 
 __all__ = ["Layer", "LayerSizes", "ModularSpec", "component_name", "layer_name", "operation_name"]
@@ -85,11 +85,11 @@ class ModularSpec:
         """Check every field. The message names the one that is out of range."""
         if self.kind != "allocation":
             raise SpecError(f"kind is {self.kind!r}, but 'allocation' was expected")
-        if len(self.input_shape) != 3 or not all(_whole(size, 1, 65536) for size in self.input_shape):
+        if len(self.input_shape) != 3 or not all(is_whole(size, 1, 65536) for size in self.input_shape):
             raise SpecError(f"input_shape is {list(self.input_shape)}, but 3 positive whole numbers were expected")
-        if not _whole(self.channels, 1, 4096):
+        if not is_whole(self.channels, 1, 4096):
             raise SpecError(f"channels is {self.channels!r}, but a whole number from 1 to 4096 was expected")
-        if not _whole(self.norm_groups, 0, 4096) or (self.norm_groups and self.channels % self.norm_groups):
+        if not is_whole(self.norm_groups, 0, 4096) or (self.norm_groups and self.channels % self.norm_groups):
             raise SpecError(
                 f"norm_groups is {self.norm_groups!r}, but 0 or a divisor of the {self.channels} channels was expected"
             )
@@ -102,14 +102,7 @@ class ModularSpec:
                 )
         if not (isinstance(self.norm_eps, float) and 0 < self.norm_eps < 1):
             raise SpecError(f"norm_eps is {self.norm_eps!r}, but a number between 0 and 1 was expected")
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if len(value) != self.input_shape[0] or not all(math.isfinite(v) for v in value):
-                raise SpecError(
-                    f"{name} is {list(value)}, but one finite number per input channel ({self.input_shape[0]}) was expected"
-                )
-        if min(self.std) <= 0:
-            raise SpecError(f"std is {list(self.std)}, but every entry must be above 0")
+        check_scaling(self.mean, self.std, self.input_shape[0])
         self._check_layers()
 
     def _check_layers(self) -> None:
@@ -120,7 +113,7 @@ class ModularSpec:
                 raise SpecError(
                     f"layer {number} has {len(layer.components)} components, but 1 to {COMPONENTS} were expected"
                 )
-            if not (_whole(layer.stride, 1, 8) and _whole(layer.pool, 1, 8)):
+            if not (is_whole(layer.stride, 1, 8) and is_whole(layer.pool, 1, 8)):
                 raise SpecError(
                     f"layer {number} has the stride {layer.stride!r} and the pool {layer.pool!r}, but 1 to 8 were expected"
                 )
@@ -284,8 +277,3 @@ def _layer_from(value: object, number: int) -> LayerSizes:
 
 def _by(shape: Map) -> str:
     return "×".join(map(str, shape))
-
-
-def _whole(value: object, low: int, high: int) -> bool:
-    # bool is a subclass of int: without this, JSON's true would be a size of 1
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from isoform.runtime.errors import SpecError
 from isoform.runtime.formats.metadata import members_of
-from isoform.runtime.inputs import Input
+from isoform.runtime.inputs import Input, check_scaling
 
 __all__ = ["NetworkSpec"]
 
@@ -118,14 +118,7 @@ class NetworkSpec:
             raise SpecError(
                 f"the templates would have {values:,} values, but at most {1 << 30:,} are supported; make them smaller"
             )
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if len(value) != self.input_shape[0] or not all(math.isfinite(v) for v in value):
-                raise SpecError(
-                    f"{name} is {list(value)}, but one finite number per input channel ({self.input_shape[0]}) was expected"
-                )
-        if min(self.std) <= 0:
-            raise SpecError(f"std is {list(self.std)}, but every entry must be above 0")
+        check_scaling(self.mean, self.std, self.input_shape[0])
 
     @property
     def expanded(self) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 from modular import ALL, DENSE, NORMED, PLAIN
@@ -24,12 +25,7 @@ def test_the_mnist_network_of_the_paper() -> None:
     spec = ModularSpec(input_shape=(1, 28, 28), layers=layers, channels=4, padding="valid")
     assert spec.embedding == 36
     assert [layer.after for layer in spec.geometry] == [(4, 12, 12), (4, 5, 5), (4, 3, 3)]
-    weights = sum(
-        operation.multiplications // (operation.after[1] * operation.after[2]) + operation.after[0]
-        for layer in spec.geometry
-        for component in layer.components
-        for operation in component
-    )
+    weights = sum(math.prod(shape) for shape in spec.template_shapes.values())
     assert weights + 4 * (36 * 10 + 10) == 3080
 
 
