@@ -265,10 +265,10 @@ def controls(arguments: argparse.Namespace, figures: dict[str, object], folder: 
     study, other = Motion(arguments.data), Trials(arguments.data)
     ways = _chosen(arguments, tuple(PARTS), (KILOBYTE,) if quick else tuple(PARTS))
     for third in range(1 if quick else 3):
-        bundle = _trained(arguments, study, third, folder, steps=40 if quick else 1600)
+        bundle = _trained(arguments, study, third, folder, steps=400 if quick else 1600)
         users, others = study.held_out(third), study.others(third)
         users, others = users[: 1 if quick else None], others[: 0 if quick else None]
-        rows += beside_people(study, other, bundle.path, users, others=others, ways=ways)
+        rows += beside_people(study, other, bundle.path, users, others=others, ways=ways, shots=20 if quick else 5)
         progress(f"people, third {third}", started)
     seen = list(domains.digits(arguments.bundle, domains.DOMAINS[2:3] if quick else domains.DOMAINS))
     rows += beside_domains(arguments.bundle, seen, draws=1 if quick else 3, ways=ways)

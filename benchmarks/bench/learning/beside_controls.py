@@ -40,8 +40,6 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "mixture + BN + head": ("mixture", "bn", "head"),
 }
 """Way → what of a signature moves; from small to large."""
-SHOTS = 5
-"""Windows per activity of a person."""
 Row = tuple[str, str, str, float, float, int]
 """Way, what it was tested on, user or draw, accuracy before and after in percent, bytes of the file."""
 
@@ -54,6 +52,7 @@ def beside_people(
     *,
     others: Sequence[int],
     ways: Sequence[str],
+    shots: int,
 ) -> Iterator[Row]:
     """Every way for every user, tested on the same occasion and on another.
 
@@ -64,20 +63,21 @@ def beside_people(
         users: Who is held out.
         others: Who is not, whose fine-tuned networks give the principal directions; fewer than two: without that control.
         ways: Keys of ``PARTS``.
+        shots: Windows per activity of a person. From 20 on a single fold chooses a control's rate and steps, instead of four.
     """
     global _people
-    _people = study, other, path
+    _people = study, other, path, shots
     with pool(2, start="fork") as workers:
         tuned = list(workers.map(_tuned, map(str, others))) if len(others) > 1 else []
         jobs = [(user, way) for way in (*ways, *CONTROLS, *([PRINCIPAL] if tuned else [])) for user in users]
         yield from (row for rows in workers.map(_person, [(*job, tuned) for job in jobs]) for row in rows)
 
 
-_people: tuple[Motion, Trials, Path]
+_people: tuple[Motion, Trials, Path, int]
 
 
 def _tuned(user: str) -> Mapping[str, Array]:
-    study, _, path = _people
+    study, _, path, _ = _people
     with Runtime.open(path) as runtime:
         x, labels = study.learning(user, shots=20, seed=0)
         found = tuned_for(runtime.bundle, runtime.signature(BASE), x, labels, seed=0)
@@ -85,8 +85,8 @@ def _tuned(user: str) -> Mapping[str, Array]:
 
 
 def _person(job: tuple[str, str, list[Mapping[str, Array]]]) -> list[Row]:
-    (user, way, tuned), (study, other, path) = job, _people
-    x, labels = study.learning(user, shots=SHOTS, seed=0)
+    (user, way, tuned), (study, other, path, shots) = job, _people
+    x, labels = study.learning(user, shots=shots, seed=0)
     with Runtime.open(path) as runtime:
         *runs, size = _runs(runtime, [BASE], way, x, labels, tuned, seed=0)
         tests = {"same occasion": study.testing(user), "another occasion": other.testing(user)}

@@ -33,11 +33,10 @@ from isoform.runtime.learn.samples import balanced_batches, moved
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 from isoform.train.kinds.mixture.network import IsometricNetwork
 
-__all__ = ["CONTROLS", "by_layers", "fitted", "principal_directions"]
+__all__ = ["CONTROLS", "Control", "by_layers", "fitted", "principal_directions", "size_of", "tuned_for"]
 
 NUMBERS, LORA_NUMBERS = 512, 1024
 RATES = (1e-3, 3e-3, 1e-2)
-Parameters = Mapping[str, Tensor]
 Control = Callable[[IsometricNetwork], tuple[list[Tensor], Callable[[], dict[str, Tensor]]]]
 """A network → the numbers to fit, all of which start at no change, and what parameters they make."""
 
