@@ -3,7 +3,7 @@
     python benchmarks/reproduce/allocation.py synthetic [--quick] [--json PATH] [--runs DIR] [--processes N]
     python benchmarks/reproduce/allocation.py mnist4 [--quick] [--json PATH] [--runs DIR] [--seeds N] [--steps N]
     python benchmarks/reproduce/allocation.py clusters [--quick] [--json PATH] [--runs DIR] [--steps N] [--plot FOLDER]
-    python benchmarks/reproduce/allocation.py omniglot [--quick] [--json PATH] [--runs DIR] [--steps N] [--pixels N]
+    python benchmarks/reproduce/allocation.py omniglot [--quick] [--json PATH] [--runs DIR] [--steps N] [--pixels N] [--channels N] [--rate R]
 
 synthetic  figures 7 and 1: two pairs of tasks whose members are equal, 20 runs: which components they find, and the loss beside that
            without sharing; two tasks, unrelated or equal, that share all components or none
@@ -12,7 +12,7 @@ mnist4     table I: two copies of MNIST, two of MNIST turned by 90°, 10 seeds, 
 
 clusters   figures 5 and 6: 40 tasks of three families: which have the same code, and how similar codes are within and between families
 omniglot   table II: 20 alphabets, single tasks, two shared bottoms and Gumbel-Matrix, 2 seeds; the paper has 105 pixels and 8,000 steps,
-           here --pixels and --steps. Then 8 alphabets that are new, each learned on the device from 10 drawings per character:
+           here --pixels, --channels, --rate and --steps. Then 8 alphabets that are new, each learned on the device from 10 drawings per character:
            a searched mask and a logits layer beside a logits layer on the best task's mask
 
 Every run is kept in ``--runs`` when it is done: an interrupted benchmark goes on where it was. Without it, a temporary folder.
@@ -25,6 +25,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # one thread per run; torch reads it when it is imported
 
 import argparse
+import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -36,8 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the packag
 
 from bench.allocation import clusters, mnist4, omniglot, synthetic
 from bench.allocation.alphabets import NEW, TWENTY
-from bench.allocation.runs import run_all
 from bench.harness import machine, parser, print_table, write_json
+from bench.runs import run_all
 
 from isoform.runtime.cli import main as isoform
 
@@ -188,35 +189,30 @@ def of_clusters(arguments: argparse.Namespace, figures: Figures, folder: Path) -
 def of_omniglot(arguments: argparse.Namespace, figures: Figures, folder: Path) -> None:
     """Run table II, and new alphabets."""
     quick, data = arguments.quick, str(arguments.data)
-    steps, pixels = arguments.steps or (6 if quick else 8000), arguments.pixels or (15 if quick else 105)
-    seeds, count, channels = (
-        range(arguments.seeds or (1 if quick else 2)),
-        2 if quick else len(TWENTY),
-        8 if quick else 48,
-    )
-    what = f"{pixels}-{steps}"
+    sizes = omniglot.Sizes(
+        steps=arguments.steps or (6 if quick else 8000), pixels=arguments.pixels or (15 if quick else 105),
+        channels=arguments.channels or (8 if quick else 48), rate=arguments.rate,
+    )  # fmt: skip
+    seeds, count = range(arguments.seeds or (1 if quick else 2)), 2 if quick else len(TWENTY)
     folder.mkdir(parents=True, exist_ok=True)
-    bundle = folder / f"bundle-{what}"
+    bundle = folder / f"bundle-{sizes}"
     jobs: dict[str, tuple[Callable[..., dict[str, object]], tuple[object, ...]]] = {}
     for seed in seeds:
         for name in omniglot.ROWS:
             kept = str(bundle) if (name, seed) == ("Gumbel-Matrix", 0) else ""
-            jobs[f"{_file(name, steps, seed)}-{pixels}"] = (
-                omniglot.trained,
-                (name, seed, steps, pixels, channels, count, data, kept),
-            )
+            jobs[_file(name, sizes, seed)] = (omniglot.trained, (name, seed, sizes, count, data, kept))
         for number in range(count):
-            jobs[f"single-{what}-{number}-{seed}"] = (omniglot.single, (number, seed, steps, pixels, channels, data))
+            jobs[f"single-{sizes}-{number}-{seed}"] = (omniglot.single, (number, seed, sizes, data))
     found = run_all(jobs, folder, processes=arguments.processes)
     results = {
         omniglot.SINGLE: [
             {
-                key: float(np.mean([found[f"single-{what}-{number}-{seed}"][key] for number in range(count)]))
+                key: float(np.mean([found[f"single-{sizes}-{number}-{seed}"][key] for number in range(count)]))
                 for key in ERRORS
             }
             for seed in seeds
         ],
-        **{name: [found[f"{_file(name, steps, seed)}-{pixels}"] for seed in seeds] for name in omniglot.ROWS},
+        **{name: [found[_file(name, sizes, seed)] for seed in seeds] for name in omniglot.ROWS},
     }
     rows = []
     for name, runs in results.items():
@@ -231,11 +227,11 @@ def of_omniglot(arguments: argparse.Namespace, figures: Figures, folder: Path) -
         theirs = float(np.mean(figures[name]["error"]))  # type: ignore[index]
         figures[f"relative_reduction_of_{name.split(', ')[1]}"] = 1 - ours / theirs
     figures["codes"] = [run["codes"] for run in results["Gumbel-Matrix"]]
-    title = f"Omniglot, {count} alphabets, {pixels} pixels, {steps:,} steps, {len(seeds)} seeds: error in %, components in use in %"
-    print_table(title, ("method", "validation", "test", "in use", "the paper's test error"), rows)
-    figures |= omniglot.prepared(str(bundle), pixels, count, data)
+    title = f"Omniglot, {count} alphabets, {sizes.pixels} pixels, {sizes.channels} channels, {sizes.steps:,} steps, {len(seeds)} seeds: error in %"
+    print_table(title, ("method", "validation", "test", "in use in %", "the paper's test error"), rows)
+    figures |= {**omniglot.prepared(str(bundle), sizes.pixels, count, data), **dataclasses.asdict(sizes)}
     learned = {
-        f"new-{what}-{number}": (omniglot.new_alphabet, (number, str(bundle), pixels, data, 5 if quick else 0))
+        f"new-{sizes}-{number}": (omniglot.new_alphabet, (number, str(bundle), sizes.pixels, data, 5 if quick else 0))
         for number in range(1 if quick else len(NEW))
     }
     new = [*run_all(learned, folder, processes=arguments.processes).values()]
@@ -272,7 +268,7 @@ PAPER: Mapping[str, str] = {
 """Table I: accuracy and share of components."""
 
 
-def _file(name: str, steps: int, seed: int) -> str:
+def _file(name: str, steps: object, seed: int) -> str:
     return f"{name.replace(' ', '-').replace(',', '')}-{steps}-{seed}"
 
 
@@ -286,7 +282,11 @@ def _arguments() -> argparse.Namespace:
     made.add_argument("--runs", type=Path, help="folder in which finished runs are kept")
     made.add_argument("--seeds", type=int, help="number of seeds, from 0")
     made.add_argument("--steps", type=int, help="batches per task, of all but the synthetic tasks")
-    made.add_argument("--pixels", type=int, help="side of Omniglot's images")
+    made.add_argument("--pixels", type=int, help="side of Omniglot's images (default: 105, the paper's)")
+    made.add_argument("--channels", type=int, help="feature maps of Omniglot's network (default: 48, the paper's)")
+    made.add_argument(
+        "--rate", type=float, default=1e-4, help="learning rate of Omniglot's network (default: the paper's, 1e-4)"
+    )
     made.add_argument("--plot", type=Path, help="folder for the pictures of clusters")
     made.add_argument("--processes", type=int, default=2, help="runs at once (default: 2)")
     made.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from isoform.runtime.learn.head import discriminant
 from isoform.train.data.samples import Dataset
 from isoform.train.kinds.allocation.recipe import AllocationRecipe
 
-__all__ = ["ROWS", "SINGLE", "new_alphabet", "prepared", "single", "trained"]
+__all__ = ["ROWS", "SINGLE", "Sizes", "new_alphabet", "prepared", "single", "trained"]
 
 SINGLE = "single task"
 ROWS: Mapping[str, dict[str, Any]] = {
@@ -25,25 +26,40 @@ ROWS: Mapping[str, dict[str, Any]] = {
     "Gumbel-Matrix": {},
 }
 """Method → fields of the recipe that differ."""
+STRIDED, SMALLEST = (0, 1, 3, 4, 6), 4
+"""Layers of the paper with stride 2, and the side of its last feature maps."""
 
 
-def trained(
-    method: str, seed: int, steps: int, pixels: int, channels: int, count: int, data: str, bundle: str
-) -> dict[str, Any]:  # fmt: skip
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What is smaller here than in the paper, which has 8,000 steps, 105 pixels, 48 channels and a rate of 1e-4."""
+
+    steps: int
+    """Batches per task."""
+    pixels: int
+    """Side of the images."""
+    channels: int
+    """Feature maps of every convolution."""
+    rate: float
+
+    def __str__(self) -> str:
+        """Return a part of the names of files."""
+        return f"{self.pixels}-{self.channels}-{self.rate:g}-{self.steps}"
+
+
+def trained(method: str, seed: int, sizes: Sizes, count: int, data: str, bundle: str) -> dict[str, Any]:
     """Train one network on the first alphabets.
 
     Args:
         method: One of ``ROWS``.
         seed: The recipe's seed.
-        steps: Batches per task.
-        pixels: Side of the images.
-        channels: Feature maps of every convolution; the paper has 48.
+        sizes: Of images, network and training.
         count: How many of the twenty alphabets.
         data: Folder of the data sets.
         bundle: Where to write the bundle; empty for nowhere.
     """
-    datasets = alphabets(Path(data), TWENTY[:count], pixels)
-    made = trained_on(_recipe(datasets, seed, steps, pixels, channels, ROWS[method]), datasets)
+    datasets = alphabets(Path(data), TWENTY[:count], sizes.pixels)
+    made = trained_on(_recipe(datasets, seed, sizes, ROWS[method]), datasets)
     if bundle:
         made.write(bundle)
     scores, masks = made.training["test_accuracy"], made.training["allocation"]
@@ -53,26 +69,34 @@ def trained(
     }  # fmt: skip
 
 
-def single(number: int, seed: int, steps: int, pixels: int, channels: int, data: str) -> dict[str, Any]:
+def single(number: int, seed: int, sizes: Sizes, data: str) -> dict[str, Any]:
     """Train a network on one alphabet alone, with all components."""
-    datasets = alphabets(Path(data), TWENTY, pixels)
+    datasets = alphabets(Path(data), TWENTY, sizes.pixels)
     name = [*datasets][number]
     alone = {name: datasets[name]}
-    made = trained_on(_recipe(alone, seed, steps, pixels, channels, ROWS["shared bottom, averaged"]), alone)
+    made = trained_on(_recipe(alone, seed, sizes, ROWS["shared bottom, averaged"]), alone)
     return {
         "error": 100 * (1 - made.training["test_accuracy"][name]),
         "validation_error": 100 * (1 - made.training["validation_accuracy"]),
     }
 
 
-def _recipe(
-    datasets: Mapping[str, Dataset], seed: int, steps: int, pixels: int, channels: int, changes: Mapping[str, Any]
-) -> AllocationRecipe:  # fmt: skip
+def _recipe(datasets: Mapping[str, Dataset], seed: int, sizes: Sizes, changes: Mapping[str, Any]) -> AllocationRecipe:
     fixed = {
-        "steps": steps, "seed": seed, "data.input_shape": [1, pixels, pixels], "network.channels": channels,
-        "optimizer.evaluations": min(32, steps),
+        "steps": sizes.steps, "seed": seed, "data.input_shape": [1, sizes.pixels, sizes.pixels], "network.channels": sizes.channels,
+        "layers": [{"stride": stride} for stride in strides(sizes.pixels)], "optimizer.lr": sizes.rate,
+        "optimizer.evaluations": min(32, sizes.steps),
     }  # fmt: skip
     return recipe_of("omniglot", list(datasets), {**fixed, **changes})
+
+
+def strides(pixels: int) -> list[int]:
+    """Return the strides of the eight layers: the paper's, until 4 pixels or fewer are left, as there are at the end of the paper's network."""
+    found = []
+    for layer in range(8):
+        found.append(2 if layer in STRIDED and pixels > SMALLEST else 1)
+        pixels = -(-pixels // found[-1])
+    return found
 
 
 def prepared(bundle: str, pixels: int, count: int, data: str) -> dict[str, float]:

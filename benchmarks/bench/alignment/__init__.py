@@ -1,0 +1,1 @@
+"""Benchmarks of kind ``alignment``: the tables of MUIR."""
