@@ -25,6 +25,7 @@ __all__ = ["EXPORTERS", "Exporter", "Learning", "Task", "exporter_of"]
 EXPORTERS = {
     "mixture": "isoform.compile.kinds.mixture.exporter",
     "allocation": "isoform.compile.kinds.allocation.exporter",
+    "module": "isoform.compile.kinds.module.exporter",
 }
 """Name of each kind → the module that defines its ``EXPORTER``."""
 

@@ -8,7 +8,7 @@ a dynamic batch dimension ``n``, and open lengths are dynamic; the same nodes an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,13 @@ class NetworkFile:
         self._input, self._embedding = takes, embedding
         self._nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, Array] = {}
+
+    @classmethod
+    def of(cls, takes: Input, embedding: int, nodes: Iterable[onnx.NodeProto]) -> NetworkFile:
+        """Make a file of nodes that were written elsewhere; arguments as for the class."""
+        file = cls(takes, embedding)
+        file._nodes = list(nodes)
+        return file
 
     def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Add a node named after its output; returns the output's name."""

@@ -52,7 +52,10 @@ HEAD = ("logits.weight", "logits.bias")
 """The logits layer, which every kind has: (classes, embedding) and (classes,). It is an input of every portable graph, so that
 signatures with any number of classes share the graph."""
 
-KINDS = {"mixture": "isoform.runtime.kinds.mixture.kind", "allocation": "isoform.runtime.kinds.allocation.kind"}
+KINDS = {
+    "mixture": "isoform.runtime.kinds.mixture.kind", "allocation": "isoform.runtime.kinds.allocation.kind",
+    "module": "isoform.runtime.kinds.module.kind",
+}  # fmt: skip
 """Kind → module that defines ``KIND``."""
 DEFAULT = "mixture"
 """The kind of a recipe, or of a ``Signature`` made in Python, that names none. Files of signatures and bundles must name theirs."""

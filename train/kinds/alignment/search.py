@@ -58,7 +58,7 @@ class Search:
         if len(unused):
             revived = torch.rand(chosen, self.challengers) < self.reactivation
             challengers[revived] = unused[torch.randint(len(unused), (int(revived.sum()),))]
-            _renew(modules, challengers[revived].unique(), optimizer)
+            _renew(modules, torch.unique(challengers[revived]), optimizer)
         modules.candidates.copy_(torch.cat([modules.alignment[modules.places][:, None], challengers], dim=1))
         modules.scores.zero_()
         if self.alpha is not None:

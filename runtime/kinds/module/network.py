@@ -1,0 +1,91 @@
+"""The network of a bundle of kind ``module``: its weights from shared tensors, mixtures of templates, and a signature."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+
+from isoform.runtime.arrays import Array
+from isoform.runtime.bodies.reference import evaluate
+from isoform.runtime.inputs import Input
+from isoform.runtime.kind import HEAD, OneGraph
+from isoform.runtime.kinds.module.spec import ModuleSpec
+from isoform.runtime.layout import Layout
+
+__all__ = ["ModuleNetwork"]
+
+
+class ModuleNetwork(OneGraph):
+    """The ``Network`` of this kind, and its only ``Graph``.
+
+    Args:
+        spec: The network's sizes.
+        templates: ``spec.template_shapes``' names → arrays.
+    """
+
+    def __init__(self, spec: ModuleSpec, templates: Mapping[str, Array]) -> None:
+        self.spec, self._templates = spec, templates
+
+    @property
+    def body(self) -> bytes:
+        """The ONNX file of the body."""
+        return self._templates["body"].tobytes()
+
+    @property
+    def input(self) -> Input:
+        """As ``Graph.input``."""
+        return self.spec.body.input
+
+    @property
+    def embedding(self) -> int:
+        """As ``Graph.embedding``."""
+        return self.spec.body.embedding
+
+    @property
+    def weights(self) -> dict[str, tuple[int, ...]]:
+        """As ``Graph.weights``."""
+        return self.spec.body.graph_weights
+
+    @functools.cached_property
+    def constants(self) -> dict[str, Array]:
+        """As ``Graph.constants``: the shared weights, and BN if it is shared."""
+        spec, found = self.spec, {name: self._templates[f"shared.{name}"] for name in self.spec.shared}
+        if spec.body.norms and not spec.body.private_norms:
+            found |= spec.body.normalisation(self._templates["bn.affine"], self._templates["bn.statistics"])
+        return found
+
+    def complete(self, task: str, parts: Mapping[str, Array]) -> dict[str, Array]:
+        """As ``Network.complete``: nothing is computed."""
+        return dict(parts)
+
+    def fold(self, parts: Mapping[str, Array]) -> dict[str, Array]:
+        """As ``Graph.fold``."""
+        spec, found = self.spec, dict(self.constants)
+        if spec.private:
+            found |= spec.body.split(parts["private"], spec.private)
+        if spec.groups:
+            found |= self._mixed(parts["mixture"])
+        if spec.body.private_norms and spec.body.norms:
+            found |= spec.body.normalisation(parts["bn.affine"], parts["bn.statistics"])
+        return {name: np.ascontiguousarray(found[name]) for name in self.weights} | {name: parts[name] for name in HEAD}
+
+    def _mixed(self, coefficients: Array) -> dict[str, Array]:
+        """Compute the mixed weights: W_ℓ = Σ_k a_ℓk θ_k, group by group."""
+        found: dict[str, Array] = {}
+        start = 0
+        for number, group in enumerate(self.spec.groups):
+            size, templates = len(group), self._templates[f"templates{number:02d}"]
+            rows = coefficients[start : start + size * size].reshape(size, size)
+            start += size * size
+            mixed = (rows @ templates.reshape(size, -1)).reshape(templates.shape)
+            found |= dict(zip(group, mixed, strict=True))
+        return found
+
+    def folder(self, layout: Layout) -> None:
+        """As ``Graph.folder``: none, the plain fold is gathered into the plan."""
+
+    def reference(self, task: str, parts: Mapping[str, Array], x: Array) -> Array:
+        """As ``Network.reference``."""
+        return evaluate(self.body, {self.input.name: x, **self.fold(parts)})

@@ -1,0 +1,127 @@
+"""Sizes of a network of kind ``module``: a body, and where each of its weights comes from.
+
+    shared     the same for every signature: a tensor of the bundle
+    private    in the signature's part ``private``, one weight after the other
+    mixed      weights of equal shape form a group of G layers and K templates: W_ℓ = Σ_k a_ℓk θ_k, with a in the part ``mixture``
+
+BN is in the parts ``bn.affine`` (γ, β) and ``bn.statistics`` (mean, variance), or shared. The logits layer is always the signature's.
+Source of the mixture: Savarese and Maire (2019), of which Compositional Models is a special case; here coefficients are any numbers, so
+that a network that was trained before is a mixture of its own layers.
+
+Must never import torch, onnx or onnxruntime.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+from isoform.runtime.bodies.body import Body, checked_shapes
+from isoform.runtime.errors import SpecError
+from isoform.runtime.formats.metadata import members_of
+from isoform.runtime.inputs import Input
+
+__all__ = ["ModuleSpec"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModuleSpec:
+    """Sizes of one network of kind ``module``. Raises ``SpecError`` on a size out of range."""
+
+    body: Body
+    private: tuple[str, ...] = ()
+    """Names of the private weights, in the body's order."""
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Names of the mixed weights, group by group; each group has as many templates as layers."""
+    kind: str = "module"
+
+    def __post_init__(self) -> None:
+        """Check that every weight has one source, and that groups have equal shapes."""
+        if self.kind != "module":
+            raise SpecError(f"kind is {self.kind!r}, but 'module' was expected")
+        named = [*self.private, *(name for group in self.groups for name in group)]
+        unknown = sorted({*map(str, named)} - set(self.body.weights))
+        if unknown or len({*named}) != len(named):
+            raise SpecError(
+                f"private and mixed weights must be different weights of the body, but {unknown or 'one'} is not"
+            )
+        for group in self.groups:
+            if len({self.body.weights[name] for name in group}) != 1:
+                raise SpecError(f"the weights {', '.join(group)} are mixed, but have different shapes")
+        checked_shapes({name: shape for name, shape in self.template_shapes.items() if name != "body"}, "templates")
+
+    @functools.cached_property
+    def shared(self) -> tuple[str, ...]:
+        """Names of the shared weights."""
+        other = {*self.private, *(name for group in self.groups for name in group)}
+        return tuple(name for name in self.body.weights if name not in other)
+
+    @functools.cached_property
+    def template_shapes(self) -> dict[str, tuple[int, ...]]:
+        """As ``Spec.template_shapes``: the graph, the shared weights, the templates of each group, and BN if it is shared."""
+        shapes: dict[str, tuple[int, ...]] = {"body": (self.body.size,)}
+        shapes |= {f"shared.{name}": self.body.weights[name] for name in self.shared}
+        shapes |= {
+            f"templates{number:02d}": (len(group), *self.body.weights[group[0]])
+            for number, group in enumerate(self.groups)
+        }
+        if self.body.norms and not self.body.private_norms:
+            shapes |= dict.fromkeys(("bn.affine", "bn.statistics"), (2, self.body.channels))
+        return shapes
+
+    @property
+    def bytewise(self) -> frozenset[str]:
+        """As ``Spec.bytewise``: the graph."""
+        return frozenset({"body"})
+
+    @functools.cached_property
+    def part_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """As ``Spec.part_shapes``."""
+        shapes: dict[str, tuple[int | None, ...]] = {}
+        if self.groups:
+            shapes["mixture"] = (sum(len(group) ** 2 for group in self.groups),)
+        if self.private:
+            shapes["private"] = (self.body.numbers(self.private),)
+        if self.body.norms and self.body.private_norms:
+            shapes |= dict.fromkeys(("bn.affine", "bn.statistics"), (2, self.body.channels))
+        return {**shapes, "logits.weight": (None, self.body.embedding), "logits.bias": (None,)}
+
+    @property
+    def required(self) -> frozenset[str]:
+        """As ``Spec.required``: all parts."""
+        return frozenset(self.part_shapes)
+
+    def input_of(self, task: str) -> Input:
+        """As ``Spec.input_of``: the same for every task."""
+        return self.body.input
+
+    def sample_bytes(self, task: str, shape: tuple[int, ...]) -> int:
+        """As ``Spec.sample_bytes``: a guess from the sample alone, since a graph says nothing of its inside."""
+        # a first layer with 64 channels at a quarter of the pixels, and its output
+        return 4 * max(32 * math.prod(shape), 8 * self.body.embedding)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types; ``from_json`` is the inverse."""
+        return {
+            "kind": self.kind, "body": self.body.to_json(), "private": list(self.private), "groups": [list(group) for group in self.groups],
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, value: object) -> ModuleSpec:
+        """Read what ``to_json`` returned. Raises ``SpecError`` if it is malformed or out of range."""
+        fields = members_of(cls, value, "the network's description")
+        groups, private = fields.pop("groups", ()), fields.pop("private", ())
+        if (
+            not isinstance(private, tuple)
+            or not isinstance(groups, tuple)
+            or not all(isinstance(group, list) and group for group in groups)
+        ):
+            raise SpecError("private is a list of names, and groups a list of lists of names")
+        try:
+            return cls(
+                body=Body.from_json(fields.pop("body")), private=private, groups=tuple(map(tuple, groups)), **fields
+            )
+        except TypeError as problem:
+            raise SpecError(f"the network's description has a field of the wrong type: {problem}") from None

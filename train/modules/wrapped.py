@@ -1,0 +1,242 @@
+"""``wrap``: your own module as shared weights and one signature per task, user or domain.
+
+    wrapped = wrap(model.eval(), example, classes=["cat", "dog"])        # what it computes is what the model computes
+    wrapped.bundle().write("bundle/")
+
+Parameters come from four places (``sources.py``): shared by all tasks; a task's own; mixed from the templates of a group, which are the
+model's own weights at the start; the logits layer, which is always a task's own. The module itself is not rewritten: it is called with
+these parameters instead of its own (``torch.func.functional_call``).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from isoform.runtime.arrays import Array
+from isoform.runtime.errors import SpecError, UsageError
+from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
+from isoform.runtime.formats.templates import template_digest
+from isoform.runtime.kinds.module.network import ModuleNetwork
+from isoform.runtime.kinds.module.spec import ModuleSpec
+from isoform.train.modules.body import body_from, check_body
+from isoform.train.modules.checks import checked_module, input_from
+from isoform.train.modules.export import exported, parameters_of
+from isoform.train.modules.graph import drawn
+from isoform.train.modules.sources import Sources
+
+__all__ = ["Wrapped", "wrap"]
+
+
+def wrap(
+    module: nn.Module, example: Tensor, *, classes: Sequence[str], tasks: Sequence[str] = ("base",), kind: Literal["module", "mixture"] = "module",
+    private: Sequence[str] = ("norm",), input_name: str | None = None, vocabulary: int | None = None, lengths: tuple[int, int] | None = None,
+) -> Wrapped:  # fmt: skip
+    """Wrap a module.
+
+    Args:
+        module: Samples (n, …) → logits (n, classes), in evaluation mode, float32, on the processor; ends in a linear layer. Copied.
+        example: Samples, shape (n, …): float32 vectors, windows or images, or int64 tokens.
+        classes: Names of the classes, one per logit.
+        tasks: Names of the tasks, users or domains that it is trained for; all begin as the module is.
+        kind: ``mixture`` makes layers of equal shape mixtures of each other's weights, ``module`` shares them as they are.
+        private: What is a task's own besides its logits layer: ``norm``, ``bias``, names or patterns of parameters.
+        input_name: Name of the input in graphs and requests; by default that of its type.
+        vocabulary: Number of different tokens; by default that of the first embedding.
+        lengths: Shortest and longest length of the last axis, if it may vary.
+
+    Returns:
+        A module that computes what ``module`` computes, for every task.
+
+    Raises:
+        SpecError: If a layer is in training mode, on another device, of another type than float32, or shares memory with another.
+        InputError: If the example does not describe samples.
+        CompileError: If the module cannot be exported, or what it computes depends on more than its samples.
+    """
+    checked_module(module)
+    takes = input_from(example, name=input_name, vocabulary=vocabulary, lengths=lengths, module=module)
+    module, parameters = copy.deepcopy(module), parameters_of(module)
+    model = exported(module, example if len(example) > 1 else torch.cat([example, example]), takes)
+    values = {name: value.detach().numpy() for name, value in parameters.items()}
+    sources = Sources.of(module, parameters, private=private, kind=kind)
+    nodes = drawn(model, values, sources.changing)
+    sources = sources.without(nodes.head, nodes.weights)
+    shapes = {name: value.shape for name, value in values.items()}
+    body, file = body_from(nodes, takes, shapes, private_norms=sources.private_norms)
+    rows = len(values[nodes.head[0]])
+    if len(classes) != rows or len({*classes}) != rows:
+        raise SpecError(f"classes has {len(classes)} names, but the module has {rows} logits; give each its own name")
+    spec = ModuleSpec(body=body, private=sources.private, groups=sources.groups)
+    wrapped = Wrapped(module, spec, file, head=nodes.head, classes=classes, tasks=tasks)
+    wrapped.gap = check_body(module, example, takes, file, wrapped.weights(tasks[0]))
+    return wrapped
+
+
+class Wrapped(nn.Module):
+    """A wrapped module; made by ``wrap``.
+
+    Attributes:
+        spec: Sizes of the bundle.
+        gap: Largest difference of the exported graph's logits from the module's.
+        shared: The shared weights, in the order of ``spec.shared``.
+        templates: The templates of each group, (G, *shape).
+        mixture: Coefficients of each task, (T, M).
+        private: The tasks' own weights, (T, P).
+        affine: γ and β of BN, (T, 2, N); (1, 2, N) if BN is shared.
+        statistics: BN's means and variances, of the same shape; a buffer.
+        heads: The logits layers' weights, T of (classes, embedding); none if it is also an embedding (tied).
+        biases: Their biases, T of (classes,).
+    """
+
+    statistics: Tensor
+
+    def __init__(
+        self, module: nn.Module, spec: ModuleSpec, file: bytes, *, head: tuple[str, str | None], classes: Sequence[str], tasks: Sequence[str]
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if not tasks or len({*tasks}) != len(tasks):
+            raise UsageError(f"tasks is {list(tasks)}, but one or more different names were expected")
+        # in a list, so that its parameters are not this module's
+        self._module, self._file, self._head = [module.requires_grad_(False)], file, head
+        self.spec, self.gap, self._tasks, self._classes = spec, 0.0, tuple(tasks), tuple(classes)
+        own, count = {name: value.detach().clone() for name, value in parameters_of(module).items()}, len(tasks)
+        self._tied = head[0] in spec.body.weights
+        self.shared = nn.ParameterList(own[name] for name in spec.shared)
+        self.templates = nn.ParameterList(torch.stack([own[name] for name in group]) for group in spec.groups)
+        identity = [torch.eye(len(group)).flatten() for group in spec.groups]
+        self.mixture = nn.Parameter(torch.cat([*identity, torch.zeros(0)]).repeat(count, 1))
+        flat = torch.cat([*(own[name].flatten() for name in spec.private), torch.zeros(0)])
+        self.private = nn.Parameter(flat.repeat(count, 1))
+        rows = count if spec.body.private_norms else 1
+        self.affine = nn.Parameter(self._norms(own, "weight", "bias").repeat(rows, 1, 1))
+        self.register_buffer("statistics", self._norms(own, "running_mean", "running_var").repeat(rows, 1, 1))
+        weight, bias = own[head[0]], torch.zeros(len(classes)) if head[1] is None else own[head[1]]
+        self.heads = nn.ParameterList(weight.clone() for _ in range(0 if self._tied else count))
+        self.biases = nn.ParameterList(bias.clone() for _ in range(count if head[1] else 0))
+        self.eval()
+
+    def _norms(self, own: Mapping[str, Tensor], first: str, second: str) -> Tensor:
+        """Return two rows of BN's numbers, shape (2, N); a BN without an affine map has 1 and 0."""
+        absent = {"weight": 1.0, "bias": 0.0}
+        rows = [
+            [
+                own.get(f"{norm.name}.{what}", torch.full((norm.channels,), absent.get(what, 0.0)))
+                for norm in self.spec.body.norms
+            ]
+            for what in (first, second)
+        ]
+        return torch.stack([torch.cat([*row, torch.zeros(0)]) for row in rows])
+
+    def train(self, mode: bool = True) -> Wrapped:
+        """Switch BN and dropout of the module to training or evaluation."""
+        super().train(mode)
+        self._module[0].train(mode)
+        return self
+
+    def own_parameters(self, *, shared: bool = False) -> Iterator[nn.Parameter]:
+        """Return the parameters of the tasks, or with ``shared`` those that all tasks share."""
+        common = {
+            *map(id, (*self.shared, *self.templates)),
+            *([] if self.spec.body.private_norms else [id(self.affine)]),
+        }
+        return (
+            parameter for parameter in self.parameters() if parameter.numel() and (id(parameter) in common) == shared
+        )
+
+    def forward(self, x: Tensor, task: str | None = None) -> Tensor:
+        """Run the module with a task's parameters: samples (n, …) → logits (n, classes); the first task by default."""
+        row = self._row(task)
+        return cast(Tensor, functional_call(self._module[0], self._parameters_of(row), (x,)))
+
+    def _row(self, task: str | None) -> int:
+        if task is not None and task not in self._tasks:
+            raise UsageError(f"there is no task {task!r}; the module was wrapped for {', '.join(self._tasks)}")
+        return 0 if task is None else self._tasks.index(task)
+
+    def _parameters_of(self, row: int) -> dict[str, Tensor]:
+        spec, found = self.spec, dict(zip(self.spec.shared, self.shared, strict=True))
+        found |= spec.body.split(self.private[row], spec.private)
+        start = 0
+        for group, templates in zip(spec.groups, self.templates, strict=True):
+            coefficients = self.mixture[row, start : start + len(group) ** 2].reshape(len(group), -1)
+            start += len(group) ** 2
+            found |= dict(
+                zip(group, (coefficients @ templates.flatten(1)).reshape(templates.shape).unbind(), strict=True)
+            )
+        start, place = 0, row if spec.body.private_norms else 0
+        has = parameters_of(self._module[0])
+        for norm in spec.body.norms:
+            end = start + norm.channels
+            for what, values in (
+                ("weight", self.affine[place, 0]),
+                ("bias", self.affine[place, 1]),
+                ("running_mean", self.statistics[place, 0]),
+                ("running_var", self.statistics[place, 1]),
+            ):
+                if f"{norm.name}.{what}" in has:
+                    found[f"{norm.name}.{what}"] = values[start:end]
+            start = end
+        weight, bias = self._head
+        if not self._tied:
+            found[weight] = self.heads[row]
+        if bias is not None:
+            found[bias] = self.biases[row]
+        return found
+
+    def weights(self, task: str) -> dict[str, Array]:
+        """Return the weights of the body for a task, as ``Graph.fold`` does."""
+        return ModuleNetwork(self.spec, self._arrays()).fold(self._parts(self._row(task)))
+
+    def _arrays(self) -> dict[str, Array]:
+        spec = self.spec
+        found: dict[str, Array] = {"body": np.frombuffer(self._file, dtype=np.int8)}
+        found |= {f"shared.{name}": _array(value) for name, value in zip(spec.shared, self.shared, strict=True)}
+        found |= {f"templates{number:02d}": _array(value) for number, value in enumerate(self.templates)}
+        if spec.body.norms and not spec.body.private_norms:
+            found |= {"bn.affine": _array(self.affine[0]), "bn.statistics": _array(self.statistics[0])}
+        return found
+
+    def _parts(self, row: int) -> dict[str, Array]:
+        spec, found = self.spec, dict[str, Array]()
+        if spec.groups:
+            found["mixture"] = _array(self.mixture[row])
+        if spec.private:
+            found["private"] = _array(self.private[row])
+        if spec.body.norms and spec.body.private_norms:
+            found |= {"bn.affine": _array(self.affine[row]), "bn.statistics": _array(self.statistics[row])}
+        weight = dict(zip(spec.shared, self.shared, strict=True))[self._head[0]] if self._tied else self.heads[row]
+        bias = self.biases[row] if self._head[1] else torch.zeros(len(self._classes))
+        return {**found, "logits.weight": _array(weight), "logits.bias": _array(bias)}
+
+    def bundle(self, training: Mapping[str, Any] | None = None) -> Bundle:
+        """Make a bundle, not yet on disk, with one signature per task.
+
+        Args:
+            training: How it was trained, as JSON types, to be recorded in the bundle.
+        """
+        arrays = self._arrays()
+        digest = template_digest(self.spec, arrays)
+        signatures = {
+            task: Signature(
+                parts=self._parts(row), template=digest, task=task, labels=self._classes, kind=self.spec.kind
+            )
+            for row, task in enumerate(self._tasks)
+        }
+        return Bundle.create(
+            spec=self.spec,
+            tensors=arrays,
+            signatures=signatures,
+            training={**(training or {}), "torch_max_abs_diff": self.gap},
+        )
+
+
+def _array(value: Tensor) -> Array:
+    found: Array = np.ascontiguousarray(value.detach().numpy())
+    return found
