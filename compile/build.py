@@ -75,8 +75,8 @@ def compile_bundle(
     for task in tasks:
         progress(f"compiling and verifying {task.name}")
         layouts = exporter.layouts(bundle, task)
-        if learning is not None:
-            compiled[f"source/{task.name}.safetensors"] = learning.source(task)
+        if learning is not None and (source := learning.source(task)) is not None:
+            compiled[f"source/{task.name}.safetensors"] = source
         measured[task.name] = measure(
             bundle, task, exporter, layouts=layouts, file=graphs[task.graph], learning=learning
         )

@@ -57,11 +57,15 @@ class Learning(Protocol):
     def graphs(self) -> Mapping[str, bytes]:
         """Name → content of the files in ``compiled/training/``."""
 
-    def source(self, task: Task) -> bytes:
-        """Statistics of the training samples under a task's signature, for adaptation: the file ``compiled/source/<task>.safetensors``."""
+    def source(self, task: Task) -> bytes | None:
+        """Statistics of the training samples under a task's signature, for adaptation: the file ``compiled/source/<task>.safetensors``; None
+        without BN of the task's own.
+        """
 
-    def gradient_gap(self, task: Task) -> float:
-        """Largest difference between a part's gradient and torch autograd's, relative to the part's largest gradient."""
+    def gradient_gap(self, task: Task) -> float | None:
+        """Largest difference between a part's gradient and torch autograd's, relative to the part's largest gradient; None where torch's are
+        not known, and the gradients have been checked in another way. Raises ``CompileError`` if they are wrong.
+        """
 
 
 class Exporter(Protocol):

@@ -8,6 +8,7 @@ a dynamic batch dimension ``n``, and open lengths are dynamic; the same nodes an
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from isoform.runtime.formats.compiled import WEIGHTS_LOCATION
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.inputs import AXES, Input
 
-__all__ = ["NetworkFile"]
+__all__ = ["NetworkFile", "external"]
 
 
 class NetworkFile:
@@ -81,15 +82,11 @@ class NetworkFile:
             shapes: Name → shape of the external weights in their order, ``Graph.weights``; without the logits layer.
             template: The template digest, for the metadata.
         """
-        # Only the shapes count: ``_make_external`` drops the numbers again.
-        self.initializers.update({name: np.empty(shape, dtype=np.float32) for name, shape in shapes.items()})
         head = [
             helper.make_tensor_value_info("logits.weight", TensorProto.FLOAT, ["classes", self._embedding]),
             helper.make_tensor_value_info("logits.bias", TensorProto.FLOAT, ["classes"]),
         ]
-        tensors, start = self._tensors(), 0
-        for tensor in tensors:
-            start = _make_external(tensor, start)
+        tensors = external(shapes)
         # Not passed to onnx.checker, which refuses external data that is not a file on disk.
         model = self._model(head, tensors, "classes", {"layout": "portable", "template": template})
         return model.SerializeToString(deterministic=True)
@@ -114,12 +111,15 @@ class NetworkFile:
         return model
 
 
-def _make_external(tensor: onnx.TensorProto, start: int) -> int:
-    """Replace a tensor's bytes by their offset in the external data; returns the offset after them."""
-    size = len(tensor.raw_data)
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", WEIGHTS_LOCATION), ("offset", str(start)), ("length", str(size))):
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, value
-    return start + size
+def external(shapes: Mapping[str, tuple[int, ...]]) -> list[onnx.TensorProto]:
+    """Return float32 tensors without values: external data at the location ``weights``, one after the other in this order."""
+    found, start = [], 0
+    for name, shape in shapes.items():
+        tensor, size = onnx.TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape), 4 * math.prod(shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", WEIGHTS_LOCATION), ("offset", str(start)), ("length", str(size))):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, value
+        found.append(tensor)
+        start += size
+    return found

@@ -358,11 +358,11 @@ class Runtime:
         return start if adapter.signature is begun else adapter.signature
 
     def _source(self, task: str) -> Source | None:
-        """Return statistics of a task's training samples; None for kinds without BN statistics."""
+        """Return statistics of a task's training samples; None for networks without BN statistics."""
         from isoform.runtime.learn.learner import STATISTICS
         from isoform.runtime.learn.source import Source
 
-        if STATISTICS not in self.bundle.spec.part_shapes:
+        if STATISTICS not in self.bundle.spec.part_shapes or not self.learner.normalises:
             return None
         with self._lock:
             if task not in self._sources:

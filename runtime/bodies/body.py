@@ -109,6 +109,11 @@ class Body:
         """N, number of channels of all BN layers together."""
         return sum(norm.channels for norm in self.norms)
 
+    @functools.cached_property
+    def eps(self) -> Array:
+        """ε of every channel, shape (N,), float64."""
+        return np.repeat([norm.eps for norm in self.norms], [norm.channels for norm in self.norms])
+
     def normalisation(self, affine: Array, statistics: Array) -> dict[str, Array]:
         """Compute BN's weights in the graph.
 
@@ -120,8 +125,7 @@ class Body:
             Name → array, float32, C-contiguous.
         """
         gamma, beta, mean, variance = (row.astype(np.float64) for row in (*affine, *statistics))
-        eps = np.repeat([norm.eps for norm in self.norms], [norm.channels for norm in self.norms])
-        scale = gamma / np.sqrt(variance + eps)
+        scale = gamma / np.sqrt(variance + self.eps)
         rows = {"scale": scale.astype(np.float32), "shift": (beta - mean * scale).astype(np.float32)}
         found, start = {}, 0
         for norm in self.norms:

@@ -87,6 +87,8 @@ def personalize(
     known = kind.moves
     if parts is None:
         parts = kind.default_moves if classes is None else kind.full_moves
+        if isinstance(learner, HeadLearner):  # nothing else has a gradient
+            parts = tuple(part for part in parts if {*known[part]} <= {*HEAD, *kind.searched}) or ("head",)
     if not parts or not set(parts) <= set(known) or len(set(parts)) < len(parts):
         raise UsageError(f"parts are {tuple(parts)!r}, but one or more of {', '.join(known)} were expected")
     names = tuple(name for part in parts for name in known[part] if name in learner.bundle.spec.part_shapes)

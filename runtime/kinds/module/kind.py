@@ -20,9 +20,13 @@ from isoform.runtime.kinds.module.network import ModuleNetwork
 from isoform.runtime.kinds.module.spec import ModuleSpec
 
 if TYPE_CHECKING:
+    from isoform.runtime.bodies.learning import BodyLearner
     from isoform.runtime.formats.bundle import Bundle
 
-__all__ = ["KIND", "ModuleKind"]
+__all__ = ["KIND", "RATES", "ModuleKind"]
+
+RATES = {"mixture": 2e-3, "private": 2e-3, "bn.affine": 5e-3}
+"""Adam's rate for each part."""
 
 
 class ModuleKind:
@@ -33,8 +37,13 @@ class ModuleKind:
         "mixture": Part(1), "private": Part(1), "bn.affine": Part(2), "bn.statistics": Part(2), "logits.weight": Part(2), "logits.bias": Part(1),
     }  # fmt: skip
     smallest = "logits.bias"
-    moves: Mapping[str, tuple[str, ...]] = {"head": HEAD}
-    default_moves = full_moves = ("head",)
+    moves: Mapping[str, tuple[str, ...]] = {
+        "mixture": ("mixture",),
+        "private": ("private",),
+        "bn": ("bn.affine",),
+        "head": HEAD,
+    }
+    default_moves = full_moves = ("mixture", "private", "bn", "head")
     searched: frozenset[str] = frozenset()
 
     def read_spec(self, value: object) -> ModuleSpec:
@@ -86,8 +95,15 @@ class ModuleKind:
         """As ``Kind.network``."""
         return ModuleNetwork(spec, templates)
 
-    def learner(self, bundle: Bundle, *, threads: int) -> None:
-        """As ``Kind.learner``: none yet."""
+    def learner(self, bundle: Bundle, *, threads: int) -> BodyLearner | None:
+        """As ``Kind.learner``: none if the bundle has no backward graph."""
+        from isoform.runtime.bodies.learning import BodyLearner
+
+        graphs, network = bundle.require_compiled().graphs, bundle.network
+        assert isinstance(network, ModuleNetwork)
+        if "backward" not in graphs:
+            return None
+        return BodyLearner(bundle, network.spec.body, network, graphs, rates=RATES, threads=threads)
 
 
 KIND = ModuleKind()

@@ -83,6 +83,19 @@ class ModuleNetwork(OneGraph):
             found |= dict(zip(group, mixed, strict=True))
         return found
 
+    def chain(self, parts: Mapping[str, Array], gradients: Mapping[str, Array]) -> dict[str, Array]:
+        """As ``Parts.chain``: dL/da_ℓk = ⟨dL/dW_ℓ, θ_k⟩."""
+        spec, found = self.spec, dict[str, Array]()
+        if spec.private:
+            found["private"] = np.concatenate([gradients[name].ravel() for name in spec.private]).astype(np.float64)
+        if spec.groups:
+            rows = []
+            for number, group in enumerate(spec.groups):
+                templates = self._templates[f"templates{number:02d}"].reshape(len(group), -1)
+                rows.append((np.stack([gradients[name].ravel() for name in group]) @ templates.T).ravel())
+            found["mixture"] = np.concatenate(rows).astype(np.float64)
+        return found
+
     def folder(self, layout: Layout) -> None:
         """As ``Graph.folder``: none, the plain fold is gathered into the plan."""
 

@@ -11,7 +11,7 @@ class Residual(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
         self.conv2, self.bn2 = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8, eps=1e-3)
-        self.conv3, self.bn3 = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8, affine=False)
+        self.conv3, self.bn3 = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
         self.conv4 = nn.Conv2d(8, 8, 3, padding=1, bias=False)
         self.unused = nn.Linear(3, 3)
         self.fc = nn.Linear(8, classes)
@@ -38,7 +38,11 @@ class Gated(nn.Module):
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
-        self.conv, self.bn, self.gru = nn.Conv1d(6, 8, 3), nn.BatchNorm1d(8), nn.GRU(8, 16, batch_first=True)
+        self.conv, self.bn, self.gru = (
+            nn.Conv1d(6, 8, 3),
+            nn.BatchNorm1d(8, affine=False),
+            nn.GRU(8, 16, batch_first=True),
+        )
         self.fc = nn.Linear(16, classes, bias=False)
 
     def forward(self, x):  # noqa: D102

@@ -1,0 +1,1 @@
+"""Graphs for learning on the device, of networks of any architecture."""

@@ -1,0 +1,1 @@
+"""Backward passes of any ONNX graph, as ONNX graphs: reverse-mode differentiation, node by node."""

@@ -1,0 +1,125 @@
+"""Learning on the device for modules that somebody brought: gradients, BN's statistics and personalize, compared with torch."""
+
+import numpy as np
+import pytest
+import torch
+from strangers import stranger
+from torch import nn
+
+from isoform.compile.build import compile_bundle
+from isoform.runtime import Runtime
+from isoform.runtime.learn.loss import cross_entropy
+from isoform.train.data.samples import Dataset, Split
+from isoform.train.modules.wrapped import wrap
+
+
+def compiled(name, folder, **options):
+    """A wrapped module whose parts are not where they began, and the path of its compiled bundle."""
+    module, samples, classes = stranger(name)
+    wrapped = wrap(module, samples(3), classes=classes, **options)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in wrapped.own_parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    wrapped.bundle().write(folder)
+    x = samples(12)
+    split = Split(images=x.numpy(), labels=np.arange(12) % len(classes))
+    compile_bundle(folder, datasets={"base": Dataset(train=split, test=split, classes=tuple(classes))})
+    return wrapped, samples
+
+
+@pytest.mark.parametrize("name", ["residual", "attention", "features"])
+@pytest.mark.parametrize("count", [16, 21])
+def test_gradients_are_torchs(name, count, tmp_path) -> None:
+    """Of every part of a signature, for a full batch, and for one that is cut in two and filled up."""
+    wrapped, samples = compiled(name, tmp_path, kind="mixture", private=("norm", "bias"))
+    x, labels = samples(count, 3), torch.arange(count) % 3
+    logits = wrapped(x)
+    loss = nn.functional.cross_entropy(logits, labels)
+    loss.backward()
+    with Runtime.open(tmp_path) as runtime:
+        learner = runtime.learner
+        point = learner.point(runtime.signature("base"))
+        # the transformer ends in a softmax, which makes no difference to this loss or its gradient
+        value, found = learner.gradient(point, x.numpy(), lambda some: cross_entropy(some, labels.numpy()))
+    assert value == pytest.approx(loss.item(), rel=1e-5)
+    expected = {
+        "mixture": wrapped.mixture.grad, "private": wrapped.private.grad, "bn.affine": wrapped.affine.grad,
+        "logits.weight": next(iter(wrapped.heads)).grad[None], "logits.bias": next(iter(wrapped.biases)).grad[None],
+    }  # fmt: skip
+    assert {*found} == {*runtime.bundle.spec.part_shapes} - {"bn.statistics"}
+    for part, gradient in found.items():
+        theirs = expected[part][0].numpy()
+        assert np.abs(gradient - theirs).max() <= 1e-4 * np.abs(theirs).max(), part
+
+
+@pytest.mark.parametrize("name", ["residual", "features"])
+def test_statistics_are_those_of_training_mode(name, tmp_path) -> None:
+    """BN's statistics of a batch, layer after layer, and the logits with them, are torch's in training mode; α blends."""
+    wrapped, samples = compiled(name, tmp_path)
+    x = 2 * samples(40, 4) - 1
+    given = wrapped.statistics[0].clone().numpy()
+    with Runtime.open(tmp_path) as runtime:
+        learner = runtime.learner
+        point = learner.point(runtime.signature("base"))
+        found, half = (learner.statistics(point, x.numpy(), alpha=alpha) for alpha in (1.0, 0.5))
+        passed = learner.normalised(
+            point, x.numpy(), lambda place, moments: (moments.mean, moments.square - moments.mean**2)
+        )
+    for layer in wrapped.modules():
+        assert not isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    for layer in wrapped._module[0].modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.momentum = 1.0
+    wrapped.train()
+    with torch.no_grad():
+        expected = wrapped(x).numpy()
+    rows = wrapped.statistics[0].numpy().copy()
+    assert np.abs(passed.logits - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert np.abs(found[0] - rows[0]).max() <= 1e-4 * np.abs(rows[0]).max()
+    counts = {2: 40, 4: 40 * 64}[x.dim()]
+    assert (
+        np.abs(found[1] * counts / (counts - 1) - rows[1]).max() <= 1e-4 * rows[1].max()
+    )  # torch's running variance is unbiased
+    first = slice(0, wrapped.spec.body.norms[0].channels)
+    assert np.allclose(half[:, first], (found[:, first] + given[:, first]) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["residual", "features", "recurrent"])
+def test_personalize(name, tmp_path) -> None:
+    """New samples of shifted classes are learned by what has a gradient; of a recurrent network that is the logits layer."""
+    _, samples = compiled(name, tmp_path, private=("norm", "bias"))
+    rng = np.random.default_rng(0)
+    classes = [f"c{number}" for number in range(3)]
+    directions = rng.normal(size=(3, *samples(1).shape[1:])).astype(np.float32)
+
+    def drawn(count):
+        labels = np.arange(count) % 3
+        return (2 * directions[labels] + rng.normal(size=(count, *directions.shape[1:]))).astype(np.float32), labels
+
+    x, labels = drawn(45)
+    test, truth = drawn(300)
+    with Runtime.open(tmp_path) as runtime:
+        start = runtime.signature("base")
+        names = start.labels[:3]
+        outcome = runtime.fit(x, [names[label] for label in labels], start=start)
+        before, after = (
+            (runtime.predict(test, signature).argmax(1) == truth).mean() for signature in (start, outcome.signature)
+        )
+        learned = {*outcome.signature.parts}
+    assert outcome.improved
+    assert after > before + 0.2, classes
+    assert ("private" in learned) == (name != "recurrent")
+
+
+def test_adapting_without_labels(tmp_path) -> None:
+    """Methods that need BN run on somebody's module, and move its statistics."""
+    wrapped, samples = compiled("residual", tmp_path)
+    x = (3 * samples(64, 5) + 2).numpy()
+    with Runtime.open(tmp_path) as runtime:
+        for method in ("batch", "alpha", "tent"):
+            adapter = runtime.adapter(runtime.signature("base"), method=method)
+            assert adapter(x[:32]).shape == (32, 5)
+            adapter(x[32:])
+            moved = runtime.bundle.resolve(adapter.signature).parts["bn.statistics"]
+            assert np.abs(moved - wrapped.statistics[0].numpy()).max() > 0.1 or method == "batch"
