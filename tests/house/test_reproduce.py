@@ -70,3 +70,49 @@ def test_the_worked_example(tmp_path) -> None:
     assert "120 predictions over HTTP" in done.stdout
     assert (tmp_path / "made/masks.png").stat().st_size > 1000
     assert (tmp_path / "made/slanted.safetensors").stat().st_size < 20_000
+
+
+def test_the_example_of_an_own_model(tmp_path) -> None:
+    """Somebody's network, trained for a few epochs: wrapped, compiled, learned by two users, swapped, served."""
+    command = [sys.executable, str(ROOT / "docs/examples/own_model.py"), "-o", "made", "--epochs", "6"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for step in ("train", "wrap", "compile", "personalize", "swap", "serve"):
+        assert re.search(rf"^{step} +\S", done.stdout, re.MULTILINE), done.stdout
+    before, after = map(float, re.search(r"ada: ([\d.]+) → ([\d.]+) %", done.stdout).groups())
+    assert after > before + 10
+    assert (tmp_path / "made/ada.safetensors").stat().st_size < 6000
+
+
+def alignment(folder, *words) -> tuple[str, dict]:
+    """What ``alignment.py --json`` prints and writes."""
+    command = [sys.executable, str(ROOT / "benchmarks/reproduce/alignment.py"), *words, "--json", "out.json"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout, json.loads((folder / "out.json").read_text())
+
+
+def test_muir_finds_the_groups(tmp_path) -> None:
+    """One run without and one with noise: the three groups are found, and the error is what it is with them."""
+    printed, figures = alignment(tmp_path, "synthetic", "--quick", "--seeds", "1", "--plot", "plots")
+    assert "0.00 ± 0.00" in printed
+    assert figures["clean_rmse_mean"] < 0.01
+    assert figures["exact_alignment_share"] == 1
+    assert figures["noisy_rmse_mean"] < 0.6
+    assert figures["seconds_per_run"] > 0
+    assert (tmp_path / "plots/alignment-convergence.svg").stat().st_size > 1000
+
+
+def test_muirs_theorem_and_blocks(tmp_path) -> None:
+    """Generations grow with the logarithm of the number of locations; networks have as many blocks as the paper says."""
+    _, figures = alignment(tmp_path, "theorem", "--quick", "--plot", "plots")
+    assert 1 < figures["slope"] < 4
+    assert figures["largest_distance_percent"] < 15
+    assert figures["generations"]["3000"] < 3 * figures["generations"]["30"]
+    _, figures = alignment(tmp_path, "blocks")
+    assert {name: figures[name] for name in ("lenet", "lstm", "deepbind", "wrn")} == {
+        "lenet": 361,
+        "lstm": 4096,
+        "deepbind": 6400,
+        "wrn": 2268,
+    }
