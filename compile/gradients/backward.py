@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import TensorProto, helper
 
-from isoform.compile.gradients import elementwise, layers, moves, products
+from isoform.compile.gradients import elementwise, layers, moves, products, recurrent
 from isoform.compile.gradients.fixed import fixed
 from isoform.compile.gradients.reverse import Reverse, Rule, Shape
 from isoform.compile.nodes import make_model
 
 __all__ = ["RULES", "backward_graph"]
 
-RULES: Mapping[str, Rule] = {**elementwise.RULES, **moves.RULES, **products.RULES, **layers.RULES}
+RULES: Mapping[str, Rule] = {**elementwise.RULES, **moves.RULES, **products.RULES, **layers.RULES, **recurrent.RULES}
 """Operator → its rule."""
 
 

@@ -99,6 +99,11 @@ class Reverse(Nodes):
         name = node.output[place]
         return self._sum(name) or self.number(0.0, self.shapes[name])
 
+    @property
+    def pending(self) -> frozenset[str]:
+        """Names of the values that have a gradient so far."""
+        return frozenset(self._gradients)
+
     def wants(self, name: str) -> bool:
         """Return whether a value's gradient is needed."""
         return name in self._reached

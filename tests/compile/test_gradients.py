@@ -131,12 +131,36 @@ def test_tables() -> None:
     assert np.allclose(found, table.weight.grad.numpy(), atol=1e-6)
 
 
+RECURRENT = {
+    "lstm": lambda: nn.LSTM(6, 4, batch_first=True), "lstm both ways": lambda: nn.LSTM(6, 4, 2, batch_first=True, bidirectional=True),
+    "lstm without bias": lambda: nn.LSTM(6, 4, bias=False), "three lstms": lambda: nn.LSTM(6, 5, 3, batch_first=True),
+    "gru": lambda: nn.GRU(6, 4, batch_first=True), "gru both ways": lambda: nn.GRU(6, 4, 2, bidirectional=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_recurrent_layers(name, last, steps) -> None:
+    """Of all weights and the input, whether all outputs are used, or the state after the last step."""
+    checked(
+        Doing(
+            (lambda both: both[1][0] if "lstm" in name else both[1]) if last else (lambda both: both[0] ** 2),
+            (steps, 6),
+            RECURRENT[name](),
+        ),
+        (3, steps, 6),
+    )
+
+
 def test_operators_without_a_rule() -> None:
-    """Are named, so that other ways of learning can be chosen; those that no weight reaches do not matter."""
-    assert "LSTM" not in RULES
+    """Are named, so that other ways of learning can be chosen; those whose gradient is 0 do not matter."""
     lstm = nn.LSTM(6, 4, batch_first=True)
-    with pytest.raises(Unsupported, match="LSTM"):
-        checked(Doing(lambda both: both[0], (5, 6), lstm), (2, 5, 6))
+    with pytest.raises(Unsupported, match="LSTM .* whose last cell is used"):
+        checked(Doing(lambda both: both[1][1] + both[1][0], (5, 6), lstm), (2, 5, 6))
+    assert "Einsum" not in RULES
+    with pytest.raises(Unsupported, match="Einsum"):
+        checked(Doing(lambda x: torch.einsum("ij,kj->ik", x, x), (6,)), ROWS)
     with pytest.raises(Unsupported, match="MatMul .* with a vector"):
         checked(Doing(lambda x: x @ torch.ones(6), (6,)), ROWS)
     checked(Doing(lambda x: x * torch.floor(3 * x), (6,)), ROWS)

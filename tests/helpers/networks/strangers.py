@@ -40,7 +40,7 @@ class Gated(nn.Module):
         super().__init__()
         self.conv, self.bn, self.gru = (
             nn.Conv1d(6, 8, 3),
-            nn.BatchNorm1d(8, affine=False),
+            nn.BatchNorm1d(8),
             nn.GRU(8, 16, batch_first=True),
         )
         self.fc = nn.Linear(16, classes, bias=False)
@@ -78,9 +78,9 @@ class Tied(nn.Module):
 class Features(nn.Module):
     """Dense layers and BN over vectors."""
 
-    def __init__(self, classes: int = 3) -> None:
+    def __init__(self, classes: int = 3, *, affine: bool = True) -> None:
         super().__init__()
-        self.first, self.bn, self.norm = nn.Linear(10, 16), nn.BatchNorm1d(16), nn.LayerNorm(16)
+        self.first, self.bn, self.norm = nn.Linear(10, 16), nn.BatchNorm1d(16, affine=affine), nn.LayerNorm(16)
         self.second, self.third, self.fc = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, classes)
 
     def forward(self, x):  # noqa: D102
@@ -99,6 +99,7 @@ def _tokens(count, length):
 STRANGERS = {
     "residual": (Residual, _numbers(3, 8, 8), 5), "recurrent": (Recurrent, _numbers(6, 20), 4), "gated": (Gated, _numbers(6, 20), 3),
     "attention": (Attention, _tokens(50, 12), 4), "tied": (Tied, _tokens(30, 9), 30), "features": (Features, _numbers(10), 3),
+    "without affine": (lambda: Features(affine=False), _numbers(10), 3),
 }  # fmt: skip
 """Name → class, samples (n, seed), and number of classes."""
 
