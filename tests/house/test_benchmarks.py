@@ -32,6 +32,7 @@ def test_every_benchmark_is_tested() -> None:
         "bounds.py",
         "half_requests.py",
         "isolation.py",
+        "own_models.py",
         "personalize.py",
         "predict.py",
         "server.py",
@@ -142,6 +143,18 @@ def test_adapt(shared, tmp_path) -> None:
     assert 0 < figures["mnist.cost_over_forward"]["auto"] < 40
     assert figures["mnist.peak_rss_mb, auto"] < figures["mnist.peak_rss_mb, torch tent"]
     assert "</svg>" in (tmp_path / "out.svg").read_text()
+
+
+def test_own_models(tmp_path) -> None:
+    """A network that was brought is what torch computes, for two users of it too, and a user is changed in microseconds."""
+    printed, figures = quick(tmp_path, "own_models.py", "--models", "transformer", "--steps", "10")
+    assert "another user" in printed
+    found = figures["transformer"]
+    assert found["wrap_diff"] <= 1e-5
+    assert found["torch_diff"] <= 1e-4
+    assert max(user["diff"] for user in found["users"].values()) <= 1e-4
+    assert 0.3 < found["over_constant_1"] < 10
+    assert found["swap_us"] < 1000
 
 
 def test_isolation(compiled, tmp_path) -> None:
