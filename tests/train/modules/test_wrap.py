@@ -1,6 +1,7 @@
 """``wrap``: somebody's own module, as it is, as a bundle; and what is refused."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from strangers import STRANGERS, stranger
@@ -9,8 +10,9 @@ from torch import nn
 from isoform.compile.build import compile_bundle
 from isoform.compile.nodes import OPSET as COMPILED
 from isoform.runtime import Runtime
-from isoform.runtime.errors import CompileError, InputError, SpecError, UsageError
+from isoform.runtime.errors import BundleError, CompileError, InputError, SpecError, UsageError
 from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.kinds.module.network import ModuleNetwork
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.modules.export import OPSET
 from isoform.train.modules.wrapped import wrap
@@ -239,6 +241,22 @@ def test_a_bundle_that_somebody_changed(tmp_path) -> None:
     damaged.write(path)
     with pytest.raises(Exception, match="different bundles"):
         Bundle.load(path)
+
+
+def test_a_body_that_reads_other_files() -> None:
+    """A graph in a bundle that names a file as the value of a constant is refused before anything opens it."""
+    module, samples, classes = stranger("features")
+    bundle = wrap(module, samples(3), classes=classes).bundle()
+    model = onnx.load_from_string(bundle.tensors["body"].tobytes())
+    tensor = onnx.TensorProto(name="secret", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="secret.bin")
+    model.graph.node.add(op_type="Constant", output=["secret"]).attribute.add(
+        name="value", type=onnx.AttributeProto.TENSOR
+    ).t.CopyFrom(tensor)
+    file = np.frombuffer(model.SerializeToString(), dtype=np.int8)
+    network = ModuleNetwork(bundle.spec, {**bundle.tensors, "body": file})
+    with pytest.raises(BundleError, match="was not written by isoform"):
+        network.reference("base", bundle.resolve(bundle.signatures["base"]).parts, samples(1).numpy())
 
 
 def test_operator_sets_agree() -> None:
