@@ -163,13 +163,10 @@ class Wrapped(nn.Module):
     def _parameters_of(self, row: int) -> dict[str, Tensor]:
         spec, found = self.spec, dict(zip(self.spec.shared, self.shared, strict=True))
         found |= spec.body.split(self.private[row], spec.private)
-        start = 0
-        for group, templates in zip(spec.groups, self.templates, strict=True):
-            coefficients = self.mixture[row, start : start + len(group) ** 2].reshape(len(group), -1)
-            start += len(group) ** 2
-            found |= dict(
-                zip(group, (coefficients @ templates.flatten(1)).reshape(templates.shape).unbind(), strict=True)
-            )
+        for group, templates, rows in zip(
+            spec.groups, self.templates, spec.coefficients(self.mixture[row]), strict=True
+        ):
+            found |= dict(zip(group, (rows @ templates.flatten(1)).reshape(templates.shape).unbind(), strict=True))
         start, place = 0, row if spec.body.private_norms else 0
         has = parameters_of(self._module[0])
         for norm in spec.body.norms:

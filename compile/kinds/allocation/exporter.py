@@ -52,13 +52,14 @@ class AllocationExporter:
         """As ``Exporter.learning``: none, masks are searched with the graph for any mask."""
 
     def trained(self, bundle: Bundle, signature: Signature) -> Callable[[Array], Array]:
-        """As ``Exporter.trained``."""
+        """As ``Exporter.trained``; in float64, because GroupNorm of few numbers makes torch's own rounding the larger part of a difference."""
         network, (mask,) = network_from_bundle(bundle, {signature.task: signature})
+        network, mask = network.double(), mask.double()
 
         def run(x: Array) -> Array:
             with torch.no_grad():
                 parts = np.array_split(x, max(1, -(-len(x) // ROWS)))
-                return np.concatenate([network(torch.from_numpy(part), 0, mask).numpy() for part in parts])
+                return np.concatenate([network(torch.from_numpy(part).double(), 0, mask).numpy() for part in parts])
 
         return run
 

@@ -25,6 +25,7 @@ from isoform.runtime.kinds.mixture.directions import STEP, mixing
 from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, sequence_of, xi_of
 from isoform.runtime.kinds.mixture.network import MixtureNetwork
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.learn.batch_norm import check_batch_norm, pooled
 
 if TYPE_CHECKING:  # imported on first use, so that a process that only predicts starts faster
     from isoform.runtime.formats.bundle import Bundle
@@ -62,10 +63,7 @@ class MixtureKind:
             raise SignatureError(
                 f"a signature's {name} has numbers from {array.min()} to {array.max()}, but whole numbers from -{WHOLE} to {WHOLE} were expected"
             )
-        if name in ("bn.affine", "bn.statistics") and array.shape[0] != 2:
-            raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
-        if name == "bn.statistics" and array[1].min() < 0:
-            raise SignatureError("a signature's bn.statistics holds a negative variance; it cannot be used")
+        check_batch_norm(name, array)
 
     def average(self, name: str, arrays: Sequence[Array], share: Array) -> Array:
         """As ``Kind.average``: mixtures as probabilities, variances by the law of total variance, the rest as numbers; whole ones rounded."""
@@ -77,12 +75,11 @@ class MixtureKind:
                 logits = np.log(xi)
             result: Array = np.maximum(logits - logits.max(axis=1, keepdims=True), -DISCRETE_GAP)
             return result.astype(np.float32)
+        if name == "bn.statistics":
+            return pooled(stacked, share).astype(np.float32)
         mean: Array = np.tensordot(share, stacked, axes=1)
         if self.parts[name].numbers == "integer":
             return np.rint(mean).astype(np.int64)
-        if name == "bn.statistics":
-            second = np.tensordot(share, stacked[:, 1] + stacked[:, 0] ** 2, axes=1)
-            mean[1] = np.maximum(second - mean[0] ** 2, 0)  # rounding can make the difference slightly negative
         return mean.astype(np.float32)
 
     def usage(self, parts: Mapping[str, Array]) -> Array:

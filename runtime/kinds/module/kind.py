@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.errors import SignatureError
 from isoform.runtime.kind import HEAD, Change, Part
 from isoform.runtime.kinds.module.network import ModuleNetwork
 from isoform.runtime.kinds.module.spec import ModuleSpec
+from isoform.runtime.learn.batch_norm import check_batch_norm, pooled
 
 if TYPE_CHECKING:
     from isoform.runtime.bodies.learning import BodyLearner
@@ -52,18 +52,12 @@ class ModuleKind:
 
     def check_part(self, name: str, array: Array) -> None:
         """As ``Kind.check_part``: raises ``SignatureError`` if a part of BN does not have two rows, or a variance is negative."""
-        if name in ("bn.affine", "bn.statistics") and array.shape[0] != 2:
-            raise SignatureError(f"a signature's {name} has shape {array.shape}, but (2, N) was expected")
-        if name == "bn.statistics" and array[1].min() < 0:
-            raise SignatureError("a signature's bn.statistics holds a negative variance; it cannot be used")
+        check_batch_norm(name, array)
 
     def average(self, name: str, arrays: Sequence[Array], share: Array) -> Array:
         """As ``Kind.average``: variances by the law of total variance, the rest as numbers."""
         stacked = np.stack(arrays).astype(np.float64)
-        mean: Array = np.tensordot(share, stacked, axes=1)
-        if name == "bn.statistics":
-            second = np.tensordot(share, stacked[:, 1] + stacked[:, 0] ** 2, axes=1)
-            mean[1] = np.maximum(second - mean[0] ** 2, 0)  # rounding can make the difference slightly negative
+        mean: Array = pooled(stacked, share) if name == "bn.statistics" else np.tensordot(share, stacked, axes=1)
         return mean.astype(np.float32)
 
     def usage(self, parts: Mapping[str, Array]) -> Array:

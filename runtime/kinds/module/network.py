@@ -83,12 +83,11 @@ class ModuleNetwork(OneGraph):
     def _mixed(self, coefficients: Array) -> dict[str, Array]:
         """Compute the mixed weights: W_ℓ = Σ_k a_ℓk θ_k, group by group."""
         found: dict[str, Array] = {}
-        start = 0
-        for number, group in enumerate(self.spec.groups):
-            size, templates = len(group), self._templates[f"templates{number:02d}"]
-            rows = coefficients[start : start + size * size].reshape(size, size)
-            start += size * size
-            mixed = (rows @ templates.reshape(size, -1)).reshape(templates.shape)
+        for number, (group, rows) in enumerate(
+            zip(self.spec.groups, self.spec.coefficients(coefficients), strict=True)
+        ):
+            templates = self._templates[f"templates{number:02d}"]
+            mixed = (rows @ templates.reshape(len(group), -1)).reshape(templates.shape)
             found |= dict(zip(group, mixed, strict=True))
         return found
 

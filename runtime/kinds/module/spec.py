@@ -93,6 +93,15 @@ class ModuleSpec:
         """As ``Spec.required``: all parts."""
         return frozenset(self.part_shapes)
 
+    def coefficients(self, flat: Any) -> list[Any]:
+        """Cut the part ``mixture``, of numpy or torch, into one matrix (G, G) for each group; views."""
+        found, start = [], 0
+        for group in self.groups:
+            size = len(group)
+            found.append(flat[start : start + size * size].reshape(size, size))
+            start += size * size
+        return found
+
     def input_of(self, task: str) -> Input:
         """As ``Spec.input_of``: the same for every task."""
         return self.body.input

@@ -68,8 +68,6 @@ def test_statistics_are_those_of_training_mode(name, tmp_path) -> None:
         passed = learner.normalised(
             point, x.numpy(), lambda place, moments: (moments.mean, moments.square - moments.mean**2)
         )
-    for layer in wrapped.modules():
-        assert not isinstance(layer, nn.modules.batchnorm._BatchNorm)
     for layer in wrapped._module[0].modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.momentum = 1.0
@@ -93,7 +91,6 @@ def test_personalize(name, tmp_path) -> None:
     options = {"lengths": (20, 21)} if name == "open" else {}
     _, samples = compiled("recurrent" if name == "open" else name, tmp_path, private=("norm", "bias"), **options)
     rng = np.random.default_rng(0)
-    classes = [f"c{number}" for number in range(3)]
     directions = rng.normal(size=(3, *samples(1).shape[1:])).astype(np.float32)
 
     def drawn(count):
@@ -111,7 +108,7 @@ def test_personalize(name, tmp_path) -> None:
         )
         learned = {*outcome.signature.parts}
     assert outcome.improved
-    assert after > before + 0.2, classes
+    assert after > before + 0.2
     assert ("private" in learned) == (name != "open")
 
 
@@ -125,4 +122,6 @@ def test_adapting_without_labels(tmp_path) -> None:
             assert adapter(x[:32]).shape == (32, 5)
             adapter(x[32:])
             moved = runtime.bundle.resolve(adapter.signature).parts["bn.statistics"]
-            assert np.abs(moved - wrapped.statistics[0].numpy()).max() > 0.1 or method == "batch"
+            gap = np.abs(moved - wrapped.statistics[0].numpy()).max()
+            if method != "batch":  # which normalises each batch by itself, and keeps nothing
+                assert gap > 0.1

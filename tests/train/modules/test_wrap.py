@@ -239,7 +239,7 @@ def test_a_bundle_that_somebody_changed(tmp_path) -> None:
         path=path, spec=spec, tensors=tensors, digest=bundle.digest, signatures=bundle.signatures, training={}
     )
     damaged.write(path)
-    with pytest.raises(Exception, match="different bundles"):
+    with pytest.raises(BundleError, match="different bundles"):
         Bundle.load(path)
 
 
