@@ -26,6 +26,7 @@ EXPORTERS = {
     "mixture": "isoform.compile.kinds.mixture.exporter",
     "allocation": "isoform.compile.kinds.allocation.exporter",
     "module": "isoform.compile.kinds.module.exporter",
+    "alignment": "isoform.compile.kinds.alignment.exporter",
 }
 """Name of each kind → the module that defines its ``EXPORTER``."""
 

@@ -54,7 +54,7 @@ signatures with any number of classes share the graph."""
 
 KINDS = {
     "mixture": "isoform.runtime.kinds.mixture.kind", "allocation": "isoform.runtime.kinds.allocation.kind",
-    "module": "isoform.runtime.kinds.module.kind",
+    "module": "isoform.runtime.kinds.module.kind", "alignment": "isoform.runtime.kinds.alignment.kind",
 }  # fmt: skip
 """Kind → module that defines ``KIND``."""
 DEFAULT = "mixture"
@@ -95,9 +95,11 @@ class Spec(Protocol):
     def part_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
         """Name → shape of every part that a signature may hold, in canonical order; None where the size is free."""
 
-    @property
-    def required(self) -> frozenset[str]:
-        """Parts that a base signature must hold; the other parts can be computed from them."""
+    def required_of(self, task: str) -> frozenset[str]:
+        """Return the parts that a task's base signature must hold; all other parts that it has can be computed from them.
+
+        Raises ``SignatureError`` if that depends on the task, and there is no such task.
+        """
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON types; ``Kind.read_spec`` is the inverse."""

@@ -302,8 +302,8 @@ class Runtime:
             # the start may have a logits layer for other classes than its base
             source = source.with_labels(self.labels(self.signature(start.task)), self.labels(start))
         learner = self.learner
-        if learner.normalises:  # methods replace statistics, and with them what their coefficients did
-            start = normalising(learner).settled(start)
+        if learner.normalises(start.task):  # methods replace statistics, and with them what their coefficients did
+            start = normalising(learner, start.task).settled(start)
         chain = Chain(start, keep=keep, directory=None if directory is None else Path(directory))
         try:
             return Adapter(self._predictor, chain, made, learner=learner, source=source, seed=seed)
@@ -362,13 +362,15 @@ class Runtime:
         from isoform.runtime.learn.learner import STATISTICS
         from isoform.runtime.learn.source import Source
 
-        if STATISTICS not in self.bundle.spec.part_shapes or not self.learner.normalises:
+        if STATISTICS not in self.bundle.spec.part_shapes or not self.learner.normalises(task):
             return None
         with self._lock:
             if task not in self._sources:
                 name = f"source/{task}.safetensors"
                 data = self.bundle.require_compiled().read(name)
-                self._sources[task] = Source.decode(data, spec=self.bundle.spec, name=name)
+                self._sources[task] = Source.decode(
+                    data, parts=self.bundle.resolve(self.signature(task)).parts, name=name
+                )
             return self._sources[task]
 
     def _starts(self, named: list[str] | None, classes: Sequence[str] | None) -> list[Signature]:

@@ -61,7 +61,10 @@ class Recipe:
         """Return the resolved recipe as JSON types: the kind if it is not the default, the common fields, the kind's tables, the tasks."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         tasks = plain.pop("tasks")
-        # A mixture names no kind, so that digests of recipes, and with them checkpoints, stay valid from when it was the only kind.
+        # What did not exist in earlier versions is left out where it changes nothing, so that digests of recipes, and with them
+        # checkpoints, stay valid.
+        if not plain["data"]["validation_fraction"]:
+            del plain["data"]["validation_fraction"]
         named = {} if self.kind == DEFAULT else {"kind": self.kind}
         return {**named, **plain, "tasks": tasks}
 

@@ -39,7 +39,7 @@ class BodyLearning:
     def source(self, task: Task) -> bytes | None:
         """As ``Learning.source``; None without BN of its own."""
         learner = self._learner
-        if not learner.normalises:
+        if not learner.normalises(task.name):
             return None
         point = learner.point(task.signature)
 

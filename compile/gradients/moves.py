@@ -125,6 +125,7 @@ def _pad(r: Reverse, node: onnx.NodeProto) -> None:
 
 
 def _reduced(r: Reverse, node: onnx.NodeProto) -> None:
+    """Sums and means give their gradient to all, the largest and the smallest to those that are it, in equal parts."""
     x, shape = node.input[0], r.shapes[node.input[0]]
     given = r.attributes(node).get("axes")
     if given is None and node.op_type == "ReduceSum":
@@ -135,10 +136,15 @@ def _reduced(r: Reverse, node: onnx.NodeProto) -> None:
     g = r.shaped(r.gradient(node), kept)
     if node.op_type == "ReduceMean":
         g = r.new("Mul", g, r.number(1 / math.prod(shape[axis] for axis in axes)))
+    if node.op_type in ("ReduceMax", "ReduceMin"):
+        chosen = r.truth("Equal", x, r.shaped(node.output[0], kept))
+        r.give(x, r.new("Mul", chosen, r.new("Div", g, r.total(chosen, axes))), shape)
+        return
     r.give(x, r.new("Expand", g, r.integers(shape)), shape)
 
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshaped), "Transpose": _transpose, "Expand": _expand, "Concat": _concat,
-    "Split": _split, "Slice": _slice, "Gather": _gather, "Pad": _pad, "ReduceMean": _reduced, "ReduceSum": _reduced,
+    "Split": _split, "Slice": _slice, "Gather": _gather, "Pad": _pad,
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), _reduced),
 }  # fmt: skip

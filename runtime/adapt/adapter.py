@@ -196,8 +196,8 @@ class Adapter:
             return None
         x = x[spaced(np.flatnonzero(content), COMPARED_ROWS)]
         learner, end = self._learner, self._signature
-        if learner.normalises:  # coefficients as the statistics that they stand for
-            end = normalising(learner).settled(end)
+        if learner.normalises(end.task):  # coefficients as the statistics that they stand for
+            end = normalising(learner, end.task).settled(end)
         points = (self._point(self._chain.start), self._point(end))
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a non-finite result counts as worse
             reason = worse(learner, *points, x)

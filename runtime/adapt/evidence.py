@@ -46,7 +46,7 @@ def worse(learner: Learner, start: Point, end: Point, x: Array) -> str | None:
         What is worse, as a clause for a message; None if nothing is.
     """
     x = spaced(x, ROWS)
-    same = {STATISTICS: end.parts[STATISTICS]} if learner.normalises else {}
+    same = {STATISTICS: end.parts[STATISTICS]} if learner.normalises(end.task) else {}
     if not all(np.array_equal(array, start.parts[name]) for name, array in same.items()):
         before, after = (_misfit(learner, point, x) for point in (start, start.with_parts(same)))
         if not after <= max(TIMES * before, before + LOSS):  # NaN is worse, too
@@ -67,7 +67,7 @@ def _misfit(learner: Learner, point: Point, x: Array) -> float:
         lost.append((np.log(v / own) + (own + mean**2) / v - 1) / 2)
         return np.zeros_like(v), v
 
-    normalising(learner).normalised(point, x, given)
+    normalising(learner, point.task).normalised(point, x, given)
     return float(np.concatenate(lost).mean())
 
 

@@ -53,7 +53,7 @@ class Method(abc.ABC):
 
     def __init__(self, context: Context) -> None:
         if not {AFFINE, STATISTICS, COEFFICIENTS}.isdisjoint(self.moves):
-            normalising(context.learner)
+            normalising(context.learner, context.start.task)
         self.context = context
         self.point = context.start
         """The current parameters."""

@@ -82,7 +82,10 @@ class BodyLearner:
         opened = ("forward", "backward", *sorted(name for name in graphs if name.startswith("segment")))
         self._sessions = {name: portable_session(graphs[name], in_order, threads=threads) for name in opened}
         self._segments = [session for name, session in self._sessions.items() if name.startswith("segment")]
-        self.normalises = bool(self._segments)
+
+    def normalises(self, task: str) -> bool:  # noqa: ARG002
+        """As ``Learner.normalises``: if the body has BN that differs between signatures."""
+        return bool(self._segments)
 
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:  # noqa: ARG002 - no part follows from others
         """As ``Learner.point``."""
@@ -181,7 +184,10 @@ class BodyLearner:
 
     def _weights(self, point: Point) -> dict[str, Array]:
         """Return the weights that differ, float32."""
-        parts = {name: array.astype(np.float32, copy=False) for name, array in point.parts.items()}
+        parts = {
+            name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+            for name, array in point.parts.items()
+        }
         folded = self._parts.fold(parts)
         return {name: folded[name] for name in self._names}
 

@@ -1,4 +1,4 @@
-"""Run a body by the onnx package's own evaluator, which is plain numpy: the definition that engines are tested against."""
+"""Check a body that came in a bundle, and run it by the onnx package's own evaluator, which is plain numpy: the definition that engines are tested against."""
 
 from __future__ import annotations
 
@@ -10,9 +10,22 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.arrays import Array
+from isoform.runtime.errors import BundleError, EngineError
 from isoform.runtime.extras import needs
+from isoform.runtime.formats.external import refuse_external_data
 
-__all__ = ["evaluate"]
+__all__ = ["checked_body", "evaluate"]
+
+
+def checked_body(file: bytes) -> bytes:
+    """Return a bundle's body as it is. Raises ``BundleError`` if it would make a reader open other files."""
+    try:
+        refuse_external_data(file)
+    except EngineError as problem:
+        raise BundleError(
+            f"the bundle's body was not written by isoform: {problem}; take bundles from people you trust"
+        ) from None
+    return file
 
 
 def evaluate(graph: bytes, feeds: Mapping[str, Array]) -> Array:

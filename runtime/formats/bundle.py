@@ -116,7 +116,7 @@ class Bundle:
             raise BundleError("a bundle has no task, but at least one base signature was expected")
         for task, signature in self.signatures.items():
             signature.check_fits(self.spec, self.digest, name=task)
-            missing = self.spec.required - set(signature.parts)
+            missing = self.spec.required_of(task) - set(signature.parts)
             if missing or signature.task != task or signature.labels is None:
                 raise SignatureError(
                     f"the base signature of task {task!r} lacks {sorted(missing) or 'its own name or labels'}; a base signature is complete"
@@ -286,7 +286,7 @@ class Bundle:
         parts = dict(signature.parts)
         absent = set(self.spec.part_shapes) - set(parts)
         # inherited before computed: a base may hold its own version of a part that could be computed
-        if self.spec.required & absent or (absent and self.base_of(signature) is not None):
+        if self.spec.required_of(signature.task) & absent or (absent and self.base_of(signature) is not None):
             parts = {**self._inherited(signature).parts, **parts}
         labels = self.labels(signature)
         return Resolved(signature=signature, parts=self.network.complete(signature.task, parts), labels=labels)

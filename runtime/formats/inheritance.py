@@ -68,7 +68,8 @@ def reduced(bundle: Bundle, signature: Signature) -> Signature:
     if signature.digest in bundle.bases():
         return signature.keep(smallest)
     base = bundle.base_of(signature)
-    required = {name: array for name, array in resolved.items() if name in bundle.spec.required}
+    needed = bundle.spec.required_of(signature.task)
+    required = {name: array for name, array in resolved.items() if name in needed}
     follows = {
         name: array for name, array in bundle.network.complete(signature.task, required).items() if name not in required
     }

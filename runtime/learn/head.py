@@ -36,10 +36,13 @@ class HeadLearner:
     """
 
     rates: Mapping[str, float] = {}
-    normalises = False
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor, self.bundle = predictor, predictor.bundle
+
+    def normalises(self, task: str) -> bool:  # noqa: ARG002
+        """As ``Learner.normalises``: never, statistics cannot be asked of an engine."""
+        return False
 
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:  # noqa: ARG002 - no part is derived here
         """As ``Learner.point``."""

@@ -147,9 +147,8 @@ class Learner(Protocol):
     def rates(self) -> Mapping[str, float]:
         """Adam's learning rate for each part that has a gradient, except the logits layer."""
 
-    @property
-    def normalises(self) -> bool:
-        """Whether the learner implements ``Normalising``."""
+    def normalises(self, task: str) -> bool:
+        """Return whether a task's network has BN, and the learner implements ``Normalising`` for it."""
 
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
         """Return a signature's parameters; parts named in ``own`` will be trained, so they are independent even if derived before."""
@@ -201,11 +200,11 @@ class Normalising(Learner, Protocol):
         """
 
 
-def normalising(learner: Learner) -> Normalising:
-    """Return the learner as ``Normalising``. Raises ``UsageError`` if its network has no BN."""
-    if not learner.normalises:
+def normalising(learner: Learner, task: str) -> Normalising:
+    """Return the learner as ``Normalising``. Raises ``UsageError`` if the task's network has no BN."""
+    if not learner.normalises(task):
         raise UsageError(
-            f"a network of kind {learner.bundle.spec.kind!r} has no BN, so no statistics can be re-estimated; "
+            f"the network of kind {learner.bundle.spec.kind!r} has no BN, so no statistics can be re-estimated; "
             "choose a method that changes other parts, such as t3a"
         )
     return cast(Normalising, learner)

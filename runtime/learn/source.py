@@ -27,7 +27,7 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import BundleError
 from isoform.runtime.formats import tensors as tensor_file
-from isoform.runtime.kind import HEAD, Spec, kind_named
+from isoform.runtime.kind import HEAD
 from isoform.runtime.learn.learner import STATISTICS, Moments
 from isoform.runtime.samples.names import as_known
 
@@ -55,18 +55,20 @@ class Source:
         return tensor_file.encode(arrays, {"what": "source", **structure})
 
     @classmethod
-    def decode(cls, data: bytes, *, spec: Spec, name: str) -> Self:
+    def decode(cls, data: bytes, *, parts: Mapping[str, Array], name: str) -> Self:
         """Read a file's bytes.
+
+        Args:
+            data: The file.
+            parts: All parts of the base that it describes.
+            name: Name of the file for errors.
 
         Raises:
             BundleError: If it is malformed, or of another network.
         """
         arrays, metadata = tensor_file.decode(data, error=BundleError, what=name)
-        shapes = spec.part_shapes
-        floats = {
-            part for part, kind in kind_named(spec.kind, error=BundleError).parts.items() if kind.numbers == "float"
-        }
-        moving = [part for part in shapes if part in floats - {STATISTICS, *HEAD}]
+        shapes = {part: array.shape for part, array in parts.items()}
+        moving = [part for part, array in parts.items() if array.dtype.kind == "f" and part not in {STATISTICS, *HEAD}]
         expected = {"spread": shapes[STATISTICS], **{f"fisher.{part}": shapes[part] for part in moving}}
         found = {key: array.shape for key, array in arrays.items() if key != "classes"}
         classes = arrays.get("classes", np.empty(0))

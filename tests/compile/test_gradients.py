@@ -47,6 +47,7 @@ CASES = {
     "sum and difference": (lambda x: (x + SHIFT) - (SHIFT - x) * 2, ROWS), "quotient": (lambda x: x / (1 + x * x) + SHIFT / (2 + x * x), ROWS),
     "broadcast": (lambda x: x[:, :1] * x + x.mean(0, keepdim=True), ROWS), "softmax": (lambda x: F.softmax(x, 1) ** 2, ROWS),
     "log softmax": (lambda x: F.log_softmax(x, 1) ** 2, ROWS), "layer norm": (lambda x: F.layer_norm(x, (6,)) ** 2, ROWS),
+    "largest": (lambda x: x.amax((2, 3)) ** 2, MAPS), "smallest": (lambda x: x.amin(1, keepdim=True) * x, MAPS),
     "mean": (lambda x: x.mean((2, 3)) ** 2, MAPS), "sum": (lambda x: x.sum(1) ** 2, MAPS), "sum of all": (lambda x: x.sum((1, 2, 3), keepdim=True) * x, MAPS),
     "flatten": (lambda x: x.flatten(1) ** 2, MAPS), "reshape": (lambda x: x.reshape(-1, 3, 9, 16) ** 2, MAPS),
     "transpose": (lambda x: x.transpose(1, 3) * x.permute(0, 3, 2, 1), MAPS), "concat": (lambda x: torch.cat([x, x * x, 2 * x], 1) ** 2, MAPS),

@@ -52,7 +52,8 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dat
         raise DataError(f"the data set of format {task.data!r} in {root} has no samples")
     _check_classes(whole.classes, what=f"the data set of format {task.data!r}")
     if whole.test is None:
-        whole = _split(whole, recipe)
+        rest, held = _split(whole.train, whole.classes, recipe.test_fraction, recipe.split_seed, what="testing")
+        whole = dataclasses.replace(whole, train=rest, test=held)
     # After the split, so that a limit leaves the test samples as they are.
     if task.limit:
         whole = dataclasses.replace(whole, train=_limited(whole.train, task.limit, recipe.split_seed))
@@ -61,12 +62,23 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dat
         raise DataError(
             f"class {whole.classes[untaught[0]]!r} of the data set of format {task.data!r} has no sample to train on; give it some, or raise the task's limit"
         )
-    seen = []
-    for half in (whole.train, whole.test):
-        assert half is not None
-        images = transform(_resized(half.images, recipe.input_shape), domain=task.domain)
-        seen.append(Split(images=images, labels=half.labels))
-    return Dataset(train=seen[0], test=seen[1], classes=whole.classes, account=account)
+    validation = None
+    if recipe.validation_fraction:
+        rest, validation = _split(
+            whole.train, whole.classes, recipe.validation_fraction, recipe.split_seed, what="validation"
+        )
+        whole = dataclasses.replace(whole, train=rest)
+
+    def finished(half: Split) -> Split:
+        return Split(
+            images=transform(_resized(half.images, recipe.input_shape), domain=task.domain), labels=half.labels
+        )
+
+    assert whole.test is not None
+    return Dataset(
+        train=finished(whole.train), test=finished(whole.test), classes=whole.classes, account=account,
+        validation=None if validation is None else finished(validation),
+    )  # fmt: skip
 
 
 def _read(task: TaskRecipe, root: Path | None, shape: tuple[int, int, int], account: Account) -> Dataset:
@@ -113,21 +125,21 @@ def _check_classes(classes: Sequence[str], *, what: str) -> None:
         raise DataError(str(problem)) from None
 
 
-def _split(whole: Dataset, recipe: DataRecipe) -> Dataset:
-    """Hold out a share of every class for testing; the same seed holds out the same samples."""
-    rng = np.random.default_rng(recipe.split_seed)
-    test: list[int] = []
-    for label, name in enumerate(whole.classes):
-        members = rng.permutation(np.flatnonzero(whole.train.labels == label))
-        count = round(recipe.test_fraction * len(members))
+def _split(half: Split, classes: Sequence[str], fraction: float, seed: int, *, what: str) -> tuple[Split, Split]:
+    """Hold out a share of every class; the same seed holds out the same samples. Returns the rest, and what is held out."""
+    rng = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for label, name in enumerate(classes):
+        members = rng.permutation(np.flatnonzero(half.labels == label))
+        count = round(fraction * len(members))
         if not 0 < count < len(members):
             raise DataError(
-                f"class {name!r} has {plural(len(members), 'sample')}, too few to hold out {recipe.test_fraction:.0%} for testing and train on the rest"
+                f"class {name!r} has {plural(len(members), 'sample')}, too few to hold out {fraction:.0%} for {what} and train on the rest"
             )
-        test.extend(members[:count])
-    held = np.zeros(len(whole.train.labels), dtype=bool)
-    held[test] = True
-    return Dataset(train=_rows(whole.train, ~held), test=_rows(whole.train, held), classes=whole.classes)
+        chosen.extend(members[:count])
+    held = np.zeros(len(half.labels), dtype=bool)
+    held[chosen] = True
+    return _rows(half, ~held), _rows(half, held)
 
 
 def _limited(half: Split, limit: int, seed: int) -> Split:

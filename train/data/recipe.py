@@ -36,13 +36,16 @@ class DataRecipe:
     """Channels, height, width; images of another size are resized."""
     test_fraction: float = 0.25
     """Share held out for testing, stratified by class, if a data set has no test split."""
+    validation_fraction: float = 0.0
+    """Share of the training samples held out, stratified by class, to choose the best state by; 0 for none. Only kinds that do so use it."""
     split_seed: int = 0
-    """Seed of that split; separate from ``seed``, so that runs with different seeds have the same test samples."""
+    """Seed of these splits; separate from ``seed``, so that runs with different seeds have the same test samples."""
     shift: int = 2
     """Augmentation: largest shift of a batch in pixels, in each direction; edges are repeated."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         between(self, "test_fraction", 0.01, 0.99)
+        between(self, "validation_fraction", 0, 0.9)
         between(self, "shift", 0, 64)
         between(self, "split_seed", 0, 2**31)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
-from torch import Tensor, nn
+from torch import Tensor
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.bodies.body import Body
@@ -18,7 +18,7 @@ from isoform.runtime.inputs import AXES, Input
 from isoform.train.modules.export import OPSET
 from isoform.train.modules.graph import Drawn
 
-__all__ = ["body_from", "check_body"]
+__all__ = ["body_from", "check_body", "norm_rows"]
 
 LIMIT = 1e-4
 """Largest accepted difference of logits from torch's, relative to the largest logit where that is above 1."""
@@ -61,7 +61,26 @@ def body_from(
     return described(len(file)), file
 
 
-def check_body(module: nn.Module, example: Tensor, takes: Input, file: bytes, weights: Mapping[str, Array]) -> float:
+def norm_rows(body: Body, own: Mapping[str, Tensor], first: str, second: str) -> Tensor:
+    """Return two rows of numbers of all BN layers, shape (2, N), from a module's parameters and buffers by name.
+
+    ``first`` and ``second`` are their names in a layer: ``weight`` and ``bias``, which are 1 and 0 in BN without an affine map, or
+    ``running_mean`` and ``running_var``.
+    """
+    absent = {"weight": 1.0, "bias": 0.0}
+    rows = [
+        [
+            own.get(f"{norm.name}.{what}", torch.full((norm.channels,), absent.get(what, 0.0))).detach()
+            for norm in body.norms
+        ]
+        for what in (first, second)
+    ]
+    return torch.stack([torch.cat([*row, torch.zeros(0)]) for row in rows])
+
+
+def check_body(
+    module: Callable[[Tensor], Tensor], example: Tensor, takes: Input, file: bytes, weights: Mapping[str, Array]
+) -> float:
     """Compare a body with its module, on the example and on random samples of another number and length.
 
     Args:

@@ -58,7 +58,9 @@ def exported(module: nn.Module, example: Tensor, takes: Input) -> onnx.ModelProt
     for name, value in parameters_of(twin).items():
         value.data = torch.rand_like(value) + (1 if name.endswith("running_var") else 0)
     axes = {0: "n"} | {axis + 1: AXES[takes.what][axis] for axis, size in enumerate(takes.shape) if size is None}
-    file = io.BytesIO()
+    # the exporter would pass defaults of other arguments too, and trace them as if they were samples
+    forward, file = twin.forward, io.BytesIO()
+    twin.forward = lambda x: forward(x)
     with _quiet(), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isoform.runtime.errors import SpecError
 
-__all__ = ["KINDS", "Sources"]
+__all__ = ["KINDS", "Sources", "layer_weights"]
 
 KINDS = {
     "norm": "the affine map and the statistics of BN, and the affine map of all other normalisation",
@@ -65,7 +65,7 @@ class Sources:
                     )
                 own |= found
         groups: dict[tuple[int, ...], list[str]] = {}
-        for name in sorted(_of(module, MIXED), key=[*parameters].index) if kind == "mixture" else ():
+        for name in sorted(layer_weights(module), key=[*parameters].index) if kind == "mixture" else ():
             if parameters[name].dim() > 1 and name not in own:
                 groups.setdefault(tuple(parameters[name].shape), []).append(name)
         return cls(
@@ -87,6 +87,11 @@ class Sources:
 
         groups = tuple(group for group in map(kept, self.groups) if len(group) > 1)
         return dataclasses.replace(self, private=kept(self.private), groups=groups)
+
+
+def layer_weights(module: nn.Module) -> set[str]:
+    """Return the names of the parameters of all linear, convolutional, recurrent and attention layers."""
+    return _of(module, MIXED)
 
 
 def _of(module: nn.Module, types: tuple[type[nn.Module], ...]) -> set[str]:

@@ -20,17 +20,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.errors import SpecError, UsageError
+from isoform.runtime.errors import UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
 from isoform.runtime.kinds.module.network import ModuleNetwork
 from isoform.runtime.kinds.module.spec import ModuleSpec
-from isoform.train.modules.body import body_from, check_body
+from isoform.train.modules.body import check_body, norm_rows
 from isoform.train.modules.checks import checked_module, input_from
-from isoform.train.modules.export import exported, parameters_of
-from isoform.train.modules.graph import drawn
-from isoform.train.modules.sources import Sources
+from isoform.train.modules.export import parameters_of
+from isoform.train.modules.outline import outlined
 
 __all__ = ["Wrapped", "wrap"]
 
@@ -62,20 +61,12 @@ def wrap(
     """
     checked_module(module)
     takes = input_from(example, name=input_name, vocabulary=vocabulary, lengths=lengths, module=module)
-    module, parameters = copy.deepcopy(module), parameters_of(module)
-    model = exported(module, example if len(example) > 1 else torch.cat([example, example]), takes)
-    values = {name: value.detach().numpy() for name, value in parameters.items()}
-    sources = Sources.of(module, parameters, private=private, kind=kind)
-    nodes = drawn(model, values, sources.changing)
-    sources = sources.without(nodes.head, nodes.weights)
-    shapes = {name: value.shape for name, value in values.items()}
-    body, file = body_from(nodes, takes, shapes, private_norms=sources.private_norms)
-    rows = len(values[nodes.head[0]])
-    if len(classes) != rows or len({*classes}) != rows:
-        raise SpecError(f"classes has {len(classes)} names, but the module has {rows} logits; give each its own name")
-    spec = ModuleSpec(body=body, private=sources.private, groups=sources.groups)
-    wrapped = Wrapped(module, spec, file, head=nodes.head, classes=classes, tasks=tasks)
-    wrapped.gap = check_body(module, example, takes, file, wrapped.weights(tasks[0]))
+    module = copy.deepcopy(module)
+    outline = outlined(module, example, takes, classes=classes, private=private, kind=kind)
+    sources = outline.sources
+    spec = ModuleSpec(body=outline.body, private=sources.private, groups=sources.groups)
+    wrapped = Wrapped(module, spec, outline.file, head=outline.head, classes=classes, tasks=tasks)
+    wrapped.gap = check_body(module, example, takes, outline.file, wrapped.weights(tasks[0]))
     return wrapped
 
 
@@ -115,24 +106,12 @@ class Wrapped(nn.Module):
         flat = torch.cat([*(own[name].flatten() for name in spec.private), torch.zeros(0)])
         self.private = nn.Parameter(flat.repeat(count, 1))
         rows = count if spec.body.private_norms else 1
-        self.affine = nn.Parameter(self._norms(own, "weight", "bias").repeat(rows, 1, 1))
-        self.register_buffer("statistics", self._norms(own, "running_mean", "running_var").repeat(rows, 1, 1))
+        self.affine = nn.Parameter(norm_rows(spec.body, own, "weight", "bias").repeat(rows, 1, 1))
+        self.register_buffer("statistics", norm_rows(spec.body, own, "running_mean", "running_var").repeat(rows, 1, 1))
         weight, bias = own[head[0]], torch.zeros(len(classes)) if head[1] is None else own[head[1]]
         self.heads = nn.ParameterList(weight.clone() for _ in range(0 if self._tied else count))
         self.biases = nn.ParameterList(bias.clone() for _ in range(count if head[1] else 0))
         self.eval()
-
-    def _norms(self, own: Mapping[str, Tensor], first: str, second: str) -> Tensor:
-        """Return two rows of BN's numbers, shape (2, N); a BN without an affine map has 1 and 0."""
-        absent = {"weight": 1.0, "bias": 0.0}
-        rows = [
-            [
-                own.get(f"{norm.name}.{what}", torch.full((norm.channels,), absent.get(what, 0.0)))
-                for norm in self.spec.body.norms
-            ]
-            for what in (first, second)
-        ]
-        return torch.stack([torch.cat([*row, torch.zeros(0)]) for row in rows])
 
     def train(self, mode: bool = True) -> Wrapped:
         """Switch BN and dropout of the module to training or evaluation."""

@@ -9,15 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import onnx
-
-from isoform.compile.bodies.learning import Learnable, learning_graphs
+from isoform.compile.bodies.files import BodyFiles
 from isoform.compile.bodies.trial import BodyLearning
 from isoform.compile.kind import Task
-from isoform.compile.network_file import NetworkFile
 from isoform.runtime.arrays import Array
 from isoform.runtime.bodies.learning import BodyLearner
-from isoform.runtime.errors import CompileError, first_line
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import HEAD
@@ -38,18 +34,16 @@ class ModuleExporter:
 
     def graphs(self, bundle: Bundle, tasks: Sequence[Task]) -> dict[str, bytes]:
         """As ``Exporter.graphs``: ``portable``, and those for learning (``compile/bodies/learning.py``)."""
-        weights = bundle.network.graph("portable").weights
-        return {"portable": _file(bundle).portable(weights, template=bundle.digest), **_learning_graphs(bundle)}
+        files = _files(bundle)
+        return {"portable": files.portable(bundle.digest), **files.learning()}
 
     def layouts(self, bundle: Bundle, task: Task) -> dict[str, bytes]:
         """As ``Exporter.layouts``: ``fast`` with every weight in it."""
-        file = _file(bundle)
-        file.initializers.update(task.weights)
-        return {"fast": file.complete(task.signature, task.labels, layout="fast")}
+        return {"fast": _files(bundle).complete(task)}
 
     def learning(self, bundle: Bundle) -> BodyLearning | None:
         """As ``Exporter.learning``: none if the logits layer is all that has a gradient."""
-        graphs, network = _learning_graphs(bundle), bundle.network
+        graphs, network = _files(bundle).learning(), bundle.network
         if not graphs:
             return None
         assert isinstance(network, ModuleNetwork)
@@ -72,27 +66,10 @@ class ModuleExporter:
         return {"head_only": task.signature.keep(*HEAD)}
 
 
-def _learning_graphs(bundle: Bundle) -> dict[str, bytes]:
-    network = bundle.network.graph("portable")
-    constants = [name for name in network.weights if name in network.constants]
-    return learning_graphs(Learnable(body=bundle.network.spec.body, nodes=_nodes(bundle), constants=constants))
-
-
-def _nodes(bundle: Bundle) -> Sequence[onnx.NodeProto]:
-    """Return the body's nodes. Raises ``CompileError`` if the bundle's graph is damaged."""
-    try:
-        model = onnx.load_from_string(bundle.network.graph("portable").body)  # type: ignore[attr-defined]
-        onnx.checker.check_model(model)
-    except Exception as problem:  # protobuf's and the checker's errors have no common base
-        raise CompileError(
-            f"{bundle.path} has a body that is no valid ONNX graph: {first_line(problem)}; make the bundle again"
-        ) from None
-    return [*model.graph.node]
-
-
-def _file(bundle: Bundle) -> NetworkFile:
-    """Return the body as a network file, without weights."""
-    return NetworkFile.of(bundle.spec.input_of(""), bundle.network.spec.body.embedding, _nodes(bundle))
+def _files(bundle: Bundle) -> BodyFiles:
+    network = bundle.network
+    assert isinstance(network, ModuleNetwork)
+    return BodyFiles(network, network.spec.body, bundle.path)
 
 
 EXPORTER = ModuleExporter()

@@ -24,7 +24,7 @@ from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.adapt.methods.shrinkage import Shrinkage
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.learn.fits.adam import Adam
-from isoform.runtime.learn.learner import AFFINE, STATISTICS, Point
+from isoform.runtime.learn.learner import AFFINE, STATISTICS, Point, normalising
 
 __all__ = ["Auto"]
 
@@ -56,7 +56,9 @@ class Auto(Method):
         super().__init__(context)
         facts, statistics = context.facts, context.start.parts.get(STATISTICS)
         assert statistics is not None
-        self._shrinkage = Shrinkage(context.learner, facts, statistics, classes=context.classes)
+        self._shrinkage = Shrinkage(
+            normalising(context.learner, context.start.task), facts, statistics, classes=context.classes
+        )
         self.reset(context.start)
 
     def reset(self, point: Point) -> None:

@@ -24,7 +24,7 @@ class Coefficients(Method):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        learner = normalising(context.learner)
+        learner = normalising(context.learner, context.start.task)
         if learner.directions is None:
             raise UsageError("this bundle has no directions of BN statistics, so use auto; 'isoform train' makes them")
         self._step = learner.directions.step

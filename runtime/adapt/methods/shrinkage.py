@@ -39,7 +39,7 @@ from isoform.runtime.adapt.methods.directions import LEAST, DirectedShift
 from isoform.runtime.adapt.methods.domains import Domains
 from isoform.runtime.adapt.methods.runs import Runs
 from isoform.runtime.arrays import Array, softmax
-from isoform.runtime.learn.learner import STATISTICS, Learner, Moments, Pass, Point, normalising
+from isoform.runtime.learn.learner import STATISTICS, Moments, Normalising, Pass, Point
 from isoform.runtime.learn.samples import spaced
 from isoform.runtime.learn.source import Source, relative
 
@@ -74,8 +74,8 @@ class Shrinkage:
         rest: Whether to keep something of the shift that is not along the bundle's directions, if it has any.
     """
 
-    def __init__(self, learner: Learner, source: Source, given: Array, *, classes: int, rest: bool = True) -> None:
-        self._learner, self._source, self._given = normalising(learner), source, given.astype(np.float32)
+    def __init__(self, learner: Normalising, source: Source, given: Array, *, classes: int, rest: bool = True) -> None:
+        self._learner, self._source, self._given = learner, source, given.astype(np.float32)
         directions = self._learner.directions
         self._directed = None if directions is None else DirectedShift(directions.rows, source.spread, rest=rest)
         self._classes = source.classes / source.spread if len(source.classes) == classes else None

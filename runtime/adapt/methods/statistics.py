@@ -24,7 +24,7 @@ ROWS = 512  # bounds memory
 
 def blended(learner: Learner, point: Point, x: Array, *, alpha: float) -> Array:
     """Return statistics of samples blended with the point's: (1 - α) m + α mean(u), variances likewise; shape (2, N), float32."""
-    return normalising(learner).statistics(point, spaced(x, ROWS), alpha=alpha)
+    return normalising(learner, point.task).statistics(point, spaced(x, ROWS), alpha=alpha)
 
 
 class _Blend(Method):

@@ -42,7 +42,7 @@ class Gradient(Method):
 
     def __init__(self, context: Context, parts: Sequence[str] = ("bn",), lr: float = 1e-3) -> None:
         super().__init__(context)
-        learner = normalising(context.learner)
+        learner = normalising(context.learner, context.start.task)
         known = {
             part: names
             for part, names in learner.bundle.kind.moves.items()

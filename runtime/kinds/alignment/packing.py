@@ -16,6 +16,8 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 __all__ = ["Cut"]
 
 
@@ -53,3 +55,14 @@ class Cut:
         # (i, j, k, a, b) → (i, b, j, a, k)
         parts = parts.swapaxes(1, 4).swapaxes(2, 4).reshape(rows * self.n, columns * self.m, places)
         return parts[: self.shape[0], : self.shape[1]].reshape(self.shape)
+
+    def blocks(self, weight: Any) -> Any:
+        """Cut a weight of numpy into its blocks, shape (count, m · n); 0 over the edges. The inverse of ``weight``, and its transpose."""
+        rows, columns, places = self.grid
+        flat = weight.reshape(*self.shape[:2], places)
+        over = (rows * self.n - self.shape[0], columns * self.m - self.shape[1])
+        if any(over):
+            flat = np.pad(flat, ((0, over[0]), (0, over[1]), (0, 0)))
+        # (i, b, j, a, k) → (i, j, k, a, b)
+        parts = flat.reshape(rows, self.n, columns, self.m, places).transpose(0, 2, 4, 3, 1)
+        return parts.reshape(self.count, self.m * self.n)

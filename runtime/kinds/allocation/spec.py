@@ -206,9 +206,8 @@ class ModularSpec:
             "logits.bias": (None,),
         }
 
-    @property
-    def required(self) -> frozenset[str]:
-        """Parts that a base signature must hold: all."""
+    def required_of(self, task: str) -> frozenset[str]:
+        """As ``Spec.required_of``: all parts."""
         return frozenset(self.part_shapes)
 
     def input_of(self, task: str) -> Input:

@@ -200,9 +200,8 @@ class NetworkSpec:
             "logits.bias": (None,),
         }
 
-    @property
-    def required(self) -> frozenset[str]:
-        """Parts that a base signature must hold; ``delta`` and ``bn.coefficients`` are 0 without them, and γ and β come from the
+    def required_of(self, task: str) -> frozenset[str]:
+        """As ``Spec.required_of``, the same for every task; ``delta`` and ``bn.coefficients`` are 0 without them, and γ and β come from the
         templates unless each task has its own.
         """
         own = {"bn.affine"} if self.affine == "task" else set()

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.bodies.reference import evaluate
-from isoform.runtime.errors import BundleError, EngineError
-from isoform.runtime.formats.external import refuse_external_data
+from isoform.runtime.bodies.reference import checked_body, evaluate
 from isoform.runtime.inputs import Input
 from isoform.runtime.kind import HEAD, OneGraph
 from isoform.runtime.kinds.module.spec import ModuleSpec
@@ -33,14 +31,7 @@ class ModuleNetwork(OneGraph):
     @functools.cached_property
     def body(self) -> bytes:
         """The ONNX file of the body. Raises ``BundleError`` if it would make a reader open other files."""
-        file = self._templates["body"].tobytes()
-        try:
-            refuse_external_data(file)
-        except EngineError as problem:
-            raise BundleError(
-                f"the bundle's body was not written by isoform: {problem}; take bundles from people you trust"
-            ) from None
-        return file
+        return checked_body(self._templates["body"].tobytes())
 
     @property
     def input(self) -> Input:

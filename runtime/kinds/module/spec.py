@@ -88,9 +88,8 @@ class ModuleSpec:
             shapes |= dict.fromkeys(("bn.affine", "bn.statistics"), (2, self.body.channels))
         return {**shapes, "logits.weight": (None, self.body.embedding), "logits.bias": (None,)}
 
-    @property
-    def required(self) -> frozenset[str]:
-        """As ``Spec.required``: all parts."""
+    def required_of(self, task: str) -> frozenset[str]:
+        """As ``Spec.required_of``: all parts."""
         return frozenset(self.part_shapes)
 
     def coefficients(self, flat: Any) -> list[Any]:

@@ -16,7 +16,7 @@ class Sizes:
     input_shape: tuple[int, ...]
     embedding: int
     kind: str = "gains"
-    required, bytewise = frozenset({"gains", *HEAD}), frozenset()
+    bytewise, required_of = frozenset(), staticmethod(lambda task: frozenset({"gains", *HEAD}))
     sample_bytes = staticmethod(lambda task, shape: 8 * math.prod(shape))
     template_shapes = property(lambda self: {"matrix": (self.embedding, math.prod(self.input_shape))})
     part_shapes = property(lambda self: {"gains": (self.embedding,), "logits.weight": (None, self.embedding), "logits.bias": (None,)})

@@ -22,7 +22,7 @@ WIDTH = 16
 class Sizes:
     inputs: dict
     kind: str = "texts"
-    required, bytewise = frozenset({"scale", "keep", *HEAD}), frozenset()
+    bytewise, required_of = frozenset(), staticmethod(lambda task: frozenset({"scale", "keep", *HEAD}))
     part_shapes = {"scale": (WIDTH,), "keep": (WIDTH,), "logits.weight": (None, WIDTH), "logits.bias": (None,)}
     template_shapes = property(lambda self: {name: (self.rows(name), WIDTH) for name in self.inputs})
     sample_bytes = staticmethod(lambda task, shape: 64 * shape[0])

@@ -79,8 +79,8 @@ def data():
 @pytest.fixture
 def source(runtime) -> Source:
     """The facts of task plain."""
-    name = "source/plain.safetensors"
-    return Source.decode(runtime.bundle.require_compiled().read(name), spec=runtime.bundle.spec, name=name)
+    name, parts = "source/plain.safetensors", runtime.bundle.resolve(runtime.signature("plain")).parts
+    return Source.decode(runtime.bundle.require_compiled().read(name), parts=parts, name=name)
 
 
 @pytest.mark.parametrize("kind", blanks())
@@ -290,13 +290,13 @@ def test_classes_that_the_base_does_not_have(source, runtime, data) -> None:
 
 def test_structure_is_kept_with_the_source(source, runtime) -> None:
     """It survives a round trip, may be absent in an older file, and is refused where it is no number."""
-    spec = runtime.bundle.spec
+    parts = runtime.bundle.resolve(runtime.signature("plain")).parts
     assert source.structure > CHANCE
     for value in (source.structure, None, -math.inf):
         file = dataclasses.replace(source, structure=value).encode()
-        assert Source.decode(file, spec=spec, name="x").structure == value
+        assert Source.decode(file, parts=parts, name="x").structure == value
     with pytest.raises(BundleError, match="structure that is not a number"):
-        Source.decode(dataclasses.replace(source, structure=math.nan).encode(), spec=spec, name="x")
+        Source.decode(dataclasses.replace(source, structure=math.nan).encode(), parts=parts, name="x")
 
 
 def test_adapt_returns_its_start_rather_than_worse(runtime, data, caplog) -> None:

@@ -22,11 +22,11 @@ def shrinkage(runtime, request):
     """Makes a fresh one for task plain, and its point."""
     learner = runtime.learner
     if not request.param:
-        learner = SimpleNamespace(directions=None, normalises=True, normalised=learner.normalised)
+        learner = SimpleNamespace(directions=None, normalised=learner.normalised)
     bundle = runtime.bundle
     name = "source/plain.safetensors"
-    source = Source.decode(bundle.require_compiled().read(name), spec=bundle.spec, name=name)
-    point = Point(bundle.resolve(runtime.signature("plain")).parts)
+    parts = bundle.resolve(runtime.signature("plain")).parts
+    source, point = Source.decode(bundle.require_compiled().read(name), parts=parts, name=name), Point(parts)
     return lambda: (Shrinkage(learner, source, point.parts["bn.statistics"], classes=10), point)
 
 

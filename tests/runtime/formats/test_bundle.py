@@ -220,7 +220,7 @@ DAMAGE = {
     "bundle.json a list": (lambda b: (b / "bundle.json").write_text("[]"), "holds a list, but an object"),
     "deep": (lambda b: (b / "bundle.json").write_text("[" * 100_000), "is not JSON"),
     "format": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(format=9)), "has format 9"),
-    "kind": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(kind="alignment")), "it is of kind 'alignment'"),
+    "kind": (lambda b: edit_json(b / "bundle.json", lambda c: c.update(kind="transformer")), "it is of kind 'transformer'"),
     "mean": (lambda b: edit_json(b / "bundle.json", lambda c: c["network"].update(mean=[10**400])), "wrong type|out of range"),
     "file entry": (
         lambda b: edit_json(b / "compiled" / "manifest.json", lambda c: c["files"].update({"portable.onnx": 5})),

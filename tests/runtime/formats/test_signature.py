@@ -174,7 +174,7 @@ ONES = np.ones((2, 4), np.float32)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "alignment"}, "kind 'alignment', but this version reads 'mixture', 'allocation'"),
+        ({"kind": "transformer"}, "kind 'transformer', but this version reads 'mixture', 'allocation'"),
         ({"template": "xyz"}, "template digest is 'xyz', but 64"),
         ({"base": "AB" * 32}, "base digest is"),
         ({"parent": "12"}, "parent digest is"),

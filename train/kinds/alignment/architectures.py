@@ -7,34 +7,67 @@ own.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isoform.runtime.errors import SpecError
+
 __all__ = ["DeepBind", "LanguageModel", "LeNet", "WideResNet"]
 
 State = tuple[Tensor, Tensor]
 
 
-class LeNet(nn.Module):
-    """Two convolutions and three dense layers on images of 32×32 pixels.
+class Images(nn.Module):
+    """A network of images, which normalises them first.
+
+    Args:
+        mean: Subtracted per channel, in the unit of the samples.
+        std: Divided by, per channel.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.register_buffer("mean", torch.tensor([*mean])[:, None, None])
+        self.std: Tensor
+        self.register_buffer("std", torch.tensor([*std])[:, None, None])
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Return images (n, channels, height, width) with mean 0 and deviation 1 per channel."""
+        return (x - self.mean) / self.std
+
+
+class LeNet(Images):
+    """Two convolutions and three dense layers; on images of 32×32 pixels the paper's.
 
     Args:
         classes: Number of classes.
-        channels: Of the images.
+        size: Height and width of the images, 10 or more.
+        mean: Of the images, per channel.
+        std: Of the images, per channel.
     """
 
     aligned = ("conv2.weight", "fc1.weight", "fc2.weight")
 
-    def __init__(self, classes: int = 10, *, channels: int = 3) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(channels, 16, 5, padding=1), nn.Conv2d(16, 16, 5, padding=1)
-        self.fc1, self.fc2, self.fc3 = nn.Linear(576, 128), nn.Linear(128, 96), nn.Linear(96, classes)
+    def __init__(
+        self, classes: int = 10, *, size: tuple[int, int] = (32, 32), mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (1, 1, 1)
+    ) -> None:  # fmt: skip
+        super().__init__(mean, std)
+        height, width = (((side - 2) // 2 - 2) // 2 for side in size)
+        if min(height, width) < 1:
+            raise SpecError(
+                f"images of {size[0]}×{size[1]} pixels are too small for LeNet, which needs 10 or more each way"
+            )
+        self.conv1, self.conv2 = nn.Conv2d(len(mean), 16, 5, padding=1), nn.Conv2d(16, 16, 5, padding=1)
+        self.fc1, self.fc2, self.fc3 = nn.Linear(16 * height * width, 128), nn.Linear(128, 96), nn.Linear(96, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, channels, 32, 32) → logits (n, classes)."""
+        """Images (n, channels, *size) → logits (n, classes)."""
+        x = self.normalised(x)
         for convolution in (self.conv1, self.conv2):
             x = F.max_pool2d(F.relu(convolution(x)), 2)
         return cast(Tensor, self.fc3(F.relu(self.fc2(F.relu(self.fc1(x.flatten(1)))))))
@@ -56,18 +89,24 @@ class Residual(nn.Module):
         return cast(Tensor, kept + self.conv2(F.relu(self.bn2(self.conv1(inner)))))
 
 
-class WideResNet(nn.Module):
-    """WRN-40-1 (Zagoruyko and Komodakis 2016) on images of 32×32 pixels: 3 × 6 residual blocks of 16, 32 and 64 channels.
+class WideResNet(Images):
+    """WRN-40-1 (Zagoruyko and Komodakis 2016): 3 × 6 residual blocks of 16, 32 and 64 channels.
 
     Args:
         classes: Number of classes.
-        channels: Of the images.
         depth: Number of layers, 6 n + 4.
+        mean: Of the images, per channel.
+        std: Of the images, per channel.
     """
 
-    def __init__(self, classes: int = 10, *, channels: int = 3, depth: int = 40) -> None:
-        super().__init__()
-        self.conv, each = nn.Conv2d(channels, 16, 3, padding=1, bias=False), (depth - 4) // 6
+    def __init__(
+        self, classes: int = 10, *, depth: int = 40, mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (1, 1, 1)
+    ) -> None:  # fmt: skip
+        super().__init__(mean, std)
+        each = (depth - 4) // 6
+        if depth != 6 * each + 4 or not each:
+            raise SpecError(f"a wide residual network has 10, 16, 22, … layers, not {depth}")
+        self.conv = nn.Conv2d(len(mean), 16, 3, padding=1, bias=False)
         widths = [16, *(width for width in (16, 32, 64) for _ in range(each))]
         self.blocks = nn.ModuleList(
             Residual(into, out, 2 if out > into else 1) for into, out in itertools.pairwise(widths)
@@ -80,8 +119,8 @@ class WideResNet(nn.Module):
         return tuple(f"blocks.{name}" for name, value in self.blocks.named_parameters() if value.dim() == 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, channels, 32, 32) → logits (n, classes)."""
-        x = self.conv(x)
+        """Images (n, channels, height, width) → logits (n, classes)."""
+        x = self.conv(self.normalised(x))
         for block in self.blocks:
             x = block(x)
         return cast(Tensor, self.fc(F.relu(self.bn(x)).mean((2, 3))))
@@ -105,14 +144,21 @@ class LanguageModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocabulary))
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens (n, length), int64 → logits of what follows, (n, vocabulary)."""
-        return self.sequence(x)[0][:, -1]
+    def forward(self, x: Tensor, *, every: bool = False, state: State | None = None) -> Tensor | tuple[Tensor, State]:
+        """Compute logits of what follows.
 
-    def sequence(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Tokens (n, length) and the state before them → logits of what follows each, (n, length, vocabulary), and the state after them."""
-        outputs, state = self.lstm(self.dropout(self.embedding(x)), state)
-        return F.linear(self.dropout(outputs), self.embedding.weight, self.bias), cast(State, state)
+        Args:
+            x: Tokens, shape (n, length), int64.
+            every: Whether to return what follows every token, and the state after the last.
+            state: The state before the first token; None for zeros.
+
+        Returns:
+            Shape (n, vocabulary); with ``every`` (n, length, vocabulary), and the state.
+        """
+        outputs, after = self.lstm(self.dropout(self.embedding(x)), state)
+        outputs = self.dropout(outputs if every else outputs[:, -1])
+        logits = F.linear(outputs, self.embedding.weight, self.bias)
+        return (logits, cast(State, after)) if every else logits
 
 
 class DeepBind(nn.Module):
@@ -133,5 +179,12 @@ class DeepBind(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Letters A, C, G, T, N as 0 to 4, (n, length), int64 → (n, outputs)."""
-        x = F.relu(self.conv(self.embedding(x).transpose(1, 2))).amax(2)
-        return cast(Tensor, self.fc2(F.relu(self.fc1(x))))
+        if torch.jit.is_tracing():
+            x = self.conv(self.embedding(x).transpose(1, 2))
+        else:
+            # Five letters instead of ``width`` features: the convolution of their embeddings is one of the letters themselves, whose
+            # kernel is a product. A step takes a fiftieth.
+            letters = F.one_hot(x, 5).transpose(1, 2).to(self.conv.weight.dtype)
+            kernel = torch.einsum("oik,li->olk", self.conv.weight, self.embedding.weight)
+            x = F.conv1d(letters, kernel, self.conv.bias)
+        return cast(Tensor, self.fc2(F.relu(self.fc1(F.relu(x).amax(2)))))

@@ -10,8 +10,6 @@ Both are one batched product, of the contexts times their shares with the candid
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +21,7 @@ class Hypermodules(nn.Module):
 
     Args:
         magnitudes: Value of every number of a location's context at the start, shape (L,): the standard deviation σ of its block's weights.
-        context: c, length of a context.
+        context: c, length of a context; 0 for blocks that are shared as they are, of which all contexts are 1.
         block: Values of a block, m · n.
         challenged: S, number of locations that are challenged at a time.
         challengers: λ, challengers of each.
@@ -31,6 +29,7 @@ class Hypermodules(nn.Module):
 
     Attributes:
         tensors: The hypermodules, shape (K, c, m · n).
+        deviations: Standard deviation of each hypermodule's numbers at the start, shape (K,).
         contexts: z, shape (L, c).
         scores: s, shape (S, 1 + λ).
         alignment: ψ, shape (L,), int64.
@@ -42,10 +41,18 @@ class Hypermodules(nn.Module):
         self, magnitudes: Tensor, *, context: int, block: int, challenged: int, challengers: int, generator: torch.Generator
     ) -> None:  # fmt: skip
         super().__init__()
-        count, candidates = len(magnitudes), 1 + challengers
+        count, candidates, plain = len(magnitudes), 1 + challengers, not context
+        context = max(context, 1)
         # Var(B) = c · σ² · 1/c = σ². Equation 7 has |z| = σ / (c σ_H); for a sum of independent numbers it is σ / (√c σ_H).
-        self.tensors = nn.Parameter(torch.randn(count, context, block, generator=generator) / math.sqrt(context))
-        self.contexts = nn.Parameter(magnitudes[:, None].repeat(1, context))
+        self.deviations: Tensor
+        self.register_buffer(
+            "deviations", magnitudes.clone() if plain else torch.full((count,), context**-0.5), persistent=False
+        )
+        drawn = torch.randn(count, context, block, generator=generator)
+        self.tensors = nn.Parameter(drawn * self.deviations[:, None, None])
+        self.contexts = nn.Parameter(magnitudes[:, None].repeat(1, context), requires_grad=not plain)
+        if plain:
+            self.contexts.data.fill_(1)
         self.scores = nn.Parameter(torch.zeros(challenged, candidates))
         self.alignment: Tensor
         self.register_buffer("alignment", torch.arange(count))
@@ -54,6 +61,13 @@ class Hypermodules(nn.Module):
         self.candidates: Tensor
         self.register_buffer("candidates", torch.zeros(challenged, candidates, dtype=torch.int64))
         self._order: Tensor | None = None
+
+    @torch.no_grad()
+    def begin_from(self, blocks: Tensor) -> None:
+        """Make every location's hypermodule generate the given block, shape (L, m · n), with the smallest change of its random numbers."""
+        context = self.contexts[:, :, None]
+        missing = blocks - (context * self.tensors).sum(1)
+        self.tensors += missing[:, None] * context / context.square().sum(1, keepdim=True)
 
     @property
     def challenging(self) -> bool:

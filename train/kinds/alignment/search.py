@@ -93,8 +93,7 @@ def _renew(modules: Hypermodules, rows: Tensor, optimizer: Optimizer) -> None:
     """Give hypermodules new random numbers, as at the start, and clear what the optimiser remembers of them, and of nothing else."""
     if not len(rows):
         return
-    context = modules.tensors.shape[1]
-    modules.tensors[rows] = torch.randn(len(rows), *modules.tensors.shape[1:]) / math.sqrt(context)
+    modules.tensors[rows] = torch.randn(len(rows), *modules.tensors.shape[1:]) * modules.deviations[rows, None, None]
     for value in optimizer.state.get(modules.tensors, {}).values():
         if torch.is_tensor(value) and value.shape == modules.tensors.shape:
             value[rows] = 0.0

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from isoform.runtime.kinds.allocation.operations import Operation
 from isoform.runtime.kinds.allocation.spec import Layer, LayerSizes, ModularSpec, component_name, layer_name
+from isoform.train.best import Best
 from isoform.train.kinds.allocation.router import Router
 
 __all__ = ["RECORDS", "ModularNetwork"]
@@ -41,8 +42,7 @@ class ModularNetwork(nn.Module):
         heads: Weights of all logits layers, shape (T, most classes, embedding); rows beyond a task's classes are not used.
         biases: Their biases, shape (T, most classes).
         updates: Number of updates so far, on which the temperature depends; a buffer.
-        best: The parameters with the best validation accuracy so far, one after the other, shape (P,), after ``keep``; a buffer.
-        best_accuracy: That accuracy, 0 to 1; a buffer.
+        best: The parameters with the best validation accuracy so far; nothing before ``remember``.
         recorded: Probabilities at ``RECORDS`` times, shape (RECORDS, T, L, C), 0 to 255; a buffer.
     """
 
@@ -68,10 +68,7 @@ class ModularNetwork(nn.Module):
         self.biases = nn.Parameter(torch.zeros(len(classes), most))
         self.updates: Tensor
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.best: Tensor
-        self.register_buffer("best", torch.zeros(0))
-        self.best_accuracy: Tensor
-        self.register_buffer("best_accuracy", torch.full((), -1.0))
+        self.best = Best(())
         self.recorded: Tensor
         shape = (RECORDS, len(classes), *self.router.exists.shape)
         self.register_buffer("recorded", torch.zeros(shape, dtype=torch.uint8))
@@ -82,20 +79,8 @@ class ModularNetwork(nn.Module):
         return [cast(ModularLayer, layer) for layer in self._layers]
 
     def remember(self) -> None:
-        """Make room for the best state: before training, because a checkpoint is read into buffers of the same shape."""
-        self.best = torch.zeros(sum(parameter.numel() for parameter in self.parameters()))
-
-    @torch.no_grad()
-    def keep(self, accuracy: float) -> None:
-        """Keep the parameters if this validation accuracy is the best so far."""
-        if accuracy > self.best_accuracy:
-            self.best.copy_(nn.utils.parameters_to_vector(self.parameters()))
-            self.best_accuracy.fill_(accuracy)
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Return to the parameters that were kept."""
-        nn.utils.vector_to_parameters(self.best, self.parameters())
+        """Make room for the best state."""
+        self.best = Best(self.parameters())
 
     def gates(self, mask: Tensor) -> Tensor:
         """Return the weight of every component, shape (L, C), of a mask of that shape; differentiable."""

@@ -134,7 +134,7 @@ class AllocationRun:
         """As ``Run.finish``: return to the best state, if the recipe asks for it."""
         self._evaluate(self._recipe.steps)
         if self._recipe.optimizer.evaluations:
-            self.network.restore()
+            self.network.best.restore(self.network.parameters())
 
     @torch.no_grad()
     def _evaluate(self, step: int) -> None:
@@ -151,7 +151,7 @@ class AllocationRun:
                 self.logits(torch.from_numpy(images[start : start + ROWS]), task).argmax(1).numpy() for start in cuts
             ]
             scores.append(float((np.concatenate(found) == labels).mean()))
-        self.network.keep(float(np.mean(scores)))
+        self.network.best.keep(self.network.parameters(), float(np.mean(scores)))
 
     def logits(self, x: Tensor, task: int) -> Tensor:
         """As ``Run.logits``: with the most likely mask."""
@@ -165,7 +165,7 @@ class AllocationRun:
             for task, name in enumerate(self._datasets)
         }
         best = (
-            {"validation_accuracy": round(float(self.network.best_accuracy), 6)}
+            {"validation_accuracy": round(float(self.network.best.score), 6)}
             if self._recipe.optimizer.evaluations
             else {}
         )

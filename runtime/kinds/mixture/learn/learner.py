@@ -47,7 +47,6 @@ class MixtureLearner:
         "bn.affine": 5e-3,
     }
     """The rate of ξ's logits is 10 times that of BN; Compositional Models, section 4, uses 10 to 100 times."""
-    normalises = True
 
     def __init__(self, bundle: Bundle, graphs: Mapping[str, bytes], *, threads: int) -> None:
         self.bundle = bundle
@@ -56,6 +55,10 @@ class MixtureLearner:
         self._spec: NetworkSpec = bundle.network.spec
         self._blocks = open_blocks(self._spec, graphs, threads=threads)
         self._network = FoldedNetwork(self._spec, self._blocks)
+
+    def normalises(self, task: str) -> bool:
+        """As ``Learner.normalises``: always."""
+        return True
 
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
         """As ``Learner.point``: γ and β are derived from the templates by ξ if ``affine`` is ``mixed`` and the signature has none."""

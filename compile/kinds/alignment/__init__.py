@@ -1,0 +1,1 @@
+"""Kind ``alignment``: export of one graph per task, each with the weights that its blocks make."""
