@@ -43,6 +43,7 @@ __all__ = ["TRAINERS", "Group", "Loss", "Run", "Trainer", "trainer_named", "trai
 TRAINERS = {
     "mixture": "isoform.train.kinds.mixture.trainer",
     "allocation": "isoform.train.kinds.allocation.trainer",
+    "alignment": "isoform.train.kinds.alignment.trainer",
 }
 """Name of each kind → the module that defines its ``TRAINER``."""
 

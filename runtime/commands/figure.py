@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.arithmetic import distance
+from isoform.runtime.commands.sharing_figures import draw_layers, draw_modules, read_sharing
 from isoform.runtime.commands.stream_figure import draw_stream, read_history
 from isoform.runtime.commands.task_figures import draw_history, draw_similarity, draw_tasks, read_record
 from isoform.runtime.errors import UsageError
@@ -30,7 +31,7 @@ from isoform.runtime.samples.names import text_of
 __all__ = ["add_arguments_figure", "draw_signatures", "run_figure", "save_figure"]
 
 
-VIEWS = ("signatures", "tasks", "similarity", "clusters", "history")
+VIEWS = ("signatures", "tasks", "similarity", "clusters", "history", "modules", "layers")
 MANY = 12
 """Number of signatures up to which each gets a panel by default."""
 
@@ -55,8 +56,9 @@ def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--view",
         choices=VIEWS,
-        help="signatures: a panel for each (the default for up to 12); tasks: a row for each; similarity: of every two, or by "
-        "clusters; history: what --task used during training",
+        help="signatures: a panel for each (the default for up to 12, but of kind alignment layers); tasks: a row for each; similarity: of every two, or by "
+        "clusters; history: what --task used during training; modules: how many each set of tasks shared during training; layers: which "
+        "layers share them",
     )
     parser.add_argument("--task", help="the task of --view history; default: the first")
     parser.epilog = "example:\n  isoform figure bundle/ -o signatures.png"
@@ -76,9 +78,13 @@ def run_figure(arguments: argparse.Namespace) -> None:
         while name in chosen:
             name += "′"
         chosen[name] = Signature.load(path)
-    view = arguments.view or ("signatures" if len(chosen) <= MANY else "tasks")
+    view = arguments.view or _default(bundle, len(chosen))
     if view == "history":
         save_figure(_history(bundle, arguments.task), arguments.output)
+        return
+    if view in ("modules", "layers"):
+        sharing = read_sharing(bundle.training)
+        save_figure(draw_modules(sharing) if view == "modules" else draw_layers(sharing), arguments.output)
         return
     if arguments.task is not None:
         raise UsageError(f"--task chooses what --view history draws, but the view is {view}; leave it out")
@@ -98,6 +104,14 @@ def run_figure(arguments: argparse.Namespace) -> None:
                 changes[name], origins[name] = bundle.kind.usage(bundle.resolve(known[digest]).parts), what
                 gaps[name] = distance(bundle, known[digest], signature)
     save_figure(draw_signatures(xis, changes=changes, origins=origins, gaps=gaps), arguments.output)
+
+
+def _default(bundle: Bundle, count: int) -> str:
+    """Return the view of a bundle with so many signatures to draw."""
+    record = bundle.training.get("record")
+    if isinstance(record, dict) and "between" in record:
+        return "layers"
+    return "signatures" if count <= MANY else "tasks"
 
 
 def _history(bundle: Bundle, task: str | None) -> Any:

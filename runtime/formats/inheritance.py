@@ -65,8 +65,9 @@ def reduced(bundle: Bundle, signature: Signature) -> Signature:
         SignatureError: If it does not fit the bundle.
     """
     resolved, smallest = bundle.resolve(signature).parts, bundle.kind.smallest
+    least = HEAD if smallest in HEAD else (smallest,)  # a logits layer is stored whole or not at all
     if signature.digest in bundle.bases():
-        return signature.keep(smallest)
+        return signature.keep(*least)
     base = bundle.base_of(signature)
     needed = bundle.spec.required_of(signature.task)
     required = {name: array for name, array in resolved.items() if name in needed}
@@ -79,7 +80,7 @@ def reduced(bundle: Bundle, signature: Signature) -> Signature:
     if not set(HEAD) <= same:  # weight and bias are stored together or not at all
         same -= set(HEAD)
     kept = {name: array for name, array in signature.parts.items() if name not in same}
-    kept = kept or {smallest: resolved[smallest]}  # a file holds at least one part
+    kept = kept or {name: resolved[name] for name in least}  # a file holds at least one part
     if kept.keys() == signature.parts.keys():
         return signature
     named = "logits.weight" in kept or base is None or signature.labels != base.labels

@@ -55,10 +55,15 @@ def wrap(
         A module that computes what ``module`` computes, for every task.
 
     Raises:
+        UsageError: If there is no such kind, or tasks have no names or the same.
         SpecError: If a layer is in training mode, on another device, of another type than float32, or shares memory with another.
         InputError: If the example does not describe samples.
         CompileError: If the module cannot be exported, or what it computes depends on more than its samples.
     """
+    if kind not in ("module", "mixture"):
+        raise UsageError(
+            f"kind is {kind!r}, but 'module' or 'mixture' was expected; networks that share blocks are made by isoform.train.kinds.alignment.align"
+        )
     checked_module(module)
     takes = input_from(example, name=input_name, vocabulary=vocabulary, lengths=lengths, module=module)
     module = copy.deepcopy(module)

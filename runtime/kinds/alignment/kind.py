@@ -28,8 +28,8 @@ __all__ = ["KIND", "RATES", "AlignmentKind"]
 
 RATES = {"contexts": 2e-3, "private": 2e-3, "bn.affine": 5e-3}
 """Adam's rate for each part."""
-CELLS = 32
-"""Largest number of rows, and of columns, of a figure."""
+CELLS = 16
+"""Number of rows, and of columns, of a figure."""
 
 
 class AlignmentKind:
@@ -40,7 +40,7 @@ class AlignmentKind:
         "alignment": Part(1, "integer"), "contexts": Part(2), "private": Part(1), "bn.affine": Part(2), "bn.statistics": Part(2),
         "logits.weight": Part(2), "logits.bias": Part(1),
     }  # fmt: skip
-    smallest = "logits.bias"
+    smallest = "alignment"
     moves: Mapping[str, tuple[str, ...]] = {
         "contexts": ("contexts",), "private": ("private",), "bn": ("bn.affine",), "head": HEAD,
     }  # fmt: skip
@@ -66,12 +66,16 @@ class AlignmentKind:
         return mean.astype(np.float32)
 
     def usage(self, parts: Mapping[str, Array]) -> Array:
-        """Return the share of locations that use each module, 0 to 1: rows are slices of the locations, columns slices of the modules.
+        """Return which modules the locations use, as shares, 0 to 1, shape (16, 16).
 
-        Shape (at most 32, 32): there are thousands of both.
+        There are thousands of both: a row is a slice of the locations, and column j stands for the modules j, j + 16, j + 32, ….
         """
-        alignment = parts["alignment"]
-        rows = np.array_split(alignment * CELLS // (int(alignment.max()) + 1), min(CELLS, len(alignment)))
+        alignment = parts["alignment"] % CELLS
+        starts = np.arange(CELLS) * len(alignment) // CELLS
+        rows = [
+            alignment[start : max(end, start + 1)]
+            for start, end in zip(starts, [*starts[1:], len(alignment)], strict=True)
+        ]
         return np.stack([np.bincount(row, minlength=CELLS) / len(row) for row in rows])
 
     def distance(self, first: Mapping[str, Array], second: Mapping[str, Array]) -> float:

@@ -6,6 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from aligned import aligned
+from modular import DENSE, random_bundle
+from strangers import stranger
 from support import ROOT, SMALL, make_bundle
 
 from isoform.compile.kinds.mixture.training import training_graphs
@@ -14,11 +17,14 @@ from isoform.runtime.cli import main
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.formats.inheritance import reduced
 from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kind import KINDS
 from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
 from isoform.runtime.learn.learner import Point
 from isoform.runtime.learn.personalize import personalize
 from isoform.runtime.runtime import Runtime
 from isoform.train.data.digits import digits
+from isoform.train.kinds.alignment.bundling import bundle_from_networks
+from isoform.train.modules import wrap
 
 KEPT = ROOT / "docs" / "examples" / "bundle"
 BUNDLE = make_bundle(SMALL)
@@ -91,6 +97,32 @@ def test_reduced_predicts_the_same_in_fewer_bytes(affine) -> None:
 
 
 @pytest.mark.trust
+def bundle_of(kind):
+    """A small bundle of a kind."""
+    if kind == "mixture":
+        return BUNDLE
+    if kind == "allocation":
+        return random_bundle(DENSE, [np.array(DENSE.exists)] * 2)
+    if kind == "alignment":
+        return bundle_from_networks(aligned()[0], training={})
+    module, examples, classes = stranger("residual")
+    return wrap(module, examples(2), classes=classes).bundle()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_base_or_its_copy_is_its_smallest_part(kind) -> None:
+    """Of every kind: a file is never empty, and what is left resolves to the same parts."""
+    bundle = bundle_of(kind)
+    for base in bundle.signatures.values():
+        copy = base.replace(parts=base.parts, base=base.digest)
+        for given in (base, copy):
+            small = reduced(bundle, given)
+            assert {*small.parts} in ({bundle.kind.smallest}, {"logits.weight", "logits.bias"})
+            found = bundle.resolve(small)
+            assert found.labels == base.labels
+            assert all(np.array_equal(found.parts[name], array) for name, array in bundle.resolve(base).parts.items())
+
+
 def test_names_of_classes_survive_a_fit_and_an_average(learner) -> None:
     """Classes that a user has renamed, with the base's logits layer, have these names in what is made of the signature."""
     mine = BASE.keep("mixture").replace(labels=("x", "y", "z"))

@@ -181,11 +181,12 @@ class AllocationRun:
         """Return the probabilities over time: per task and time, two hex digits (0 to 255) for every place of the mask, row by row."""
         if self._fixed is not None:
             return {}
-        steps = [-(-place * self._recipe.steps // RECORDS) for place in range(min(RECORDS, self._recipe.steps))]
-        times = [*self.network.recorded[[step * RECORDS // self._recipe.steps for step in steps]].numpy()]
+        last = self._recipe.steps
+        steps = sorted({-(-place * last // RECORDS) for place in range(RECORDS)} - {last})
+        times = [*self.network.recorded[[step * RECORDS // last for step in steps]].numpy()]
         times.append(np.rint(255 * self._probabilities().numpy()).astype(np.uint8))
         tasks = {name: [time[task].tobytes().hex() for time in times] for task, name in enumerate(self._datasets)}
-        return {"steps": [*steps, self._recipe.steps], "probabilities": tasks}
+        return {"steps": [*steps, last], "probabilities": tasks}
 
     @torch.no_grad()
     def _probabilities(self) -> Tensor:
