@@ -13,7 +13,7 @@ from typing import Any
 from bench.processes import pool
 from isoform.runtime.formats import files
 
-__all__ = ["run_all"]
+__all__ = ["Job", "run_all"]
 
 Job = tuple[Callable[..., dict[str, Any]], tuple[Any, ...]]
 """A function of a module, and its arguments; what it returns is JSON."""

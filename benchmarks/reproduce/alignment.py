@@ -3,11 +3,16 @@
     python benchmarks/reproduce/alignment.py synthetic [--quick] [--json PATH] [--runs DIR] [--seeds N] [--processes N] [--plot FOLDER]
     python benchmarks/reproduce/alignment.py theorem [--quick] [--json PATH] [--plot FOLDER]
     python benchmarks/reproduce/alignment.py blocks [--json PATH]
+    python benchmarks/reproduce/alignment.py crossmodal --data DIR [--steps N] [--quick] [--json PATH] [--runs DIR] [--seeds N] [--processes N]
+    python benchmarks/reproduce/alignment.py step --data DIR [--quick] [--json PATH]
 
 synthetic  table 2 and figure 2: thirty linear tasks in three groups, with and without noise, 10 seeds: error beside single tasks, a random
            choice instead of the search, and the true groups; the generation in which the search found them
 theorem    theorem 3.2: generations until the best alignment is found, for 30 to 3,000 locations
 blocks     section 4.2: number of blocks of the four networks
+crossmodal tables 3, 6 and 7: LeNet on photographs, an LSTM on a text and DeepBind on DNA, alone and together, in the same number of steps,
+           2 seeds; what is shortened is in bench/alignment/domains.py
+step       time of a step of LeNet and the LSTM, made of blocks, half of which are challenged, over one of their plain modules
 
 Every run is kept in ``--runs`` when it is done: an interrupted benchmark goes on where it was. Without it, a temporary folder.
 """
@@ -28,14 +33,17 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package ``bench`` is
 
-from bench.alignment import blocks, synthetic, theorem
+from bench.alignment import blocks, synthetic, table, theorem
 from bench.alignment import figures as drawing
+from bench.alignment.domains import DOMAINS
 from bench.harness import machine, parser, print_table, write_json
 from bench.runs import run_all
 
 Figures = dict[str, object]
 GENERATIONS, FINAL = 300, 100
 """Generations with the search, and after it; half of both with ``--quick``."""
+GENERATION = 40
+"""Steps of a generation of the cross-modal runs; the last fifth of the generations has no challengers."""
 PAPER: Mapping[str, tuple[str, str]] = {
     "single task": ("1.35 ± 0.01", "1.49 ± 0.01"),
     "random": ("1.26 ± 0.04", "4.67 ± 1.48"),
@@ -51,9 +59,10 @@ def main() -> None:
     figures: Figures = {**machine(), "quick": arguments.quick}
     with tempfile.TemporaryDirectory(prefix="isoform-reproduce-") as folder:
         made = (arguments.runs or Path(folder)) / arguments.what
-        {"synthetic": of_synthetic, "theorem": of_theorem, "blocks": of_blocks}[arguments.what](
-            arguments, figures, made
-        )
+        ways = {
+            "synthetic": of_synthetic, "theorem": of_theorem, "blocks": of_blocks, "crossmodal": of_crossmodal, "step": of_step,
+        }  # fmt: skip
+        ways[arguments.what](arguments, figures, made)
     write_json(arguments.json, figures)
 
 
@@ -132,18 +141,50 @@ def of_blocks(arguments: argparse.Namespace, figures: Figures, folder: Path) -> 
     )
 
 
+def of_crossmodal(arguments: argparse.Namespace, figures: Figures, folder: Path) -> None:
+    """Run all setups, and print each domain's metric, with its change from the baseline, ours and the paper's."""
+    steps = 12 if arguments.quick else arguments.steps
+    generation, final = (3, 1) if arguments.quick else (GENERATION, steps // GENERATION // 5)
+    seeds = range(arguments.seeds or (1 if arguments.quick else 2))
+    setups = [setup for setup in table.SETUPS if not arguments.quick or "text" not in setup[2]]
+    jobs = table.jobs_of(
+        setups, seeds, steps=steps, generation=generation, final=final, data=arguments.data, few=arguments.quick
+    )
+    found = run_all(jobs, folder, processes=arguments.processes)
+    rows = [*table.rows_of(setups, found, seeds, steps, figures)]
+    print_table(
+        f"{len(seeds)} seeds, {steps:,} steps, lower is better; changes from the baseline, and the paper's, which has other pictures and dna",
+        ("setup", *(f"{name}: {each.metric}" for name, each in DOMAINS.items()), "modules left", "minutes"), rows,
+    )  # fmt: skip
+
+
+def of_step(arguments: argparse.Namespace, figures: Figures, folder: Path) -> None:  # noqa: ARG001
+    """Time steps."""
+    figures |= table.step_over_plain(arguments.data, rounds=12 if arguments.quick else 60, few=arguments.quick)
+    print_table(
+        "a step of LeNet and the LSTM",
+        ("key", "value"),
+        [(key, f"{value:.3g}") for key, value in figures.items() if key.endswith(("plain", "ms"))],
+    )  # type: ignore[str-format]
+
+
 def _spread(values: np.ndarray, digits: int = 3) -> str:
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1) if len(values) > 1 else 0:.{digits}f}"
 
 
 def _arguments() -> argparse.Namespace:
     made = parser(__doc__)
-    made.add_argument("what", choices=("synthetic", "theorem", "blocks"))
+    made.add_argument("what", choices=("synthetic", "theorem", "blocks", "crossmodal", "step"))
     made.add_argument("--runs", type=Path, help="folder in which finished runs are kept")
     made.add_argument("--seeds", type=int, help="number of seeds, from 0")
     made.add_argument("--plot", type=Path, help="folder for the pictures")
     made.add_argument("--processes", type=int, default=2, help="runs at once (default: 2)")
-    return made.parse_args()
+    made.add_argument("--data", type=Path, help="folder of the data sets, for crossmodal and step")
+    made.add_argument("--steps", type=int, default=2000, help="of crossmodal (default: 2000)")
+    arguments = made.parse_args()
+    if arguments.what in ("crossmodal", "step") and arguments.data is None:
+        made.error(f"{arguments.what} reads data sets; say where they are with --data DIR")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ import numpy as np
 
 from isoform.compile.kind import Task
 from isoform.runtime.arrays import Array
-from isoform.runtime.bodies.learning import BodyLearner
 from isoform.runtime.errors import CompileError
-from isoform.runtime.learn.learner import AFFINE, BATCH, STATISTICS, Choose, Pass, Point
+from isoform.runtime.learn.learner import AFFINE, BATCH, STATISTICS, Choose, Normalising, Pass, Point
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.measure import measured
 from isoform.runtime.learn.samples import spaced
@@ -33,7 +32,7 @@ class BodyLearning:
     graphs: Mapping[str, bytes] = {}
     """None: they are among those of ``Exporter.graphs``, because the shared weights are external."""
 
-    def __init__(self, learner: BodyLearner) -> None:
+    def __init__(self, learner: Normalising) -> None:
         self._learner = learner
 
     def source(self, task: Task) -> bytes | None:

@@ -13,6 +13,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 from isoform.runtime.errors import SpecError
 
@@ -179,7 +180,7 @@ class DeepBind(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Letters A, C, G, T, N as 0 to 4, (n, length), int64 → (n, outputs)."""
-        if torch.jit.is_tracing():
+        if is_tracing():  # type: ignore[no-untyped-call]
             x = self.conv(self.embedding(x).transpose(1, 2))
         else:
             # Five letters instead of ``width`` features: the convolution of their embeddings is one of the letters themselves, whose

@@ -67,7 +67,7 @@ class Hypermodules(nn.Module):
         """Make every location's hypermodule generate the given block, shape (L, m · n), with the smallest change of its random numbers."""
         context = self.contexts[:, :, None]
         missing = blocks - (context * self.tensors).sum(1)
-        self.tensors += missing[:, None] * context / context.square().sum(1, keepdim=True)
+        self.tensors.add_(missing[:, None] * context / context.square().sum(1, keepdim=True))
 
     @property
     def challenging(self) -> bool:

@@ -21,6 +21,7 @@ from torch.func import functional_call
 from isoform.runtime.errors import SpecError
 from isoform.runtime.inputs import Input
 from isoform.runtime.kinds.alignment.packing import Cut
+from isoform.train.best import Best
 from isoform.train.kinds.alignment.hypermodules import Hypermodules
 from isoform.train.kinds.alignment.search import Search
 from isoform.train.modules.checks import checked_module, input_from
@@ -67,6 +68,8 @@ class AlignedNetworks(nn.Module):
         hypermodules: The blocks of all aligned weights.
         networks: The modules, in the order of tasks.
         takes: Each task's input.
+        best: The best state so far; nothing before ``remember``.
+        recorded: The alignment at some times, shape (times, L), int32; none before ``remember``.
         outlines: Each task's body, and where its weights come from.
         cuts: Each task's aligned weights, name → cut.
 
@@ -96,7 +99,15 @@ class AlignedNetworks(nn.Module):
         )  # fmt: skip
         if initial == "own":
             self.hypermodules.begin_from(torch.cat([self._own_blocks(place) for place in range(len(self.tasks))]))
+        self.best = Best(())
+        self.recorded: Tensor
+        self.register_buffer("recorded", torch.zeros((0, locations), dtype=torch.int32))
         self.eval()
+
+    def remember(self, *, times: int, best: bool) -> None:
+        """Make room for a record of so many alignments, and for the best state."""
+        self.recorded = self.recorded.new_zeros((times, self.recorded.shape[1]))
+        self.best = Best(self.state() if best else ())
 
     def _add(self, task: str, subject: Subject) -> None:
         """Export a task's module, and cut its weights."""
@@ -177,7 +188,7 @@ class AlignedNetworks(nn.Module):
         buffers = [value for module in self.networks for value in module.buffers()]
         return [*self.own_parameters(), *buffers, blocks.tensors, blocks.contexts, blocks.alignment]
 
-    def weights(self) -> list[Weights]:
+    def weights(self) -> Sequence[Weights]:
         """Generate the aligned weights of all tasks, in the order of tasks; differentiable."""
         blocks, found, start = self.hypermodules.blocks(), [], 0
         for cuts in self.cuts:

@@ -6,7 +6,7 @@ their new module, the state is kept if its validation loss is the best so far, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isoform.runtime.formats.bundle import Bundle
-from isoform.train.best import Best
 from isoform.train.data.normalisation import mean_and_std
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.kind import Group, Loss
@@ -58,10 +57,8 @@ class AlignmentRun:
             generator=torch.Generator().manual_seed(recipe.seed),
         )  # fmt: skip
         self._measures = all(dataset.validation is not None for dataset in datasets.values())
-        self.network.best = Best(self.network.state() if self._measures else ())
-        alignment = self.network.hypermodules.alignment
-        self.network.register_buffer("recorded", torch.zeros((RECORDS, len(alignment)), dtype=torch.int32))
-        self._made: list[Weights] | None = None
+        self.network.remember(times=RECORDS, best=self._measures)
+        self._made: Sequence[Weights] | None = None
 
     @property
     def _generations(self) -> int:
@@ -136,7 +133,7 @@ class AlignmentRun:
 
     def figures(self) -> dict[str, float]:
         """As ``Run.figures``: the number of modules in use."""
-        return {"modules": float(len(self.network.hypermodules.alignment.unique()))}
+        return {"modules": float(len(np.unique(self._alignment())))}
 
     def finish(self) -> None:
         """As ``Run.finish``: end the last generation, and return to the best state if there are validation samples."""
