@@ -1,6 +1,6 @@
 """The tables of MUIR (Meyerson and Miikkulainen, 2019), run again by the kind ``alignment``, beside the paper's figures.
 
-    python benchmarks/reproduce/alignment.py synthetic [--quick] [--json PATH] [--runs DIR] [--seeds N] [--processes N] [--plot FOLDER]
+    python benchmarks/reproduce/alignment.py synthetic [--tasks DIR] [--quick] [--json PATH] [--runs DIR] [--seeds N] [--plot FOLDER]
     python benchmarks/reproduce/alignment.py theorem [--quick] [--json PATH] [--plot FOLDER]
     python benchmarks/reproduce/alignment.py blocks [--json PATH]
     python benchmarks/reproduce/alignment.py crossmodal --data DIR [--steps N] [--quick] [--json PATH] [--runs DIR] [--seeds N] [--processes N]
@@ -58,7 +58,7 @@ def main() -> None:
     arguments = _arguments()
     figures: Figures = {**machine(), "quick": arguments.quick}
     with tempfile.TemporaryDirectory(prefix="isoform-reproduce-") as folder:
-        made = (arguments.runs or Path(folder)) / arguments.what
+        made = (arguments.runs or Path(folder)) / (arguments.what + ("-published" if arguments.tasks else ""))
         ways = {
             "synthetic": of_synthetic, "theorem": of_theorem, "blocks": of_blocks, "crossmodal": of_crossmodal, "step": of_step,
         }  # fmt: skip
@@ -75,7 +75,7 @@ def of_synthetic(arguments: argparse.Namespace, figures: Figures, folder: Path) 
     jobs: dict[str, tuple[Callable[..., dict[str, object]], tuple[object, ...]]] = {
         f"{row.replace(' ', '-')}-{'noisy' if noisy else 'clean'}-{generations}-{seed}": (
             synthetic.learned,
-            (row, seed, noisy, generations, final),
+            (row, seed, noisy, generations, final, str(arguments.tasks or "")),
         )
         for row in rows
         for seed in seeds
@@ -180,6 +180,9 @@ def _arguments() -> argparse.Namespace:
     made.add_argument("--plot", type=Path, help="folder for the pictures")
     made.add_argument("--processes", type=int, default=2, help="runs at once (default: 2)")
     made.add_argument("--data", type=Path, help="folder of the data sets, for crossmodal and step")
+    made.add_argument(
+        "--tasks", type=Path, help="folder of the authors' tasks, for synthetic (bench/alignment/synthetic.py)"
+    )
     made.add_argument("--steps", type=int, default=2000, help="of crossmodal (default: 2000)")
     arguments = made.parse_args()
     if arguments.what in ("crossmodal", "step") and arguments.data is None:

@@ -2,7 +2,9 @@
 
 Tasks of a group differ by a positive factor alone, y = s_t u_g · x with u_g ~ N(0, I), s_t = |N(0, 1)|, x ~ U(-1, 1)^20; the noisy targets
 have N(0, 0.1) added. Of the 15 samples 10 are to train on and 5, the same of every task, to choose the best state by; 50 are to test on.
-Written from a description of the data of Kang, Grauman and Sha (2011), which the paper uses.
+Written from a description of the data of Kang, Grauman and Sha (2011), which the paper uses; its own thirty tasks, which are published with
+the authors' code, are read from a folder of arrays, the same for every seed: ``train_X.npy`` (30, 15, 20), ``train_Y.npy`` (30, 15),
+``test_X.npy`` (30, 50, 20), ``test_Y.npy`` (30, 50), and ``noisy_train_Y.npy``, ``noisy_test_Y.npy``.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from torch import Tensor
 from isoform.train.kinds.alignment.hypermodules import Hypermodules
 from isoform.train.kinds.alignment.search import Search
 
-__all__ = ["ROWS", "Drawn", "drawn", "learned"]
+__all__ = ["ROWS", "Drawn", "drawn", "learned", "published"]
 
 GROUPS, PER_GROUP, INPUTS = 3, 10, 20
 TASKS = GROUPS * PER_GROUP
@@ -59,7 +62,18 @@ def drawn(seed: int, *, noisy: bool) -> Drawn:
     return Drawn(train, validation, test)
 
 
-def learned(row: str, seed: int, noisy: bool, generations: int, final: int) -> dict[str, Any]:
+def published(folder: Path, *, noisy: bool) -> Drawn:
+    """Read the authors' tasks."""
+    before = "noisy_" if noisy else ""
+    x, y, test_x, test_y = (
+        np.load(folder / f"{name}.npy") for name in ("train_X", f"{before}train_Y", "test_X", f"{before}test_Y")
+    )
+    order = np.random.default_rng(301).permutation(TRAIN + VALIDATION)
+    halves = ((_tensor(x[:, rows]), _tensor(y[:, rows])) for rows in (order[:TRAIN], order[TRAIN:]))
+    return Drawn(*halves, (_tensor(test_x), _tensor(test_y)))
+
+
+def learned(row: str, seed: int, noisy: bool, generations: int, final: int, tasks: str = "") -> dict[str, Any]:
     """Run one row of the table.
 
     Args:
@@ -68,6 +82,7 @@ def learned(row: str, seed: int, noisy: bool, generations: int, final: int) -> d
         noisy: Whether targets have noise.
         generations: Generations of 100 steps with the search.
         final: Generations after that with the best alignment as it is, from the best state.
+        tasks: Folder of the authors' tasks; empty to draw some.
 
     Returns:
         ``rmse``: mean over tasks of the test RMSE, in the state with the best validation loss; ``groups``: whether hypermodules and groups
@@ -75,7 +90,7 @@ def learned(row: str, seed: int, noisy: bool, generations: int, final: int) -> d
     """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    data, began = drawn(seed, noisy=noisy), time.process_time()
+    data, began = published(Path(tasks), noisy=noisy) if tasks else drawn(seed, noisy=noisy), time.process_time()
     settings = ROWS[row]
     search: Search | None = settings["search"]
     modules = Hypermodules(

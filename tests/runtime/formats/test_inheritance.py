@@ -96,7 +96,6 @@ def test_reduced_predicts_the_same_in_fewer_bytes(affine) -> None:
         assert bundle.labels(found) == bundle.labels(signature)
 
 
-@pytest.mark.trust
 def bundle_of(kind):
     """A small bundle of a kind."""
     if kind == "mixture":
@@ -123,6 +122,7 @@ def test_a_base_or_its_copy_is_its_smallest_part(kind) -> None:
             assert all(np.array_equal(found.parts[name], array) for name, array in bundle.resolve(base).parts.items())
 
 
+@pytest.mark.trust
 def test_names_of_classes_survive_a_fit_and_an_average(learner) -> None:
     """Classes that a user has renamed, with the base's logits layer, have these names in what is made of the signature."""
     mine = BASE.keep("mixture").replace(labels=("x", "y", "z"))
