@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isoform.runtime.errors import SpecError
 
-__all__ = ["KINDS", "Sources", "layer_weights"]
+__all__ = ["KINDS", "Sources", "changed_weights", "layer_weights"]
 
 KINDS = {
     "norm": "the affine map and the statistics of BN, and the affine map of all other normalisation",
@@ -92,6 +92,20 @@ class Sources:
 def layer_weights(module: nn.Module) -> set[str]:
     """Return the names of the parameters of all linear, convolutional, recurrent and attention layers."""
     return _of(module, MIXED)
+
+
+def changed_weights(module: nn.Module, patterns: Sequence[str]) -> frozenset[str]:
+    """Return the names of the weights of two axes or more that fit patterns. Raises ``SpecError`` if one fits none."""
+    names = [name for name, value in module.named_parameters() if value.dim() > 1]
+    found = set[str]()
+    for pattern in patterns:
+        fitting = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
+        if not fitting:
+            raise SpecError(
+                f"delta names {pattern!r}, but no weight of two axes or more; expected a name or a pattern such as {names[0] if names else '*.weight'!r}"
+            )
+        found |= fitting
+    return frozenset(found)
 
 
 def _of(module: nn.Module, types: tuple[type[nn.Module], ...]) -> set[str]:

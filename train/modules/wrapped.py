@@ -30,13 +30,15 @@ from isoform.train.modules.body import check_body, norm_rows
 from isoform.train.modules.checks import checked_module, input_from
 from isoform.train.modules.export import parameters_of
 from isoform.train.modules.outline import outlined
+from isoform.train.modules.sources import changed_weights
 
 __all__ = ["Wrapped", "wrap"]
 
 
 def wrap(
     module: nn.Module, example: Tensor, *, classes: Sequence[str], tasks: Sequence[str] = ("base",), kind: Literal["module", "mixture"] = "module",
-    private: Sequence[str] = ("norm",), input_name: str | None = None, vocabulary: int | None = None, lengths: tuple[int, int] | None = None,
+    private: Sequence[str] = ("norm",), delta: Sequence[str] = (), rank: int = 4, input_name: str | None = None, vocabulary: int | None = None,
+    lengths: tuple[int, int] | None = None,
 ) -> Wrapped:  # fmt: skip
     """Wrap a module.
 
@@ -47,6 +49,9 @@ def wrap(
         tasks: Names of the tasks, users or domains that it is trained for; all begin as the module is.
         kind: ``mixture`` makes layers of equal shape mixtures of each other's weights, ``module`` shares them as they are.
         private: What is a task's own besides its logits layer: ``norm``, ``bias``, names or patterns of parameters.
+        delta: Names or patterns of weights of which a change of low rank is a task's own: W = W₀ + U V, of which V, the directions that W₀ reads
+            most (its first right singular vectors), is shared, and U is 0 at first.
+        rank: Rank of these changes, 1 or more.
         input_name: Name of the input in graphs and requests; by default that of its type.
         vocabulary: Number of different tokens; by default that of the first embedding.
         lengths: Shortest and longest length of the last axis, if it may vary.
@@ -67,9 +72,16 @@ def wrap(
     checked_module(module)
     takes = input_from(example, name=input_name, vocabulary=vocabulary, lengths=lengths, module=module)
     module = copy.deepcopy(module)
-    outline = outlined(module, example, takes, classes=classes, private=private, kind=kind)
+    changed = changed_weights(module, delta)
+    outline = outlined(
+        module, example, takes, classes=classes, private=private, kind=kind, aligned=lambda head: changed - {*head}
+    )
     sources = outline.sources
-    spec = ModuleSpec(body=outline.body, private=sources.private, groups=sources.groups)
+    # the logits layer is a task's own already; one that is an embedding as well is shared, and both must stay the same
+    deltas = tuple(name for name in outline.body.weights if name in changed and name not in outline.head)
+    spec = ModuleSpec(
+        body=outline.body, private=sources.private, groups=sources.groups, deltas=deltas, rank=rank if deltas else 0
+    )  # fmt: skip
     wrapped = Wrapped(module, spec, outline.file, head=outline.head, classes=classes, tasks=tasks)
     wrapped.gap = check_body(module, example, takes, outline.file, wrapped.weights(tasks[0]))
     return wrapped
@@ -84,6 +96,8 @@ class Wrapped(nn.Module):
         shared: The shared weights, in the order of ``spec.shared``.
         templates: The templates of each group, (G, *shape).
         mixture: Coefficients of each task, (T, M).
+        delta: U of the changed weights of each task, (T, D).
+        downs: Their V, (rank, inputs); shared, buffers.
         private: The tasks' own weights, (T, P).
         affine: γ and β of BN, (T, 2, N); (1, 2, N) if BN is shared.
         statistics: BN's means and variances, of the same shape; a buffer.
@@ -108,6 +122,15 @@ class Wrapped(nn.Module):
         self.templates = nn.ParameterList(torch.stack([own[name] for name in group]) for group in spec.groups)
         identity = [torch.eye(len(group)).flatten() for group in spec.groups]
         self.mixture = nn.Parameter(torch.cat([*identity, torch.zeros(0)]).repeat(count, 1))
+        self.delta = nn.Parameter(
+            torch.zeros(count, spec.rank * sum(spec.body.weights[name][0] for name in spec.deltas))
+        )
+        self.downs = nn.ParameterList(
+            nn.Parameter(
+                torch.linalg.svd(own[name].flatten(1), full_matrices=False).Vh[: spec.rank], requires_grad=False
+            )
+            for name in spec.deltas
+        )
         flat = torch.cat([*(own[name].flatten() for name in spec.private), torch.zeros(0)])
         self.private = nn.Parameter(flat.repeat(count, 1))
         rows = count if spec.body.private_norms else 1
@@ -127,7 +150,7 @@ class Wrapped(nn.Module):
     def own_parameters(self, *, shared: bool = False) -> Iterator[nn.Parameter]:
         """Return the parameters of the tasks, or with ``shared`` those that all tasks share."""
         common = {
-            *map(id, (*self.shared, *self.templates)),
+            *map(id, (*self.shared, *self.templates, *self.downs)),
             *([] if self.spec.body.private_norms else [id(self.affine)]),
         }
         return (
@@ -151,6 +174,8 @@ class Wrapped(nn.Module):
             spec.groups, self.templates, spec.coefficients(self.mixture[row]), strict=True
         ):
             found |= dict(zip(group, (rows @ templates.flatten(1)).reshape(templates.shape).unbind(), strict=True))
+        for (name, up), down in zip(spec.ups(self.delta[row]).items(), self.downs, strict=True):
+            found[name] = found[name] + (up @ down).reshape(found[name].shape)
         start, place = 0, row if spec.body.private_norms else 0
         has = parameters_of(self._module[0])
         for norm in spec.body.norms:
@@ -180,6 +205,7 @@ class Wrapped(nn.Module):
         found: dict[str, Array] = {"body": np.frombuffer(self._file, dtype=np.int8)}
         found |= {f"shared.{name}": _array(value) for name, value in zip(spec.shared, self.shared, strict=True)}
         found |= {f"templates{number:02d}": _array(value) for number, value in enumerate(self.templates)}
+        found |= {f"down.{name}": _array(down) for name, down in zip(spec.deltas, self.downs, strict=True)}
         if spec.body.norms and not spec.body.private_norms:
             found |= {"bn.affine": _array(self.affine[0]), "bn.statistics": _array(self.statistics[0])}
         return found
@@ -188,6 +214,8 @@ class Wrapped(nn.Module):
         spec, found = self.spec, dict[str, Array]()
         if spec.groups:
             found["mixture"] = _array(self.mixture[row])
+        if spec.deltas:
+            found["delta"] = _array(self.delta[row])
         if spec.private:
             found["private"] = _array(self.private[row])
         if spec.body.norms and spec.body.private_norms:

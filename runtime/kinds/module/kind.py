@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KIND", "RATES", "ModuleKind"]
 
-RATES = {"mixture": 2e-3, "private": 2e-3, "bn.affine": 5e-3}
+RATES = {"mixture": 2e-3, "delta": 2e-3, "private": 2e-3, "bn.affine": 5e-3}
 """Adam's rate for each part."""
 
 
@@ -34,16 +34,18 @@ class ModuleKind:
 
     name = "module"
     parts: Mapping[str, Part] = {
-        "mixture": Part(1), "private": Part(1), "bn.affine": Part(2), "bn.statistics": Part(2), "logits.weight": Part(2), "logits.bias": Part(1),
+        "mixture": Part(1), "delta": Part(1), "private": Part(1), "bn.affine": Part(2), "bn.statistics": Part(2),
+        "logits.weight": Part(2), "logits.bias": Part(1),
     }  # fmt: skip
     smallest = "logits.bias"
     moves: Mapping[str, tuple[str, ...]] = {
         "mixture": ("mixture",),
+        "delta": ("delta",),
         "private": ("private",),
         "bn": ("bn.affine",),
         "head": HEAD,
     }
-    default_moves = full_moves = ("mixture", "private", "bn", "head")
+    default_moves = full_moves = ("mixture", "delta", "private", "bn", "head")
     searched: frozenset[str] = frozenset()
 
     def read_spec(self, value: object) -> ModuleSpec:

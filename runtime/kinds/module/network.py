@@ -51,7 +51,8 @@ class ModuleNetwork(OneGraph):
     @functools.cached_property
     def constants(self) -> dict[str, Array]:
         """As ``Graph.constants``: the shared weights, and BN if it is shared."""
-        spec, found = self.spec, {name: self._templates[f"shared.{name}"] for name in self.spec.shared}
+        spec = self.spec
+        found = {name: self._templates[f"shared.{name}"] for name in spec.shared if name not in spec.deltas}
         if spec.body.norms and not spec.body.private_norms:
             found |= spec.body.normalisation(self._templates["bn.affine"], self._templates["bn.statistics"])
         return found
@@ -67,6 +68,9 @@ class ModuleNetwork(OneGraph):
             found |= spec.body.split(parts["private"], spec.private)
         if spec.groups:
             found |= self._mixed(parts["mixture"])
+        for name, up in spec.ups(parts["delta"]).items() if spec.deltas else ():
+            first = self._templates[f"shared.{name}"]
+            found[name] = first + (up @ self._templates[f"down.{name}"]).reshape(first.shape)
         if spec.body.private_norms and spec.body.norms:
             found |= spec.body.normalisation(parts["bn.affine"], parts["bn.statistics"])
         return {name: np.ascontiguousarray(found[name]) for name in self.weights} | {name: parts[name] for name in HEAD}
@@ -83,10 +87,16 @@ class ModuleNetwork(OneGraph):
         return found
 
     def chain(self, parts: Mapping[str, Array], gradients: Mapping[str, Array]) -> dict[str, Array]:
-        """As ``Parts.chain``: dL/da_ℓk = ⟨dL/dW_ℓ, θ_k⟩."""
+        """As ``Parts.chain``: dL/da_ℓk = ⟨dL/dW_ℓ, θ_k⟩, dL/dU = dL/dW Vᵀ."""
         spec, found = self.spec, dict[str, Array]()
         if spec.private:
             found["private"] = np.concatenate([gradients[name].ravel() for name in spec.private]).astype(np.float64)
+        if spec.deltas:
+            ups = [
+                gradients[name].reshape(len(gradients[name]), -1) @ self._templates[f"down.{name}"].T
+                for name in spec.deltas
+            ]
+            found["delta"] = np.concatenate([up.ravel() for up in ups]).astype(np.float64)
         if spec.groups:
             rows = []
             for number, group in enumerate(spec.groups):

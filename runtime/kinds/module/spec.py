@@ -3,6 +3,7 @@
     shared     the same for every signature: a tensor of the bundle
     private    in the signature's part ``private``, one weight after the other
     mixed      weights of equal shape form a group of G layers and K templates: W_ℓ = Σ_k a_ℓk θ_k, with a in the part ``mixture``
+    changed    W = W₀ + U V, W₀ and V shared, of r rows, and U in the part ``delta``; of Hu et al. (2021, LoRA), where V is a user's own too
 
 BN is in the parts ``bn.affine`` (γ, β) and ``bn.statistics`` (mean, variance), or shared. The logits layer is always the signature's.
 Source of the mixture: Savarese and Maire (2019), of which Compositional Models is a special case; here coefficients are any numbers, so
@@ -21,7 +22,7 @@ from typing import Any
 from isoform.runtime.bodies.body import Body, checked_shapes
 from isoform.runtime.errors import SpecError
 from isoform.runtime.formats.metadata import members_of
-from isoform.runtime.inputs import Input
+from isoform.runtime.inputs import Input, is_whole
 
 __all__ = ["ModuleSpec"]
 
@@ -35,6 +36,10 @@ class ModuleSpec:
     """Names of the private weights, in the body's order."""
     groups: tuple[tuple[str, ...], ...] = ()
     """Names of the mixed weights, group by group; each group has as many templates as layers."""
+    deltas: tuple[str, ...] = ()
+    """Names of the shared weights that have a low-rank change, two axes or more each, in the body's order."""
+    rank: int = 0
+    """r, rank of the changes; 0 if there are none."""
     kind: str = "module"
 
     def __post_init__(self) -> None:
@@ -50,7 +55,24 @@ class ModuleSpec:
         for group in self.groups:
             if len({self.body.weights[name] for name in group}) != 1:
                 raise SpecError(f"the weights {', '.join(group)} are mixed, but have different shapes")
+        self._check_deltas()
         checked_shapes({name: shape for name, shape in self.template_shapes.items() if name != "body"}, "templates")
+
+    def _check_deltas(self) -> None:
+        if not is_whole(self.rank, 0, 4096) or bool(self.rank) != bool(self.deltas):
+            raise SpecError(
+                f"rank is {self.rank!r} for {len(self.deltas)} changed weights, but 1 or more was expected, and 0 for none"
+            )
+        if wrong := [name for name in self.deltas if name not in self.shared or len(self.body.weights[name]) < 2]:
+            raise SpecError(f"{wrong[0]!r} has a low-rank change, but that must be a shared weight of two axes or more")
+        for name in self.deltas:
+            rows, columns = self.body.weights[name][0], math.prod(self.body.weights[name][1:])
+            if self.rank > min(rows, columns):
+                raise SpecError(
+                    f"rank is {self.rank}, but {name!r} is a matrix of {rows}×{columns}; choose less, or leave it out"
+                )
+        if len({*self.deltas}) != len(self.deltas):
+            raise SpecError("a weight has two low-rank changes")
 
     @functools.cached_property
     def shared(self) -> tuple[str, ...]:
@@ -67,6 +89,7 @@ class ModuleSpec:
             f"templates{number:02d}": (len(group), *self.body.weights[group[0]])
             for number, group in enumerate(self.groups)
         }
+        shapes |= {f"down.{name}": (self.rank, math.prod(self.body.weights[name][1:])) for name in self.deltas}
         if self.body.norms and not self.body.private_norms:
             shapes |= dict.fromkeys(("bn.affine", "bn.statistics"), (2, self.body.channels))
         return shapes
@@ -82,6 +105,8 @@ class ModuleSpec:
         shapes: dict[str, tuple[int | None, ...]] = {}
         if self.groups:
             shapes["mixture"] = (sum(len(group) ** 2 for group in self.groups),)
+        if self.deltas:
+            shapes["delta"] = (self.rank * sum(self.body.weights[name][0] for name in self.deltas),)
         if self.private:
             shapes["private"] = (self.body.numbers(self.private),)
         if self.body.norms and self.body.private_norms:
@@ -101,6 +126,15 @@ class ModuleSpec:
             start += size * size
         return found
 
+    def ups(self, flat: Any) -> dict[str, Any]:
+        """Cut the part ``delta``, of numpy or torch, into U of each changed weight, (outputs, r); views."""
+        found, start = {}, 0
+        for name in self.deltas:
+            rows = self.body.weights[name][0]
+            found[name] = flat[start : start + rows * self.rank].reshape(rows, self.rank)
+            start += rows * self.rank
+        return found
+
     def input_of(self, task: str) -> Input:
         """As ``Spec.input_of``: the same for every task."""
         return self.body.input
@@ -114,22 +148,29 @@ class ModuleSpec:
         """Return the fields as JSON types; ``from_json`` is the inverse."""
         return {
             "kind": self.kind, "body": self.body.to_json(), "private": list(self.private), "groups": [list(group) for group in self.groups],
+            **({"deltas": list(self.deltas), "rank": self.rank} if self.deltas else {}),
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, value: object) -> ModuleSpec:
         """Read what ``to_json`` returned. Raises ``SpecError`` if it is malformed or out of range."""
         fields = members_of(cls, value, "the network's description")
-        groups, private = fields.pop("groups", ()), fields.pop("private", ())
+        groups, private, deltas = (fields.pop(name, ()) for name in ("groups", "private", "deltas"))
         if (
             not isinstance(private, tuple)
+            or not isinstance(deltas, tuple)
+            or not all(isinstance(name, str) for name in deltas)
             or not isinstance(groups, tuple)
             or not all(isinstance(group, list) and group for group in groups)
         ):
-            raise SpecError("private is a list of names, and groups a list of lists of names")
+            raise SpecError("private is a list of names, as deltas is, and groups a list of lists of names")
         try:
             return cls(
-                body=Body.from_json(fields.pop("body")), private=private, groups=tuple(map(tuple, groups)), **fields
+                body=Body.from_json(fields.pop("body")),
+                private=private,
+                groups=tuple(map(tuple, groups)),
+                deltas=deltas,
+                **fields,
             )
         except TypeError as problem:
             raise SpecError(f"the network's description has a field of the wrong type: {problem}") from None

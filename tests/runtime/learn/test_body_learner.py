@@ -29,10 +29,14 @@ def compiled(name, folder, **options):
 
 
 @pytest.mark.parametrize("name", ["residual", "attention", "features", "recurrent", "gated"])
-@pytest.mark.parametrize("count", [16, 21])
-def test_gradients_are_torchs(name, count, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [(16, {"kind": "mixture", "private": ("norm", "bias")}), (21, {"kind": "mixture", "private": ("norm", "bias")}),
+     (16, {"delta": ("*weight*",), "rank": 2})],
+)  # fmt: skip
+def test_gradients_are_torchs(name, count, options, tmp_path) -> None:
     """Of every part of a signature, for a full batch, and for one that is cut in two and filled up."""
-    wrapped, samples = compiled(name, tmp_path, kind="mixture", private=("norm", "bias"))
+    wrapped, samples = compiled(name, tmp_path, **options)
     x, labels = samples(count, 3), torch.arange(count) % 3
     logits = wrapped(x)
     loss = nn.functional.cross_entropy(logits, labels)
@@ -44,7 +48,7 @@ def test_gradients_are_torchs(name, count, tmp_path) -> None:
         value, found = learner.gradient(point, x.numpy(), lambda some: cross_entropy(some, labels.numpy()))
     assert value == pytest.approx(loss.item(), rel=1e-5)
     expected = {
-        "mixture": wrapped.mixture.grad, "private": wrapped.private.grad, "bn.affine": wrapped.affine.grad,
+        "mixture": wrapped.mixture.grad, "private": wrapped.private.grad, "bn.affine": wrapped.affine.grad, "delta": wrapped.delta.grad,
         "logits.weight": next(iter(wrapped.heads)).grad[None],
     }  # fmt: skip
     if len(wrapped.biases):

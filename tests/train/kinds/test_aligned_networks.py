@@ -11,6 +11,10 @@ from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime
 from isoform.runtime.errors import SpecError, UsageError
 from isoform.runtime.kinds.alignment.sizes import account
+from isoform.runtime.learn.loss import cross_entropy
+from isoform.server.app import create_app
+from isoform.server.service.settings import Settings
+from isoform.server.store.store import Store
 from isoform.train.kinds.alignment.align import align
 from isoform.train.kinds.alignment.bundling import bundle_from_networks, stored
 from isoform.train.kinds.alignment.network import Subject
@@ -141,8 +145,6 @@ def test_users_learn_contexts(tmp_path) -> None:
             loss.backward()
             learner, base = runtime.learner, runtime.signature(task)
             point = learner.point(base)
-            from isoform.runtime.learn.loss import cross_entropy
-
             value, found = learner.gradient(
                 point, x.numpy(), lambda some, labels=labels: cross_entropy(some, labels.numpy())
             )
@@ -229,3 +231,29 @@ def test_wrap_says_where_alignment_is() -> None:
         align({})
     with pytest.raises(UsageError, match="out of range"):
         align({"a": Subject(module=module, example=samples(2), classes=classes)}, share=0)
+
+
+def test_they_are_served_beside_each_other(tmp_path) -> None:
+    """Pictures, windows and texts from one server; a user's signature over HTTP, learned there."""
+    networks, samples, _ = aligned()
+    bundle_from_networks(shuffled(networks), training={}).write(tmp_path / "bundle")
+    compile_bundle(tmp_path / "bundle", datasets=datasets(networks, samples))
+    with Runtime.open(tmp_path / "bundle") as runtime, Store(tmp_path / "s.db") as store:
+        client = create_app(runtime, store=store, settings=Settings()).test_client()
+        for task in networks.tasks:
+            takes, x = runtime.input_of(task), samples[task](4, 9).numpy()
+            tensor = {
+                "name": takes.name, "datatype": "INT64" if takes.what == "tokens" else "FP32", "shape": list(x.shape), "data": x.ravel().tolist(),
+            }  # fmt: skip
+            answer = client.post(f"/v2/models/{task}/infer", json={"inputs": [tensor]}).json
+            found = np.array(next(entry["data"] for entry in answer["outputs"] if entry["name"] == "logits")).reshape(
+                4, -1
+            )
+            assert np.abs(found - runtime.predict(x, runtime.signature(task))).max() <= 1e-5, task
+            names = networks.classes[task]
+            label = {"name": "label", "datatype": "BYTES", "shape": [4], "data": [names[row % 2] for row in range(4)]}
+            job = client.post(
+                f"/v1/models/{task}/signatures/ann/personalize", json={"inputs": [tensor, label]}, headers={"Prefer": "wait=60"}
+            ).json  # fmt: skip
+            assert job["state"] == "done", job
+            assert client.get(f"/v1/models/{task}/templates").status_code == 200

@@ -13,6 +13,7 @@ from isoform.runtime import Runtime
 from isoform.runtime.errors import BundleError, CompileError, InputError, SpecError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.module.network import ModuleNetwork
+from isoform.runtime.kinds.module.spec import ModuleSpec
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.modules.export import OPSET
 from isoform.train.modules.wrapped import wrap
@@ -21,12 +22,22 @@ EVERY = pytest.mark.parametrize("name", STRANGERS)
 
 
 @EVERY
-@pytest.mark.parametrize(("kind", "private"), [("module", ()), ("module", ("norm", "bias")), ("mixture", ("norm",))])
-def test_nothing_changes(name, kind, private) -> None:
+@pytest.mark.parametrize(
+    ("kind", "private", "delta"),
+    [
+        ("module", (), ()),
+        ("module", ("norm", "bias"), ()),
+        ("mixture", ("norm",), ()),
+        ("module", ("norm",), ("*weight*",)),
+    ],
+)
+def test_nothing_changes(name, kind, private, delta) -> None:
     """Wrapped, and exported, a module computes what it computed, bit for bit in torch."""
     module, samples, classes = stranger(name)
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    wrapped = wrap(module, samples(3), classes=classes, tasks=["a", "b"], kind=kind, private=private)
+    wrapped = wrap(
+        module, samples(3), classes=classes, tasks=["a", "b"], kind=kind, private=private, delta=delta, rank=2
+    )
     x = samples(7, 5)
     with torch.no_grad():
         for task in ("a", "b", None):
@@ -36,11 +47,16 @@ def test_nothing_changes(name, kind, private) -> None:
 
 
 @EVERY
-def test_a_bundle_of_two_users(name, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"kind": "mixture", "private": ("norm", "bias")}, {"delta": ("*weight*",), "rank": 2}],
+    ids=["mixture", "delta"],
+)
+def test_a_bundle_of_two_users(name, options, tmp_path, monkeypatch) -> None:
     """Two users are trained for a few steps; every engine answers for each as torch does, one after the other."""
     monkeypatch.setenv("ISOFORM_CACHE", str(tmp_path / "cache"))
     module, samples, classes = stranger(name)
-    wrapped = wrap(module, samples(3), classes=classes, tasks=["ada", "bob"], kind="mixture", private=("norm", "bias"))
+    wrapped = wrap(module, samples(3), classes=classes, tasks=["ada", "bob"], **options)
     optimizer = torch.optim.Adam(wrapped.parameters(), lr=1e-2)
     wrapped.train()
     for step in range(3):
@@ -191,6 +207,36 @@ def test_examples_that_describe_nothing(example, options, message) -> None:
     """What was expected, and what came."""
     with pytest.raises(InputError, match=message):
         wrap(Odd("").eval(), example, classes=["a", "b"], **options)
+
+
+def test_low_rank_changes(tmp_path) -> None:
+    """Of chosen weights: V is the directions that the weight reads most, U alone is a user's, and what cannot have one is named."""
+    module, samples, classes = stranger("residual")
+    wrapped = wrap(module, samples(2), classes=classes, private=(), delta=["conv3.weight", "conv4.*"], rank=3)
+    assert wrapped.spec.deltas == ("conv3.weight", "conv4.weight")
+    assert wrapped.spec.part_shapes["delta"] == (3 * 16,)
+    down, weight = wrapped.downs[0].detach(), module.conv3.weight.detach().flatten(1)
+    assert down @ down.T == pytest.approx(torch.eye(3), abs=1e-5)
+    kept = (weight @ down.T).square().sum()
+    assert kept == pytest.approx(torch.linalg.svdvals(weight)[:3].square().sum(), rel=1e-4)
+    assert {id(parameter) for parameter in wrapped.own_parameters()} >= {id(wrapped.delta)}
+    assert not {id(parameter) for parameter in wrapped.own_parameters()} & {*map(id, wrapped.downs)}
+    bundle = wrapped.bundle()
+    user = bundle.base("base").keep("delta")
+    assert len(user.encode()) < 1024
+    assert ModuleSpec.from_json(bundle.spec.to_json()) == bundle.spec
+    for options, message in (
+        ({"delta": ["bn1.weight"]}, "delta names 'bn1.weight', but no weight of two axes"),
+        ({"delta": ["conv3.weight"], "rank": 0}, "rank is 0 for 1 changed weights"),
+        ({"delta": ["conv3.weight"], "rank": 9}, "rank is 9, but 'conv3.weight' is a matrix of 8×72"),
+        (
+            {"delta": ["conv3.weight"], "private": ["conv3.weight"]},
+            "'conv3.weight' has a low-rank change, but that must be a shared weight",
+        ),
+        ({"delta": ["conv3.weight"], "kind": "mixture"}, "must be a shared weight"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            wrap(module, samples(2), classes=classes, **options)
 
 
 def test_names() -> None:
