@@ -1,5 +1,8 @@
 """torchvision's networks as bundles: ResNet-18 and MobileNetV3-Small, with random weights."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,9 @@ import vision
 
 from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime
+from isoform.runtime.errors import IsoformError, MissingExtraError, SpecError
 from isoform.train.data.samples import Dataset, Split
+from isoform.train.modules.named import named_module
 from isoform.train.modules.wrapped import wrap
 
 CLASSES = tuple("abcdefg")
@@ -42,3 +47,57 @@ def test_two_users_of_a_network_of_torchvision(name, tmp_path, monkeypatch) -> N
             found = runtime.predict(x.numpy(), runtime.signature(task))
             assert np.abs(found - expected[task]).max() <= 1e-4 * max(1, np.abs(expected[task]).max())
     assert np.abs(expected["ada"] - expected["bob"]).max() > 0.01
+
+
+def test_a_network_by_name(tmp_path) -> None:
+    """With weights from a file, or a state dict; it computes what the network they are of computes."""
+    torch.manual_seed(0)
+    theirs = vision.models().resnet18(num_classes=3).eval()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+    x = torch.rand(2, 3, 40, 40)
+    for state in (tmp_path / "weights.pt", str(tmp_path / "weights.pt"), theirs.state_dict()):
+        found = named_module("torchvision:resnet18", classes=3, state=state)
+        with torch.no_grad():
+            assert torch.equal(found(x), theirs(x))
+    wrapped = wrap(found, x, classes=["a", "b", "c"])
+    assert wrapped.gap < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("resnet18", lambda path: None, "torchvision:NAME or timm:NAME"),
+        ("keras:resnet18", lambda path: None, "torchvision:NAME or timm:NAME"),
+        ("torchvision:resnet19", lambda path: None, "no network 'resnet19'"),
+        ("torchvision:resnet18", lambda path: path / "none.pt", "none.pt is not a file of weights"),
+        ("torchvision:resnet18", lambda path: [1], "no state dict"),
+        ("torchvision:resnet18", lambda path: {"x": torch.zeros(1)}, "weights do not fit torchvision:resnet18: "),
+        ("torchvision:resnet18", lambda path: vision.models().resnet18(num_classes=4).state_dict(), "is the number of classes right"),
+    ],
+)  # fmt: skip
+def test_what_is_no_network(name, make, message, tmp_path) -> None:
+    """One line, with what was expected."""
+    vision.models()
+    with pytest.raises(IsoformError, match=message):
+        named_module(name, classes=3, state=make(tmp_path))
+
+
+def test_a_library_that_is_not_installed(monkeypatch) -> None:
+    """It is named, with how to get it."""
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingExtraError, match="needs timm, which cannot be imported.*pip install timm"):
+        named_module("timm:resnet18", classes=3)
+
+
+def test_a_pickle_runs_nothing(tmp_path) -> None:
+    """A file of weights from a stranger is data."""
+
+    class Bad:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"x": Bad()}, tmp_path / "weights.pt")
+    vision.models()
+    with pytest.raises(SpecError, match="not a file of weights"):
+        named_module("torchvision:resnet18", classes=3, state=tmp_path / "weights.pt")
+    assert not (tmp_path / "ran").exists()
