@@ -7,6 +7,7 @@ times, so it differs from run to run and the manifest does not name it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from isoform.compile.kind import Task, exporter_of
 from isoform.compile.nodes import OPSET
 from isoform.compile.report import report
 from isoform.compile.verify import check, measure
+from isoform.runtime.engines.onnx.features import Features
 from isoform.runtime.errors import CompileError
 from isoform.runtime.formats import files
 from isoform.runtime.formats.bundle import Bundle
@@ -114,11 +116,15 @@ def _datasets(bundle: Bundle, data: Path | None, progress: Callable[[str], None]
 
 def _task(bundle: Bundle, name: str, signature: Signature, dataset: Dataset) -> Task:
     resolved = bundle.resolve(signature)
+    train, test = dataset.train, dataset.test
+    assert test is not None
+    if (front := bundle.network.front(name)) is not None:  # from here on a sample is its features
+        features = Features(front, threads=1)
+        train, test = (dataclasses.replace(half, images=features.checked(half.images)) for half in (train, test))
     graph = bundle.network.graphs(name, resolved.parts)[0]
-    assert dataset.test is not None
     return Task(
         name=name, trained=bundle.signatures[name], signature=signature, parts=resolved.parts, graph=graph,
-        weights=bundle.network.graph(graph).fold(resolved.parts), labels=resolved.labels, train=dataset.train, test=dataset.test,
+        weights=bundle.network.graph(graph).fold(resolved.parts), labels=resolved.labels, train=train, test=test,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ only; the code of one kind is in its folder below ``kinds/``, and is imported wh
 
     Spec       sizes, and the input of each task: the ``network`` object of a bundle
     Kind       reads a spec, checks, averages and describes parts of signatures, creates a ``Network``
+    Front      what comes before a task's graphs, if anything does
     Network    a bundle's templates with their spec: completes signatures, lists the graphs that can run each
     Graph      one compiled graph without weights: folds signatures into its weights
     Folder     folds a signature directly into the memory layout of a device plan
@@ -31,10 +32,12 @@ __all__ = [
     "HEAD",
     "KINDS",
     "Folder",
+    "Front",
     "Graph",
     "Group",
     "Kind",
     "Network",
+    "NoFront",
     "OneGraph",
     "Part",
     "Shape",
@@ -133,6 +136,18 @@ class Graph(Protocol):
         """Return the fast fold into a plan's layout; None if that layout is not supported and ``fold`` must be used."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Front:
+    """A network that is the same for everybody, and computes the features that a task's graphs take."""
+
+    file: bytes
+    """Its ONNX file, complete; its first output is the features."""
+    samples: Input
+    """What it takes."""
+    features: Input
+    """What the graphs take."""
+
+
 class Network(Protocol):
     """A bundle's templates with their spec, to be combined with signatures. Immutable; thread-safe."""
 
@@ -152,11 +167,22 @@ class Network(Protocol):
     def graph(self, name: str) -> Graph:
         """Return the graph of a name that ``graphs`` returned."""
 
+    def front(self, task: str) -> Front | None:
+        """Return what comes before a task's graphs, computed once per sample; None if they take the samples themselves (``NoFront``)."""
+
     def reference(self, task: str, parts: Mapping[str, Array], x: Array) -> Array:
-        """Compute logits (n, classes), float32, of samples (n, …) in numpy, without the fold: the definition that engines are tested against."""
+        """Compute logits (n, classes), float32, of samples, or of their features, (n, …) in numpy: the definition that engines are tested against."""
 
 
-class OneGraph:
+class NoFront:
+    """Mixin for a ``Network`` whose graphs take samples."""
+
+    def front(self, task: str) -> Front | None:  # noqa: ARG002
+        """Return None."""
+        return None
+
+
+class OneGraph(NoFront):
     """Mixin for a ``Network`` with a single graph for all signatures, which is the object itself."""
 
     def graphs(self, task: str, parts: Mapping[str, Array]) -> Sequence[str]:  # noqa: ARG002

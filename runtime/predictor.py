@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.batches import in_groups, in_slices, one_each, slice_samples
 from isoform.runtime.engines.engine import Engine
+from isoform.runtime.engines.onnx.features import Features
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
@@ -23,12 +25,15 @@ class Predictor:
     Args:
         bundle: The bundle.
         engine: The engine that runs it.
+        threads: Threads per run of a front; 0 lets ONNX Runtime choose.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self.bundle, self.engine = bundle, engine
+    def __init__(self, bundle: Bundle, engine: Engine, *, threads: int = 1) -> None:
+        self.bundle, self.engine, self._threads = bundle, engine, threads
         # made once: an input checks itself, which takes longer than checking a sample
         self._inputs = {task: bundle.spec.input_of(task) for task in bundle.signatures}
+        self._fronts: dict[str, Features | None] = {}
+        self._opening = threading.Lock()
 
     def input_of(self, task: str | None = None) -> Input:
         """As ``Runtime.input_of``."""
@@ -36,9 +41,29 @@ class Predictor:
         found = self._inputs.get(name)
         return self.bundle.spec.input_of(name) if found is None else found  # the spec says what is wrong with the task
 
+    def taken_by(self, task: str | None = None) -> Input:
+        """Return what a task's graphs take: samples, or the features that its front computes of them."""
+        features = self._front(task)
+        return self.input_of(task) if features is None else features.front.features
+
     def checked(self, x: Array, task: str | None = None) -> Array:
         """As ``Runtime.checked``."""
-        return self.input_of(task).checked(x)
+        features = self._front(task)
+        return self.input_of(task).checked(x) if features is None else features.checked(x)
+
+    def _front(self, task: str | None) -> Features | None:
+        """Return a task's front, opened when it is first asked for."""
+        name = next(iter(self._inputs)) if task is None else task
+        if name not in self._fronts:  # without the lock in most cases: opening takes longer than a prediction
+            with self._opening:
+                if name not in self._fronts:
+                    self.input_of(name)  # says what is wrong with the task
+                    front = self.bundle.network.front(name)
+                    same = next(
+                        (found for found in self._fronts.values() if found is not None and found.front == front), None
+                    )
+                    self._fronts[name] = None if front is None else same or Features(front, threads=self._threads)
+        return self._fronts[name]
 
     def predict(self, x: Array, signature: Signature | Sequence[Signature]) -> Array:
         """As ``Runtime.predict``, which says what it raises: ``InputError`` and others."""

@@ -57,7 +57,7 @@ class Runtime:
         self._learner: Learner | None = None
         self._sources: dict[str, Source] = {}
         self._engine = open_engine(engine, bundle, threads=threads, cache_bytes=cache_bytes, providers=providers)
-        self._predictor = Predictor(bundle, self._engine)
+        self._predictor = Predictor(bundle, self._engine, threads=threads)
 
     @classmethod
     def open(

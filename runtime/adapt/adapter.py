@@ -94,7 +94,7 @@ class Adapter:
             self._method.reset(self._point(chain.newest))
         self._content = Content(
             None if source is None else source.structure,
-            pixels=math.prod(predictor.input_of(chain.start.task).largest[1:]),
+            pixels=math.prod(predictor.taken_by(chain.start.task).largest[1:]),
         )
         self._samples = self._calls = 0
         self._since = 0.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -29,6 +30,7 @@ from isoform.runtime.kinds.module.spec import ModuleSpec
 from isoform.train.modules.body import check_body, norm_rows
 from isoform.train.modules.checks import checked_module, input_from
 from isoform.train.modules.export import parameters_of
+from isoform.train.modules.front import front_from
 from isoform.train.modules.outline import outlined
 from isoform.train.modules.sources import changed_weights
 
@@ -37,8 +39,8 @@ __all__ = ["Wrapped", "wrap"]
 
 def wrap(
     module: nn.Module, example: Tensor, *, classes: Sequence[str], tasks: Sequence[str] = ("base",), kind: Literal["module", "mixture"] = "module",
-    private: Sequence[str] = ("norm",), delta: Sequence[str] = (), rank: int = 4, input_name: str | None = None, vocabulary: int | None = None,
-    lengths: tuple[int, int] | None = None,
+    private: Sequence[str] = ("norm",), delta: Sequence[str] = (), rank: int = 4, front: str | Path | bytes | nn.Module | None = None,
+    front_output: str | None = None, input_name: str | None = None, vocabulary: int | None = None, lengths: tuple[int, int] | None = None,
 ) -> Wrapped:  # fmt: skip
     """Wrap a module.
 
@@ -52,6 +54,9 @@ def wrap(
         delta: Names or patterns of weights of which a change of low rank is a task's own: W = W₀ + U V, of which V, the directions that W₀ reads
             most (its first right singular vectors), is shared, and U is 0 at first.
         rank: Rank of these changes, 1 or more.
+        front: A network that comes before the module and is the same for everybody, a torch module or an ONNX file: ``module`` takes its
+            features, and ``example`` holds samples for it. It is computed once per sample, and never trained.
+        front_output: Name of the tensor of an ONNX file that is the features; None for its first output.
         input_name: Name of the input in graphs and requests; by default that of its type.
         vocabulary: Number of different tokens; by default that of the first embedding.
         lengths: Shortest and longest length of the last axis, if it may vary.
@@ -70,6 +75,15 @@ def wrap(
             f"kind is {kind!r}, but 'module' or 'mixture' was expected; networks that share blocks are made by isoform.train.kinds.alignment.align"
         )
     checked_module(module)
+    samples, before = None, b""
+    if front is not None:
+        if lengths is not None:
+            raise UsageError(
+                "lengths leaves the length of samples open, which a front cannot have; pad them to one length"
+            )
+        samples = input_from(example, name=input_name, vocabulary=vocabulary, lengths=None, module=module)
+        before, example = front_from(front, samples, example, output=front_output)
+        input_name, vocabulary = "features", None
     takes = input_from(example, name=input_name, vocabulary=vocabulary, lengths=lengths, module=module)
     module = copy.deepcopy(module)
     changed = changed_weights(module, delta)
@@ -80,9 +94,10 @@ def wrap(
     # the logits layer is a task's own already; one that is an embedding as well is shared, and both must stay the same
     deltas = tuple(name for name in outline.body.weights if name in changed and name not in outline.head)
     spec = ModuleSpec(
-        body=outline.body, private=sources.private, groups=sources.groups, deltas=deltas, rank=rank if deltas else 0
+        body=outline.body, private=sources.private, groups=sources.groups, deltas=deltas, rank=rank if deltas else 0, samples=samples,
+        front_size=len(before),
     )  # fmt: skip
-    wrapped = Wrapped(module, spec, outline.file, head=outline.head, classes=classes, tasks=tasks)
+    wrapped = Wrapped(module, spec, outline.file, head=outline.head, classes=classes, tasks=tasks, front=before)
     wrapped.gap = check_body(module, example, takes, outline.file, wrapped.weights(tasks[0]))
     return wrapped
 
@@ -108,13 +123,14 @@ class Wrapped(nn.Module):
     statistics: Tensor
 
     def __init__(
-        self, module: nn.Module, spec: ModuleSpec, file: bytes, *, head: tuple[str, str | None], classes: Sequence[str], tasks: Sequence[str]
+        self, module: nn.Module, spec: ModuleSpec, file: bytes, *, head: tuple[str, str | None], classes: Sequence[str], tasks: Sequence[str],
+        front: bytes = b"",
     ) -> None:  # fmt: skip
         super().__init__()
         if not tasks or len({*tasks}) != len(tasks):
             raise UsageError(f"tasks is {list(tasks)}, but one or more different names were expected")
         # in a list, so that its parameters are not this module's
-        self._module, self._file, self._head = [module.requires_grad_(False)], file, head
+        self._module, self._file, self._head, self._front = [module.requires_grad_(False)], file, head, front
         self.spec, self.gap, self._tasks, self._classes = spec, 0.0, tuple(tasks), tuple(classes)
         own, count = {name: value.detach().clone() for name, value in parameters_of(module).items()}, len(tasks)
         self._tied = head[0] in spec.body.weights
@@ -158,7 +174,7 @@ class Wrapped(nn.Module):
         )
 
     def forward(self, x: Tensor, task: str | None = None) -> Tensor:
-        """Run the module with a task's parameters: samples (n, …) → logits (n, classes); the first task by default."""
+        """Run the module with a task's parameters: samples, or features of a front, (n, …) → logits (n, classes); the first task by default."""
         row = self._row(task)
         return cast(Tensor, functional_call(self._module[0], self._parameters_of(row), (x,)))
 
@@ -203,6 +219,7 @@ class Wrapped(nn.Module):
     def _arrays(self) -> dict[str, Array]:
         spec = self.spec
         found: dict[str, Array] = {"body": np.frombuffer(self._file, dtype=np.int8)}
+        found |= {"front": np.frombuffer(self._front, dtype=np.int8)} if self._front else {}
         found |= {f"shared.{name}": _array(value) for name, value in zip(spec.shared, self.shared, strict=True)}
         found |= {f"templates{number:02d}": _array(value) for number, value in enumerate(self.templates)}
         found |= {f"down.{name}": _array(down) for name, down in zip(spec.deltas, self.downs, strict=True)}

@@ -11,7 +11,7 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.bodies.reference import checked_body, evaluate
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.inputs import Input
-from isoform.runtime.kind import HEAD
+from isoform.runtime.kind import HEAD, NoFront
 from isoform.runtime.kinds.alignment.blocks import block_gradients, generated
 from isoform.runtime.kinds.alignment.spec import AlignmentSpec
 from isoform.runtime.layout import Layout
@@ -101,7 +101,7 @@ class AlignedGraph:
         """As ``Graph.folder``: none, the plain fold is gathered into the plan."""
 
 
-class AlignedNetwork:
+class AlignedNetwork(NoFront):
     """The ``Network`` of this kind.
 
     Args:

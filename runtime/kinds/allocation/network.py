@@ -9,7 +9,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.inputs import Input
-from isoform.runtime.kind import HEAD
+from isoform.runtime.kind import HEAD, NoFront
 from isoform.runtime.kinds.allocation.fold import fold, gated, weight_shapes
 from isoform.runtime.kinds.allocation.masks import ANY, checked_mask, mask_named, name_of
 from isoform.runtime.kinds.allocation.reference import reference_logits
@@ -63,7 +63,7 @@ class ModularGraph:
         """As ``Graph.folder``: none, for a mask's weights are constants, and those of any mask are gathered."""
 
 
-class ModularNetwork:
+class ModularNetwork(NoFront):
     """The ``Network`` of this kind.
 
     Args:

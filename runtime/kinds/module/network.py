@@ -10,7 +10,7 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.bodies.reference import checked_body, evaluate
 from isoform.runtime.inputs import Input
-from isoform.runtime.kind import HEAD, OneGraph
+from isoform.runtime.kind import HEAD, Front, OneGraph
 from isoform.runtime.kinds.module.spec import ModuleSpec
 from isoform.runtime.layout import Layout
 
@@ -32,6 +32,12 @@ class ModuleNetwork(OneGraph):
     def body(self) -> bytes:
         """The ONNX file of the body. Raises ``BundleError`` if it would make a reader open other files."""
         return checked_body(self._templates["body"].tobytes())
+
+    def front(self, task: str) -> Front | None:
+        """As ``Network.front``: the same for every task. Raises ``BundleError`` if it would make a reader open other files."""
+        if self.spec.samples is None:
+            return None
+        return Front(checked_body(self._templates["front"].tobytes()), self.spec.samples, self.spec.body.input)
 
     @property
     def input(self) -> Input:

@@ -5,6 +5,7 @@
     mixed      weights of equal shape form a group of G layers and K templates: W_ℓ = Σ_k a_ℓk θ_k, with a in the part ``mixture``
     changed    W = W₀ + U V, W₀ and V shared, of r rows, and U in the part ``delta``; of Hu et al. (2021, LoRA), where V is a user's own too
 
+What is the same for everybody may also be a front: a complete ONNX graph before the body, from samples to the features that the body takes.
 BN is in the parts ``bn.affine`` (γ, β) and ``bn.statistics`` (mean, variance), or shared. The logits layer is always the signature's.
 Source of the mixture: Savarese and Maire (2019), of which Compositional Models is a special case; here coefficients are any numbers, so
 that a network that was trained before is a mixture of its own layers.
@@ -26,6 +27,9 @@ from isoform.runtime.inputs import Input, is_whole
 
 __all__ = ["ModuleSpec"]
 
+FRONT = 1 << 28
+"""Maximum size of a front in bytes."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModuleSpec:
@@ -40,6 +44,10 @@ class ModuleSpec:
     """Names of the shared weights that have a low-rank change, two axes or more each, in the body's order."""
     rank: int = 0
     """r, rank of the changes; 0 if there are none."""
+    samples: Input | None = None
+    """What the front takes, which comes before the body; None without one."""
+    front_size: int = 0
+    """Bytes of the front's ONNX file."""
     kind: str = "module"
 
     def __post_init__(self) -> None:
@@ -56,6 +64,12 @@ class ModuleSpec:
             if len({self.body.weights[name] for name in group}) != 1:
                 raise SpecError(f"the weights {', '.join(group)} are mixed, but have different shapes")
         self._check_deltas()
+        if not is_whole(self.front_size, 0, FRONT) or bool(self.front_size) != (self.samples is not None):
+            raise SpecError(
+                f"front_size is {self.front_size!r}, but up to {FRONT} bytes were expected, and 0 without a front"
+            )
+        if self.samples is not None and self.samples.fits(self.body.input.largest):
+            raise SpecError("the front's features have the shape of its samples, so they could not be told apart")
         checked_shapes({name: shape for name, shape in self.template_shapes.items() if name != "body"}, "templates")
 
     def _check_deltas(self) -> None:
@@ -84,6 +98,8 @@ class ModuleSpec:
     def template_shapes(self) -> dict[str, tuple[int, ...]]:
         """As ``Spec.template_shapes``: the graph, the shared weights, the templates of each group, and BN if it is shared."""
         shapes: dict[str, tuple[int, ...]] = {"body": (self.body.size,)}
+        if self.front_size:
+            shapes["front"] = (self.front_size,)
         shapes |= {f"shared.{name}": self.body.weights[name] for name in self.shared}
         shapes |= {
             f"templates{number:02d}": (len(group), *self.body.weights[group[0]])
@@ -96,8 +112,8 @@ class ModuleSpec:
 
     @property
     def bytewise(self) -> frozenset[str]:
-        """As ``Spec.bytewise``: the graph."""
-        return frozenset({"body"})
+        """As ``Spec.bytewise``: the graphs."""
+        return frozenset({"body", "front"})
 
     @functools.cached_property
     def part_shapes(self) -> dict[str, tuple[int | None, ...]]:
@@ -137,7 +153,7 @@ class ModuleSpec:
 
     def input_of(self, task: str) -> Input:
         """As ``Spec.input_of``: the same for every task."""
-        return self.body.input
+        return self.body.input if self.samples is None else self.samples
 
     def sample_bytes(self, task: str, shape: tuple[int, ...]) -> int:
         """As ``Spec.sample_bytes``: a guess from the sample alone, since a graph says nothing of its inside."""
@@ -148,6 +164,7 @@ class ModuleSpec:
         """Return the fields as JSON types; ``from_json`` is the inverse."""
         return {
             "kind": self.kind, "body": self.body.to_json(), "private": list(self.private), "groups": [list(group) for group in self.groups],
+            **({"samples": self.samples.to_json(), "front_size": self.front_size} if self.samples else {}),
             **({"deltas": list(self.deltas), "rank": self.rank} if self.deltas else {}),
         }  # fmt: skip
 
@@ -155,6 +172,7 @@ class ModuleSpec:
     def from_json(cls, value: object) -> ModuleSpec:
         """Read what ``to_json`` returned. Raises ``SpecError`` if it is malformed or out of range."""
         fields = members_of(cls, value, "the network's description")
+        samples = fields.pop("samples", None)
         groups, private, deltas = (fields.pop(name, ()) for name in ("groups", "private", "deltas"))
         if (
             not isinstance(private, tuple)
@@ -170,6 +188,7 @@ class ModuleSpec:
                 private=private,
                 groups=tuple(map(tuple, groups)),
                 deltas=deltas,
+                samples=None if samples is None else Input.from_json(samples),
                 **fields,
             )
         except TypeError as problem:

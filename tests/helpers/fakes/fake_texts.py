@@ -13,7 +13,7 @@ from fake_kind import Kind as OfGainsKind
 from isoform.compile.network_file import NetworkFile
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.inputs import Input
-from isoform.runtime.kind import HEAD, Part
+from isoform.runtime.kind import HEAD, NoFront, Part
 
 WIDTH = 16
 
@@ -45,7 +45,7 @@ class Graph:
         kept = 1 if self.whole else parts["keep"]
         return {"rows": np.ascontiguousarray(self.table * parts["scale"] * kept), **{name: parts[name] for name in HEAD}}
 
-class Network:
+class Network(NoFront):
     def __init__(self, spec, templates):
         self.spec, self.templates = spec, templates
     complete = staticmethod(lambda task, parts: dict(parts))
