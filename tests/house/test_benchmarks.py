@@ -8,9 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+import wave
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from bench.swapping.plot import plot_swaps
 from support import ROOT
 
@@ -36,6 +40,7 @@ def test_every_benchmark_is_tested() -> None:
         "personalize.py",
         "predict.py",
         "server.py",
+        "spoken_words.py",
         "store.py",
         "swap.py",
     ]
@@ -143,6 +148,48 @@ def test_adapt(shared, tmp_path) -> None:
     assert 0 < figures["mnist.cost_over_forward"]["auto"] < 40
     assert figures["mnist.peak_rss_mb, auto"] < figures["mnist.peak_rss_mb, torch tent"]
     assert "</svg>" in (tmp_path / "out.svg").read_text()
+
+
+def test_spoken_words(tmp_path) -> None:
+    """Tones of three people whose voices differ in pitch, behind a small network of random weights: everything has its figure."""
+    rng, folder = np.random.default_rng(0), tmp_path / "recordings"
+    folder.mkdir()
+    for pitch, person in enumerate(("ann", "bob", "cy")):
+        for word, (first, second) in enumerate(((300, 900), (900, 300), (500, 1500))):
+            for number in range(9):
+                time_ = np.arange(2400) / 8000
+                tone = np.where(
+                    time_ < 0.15, np.sin(6.28 * first * time_), np.sin(6.28 * second * time_ * (1 + pitch / 10))
+                )
+                sound = (8000 * (tone + 0.1 * rng.normal(size=2400))).astype("<i2")
+                with wave.open(str(folder / f"{word}_{person}_{number}.wav"), "wb") as file:
+                    file.setparams((1, 2, 8000, 0, "NONE", ""))
+                    file.writeframes(sound.tobytes())
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=(8, 1)), torch.nn.ReLU())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(), (torch.rand(2, 3, 48, 96),), tmp_path / "front.onnx", input_names=["x"], output_names=["y"], dynamo=False,
+            dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},
+        )  # fmt: skip
+    words = (
+        "--recordings",
+        str(folder),
+        "--front",
+        str(tmp_path / "front.onnx"),
+        "--tensor",
+        "y",
+        "--shots",
+        "3",
+        "--seeds",
+        "1",
+    )
+    printed, figures = quick(tmp_path, "spoken_words.py", *words)
+    assert "┃ held out" in printed
+    assert figures["people"] == ["ann", "bob"]
+    assert figures["front_runs"] == 1
+    assert figures["mean_personal"] == figures["bob.personal"]
+    assert 0 <= figures["ann.common"] <= 100
 
 
 def test_own_models(tmp_path) -> None:

@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from bench.alignment.domains import shuffled
 from support import ROOT
 
 
@@ -113,3 +115,28 @@ def test_muirs_theorem_and_blocks(tmp_path) -> None:
         "deepbind": 6400,
         "wrn": 2268,
     }
+
+
+def test_muirs_domains_together(shared, tmp_path) -> None:
+    """Pictures and DNA alone and together, and with other contexts; a step of blocks beside one of plain weights."""
+    printed, figures = printed_by(tmp_path, "alignment.py", "crossmodal", "--quick", "--data", str(shared))
+    assert "paper" in printed
+    for setup in ("baseline", "intratask", "pictures + dna", "pictures + dna, c = 0"):
+        assert 0 < figures[setup]["dna"][0] <= 100
+        assert 0 < figures[setup]["pictures"][0] <= 100
+    _, figures = printed_by(tmp_path, "alignment.py", "step", "--quick", "--data", str(shared))
+    assert 0.5 < figures["step_over_plain"] < 5
+
+
+def test_sequences_are_shuffled_by_pairs() -> None:
+    """As many of every pair of neighbours, the same ends, and another order; of five letters, and of a sequence that has no other order."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        letters = rng.integers(0, 5, 60)
+        found = shuffled(letters, rng)
+        pairs = [np.bincount(some[:-1] * 5 + some[1:], minlength=25).tolist() for some in (letters, found)]
+        assert pairs[0] == pairs[1]
+        assert (found[0], found[-1]) == (letters[0], letters[-1])
+        assert not np.array_equal(found, letters)
+    assert shuffled(np.array([0, 0, 0]), rng).tolist() == [0, 0, 0]
+    assert shuffled(np.array([0, 1, 2]), rng).tolist() == [0, 1, 2]

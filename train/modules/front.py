@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
@@ -100,7 +101,8 @@ def _cut(source: str | Path | bytes, takes: Input, output: str | None) -> bytes:
         raise SpecError(f"{where} cannot be a front: {problem}; save its weights in the file") from None
     except Exception as problem:  # protobuf's errors have no common base
         raise SpecError(f"{where} is no valid ONNX file: {first_line(problem)}") from None
-    graph = model.graph
+    today = _of_today(model)
+    graph = today.graph
     made = {name for node in graph.node for name in node.output}
     wanted = output or graph.output[0].name
     if wanted not in made:
@@ -123,9 +125,19 @@ def _cut(source: str | Path | bytes, takes: Input, output: str | None) -> bytes:
         nodes[::-1], "front", [samples], [features], [tensor for tensor in graph.initializer if tensor.name in needed]
     )
     made_model = helper.make_model(
-        cut, opset_imports=list(model.opset_import), ir_version=min(model.ir_version, 8), producer_name="isoform"
+        cut, opset_imports=list(today.opset_import), ir_version=min(model.ir_version, 8), producer_name="isoform"
     )
     return bytes(made_model.SerializeToString(deterministic=True))
+
+
+def _of_today(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Convert a graph of an older operator set, in which the onnx package's evaluator takes BN for one in training; as it is if that fails."""
+    if any(entry.version >= OPSET for entry in model.opset_import if entry.domain in ("", "ai.onnx")):
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, OPSET)
+    except Exception:  # the converter's errors have no common base; what it cannot convert may run all the same
+        return model
 
 
 def _renamed(node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
