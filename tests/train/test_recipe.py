@@ -12,7 +12,7 @@ from isoform.train.recipe import Recipe, override_fields, read_recipe, recipe_na
 
 def test_shipped_recipes_are_valid() -> None:
     """Every shipped recipe is read, and says what it trains."""
-    assert recipe_names() == ["digits", "digits-allocation", "mnist-fashion", "mnist4"]
+    assert recipe_names() == ["digits", "digits-alignment", "digits-allocation", "mnist-fashion", "mnist4"]
     for name in recipe_names():
         assert read_recipe(name, {}).tasks
 
@@ -66,8 +66,8 @@ def test_overrides() -> None:
         ("steps = 1", "has no task"),
         ("steps = 1\ncolour = 2", "unknown field 'colour'; its fields are steps, batch"),
         ("steps = 1\n[network]\nlayer = 2", "network has an unknown field 'layer'"),
-        ("steps = 1\nkind = 'collage'", "kind is 'collage', but 'mixture' or 'allocation' was expected"),
-        ("steps = 1\nkind = 3", "kind is 3, but 'mixture' or 'allocation' was expected"),
+        ("steps = 1\nkind = 'collage'", "kind is 'collage', but 'mixture' or 'allocation' or 'alignment' was expected"),
+        ("steps = 1\nkind = 3", "kind is 3, but 'mixture' or 'allocation' or 'alignment' was expected"),
         ("steps = 1.5\n[tasks.a]\ndata='digits'", "steps is 1.5, but a whole number was expected"),
         ("steps = true\n[tasks.a]\ndata='digits'", "steps is True, but a whole number"),
         ("steps = 0\n[tasks.a]\ndata='digits'", "steps is 0, but 1 to"),
@@ -98,7 +98,7 @@ def test_unreadable_recipes_are_named(tmp_path) -> None:
     (tmp_path / "r.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(
         RecipeError,
-        match="not UTF-8 text; give a TOML file, or one of digits, digits-allocation, mnist-fashion, mnist4",
+        match="not UTF-8 text; give a TOML file, or one of digits, digits-alignment, digits-allocation, mnist-fashion, mnist4",
     ):
         read_recipe(str(tmp_path / "r.toml"), {})
     with pytest.raises(RecipeError, match="No such file"):
