@@ -132,7 +132,7 @@ def run_personalize(arguments: argparse.Namespace) -> int:
         "signature": text_of(arguments.output), "digest": signature.digest, "size_bytes": len(signature.encode()),
         "start": outcome.start.digest, "task": signature.task, "samples": len(data.labels), "improved": outcome.improved,
         "held_back": outcome.held_back, "held_back_groups": outcome.held_back_groups,
-        "classes_in_one_group": outcome.classes_in_one_group, **scores, "accuracy_change": change, "steps": outcome.steps,
+        "classes_in_one_group": outcome.classes_in_one_group, **scores, "accuracy_change": change, "steps": outcome.steps, "parts": list(outcome.parts),
         "interpolation": outcome.interpolation, "statistics": outcome.statistics,
         "data": data.account.to_json(), "stopped": outcome.stopped or None, "seconds": round(outcome.seconds, 3),
     }  # fmt: skip

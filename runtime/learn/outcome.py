@@ -61,6 +61,8 @@ class Outcome:
     classes_in_one_group: int = 0
     """Number of classes of which random samples were held out although groups were given, because all their samples are in one group.
     The held-out samples then say little about another recording, day or person."""
+    parts: tuple[str, ...] = ()
+    """What was trained, names of ``Kind.moves``: what was asked for, without what this network has not, or has no gradient for."""
     steps: int
     """Number of steps of the best fit."""
     statistics: bool
@@ -98,7 +100,8 @@ class Outcome:
                 f"so the start is returned unchanged{early}"
             )
         mixed = "" if self.interpolation == 1 else f" (interpolated with the start, weight {self.interpolation:g})"
-        ways = [f"{self.steps} steps{mixed}"] if self.steps else []
+        what = f" of {', '.join(self.parts)}" if self.parts else ""
+        ways = [f"{self.steps} steps{what}{mixed}"] if self.steps else []
         ways += ["re-estimated BN statistics"] if self.statistics else []
         change = ""
         if self.change is not None:

@@ -157,6 +157,7 @@ def personalize(
     return Outcome(
         signature=base if best.point is None else search.signature(start, best.point, statistics=anew), start=base,
         improved=best.point is not None, before=trial.before, after=best.score, held_back=sum(map(len, back)),
+        parts=tuple(part for part in parts if not {*known[part]}.isdisjoint(moving)),
         held_back_groups=whole, classes_in_one_group=alone, steps=best.steps, interpolation=best.interpolation,
         statistics=anew, stopped=stopped, seconds=time.monotonic() - started,
     )  # fmt: skip

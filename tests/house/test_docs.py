@@ -85,6 +85,56 @@ def test_the_python_of_the_readme_runs(quickstart, monkeypatch) -> None:
     assert len(kept.base("plain").keep("mixture").encode()) == 568
 
 
+def test_the_python_of_own_models_runs(tmp_path, monkeypatch) -> None:
+    """A network that one has is wrapped, and two that share blocks are trained, by the page's blocks as they stand."""
+    import torch
+    from torch import nn
+
+    first, second = blocks(ROOT / "docs" / "own-models.md", "python")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+
+    def pictures(count: int) -> torch.Tensor:
+        return torch.rand(count, 1, 6, 6)
+
+    class Reader(nn.Module):
+        """Tokens to two logits."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.inner, self.out = nn.Embedding(9, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(torch.relu(self.inner(self.tokens(x).mean(1))))
+
+    def network() -> nn.Module:
+        return nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(36, 16),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+            nn.Linear(16, 16),
+            nn.ReLU(),
+            nn.Linear(16, 2),
+        )
+
+    labels = np.arange(24) % 2
+    names: dict[str, object] = {
+        "model": network(), "example": pictures(2), "train_x": pictures(24).numpy(), "train_y": labels, "test_x": pictures(24).numpy(),
+        "test_y": labels, "x": pictures(12).numpy(), "labels": ["cat", "dog"] * 6,
+    }  # fmt: skip
+    exec(compile(first, "own-models.md", "exec"), names)
+    assert (tmp_path / "ada.safetensors").exists()
+    names["rt"].close()  # type: ignore[attr-defined]
+    (tmp_path / "bundle").rename(tmp_path / "before")
+    names |= {
+        "torch": torch, "vision": network(), "reader": Reader(), "images": pictures(2), "tokens": torch.randint(9, (2, 5)), "animals": ["cat", "dog"],
+        "photos": [pictures(2)] * 2000, "reviews": [torch.randint(9, (2, 5))] * 2000,
+    }  # fmt: skip
+    exec(compile(second, "own-models.md", "exec"), names)
+    assert {*Bundle.load(tmp_path / "bundle").signatures} == {"photos", "reviews"}
+
+
 def test_that_a_wrong_example_would_fail() -> None:
     """A false statement in a Python block would be noticed."""
     with pytest.raises(AssertionError):

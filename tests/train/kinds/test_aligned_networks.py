@@ -155,6 +155,7 @@ def test_users_learn_contexts(tmp_path) -> None:
             assert learner.normalises(task) == (task == "residual")
             outcome = runtime.fit(x.numpy(), labels.numpy(), start=base, steps=5)
             assert "alignment" not in outcome.signature.parts or outcome.signature is base
+            assert outcome.parts == ("contexts", "private", *(("bn",) if task == "residual" else ()), "head")
     assert not [name for name in point.parts if name.startswith("bn.")]  # the transformer has none
 
 
