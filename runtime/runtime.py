@@ -395,8 +395,5 @@ class Runtime:
         return self._predictor.input_of(task)
 
     def checked(self, x: Array, task: str | None = None) -> Array:
-        """Check and convert samples for a task, by default the first one, with ``Input.checked``. Raises ``InputError`` as it does.
-
-        If the bundle has a front, returns the samples' features, shape (n, …): whatever takes samples takes them instead.
-        """
+        """Check and convert samples for a task, by default the first: a front's features, if there is one. Raises as ``Input.checked``."""
         return self._predictor.checked(x, task)
