@@ -62,8 +62,8 @@ class Encoder(nn.Module):
 
     def __init__(self, tokens: int, length: int, classes: int) -> None:
         super().__init__()
-        self.embedding, self.places = nn.Embedding(tokens, 32), nn.Parameter(0.1 * torch.randn(1, length, 32))
-        layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
+        self.embedding, self.places = nn.Embedding(tokens, 32), nn.Parameter(torch.randn(1, length, 32))
+        layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True, norm_first=True)
         self.encoder, self.fc = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(32, classes)
 
     def forward(self, x: Tensor) -> Tensor:
