@@ -231,7 +231,7 @@ class Kind(Protocol):
 
     @property
     def smallest(self) -> str:
-        """The part that a signature identical to its base stores: a file is never empty."""
+        """The part that a signature identical to its base stores: a file is never empty. Of the logits layer it stores both parts."""
 
     def read_spec(self, value: object) -> Spec:
         """Read what ``Spec.to_json`` wrote. Raises ``SpecError`` if it is malformed or a size is out of range.

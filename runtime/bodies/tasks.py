@@ -19,8 +19,9 @@ __all__ = ["TaskLearners", "graphs_of", "learner_of"]
 
 def graphs_of(graphs: Mapping[str, bytes], task: str) -> dict[str, bytes]:
     """Return a task's graphs for learning, by the names that ``BodyLearner`` knows: ``backward.<task>`` as ``backward``."""
-    end = f".{task}"
-    return {name.removesuffix(end): file for name, file in graphs.items() if name.endswith(end)}
+    # at the first dot: names of tasks have dots too, and graphs of a.b are not b's
+    cut = {name: name.partition(".") for name in graphs}
+    return {first: graphs[name] for name, (first, _, rest) in cut.items() if rest == task}
 
 
 def learner_of(

@@ -24,6 +24,7 @@ from isoform.runtime.formats.external import refuse_external_data
 from isoform.runtime.inputs import Input
 from isoform.train.modules.checks import checked_module
 from isoform.train.modules.export import OPSET
+from isoform.train.modules.graph import needed, refuse_control_flow
 
 __all__ = ["front_from"]
 
@@ -48,7 +49,7 @@ def front_from(
     Raises:
         UsageError: If the arguments do not go together.
         SpecError: If the file is no ONNX graph of one input, has no such tensor, or keeps its weights in other files.
-        CompileError: If a module cannot be exported, or what it computes for a sample depends on the others.
+        CompileError: If a module cannot be exported, a graph has control flow, or what it computes for a sample depends on the others.
     """
     if isinstance(front, nn.Module):
         if output is not None:
@@ -113,16 +114,15 @@ def _cut(source: str | Path | bytes, takes: Input, output: str | None) -> bytes:
     inputs = [value.name for value in graph.input if value.name not in weights]
     if len(inputs) != 1:
         raise SpecError(f"{where} takes {', '.join(inputs) or 'nothing'}, but one input was expected, the samples")
-    needed, nodes = {wanted}, []
-    for node in reversed(graph.node):
-        if needed & {*node.output}:
-            needed |= {*node.input}
-            nodes.append(_renamed(node, {inputs[0]: takes.name, wanted: "features"}))
+    kept = needed(graph.node, wanted)
+    refuse_control_flow(kept, "the front")
+    read = {name for node in kept for name in node.input}
+    nodes = [_renamed(node, {inputs[0]: takes.name, wanted: "features"}) for node in kept]
     kind = TensorProto.INT64 if takes.what == "tokens" else TensorProto.FLOAT
     samples = helper.make_tensor_value_info(takes.name, kind, ["n", *takes.shape])
     features = helper.make_empty_tensor_value_info("features")
     cut = helper.make_graph(
-        nodes[::-1], "front", [samples], [features], [tensor for tensor in graph.initializer if tensor.name in needed]
+        nodes, "front", [samples], [features], [tensor for tensor in graph.initializer if tensor.name in read]
     )
     made_model = helper.make_model(
         cut, opset_imports=list(today.opset_import), ir_version=min(model.ir_version, 8), producer_name="isoform"

@@ -9,7 +9,7 @@ the last linear layer      Gemm of the embedding, ``logits.weight`` and ``logits
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -20,7 +20,7 @@ from isoform.runtime.bodies.body import Norm
 from isoform.runtime.errors import CompileError
 from isoform.runtime.kind import HEAD
 
-__all__ = ["Drawn", "drawn"]
+__all__ = ["Drawn", "drawn", "needed", "refuse_control_flow"]
 
 AFTER = ("Identity", "Softmax", "LogSoftmax", "Sigmoid")
 """Operators that may follow the logits layer."""
@@ -55,19 +55,13 @@ def drawn(
         CompileError: If the graph does not end in a linear layer, or has parts that no device plan can have.
     """
     graph = model.graph
-    for node in graph.node:
-        if any(
-            attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for attribute in node.attribute
-        ):
-            raise CompileError(
-                f"the module has control flow in its graph ({node.op_type}, {node.name}); write it as tensor operations, or wrap the part without it"
-            )
+    refuse_control_flow(graph.node, "the module")
     constants = [tensor for tensor in graph.initializer if tensor.name not in parameters]
     nodes = [helper.make_node("Constant", [], [tensor.name], name=tensor.name, value=tensor) for tensor in constants]
     nodes += graph.node
     head, embedding, nodes = _with_head(nodes, parameters, graph.output[0].name)
     norms = _Norms(parameters, _ranks(model), changing(head), {name: node for node in nodes for name in node.output})
-    nodes = _needed([made for node in nodes for made in norms.replaced(node)])
+    nodes = needed([made for node in nodes for made in norms.replaced(node)], "logits")
     read = {name for node in nodes for name in node.input}
     return Drawn(
         nodes=nodes, weights=tuple(name for name in parameters if name in read), norms=tuple(norms.found.values()), head=head,
@@ -183,9 +177,19 @@ class _Norms:
         ]
 
 
-def _needed(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Return the nodes on which ``logits`` depends, in order."""
-    wanted, kept = {"logits"}, []
+def refuse_control_flow(nodes: Iterable[onnx.NodeProto], what: str) -> None:
+    """Raise ``CompileError`` if a node holds a graph of its own; ``what`` has it."""
+    graphs = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    for node in nodes:
+        if any(attribute.type in graphs for attribute in node.attribute):
+            raise CompileError(
+                f"{what} has control flow in its graph ({node.op_type}, {node.name}); write it as tensor operations, or wrap the part without it"
+            )
+
+
+def needed(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
+    """Return the nodes on which a value depends, in order."""
+    wanted, kept = {output}, []
     for node in reversed(nodes):
         if wanted & {*node.output}:
             wanted |= {*node.input}

@@ -35,7 +35,7 @@ class Outline:
 
 def outlined(
     module: nn.Module, example: Tensor, takes: Input, *, classes: Sequence[str], private: Sequence[str],
-    kind: Literal["module", "mixture"] = "module", aligned: Callable[[tuple[str, str | None]], Collection[str]] | None = None,
+    kind: Literal["module", "mixture"] = "module", differing: Callable[[tuple[str, str | None]], Collection[str]] | None = None,
 ) -> Outline:  # fmt: skip
     """Export a module.
 
@@ -46,7 +46,7 @@ def outlined(
         classes: Names of the classes, one per logit.
         private: As for ``wrap``.
         kind: As for ``wrap``.
-        aligned: Given the names of the logits layer's weight and bias, returns names of other weights that differ between signatures.
+        differing: Given the names of the logits layer's weight and bias, returns names of other weights that differ between signatures.
 
     Raises:
         SpecError: If there is not one class per logit, or a pattern fits no parameter.
@@ -58,7 +58,7 @@ def outlined(
     sources = Sources.of(module, parameters, private=private, kind=kind)
 
     def changing(head: tuple[str, str | None]) -> frozenset[str]:
-        return sources.changing(head) | frozenset(aligned(head) if aligned else ())
+        return sources.changing(head) | frozenset(differing(head) if differing else ())
 
     nodes = drawn(model, values, changing)
     sources = sources.without(nodes.head, nodes.weights)

@@ -88,7 +88,7 @@ def wrap(
     module = copy.deepcopy(module)
     changed = changed_weights(module, delta)
     outline = outlined(
-        module, example, takes, classes=classes, private=private, kind=kind, aligned=lambda head: changed - {*head}
+        module, example, takes, classes=classes, private=private, kind=kind, differing=lambda head: changed - {*head}
     )
     sources = outline.sources
     # the logits layer is a task's own already; one that is an embedding as well is shared, and both must stay the same

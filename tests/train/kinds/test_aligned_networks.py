@@ -1,5 +1,7 @@
 """Modules of different architectures under one set of hypermodules: what they compute, what is trained, and what a bundle keeps of them."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 
 from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime
+from isoform.runtime.bodies.tasks import graphs_of
 from isoform.runtime.errors import SpecError, UsageError
 from isoform.runtime.kinds.alignment.sizes import account
 from isoform.runtime.learn.loss import cross_entropy
@@ -175,6 +178,46 @@ def test_a_task_with_bn_adapts_beside_one_without(tmp_path) -> None:
             runtime.fit(
                 samples["recurrent"](8).numpy(), np.arange(8) % 2, start=runtime.signature("recurrent"), statistics=True
             )
+
+
+def test_names_of_tasks_with_dots(tmp_path) -> None:
+    """The graphs of a task whose name ends as another's are not the other's."""
+    made = {task: stranger("residual") for task in ("b", "a.b")}
+    subjects = {
+        task: Subject(module=module, example=samples(3), classes=classes)
+        for task, (module, samples, classes) in made.items()
+    }
+    aligned_two = align(subjects, block=(4, 8)).networks
+    bundle_from_networks(aligned_two, training={}).write(tmp_path / "bundle")
+    compile_bundle(
+        tmp_path / "bundle", datasets=datasets(aligned_two, {task: samples for task, (_, samples, _) in made.items()})
+    )
+    with Runtime.open(tmp_path / "bundle") as runtime:
+        graphs = runtime.bundle.require_compiled().graphs
+        names = {task: {*graphs_of(graphs, task)} for task in made}
+        assert names["b"] == names["a.b"] >= {"network", "forward", "backward", "segment000", "segment003"}
+        for task, (module, samples, _) in made.items():
+            x = samples(16, 4)
+            with torch.no_grad():
+                twin = copy.deepcopy(module).train()
+                for layer in twin.modules():
+                    if isinstance(layer, nn.BatchNorm2d):
+                        layer.momentum = 1.0
+                twin(x)
+            found = runtime.learner.statistics(runtime.learner.point(runtime.signature(task)), x.numpy())
+            expected = torch.cat([layer.running_mean for layer in (twin.bn1, twin.bn2, twin.bn3)])
+            assert found[0] == pytest.approx(expected.numpy(), abs=1e-4), task
+
+
+def test_what_was_frozen_stays_frozen() -> None:
+    """A parameter that its owner does not train is not trained here either."""
+    module, samples, classes = stranger("residual")
+    module.conv1.requires_grad_(False)
+    networks = align({"a": Subject(module=module, example=samples(3), classes=classes)}, block=(4, 8))
+    trained = {id(parameter) for parameter in networks.trained()}
+    own = networks.networks.networks[0]
+    assert id(own.conv1.weight) not in trained
+    assert id(own.bn1.weight) in trained
 
 
 def test_align_trains_and_keeps_what_it_says(tmp_path) -> None:

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from resumed import whole_and_resumed
 
 from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime
@@ -112,18 +113,7 @@ def test_sizes_that_do_not_fit(file) -> None:
 def test_a_killed_run_resumes(file, tmp_path) -> None:
     """Alignment, candidates, scores and the best state go on where they were: the same bytes as without the kill."""
     recipe, datasets = of(file)
-
-    def die(report) -> None:
-        if report.step == 14:  # within a generation
-            raise KeyboardInterrupt
-
-    whole = train(recipe, datasets, checkpoint=tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, datasets, checkpoint=tmp_path / "state", checkpoint_seconds=0, progress=die)
-    resumed = train(recipe, datasets, checkpoint=tmp_path / "state")
-    assert (resumed.digest, dict(resumed.signatures), resumed.training) == (
-        whole.digest, dict(whole.signatures), whole.training,
-    )  # fmt: skip
+    whole = whole_and_resumed(recipe, datasets, tmp_path, killed_at=14)  # within a generation
     sharing = read_sharing(whole.training)
     assert sharing.generations == [0, 1, 2, 3, 4, 5, 6]
     totals = np.sum([*sharing.shared.values()], axis=0)

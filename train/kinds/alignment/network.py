@@ -130,7 +130,7 @@ class AlignedNetworks(nn.Module):
             return [name for name in names if name not in head]
 
         outline = outlined(
-            module, subject.example, takes, classes=subject.classes, private=subject.private, aligned=kept
+            module, subject.example, takes, classes=subject.classes, private=subject.private, differing=kept
         )  # fmt: skip
         names = [name for name in kept(outline.head) if name in outline.body.weights]
         both = {*names} & {*outline.sources.private}
@@ -141,8 +141,9 @@ class AlignedNetworks(nn.Module):
             raise SpecError(
                 f"task {task!r}: {what}; name weights of two axes or more in aligned, or choose other blocks than {self.m}×{self.n}"
             )
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(name not in names)
+        own = dict(module.named_parameters())
+        for name in names:
+            own[name].requires_grad_(False)
         self.networks.append(module)
         self.takes.append(takes)
         self.outlines.append(outline)
@@ -172,11 +173,6 @@ class AlignedNetworks(nn.Module):
         return torch.cat(
             [torch.from_numpy(cut.blocks(own[name].detach().numpy())) for name, cut in self.cuts[place].items()]
         )
-
-    def train(self, mode: bool = True) -> AlignedNetworks:
-        """Switch BN and dropout of all modules to training or evaluation."""
-        super().train(mode)
-        return self
 
     def own_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters of the modules that are trained: all that blocks do not make."""
