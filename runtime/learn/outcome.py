@@ -100,8 +100,8 @@ class Outcome:
                 f"so the start is returned unchanged{early}"
             )
         mixed = "" if self.interpolation == 1 else f" (interpolated with the start, weight {self.interpolation:g})"
-        what = f" of {', '.join(self.parts)}" if self.parts else ""
-        ways = [f"{self.steps} steps{what}{mixed}"] if self.steps else []
+        what = f"{', '.join(self.parts)} in " if self.parts else ""
+        ways = [f"{what}{self.steps} steps{mixed}"] if self.steps else []
         ways += ["re-estimated BN statistics"] if self.statistics else []
         change = ""
         if self.change is not None:

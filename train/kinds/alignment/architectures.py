@@ -184,7 +184,7 @@ class DeepBind(nn.Module):
             x = self.conv(self.embedding(x).transpose(1, 2))
         else:
             # Five letters instead of ``width`` features: the convolution of their embeddings is one of the letters themselves, whose
-            # kernel is a product. A step takes a fiftieth.
+            # kernel is a product. A step of 128 sequences takes a twentieth.
             letters = F.one_hot(x, 5).transpose(1, 2).to(self.conv.weight.dtype)
             kernel = torch.einsum("oik,li->olk", self.conv.weight, self.embedding.weight)
             x = F.conv1d(letters, kernel, self.conv.bias)
