@@ -1,11 +1,12 @@
 """Somebody's own networks: wrapped, compiled, learned by two users each, swapped; beside sessions of ONNX Runtime with constant weights.
 
-    python benchmarks/own_models.py [--quick] [--json PATH] [--models resnet18,lstm] [--steps N]
+    python benchmarks/own_models.py [--quick] [--json PATH] [--models resnet18,lstm] [--steps N] [--ways]
 
 Each network is trained for a short time on real data, with nothing of isoform's. Then it is a bundle, and two users whom it has not seen
 learn their signatures from ten samples per class, without torch. Rows: accuracy before and after, bytes and seconds; the largest
 difference of answers from torch's, for the base and for users; time of a prediction with both users in turn over that of a session in which
-the weights are constants, for 1 sample and 16, and what another user costs. Their data: ``bench/own/subjects.py``.
+the weights are constants, for 1 sample and 16, and what another user costs. With ``--ways`` also what each user learns without a backward pass: the
+logits layer alone, and everything by forward passes. Their data: ``bench/own/subjects.py``.
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ from torch import Tensor, nn
 
 from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime, Signature
+from isoform.runtime.bodies.learning import BodyLearner
 from isoform.runtime.engines.onnx.session import open_session, session_options
-from isoform.train.data.samples import Dataset
+from isoform.runtime.kinds.module.kind import RATES
+from isoform.runtime.kinds.module.network import ModuleNetwork
+from isoform.runtime.learn.personalize import personalize
+from isoform.train.data.samples import Dataset, Split
 from isoform.train.modules import Wrapped, wrap
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -43,10 +48,17 @@ def main() -> None:
     names = arguments.models.split(",") if arguments.models else (QUICK if arguments.quick else [*SUBJECTS])
     steps = arguments.steps or (100 if arguments.quick else 400)
     figures: dict[str, object] = {**machine(), "quick": arguments.quick, "steps": steps}
-    learned, timed = [], []
+    learned, timed, ways = [], [], []
     for name in names:
-        found = measured(subject(name, arguments.data), steps, seconds=2 if arguments.quick else 10)
+        found = measured(
+            subject(name, arguments.data), steps, seconds=2 if arguments.quick else 10, ways=arguments.ways
+        )
         figures[name] = found
+        ways += [
+            (f"{name}, {user}", way, *(f"{entry[key]:.1f}" for key in ("after", "seconds")))
+            for user, entry in found["users"].items()  # type: ignore[attr-defined]
+            for way, entry in {**entry["ways"], "gradients": entry}.items()
+        ]
         learned += [
             (f"{name}, {user}", *(f"{entry[key]:.1f}" for key in ("before", "after")), f"{entry['bytes']:,}", f"{entry['seconds']:.1f}", f"{entry['diff']:.1e}")
             for user, entry in found["users"].items()  # type: ignore[attr-defined]
@@ -59,6 +71,8 @@ def main() -> None:
     print_table(
         "users, 10 samples per class: accuracy in %", ("network, user", "before", "after", "bytes", "s", "from torch"), learned
     )  # fmt: skip
+    if arguments.ways:
+        print_table("without a backward pass, and with one: accuracy in %", ("network, user", "by", "after", "s"), ways)
     print_table(
         "networks: accuracy in %, differences from torch, time over a session with constant weights, another user",
         ("network", "parameters", "accuracy", "wrapped", "compiled", "1 sample", "16", "swap µs"), timed,
@@ -66,7 +80,7 @@ def main() -> None:
     write_json(arguments.json, figures)
 
 
-def measured(given: Subject, steps: int, *, seconds: float) -> dict[str, object]:
+def measured(given: Subject, steps: int, *, seconds: float, ways: bool = False) -> dict[str, object]:
     """Train, wrap, compile, learn, and time one network."""
     model, x = given.model, torch.from_numpy(given.test.images)
     _fit(model, given, steps * given.rounds)
@@ -86,13 +100,14 @@ def measured(given: Subject, steps: int, *, seconds: float) -> dict[str, object]
                 began = time.perf_counter()
                 signature = runtime.fit(learn.images, learn.labels, start=base).signature
                 took = time.perf_counter() - began
+                others = _without_gradients(runtime, base, learn, test) if ways else {}
                 users.append(signature)
                 right = [
                     100 * float((runtime.predict(test.images, some).argmax(1) == test.labels).mean())
                     for some in (base, signature)
                 ]
                 entries[user] = {
-                    "before": right[0], "after": right[1], "bytes": len(signature.encode()), "seconds": took,
+                    "before": right[0], "after": right[1], "bytes": len(signature.encode()), "seconds": took, "ways": others,
                     "diff": _difference(wrapped, runtime, signature, test.images[:256]),
                 }  # fmt: skip
             constant = open_session(
@@ -102,6 +117,22 @@ def measured(given: Subject, steps: int, *, seconds: float) -> dict[str, object]
                 "parameters": sum(parameter.numel() for parameter in model.parameters()), "accuracy": accuracy, "wrap_diff": wrap_diff,
                 "torch_diff": torch_diff, "users": entries, **_times(runtime, users, constant, given.test.images, seconds=seconds),
             }  # fmt: skip
+
+
+def _without_gradients(runtime: Runtime, base: Signature, learn: Split, test: Split) -> dict[str, dict[str, float]]:
+    """Learn the logits layer alone, and everything by forward passes: accuracy in %, and seconds."""
+    bundle, found = runtime.bundle, {}
+    network = bundle.network
+    assert isinstance(network, ModuleNetwork)
+    graphs = {name: file for name, file in bundle.require_compiled().graphs.items() if name != "backward"}
+    learner = BodyLearner(bundle, network.spec.body, network, graphs, rates=RATES, threads=1)
+    for way, parts in (("logits layer alone", ("head",)), ("forward passes", None)):
+        began = time.perf_counter()
+        signature = personalize(learner, learn.images, learn.labels, starts=[base], parts=parts).signature
+        took = time.perf_counter() - began
+        right = (runtime.predict(test.images, signature).argmax(1) == test.labels).mean()
+        found[way] = {"after": 100 * float(right), "seconds": took}
+    return found
 
 
 def _fit(model: nn.Module, given: Subject, steps: int) -> None:
@@ -172,6 +203,7 @@ def _arguments() -> argparse.Namespace:
         type=int,
         help="batches of 32 that each network is trained for (default: 400; small ones several times as many)",
     )
+    made.add_argument("--ways", action="store_true", help="also learn without a backward pass")
     made.add_argument("--data", type=Path, default=DATA, help="folder of the data sets, with motion-sense")
     return made.parse_args()
 

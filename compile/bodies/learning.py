@@ -6,7 +6,7 @@
                  ends in the embedding. What a BN writes is ``<BN>.output``
 
 The shared weights are external initializers in all of them, as in ``portable``. There is no backward graph where lengths are open or an
-operator has no rule, and there are no segments where BN is shared, or one layer of BN is used twice.
+operator has no rule: gradients are estimated by ``forward`` then. And there are no segments where BN is shared, or one layer of BN is used twice.
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ def learning_graphs(subject: Learnable) -> dict[str, bytes]:
     try:
         found["backward"] = _backward(subject, nodes)
     except Unsupported as problem:
-        log.info("no gradients on the device: %s", problem)
-        return {}
+        log.info("no backward pass on the device, so parts are fitted by forward passes alone: %s", problem)
     return {**found, **_segments(subject, nodes)}
 
 

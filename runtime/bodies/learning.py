@@ -12,6 +12,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.bodies.body import Body
+from isoform.runtime.bodies.differences import differences
 from isoform.runtime.engines.onnx.per_signature import portable_session
 from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.formats.bundle import Bundle
@@ -63,7 +64,8 @@ class BodyLearner:
         bundle: The bundle.
         body: The body.
         parts: The kind's parts.
-        graphs: ``forward``, ``backward`` and, if BN differs, the segments; other graphs are ignored.
+        graphs: ``forward``; ``backward``, without which gradients are estimated (``differences.py``); and, if BN differs, the segments.
+            Other graphs are ignored.
         rates: Adam's rate of each part.
         threads: Threads per run; 0 lets ONNX Runtime choose.
 
@@ -79,13 +81,17 @@ class BodyLearner:
         self.bundle, self._body, self._parts, self.rates = bundle, body, parts, rates
         self._names = [name for name in body.graph_weights if name not in parts.constants]
         in_order = {name: parts.constants[name] for name in body.graph_weights if name in parts.constants}
-        opened = ("forward", "backward", *sorted(name for name in graphs if name.startswith("segment")))
+        opened = [name for name in sorted(graphs) if name in {"forward", "backward"} or name.startswith("segment")]
         self._sessions = {name: portable_session(graphs[name], in_order, threads=threads) for name in opened}
         self._segments = [session for name, session in self._sessions.items() if name.startswith("segment")]
 
     def normalises(self, task: str) -> bool:  # noqa: ARG002
         """As ``Learner.normalises``: if the body has BN that differs between signatures."""
         return bool(self._segments)
+
+    def backpropagates(self, task: str) -> bool:  # noqa: ARG002
+        """As ``Learner.backpropagates``: if there is a backward graph."""
+        return "backward" in self._sessions
 
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:  # noqa: ARG002 - no part follows from others
         """As ``Learner.point``."""
@@ -109,14 +115,19 @@ class BodyLearner:
         return np.concatenate(chunks)
 
     def gradient(
-        self, point: Point, x: Array, loss: Loss, *, head_only: bool = False
+        self, point: Point, x: Array, loss: Loss, *, moving: Collection[str] | None = None
     ) -> tuple[float, dict[str, Array]]:
         """As ``Learner.gradient``."""
         embeddings = self.embeddings(point, x)
         value, g = loss(_logits(point, embeddings))
         head = {"logits.weight": (g.T @ embeddings).astype(np.float64), "logits.bias": g.sum(axis=0, dtype=np.float64)}
-        if head_only:
+        wanted = [*self.rates, AFFINE] if moving is None else moving
+        wanted = [name for name in dict.fromkeys(wanted) if name in point.parts and name not in HEAD]
+        if not wanted:
             return value, head
+        if "backward" not in self._sessions:
+            found = differences(point, wanted, lambda some: loss(self.logits(some, x))[0])
+            return value, {**found, **head}
         weights, total = self._weights(point), dict[str, Array]()
         down = (g @ point.parts["logits.weight"]).astype(np.float32)
         for start in range(0, len(x), BATCH):
@@ -125,8 +136,8 @@ class BodyLearner:
                 GIVEN: _filled(down[start : start + BATCH]),
             }
             names = [gradient_name(name) for name in self._names]
-            found = self._sessions["backward"].run(names, {**feeds, **weights})
-            for name, array in zip(self._names, found, strict=True):
+            rows = self._sessions["backward"].run(names, {**feeds, **weights})
+            for name, array in zip(self._names, rows, strict=True):
                 total[name] = total[name] + array if name in total else array
         return value, {**self._chain(point, total), **head}
 

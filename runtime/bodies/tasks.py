@@ -27,7 +27,7 @@ def graphs_of(graphs: Mapping[str, bytes], task: str) -> dict[str, bytes]:
 def learner_of(
     bundle: Bundle, bodies: Mapping[str, Body], *, rates: Mapping[str, float], threads: int
 ) -> TaskLearners | None:  # fmt: skip
-    """Return the learner of a compiled bundle; None if one of its tasks has no backward graph, so that only logits layers can be fitted.
+    """Return the learner of a compiled bundle; None if a task's has no graphs for learning, so that only logits layers can be fitted.
 
     Args:
         bundle: The bundle.
@@ -36,7 +36,7 @@ def learner_of(
         threads: Threads per run; 0 lets ONNX Runtime choose.
     """
     graphs = bundle.require_compiled().graphs
-    if not all(f"backward.{task}" in graphs for task in bodies):
+    if not all(f"forward.{task}" in graphs for task in bodies):
         return None
     return TaskLearners(bundle, bodies, graphs, rates=rates, threads=threads)
 
@@ -79,6 +79,10 @@ class TaskLearners:
         """As ``Learner.normalises``."""
         return self.of(task).normalises(task)
 
+    def backpropagates(self, task: str) -> bool:
+        """As ``Learner.backpropagates``."""
+        return self.of(task).backpropagates(task)
+
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
         """As ``Learner.point``."""
         return self.of(signature.task).point(signature, own)
@@ -96,10 +100,10 @@ class TaskLearners:
         return self.of(point.task).embeddings(point, x)
 
     def gradient(
-        self, point: Point, x: Array, loss: Loss, *, head_only: bool = False
+        self, point: Point, x: Array, loss: Loss, *, moving: Collection[str] | None = None
     ) -> tuple[float, dict[str, Array]]:
         """As ``Learner.gradient``."""
-        return self.of(point.task).gradient(point, x, loss, head_only=head_only)
+        return self.of(point.task).gradient(point, x, loss, moving=moving)
 
     def normalised(self, point: Point, x: Array, choose: Choose) -> Pass:
         """As ``Normalising.normalised``."""

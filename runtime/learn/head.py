@@ -44,6 +44,10 @@ class HeadLearner:
         """As ``Learner.normalises``: never, statistics cannot be asked of an engine."""
         return False
 
+    def backpropagates(self, task: str) -> bool:  # noqa: ARG002
+        """As ``Learner.backpropagates``: what has a gradient here needs no backward pass."""
+        return True
+
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:  # noqa: ARG002 - no part is derived here
         """As ``Learner.point``."""
         return Point(self.bundle.resolve(signature).parts, task=signature.task)
@@ -72,10 +76,10 @@ class HeadLearner:
             self.predictor.forget(signature)
 
     def gradient(
-        self, point: Point, x: Array, loss: Loss, *, head_only: bool = False
+        self, point: Point, x: Array, loss: Loss, *, moving: Collection[str] | None = None
     ) -> tuple[float, dict[str, Array]]:
-        """As ``Learner.gradient``. Raises ``UsageError`` unless ``head_only``."""
-        if not head_only:
+        """As ``Learner.gradient``. Raises ``UsageError`` unless only the logits layer's are needed."""
+        if moving is None or not {*HEAD} >= {*moving}:
             raise UsageError(
                 f"networks of kind {self.bundle.spec.kind!r} have no backward pass, so only the logits layer can be fitted: parts=['head']"
             )

@@ -150,6 +150,9 @@ class Learner(Protocol):
     def normalises(self, task: str) -> bool:
         """Return whether a task's network has BN, and the learner implements ``Normalising`` for it."""
 
+    def backpropagates(self, task: str) -> bool:
+        """Return whether gradients of a task's network come from a backward pass; else they are estimated by forward passes alone."""
+
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
         """Return a signature's parameters; parts named in ``own`` will be trained, so they are independent even if derived before."""
 
@@ -163,7 +166,7 @@ class Learner(Protocol):
         """Return the input of the logits layer, shape (n, embedding), float32."""
 
     def gradient(
-        self, point: Point, x: Array, loss: Loss, *, head_only: bool = False
+        self, point: Point, x: Array, loss: Loss, *, moving: Collection[str] | None = None
     ) -> tuple[float, dict[str, Array]]:
         """Return a loss and its gradients.
 
@@ -171,7 +174,8 @@ class Learner(Protocol):
             point: The parameters.
             x: Samples.
             loss: The loss function.
-            head_only: Whether only the logits layer's gradients are needed, which takes no backward pass.
+            moving: Parts whose gradients are needed; None for all that have one. Others may be returned too. Those of the logits layer alone
+                take no backward pass.
 
         Returns:
             The loss; and part → gradient, float64.

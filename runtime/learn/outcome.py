@@ -63,6 +63,8 @@ class Outcome:
     The held-out samples then say little about another recording, day or person."""
     parts: tuple[str, ...] = ()
     """What was trained, names of ``Kind.moves``: what was asked for, without what this network has not, or has no gradient for."""
+    estimated: bool = False
+    """Whether gradients were estimated by forward passes alone, as the network has no backward pass: slower, and learns less."""
     steps: int
     """Number of steps of the best fit."""
     statistics: bool
@@ -100,7 +102,8 @@ class Outcome:
                 f"so the start is returned unchanged{early}"
             )
         mixed = "" if self.interpolation == 1 else f" (interpolated with the start, weight {self.interpolation:g})"
-        what = f"{', '.join(self.parts)} in " if self.parts else ""
+        how = " by forward passes alone" if self.estimated else ""
+        what = f"{', '.join(self.parts)}{how} in " if self.parts else ""
         ways = [f"{what}{self.steps} steps{mixed}"] if self.steps else []
         ways += ["re-estimated BN statistics"] if self.statistics else []
         change = ""

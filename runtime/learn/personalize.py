@@ -159,5 +159,6 @@ def personalize(
         improved=best.point is not None, before=trial.before, after=best.score, held_back=sum(map(len, back)),
         parts=tuple(part for part in parts if not {*known[part]}.isdisjoint(moving)),
         held_back_groups=whole, classes_in_one_group=alone, steps=best.steps, interpolation=best.interpolation,
+        estimated=not learner.backpropagates(start.task) and not {*learned} <= {*HEAD},
         statistics=anew, stopped=stopped, seconds=time.monotonic() - started,
     )  # fmt: skip

@@ -85,7 +85,8 @@ class Auto(Method):
         n, count = len(x), self._shrinkage.count
         prior = (count * self._shrinkage.prior + n * softmax(logits).mean(axis=0)) / (count + n)
         loss = functools.partial(information_loss, prior=prior, kappa=kappa)
-        _, gradients = self.context.learner.gradient(self.point, np.ascontiguousarray(x[self._telling(logits)]), loss)
+        rows = np.ascontiguousarray(x[self._telling(logits)])
+        _, gradients = self.context.learner.gradient(self.point, rows, loss, moving=(AFFINE,))
         self._steps += 1
         scale = min(1.0, math.sqrt(len(x) / FULL), self._steps / WARM_UP) * (1 - kappa / MIXED) * belief * trust
         moved = self._adam.step(self.point.parts, gradients, scale=scale)[AFFINE]

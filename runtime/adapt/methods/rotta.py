@@ -114,7 +114,7 @@ class Rotta(Method):
             value = -float(share @ (target * np.log(np.maximum(p, 1e-300))).sum(axis=1))
             return value, (share[:, None] * (p - target)).astype(np.float32)
 
-        _, gradients = learner.gradient(student, moved(x, self._rng), loss)
+        _, gradients = learner.gradient(student, moved(x, self._rng), loss, moving=(AFFINE,))
         affine = self._adam.step(student.parts, gradients)[AFFINE]
         self._student = student.with_parts({AFFINE: affine})
         own = teacher.parts[AFFINE].astype(np.float64)

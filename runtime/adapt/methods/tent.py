@@ -83,7 +83,7 @@ class Gradient(Method):
         self, x: Array, loss: Callable[[Array], tuple[float, Array]], *, more: Callable[[str], Array] | None = None
     ) -> None:
         """Take one step of Adam; ``more`` returns an additional gradient of each part."""
-        _, gradients = self.context.learner.gradient(self.point, spaced(x, ROWS), loss)
+        _, gradients = self.context.learner.gradient(self.point, spaced(x, ROWS), loss, moving=self._rates)
         if more is not None:
             gradients = {name: gradients[name] + more(name) for name in self._rates}
         moved = self._adam.step(self.point.parts, gradients)

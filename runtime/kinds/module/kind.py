@@ -92,12 +92,12 @@ class ModuleKind:
         return ModuleNetwork(spec, templates)
 
     def learner(self, bundle: Bundle, *, threads: int) -> BodyLearner | None:
-        """As ``Kind.learner``: none if the bundle has no backward graph."""
+        """As ``Kind.learner``: none if the bundle has no graphs for learning."""
         from isoform.runtime.bodies.learning import BodyLearner
 
         graphs, network = bundle.require_compiled().graphs, bundle.network
         assert isinstance(network, ModuleNetwork)
-        if "backward" not in graphs:
+        if "forward" not in graphs:
             return None
         return BodyLearner(bundle, network.spec.body, network, graphs, rates=RATES, threads=threads)
 

@@ -49,7 +49,6 @@ class Fit:
         self._batches = balanced_batches(labels, BATCH, self._rng)
         self._here = start
         self._moving = moving
-        self._head_only = set(moving) <= set(HEAD)
         self.steps = 0
         """Number of steps taken."""
         self.loss = float("nan")
@@ -62,7 +61,7 @@ class Fit:
         rows = next(self._batches)
         x = moved(self._x[rows], self._rng)
         loss = functools.partial(cross_entropy, labels=self._labels[rows])
-        self.loss, gradients = self._learner.gradient(self._here, x, loss, head_only=self._head_only)
+        self.loss, gradients = self._learner.gradient(self._here, x, loss, moving=self._moving)
         self.steps += 1
         scale = min(1.0, self.steps / WARM_UP)
         self._here = self._here.with_parts(self._adam.step(self._here.parts, gradients, scale=scale))

@@ -88,6 +88,18 @@ class Features(nn.Module):
         return self.fc(self.norm(torch.relu(self.third(torch.relu(self.second(x))))))
 
 
+class Summed(nn.Module):
+    """A convolution with BN, and a sum from the first step to each, whose operator has no gradient on the device."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.conv, self.bn, self.norm = nn.Conv1d(6, 8, 3), nn.BatchNorm1d(8), nn.LayerNorm(18)
+        self.fc = nn.Linear(8 * 18, classes)
+
+    def forward(self, x):  # noqa: D102
+        return self.fc(self.norm(torch.cumsum(torch.relu(self.bn(self.conv(x))), 2)).flatten(1))
+
+
 def _numbers(*shape):
     return lambda n, seed=0: torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
 
@@ -99,6 +111,7 @@ def _tokens(count, length):
 STRANGERS = {
     "residual": (Residual, _numbers(3, 8, 8), 5), "recurrent": (Recurrent, _numbers(6, 20), 4), "gated": (Gated, _numbers(6, 20), 3),
     "attention": (Attention, _tokens(50, 12), 4), "tied": (Tied, _tokens(30, 9), 30), "features": (Features, _numbers(10), 3),
+    "summed": (Summed, _numbers(6, 20), 3),
     "without affine": (lambda: Features(affine=False), _numbers(10), 3),
 }  # fmt: skip
 """Name → class, samples (n, seed), and number of classes."""

@@ -38,10 +38,10 @@ def context(runtime):
     """Of task plain, with a learner that notes what it is asked to learn from."""
     bundle, learner, asked = runtime.bundle, runtime.learner, SimpleNamespace(rows=[], losses=[], seen=[])
 
-    def gradient(point, x, loss):
+    def gradient(point, x, loss, *, moving):
         asked.rows.append(x)
         asked.losses.append(loss)
-        return learner.gradient(point, x, loss)
+        return learner.gradient(point, x, loss, moving=moving)
 
     def statistics(point, x, *, alpha=1.0):
         asked.seen.append(x)

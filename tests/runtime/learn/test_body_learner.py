@@ -8,6 +8,7 @@ from torch import nn
 
 from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime
+from isoform.runtime.bodies.differences import DIRECTIONS, _directions
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.modules.wrapped import wrap
@@ -59,6 +60,31 @@ def test_gradients_are_torchs(name, count, options, tmp_path) -> None:
         assert np.abs(found[part] - theirs).max() <= 1e-4 * np.abs(theirs).max(), part
 
 
+def test_forward_passes_alone_see_the_gradient_along_their_directions(tmp_path) -> None:
+    """Where an operator has no rule, as torch's gradient, projected; BN's statistics are estimated as elsewhere."""
+    wrapped, samples = compiled("summed", tmp_path, private=("norm", "bias"))
+    x, labels = samples(16, 3), torch.arange(16) % 3
+    nn.functional.cross_entropy(wrapped(x), labels).backward()
+    with Runtime.open(tmp_path) as runtime:
+        learner, start = runtime.learner, runtime.signature("base")
+        assert not learner.backpropagates("base")
+        assert learner.normalises("base")
+        point = learner.point(start)
+        found = learner.gradient(point, x.numpy(), lambda some: cross_entropy(some, labels.numpy()))[1]
+        assert {*found} == {*runtime.bundle.spec.part_shapes} - {"bn.statistics"}
+        for moving in (("bn.affine",), ("bn.affine", "logits.bias")):
+            some = learner.gradient(
+                point, x.numpy(), lambda logits: cross_entropy(logits, labels.numpy()), moving=moving
+            )[1]
+            assert {*some} == {"bn.affine", "logits.weight", "logits.bias"}
+    for part, grad in (("private", wrapped.private.grad), ("bn.affine", wrapped.affine.grad)):
+        rows = _directions(part, grad[0].numel())
+        assert np.allclose(rows @ rows.T, np.eye(DIRECTIONS), atol=1e-6)
+        expected = rows.T @ (rows @ grad[0].numpy().ravel().astype(np.float64))
+        # a step is long, so the slope is not exactly the gradient
+        assert np.abs(found[part].ravel() - expected).max() <= 0.1 * np.abs(expected).max(), part
+
+
 @pytest.mark.parametrize("name", ["residual", "features"])
 def test_statistics_are_those_of_training_mode(name, tmp_path) -> None:
     """BN's statistics of a batch, layer after layer, and the logits with them, are torch's in training mode; α blends."""
@@ -89,9 +115,9 @@ def test_statistics_are_those_of_training_mode(name, tmp_path) -> None:
     assert np.allclose(half[:, first], (found[:, first] + given[:, first]) / 2, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["residual", "features", "recurrent", "open"])
+@pytest.mark.parametrize("name", ["residual", "features", "recurrent", "summed", "open"])
 def test_personalize(name, tmp_path) -> None:
-    """New samples of shifted classes are learned by what has a gradient; with open lengths that is the logits layer."""
+    """New samples of shifted classes are learned; by forward passes alone where an operator has no rule, or lengths are open."""
     options = {"lengths": (20, 21)} if name == "open" else {}
     _, samples = compiled("recurrent" if name == "open" else name, tmp_path, private=("norm", "bias"), **options)
     rng = np.random.default_rng(0)
@@ -113,7 +139,9 @@ def test_personalize(name, tmp_path) -> None:
         learned = {*outcome.signature.parts}
     assert outcome.improved
     assert after > before + 0.2
-    assert ("private" in learned) == (name != "open")
+    assert "private" in learned
+    assert outcome.estimated == (name in {"summed", "open"})
+    assert ("private, head by forward passes alone in" in outcome.sentence()) == (name == "open")
 
 
 def test_adapting_without_labels(tmp_path) -> None:

@@ -21,7 +21,7 @@ class Line:
     def __init__(self, margins: dict[float, float]) -> None:
         self.rates, self.margins, self.end = {"p": 100.0}, margins, 0.0
 
-    def gradient(self, point, x, loss, *, head_only):
+    def gradient(self, point, x, loss, *, moving):
         """Always uphill."""
         return 0.0, {"p": np.array([-1.0])}
 

@@ -10,6 +10,7 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.inheritance import derived
 from isoform.runtime.formats.signature import Signature
+from isoform.runtime.kind import HEAD
 from isoform.runtime.kinds.mixture.directions import STEP
 from isoform.runtime.kinds.mixture.fold import fold, shared_affine
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
@@ -60,6 +61,10 @@ class MixtureLearner:
         """As ``Learner.normalises``: always."""
         return True
 
+    def backpropagates(self, task: str) -> bool:
+        """As ``Learner.backpropagates``: always."""
+        return True
+
     def point(self, signature: Signature, own: Collection[str] = ()) -> Point:
         """As ``Learner.point``: γ and β are derived from the templates by ξ if ``affine`` is ``mixed`` and the signature has none."""
         follows = self._spec.affine == "mixed" and "bn.affine" not in {*own, *signature.parts}
@@ -87,13 +92,14 @@ class MixtureLearner:
         return np.concatenate(chunks)
 
     def gradient(
-        self, point: Point, x: Array, loss: Loss, *, head_only: bool = False
+        self, point: Point, x: Array, loss: Loss, *, moving: Collection[str] | None = None
     ) -> tuple[float, dict[str, Array]]:
         """As ``Learner.gradient``; gradients as ``signature_gradient`` returns them."""
         folded = self._fold(point)
-        logits, kept = self._network.forward(folded, x, keep=not head_only)
+        alone = moving is not None and {*HEAD} >= {*moving}
+        logits, kept = self._network.forward(folded, x, keep=not alone)
         value, g = loss(logits)
-        if head_only:
+        if alone:
             return value, {
                 "logits.weight": (g.T @ kept.features).astype(np.float64),
                 "logits.bias": g.sum(axis=0, dtype=np.float64),
