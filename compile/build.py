@@ -17,6 +17,7 @@ from typing import Any
 from isoform.compile.kind import Task, exporter_of
 from isoform.compile.nodes import OPSET
 from isoform.compile.report import report
+from isoform.compile.tensorrt.target import Target, write_target
 from isoform.compile.verify import check, measure
 from isoform.runtime.engines.onnx.features import Features
 from isoform.runtime.errors import CompileError
@@ -38,6 +39,7 @@ def compile_bundle(
     datasets: Mapping[str, Dataset] | None = None,
     tau: float = 0.95,
     max_drop_points: float = 0.5,
+    target: Target | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Compile a bundle in place.
@@ -48,6 +50,7 @@ def compile_bundle(
         datasets: Task → samples to verify on, for bundles that 'isoform train' did not write; None loads those of the bundle's recipe.
         tau: τ; layers whose largest mixture weight is at least τ are snapped.
         max_drop_points: Points of accuracy (percent) that snapping may cost a task.
+        target: TensorRT's engines to build besides; None for ONNX files alone.
         progress: Called with one line at each stage of the work.
 
     Returns:
@@ -57,9 +60,12 @@ def compile_bundle(
         BundleError: If the bundle is damaged.
         DataError: If the samples to verify on are missing.
         CompileError: If the result disagrees with torch, snapping costs too much, or an argument is out of range; nothing is written.
+        MissingExtraError: If the target's product is not installed.
+        EngineError: If an engine cannot be built.
     """
     if math.isnan(max_drop_points):
         raise CompileError(f"max_drop_points is {max_drop_points}, but a number of points was expected")
+    product = None if target is None else target.found()  # before the work, not after it
     # The old compiled/ is not read: it may be damaged or of an old format, and compiling is how one repairs it.
     bundle = Bundle.load(path, with_compiled=False)
     tests = _datasets(bundle, data, progress) if datasets is None else datasets
@@ -84,11 +90,19 @@ def compile_bundle(
         )
         compiled.update({f"{layout}/{task.name}.onnx": graph for layout, graph in layouts.items()})
     check(measured, max_drop_points=max_drop_points)
+    written = None if target is None else write_target(bundle, tasks, graphs, target, product, progress)
+    if written is not None:
+        compiled |= written.files
     content = report(bundle, tasks, exporter, measured, {name: len(blob) for name, blob in compiled.items()}, tau=tau)
+    if written is not None:
+        content["tensorrt"] = written.report
     signatures = {task.name: task.signature for task in tasks}
     # Last, and as a whole: after a failed check the old compiled/ is still there, and no reader ever sees half a new one.
     with files.replace_directory(bundle.path / "compiled") as directory:
         write_compiled(directory, bundle, signatures, compiled, content, tau=tau)
+        for name, engine in written.engines.items() if written is not None else ():
+            (directory / name).parent.mkdir(exist_ok=True)
+            (directory / name).write_bytes(engine)
     return content
 
 

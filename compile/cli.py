@@ -6,8 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from isoform.runtime.errors import UsageError
 from isoform.runtime.samples.names import text_of
+
+if TYPE_CHECKING:
+    from isoform.compile.tensorrt.target import Target
 
 __all__ = ["add_arguments_compile", "run_compile"]
 
@@ -32,7 +37,34 @@ def add_arguments_compile(parser: argparse.ArgumentParser) -> None:
         default=0.5,
         help="largest loss of accuracy by snapping, in points per task (default: 0.5)",
     )
-    parser.epilog = "example:\n  isoform compile bundle/"
+    engines = parser.add_argument_group("TensorRT")
+    engines.add_argument(
+        "--target",
+        choices=("onnx", "tensorrt", "tensorrt-rtx"),
+        default="onnx",
+        help="also write TensorRT's graphs and build engines, for the GPU at hand or --architectures (default: onnx alone)",
+    )
+    engines.add_argument(
+        "--precision", choices=("fp32", "fp16"), default="fp32", help="numbers of TensorRT's engines (default: fp32)"
+    )
+    engines.add_argument(
+        "--architectures",
+        metavar="NAMES",
+        help="GPU architectures to build for without such a GPU, such as sm89,sm120; tensorrt-rtx only",
+    )
+    engines.add_argument(
+        "--batch",
+        metavar="USUAL,LARGEST",
+        default="32,1024",
+        help="batch size that engines are optimised for, and the largest (default: 32,1024)",
+    )
+    engines.add_argument(
+        "--classes", type=int, help="classes that a user may have (default: those of the task that has most)"
+    )
+    engines.add_argument(
+        "--no-engines", action="store_true", help="write TensorRT's graphs alone; the device builds the engines"
+    )
+    parser.epilog = "example:\n  isoform compile bundle/\n  isoform compile bundle/ --target tensorrt-rtx --architectures sm89,sm120"
 
 
 def run_compile(arguments: argparse.Namespace) -> None:
@@ -43,7 +75,7 @@ def run_compile(arguments: argparse.Namespace) -> None:
 
     content = compile_bundle(
         arguments.bundle, data=arguments.data, tau=arguments.tau, max_drop_points=arguments.max_drop,
-        progress=lambda line: print(line, file=sys.stderr),
+        target=_target(arguments), progress=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     print_report(content)
     print(
@@ -51,3 +83,26 @@ def run_compile(arguments: argparse.Namespace) -> None:
             {"compiled": text_of(arguments.bundle / "compiled"), "mean_top1_percent": content["mean_top1_percent"]}
         )
     )
+
+
+def _target(arguments: argparse.Namespace) -> Target | None:
+    """Return the target TensorRT; None for ONNX files alone. Raises ``UsageError`` if a flag is malformed or needs the target."""
+    names = tuple(filter(None, (arguments.architectures or "").split(",")))
+    if arguments.target == "onnx":
+        given = [flag for flag, value in (("--architectures", names), ("--no-engines", arguments.no_engines)) if value]
+        if given:
+            raise UsageError(f"{given[0]} is for TensorRT's engines; add --target tensorrt or --target tensorrt-rtx")
+        return None
+    from isoform.compile.tensorrt.target import Target
+    from isoform.runtime.engines.tensorrt.builder import Batches
+
+    try:
+        usual, largest = map(int, arguments.batch.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--batch is {arguments.batch!r}, but two numbers with a comma were expected, such as 32,1024"
+        ) from None
+    return Target(
+        product=arguments.target, precision=arguments.precision, architectures=names, classes=arguments.classes,
+        batches=Batches(usual=usual, largest=largest), engines=not arguments.no_engines,
+    )  # fmt: skip

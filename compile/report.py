@@ -118,6 +118,29 @@ def print_report(content: Mapping[str, Any]) -> None:
     console.print(first)
     console.print(second)
     console.print(third)
+    if "tensorrt" in content:
+        console.print(_target_table(Table, content["tensorrt"]))
+
+
+def _target_table(table: Any, content: Mapping[str, Any]) -> Any:
+    """Make the table of TensorRT's forms and engines."""
+    version = f" {content['version']}" if "version" in content else ", no engines"
+    devices = ", ".join(content.get("architectures", ())) or "the GPU at hand"
+    made = table(
+        title=f"{content['product']}{version}, {content['precision']}, for {devices}: one user per run, or many", title_justify="left"
+    )  # fmt: skip
+    for column in ("graph", "form", "from ONNX Runtime", "layers", "inputs", "engine bytes", "s"):
+        made.add_column(column, justify="left" if column in ("graph", "form") else "right")
+    for graph, entry in content["graphs"].items():
+        for form in ("one", "many"):
+            told = entry[form]
+            if "reason" in told:
+                made.add_row(graph, form, told["reason"])
+                continue
+            numbers = [f"{told[key]:,}" if key in told else "-" for key in ("layers", "inputs", "engine_bytes")]
+            seconds = f"{told['build_seconds']:.1f}" if "build_seconds" in told else "-"
+            made.add_row(graph, form, f"{told['gap']:.0e}", *numbers, seconds)
+    return made
 
 
 def _text(value: Any) -> str:

@@ -2,6 +2,7 @@
 
     onnx        ONNX Runtime over a device plan: swapping signatures copies weights or selects a binding
     sessions    ONNX Runtime, one session per cached signature: works everywhere, slow to swap
+    tensorrt    TensorRT on a GPU: swapping copies a row of a table, and samples of one batch may belong to different users
     reference   numpy only, slow and simple: needs no compiled bundle, and defines what a signature means
 
 To add an engine: a folder or module below ``engines/`` with ``open_engine``, and a line in ``ENGINES`` (``names.py``). ``auto`` uses the first of

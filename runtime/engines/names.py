@@ -6,6 +6,7 @@ AUTO, REFERENCE = "auto", "reference"
 ENGINES = {
     "onnx": "isoform.runtime.engines.onnx.plan_engine",
     "sessions": "isoform.runtime.engines.onnx.per_signature",
+    "tensorrt": "isoform.runtime.engines.tensorrt.engine",
     "reference": "isoform.runtime.engines.reference",
 }
 """Name → module with ``open_engine(bundle, *, threads, cache_bytes, providers)``, imported on first use."""

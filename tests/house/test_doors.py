@@ -146,7 +146,7 @@ def test_its_commands(path, tmp_path, capsys) -> None:
     x, _ = data(2, 6)
     np.savez(tmp_path / "x.npz", x=x)
     assert main(["predict", str(path), str(tmp_path / "x.npz"), "--task", "stripes", "--engine", "nothing"]) == 2
-    assert "one of auto, onnx, sessions, reference" in capsys.readouterr().err
+    assert "one of auto, onnx, sessions, tensorrt, reference" in capsys.readouterr().err
 
 
 def test_it_is_served(path, tmp_path) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from isoform.runtime.engines.onnx.plans.disk import cache_directory
+from isoform.runtime.engines.user_cache import cache_directory
 
 __all__ = ["RIVALS", "default_folder", "environment", "requirements"]
 

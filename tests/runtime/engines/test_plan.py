@@ -21,6 +21,7 @@ from isoform.runtime.engines.onnx.plans.builder import build_plan
 from isoform.runtime.engines.onnx.plans.lift import lift_weights, read_weights
 from isoform.runtime.engines.onnx.plans.plan import Plan, subject_of
 from isoform.runtime.engines.onnx.plans.trial import self_tested
+from isoform.runtime.engines.user_cache import cache_directory
 from isoform.runtime.errors import EngineError
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.runtime.kinds.mixture.fold import CONSTANTS, fold, folded_shapes
@@ -339,9 +340,9 @@ def test_two_processes_at_once(compiled, tmp_path) -> None:
 def test_the_cache_directory(monkeypatch) -> None:
     """``ISOFORM_CACHE`` first, then the user's cache directory."""
     monkeypatch.setenv("ISOFORM_CACHE", "/a")
-    assert str(disk.cache_directory()) == "/a"
+    assert str(cache_directory()) == "/a"
     monkeypatch.delenv("ISOFORM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert str(disk.cache_directory()) == "/b/isoform"
+    assert str(cache_directory()) == "/b/isoform"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert disk.cache_directory().parts[-2:] == (".cache", "isoform")
+    assert cache_directory().parts[-2:] == (".cache", "isoform")

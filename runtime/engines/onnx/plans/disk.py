@@ -8,21 +8,18 @@ ONNX Runtime's version, the processor's type and features, the layout that ONNX 
 format, which must change when layouts do. A plan that is read must pass one row of its self-test. A file that is damaged, malformed, has another key, or gives
 different results here is rebuilt; without a writable directory, plans are not stored.
 
-A stored plan is executed, so only directories and files owned by this user are read or written (``ownership.py``), and no graph with
+A stored plan is executed, so only directories and files owned by this user are read or written (``user_cache.py``), and no graph with
 external data is loaded (``external.py``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import math
 import operator
-import os
 import platform
-import time
 from pathlib import Path
 
 import numpy as np
@@ -33,32 +30,19 @@ from isoform.runtime.engines.onnx.plans.probe import probed_layout
 from isoform.runtime.engines.onnx.plans.sized import BATCHES
 from isoform.runtime.engines.onnx.plans.trial import check_plan
 from isoform.runtime.engines.onnx.session import ort
+from isoform.runtime.engines.user_cache import cache_directory, mark_used, require_own, store
 from isoform.runtime.errors import EngineError, IsoformError
 from isoform.runtime.formats import files
 from isoform.runtime.formats.external import refuse_external_data
-from isoform.runtime.formats.ownership import require_own_file, require_own_folder
 from isoform.runtime.layout import ALIGNMENT, Layout
 
-__all__ = ["cache_directory", "cached_plan"]
+__all__ = ["cached_plan"]
 
 log = logging.getLogger("isoform.runtime")
 MAGIC = b"ISOPLAN5"
 SIZE_LIMIT = 1 << 30
-LEFT_OVER_S = 3600.0
-"""Age in seconds after which a temporary file is assumed to be from a writer that was killed."""
 KEPT = 128
 """Maximum number of plans in the directory; the least recently used are removed."""
-
-
-def cache_directory() -> Path:
-    """Return ``$ISOFORM_CACHE``, or ``isoform`` in ``$XDG_CACHE_HOME`` or ``~/.cache``. Raises ``EngineError`` without a home directory."""
-    if chosen := os.environ.get("ISOFORM_CACHE"):
-        return Path(chosen)
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    except RuntimeError:
-        raise EngineError("there is no home directory; set ISOFORM_CACHE to a directory for plans") from None
-    return home / "isoform"
 
 
 def cached_plan(subject: Subject) -> Plan:
@@ -77,8 +61,7 @@ def cached_plan(subject: Subject) -> Plan:
         log.debug("the plan is not stored: %s", problem)
         return build_plan(subject)
     try:
-        require_own_folder(path.parent)
-        require_own_file(path)
+        require_own(path)
     except EngineError as problem:
         log.warning("the stored plans in %s are not used: %s; the plan is rebuilt at every start", path.parent, problem)
         return build_plan(subject)
@@ -89,7 +72,7 @@ def cached_plan(subject: Subject) -> Plan:
             log.warning("the stored plan %s is not used: %s; it is rebuilt", path, problem)
     plan = build_plan(subject)
     try:
-        _write(path, _encoded(plan, key))
+        store(path, _encoded(plan, key), pattern="plan-*", kept=KEPT)
     except (IsoformError, OSError) as problem:
         log.debug("the plan is not stored: %s", problem)
     return plan
@@ -99,26 +82,8 @@ def _read(path: Path, key: str, subject: Subject) -> Plan:
     """Read a stored plan, run one row of its self-test, and mark it as used now. Raises ``EngineError`` if it is unusable."""
     plan = _decoded(files.read_bytes(path, limit=SIZE_LIMIT, error=EngineError, what="plan"), key, subject)
     check_plan(plan, subject)
-    # the time of modification is the time of last use, for eviction; access times are often disabled
-    with contextlib.suppress(OSError):
-        os.utime(path)
+    mark_used(path)
     return plan
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Store a plan, readable by this user only; remove the least recently used plans and temporary files of killed writers."""
-    folder = path.parent
-    for missing in reversed([step for step in (folder, *folder.parents) if not step.exists()]):
-        missing.mkdir(mode=0o700, exist_ok=True)
-    require_own_folder(folder)  # again: another user may have created it between the first check and mkdir
-    files.write_bytes(path, data, mode=0o600)
-    for old in sorted(folder.glob("plan-*"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
-        old.unlink(missing_ok=True)
-    # of any plan: write_bytes removes only those of its own target
-    for left in filter(files.is_left_over, folder.glob(".plan-*")):
-        with contextlib.suppress(OSError):
-            if left.stat().st_mtime < time.time() - LEFT_OVER_S:
-                left.unlink()
 
 
 def _key(subject: Subject) -> str:

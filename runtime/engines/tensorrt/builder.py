@@ -1,0 +1,174 @@
+"""Build an engine from a form of a graph (``form.py``). Needs no onnx package: TensorRT has its own parser.
+
+Types are those of the graph wherever the product lets a network be strongly typed; TensorRT before 10 is told by a flag that it may use
+float16. TF32 is off, because logits are compared with ONNX Runtime's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from isoform.runtime.engines.tensorrt.cuda import gpu_or_none
+from isoform.runtime.engines.tensorrt.form import MANY, TABLE, USER, UserVector
+from isoform.runtime.engines.tensorrt.products import Messages, Product
+from isoform.runtime.errors import EngineError, UsageError
+from isoform.runtime.inputs import Input
+
+__all__ = ["LARGEST_TABLE", "Batches", "Built", "architectures_of", "build_engine"]
+
+LARGEST_TABLE = 65536
+"""Maximum number of users in the table of an engine."""
+VOLUME = (1 << 31) - 1
+"""Maximum number of elements of a tensor in TensorRT."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batches:
+    """Batch sizes that an engine takes. Raises ``UsageError`` unless 1 ≤ usual ≤ largest."""
+
+    usual: int = 32
+    """The batch size that it is optimised for."""
+    largest: int = 1024
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        if not 1 <= self.usual <= self.largest <= 1 << 20:
+            raise UsageError(
+                f"batches are {self.usual} and {self.largest}, but the usual size, and one as large or larger were expected"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Built:
+    """An engine, and what it was built from."""
+
+    engine: bytes
+    layers: int
+    """Layers of the parsed network, before TensorRT fuses them."""
+    inputs: dict[str, tuple[int, ...]]
+    """Name → shape; -1 for a dynamic size."""
+    timing_cache: bytes
+    """What the next build of a similar network can go on from; empty if the product has none."""
+    seconds: float
+
+
+def architectures_of(product: Product) -> tuple[str, ...]:
+    """Return the GPU architectures that a product builds for without such a GPU, such as sm89; none for TensorRT."""
+    capability = getattr(product.module, "ComputeCapability", None)
+    if capability is None:
+        return ()
+    names = [name.lower() for name in dir(capability) if re.fullmatch(r"SM\d+", name)]
+    return tuple(sorted(names, key=lambda name: int(name[2:])))
+
+
+def build_engine(
+    product: Product, file: bytes, *, form: str, vector: UserVector, takes: Input, half: bool = False, batches: Batches | None = None,
+    architectures: Sequence[str] = (), timing_cache: bytes = b"", progress: Callable[[str], None] = lambda _: None,
+) -> Built:  # fmt: skip
+    """Build one engine.
+
+    Args:
+        product: The product to build with.
+        file: The form's ONNX file.
+        form: ``ONE`` or ``MANY``.
+        vector: A user's vector.
+        takes: The network's input.
+        half: Whether the file's numbers are float16.
+        batches: Batch sizes; None for the defaults.
+        architectures: Those to build for, of ``architectures_of``; none for the GPU at hand.
+        timing_cache: Of an earlier build; ignored if it is of another device or version.
+        progress: Called with one line at each stage.
+
+    Raises:
+        UsageError: If the product does not know an architecture.
+        EngineError: If there is no GPU and no architecture is named, the parser does not take a node, or the build fails.
+    """
+    _check_architectures(product, architectures)
+    batches, trt, messages, started = batches or Batches(), product.module, Messages(product), time.monotonic()
+    builder = _builder(product, messages, architectures)
+    network = builder.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, messages.logger)
+    progress(f"{product.title} reads {form}")
+    if not parser.parse(file):
+        raise _parse_error(product, parser, messages)
+    config = builder.create_builder_config()
+    if hasattr(trt.BuilderFlag, "TF32"):
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if half and hasattr(trt.BuilderFlag, "FP16"):
+        config.set_flag(trt.BuilderFlag.FP16)
+    for place, name in enumerate(architectures):
+        config.num_compute_capabilities = len(architectures)
+        config.set_compute_capability(getattr(trt.ComputeCapability, name.upper()), place)
+    config.add_optimization_profile(_profile(builder, form, vector, takes, batches))
+    timed = product.name == "tensorrt"  # TensorRT-RTX times nothing when it builds
+    if timed:
+        config.set_timing_cache(
+            config.create_timing_cache(timing_cache) or config.create_timing_cache(b""), ignore_mismatch=False
+        )
+    progress(f"{product.title} builds {form}, {network.num_layers} layers")
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(f"{product.title} cannot build the form {form}: {messages.text()}")
+    kept = config.get_timing_cache() if timed else None
+    inputs = [network.get_input(place) for place in range(network.num_inputs)]
+    return Built(
+        engine=bytes(plan), layers=network.num_layers, inputs={tensor.name: tuple(tensor.shape) for tensor in inputs},
+        timing_cache=bytes(kept.serialize()) if kept is not None else b"", seconds=time.monotonic() - started,
+    )  # fmt: skip
+
+
+def _check_architectures(product: Product, architectures: Sequence[str]) -> None:
+    known = architectures_of(product)
+    for name in architectures:
+        if name not in known:
+            what = f"one of {', '.join(known)}" if known else "none, it builds for the GPU at hand,"
+            raise UsageError(f"architecture is {name!r}, but of {product.title} {what} was expected")
+
+
+def _builder(product: Product, messages: Messages, architectures: Sequence[str]) -> Any:
+    try:
+        builder = product.module.Builder(messages.logger)
+    except TypeError:  # pybind11's error for a factory that returned nullptr
+        builder = None
+    if builder is None:
+        raise EngineError(f"{product.title} needs a GPU to build an engine: {messages.text()}")
+    if not architectures and gpu_or_none() is None:  # TensorRT-RTX would build, for no GPU at all
+        raise EngineError(
+            f"{product.title} has no GPU here; name architectures to build for: {', '.join(architectures_of(product))}"
+        )
+    return builder
+
+
+def _network_flags(trt: Any) -> int:
+    flags = trt.NetworkDefinitionCreationFlag
+    for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH"):
+        if hasattr(flags, name):
+            return 1 << int(getattr(flags, name))
+    return 0
+
+
+def _parse_error(product: Product, parser: Any, messages: Messages) -> EngineError:
+    """Return the error for a graph that was not parsed: the node, its operator, and what the parser says of it."""
+    if not parser.num_errors:
+        return EngineError(f"{product.title} cannot read the graph: {messages.text()}")
+    # the last one is about the node itself; those before it may be about what it was made of
+    error = parser.get_error(parser.num_errors - 1)
+    node = error.node_name() if hasattr(error, "node_name") else f"number {error.node()}"
+    operator = f" ({error.node_operator()})" if hasattr(error, "node_operator") else ""
+    return EngineError(f"{product.title} does not take node {node!r}{operator}: {' '.join(error.desc().split())[:300]}")
+
+
+def _profile(builder: Any, form: str, vector: UserVector, takes: Input, batches: Batches) -> Any:
+    """Declare the range of every dynamic size."""
+    profile = builder.create_optimization_profile()
+    counts = (1, batches.usual, batches.largest)
+    profile.set_shape(takes.name, *((count, *takes.largest) for count in counts))
+    if form == MANY:
+        users = max(1, min(LARGEST_TABLE, VOLUME // vector.size))
+        profile.set_shape(TABLE, *((count, vector.size) for count in (1, min(1024, users), users)))
+        profile.set_shape(USER, *((count,) for count in counts))
+    return profile

@@ -1,0 +1,210 @@
+"""CUDA's driver API: memory, copies, streams and graphs of one GPU, freed in the order in which they must be.
+
+By NVIDIA's own bindings (``cuda-bindings``): they are kept with every driver, have wheels for x86-64 and Arm, know the types of every
+call, and need no CUDA toolkit; a table of ``ctypes`` would be ours to keep. Every failed call is an ``EngineError`` that names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from isoform.runtime.arrays import Array
+from isoform.runtime.errors import EngineError, MissingExtraError
+from isoform.runtime.extras import needs
+
+__all__ = ["Device", "Memory", "Replay", "gpu_or_none"]
+
+
+def _driver() -> Any:
+    with needs("TensorRT", extra="tensorrt"):
+        from cuda.bindings import driver
+    return driver
+
+
+def gpu_or_none() -> str | None:
+    """Return the first GPU's name and the driver's version; None if there is no GPU, driver, or binding."""
+    try:
+        with Device() as device:
+            return device.title
+    except (EngineError, MissingExtraError):
+        return None
+
+
+class Memory:
+    """Memory of a device.
+
+    Args:
+        address: Its address.
+        nbytes: Its size.
+        free: Gives it back; called once.
+    """
+
+    def __init__(self, address: int, nbytes: int, free: Callable[[], None]) -> None:
+        self.address, self.nbytes, self._free = address, nbytes, free
+
+    def close(self) -> None:
+        """Free it. It must not be used any more."""
+        free, self._free = self._free, lambda: None
+        free()
+
+
+class Replay:
+    """Work that was captured once on a stream, and is launched as a whole.
+
+    Args:
+        launch: Launches it on the device's stream.
+        free: Gives it back; called once.
+    """
+
+    def __init__(self, launch: Callable[[], None], free: Callable[[], None]) -> None:
+        self.launch, self._free = launch, free
+
+    def close(self) -> None:
+        """Free it."""
+        free, self._free = self._free, lambda: None
+        free()
+
+
+class Device:
+    """One GPU with one stream. Use it as a context manager, from one thread at a time.
+
+    Args:
+        number: Which GPU.
+
+    Raises:
+        EngineError: If there is no driver or no such GPU.
+        MissingExtraError: If ``cuda-bindings`` is not installed.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self._cu = cu = _driver()
+        try:
+            self._call(cu.cuInit, 0)
+        except RuntimeError as problem:  # no libcuda.so.1: cuda-bindings' own error
+            raise EngineError(f"there is no NVIDIA driver: {' '.join(str(problem).split())[:160]}") from None
+        self._device = self._call(cu.cuDeviceGet, number)
+        # the primary context is that of TensorRT and of everybody else in this process
+        self._context = self._call(cu.cuDevicePrimaryCtxRetain, self._device)
+        self._owned: list[Callable[[], None]] = [lambda: self._call(cu.cuDevicePrimaryCtxRelease, self._device)]
+        with self.current():
+            self._stream = self._call(cu.cuStreamCreate, int(cu.CUstream_flags.CU_STREAM_NON_BLOCKING))
+        self._owned.append(lambda: self._call(cu.cuStreamDestroy, self._stream))
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        """Call the driver; return what it gives besides its status. Raises ``EngineError`` that names the call."""
+        status, *results = function(*arguments)
+        if status != self._cu.CUresult.CUDA_SUCCESS:
+            raise EngineError(f"CUDA's {function.__name__} failed: {status.name}")
+        return results[0] if results else None
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the stream and the context. Memory must have been freed before."""
+        owned, self._owned = self._owned, []
+        if not owned:
+            return
+        with self.current():
+            for free in owned[:0:-1]:
+                free()
+        owned[0]()
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the device's context that of this thread."""
+        self._call(self._cu.cuCtxPushCurrent, self._context)
+        try:
+            yield
+        finally:
+            self._call(self._cu.cuCtxPopCurrent)
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle, as TensorRT takes it."""
+        return int(self._stream)
+
+    @property
+    def architecture(self) -> str:
+        """The GPU's architecture, such as sm90."""
+        attributes = self._cu.CUdevice_attribute
+        major, minor = (
+            self._call(self._cu.cuDeviceGetAttribute, getattr(attributes, f"CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{part}"), self._device)
+            for part in ("MAJOR", "MINOR")
+        )  # fmt: skip
+        return f"sm{major}{minor}"
+
+    @property
+    def title(self) -> str:
+        """The GPU's name and the driver's version of CUDA, for keys and reports."""
+        name = self._call(self._cu.cuDeviceGetName, 128, self._device)
+        version = self._call(self._cu.cuDriverGetVersion)
+        return f"{name.decode().rstrip(chr(0))}, CUDA {version // 1000}.{version % 1000 // 10}"
+
+    def memory(self, nbytes: int) -> Memory:
+        """Allocate memory of the device. Raises ``EngineError`` if there is not enough."""
+        with self.current():
+            pointer = self._call(self._cu.cuMemAlloc, nbytes)
+
+        def free() -> None:
+            with self.current():
+                self._call(self._cu.cuMemFree, pointer)
+
+        return Memory(int(pointer), nbytes, free)
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> tuple[Array, Memory]:
+        """Allocate host memory that the device copies from and to by itself; return it as an array, and what frees it."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        with self.current():
+            address = self._call(self._cu.cuMemAllocHost, size)
+
+        def free() -> None:
+            with self.current():
+                self._call(self._cu.cuMemFreeHost, address)
+
+        view = (ctypes.c_byte * size).from_address(int(address))
+        return np.frombuffer(view, dtype=dtype).reshape(shape), Memory(int(address), size, free)
+
+    def copy_in(self, address: int, source: int, nbytes: int) -> None:
+        """Copy pinned host memory to the device, in the order of the stream."""
+        self._call(self._cu.cuMemcpyHtoDAsync, address, source, nbytes, self._stream)
+
+    def copy_out(self, target: int, address: int, nbytes: int) -> None:
+        """Copy memory of the device to pinned host memory, in the order of the stream."""
+        self._call(self._cu.cuMemcpyDtoHAsync, target, address, nbytes, self._stream)
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Copy memory within the device, in the order of the stream."""
+        self._call(self._cu.cuMemcpyDtoDAsync, target, source, nbytes, self._stream)
+
+    def synchronize(self) -> None:
+        """Wait for everything on the stream."""
+        self._call(self._cu.cuStreamSynchronize, self._stream)
+
+    def captured(self, work: Callable[[], None]) -> Replay:
+        """Record what a function puts on the stream, without running it. Raises ``EngineError`` if something in it cannot be captured."""
+        cu = self._cu
+        # this thread alone: other threads may go on to allocate memory meanwhile
+        self._call(cu.cuStreamBeginCapture, self._stream, cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        try:
+            work()
+        finally:  # always ended: a stream that is being captured is of no use
+            graph = self._call(cu.cuStreamEndCapture, self._stream)
+        try:
+            executable = self._call(cu.cuGraphInstantiate, graph, 0)
+        finally:
+            self._call(cu.cuGraphDestroy, graph)
+
+        def free() -> None:
+            with self.current():
+                self._call(cu.cuGraphExecDestroy, executable)
+
+        return Replay(lambda: self._call(cu.cuGraphLaunch, executable, self._stream), free)

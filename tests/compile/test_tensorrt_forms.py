@@ -1,0 +1,244 @@
+"""Graphs in the forms for TensorRT: what they compute, user by user, and that a build of TensorRT-RTX takes them, without a GPU."""
+
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from strangers import stranger
+from support import isoform
+
+from isoform.compile.build import compile_bundle
+from isoform.compile.nodes import make_model
+from isoform.compile.tensorrt.forms import forms_of
+from isoform.compile.tensorrt.half import halved
+from isoform.compile.tensorrt.target import Target
+from isoform.runtime.engines.tensorrt.builder import Batches, architectures_of, build_engine
+from isoform.runtime.engines.tensorrt.form import MANY, ONE, TABLE, USER, UserVector
+from isoform.runtime.engines.tensorrt.products import find_product
+from isoform.runtime.engines.tensorrt.stored import decode_engine, read_engine
+from isoform.runtime.errors import BundleError, CompileError, EngineError, UsageError
+from isoform.runtime.formats.bundle import Bundle
+from isoform.train.data.samples import Dataset, Split
+from isoform.train.modules.wrapped import wrap
+
+BOTH = ("sm89", "sm120")
+
+
+def wrapped_bundle(name, folder, *, target=None, **options):
+    """A bundle of a stranger's module, compiled; returns it and the report."""
+    module, samples, classes = stranger(name)
+    wrap(module, samples(3), classes=classes, **options).bundle().write(folder)
+    x = samples(24)
+    split = Split(images=x.numpy(), labels=np.arange(24) % len(classes))
+    dataset = Dataset(train=split, test=split, classes=tuple(classes))
+    report = compile_bundle(folder, datasets={"base": dataset}, target=target)
+    return Bundle.load(folder), report
+
+
+@pytest.fixture(scope="module")
+def rtx():
+    """TensorRT-RTX, which builds without a GPU."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    return find_product("tensorrt-rtx")
+
+
+FORMS = Target(product="tensorrt-rtx", engines=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("residual", {"private": ("norm", "bias")}), ("residual", {"private": ("*",)}), ("residual", {"kind": "mixture"}), ("features", {"private": ("*",)}),
+     ("features", {"delta": ("*weight*",), "rank": 2}), ("gated", {"private": ("norm",)}), ("summed", {"private": ("norm", "bias")})],
+)  # fmt: skip
+def test_every_sample_may_have_another_user(name, options, tmp_path) -> None:
+    """Both forms give the answers of the graph, user by user: compiling checks it on users whose every weight differs."""
+    bundle, report = wrapped_bundle(name, tmp_path / "b", target=FORMS, **options)
+    told = report["tensorrt"]["graphs"]["portable"]
+    assert told["one"]["gap"] < 1e-5
+    assert told["many"]["gap"] < 1e-5
+    model = onnx.load_from_string(bundle.require_compiled().read("tensorrt/portable.many.fp32.onnx"))
+    assert [value.name for value in model.graph.input] == [bundle.network.input.name, TABLE, USER]
+
+
+@pytest.mark.parametrize(("name", "why"), [("recurrent", "Slice"), ("attention", "Gemm")])
+def test_what_has_no_form_for_many_users_says_so(name, why, tmp_path) -> None:
+    """One line that names the node and the operator; the form for one user is there."""
+    _, report = wrapped_bundle(name, tmp_path / "b", target=FORMS, private=("bias",))
+    told = report["tensorrt"]["graphs"]["portable"]
+    assert told["one"]["gap"] < 1e-5
+    assert f"({why}) has no form in which every sample has another user" in told["many"]["reason"]
+    assert "\n" not in told["many"]["reason"]
+
+
+def test_open_lengths_are_refused(tmp_path) -> None:
+    """An engine has one size."""
+    module, samples, classes = stranger("recurrent")
+    wrap(module, samples(3), classes=classes, private=("bias",), lengths=(20, 21)).bundle().write(tmp_path / "b")
+    bundle = Bundle.load(tmp_path / "b")
+    with pytest.raises(CompileError, match="samples of one size, but this network takes any length"):
+        forms_of(b"", bundle.network, classes=3)
+
+
+def test_gathered_tables_and_slopes() -> None:
+    """Private tables of tokens, products with matrices, slopes of PReLU: rules that the networks here do not meet."""
+    from isoform.compile.tensorrt.forms import _many
+    from isoform.runtime.engines.onnx.session import open_session, session_options
+    from isoform.runtime.inputs import Input
+
+    vector = UserVector(
+        classes=3, shapes={"table": (11, 4), "slope": (4,), "matrix": (4, 5), "logits.weight": (3, 5), "logits.bias": (3,)}, padded={}
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["rows"], name="rows", axis=0),
+        helper.make_node("PRelu", ["rows", "slope"], ["bent"], name="bent"),
+        helper.make_node("MatMul", ["bent", "matrix"], ["turned"], name="turned"),
+        helper.make_node("ReduceMean", ["turned"], ["embedding"], name="embedding", axes=[1], keepdims=0),
+        helper.make_node("Gemm", ["embedding", "logits.weight", "logits.bias"], ["logits"], name="logits", transB=1),
+    ]
+    many = open_session(
+        _many(nodes, vector, {}, Input(what="tokens", shape=(6,), name="tokens", vocabulary=11)),
+        session_options(1),
+        what="many",
+    )
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in vector.shapes.items()]
+    inputs.append(helper.make_tensor_value_info("tokens", TensorProto.INT64, ["n", 6]))
+    plain = helper.make_graph(nodes, "one", inputs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)])
+    one = open_session(make_model(plain).SerializeToString(), session_options(1), what="one")
+    rng = np.random.default_rng(0)
+    users = [{name: rng.normal(size=shape).astype(np.float32) for name, shape in vector.shapes.items()} for _ in "abc"]
+    rows = np.stack(
+        [
+            vector.vector_of({k: v for k, v in user.items() if "logits" not in k}, {k: v for k, v in user.items() if "logits" in k})
+            for user in users
+        ]
+    )  # fmt: skip
+    tokens, turn = rng.integers(0, 11, size=(7, 6)), np.array([2, 0, 1, 1, 0, 2, 2], dtype=np.int32)
+    found = many.run(None, {"tokens": tokens, TABLE: rows, USER: turn})[0]
+    for row, user in enumerate(turn):
+        expected = one.run(None, {"tokens": tokens[row : row + 1], **users[user]})[0]
+        assert np.abs(found[row] - expected).max() < 1e-5
+
+
+def test_tensorrt_rtx_builds_what_the_quickstart_compiles(compiled, rtx, tmp_path) -> None:
+    """For two architectures, by the command: inputs, profiles and layers are those of the network; engines lie in the bundle."""
+    shutil.copytree(compiled, tmp_path / "bundle")
+    said = isoform(
+        "compile", tmp_path / "bundle", "--max-drop", "100", "--target", "tensorrt-rtx", "--architectures", ",".join(BOTH),
+        "--batch", "8,64", "--classes", "12",
+    )  # fmt: skip
+    assert "one user per run, or many" in said.stderr
+    bundle = Bundle.load(tmp_path / "bundle")
+    listed = bundle.require_compiled()
+    vector = UserVector.decode(listed.read("tensorrt/portable.json"), name="x")
+    assert vector.classes == 12
+    changing = len([name for name in bundle.network.weights if name not in bundle.network.constants])
+    found = {}
+    for path in (tmp_path / "bundle" / "compiled" / "engines").iterdir():
+        key, engine = read_engine(path)
+        assert (key.devices, key.precision, key.largest_batch, key.version) == (BOTH, "fp32", 64, rtx.version)
+        assert len(engine) > 100_000
+        found[key.form] = key
+    assert {*found} == {ONE, MANY}
+    for form, inputs in ((ONE, changing + 3), (MANY, 3)):
+        file = listed.read(f"tensorrt/portable.{form}.fp32.onnx")
+        built = build_engine(
+            rtx, file, form=form, vector=vector, takes=bundle.network.input, architectures=BOTH[:1], batches=Batches(usual=4, largest=8)
+        )  # fmt: skip
+        assert len(built.inputs) == inputs
+        assert built.inputs[bundle.network.input.name] == (-1, *bundle.network.input.shape)
+        # every operator of the graph is a layer, and nothing was lost
+        operators = sum(node.op_type != "Constant" for node in onnx.load_from_string(file).graph.node)
+        assert built.layers >= operators
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_rtx_builds_other_kinds(precision, rtx, tmp_path) -> None:
+    """A module of a stranger's, in both precisions."""
+    target = Target(product="tensorrt-rtx", precision=precision, architectures=BOTH)
+    _, report = wrapped_bundle("residual", tmp_path / "b", target=target, private=("norm", "bias"))
+    told = report["tensorrt"]["graphs"]["portable"]
+    assert {told[form]["engine_bytes"] > 10_000 for form in (ONE, MANY)} == {True}
+    assert len([*(tmp_path / "b" / "compiled" / "engines").iterdir()]) == 2
+
+
+def test_halves_keep_samples_and_logits(tmp_path) -> None:
+    """Vectors and activations are float16, and answers are those of float32 to its precision."""
+    from isoform.runtime.engines.onnx.session import open_session, session_options
+
+    bundle, _ = wrapped_bundle("residual", tmp_path / "b", target=FORMS, private=("norm", "bias"))
+    file = bundle.require_compiled().read("tensorrt/portable.many.fp32.onnx")
+    half = halved(file, samples=bundle.network.input.name)
+    whole, short = (open_session(data, session_options(1), what="form") for data in (file, half))
+    assert {value.name: value.type for value in short.get_inputs()} == {
+        bundle.network.input.name: "tensor(float)", TABLE: "tensor(float16)", USER: "tensor(int32)",
+    }  # fmt: skip
+    vector = UserVector.decode(bundle.require_compiled().read("tensorrt/portable.json"), name="x")
+    rng = np.random.default_rng(0)
+    x, rows = bundle.network.input.random(rng, 4), rng.normal(scale=0.2, size=(2, vector.size)).astype(np.float32)
+    feeds = {bundle.network.input.name: x, USER: np.array([0, 1, 1, 0], dtype=np.int32)}
+    expected = whole.run(None, {**feeds, TABLE: rows})[0]
+    found = short.run(None, {**feeds, TABLE: rows.astype(np.float16)})[0]
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < 0.02 * max(1, np.abs(expected).max())
+
+
+def test_an_operator_that_is_not_known_is_one_line(rtx) -> None:
+    """It names the node and the operator."""
+    node = helper.make_node("Unheard", ["x"], ["logits"], name="the node", domain="nobody")
+    graph = helper.make_graph(
+        [node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])], [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])],
+    )  # fmt: skip
+    file = make_model(graph, domains=["nobody"]).SerializeToString()
+    from isoform.runtime.inputs import Input
+
+    vector = UserVector(classes=3, shapes={"logits.weight": (3, 3), "logits.bias": (3,)}, padded={})
+    with pytest.raises(EngineError, match=r"does not take node 'the node' \(Unheard\)") as caught:
+        build_engine(rtx, file, form=ONE, vector=vector, takes=Input(what="vector", shape=(3,)), architectures=BOTH)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_missing_is_named(rtx, tmp_path) -> None:
+    """An architecture, a GPU, a product: one line each, with what there is."""
+    vector = UserVector(classes=3, shapes={"logits.weight": (3, 3), "logits.bias": (3,)}, padded={})
+    some = {"form": ONE, "vector": vector, "takes": None}
+    with pytest.raises(UsageError, match=r"architecture is 'sm61', but of TensorRT-RTX .* one of sm75, .*sm89"):
+        build_engine(rtx, b"", architectures=("sm61",), **some)
+    assert {*BOTH} <= {*architectures_of(rtx)}
+    for words, message in (
+        (("--target", "onnx", "--architectures", "sm89"), "--architectures is for TensorRT's engines; add --target"),
+        (("--target", "tensorrt-rtx", "--batch", "many"), "--batch is 'many', but two numbers"),
+        (("--target", "tensorrt-rtx", "--batch", "8,4"), "batches are 8 and 4"),
+    ):
+        said = isoform("compile", tmp_path, *words, check=False)
+        assert said.returncode != 0
+        assert message in said.stderr
+        assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"[]", b'{"classes": 0, "weights": []}', b'{"classes": 3, "weights": [["logits.weight", [3, 3], [3, 3]]]}',
+     b'{"classes": 3, "weights": [["a", [2], [1]], ["logits.weight", [3, 3], [3, 3]], ["logits.bias", [3], [3]]]}',
+     b'{"classes": 3, "weights": [["a", [-2], [-2]], ["logits.weight", [3, 3], [3, 3]], ["logits.bias", [3], [3]]]}'],
+)  # fmt: skip
+def test_a_malformed_vector_is_refused(content) -> None:
+    """Its numbers become addresses."""
+    with pytest.raises(BundleError):
+        UserVector.decode(content, name="x.json")
+
+
+@pytest.mark.parametrize("harm", ["cut", "bit", "magic"])
+def test_a_damaged_engine_is_refused(harm) -> None:
+    """Engines are executed."""
+    from isoform.runtime.engines.tensorrt.stored import EngineKey, encode_engine
+
+    key = EngineKey(
+        product="tensorrt", version="10.1", devices=("sm90",), graph="g", form=ONE, precision="fp32", digest="0", largest_batch=8
+    )  # fmt: skip
+    data = encode_engine(key, b"engine")
+    assert decode_engine(data, name="x") == (key, b"engine")
+    harmed = {"cut": data[:-1], "bit": data[:-1] + b"f", "magic": b"X" + data[1:]}[harm]
+    with pytest.raises(EngineError, match="x is damaged"):
+        decode_engine(harmed, name="x")

@@ -1,0 +1,153 @@
+"""The engine ``tensorrt`` on the host: everything but CUDA's and TensorRT's own calls, with ONNX Runtime in TensorRT's place."""
+
+import gc
+import re
+import shutil
+
+import numpy as np
+import pytest
+from host_device import host_engine
+from support import ROOT, isoform
+
+from isoform.compile.build import write_compiled
+from isoform.compile.tensorrt.forms import forms_of
+from isoform.compile.tensorrt.half import halved
+from isoform.runtime import Runtime
+from isoform.runtime.engines.tensorrt.cuda import gpu_or_none
+from isoform.runtime.engines.tensorrt.engine import open_engine
+from isoform.runtime.engines.tensorrt.form import MANY, ONE, UserVector, form_file, vector_file
+from isoform.runtime.errors import EngineError, IsoformError
+from isoform.runtime.formats.bundle import Bundle
+
+TASKS = ("plain", "inverted", "blurred", "edges")
+
+
+def with_forms(source, folder, *, forms=(ONE, MANY), precision="fp32", classes=12):
+    """A copy of a compiled bundle, with forms."""
+    shutil.copytree(source, folder)
+    bundle = Bundle.load(folder)
+    made = bundle.require_compiled()
+    written = {name: made.read(name) for name in made.manifest["files"]}
+    for name, file in made.graphs.items():
+        found = forms_of(file, bundle.network.graph(name), classes=classes)
+        written[vector_file(name)] = found.vector.encode()
+        for form in forms:
+            data = getattr(found, form)
+            written[form_file(name, form, precision)] = (
+                data if precision == "fp32" else halved(data, samples=bundle.network.input.name)
+            )
+    signatures = {task: bundle.base(task) for task in bundle.signatures}
+    shutil.rmtree(folder / "compiled")
+    (folder / "compiled").mkdir()
+    write_compiled(folder / "compiled", bundle, signatures, written, {}, tau=0.95)
+    return Bundle.load(folder)
+
+
+@pytest.fixture(scope="module")
+def formed(compiled, tmp_path_factory):
+    """The bundle of the four digit domains, with both forms."""
+    return with_forms(compiled, tmp_path_factory.mktemp("formed") / "bundle")
+
+
+@pytest.fixture
+def samples(formed):
+    """Samples, and the right answers for every task."""
+    x = formed.network.input.random(np.random.default_rng(0), 9)
+    with Runtime.open(formed.path, engine="sessions") as runtime:
+        return x, {task: runtime.predict(x, formed.base(task)) for task in TASKS}
+
+
+def row_bytes_of(bundle) -> int:
+    """Bytes of a user's row."""
+    made = bundle.require_compiled()
+    return 4 * UserVector.decode(made.read(vector_file("portable")), name="x").size
+
+
+def close(found, expected, limit=1e-4) -> bool:
+    """Whether logits are equal but for rounding."""
+    return found.shape == expected.shape and np.abs(found - expected).max() <= limit * max(1, np.abs(expected).max())
+
+
+def test_one_user_after_another(formed, samples) -> None:
+    """Answers are the user's; rows are reused, the least recently used first; batch sizes are captured once."""
+    x, expected = samples
+    engine = host_engine(formed, cache_bytes=2 * row_bytes_of(formed))
+    for task in (*TASKS, "plain", "plain", "edges"):
+        assert close(engine.logits(x[:3], formed.base(task)), expected[task][:3])
+    stats = engine.stats()
+    assert (stats["entries"], stats["misses"], stats["hits"], stats["evictions"]) == (2, 5, 2, 3)
+    assert stats["bytes"] <= stats["limit_bytes"]
+    form = engine._opened["portable"].runners[ONE]._form
+    assert len(form.captures) == 1
+    assert close(engine.logits(x[:1], formed.base("plain")), expected["plain"][:1])
+    assert len(form.captures) == 2
+    engine.forget(formed.base("plain"))
+    assert engine.stats()["entries"] == 1
+    engine.clear()
+    assert engine.stats()["entries"] == 0
+    assert close(engine.logits(x, formed.base("plain")), expected["plain"])
+    device = engine._device
+    engine.close()
+    assert device.closed
+    device = host_engine(formed)._device
+    gc.collect()
+    assert device.closed  # nobody had that engine
+
+
+def test_every_sample_of_a_batch_may_belong_to_another_user(formed, samples) -> None:
+    """With room for all, for two of them at a time, and without the form: each gets its own answer, in the given order."""
+    x, expected = samples
+    turn = [TASKS[row % 4] for row in (3, 0, 2, 2, 1, 0, 3, 1, 0)]
+    right = np.stack([expected[task][row] for row, task in enumerate(turn)])
+    row_bytes = row_bytes_of(formed)
+    for cache_bytes, largest in ((1 << 20, 16), (2 * row_bytes, 16), (row_bytes, 16), (1 << 20, 2)):
+        engine = host_engine(formed, cache_bytes=cache_bytes, largest=largest)
+        assert close(engine.logits_each(x, [formed.base(task) for task in turn]), right)
+    engine = host_engine(formed)
+    assert close(engine.logits_each(x, [formed.base(task) for task in turn]), right)
+    assert engine._opened["portable"].runners[MANY]._form.runs == 2  # one to warm up, and its replay
+
+
+@pytest.mark.parametrize(("forms", "precision", "limit"), [((ONE,), "fp32", 1e-4), ((ONE, MANY), "fp16", 0.05)])
+def test_other_forms(forms, precision, limit, compiled, samples, tmp_path) -> None:
+    """Without the form for many users, samples are sorted by user; with float16, rows have half the size."""
+    bundle = with_forms(compiled, tmp_path / "bundle", forms=forms, precision=precision)
+    x, expected = samples
+    engine = host_engine(bundle)
+    turn = [TASKS[row % 4] for row in range(9)]
+    right = np.stack([expected[task][row] for row, task in enumerate(turn)])
+    assert close(engine.logits_each(x, [bundle.base(task) for task in turn]), right, limit)
+    size = engine._opened["portable"].vector.size
+    assert engine._opened["portable"].rows.row_bytes == size * (4 if precision == "fp32" else 2)
+
+
+def test_users_with_other_classes(formed, samples) -> None:
+    """Fewer classes than the engine's are cut off; more are refused with what to do."""
+    x, expected = samples
+    base, engine = formed.base("plain"), host_engine(formed)
+    weight, bias = (formed.resolve(base).parts[name] for name in ("logits.weight", "logits.bias"))
+
+    def with_head(weight, bias):
+        parts = {**base.parts, "logits.weight": weight, "logits.bias": bias}
+        return base.replace(parts=parts, labels=tuple(f"c{number}" for number in range(len(bias))))
+
+    fewer = with_head(weight[:3].copy(), bias[:3].copy())
+    assert close(engine.logits(x, fewer), expected["plain"][:, :3])
+    assert close(engine.logits(x, base), expected["plain"])
+    with pytest.raises(EngineError, match="as many classes each"):
+        engine.logits_each(x[:2], [base, fewer])
+    with pytest.raises(EngineError, match="20 classes, but the engine was built for 12; run .* --classes 20"):
+        engine.logits(x, with_head(np.tile(weight, (2, 1)), np.tile(bias, 2)))
+
+
+def test_without_forms_or_a_gpu(compiled, formed) -> None:
+    """One line that says what to run, or what is missing."""
+    with pytest.raises(EngineError, match=r"has no graphs for TensorRT; run 'isoform compile .* --target tensorrt'"):
+        host_engine(Bundle.load(compiled))
+    if gpu_or_none() is None:
+        with pytest.raises(IsoformError, match=r"NVIDIA driver|isoform\[tensorrt\]"):
+            open_engine(formed, threads=1, cache_bytes=1 << 20, providers=None)
+        said = isoform("predict", formed.path, "--engine", "tensorrt", ROOT / "README.md", check=False)
+        assert said.returncode != 0
+        assert "Traceback" not in said.stderr
+        assert not re.search(r"\n.*\n.*\n", said.stderr.strip())
