@@ -35,9 +35,11 @@ __all__ = [
     "Front",
     "Graph",
     "Group",
+    "Kernel",
     "Kind",
     "Network",
     "NoFront",
+    "NoKernel",
     "OneGraph",
     "Part",
     "Shape",
@@ -108,6 +110,20 @@ class Spec(Protocol):
         """Return the fields as JSON types; ``Kind.read_spec`` is the inverse."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """A CUDA kernel that runs a whole network: a block of threads per sample, each sample with the weights of its own user."""
+
+    source: str
+    """CUDA C of ``network(const float *samples, const number *table, const int *users, const float *constants, float *logits)``."""
+    threads: int
+    """Threads of a block."""
+    shared_bytes: int
+    """Shared memory of a block."""
+    constants: Array
+    """What all users share, in the kernel's own order, float32."""
+
+
 class Graph(Protocol):
     """One compiled graph, ``compiled/<name>.onnx``: a network whose weights come from signatures. Immutable; thread-safe."""
 
@@ -134,6 +150,15 @@ class Graph(Protocol):
 
     def folder(self, layout: Layout) -> Folder | None:
         """Return the fast fold into a plan's layout; None if that layout is not supported and ``fold`` must be used."""
+
+    def kernel(self, places: Mapping[str, tuple[Shape, int]], *, row: int, half: bool) -> Kernel | None:
+        """Return a CUDA kernel that runs the graph; None if the kind has none (``NoKernel``).
+
+        Args:
+            places: Name of each weight that differs between users, ``HEAD`` included → its shape, and its place in the user's row.
+            row: Numbers of a row.
+            half: Whether they are float16; else float32.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +207,15 @@ class NoFront:
         return None
 
 
-class OneGraph(NoFront):
+class NoKernel:
+    """Mixin for a ``Graph`` without a CUDA kernel of its own."""
+
+    def kernel(self, places: Mapping[str, tuple[Shape, int]], *, row: int, half: bool) -> Kernel | None:  # noqa: ARG002
+        """Return None."""
+        return None
+
+
+class OneGraph(NoFront, NoKernel):
     """Mixin for a ``Network`` with a single graph for all signatures, which is the object itself."""
 
     def graphs(self, task: str, parts: Mapping[str, Array]) -> Sequence[str]:  # noqa: ARG002

@@ -49,7 +49,7 @@ def halved(file: bytes, *, samples: str) -> bytes:
 
 
 def _cast(x: str, y: str, to: int) -> onnx.NodeProto:
-    return helper.make_node("Cast", [x], [y], name=y, to=to)
+    return helper.make_node("Cast", [x], [y], name=f"{y}.cast", to=to)
 
 
 def _half(tensor: onnx.TensorProto) -> onnx.TensorProto:

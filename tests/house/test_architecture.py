@@ -211,7 +211,8 @@ def test_the_wheel_holds_the_tree(tree) -> None:
         path.relative_to(ROOT).as_posix()
         for stage in STAGES
         for path in (ROOT / stage).rglob("*")
-        if path.suffix in (".py", ".toml", ".typed", ".html", ".css", ".js", ".svg") and "__pycache__" not in path.parts
+        if path.suffix in (".py", ".toml", ".typed", ".html", ".css", ".js", ".svg", ".cu")
+        and "__pycache__" not in path.parts
     }
     assert len(wanted) > 40
     assert held == wanted

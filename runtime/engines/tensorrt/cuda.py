@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import EngineError, MissingExtraError
 from isoform.runtime.extras import needs
 
-__all__ = ["Device", "Memory", "Replay", "gpu_or_none"]
+__all__ = ["Device", "Function", "Memory", "Replay", "gpu_or_none"]
 
 
 def _driver() -> Any:
@@ -66,6 +66,23 @@ class Replay:
 
     def close(self) -> None:
         """Free it."""
+        free, self._free = self._free, lambda: None
+        free()
+
+
+class Function:
+    """A kernel that is loaded.
+
+    Args:
+        launch: Launches it: blocks, threads of a block, bytes of shared memory, and its arguments, which are addresses.
+        free: Unloads it; called once.
+    """
+
+    def __init__(self, launch: Callable[[int, int, int, Sequence[int]], None], free: Callable[[], None]) -> None:
+        self.launch, self._free = launch, free
+
+    def close(self) -> None:
+        """Unload it."""
         free, self._free = self._free, lambda: None
         free()
 
@@ -143,6 +160,12 @@ class Device:
         return f"sm{major}{minor}"
 
     @property
+    def shared_limit(self) -> int:
+        """Bytes of shared memory that a block can have."""
+        attribute = self._cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+        return int(self._call(self._cu.cuDeviceGetAttribute, attribute, self._device))
+
+    @property
     def title(self) -> str:
         """The GPU's name and the driver's version of CUDA, for keys and reports."""
         name = self._call(self._cu.cuDeviceGetName, 128, self._device)
@@ -188,6 +211,25 @@ class Device:
     def synchronize(self) -> None:
         """Wait for everything on the stream."""
         self._call(self._cu.cuStreamSynchronize, self._stream)
+
+    def function(self, cubin: bytes, name: str, shared_bytes: int) -> Function:
+        """Load a kernel from a cubin, with leave for as much shared memory. Raises ``EngineError`` if it is of another architecture."""
+        cu = self._cu
+        with self.current():
+            module = self._call(cu.cuModuleLoadData, cubin)
+            function = self._call(cu.cuModuleGetFunction, module, name.encode())
+            attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._call(cu.cuFuncSetAttribute, function, attribute, shared_bytes)
+
+        def launch(blocks: int, threads: int, shared: int, addresses: Sequence[int]) -> None:
+            given = (tuple(addresses), (ctypes.c_void_p,) * len(addresses))
+            self._call(cu.cuLaunchKernel, function, blocks, 1, 1, threads, 1, 1, shared, self._stream, given, 0)
+
+        def free() -> None:
+            with self.current():
+                self._call(cu.cuModuleUnload, module)
+
+        return Function(launch, free)
 
     def captured(self, work: Callable[[], None]) -> Replay:
         """Record what a function puts on the stream, without running it. Raises ``EngineError`` if something in it cannot be captured."""

@@ -1,4 +1,4 @@
-"""The engine ``tensorrt``: one TensorRT engine per graph and form, and a table of users' weights on the GPU.
+"""The engine ``tensorrt``: one TensorRT engine per graph and form or a kernel, and a table of users' weights on the GPU (``opened.py``).
 
 To switch users it copies a row within the device; on a miss it folds the signature on the host and copies a vector in. Samples of several
 users run in one batch where the graph has the form ``many`` (``logits_each``). Nothing is built or refitted per user.
@@ -19,96 +19,27 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.gathered import GatheredFold
-from isoform.runtime.engines.tensorrt.builder import LARGEST_TABLE, VOLUME, Batches, build_engine
+from isoform.runtime.engines.tensorrt.builder import Batches, build_engine
 from isoform.runtime.engines.tensorrt.context import Context
 from isoform.runtime.engines.tensorrt.cuda import Device
-from isoform.runtime.engines.tensorrt.form import MANY, ONE, PRECISIONS, UserVector, form_file, vector_file
+from isoform.runtime.engines.tensorrt.form import UserVector, form_file
+from isoform.runtime.engines.tensorrt.kernel_form import KernelForm
+from isoform.runtime.engines.tensorrt.opened import KernelLoader, Loader, OpenGraph
 from isoform.runtime.engines.tensorrt.products import Product, find_product
-from isoform.runtime.engines.tensorrt.rows import Rows
-from isoform.runtime.engines.tensorrt.runner import Form, Runner
+from isoform.runtime.engines.tensorrt.runner import Form
 from isoform.runtime.engines.tensorrt.stored import EngineKey, encode_engine, engine_name, read_engine
 from isoform.runtime.engines.user_cache import cache_directory, mark_used, require_own, store
 from isoform.runtime.errors import EngineError, IsoformError
 from isoform.runtime.formats.bundle import Bundle, Resolved
 from isoform.runtime.formats.compiled import Compiled
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kind import HEAD, Folder, Graph
+from isoform.runtime.kind import Graph, Kernel
 
-__all__ = ["Loader", "TensorRtEngine", "open_engine"]
+__all__ = ["TensorRtEngine", "open_engine"]
 
 log = logging.getLogger("isoform.runtime")
 KEPT = 64
 """Maximum number of engines in the user's cache."""
-Loader = Callable[[str, str, UserVector, str, Graph], tuple[Form, int]]
-"""Graph's name, form, vector, precision, graph → its engine, and the largest batch."""
-
-
-class _Opened:
-    """A graph on the device.
-
-    Args:
-        device: The device.
-        compiled: The bundle's compiled part.
-        name: The graph's name.
-        graph: The graph.
-        load: Loads an engine.
-        cache_bytes: Size of the table of users.
-
-    Raises:
-        EngineError: If the bundle has no forms of the graph, or they are not those of this network.
-    """
-
-    def __init__(
-        self, device: Any, compiled: Compiled, name: str, graph: Graph, load: Loader, *, cache_bytes: int
-    ) -> None:
-        listed = compiled.manifest["files"]
-        if vector_file(name) not in listed:
-            raise EngineError(
-                f"{compiled.path} has no graphs for TensorRT; run 'isoform compile {compiled.path.parent} --target tensorrt'"
-            )
-        self.vector = UserVector.decode(compiled.read(vector_file(name)), name=vector_file(name))
-        self.graph, self._changing = graph, [name for name in graph.weights if name not in graph.constants]
-        if {name: graph.weights[name] for name in self._changing} != {
-            name: shape for name, shape in self.vector.shapes.items() if name not in HEAD
-        }:
-            raise EngineError(
-                f"{compiled.path} has graphs for TensorRT of another network; run 'isoform compile' again"
-            )
-        precision = next((some for some in PRECISIONS if form_file(name, ONE, some) in listed), "")
-        if not precision:
-            raise EngineError(
-                f"{compiled.path} has a vector but no form of graph {name!r}; run 'isoform compile' again"
-            )
-        half = precision == "fp16"
-        largest = min(LARGEST_TABLE, VOLUME // self.vector.size) * self.vector.size * (2 if half else 4)
-        self.rows = Rows(device, size=self.vector.size, half=half, limit_bytes=min(cache_bytes, largest))
-        self.runners: dict[str, Runner] = {}
-        for form in (ONE, MANY):
-            if form_file(name, form, precision) not in listed:
-                continue
-            engine, batch = load(name, form, self.vector, precision, graph)
-            self.runners[form] = Runner(
-                device, engine, form, vector=self.vector, takes=graph.input, rows=self.rows, half=half, largest=batch
-            )
-        self._fold: Folder = graph.folder(self.vector.private) or GatheredFold(graph, self.vector.private)
-
-    def vector_of(self, parts: Any) -> Array:
-        """Fold a user's parts into a vector, shape (M,), float32."""
-        result = np.zeros(self.vector.size, dtype=np.float32)
-        if self._changing:
-            fold = self._fold
-            with np.errstate(
-                over="ignore", invalid="ignore"
-            ):  # logits that are not finite are reported by the predictor
-                fold.fill(fold.read(parts), fold.group(parts), result[: self.vector.head_start])
-        self.vector.fill_head({name: parts[name] for name in HEAD}, result)
-        return result
-
-    def close(self) -> None:
-        for runner in self.runners.values():
-            runner.close()
-        self.rows.close()
 
 
 class TensorRtEngine:
@@ -118,6 +49,7 @@ class TensorRtEngine:
         bundle: A compiled bundle.
         device: The GPU, or what stands for it in tests.
         load: Loads an engine.
+        load_kernel: Loads a kernel.
         cache_bytes: Size of the table of users, of every graph.
 
     Raises:
@@ -127,27 +59,38 @@ class TensorRtEngine:
     name = "tensorrt"
     drawback = None
 
-    def __init__(self, bundle: Bundle, device: Any, load: Loader, *, cache_bytes: int) -> None:
-        self._bundle, self._device, self._load, self._cache_bytes = bundle, device, load, cache_bytes
-        self._opened: dict[str, _Opened] = {}
+    def __init__(
+        self, bundle: Bundle, device: Any, load: Loader, load_kernel: KernelLoader, *, cache_bytes: int
+    ) -> None:
+        self._bundle, self._device, self._loaders, self._cache_bytes = bundle, device, (load, load_kernel), cache_bytes
+        self._opened: dict[str, OpenGraph] = {}
         self._lock = threading.Lock()
         # of a runtime that nobody has any more: GPU memory is scarce, and Python does not count it
         self._freed = weakref.finalize(self, _free, self._opened, device)
         self._freed.atexit = False  # the driver frees everything, and may be gone by then
-        with self._lock, self._current():  # the first graph, so that a bundle without forms fails now
-            self._opened_for(bundle.resolve(bundle.base(next(iter(bundle.signatures)))))
+        try:
+            with self._lock, self._current():  # the first graph, so that a bundle without forms fails now
+                self._opened_for(bundle.resolve(bundle.base(next(iter(bundle.signatures)))))
+        except BaseException:
+            self._freed()
+            raise
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
         with self._device.current():
             yield
 
-    def _opened_for(self, resolved: Resolved) -> _Opened:
+    def _opened_for(self, resolved: Resolved) -> OpenGraph:
         """Return the graph that runs a signature: the first of ``Network.graphs`` that has forms."""
         name, graph = self._bundle.graph(resolved)
         if name not in self._opened:
-            self._opened[name] = _Opened(
-                self._device, self._bundle.require_compiled(), name, graph, self._load, cache_bytes=self._cache_bytes
+            self._opened[name] = OpenGraph(
+                self._device,
+                self._bundle.require_compiled(),
+                name,
+                graph,
+                *self._loaders,
+                cache_bytes=self._cache_bytes,
             )
         return self._opened[name]
 
@@ -192,12 +135,11 @@ class TensorRtEngine:
         result[order] = np.concatenate(runs)[:, :count]
         return result
 
-    def _run(self, found: _Opened, x: Array, digests: Sequence[str], resolved: dict[str, Resolved]) -> Array:
+    def _run(self, found: OpenGraph, x: Array, digests: Sequence[str], resolved: dict[str, Resolved]) -> Array:
         makes = {digest: _maker(found, resolved[digest]) for digest in digests}
         places = dict(zip(makes, found.rows.rows(makes), strict=True))
         rows = np.array([places[digest] for digest in digests], dtype=np.int32)
-        runner = found.runners[ONE] if len(makes) == 1 else found.runners[MANY]
-        return runner.run(np.ascontiguousarray(x), rows)
+        return found.runner(len(x), mixed=len(makes) > 1).run(np.ascontiguousarray(x), rows)
 
     def forget(self, signature: Signature) -> None:
         """As ``Engine.forget``."""
@@ -226,7 +168,7 @@ class TensorRtEngine:
             self._freed()
 
 
-def _free(opened: dict[str, _Opened], device: Any) -> None:
+def _free(opened: dict[str, OpenGraph], device: Any) -> None:
     with device.current():
         for graph in opened.values():
             graph.close()
@@ -234,19 +176,20 @@ def _free(opened: dict[str, _Opened], device: Any) -> None:
     device.close()
 
 
-def _maker(found: _Opened, resolved: Resolved) -> Callable[[], Array]:
+def _maker(found: OpenGraph, resolved: Resolved) -> Callable[[], Array]:
     return lambda: found.vector_of(resolved.parts)
 
 
-def _batches(signatures: Sequence[Signature], found: _Opened) -> list[list[int]]:
-    """Cut samples into batches: of one user each without the form ``many``, else of as many users as the table has rows."""
-    if MANY not in found.runners:
+def _batches(signatures: Sequence[Signature], found: OpenGraph) -> list[list[int]]:
+    """Cut samples into batches: of one user each if they cannot be mixed, else of as many users as the table has rows."""
+    if not found.mixes:
         places: dict[str, list[int]] = {}
         for row, signature in enumerate(signatures):
             places.setdefault(signature.digest, []).append(row)
-        groups, largest = [*places.values()], found.runners[ONE].largest
+        groups = [*places.values()]
     else:
-        groups, largest = [[*range(len(signatures))]], min(runner.largest for runner in found.runners.values())
+        groups = [[*range(len(signatures))]]
+    largest = min(runner.largest for runner in found.runners.values())
     batches: list[list[int]] = []
     for group in groups:
         users = set[str]()
@@ -265,15 +208,15 @@ def open_engine(bundle: Bundle, *, threads: int, cache_bytes: int, providers: Se
 
     Raises:
         EngineError: If there is no GPU, the bundle has no forms, or an engine cannot be built or loaded.
-        MissingExtraError: If neither product is installed.
+        MissingExtraError: If neither product is installed, and the network has no kernel.
     """
     del threads
     if providers is not None:
         raise EngineError(f"TensorRT has no providers, but {', '.join(providers)} was requested; leave them out")
-    compiled, product, device = bundle.require_compiled(), find_product(), Device()
+    compiled, device = bundle.require_compiled(), Device()
 
     def load(name: str, form: str, vector: UserVector, precision: str, graph: Graph) -> tuple[Form, int]:
-        data = compiled.read(form_file(name, form, precision))
+        product, data = find_product(), compiled.read(form_file(name, form, precision))
         key = EngineKey(
             product=product.name, version=product.version, devices=(device.title,), graph=name, form=form, precision=precision,
             digest=hashlib.sha256(data).hexdigest(), largest_batch=Batches().largest,
@@ -282,8 +225,11 @@ def open_engine(bundle: Bundle, *, threads: int, cache_bytes: int, providers: Se
             return Context(product, device, shipped[1]), shipped[0].largest_batch
         return Context(product, device, _cached(key, data, product, vector, graph)), key.largest_batch
 
+    def load_kernel(kernel: Kernel, samples: str) -> Form:
+        return KernelForm(device, kernel, samples)
+
     try:
-        return TensorRtEngine(bundle, device, load, cache_bytes=cache_bytes)
+        return TensorRtEngine(bundle, device, load, load_kernel, cache_bytes=cache_bytes)
     except BaseException:
         device.close()
         raise

@@ -87,6 +87,10 @@ class Runner:
         self._memories: list[Memory] = [host_x, host_y, host_user, self._x, self._y, self._user, self._weights]
         self._addresses = {"x": host_x.address, "y": host_y.address, "user": host_user.address}
 
+    def blank(self, count: int) -> Array:
+        """Return samples of zeros, shape (count, …)."""
+        return np.zeros_like(self._host_x[:count])
+
     def run(self, x: Array, rows: Array) -> Array:
         """Run one batch.
 

@@ -11,7 +11,7 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.bodies.reference import checked_body, evaluate
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.inputs import Input
-from isoform.runtime.kind import HEAD, NoFront
+from isoform.runtime.kind import HEAD, NoFront, NoKernel
 from isoform.runtime.kinds.alignment.blocks import block_gradients, generated
 from isoform.runtime.kinds.alignment.spec import AlignmentSpec
 from isoform.runtime.layout import Layout
@@ -26,7 +26,7 @@ def graph_name(task: str) -> str:
     return f"{PREFIX}{task}"
 
 
-class AlignedGraph:
+class AlignedGraph(NoKernel):
     """The ``Graph`` of one task.
 
     Args:

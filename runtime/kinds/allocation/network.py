@@ -9,7 +9,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.inputs import Input
-from isoform.runtime.kind import HEAD, NoFront
+from isoform.runtime.kind import HEAD, NoFront, NoKernel
 from isoform.runtime.kinds.allocation.fold import fold, gated, weight_shapes
 from isoform.runtime.kinds.allocation.masks import ANY, checked_mask, mask_named, name_of
 from isoform.runtime.kinds.allocation.reference import reference_logits
@@ -19,7 +19,7 @@ from isoform.runtime.layout import Layout
 __all__ = ["ModularNetwork"]
 
 
-class ModularGraph:
+class ModularGraph(NoKernel):
     """A ``Graph`` of this kind.
 
     Args:

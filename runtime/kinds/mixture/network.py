@@ -8,8 +8,9 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.inputs import Input
-from isoform.runtime.kind import OneGraph
+from isoform.runtime.kind import Kernel, OneGraph
 from isoform.runtime.kinds.mixture import fold
+from isoform.runtime.kinds.mixture.cuda.kernel import kernel_of
 from isoform.runtime.kinds.mixture.laid_fold import LaidFold, row_size
 from isoform.runtime.kinds.mixture.reference import reference_logits
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
@@ -67,6 +68,10 @@ class MixtureNetwork(OneGraph):
         """As ``Graph.folder``."""
         size = row_size(layout, self.spec)
         return None if size is None else LaidFold(self.spec, self._templates, layout, size)
+
+    def kernel(self, places: Mapping[str, tuple[tuple[int, ...], int]], *, row: int, half: bool) -> Kernel:
+        """As ``Graph.kernel``: always."""
+        return kernel_of(self.spec, places, self.constants, row=row, half=half)
 
     def reference(self, task: str, parts: Mapping[str, Array], x: Array) -> Array:
         """As ``Network.reference``."""

@@ -6,12 +6,14 @@ All of the engine ``tensorrt`` but CUDA's and TensorRT's own calls runs on it: r
 import contextlib
 import ctypes
 import math
+import subprocess
 
 import numpy as np
 
 from isoform.runtime.engines.onnx.session import open_session, session_options
 from isoform.runtime.engines.tensorrt.engine import TensorRtEngine
-from isoform.runtime.engines.tensorrt.form import form_file
+from isoform.runtime.engines.tensorrt.form import TABLE, USER, form_file
+from isoform.runtime.errors import EngineError, MissingExtraError
 
 TYPES = {
     "tensor(float)": np.float32,
@@ -113,10 +115,43 @@ class HostForm:
         self.closed = True
 
 
-def host_engine(bundle, *, cache_bytes=1 << 20, largest=16):
-    """The engine ``tensorrt`` of a bundle with forms, on the host."""
+class HostKernel(HostForm):
+    """A kernel, compiled for the host: blocks and threads one after the other."""
+
+    def __init__(self, kernel, samples, folder):
+        self.kernel, self.samples, self.runs, self.captures, self.closed = kernel, samples, 0, [], False
+        (folder / "network.cpp").write_text("#define ISOFORM_HOST\n" + kernel.source)
+        command = ["cc", "-x", "c++", "-O1", "-shared", "-fPIC", "-o", "network.so", "network.cpp"]
+        subprocess.run(command, cwd=folder, check=True)
+        self.library = ctypes.CDLL(str(folder / "network.so"))
+
+    def dtype_of(self, name):  # noqa: D102
+        return np.dtype(np.int32 if name == USER else np.float32)
+
+    def enqueue(self, addresses, shapes):  # noqa: D102
+        self.runs += 1
+        constants = self.kernel.constants.ctypes.data
+        given = [addresses[self.samples], addresses[TABLE], addresses[USER], constants, addresses["logits"]]
+        for sample in range(shapes[self.samples][0]):
+            memory = np.full(self.kernel.shared_bytes // 4, np.nan, dtype=np.float32)
+            pointers = [ctypes.c_void_p(address) for address in given]
+            self.library.network(*pointers, ctypes.c_int(sample), ctypes.c_void_p(memory.ctypes.data))
+
+
+def host_engine(bundle, *, cache_bytes=1 << 20, largest=16, kernels=None, forms=True):
+    """The engine ``tensorrt`` of a bundle with forms, on the host.
+
+    ``kernels`` is a folder to compile the kernel in; without it there is none. Without ``forms`` there is no TensorRT.
+    """
 
     def load(name, form, vector, precision, graph):
+        if not forms:
+            raise MissingExtraError("TensorRT is not installed")
         return HostForm(bundle.require_compiled().read(form_file(name, form, precision))), largest
 
-    return TensorRtEngine(bundle, HostDevice(), load, cache_bytes=cache_bytes)
+    def load_kernel(kernel, samples):
+        if kernels is None:
+            raise EngineError("there is no compiler")
+        return HostKernel(kernel, samples, kernels)
+
+    return TensorRtEngine(bundle, HostDevice(), load, load_kernel, cache_bytes=cache_bytes)

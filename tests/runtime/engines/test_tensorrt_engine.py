@@ -16,6 +16,7 @@ from isoform.runtime import Runtime
 from isoform.runtime.engines.tensorrt.cuda import gpu_or_none
 from isoform.runtime.engines.tensorrt.engine import open_engine
 from isoform.runtime.engines.tensorrt.form import MANY, ONE, UserVector, form_file, vector_file
+from isoform.runtime.engines.tensorrt.opened import KERNEL
 from isoform.runtime.errors import EngineError, IsoformError
 from isoform.runtime.formats.bundle import Bundle
 
@@ -106,6 +107,27 @@ def test_every_sample_of_a_batch_may_belong_to_another_user(formed, samples) -> 
     engine = host_engine(formed)
     assert close(engine.logits_each(x, [formed.base(task) for task in turn]), right)
     assert engine._opened["portable"].runners[MANY]._form.runs == 2  # one to warm up, and its replay
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.parametrize("forms", [True, False])
+def test_the_kernel_runs_what_it_runs_faster(forms, formed, samples, tmp_path) -> None:
+    """Beside TensorRT both are timed once per size, and give the same answers; without TensorRT it runs everything."""
+    x, expected = samples
+    engine = host_engine(formed, kernels=tmp_path, forms=forms)
+    turn = [TASKS[row % 4] for row in (3, 0, 2, 2, 1, 0, 3, 1, 0)]
+    right = np.stack([expected[task][row] for row, task in enumerate(turn)])
+    opened = engine._opened["portable"]
+    assert {*opened.runners} == ({KERNEL, ONE, MANY} if forms else {KERNEL})
+    for runner in opened.runners.values():
+        if runner is not opened.runners.get(ONE):
+            engine.logits_each(x, [formed.base(task) for task in turn])
+            opened._faster[4, True] = runner
+            assert close(engine.logits_each(x, [formed.base(task) for task in turn]), right)
+    for count in (1, 2, 3):
+        assert close(engine.logits(x[:count], formed.base("blurred")), expected["blurred"][:count])
+    assert {*opened.chosen} >= ({(1, False), (2, False), (4, True)} if forms else {(4, True)})
+    engine.close()
 
 
 @pytest.mark.parametrize(("forms", "precision", "limit"), [((ONE,), "fp32", 1e-4), ((ONE, MANY), "fp16", 0.05)])

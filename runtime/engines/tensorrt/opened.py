@@ -1,0 +1,154 @@
+"""A graph on the device: the users' table, and what runs it, a TensorRT engine per form and the kind's own kernel if it has one.
+
+Where both an engine and a kernel can run a batch, both are timed once per power of two of its size, and the faster one is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from isoform.runtime.arrays import Array
+from isoform.runtime.engines.gathered import GatheredFold
+from isoform.runtime.engines.tensorrt.builder import LARGEST_TABLE, VOLUME, Batches
+from isoform.runtime.engines.tensorrt.form import MANY, ONE, PRECISIONS, UserVector, form_file, vector_file
+from isoform.runtime.engines.tensorrt.rows import Rows
+from isoform.runtime.engines.tensorrt.runner import Form, Runner
+from isoform.runtime.errors import EngineError, MissingExtraError
+from isoform.runtime.formats.compiled import Compiled
+from isoform.runtime.kind import HEAD, Folder, Graph, Kernel
+
+__all__ = ["KERNEL", "OpenGraph"]
+
+log = logging.getLogger("isoform.runtime")
+KERNEL = "kernel"
+"""What runs a graph besides the forms ``ONE`` and ``MANY``."""
+Loader = Callable[[str, str, UserVector, str, Graph], tuple[Form, int]]
+"""Graph's name, form, vector, precision, graph → its engine, and the largest batch."""
+KernelLoader = Callable[[Kernel, str], Form]
+"""Kernel, name of the input of samples → the kernel on the device."""
+RUNS = 5
+"""Runs that are timed, of each way; the fastest counts."""
+
+
+class OpenGraph:
+    """A graph on the device.
+
+    Args:
+        device: The device.
+        compiled: The bundle's compiled part.
+        name: The graph's name.
+        graph: The graph.
+        load: Loads an engine.
+        load_kernel: Loads a kernel.
+        cache_bytes: Size of the table of users.
+
+    Raises:
+        EngineError: If the bundle has no forms of the graph, they are not those of this network, or nothing can run it.
+        MissingExtraError: If nothing can run it because neither product is installed.
+    """
+
+    def __init__(
+        self, device: Any, compiled: Compiled, name: str, graph: Graph, load: Loader, load_kernel: KernelLoader, *, cache_bytes: int
+    ) -> None:  # fmt: skip
+        listed = compiled.manifest["files"]
+        if vector_file(name) not in listed:
+            raise EngineError(
+                f"{compiled.path} has no graphs for TensorRT; run 'isoform compile {compiled.path.parent} --target tensorrt'"
+            )
+        self.vector = UserVector.decode(compiled.read(vector_file(name)), name=vector_file(name))
+        self._changing = [name for name in graph.weights if name not in graph.constants]
+        if {name: graph.weights[name] for name in self._changing} != {
+            name: shape for name, shape in self.vector.shapes.items() if name not in HEAD
+        }:
+            raise EngineError(
+                f"{compiled.path} has graphs for TensorRT of another network; run 'isoform compile' again"
+            )
+        precision = next((some for some in PRECISIONS if form_file(name, ONE, some) in listed), "")
+        if not precision:
+            raise EngineError(
+                f"{compiled.path} has a vector but no form of graph {name!r}; run 'isoform compile' again"
+            )
+        half = precision == "fp16"
+        row_bytes = self.vector.size * (2 if half else 4)
+        largest = min(LARGEST_TABLE, VOLUME // self.vector.size) * row_bytes
+        self.rows = Rows(device, size=self.vector.size, half=half, limit_bytes=min(cache_bytes, largest))
+        self.runners: dict[str, Runner] = {}
+        self._faster: dict[tuple[int, bool], Runner] = {}
+        self._fold: Folder = graph.folder(self.vector.private) or GatheredFold(graph, self.vector.private)
+
+        def add(way: str, form: Form, batch: int) -> None:
+            self.runners[way] = Runner(
+                device, form, ONE if way == ONE else MANY, vector=self.vector, takes=graph.input, rows=self.rows, half=half, largest=batch
+            )  # fmt: skip
+
+        kernel = graph.kernel(self.vector.places, row=self.vector.size, half=half)
+        if kernel is not None:
+            try:
+                add(KERNEL, load_kernel(kernel, graph.input.name), Batches().largest)
+            except (EngineError, MissingExtraError) as problem:
+                log.info("the kernel is not used: %s", problem)
+        for form in (ONE, MANY):
+            if form_file(name, form, precision) in listed:
+                try:
+                    add(form, *load(name, form, self.vector, precision, graph))
+                except (EngineError, MissingExtraError) as problem:
+                    if KERNEL not in self.runners:
+                        self.close()
+                        raise
+                    log.info("TensorRT's form %r is not used: %s", form, problem)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a batch may hold samples of several users."""
+        return not {MANY, KERNEL}.isdisjoint(self.runners)
+
+    def runner(self, count: int, *, mixed: bool) -> Runner:
+        """Return what runs a batch of a size fastest; ``mixed``: of several users."""
+        able = [self.runners[way] for way in (MANY if mixed else ONE, KERNEL) if way in self.runners]
+        able = able or [*self.runners.values()]
+        if len(able) == 1:
+            return able[0]
+        key = count.bit_length(), mixed
+        if key not in self._faster:
+            self._faster[key] = min(able, key=lambda runner: _seconds(runner, count))
+        return self._faster[key]
+
+    @property
+    def chosen(self) -> dict[tuple[int, bool], str]:
+        """For each batch size, by its number of binary digits, and whether of several users: what was the fastest."""
+        names = {id(runner): way for way, runner in self.runners.items()}
+        return {key: names[id(runner)] for key, runner in self._faster.items()}
+
+    def vector_of(self, parts: Mapping[str, Array]) -> Array:
+        """Fold a user's parts into a vector, shape (M,), float32."""
+        result = np.zeros(self.vector.size, dtype=np.float32)
+        if self._changing:
+            fold = self._fold
+            with np.errstate(
+                over="ignore", invalid="ignore"
+            ):  # logits that are not finite are reported by the predictor
+                fold.fill(fold.read(parts), fold.group(parts), result[: self.vector.head_start])
+        self.vector.fill_head({name: parts[name] for name in HEAD}, result)
+        return result
+
+    def close(self) -> None:
+        """Free everything on the device."""
+        for runner in self.runners.values():
+            runner.close()
+        self.rows.close()
+
+
+def _seconds(runner: Runner, count: int) -> float:
+    """Time a batch; the first run of a size, in which it is captured, does not count."""
+    x, rows = runner.blank(count), np.zeros(count, dtype=np.int32)
+    found = []
+    for _ in range(RUNS + 1):
+        started = time.perf_counter()
+        runner.run(x, rows)
+        found.append(time.perf_counter() - started)
+    return min(found[1:])

@@ -1,0 +1,1 @@
+"""The network of this kind as a CUDA kernel."""
