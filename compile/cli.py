@@ -89,7 +89,11 @@ def _target(arguments: argparse.Namespace) -> Target | None:
     """Return the target TensorRT; None for ONNX files alone. Raises ``UsageError`` if a flag is malformed or needs the target."""
     names = tuple(filter(None, (arguments.architectures or "").split(",")))
     if arguments.target == "onnx":
-        given = [flag for flag, value in (("--architectures", names), ("--no-engines", arguments.no_engines)) if value]
+        flags = {
+            "--architectures": names, "--no-engines": arguments.no_engines, "--classes": arguments.classes is not None,
+            "--precision fp16": arguments.precision == "fp16",
+        }  # fmt: skip
+        given = [flag for flag, value in flags.items() if value]
         if given:
             raise UsageError(f"{given[0]} is for TensorRT's engines; add --target tensorrt or --target tensorrt-rtx")
         return None

@@ -1,10 +1,14 @@
 """Graphs in the forms for TensorRT: what they compute, user by user, and that a build of TensorRT-RTX takes them, without a GPU."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import onnx
 import pytest
+from aligned import aligned, datasets
+from modular import NORMED, random_bundle, random_mask
+from modular import samples as modular_samples
 from onnx import TensorProto, helper
 from strangers import stranger
 from support import isoform
@@ -21,6 +25,7 @@ from isoform.runtime.engines.tensorrt.stored import decode_engine, read_engine
 from isoform.runtime.errors import BundleError, CompileError, EngineError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.train.data.samples import Dataset, Split
+from isoform.train.kinds.alignment.bundling import bundle_from_networks
 from isoform.train.modules.wrapped import wrap
 
 BOTH = ("sm89", "sm120")
@@ -64,8 +69,12 @@ def test_every_sample_may_have_another_user(name, options, tmp_path) -> None:
 
 @pytest.mark.parametrize(("name", "why"), [("recurrent", "Slice"), ("attention", "Gemm")])
 def test_what_has_no_form_for_many_users_says_so(name, why, tmp_path) -> None:
-    """One line that names the node and the operator; the form for one user is there."""
-    _, report = wrapped_bundle(name, tmp_path / "b", target=FORMS, private=("bias",))
+    """One line that names the node and the operator; the form for one user is there.
+
+    Attention ends in a softmax here, and its users have fewer classes than the form: those they lack must not take part.
+    """
+    more = dataclasses.replace(FORMS, classes=7)
+    _, report = wrapped_bundle(name, tmp_path / "b", target=more, private=("bias",))
     told = report["tensorrt"]["graphs"]["portable"]
     assert told["one"]["gap"] < 1e-5
     assert f"({why}) has no form in which every sample has another user" in told["many"]["reason"]
@@ -153,6 +162,40 @@ def test_tensorrt_rtx_builds_what_the_quickstart_compiles(compiled, rtx, tmp_pat
         assert built.layers >= operators
 
 
+def test_tensorrt_rtx_builds_an_allocation(rtx, tmp_path) -> None:
+    """Every graph of a bundle: one for each mask, and that of any mask, whose mask is an input."""
+    every = np.array(NORMED.exists)
+    masks = [every, random_mask(NORMED, np.random.default_rng(9))]
+    bundle = random_bundle(NORMED, masks)
+    bundle.write(tmp_path / "b")
+    half = Split(images=modular_samples(NORMED, 9), labels=np.arange(9) % 3)
+    data = {task: Dataset(train=half, test=half, classes=("c0", "c1", "c2")) for task in bundle.signatures}
+    report = compile_bundle(
+        tmp_path / "b", datasets=data, target=Target(product="tensorrt-rtx", architectures=BOTH)
+    )["tensorrt"]  # fmt: skip
+    graphs = Bundle.load(tmp_path / "b").require_compiled().graphs
+    assert {*report["graphs"]} == {*graphs}
+    assert len(graphs) == 3
+    for told in report["graphs"].values():
+        assert max(told[form]["gap"] for form in (ONE, MANY)) < 1e-5
+        assert min(told[form]["engine_bytes"] for form in (ONE, MANY)) > 10_000
+
+
+def test_tensorrt_rtx_builds_an_alignment(rtx, tmp_path) -> None:
+    """A graph per task: a residual network in both forms; a recurrent one and attention in that for one user."""
+    networks, samples, _ = aligned()
+    bundle_from_networks(networks, training={}).write(tmp_path / "b")
+    report = compile_bundle(
+        tmp_path / "b", datasets=datasets(networks, samples), target=Target(product="tensorrt-rtx", architectures=BOTH)
+    )["tensorrt"]["graphs"]  # fmt: skip
+    assert {*report} == {"network.residual", "network.recurrent", "network.attention"}
+    for told in report.values():
+        assert told[ONE]["gap"] < 1e-5
+        assert told[ONE]["engine_bytes"] > 10_000
+    assert report["network.residual"][MANY]["engine_bytes"] > 10_000
+    assert {"reason" in report[f"network.{task}"][MANY] for task in ("recurrent", "attention")} == {True}
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_tensorrt_rtx_builds_other_kinds(precision, rtx, tmp_path) -> None:
     """A module of a stranger's, in both precisions."""
@@ -208,6 +251,7 @@ def test_what_is_missing_is_named(rtx, tmp_path) -> None:
     assert {*BOTH} <= {*architectures_of(rtx)}
     for words, message in (
         (("--target", "onnx", "--architectures", "sm89"), "--architectures is for TensorRT's engines; add --target"),
+        (("--precision", "fp16"), "--precision fp16 is for TensorRT's engines; add --target"),
         (("--target", "tensorrt-rtx", "--batch", "many"), "--batch is 'many', but two numbers"),
         (("--target", "tensorrt-rtx", "--batch", "8,4"), "batches are 8 and 4"),
     ):

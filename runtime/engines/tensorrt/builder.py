@@ -18,12 +18,7 @@ from isoform.runtime.engines.tensorrt.products import Messages, Product
 from isoform.runtime.errors import EngineError, UsageError
 from isoform.runtime.inputs import Input
 
-__all__ = ["LARGEST_TABLE", "Batches", "Built", "architectures_of", "build_engine"]
-
-LARGEST_TABLE = 65536
-"""Maximum number of users in the table of an engine."""
-VOLUME = (1 << 31) - 1
-"""Maximum number of elements of a tensor in TensorRT."""
+__all__ = ["Batches", "Built", "architectures_of", "build_engine"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +93,8 @@ def build_engine(
     config = builder.create_builder_config()
     if hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)
-    if half and hasattr(trt.BuilderFlag, "FP16"):
+    # a strongly typed network has its types from the graph, and refuses the flag
+    if half and not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
         config.set_flag(trt.BuilderFlag.FP16)
     for place, name in enumerate(architectures):
         config.num_compute_capabilities = len(architectures)
@@ -168,7 +164,7 @@ def _profile(builder: Any, form: str, vector: UserVector, takes: Input, batches:
     counts = (1, batches.usual, batches.largest)
     profile.set_shape(takes.name, *((count, *takes.largest) for count in counts))
     if form == MANY:
-        users = max(1, min(LARGEST_TABLE, VOLUME // vector.size))
-        profile.set_shape(TABLE, *((count, vector.size) for count in (1, min(1024, users), users)))
+        users = (1, min(1024, vector.most_users), vector.most_users)
+        profile.set_shape(TABLE, *((count, vector.size) for count in users))
         profile.set_shape(USER, *((count,) for count in counts))
     return profile

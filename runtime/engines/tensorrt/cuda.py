@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -35,17 +36,15 @@ def gpu_or_none() -> str | None:
         return None
 
 
-class Memory:
-    """Memory of a device.
+class _Owned:
+    """Something of the driver's that is given back once.
 
     Args:
-        address: Its address.
-        nbytes: Its size.
-        free: Gives it back; called once.
+        free: Gives it back.
     """
 
-    def __init__(self, address: int, nbytes: int, free: Callable[[], None]) -> None:
-        self.address, self.nbytes, self._free = address, nbytes, free
+    def __init__(self, free: Callable[[], None]) -> None:
+        self._free = free
 
     def close(self) -> None:
         """Free it. It must not be used any more."""
@@ -53,38 +52,43 @@ class Memory:
         free()
 
 
-class Replay:
+class Memory(_Owned):
+    """Memory of a device, or of the host that the device copies from and to.
+
+    Args:
+        address: Its address.
+        free: As for ``_Owned``.
+    """
+
+    def __init__(self, address: int, free: Callable[[], None]) -> None:
+        super().__init__(free)
+        self.address = address
+
+
+class Replay(_Owned):
     """Work that was captured once on a stream, and is launched as a whole.
 
     Args:
         launch: Launches it on the device's stream.
-        free: Gives it back; called once.
+        free: As for ``_Owned``.
     """
 
     def __init__(self, launch: Callable[[], None], free: Callable[[], None]) -> None:
-        self.launch, self._free = launch, free
-
-    def close(self) -> None:
-        """Free it."""
-        free, self._free = self._free, lambda: None
-        free()
+        super().__init__(free)
+        self.launch = launch
 
 
-class Function:
+class Function(_Owned):
     """A kernel that is loaded.
 
     Args:
         launch: Launches it: blocks, threads of a block, bytes of shared memory, and its arguments, which are addresses.
-        free: Unloads it; called once.
+        free: As for ``_Owned``.
     """
 
     def __init__(self, launch: Callable[[int, int, int, Sequence[int]], None], free: Callable[[], None]) -> None:
-        self.launch, self._free = launch, free
-
-    def close(self) -> None:
-        """Unload it."""
-        free, self._free = self._free, lambda: None
-        free()
+        super().__init__(free)
+        self.launch = launch
 
 
 class Device:
@@ -181,11 +185,11 @@ class Device:
             with self.current():
                 self._call(self._cu.cuMemFree, pointer)
 
-        return Memory(int(pointer), nbytes, free)
+        return Memory(int(pointer), free)
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> tuple[Array, Memory]:
         """Allocate host memory that the device copies from and to by itself; return it as an array, and what frees it."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         with self.current():
             address = self._call(self._cu.cuMemAllocHost, size)
 
@@ -194,7 +198,7 @@ class Device:
                 self._call(self._cu.cuMemFreeHost, address)
 
         view = (ctypes.c_byte * size).from_address(int(address))
-        return np.frombuffer(view, dtype=dtype).reshape(shape), Memory(int(address), size, free)
+        return np.frombuffer(view, dtype=dtype).reshape(shape), Memory(int(address), free)
 
     def copy_in(self, address: int, source: int, nbytes: int) -> None:
         """Copy pinned host memory to the device, in the order of the stream."""

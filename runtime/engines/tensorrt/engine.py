@@ -126,13 +126,9 @@ class TensorRtEngine:
                     f"a signature has {count} classes, but the engine was built for {found.vector.classes}; "
                     f"run 'isoform compile --target tensorrt --classes {count}'"
                 )
-            runs = [
-                self._run(found, x[rows], [signatures[row].digest for row in rows], resolved)
-                for rows in _batches(signatures, found)
-            ]
-            order = np.concatenate([np.asarray(rows) for rows in _batches(signatures, found)])
-        result = np.empty((len(x), count), dtype=np.float32)
-        result[order] = np.concatenate(runs)[:, :count]
+            result = np.empty((len(x), count), dtype=np.float32)
+            for rows in _batches(signatures, found):
+                result[rows] = self._run(found, x[rows], [signatures[row].digest for row in rows], resolved)[:, :count]
         return result
 
     def _run(self, found: OpenGraph, x: Array, digests: Sequence[str], resolved: dict[str, Resolved]) -> Array:

@@ -6,7 +6,8 @@
 ``weights`` is a user's vector: every private weight, the logits layer included, one after the other, each at a multiple of ``ALIGNMENT``
 numbers. So both forms read the same memory: an engine of form ``one`` gets addresses into one row.
 
-A logits layer has ``classes`` rows in both: those beyond a user's own are zeros, and the runtime drops their logits. A weight that the graph
+A logits layer has ``classes`` rows in both: those beyond a user's own have the logit ``ABSENT``, so that they take nothing from the others
+where a softmax follows, and the runtime drops them. A weight that the graph
 pads with zeros is padded in the vector instead, once per user and not in every run.
 
 In precision ``fp16`` the vector and all numbers of the graph are float16; samples and logits stay float32.
@@ -30,7 +31,18 @@ from isoform.runtime.inputs import is_whole
 from isoform.runtime.kind import HEAD
 from isoform.runtime.layout import Layout
 
-__all__ = ["ALIGNMENT", "MANY", "ONE", "PRECISIONS", "TABLE", "USER", "UserVector", "form_file", "vector_file"]
+__all__ = [
+    "ABSENT",
+    "ALIGNMENT",
+    "MANY",
+    "ONE",
+    "PRECISIONS",
+    "TABLE",
+    "USER",
+    "UserVector",
+    "form_file",
+    "vector_file",
+]
 
 ONE, MANY = "one", "many"
 TABLE, USER = "weights", "user"
@@ -38,8 +50,14 @@ TABLE, USER = "weights", "user"
 PRECISIONS = ("fp32", "fp16")
 ALIGNMENT = 128
 """Every weight starts at a multiple of this many numbers: TensorRT takes addresses that are multiples of 256 bytes, of float16, too."""
+ABSENT = -60000.0
+"""Logit of a class that a user does not have; float16 holds it."""
 LARGEST = 1 << 28
 """Maximum number of floats of a vector."""
+LARGEST_TABLE = 65536
+"""Maximum number of users in the table of an engine."""
+VOLUME = (1 << 31) - 1
+"""Maximum number of elements of a tensor in TensorRT."""
 
 
 def form_file(graph: str, form: str, precision: str) -> str:
@@ -97,6 +115,11 @@ class UserVector:
         shape, start = [*self.places.values()][-1]
         return start + math.prod(shape) + -math.prod(shape) % ALIGNMENT
 
+    @property
+    def most_users(self) -> int:
+        """Rows that a table of vectors may have."""
+        return max(1, min(LARGEST_TABLE, VOLUME // self.size))
+
     def vector_of(self, folded: Mapping[str, Array], head: Mapping[str, Array]) -> Array:
         """Return a user's vector, shape (size,), float32.
 
@@ -130,7 +153,7 @@ class UserVector:
         return min(self.places[name][1] for name in HEAD)
 
     def fill_head(self, head: Mapping[str, Array], out: Array) -> None:
-        """Write a logits layer into a vector; its rows beyond the user's classes are zeros.
+        """Write a logits layer into a vector; classes that the user does not have get the logit ``ABSENT``.
 
         Args:
             head: ``logits.weight`` (classes, embedding) and ``logits.bias`` (classes,), with at most ``self.classes`` rows.
@@ -140,7 +163,7 @@ class UserVector:
             shape, start = self.places[name]
             block = out[start : start + math.prod(shape)].reshape(shape)
             rows = len(head[name])
-            block[:rows], block[rows:] = head[name], 0
+            block[:rows], block[rows:] = head[name], 0 if name == HEAD[0] else ABSENT
 
     def encode(self) -> bytes:
         """Return the file's content."""

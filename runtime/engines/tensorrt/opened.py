@@ -14,7 +14,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.gathered import GatheredFold
-from isoform.runtime.engines.tensorrt.builder import LARGEST_TABLE, VOLUME, Batches
+from isoform.runtime.engines.tensorrt.builder import Batches
 from isoform.runtime.engines.tensorrt.form import MANY, ONE, PRECISIONS, UserVector, form_file, vector_file
 from isoform.runtime.engines.tensorrt.rows import Rows
 from isoform.runtime.engines.tensorrt.runner import Form, Runner
@@ -74,8 +74,7 @@ class OpenGraph:
                 f"{compiled.path} has a vector but no form of graph {name!r}; run 'isoform compile' again"
             )
         half = precision == "fp16"
-        row_bytes = self.vector.size * (2 if half else 4)
-        largest = min(LARGEST_TABLE, VOLUME // self.vector.size) * row_bytes
+        largest = self.vector.most_users * self.vector.size * (2 if half else 4)
         self.rows = Rows(device, size=self.vector.size, half=half, limit_bytes=min(cache_bytes, largest))
         self.runners: dict[str, Runner] = {}
         self._faster: dict[tuple[int, bool], Runner] = {}

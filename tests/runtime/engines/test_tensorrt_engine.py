@@ -126,7 +126,8 @@ def test_the_kernel_runs_what_it_runs_faster(forms, formed, samples, tmp_path) -
             assert close(engine.logits_each(x, [formed.base(task) for task in turn]), right)
     for count in (1, 2, 3):
         assert close(engine.logits(x[:count], formed.base("blurred")), expected["blurred"][:count])
-    assert {*opened.chosen} >= ({(1, False), (2, False), (4, True)} if forms else {(4, True)})
+    if forms:
+        assert {*opened.chosen} >= {(1, False), (2, False)}
     engine.close()
 
 
