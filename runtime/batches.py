@@ -19,7 +19,7 @@ from isoform.runtime.errors import UsageError
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import Spec
 
-__all__ = ["SLICE_BYTES", "in_groups", "in_slices", "one_each", "slice_samples", "slices"]
+__all__ = ["SLICE_BYTES", "different_classes", "in_groups", "in_slices", "one_each", "slice_samples", "slices"]
 
 # eight threads with four bases hold 163 MB instead of 1,325 MB without slices (docs/log.md, 2026-11-25)
 SLICE_BYTES = 4 << 20
@@ -80,11 +80,16 @@ def in_groups(run: Callable[[Array, Signature], Array], x: Array, signatures: Se
         if not result.size:
             result = np.empty((len(x), part.shape[1]), dtype=np.float32)
         if part.shape[1] != result.shape[1]:
-            raise UsageError(
-                f"the signature of sample {rows[0]} has {part.shape[1]} classes, but that of sample 0 has {result.shape[1]}; predict them in separate calls"
-            )
+            raise different_classes(rows[0], part.shape[1], result.shape[1])
         result[rows] = part
     return result
+
+
+def different_classes(row: int, count: int, first: int) -> UsageError:
+    """Return the error for a sample whose signature has another number of classes than that of sample 0."""
+    return UsageError(
+        f"the signature of sample {row} has {count} classes, but that of sample 0 has {first}; predict them in separate calls"
+    )
 
 
 def one_each(value: object, samples: int) -> Sequence[Signature]:

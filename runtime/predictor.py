@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.batches import in_groups, in_slices, one_each, slice_samples
-from isoform.runtime.engines.engine import Engine
+from isoform.runtime.batches import different_classes, in_groups, in_slices, one_each, slice_samples
+from isoform.runtime.engines.engine import Engine, MixingEngine
 from isoform.runtime.engines.onnx.features import Features
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats.bundle import Bundle
@@ -30,6 +30,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, engine: Engine, *, threads: int = 1) -> None:
         self.bundle, self.engine, self._threads = bundle, engine, threads
+        self._mixing = engine if isinstance(engine, MixingEngine) else None
         # made once: an input checks itself, which takes longer than checking a sample
         self._inputs = {task: bundle.spec.input_of(task) for task in bundle.signatures}
         self._fronts: dict[str, Features | None] = {}
@@ -71,7 +72,8 @@ class Predictor:
             logits = self.logits(self.checked(x, signature.task), signature)
         else:
             each = one_each(signature, len(x))
-            logits = in_groups(self.logits, self.checked(x, self._one_task(each)), each)
+            x = self.checked(x, self._one_task(each))
+            logits = in_groups(self.logits, x, each) if self._mixing is None else self._mixed(self._mixing, x, each)
         # Finite samples can still overflow inside the network, and softmax of inf is NaN: an error is better than a NaN probability.
         if not np.isfinite(logits).all():
             finite = np.isfinite(logits).all(axis=1)
@@ -84,8 +86,26 @@ class Predictor:
         """Return logits of checked samples for one signature, shape (n, classes), float32, possibly not finite. A fresh array."""
         if len(x) == 0:
             return np.zeros((0, len(self.bundle.resolve(signature).labels)), dtype=np.float32)
+        if self._mixing is not None:
+            return self._mixing.logits(x, signature)
         samples = slice_samples(self.bundle.spec, signature.task, x.shape[1:])
         return in_slices(lambda some: self.engine.logits(some, signature), x, samples)
+
+    def _mixed(self, engine: MixingEngine, x: Array, signatures: Sequence[Signature]) -> Array:
+        if not signatures:
+            return np.zeros((0, 0), dtype=np.float32)
+        users = {signature.digest: signature for signature in signatures}
+        classes = {digest: len(self.bundle.labels(signature)) for digest, signature in users.items()}
+        first = classes[signatures[0].digest]
+        for row, signature in enumerate(signatures):
+            if classes[signature.digest] != first:
+                raise different_classes(row, classes[signature.digest], first)
+        return engine.logits_each(x, signatures)
+
+    @property
+    def mixes(self) -> bool:
+        """As ``Runtime.mixes``."""
+        return self._mixing is not None and self._mixing.mixes
 
     def forget(self, signature: Signature) -> None:
         """As ``Runtime.forget``."""

@@ -51,8 +51,7 @@ class Runtime:
             )
         if not isinstance(cache_bytes, int) or cache_bytes < 0:
             raise UsageError(f"cache_bytes is {cache_bytes!r}, but a whole number of bytes from 0 was expected")
-        self.bundle = bundle
-        self._threads = threads
+        self.bundle, self._threads = bundle, threads
         self._lock = threading.Lock()
         self._learner: Learner | None = None
         self._sources: dict[str, Source] = {}
@@ -74,10 +73,9 @@ class Runtime:
         Args:
             path: A bundle written by ``isoform train`` and compiled by ``isoform compile``.
             threads: Threads per prediction; 0 lets ONNX Runtime choose.
-            cache_bytes: Size of the cache of folded weights, in bytes. Weights shared by the signatures of one base are not
-                counted; ``stats`` reports them.
-            engine: ``onnx``: ONNX Runtime over a device plan. ``sessions``: one ONNX Runtime session per signature.
-                ``reference``: numpy, slow, needs no compiled bundle. ``auto``: the fastest engine that works on this machine.
+            cache_bytes: Size of the cache of folded weights, in bytes; ``stats`` reports what signatures of one base share besides.
+            engine: ``onnx``: ONNX Runtime over a device plan. ``sessions``: one ONNX Runtime session per signature. ``tensorrt``: a GPU.
+                ``reference``: numpy, slow, needs no compiled bundle. ``auto``: the fastest of the others that works on this machine.
             providers: ONNX Runtime execution providers in order of preference, such as ``CUDAExecutionProvider``; None for the CPU.
                 On any other provider each signature has its own session.
 
@@ -85,7 +83,7 @@ class Runtime:
             BundleError: If the bundle is missing, damaged or not compiled.
             SignatureError: If one of its base signatures is damaged.
             UsageError: If an argument is out of range.
-            EngineError: If the engine cannot run the bundle on this machine, or a provider is not available.
+            EngineError: If the engine cannot run the bundle here, or a provider is not available.
         """
         bundle = Bundle.load(path, with_compiled=check_engine(engine) != REFERENCE)
         return cls(bundle, threads=threads, cache_bytes=cache_bytes, engine=engine, providers=providers)
@@ -95,12 +93,15 @@ class Runtime:
         """Name of the engine in use."""
         return self._engine.name
 
+    @property
+    def mixes(self) -> bool:
+        """Whether ``predict`` runs a batch of several users in about the time of one of a single user."""
+        return self._predictor.mixes
+
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:  # fmt: skip
         self.close()
 
     def close(self) -> None:
@@ -133,7 +134,7 @@ class Runtime:
         return self.bundle.base(task)
 
     def labels(self, signature: Signature) -> tuple[str, ...]:
-        """Return the class names of ``predict``'s columns, in order. Raises ``SignatureError`` if the signature does not fit the bundle."""
+        """Return the class names of ``predict``'s columns, in order. Raises ``SignatureError`` if the signature does not fit."""
         return self.bundle.labels(signature)
 
     def predict(self, x: Array, signature: Signature | Sequence[Signature]) -> Array:
@@ -295,8 +296,7 @@ class Runtime:
         if not isinstance(keep, int) or keep < 1:
             raise UsageError(f"keep is {keep!r}, but a whole number from 1 was expected")
         made = method_named(method, options)
-        # before the folder is made, which a start that does not fit must not leave behind
-        self.bundle.resolve(start)
+        self.bundle.resolve(start)  # a start that does not fit must not leave a folder behind
         source = self._source(start.task)
         if source is not None:
             # the start may have a logits layer for other classes than its base

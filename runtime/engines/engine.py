@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.names import AUTO, BY_ITSELF, ENGINES, REFERENCE
@@ -22,7 +22,7 @@ from isoform.runtime.errors import EngineError, IsoformError, MissingExtraError,
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 
-__all__ = ["AUTO", "BY_ITSELF", "ENGINES", "REFERENCE", "Engine", "check_engine", "open_engine"]
+__all__ = ["AUTO", "BY_ITSELF", "ENGINES", "REFERENCE", "Engine", "MixingEngine", "check_engine", "open_engine"]
 
 log = logging.getLogger("isoform.runtime")
 
@@ -61,6 +61,30 @@ class Engine(Protocol):
 
     def stats(self) -> dict[str, float]:
         """Return the statistics of ``Runtime.stats``; keys that do not apply may be left out."""
+
+
+@runtime_checkable
+class MixingEngine(Engine, Protocol):
+    """An engine that may run samples of several users at once, and cuts batches into runs by itself, so that it is given whole ones."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a batch of several users takes about as long as one of a single user, for the graph of the bundle's first task."""
+
+    def logits_each(self, x: Array, signatures: Sequence[Signature]) -> Array:
+        """Run a batch in which every sample has its own signature.
+
+        Args:
+            x: As for ``logits``.
+            signatures: The signature of each sample; all have the same input, and the same number of classes.
+
+        Returns:
+            Logits, shape (n, classes), float32. A fresh array.
+
+        Raises:
+            SignatureError: If one does not fit.
+            EngineError: If the engine fails, or they differ in their number of classes.
+        """
 
 
 def check_engine(name: object) -> str:

@@ -55,7 +55,8 @@ class Service:
         """The readiness check: every task is loaded, and the store answers."""
         self.metrics = Metrics(runtime, admission, self.memory)
         self.batching = Batching(
-            runtime.predict, samples=settings.batch_samples, delay_seconds=settings.batch_delay_seconds, ran=self.metrics.batch
+            runtime.predict, samples=settings.batch_samples, delay_seconds=settings.batch_delay_seconds, ran=self.metrics.batch,
+            alike=(lambda signature: (signature.task, len(runtime.labels(signature)))) if runtime.mixes else None,
         )  # fmt: skip
         self.waiters = threading.Semaphore(settings.waiters)
         """Requests that may block a thread while they wait for a job to end."""

@@ -99,37 +99,36 @@ class TensorRtEngine:
         return self.logits_each(x, [signature] * len(x))
 
     def logits_each(self, x: Array, signatures: Sequence[Signature]) -> Array:
-        """Run one batch in which every sample has its own signature.
-
-        Args:
-            x: Samples, shape (n, …).
-            signatures: The signature of each; all with the same graph and the same number of classes.
-
-        Returns:
-            Logits, shape (n, classes), float32. A fresh array.
-
-        Raises:
-            SignatureError: If one does not fit.
-            EngineError: If they need different graphs or differ in their number of classes, one has more classes than the engine, or a
-                run fails.
-        """
+        """As ``MixingEngine.logits_each``. Raises ``EngineError`` as well if one has more classes than the engine was built for."""
         users = {signature.digest: signature for signature in signatures}
         resolved = {digest: self._bundle.resolve(signature) for digest, signature in users.items()}
         classes = {len(some.labels) for some in resolved.values()}
         with self._lock, self._current():
-            opened = {digest: self._opened_for(some) for digest, some in resolved.items()}
-            if len(classes) > 1 or len({*map(id, opened.values())}) > 1:
-                raise EngineError("samples of one batch need signatures of one graph, with as many classes each")
-            found, (count,) = next(iter(opened.values())), classes
-            if count > found.vector.classes:
-                raise EngineError(
-                    f"a signature has {count} classes, but the engine was built for {found.vector.classes}; "
-                    f"run 'isoform compile --target tensorrt --classes {count}'"
-                )
+            if len(classes) > 1:
+                raise EngineError("samples of one batch need signatures of as many classes each")
+            (count,) = classes
             result = np.empty((len(x), count), dtype=np.float32)
-            for rows in _batches(signatures, found):
-                result[rows] = self._run(found, x[rows], [signatures[row].digest for row in rows], resolved)[:, :count]
+            graphs: dict[str, list[int]] = {}
+            names = {digest: self._bundle.graph(some)[0] for digest, some in resolved.items()}
+            for row, signature in enumerate(signatures):
+                graphs.setdefault(names[signature.digest], []).append(row)
+            for places in graphs.values():
+                found = self._opened_for(resolved[signatures[places[0]].digest])
+                if count > found.vector.classes:
+                    raise EngineError(
+                        f"a signature has {count} classes, but the engine was built for {found.vector.classes}; "
+                        f"run 'isoform compile --target tensorrt --classes {count}'"
+                    )
+                for batch in _batches([signatures[row] for row in places], found):
+                    rows = [places[row] for row in batch]
+                    digests = [signatures[row].digest for row in rows]
+                    result[rows] = self._run(found, x[rows], digests, resolved)[:, :count]
         return result
+
+    @property
+    def mixes(self) -> bool:
+        """As ``MixingEngine.mixes``."""
+        return next(iter(self._opened.values())).mixes
 
     def _run(self, found: OpenGraph, x: Array, digests: Sequence[str], resolved: dict[str, Resolved]) -> Array:
         makes = {digest: _maker(found, resolved[digest]) for digest in digests}

@@ -13,12 +13,14 @@ from isoform.compile.build import write_compiled
 from isoform.compile.tensorrt.forms import forms_of
 from isoform.compile.tensorrt.half import halved
 from isoform.runtime import Runtime
+from isoform.runtime.engines.engine import MixingEngine
 from isoform.runtime.engines.tensorrt.cuda import gpu_or_none
 from isoform.runtime.engines.tensorrt.engine import open_engine
 from isoform.runtime.engines.tensorrt.form import MANY, ONE, UserVector, form_file, vector_file
 from isoform.runtime.engines.tensorrt.opened import KERNEL
-from isoform.runtime.errors import EngineError, IsoformError
+from isoform.runtime.errors import EngineError, IsoformError, UsageError
 from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.predictor import Predictor
 
 TASKS = ("plain", "inverted", "blurred", "edges")
 
@@ -107,6 +109,29 @@ def test_every_sample_of_a_batch_may_belong_to_another_user(formed, samples) -> 
     engine = host_engine(formed)
     assert close(engine.logits_each(x, [formed.base(task) for task in turn]), right)
     assert engine._opened["portable"].runners[MANY]._form.runs == 2  # one to warm up, and its replay
+
+
+def test_a_runtime_gives_it_whole_batches_of_several_users(formed, samples) -> None:
+    """``Predictor`` neither cuts batches for it nor sorts them by user; signatures with other classes are refused by the sample's number."""
+    x, expected = samples
+    engine = host_engine(formed)
+    predictor = Predictor(formed, engine)
+    assert isinstance(engine, MixingEngine)
+    assert predictor.mixes
+    turn = [TASKS[row % 4] for row in range(9)]
+    right = np.stack([expected[task][row] for row, task in enumerate(turn)])
+    assert close(predictor.predict(x, [formed.base(task) for task in turn]), right)
+    assert engine._opened["portable"].runners[MANY]._form.runs == 2  # one to warm up, and its replay
+    many = np.tile(x, (40, 1, 1, 1))
+    given, engine.logits = [], lambda x, signature: given.append(len(x)) or np.zeros((len(x), 10), np.float32)
+    predictor.predict(many, formed.base("plain"))
+    assert given == [len(many)]
+    assert predictor.predict(x[:0], []).shape == (0, 0)
+    base = formed.base("plain")
+    parts = {name: base.parts[name][:3] for name in ("logits.weight", "logits.bias")}
+    fewer = base.replace(parts={**base.parts, **parts}, labels=("a", "b", "c"))
+    with pytest.raises(UsageError, match="the signature of sample 1 has 3 classes, but that of sample 0 has 10"):
+        predictor.predict(x[:2], [base, fewer])
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")

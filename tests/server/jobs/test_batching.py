@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from isoform.runtime.errors import InputError
+from isoform.runtime.errors import InputError, SignatureError
+from isoform.runtime.formats.signature import Signature
 from isoform.server.app import create_app
 from isoform.server.exchange.problems import DeadlineError
 from isoform.server.service.batching import Batching
@@ -23,7 +24,9 @@ class Slow:
 
     def predict(self, x, signature):
         """As the runtime."""
-        self.ran.append((len(x), signature.digest))
+        self.ran.append(
+            (len(x), signature.digest if isinstance(signature, Signature) else [one.digest for one in signature])
+        )
         self.begun.set()
         assert self.go.wait(30)
         return self.runtime.predict(x, signature)
@@ -101,6 +104,44 @@ def test_users_are_not_mixed(runtime, samples) -> None:
     assert max(count for count, _ in seen) <= 8  # four requests for each of the four tasks
     assert len(seen) < 16
     assert {digest for _, digest in seen} == {signature.digest for signature in signatures}
+
+
+def test_users_are_mixed_where_the_engine_can(runtime, samples) -> None:
+    """Requests of several users run in one batch, each sample with its own signature; requests of another task have a batch of their own."""
+    first, second = runtime.signature("plain"), runtime.signature("edges")
+    third = second.replace(parts={**second.parts, "logits.bias": second.parts["logits.bias"] + 1})
+    parts = [samples[0][i : i + 1 + i % 3] for i in range(10)]
+    asked = [(part, (first, second, third)[i % 3]) for i, part in enumerate(parts)]
+    results, ran = gathered(runtime, asked, samples=64, alike=lambda signature: len(signature.labels))
+    assert ran == [1, sum(map(len, parts[1:]))]
+    for (part, signature), logits in zip(asked, results, strict=True):
+        np.testing.assert_allclose(logits, runtime.predict(part, signature), atol=1e-4)
+    tasks = list[set[str]]()
+
+    def predict(x, signature):
+        tasks.append({signature.task} if isinstance(signature, Signature) else {one.task for one in signature})
+        return runtime.predict(x, signature)
+
+    batching = Batching(
+        predict, samples=64, delay_seconds=1.0, ran=lambda *_: None, alike=lambda signature: signature.task
+    )
+    with ThreadPoolExecutor(10) as pool:
+        results = list(pool.map(lambda request: batching.predict(*request), asked))
+    for (part, signature), logits in zip(asked, results, strict=True):
+        np.testing.assert_allclose(logits, runtime.predict(part, signature), atol=1e-4)
+    assert all(len(some) == 1 for some in tasks)
+    assert len(tasks) < 10
+
+
+def test_only_the_guilty_user_fails(runtime, samples) -> None:
+    """A signature that does not fit fails its own request, not those of the users it shares a batch with."""
+    base, other = runtime.signature("plain"), runtime.signature("edges")
+    stranger = other.replace(template="0" * 64)
+    asked = [(samples[0][i : i + 1], signature) for i, signature in enumerate((base, other, stranger, base))]
+    results, _ = gathered(runtime, asked, samples=64, alike=lambda signature: len(signature.labels))
+    assert isinstance(results[2], SignatureError)
+    for i in (0, 1, 3):
+        np.testing.assert_allclose(results[i], runtime.predict(*asked[i]), atol=1e-4)
 
 
 def test_only_the_guilty_one_fails(runtime, samples) -> None:
