@@ -49,7 +49,7 @@ def compile_bundle(
         data: The ``--data`` folder of the training run, to verify on real samples; embedded data needs none.
         datasets: Task → samples to verify on, for bundles that 'isoform train' did not write; None loads those of the bundle's recipe.
         tau: τ; layers whose largest mixture weight is at least τ are snapped.
-        max_drop_points: Points of accuracy (percent) that snapping may cost a task.
+        max_drop_points: Points of accuracy (percent) that snapping may cost a task, and so may a target's precision.
         target: TensorRT's engines to build besides; None for ONNX files alone.
         progress: Called with one line at each stage of the work.
 
@@ -90,7 +90,12 @@ def compile_bundle(
         )
         compiled.update({f"{layout}/{task.name}.onnx": graph for layout, graph in layouts.items()})
     check(measured, max_drop_points=max_drop_points)
-    written = None if target is None else write_target(bundle, tasks, graphs, target, product, progress)
+    written = None
+    if target is not None:
+        written = write_target(
+            bundle, tasks, graphs, {task.name: compiled[f"fast/{task.name}.onnx"] for task in tasks}, target, product,
+            max_drop_points=max_drop_points, progress=progress,
+        )  # fmt: skip
     if written is not None:
         compiled |= written.files
     content = report(bundle, tasks, exporter, measured, {name: len(blob) for name, blob in compiled.items()}, tau=tau)

@@ -35,7 +35,7 @@ def add_arguments_compile(parser: argparse.ArgumentParser) -> None:
         "--max-drop",
         type=float,
         default=0.5,
-        help="largest loss of accuracy by snapping, in points per task (default: 0.5)",
+        help="largest loss of accuracy by snapping, and by a task's engine in fp16 or int8, in points per task (default: 0.5)",
     )
     engines = parser.add_argument_group("TensorRT")
     engines.add_argument(
@@ -45,7 +45,15 @@ def add_arguments_compile(parser: argparse.ArgumentParser) -> None:
         help="also write TensorRT's graphs and build engines, for the GPU at hand or --architectures (default: onnx alone)",
     )
     engines.add_argument(
-        "--precision", choices=("fp32", "fp16"), default="fp32", help="numbers of TensorRT's engines (default: fp32)"
+        "--precision",
+        choices=("fp32", "fp16", "int8"),
+        default="fp32",
+        help="numbers of TensorRT's engines; int8 for those of --tasks, and fp16 for users then (default: fp32)",
+    )
+    engines.add_argument(
+        "--tasks",
+        action="store_true",
+        help="also build an engine of every task's own, its weights constants in it: fast, for base signatures alone",
     )
     engines.add_argument(
         "--architectures",
@@ -91,7 +99,7 @@ def _target(arguments: argparse.Namespace) -> Target | None:
     if arguments.target == "onnx":
         flags = {
             "--architectures": names, "--no-engines": arguments.no_engines, "--classes": arguments.classes is not None,
-            "--precision fp16": arguments.precision == "fp16",
+            f"--precision {arguments.precision}": arguments.precision != "fp32", "--tasks": arguments.tasks,
         }  # fmt: skip
         given = [flag for flag, value in flags.items() if value]
         if given:
@@ -108,5 +116,5 @@ def _target(arguments: argparse.Namespace) -> Target | None:
         ) from None
     return Target(
         product=arguments.target, precision=arguments.precision, architectures=names, classes=arguments.classes,
-        batches=Batches(usual=usual, largest=largest), engines=not arguments.no_engines,
+        batches=Batches(usual=usual, largest=largest), engines=not arguments.no_engines, tasks=arguments.tasks,
     )  # fmt: skip

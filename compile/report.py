@@ -120,6 +120,8 @@ def print_report(content: Mapping[str, Any]) -> None:
     console.print(third)
     if "tensorrt" in content:
         console.print(_target_table(Table, content["tensorrt"]))
+        if content["tensorrt"]["tasks"]:
+            console.print(_tasks_table(Table, content["tensorrt"]))
 
 
 def _target_table(table: Any, content: Mapping[str, Any]) -> Any:
@@ -140,6 +142,18 @@ def _target_table(table: Any, content: Mapping[str, Any]) -> Any:
             numbers = [f"{told[key]:,}" if key in told else "-" for key in ("layers", "inputs", "engine_bytes")]
             seconds = f"{told['build_seconds']:.1f}" if "build_seconds" in told else "-"
             made.add_row(graph, form, f"{told['gap']:.0e}", *numbers, seconds)
+    return made
+
+
+def _tasks_table(table: Any, content: Mapping[str, Any]) -> Any:
+    """Make the table of the tasks' own engines."""
+    made = table(title=f"engines of one task each, {content['precision']}", title_justify="left")
+    for column in ("task", "top-1 before", "after", "same answers", "layers", "engine bytes", "s"):
+        made.add_column(column, justify="left" if column == "task" else "right")
+    for task, told in content["tasks"].items():
+        shares = [_percent(told[key], 100) for key in ("top1_before", "top1_after", "agreement")]
+        numbers = [f"{told[key]:,}" if key in told else "-" for key in ("layers", "engine_bytes")]
+        made.add_row(task, *shares, *numbers, f"{told['build_seconds']:.1f}" if "build_seconds" in told else "-")
     return made
 
 

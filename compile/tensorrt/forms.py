@@ -22,7 +22,7 @@ from isoform.runtime.errors import CompileError
 from isoform.runtime.inputs import Input
 from isoform.runtime.kind import HEAD, Graph
 
-__all__ = ["Forms", "forms_of"]
+__all__ = ["Forms", "forms_of", "plain"]
 
 SAMPLES = 10007
 """Number of samples that shapes are computed for: a prime that no other axis is likely to be as long as, nor a multiple of."""
@@ -56,7 +56,7 @@ def forms_of(file: bytes, graph: Graph, *, classes: int) -> Forms:
             "a TensorRT engine has samples of one size, but this network takes any length; wrap it without lengths"
         )
     constants = graph.constants
-    nodes = [part for node in onnx.load_from_string(file).graph.node for part in _plain(node)]
+    nodes = [part for node in onnx.load_from_string(file).graph.node for part in plain(node)]
     shapes = {name: tuple(shape) for name, shape in graph.weights.items() if name not in constants}
     shapes |= {HEAD[0]: (classes, graph.embedding), HEAD[1]: (classes,)}
     nodes, padded = _unpadded(nodes, shapes)
@@ -70,7 +70,7 @@ def forms_of(file: bytes, graph: Graph, *, classes: int) -> Forms:
     return Forms(vector=vector, one=one, many=many, reason=reason)
 
 
-def _plain(node: onnx.NodeProto) -> Iterable[onnx.NodeProto]:
+def plain(node: onnx.NodeProto) -> Iterable[onnx.NodeProto]:
     """Write a node by operators that every parser has."""
     if node.op_type != "HardSwish":
         return [node]

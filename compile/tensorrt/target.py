@@ -11,16 +11,23 @@ from isoform.compile.kind import Task
 from isoform.compile.tensorrt.check import LIMIT, gaps
 from isoform.compile.tensorrt.forms import Forms, forms_of
 from isoform.compile.tensorrt.half import halved
+from isoform.compile.tensorrt.tasks import task_form
 from isoform.runtime.engines.tensorrt.builder import Batches, build_engine
 from isoform.runtime.engines.tensorrt.cuda import gpu_or_none
-from isoform.runtime.engines.tensorrt.form import MANY, ONE, PRECISIONS, form_file, vector_file
+from isoform.runtime.engines.tensorrt.form import MANY, ONE, TASK, TASK_PRECISIONS, UserVector, form_file, vector_file
 from isoform.runtime.engines.tensorrt.products import Product, find_product
 from isoform.runtime.engines.tensorrt.stored import EngineKey, encode_engine, engine_name
 from isoform.runtime.errors import CompileError
 from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.inputs import Input
 from isoform.runtime.kind import Graph
 
 __all__ = ["Target", "Written", "write_target"]
+
+FEWEST, MOST = 32, 256
+"""Samples that int8 is calibrated on."""
+CALIBRATION_BYTES = 1 << 30
+"""Memory for their activations, about."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,18 +37,23 @@ class Target:
     product: str
     """A key of ``PRODUCTS``."""
     precision: str = "fp32"
+    """One of ``TASK_PRECISIONS``. ``int8`` is that of the tasks' own engines, and users' are float16 then."""
     architectures: tuple[str, ...] = ()
     """Architectures to build for; none for the GPU at hand."""
     classes: int | None = None
     """Rows of the logits layer, as many as the largest user has; None for the largest task's."""
     batches: Batches = dataclasses.field(default_factory=Batches)
+    tasks: bool = False
+    """Whether every task has an engine of its own besides, with its weights as constants."""
     engines: bool = True
     """Whether to build; without, the forms alone are written, and the device builds when it opens the bundle."""
 
     def __post_init__(self) -> None:
         """Check the precision and the number of classes."""
-        if self.precision not in PRECISIONS:
-            raise CompileError(f"precision is {self.precision!r}, but one of {', '.join(PRECISIONS)} was expected")
+        if self.precision not in TASK_PRECISIONS:
+            raise CompileError(f"precision is {self.precision!r}, but one of {', '.join(TASK_PRECISIONS)} was expected")
+        if self.precision == "int8" and not self.tasks:
+            raise CompileError("int8 is for the tasks' own engines; add --tasks")
         if self.classes is not None and not 1 <= self.classes <= 1 << 16:
             raise CompileError(f"classes is {self.classes}, but a number from 1 to {1 << 16} was expected")
 
@@ -62,8 +74,8 @@ class Written:
 
 
 def write_target(
-    bundle: Bundle, tasks: Sequence[Task], graphs: Mapping[str, bytes], target: Target, product: Product | None,
-    progress: Callable[[str], None],
+    bundle: Bundle, tasks: Sequence[Task], graphs: Mapping[str, bytes], complete: Mapping[str, bytes], target: Target, product: Product | None,
+    *, max_drop_points: float, progress: Callable[[str], None],
 ) -> Written:  # fmt: skip
     """Write and check the forms of every graph that runs a task, and build their engines.
 
@@ -71,15 +83,18 @@ def write_target(
         bundle: The bundle.
         tasks: Its tasks.
         graphs: Name → ONNX file without weights; those for learning are left out.
+        complete: Task → its network as one complete ONNX file, layout ``fast``.
         target: What to build.
         product: The result of ``target.found``.
+        max_drop_points: Points of accuracy (percent) that a precision may cost a task.
         progress: Called with one line at each stage.
 
     Raises:
-        CompileError: If a graph has no form, or a form computes something else.
+        CompileError: If a graph has no form, a form computes something else, or a precision costs too much.
         EngineError: If an engine cannot be built.
     """
-    written, engines, told, cache = dict[str, bytes](), dict[str, bytes](), dict[str, Any](), b""
+    builds = _Builds(target, product, progress)
+    half = target.precision != "fp32"
     for name, file in graphs.items():
         able = [task for task in tasks if name in bundle.network.graphs(task.name, task.parts)]
         if not able:
@@ -87,32 +102,37 @@ def write_target(
         graph = bundle.network.graph(name)
         classes = max(target.classes or 0, *(len(task.labels) for task in tasks))
         progress(f"writing and checking TensorRT's forms of {name}")
-        forms, told[name] = _checked(forms_of(file, graph, classes=classes), graph, file, able)
-        written[vector_file(name)] = forms.vector.encode()
+        forms, told = _checked(forms_of(file, graph, classes=classes), graph, file, able)
+        builds.files[vector_file(name)] = forms.vector.encode()
         for form, data in {ONE: forms.one, MANY: forms.many}.items():
-            if data is None:
-                continue
-            if target.precision == "fp16":
-                data = halved(data, samples=graph.input.name)
-            written[form_file(name, form, target.precision)] = data
-            if product is None:
-                continue
-            built = build_engine(
-                product, data, form=form, vector=forms.vector, takes=graph.input, half=target.precision == "fp16",
-                batches=target.batches, architectures=target.architectures, timing_cache=cache, progress=progress,
-            )  # fmt: skip
-            cache = built.timing_cache
-            key = EngineKey(
-                product=product.name, version=product.version, devices=target.architectures or (gpu_or_none() or "",), graph=name, form=form,
-                precision=target.precision, digest=hashlib.sha256(data).hexdigest(), largest_batch=target.batches.largest,
-            )  # fmt: skip
-            engines[f"engines/{engine_name(key)}"] = encode_engine(key, built.engine)
-            told[name][form] |= {
-                "layers": built.layers, "inputs": len(built.inputs), "engine_bytes": len(built.engine), "build_seconds": built.seconds,
-            }  # fmt: skip
+            if data is not None:
+                written = halved(data, samples=graph.input.name) if half else data
+                told[form] |= builds.add(
+                    name, form, "fp16" if half else "fp32", written, vector=forms.vector, takes=graph.input
+                )
+        builds.told[name] = told
+        for task in able if target.tasks else ():
+            if task.graph == name:
+                progress(f"writing and checking TensorRT's form of task {task.name} in {target.precision}")
+                made = task_form(
+                    task, complete[task.name], samples=graph.input.name, precision=target.precision, max_drop_points=max_drop_points,
+                    calibration=_calibration(bundle, task),
+                )  # fmt: skip
+                engine = builds.add(
+                    task.name, TASK, target.precision, made.file, vector=forms.vector, takes=graph.input
+                )
+                builds.tasks[task.name] = {**made.to_json(), "bytes": len(made.file), **engine}
     about = {} if product is None else {"version": product.version, "architectures": list(target.architectures)}
-    report = {"product": target.product, "precision": target.precision, "limit": LIMIT, **about, "graphs": told}
-    return Written(files=written, engines=engines, report=report)
+    report = {
+        "product": target.product, "precision": target.precision, "limit": LIMIT, **about, "graphs": builds.told, "tasks": builds.tasks,
+    }  # fmt: skip
+    return Written(files=builds.files, engines=builds.engines, report=report)
+
+
+def _calibration(bundle: Bundle, task: Task) -> int:
+    """Return how many samples int8 is calibrated on: ONNX Runtime keeps all their activations in memory."""
+    one = 4 * bundle.spec.sample_bytes(task.name, task.train.images.shape[1:])
+    return max(FEWEST, min(MOST, CALIBRATION_BYTES // one))
 
 
 def _checked(forms: Forms, graph: Graph, file: bytes, tasks: Sequence[Task]) -> tuple[Forms, dict[str, Any]]:
@@ -129,3 +149,41 @@ def _checked(forms: Forms, graph: Graph, file: bytes, tasks: Sequence[Task]) -> 
     if forms.many is None:
         entries[MANY] = {"reason": forms.reason}
     return forms, {"classes": forms.vector.classes, "floats_per_user": forms.vector.size, **entries}
+
+
+class _Builds:
+    """Files, engines and report, as they are made.
+
+    Args:
+        target: What to build.
+        product: The product; None for no engines.
+        progress: Called with one line at each stage.
+    """
+
+    def __init__(self, target: Target, product: Product | None, progress: Callable[[str], None]) -> None:
+        self._target, self._product, self.progress = target, product, progress
+        self._timings = b""
+        self.files, self.engines, self.told = dict[str, bytes](), dict[str, bytes](), dict[str, Any]()
+        self.tasks = dict[str, Any]()
+
+    def add(
+        self, name: str, form: str, precision: str, file: bytes, *, vector: UserVector, takes: Input
+    ) -> dict[str, Any]:
+        """Add a form of a graph, or of a task, and its engine; return what to report of the engine."""
+        self.files[form_file(name, form, precision)] = file
+        product, target = self._product, self._target
+        if product is None:
+            return {}
+        built = build_engine(
+            product, file, form=form, vector=vector, takes=takes, precision=precision, batches=target.batches,
+            architectures=target.architectures, timing_cache=self._timings, progress=self.progress,
+        )  # fmt: skip
+        self._timings = built.timing_cache
+        key = EngineKey(
+            product=product.name, version=product.version, devices=target.architectures or (gpu_or_none() or "",), graph=name, form=form,
+            precision=precision, digest=hashlib.sha256(file).hexdigest(), largest_batch=target.batches.largest,
+        )  # fmt: skip
+        self.engines[f"engines/{engine_name(key)}"] = encode_engine(key, built.engine)
+        return {
+            "layers": built.layers, "inputs": len(built.inputs), "engine_bytes": len(built.engine), "build_seconds": built.seconds,
+        }  # fmt: skip

@@ -1,7 +1,9 @@
 """Graphs in the forms for TensorRT: what they compute, user by user, and that a build of TensorRT-RTX takes them, without a GPU."""
 
 import dataclasses
+import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -9,7 +11,7 @@ import pytest
 from aligned import aligned, datasets
 from modular import NORMED, random_bundle, random_mask
 from modular import samples as modular_samples
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from strangers import stranger
 from support import isoform
 
@@ -18,8 +20,9 @@ from isoform.compile.nodes import make_model
 from isoform.compile.tensorrt.forms import forms_of
 from isoform.compile.tensorrt.half import halved
 from isoform.compile.tensorrt.target import Target
+from isoform.compile.tensorrt.tasks import task_form
 from isoform.runtime.engines.tensorrt.builder import Batches, architectures_of, build_engine
-from isoform.runtime.engines.tensorrt.form import MANY, ONE, TABLE, USER, UserVector
+from isoform.runtime.engines.tensorrt.form import MANY, ONE, TABLE, TASK, USER, UserVector
 from isoform.runtime.engines.tensorrt.products import find_product
 from isoform.runtime.engines.tensorrt.stored import decode_engine, read_engine
 from isoform.runtime.errors import BundleError, CompileError, EngineError, UsageError
@@ -204,6 +207,67 @@ def test_tensorrt_rtx_builds_other_kinds(precision, rtx, tmp_path) -> None:
     told = report["tensorrt"]["graphs"]["portable"]
     assert {told[form]["engine_bytes"] > 10_000 for form in (ONE, MANY)} == {True}
     assert len([*(tmp_path / "b" / "compiled" / "engines").iterdir()]) == 2
+
+
+def test_tasks_have_engines_of_their_own(compiled, rtx, tmp_path) -> None:
+    """In int8, users' in float16: the report has what it costs; a loss above the limit is refused, and nothing is written."""
+    shutil.copytree(compiled, tmp_path / "bundle")
+    words = (
+        "--target",
+        "tensorrt-rtx",
+        "--architectures",
+        "sm89",
+        "--tasks",
+        "--precision",
+        "int8",
+        "--max-drop",
+        "100",
+    )
+    said = isoform("compile", tmp_path / "bundle", *words)
+    assert "engines of one task each, int8" in said.stderr
+    listed = Bundle.load(tmp_path / "bundle").require_compiled()
+    report = json.loads((listed.path / "report.json").read_text())["tensorrt"]["tasks"]
+    for task, told in report.items():
+        assert told["agreement"] > 0.8
+        assert told["engine_bytes"] > 10_000
+        model = onnx.load_from_string(listed.read(f"tensorrt/{task}.task.int8.onnx"))
+        products = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+        made = {name: node for node in model.graph.node for name in node.output}
+        # every product reads samples and weights that were rounded, and a bias that was not
+        assert all(made[name].op_type == "DequantizeLinear" for node in products for name in node.input[:2])
+        assert not any(name in made for node in products for name in node.input[2:])
+        zeros = [numpy_helper.to_array(some) for some in model.graph.initializer if some.name.endswith("zero_point")]
+        assert len(zeros) > 10
+        assert not any(zero.any() for zero in zeros)
+    keys = [read_engine(path)[0] for path in (listed.path / "engines").iterdir()]
+    assert {(key.graph, key.form, key.precision) for key in keys} == {
+        ("portable", ONE, "fp16"), ("portable", MANY, "fp16"), *((task, TASK, "int8") for task in report),
+    }  # fmt: skip
+    before = (listed.path / "manifest.json").read_bytes()
+    said = isoform("compile", tmp_path / "bundle", *words[:-1], "-1", check=False)
+    assert said.returncode != 0
+    assert (listed.path / "manifest.json").read_bytes() == before
+    said = isoform("compile", tmp_path / "bundle", "--target", "tensorrt-rtx", "--precision", "int8", check=False)
+    assert "int8 is for the tasks' own engines; add --tasks" in said.stderr
+
+
+def test_a_loss_of_accuracy_is_refused() -> None:
+    """Whichever precision it is of: one line with what it costs."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(3, 6)).astype(np.float32)
+    node = helper.make_node("MatMul", ["vector", "weight"], ["logits"], name="logits")
+    inputs = [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["n", 6])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])]
+    graph = helper.make_graph([node], "g", inputs, outputs, [numpy_helper.from_array(weight.T.copy(), "weight")])
+    x = rng.normal(size=(40, 6)).astype(np.float32)
+    split = Split(images=x, labels=(x @ weight.T).argmax(1))
+    task = SimpleNamespace(name="t", train=dataclasses.replace(split, images=x * 1e-6), test=split)
+    file, fits = make_model(graph).SerializeToString(), {"samples": "vector", "max_drop_points": 5}
+    assert task_form(task, file, precision="fp16", **fits).agreement > 0.9
+    with pytest.raises(
+        CompileError, match=r"task 't': int8 costs \d+\.\d\d points of accuracy, but at most 5 were allowed"
+    ):
+        task_form(task, file, precision="int8", **fits)  # calibrated on samples that are much smaller
 
 
 def test_halves_keep_samples_and_logits(tmp_path) -> None:

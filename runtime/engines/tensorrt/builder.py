@@ -1,7 +1,7 @@
 """Build an engine from a form of a graph (``form.py``). Needs no onnx package: TensorRT has its own parser.
 
 Types are those of the graph wherever the product lets a network be strongly typed; TensorRT before 10 is told by a flag that it may use
-float16. TF32 is off, because logits are compared with ONNX Runtime's.
+float16 or int8. TF32 is off, because logits are compared with ONNX Runtime's.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def architectures_of(product: Product) -> tuple[str, ...]:
 
 
 def build_engine(
-    product: Product, file: bytes, *, form: str, vector: UserVector, takes: Input, half: bool = False, batches: Batches | None = None,
+    product: Product, file: bytes, *, form: str, vector: UserVector, takes: Input, precision: str = "fp32", batches: Batches | None = None,
     architectures: Sequence[str] = (), timing_cache: bytes = b"", progress: Callable[[str], None] = lambda _: None,
 ) -> Built:  # fmt: skip
     """Build one engine.
@@ -69,10 +69,10 @@ def build_engine(
     Args:
         product: The product to build with.
         file: The form's ONNX file.
-        form: ``ONE`` or ``MANY``.
-        vector: A user's vector.
+        form: ``ONE``, ``MANY`` or ``TASK``.
+        vector: A user's vector; of form ``TASK`` it does not matter.
         takes: The network's input.
-        half: Whether the file's numbers are float16.
+        precision: That of the file, of ``TASK_PRECISIONS``.
         batches: Batch sizes; None for the defaults.
         architectures: Those to build for, of ``architectures_of``; none for the GPU at hand.
         timing_cache: Of an earlier build; ignored if it is of another device or version.
@@ -93,9 +93,9 @@ def build_engine(
     config = builder.create_builder_config()
     if hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)
-    # a strongly typed network has its types from the graph, and refuses the flag
-    if half and not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
-        config.set_flag(trt.BuilderFlag.FP16)
+    # a strongly typed network has its types from the graph, and refuses the flags
+    if precision != "fp32" and not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+        config.set_flag(trt.BuilderFlag.FP16 if precision == "fp16" else trt.BuilderFlag.INT8)
     for place, name in enumerate(architectures):
         config.num_compute_capabilities = len(architectures)
         config.set_compute_capability(getattr(trt.ComputeCapability, name.upper()), place)

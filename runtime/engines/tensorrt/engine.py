@@ -90,9 +90,17 @@ class TensorRtEngine:
                 name,
                 graph,
                 *self._loaders,
+                bases=self._bases(name),
                 cache_bytes=self._cache_bytes,
             )
         return self._opened[name]
+
+    def _bases(self, graph: str) -> dict[str, tuple[str, int]]:
+        """Digest → task and number of classes, of the base signatures that run on a graph."""
+        resolved = [self._bundle.resolve(self._bundle.base(task)) for task in self._bundle.signatures]
+        return {
+            some.signature.digest: (some.task, len(some.labels)) for some in resolved if self._bundle.graph(some)[0] == graph
+        }  # fmt: skip
 
     def logits(self, x: Array, signature: Signature) -> Array:
         """As ``Engine.logits``."""
@@ -132,9 +140,13 @@ class TensorRtEngine:
 
     def _run(self, found: OpenGraph, x: Array, digests: Sequence[str], resolved: dict[str, Resolved]) -> Array:
         makes = {digest: _maker(found, resolved[digest]) for digest in digests}
-        places = dict(zip(makes, found.rows.rows(makes), strict=True))
-        rows = np.array([places[digest] for digest in digests], dtype=np.int32)
-        return found.runner(len(x), mixed=len(makes) > 1).run(np.ascontiguousarray(x), rows)
+        runner = found.runner(len(x), makes.keys())
+        if runner in (own for own, _ in found.own.values()):
+            rows = np.zeros(len(x), dtype=np.int32)
+        else:
+            places = dict(zip(makes, found.rows.rows(makes), strict=True))
+            rows = np.array([places[digest] for digest in digests], dtype=np.int32)
+        return runner.run(np.ascontiguousarray(x), rows)
 
     def forget(self, signature: Signature) -> None:
         """As ``Engine.forget``."""
@@ -184,7 +196,7 @@ def _batches(signatures: Sequence[Signature], found: OpenGraph) -> list[list[int
         groups = [*places.values()]
     else:
         groups = [[*range(len(signatures))]]
-    largest = min(runner.largest for runner in found.runners.values())
+    largest = found.largest
     batches: list[list[int]] = []
     for group in groups:
         users = set[str]()
@@ -259,7 +271,7 @@ def _cached(key: EngineKey, data: bytes, product: Product, vector: UserVector, g
         log.warning("the stored engine is not used: %s; it is built again", problem)
         path = None
     built = build_engine(
-        product, data, form=key.form, vector=vector, takes=graph.input, half=key.precision == "fp16",
+        product, data, form=key.form, vector=vector, takes=graph.input, precision=key.precision,
         progress=lambda line: log.warning("%s; this takes a while, and is kept for the next start", line),
     )  # fmt: skip
     if path is not None:

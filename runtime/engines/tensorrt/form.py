@@ -1,7 +1,8 @@
-"""Forms of a graph that TensorRT engines are built from: ONNX files whose private weights are inputs.
+"""Forms of a graph that TensorRT engines are built from: ONNX files whose private weights are inputs, and one whose weights are constants.
 
     one     samples, every private weight → logits; all samples have the same user
     many    samples, ``weights`` (users, M), ``user`` (n,) → logits; each sample has the weights of its row of the table
+    task    samples → logits; the weights are those of a task's base signature, and so only for that
 
 ``weights`` is a user's vector: every private weight, the logits layer included, one after the other, each at a multiple of ``ALIGNMENT``
 numbers. So both forms read the same memory: an engine of form ``one`` gets addresses into one row.
@@ -10,8 +11,9 @@ A logits layer has ``classes`` rows in both: those beyond a user's own have the 
 where a softmax follows, and the runtime drops them. A weight that the graph
 pads with zeros is padded in the vector instead, once per user and not in every run.
 
-In precision ``fp16`` the vector and all numbers of the graph are float16; samples and logits stay float32.
-Stored as ``compiled/tensorrt/<graph>.<form>.<precision>.onnx`` and ``compiled/tensorrt/<graph>.json``.
+In precision ``fp16`` the vector and all numbers of the graph are float16; samples and logits stay float32. ``int8`` is for the form ``task``
+alone: it has the scales of its weights and activations in it.
+Stored as ``compiled/tensorrt/<graph or task>.<form>.<precision>.onnx`` and ``compiled/tensorrt/<graph>.json``.
 """
 
 from __future__ import annotations
@@ -38,16 +40,18 @@ __all__ = [
     "ONE",
     "PRECISIONS",
     "TABLE",
+    "TASK",
+    "TASK_PRECISIONS",
     "USER",
     "UserVector",
     "form_file",
     "vector_file",
 ]
 
-ONE, MANY = "one", "many"
+ONE, MANY, TASK = "one", "many", "task"
 TABLE, USER = "weights", "user"
 """Inputs of the form ``many``: the table (users, M), and each sample's row of it (n,), int32."""
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS, TASK_PRECISIONS = ("fp32", "fp16"), ("fp32", "fp16", "int8")
 ALIGNMENT = 128
 """Every weight starts at a multiple of this many numbers: TensorRT takes addresses that are multiples of 256 bytes, of float16, too."""
 ABSENT = -60000.0
@@ -61,7 +65,7 @@ VOLUME = (1 << 31) - 1
 
 
 def form_file(graph: str, form: str, precision: str) -> str:
-    """Return the path below ``compiled/`` of a graph's form."""
+    """Return the path below ``compiled/`` of a graph's form, or of a task's with form ``TASK``."""
     return f"tensorrt/{graph}.{form}.{precision}.onnx"
 
 

@@ -1,13 +1,14 @@
-"""A graph on the device: the users' table, and what runs it, a TensorRT engine per form and the kind's own kernel if it has one.
+"""A graph on the device: the users' table, and what runs it: a TensorRT engine per form, one per task, and the kind's own kernel.
 
-Where both an engine and a kernel can run a batch, both are timed once per power of two of its size, and the faster one is used.
+Where several can run a batch, they are timed once per power of two of its size, and the fastest one is used. A task's own engine in
+int8 is used always: which answers a signature gets must not depend on a clock.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,16 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.gathered import GatheredFold
 from isoform.runtime.engines.tensorrt.builder import Batches
-from isoform.runtime.engines.tensorrt.form import MANY, ONE, PRECISIONS, UserVector, form_file, vector_file
+from isoform.runtime.engines.tensorrt.form import (
+    MANY,
+    ONE,
+    PRECISIONS,
+    TASK,
+    TASK_PRECISIONS,
+    UserVector,
+    form_file,
+    vector_file,
+)
 from isoform.runtime.engines.tensorrt.rows import Rows
 from isoform.runtime.engines.tensorrt.runner import Form, Runner
 from isoform.runtime.errors import EngineError, MissingExtraError
@@ -28,7 +38,7 @@ log = logging.getLogger("isoform.runtime")
 KERNEL = "kernel"
 """What runs a graph besides the forms ``ONE`` and ``MANY``."""
 Loader = Callable[[str, str, UserVector, str, Graph], tuple[Form, int]]
-"""Graph's name, form, vector, precision, graph → its engine, and the largest batch."""
+"""Name of the graph or task, form, vector, precision, graph → its engine, and the largest batch."""
 KernelLoader = Callable[[Kernel, str], Form]
 """Kernel, name of the input of samples → the kernel on the device."""
 RUNS = 5
@@ -45,6 +55,7 @@ class OpenGraph:
         graph: The graph.
         load: Loads an engine.
         load_kernel: Loads a kernel.
+        bases: Digest → task and number of classes, of the base signatures that run on this graph.
         cache_bytes: Size of the table of users.
 
     Raises:
@@ -53,7 +64,8 @@ class OpenGraph:
     """
 
     def __init__(
-        self, device: Any, compiled: Compiled, name: str, graph: Graph, load: Loader, load_kernel: KernelLoader, *, cache_bytes: int
+        self, device: Any, compiled: Compiled, name: str, graph: Graph, load: Loader, load_kernel: KernelLoader, *,
+        bases: Mapping[str, tuple[str, int]], cache_bytes: int,
     ) -> None:  # fmt: skip
         listed = compiled.manifest["files"]
         if vector_file(name) not in listed:
@@ -77,50 +89,75 @@ class OpenGraph:
         largest = self.vector.most_users * self.vector.size * (2 if half else 4)
         self.rows = Rows(device, size=self.vector.size, half=half, limit_bytes=min(cache_bytes, largest))
         self.runners: dict[str, Runner] = {}
-        self._faster: dict[tuple[int, bool], Runner] = {}
+        """By form, or ``KERNEL``."""
+        self.own: dict[str, tuple[Runner, str]] = {}
+        """Digest of a task's base signature → its own engine, and its precision."""
+        self._faster: dict[tuple[int, str], Runner] = {}
         self._fold: Folder = graph.folder(self.vector.private) or GatheredFold(graph, self.vector.private)
 
-        def add(way: str, form: Form, batch: int) -> None:
-            self.runners[way] = Runner(
-                device, form, ONE if way == ONE else MANY, vector=self.vector, takes=graph.input, rows=self.rows, half=half, largest=batch
+        def runner(form: str, loaded: Form, batch: int, *, classes: int = self.vector.classes) -> Runner:
+            return Runner(
+                device, loaded, form, vector=self.vector, classes=classes, takes=graph.input, rows=self.rows, half=half, largest=batch
             )  # fmt: skip
 
         kernel = graph.kernel(self.vector.places, row=self.vector.size, half=half)
         if kernel is not None:
             try:
-                add(KERNEL, load_kernel(kernel, graph.input.name), Batches().largest)
+                self.runners[KERNEL] = runner(MANY, load_kernel(kernel, graph.input.name), Batches().largest)
             except (EngineError, MissingExtraError) as problem:
                 log.info("the kernel is not used: %s", problem)
         for form in (ONE, MANY):
             if form_file(name, form, precision) in listed:
                 try:
-                    add(form, *load(name, form, self.vector, precision, graph))
+                    self.runners[form] = runner(form, *load(name, form, self.vector, precision, graph))
                 except (EngineError, MissingExtraError) as problem:
                     if KERNEL not in self.runners:
                         self.close()
                         raise
                     log.info("TensorRT's form %r is not used: %s", form, problem)
+        for digest, (task, classes) in bases.items():
+            found = next((some for some in TASK_PRECISIONS if form_file(task, TASK, some) in listed), None)
+            if found is not None:
+                try:
+                    loaded = load(task, TASK, self.vector, found, graph)
+                except (EngineError, MissingExtraError) as problem:
+                    log.info("the engine of task %r is not used: %s", task, problem)
+                    continue
+                self.own[digest] = runner(TASK, *loaded, classes=classes), found
 
     @property
     def mixes(self) -> bool:
         """Whether a batch may hold samples of several users."""
         return not {MANY, KERNEL}.isdisjoint(self.runners)
 
-    def runner(self, count: int, *, mixed: bool) -> Runner:
-        """Return what runs a batch of a size fastest; ``mixed``: of several users."""
+    @property
+    def largest(self) -> int:
+        """The largest batch that everything takes."""
+        return min(runner.largest for runner in (*self.runners.values(), *(own for own, _ in self.own.values())))
+
+    def runner(self, count: int, users: Collection[str]) -> Runner:
+        """Return what runs a batch of a size fastest for some users, by the digests of their signatures."""
+        mixed = len(users) > 1
         able = [self.runners[way] for way in (MANY if mixed else ONE, KERNEL) if way in self.runners]
         able = able or [*self.runners.values()]
+        digest = "" if mixed else next(iter(users))
+        if digest in self.own:
+            own, precision = self.own[digest]
+            if precision == "int8":
+                return own
+            able.append(own)
         if len(able) == 1:
             return able[0]
-        key = count.bit_length(), mixed
+        key = count.bit_length(), digest if digest in self.own else MANY if mixed else ONE
         if key not in self._faster:
             self._faster[key] = min(able, key=lambda runner: _seconds(runner, count))
         return self._faster[key]
 
     @property
-    def chosen(self) -> dict[tuple[int, bool], str]:
-        """For each batch size, by its number of binary digits, and whether of several users: what was the fastest."""
+    def chosen(self) -> dict[tuple[int, str], str]:
+        """What was the fastest, by number of binary digits of the batch size, and ``ONE`` or ``MANY`` users or the digest of a base signature."""
         names = {id(runner): way for way, runner in self.runners.items()}
+        names |= {id(runner): TASK for runner, _ in self.own.values()}
         return {key: names[id(runner)] for key, runner in self._faster.items()}
 
     def vector_of(self, parts: Mapping[str, Array]) -> Array:
@@ -137,7 +174,7 @@ class OpenGraph:
 
     def close(self) -> None:
         """Free everything on the device."""
-        for runner in self.runners.values():
+        for runner in (*self.runners.values(), *(own for own, _ in self.own.values())):
             runner.close()
         self.rows.close()
 

@@ -1,4 +1,4 @@
-"""Run a form of a graph on the device: samples in, logits out, with the weights of one row or of a row per sample.
+"""Run a form of a graph on the device: samples in, logits out, with the weights of one row, of a row per sample, or none but its own.
 
 Buffers are made for the largest batch. Every batch size is captured once as a CUDA graph, with its copies, and replayed from then on: launching
 a small network layer by layer takes longer than running it. A graph knows addresses, so a user's row is copied to where the
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.tensorrt.form import MANY, TABLE, USER, UserVector
+from isoform.runtime.engines.tensorrt.form import MANY, ONE, TABLE, USER, UserVector
 from isoform.runtime.engines.tensorrt.rows import Device, Memory, Rows
 from isoform.runtime.inputs import Input
 
@@ -62,8 +62,9 @@ class Runner:
     Args:
         device: The device.
         form: The form's engine.
-        name: ``ONE`` or ``MANY``.
+        name: ``ONE``, ``MANY`` or ``TASK``.
         vector: A user's vector.
+        classes: Columns of the form's logits.
         takes: The network's input.
         rows: The users.
         half: Whether vectors are float16.
@@ -71,19 +72,19 @@ class Runner:
     """
 
     def __init__(
-        self, device: Device, form: Form, name: str, *, vector: UserVector, takes: Input, rows: Rows, half: bool, largest: int
+        self, device: Device, form: Form, name: str, *, vector: UserVector, classes: int, takes: Input, rows: Rows, half: bool, largest: int
     ) -> None:  # fmt: skip
-        self._device, self._form, self._many = device, form, name == MANY
+        self._device, self._form, self._name = device, form, name
         self._vector, self._takes, self._rows, self.largest = vector, takes, rows, largest
         self._item = 2 if half else 4
         self._replays: OrderedDict[int, Replayed | None] = OrderedDict()
         self._host_x, host_x = device.pinned((largest, *takes.largest), form.dtype_of(takes.name))
-        self._host_y, host_y = device.pinned((largest, vector.classes), np.float32)
+        self._host_y, host_y = device.pinned((largest, classes), np.float32)
         self._host_user, host_user = device.pinned((largest,), np.int32)
         self._x, self._y, self._user = (
             device.memory(array.nbytes) for array in (self._host_x, self._host_y, self._host_user)
         )
-        self._weights = device.memory(rows.row_bytes)
+        self._weights = device.memory(rows.row_bytes if name == ONE else 1)
         self._memories: list[Memory] = [host_x, host_y, host_user, self._x, self._y, self._user, self._weights]
         self._addresses = {"x": host_x.address, "y": host_y.address, "user": host_user.address}
 
@@ -96,16 +97,16 @@ class Runner:
 
         Args:
             x: Samples, shape (n, …), n from 1 to ``largest``.
-            rows: The row of each sample, shape (n,), of form ``many``; of form ``one`` all are the same.
+            rows: The row of each sample, shape (n,), of form ``many``; of form ``one`` all are the same; of form ``task`` they do not matter.
 
         Returns:
-            Logits, shape (n, classes of the vector), float32. A fresh array.
+            Logits, shape (n, ``classes``), float32. A fresh array.
         """
         count = len(x)
         self._host_x[:count] = x
-        if self._many:
+        if self._name == MANY:
             self._host_user[:count] = rows
-        else:
+        elif self._name == ONE:
             self._device.copy(self._weights.address, self._rows.address_of(int(rows[0])), self._rows.row_bytes)
         if count not in self._replays:
             self._work(count)  # once before it is captured: TensorRT allocates memory in the first run of a shape
@@ -130,11 +131,11 @@ class Runner:
         device.copy_in(self._x.address, self._addresses["x"], self._host_x[:count].nbytes)
         shapes = {takes.name: (count, *takes.largest)}
         addresses = {takes.name: self._x.address, "logits": self._y.address}
-        if self._many:
+        if self._name == MANY:
             device.copy_in(self._user.address, self._addresses["user"], 4 * count)
             shapes |= {TABLE: (self._rows.count, self._vector.size), USER: (count,)}
             addresses |= {TABLE: self._rows.address, USER: self._user.address}
-        else:
+        elif self._name == ONE:
             places = self._vector.places.items()
             addresses |= {name: self._weights.address + self._item * start for name, (_, start) in places}
         self._form.enqueue(addresses, shapes)

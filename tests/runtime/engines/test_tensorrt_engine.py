@@ -12,11 +12,12 @@ from support import ROOT, isoform
 from isoform.compile.build import write_compiled
 from isoform.compile.tensorrt.forms import forms_of
 from isoform.compile.tensorrt.half import halved
+from isoform.compile.tensorrt.int8 import quantised
 from isoform.runtime import Runtime
 from isoform.runtime.engines.engine import MixingEngine
 from isoform.runtime.engines.tensorrt.cuda import gpu_or_none
 from isoform.runtime.engines.tensorrt.engine import open_engine
-from isoform.runtime.engines.tensorrt.form import MANY, ONE, UserVector, form_file, vector_file
+from isoform.runtime.engines.tensorrt.form import MANY, ONE, TASK, UserVector, form_file, vector_file
 from isoform.runtime.engines.tensorrt.opened import KERNEL
 from isoform.runtime.errors import EngineError, IsoformError, UsageError
 from isoform.runtime.formats.bundle import Bundle
@@ -25,7 +26,7 @@ from isoform.runtime.predictor import Predictor
 TASKS = ("plain", "inverted", "blurred", "edges")
 
 
-def with_forms(source, folder, *, forms=(ONE, MANY), precision="fp32", classes=12):
+def with_forms(source, folder, *, forms=(ONE, MANY), precision="fp32", classes=12, tasks=None):
     """A copy of a compiled bundle, with forms."""
     shutil.copytree(source, folder)
     bundle = Bundle.load(folder)
@@ -39,6 +40,8 @@ def with_forms(source, folder, *, forms=(ONE, MANY), precision="fp32", classes=1
             written[form_file(name, form, precision)] = (
                 data if precision == "fp32" else halved(data, samples=bundle.network.input.name)
             )
+    for task, data in (tasks or {}).items():
+        written[form_file(task, TASK, data[0])] = data[1]
     signatures = {task: bundle.base(task) for task in bundle.signatures}
     shutil.rmtree(folder / "compiled")
     (folder / "compiled").mkdir()
@@ -134,6 +137,41 @@ def test_a_runtime_gives_it_whole_batches_of_several_users(formed, samples) -> N
         predictor.predict(x[:2], [base, fewer])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_base_signature_has_an_engine_of_its_own(precision, compiled, samples, tmp_path) -> None:
+    """In int8 always, else where it is faster; users of the task, and batches of several, do not get its weights."""
+    x, expected = samples
+    bundle = Bundle.load(compiled)
+    file = bundle.require_compiled().read("fast/plain.onnx")
+    if precision == "int8":
+        file = quantised(
+            file, samples=bundle.network.input.name, x=bundle.network.input.random(np.random.default_rng(1), 32)
+        )
+    engine = host_engine(with_forms(compiled, tmp_path / "bundle", tasks={"plain": (precision, file)}))
+    base = bundle.base("plain")
+    user = base.replace(parts={**base.parts, "logits.bias": base.parts["logits.bias"] + 1})
+    opened = engine._opened["portable"]
+    ((digest, (own, found)),) = opened.own.items()
+    assert (digest, found) == (base.digest, precision)
+    answers = engine.logits(x, base)
+    if precision == "int8":
+        assert own._form.runs == 2  # one to warm up, and its replay
+        assert not np.array_equal(answers, expected["plain"])
+        assert engine.stats()["misses"] == 0
+    else:
+        assert opened.chosen[4, base.digest] in (ONE, TASK)
+        assert close(answers, expected["plain"])
+    assert close(answers, expected["plain"], 0.2)
+    runs = own._form.runs
+    assert close(engine.logits(x, user), expected["plain"] + 1)
+    turn = [base, user, bundle.base("edges")] * 3
+    right = [expected["plain"], expected["plain"] + 1, expected["edges"]] * 3
+    assert close(engine.logits_each(x, turn), np.stack([logits[row] for row, logits in enumerate(right)]))
+    assert own._form.runs == runs
+    engine.close()
+    assert own._form.closed
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 @pytest.mark.parametrize("forms", [True, False])
 def test_the_kernel_runs_what_it_runs_faster(forms, formed, samples, tmp_path) -> None:
@@ -147,12 +185,12 @@ def test_the_kernel_runs_what_it_runs_faster(forms, formed, samples, tmp_path) -
     for runner in opened.runners.values():
         if runner is not opened.runners.get(ONE):
             engine.logits_each(x, [formed.base(task) for task in turn])
-            opened._faster[4, True] = runner
+            opened._faster[4, MANY] = runner
             assert close(engine.logits_each(x, [formed.base(task) for task in turn]), right)
     for count in (1, 2, 3):
         assert close(engine.logits(x[:count], formed.base("blurred")), expected["blurred"][:count])
     if forms:
-        assert {*opened.chosen} >= {(1, False), (2, False)}
+        assert {*opened.chosen} >= {(1, ONE), (2, ONE)}
     engine.close()
 
 

@@ -1,0 +1,82 @@
+"""A network in int8: ONNX Runtime's static quantisation, written as TensorRT wants it.
+
+Weights have a scale per output channel, activations one per tensor; both are symmetric around 0, and biases stay float32: TensorRT knows no
+other. The scales of activations are calibrated on training samples, by the entropy of their histograms, which is TensorRT's own default. They
+are constants of the graph, so it is its own calibration cache: a device that builds from it needs no samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from isoform.runtime.arrays import Array
+from isoform.runtime.errors import CompileError
+from isoform.runtime.extras import needs
+
+__all__ = ["quantised"]
+
+OPERATORS = ("Conv", "Gemm", "MatMul")
+"""Operators that run in int8: those whose products take the time."""
+
+
+def quantised(file: bytes, *, samples: str, x: Array) -> bytes:
+    """Return a complete graph whose products run in int8.
+
+    Args:
+        file: The graph in float32, its weights in it.
+        samples: Name of the input of samples.
+        x: Samples to calibrate on, shape (n, …).
+
+    Raises:
+        CompileError: If ONNX Runtime cannot quantise it.
+    """
+    with needs("quantisation", extra="train"):
+        from onnxruntime.quantization import (
+            CalibrationDataReader,
+            CalibrationMethod,
+            QuantFormat,
+            QuantType,
+            quantize_static,
+        )
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            # one by one: it stacks what it collects, which a last batch of another size would not let it
+            self._left: Iterator[Array] = (x[place : place + 1] for place in range(len(x)))
+
+        def get_next(self) -> dict[str, Array] | None:
+            sample = next(self._left, None)
+            return None if sample is None else {samples: sample}
+
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder, "given.onnx"), Path(folder, "made.onnx")
+        given.write_bytes(file)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), _quiet():  # it prints how it goes on
+                quantize_static(
+                    given, made, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=[*OPERATORS], per_channel=True,
+                    activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.Entropy,
+                    # TensorRT quantises weights itself, and takes no biases in int32
+                    extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "AddQDQPairToWeight": True, "QuantizeBias": False},
+                )  # fmt: skip
+        except Exception as problem:  # it raises whatever it meets
+            raise CompileError(
+                f"ONNX Runtime cannot quantise the network: {' '.join(str(problem).split())[:300]}"
+            ) from problem
+        return made.read_bytes()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep advice for its own users out of the log."""
+    root, level = logging.getLogger(), logging.getLogger().level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

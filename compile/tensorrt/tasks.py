@@ -1,0 +1,89 @@
+"""The form ``task``: a task's own network with its weights as constants, in float32, float16 or int8, with what it costs in accuracy.
+
+It serves the task's base signature alone. An engine of it is the fastest that TensorRT can make, and the only one that can be int8: a user's
+weights are inputs of the other forms, and TensorRT takes no weights in int8 that it does not know when it builds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+
+from isoform.compile.kind import Task
+from isoform.compile.tensorrt.forms import plain
+from isoform.compile.tensorrt.half import halved
+from isoform.compile.tensorrt.int8 import quantised
+from isoform.runtime.arrays import Array
+from isoform.runtime.batches import slices
+from isoform.runtime.engines.onnx.session import open_session, session_options
+from isoform.runtime.errors import CompileError
+from isoform.runtime.learn.samples import spaced
+
+__all__ = ["TaskForm", "task_form"]
+
+RUN = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskForm:
+    """A task's form."""
+
+    file: bytes
+    top1_before: float
+    """Accuracy of the graph that it was made from, on the task's test samples, 0 to 1."""
+    top1_after: float
+    agreement: float
+    """Share of test samples for which both say the same class, 0 to 1."""
+
+    def to_json(self) -> dict[str, float]:
+        """Return the figures for the report."""
+        return {"top1_before": self.top1_before, "top1_after": self.top1_after, "agreement": self.agreement}
+
+
+def task_form(
+    task: Task, file: bytes, *, samples: str, precision: str, max_drop_points: float, calibration: int = 256
+) -> TaskForm:
+    """Write a task's form, and run it on ONNX Runtime beside the graph that it was made from.
+
+    Args:
+        task: The task.
+        file: Its network as one complete ONNX file, layout ``fast``.
+        samples: Name of the input of samples.
+        precision: One of ``TASK_PRECISIONS``.
+        max_drop_points: Points of accuracy (percent) that a precision may cost.
+        calibration: Training samples that int8 is calibrated on.
+
+    Raises:
+        CompileError: If it costs more, or the network cannot be quantised.
+    """
+    model = onnx.load_from_string(file)
+    nodes = [part for node in model.graph.node for part in plain(node)]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    made: bytes = model.SerializeToString(deterministic=True)
+    if precision == "fp16":
+        made = halved(made, samples=samples)
+    elif precision == "int8":
+        made = quantised(made, samples=samples, x=spaced(task.train.images, calibration))
+    before, after = (_classes(some, samples, task.test.images) for some in (file, made))
+    result = TaskForm(
+        file=made, top1_before=float(np.mean(before == task.test.labels)), top1_after=float(np.mean(after == task.test.labels)),
+        agreement=float(np.mean(before == after)),
+    )  # fmt: skip
+    drop = 100 * (result.top1_before - result.top1_after)
+    if not drop <= max_drop_points:
+        raise CompileError(
+            f"task {task.name!r}: {precision} costs {drop:.2f} points of accuracy, but at most {max_drop_points:g} were allowed; nothing was "
+            "written: build without --tasks or in another precision, or raise --max-drop"
+        )
+    return result
+
+
+def _classes(file: bytes, samples: str, x: Array) -> Array:
+    """Return the class of each sample; -1 where logits are not finite."""
+    session = open_session(file, session_options(1), what="the form 'task'")
+    logits = np.concatenate([session.run(["logits"], {samples: x[place]})[0] for place in slices(len(x), RUN)])
+    found: Array = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+    return found
