@@ -17,13 +17,13 @@ from typing import Any
 from isoform.compile.kind import Task, exporter_of
 from isoform.compile.nodes import OPSET
 from isoform.compile.report import report
-from isoform.compile.tensorrt.target import Target, write_target
+from isoform.compile.tensorrt.target import Target, verify_on_gpu, write_target
 from isoform.compile.verify import check, measure
 from isoform.runtime.engines.onnx.features import Features
 from isoform.runtime.errors import CompileError
 from isoform.runtime.formats import files
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.formats.compiled import FORMAT
+from isoform.runtime.formats.compiled import FORMAT, load_compiled
 from isoform.runtime.formats.signature import Signature
 from isoform.train.data.load import load_task
 from isoform.train.data.samples import Dataset
@@ -105,9 +105,20 @@ def compile_bundle(
     # Last, and as a whole: after a failed check the old compiled/ is still there, and no reader ever sees half a new one.
     with files.replace_directory(bundle.path / "compiled") as directory:
         write_compiled(directory, bundle, signatures, compiled, content, tau=tau)
-        for name, engine in written.engines.items() if written is not None else ():
-            (directory / name).parent.mkdir(exist_ok=True)
-            (directory / name).write_bytes(engine)
+        if written is not None:
+            assert target is not None
+            for name, engine in written.engines.items():
+                (directory / name).parent.mkdir(exist_ok=True)
+                (directory / name).write_bytes(engine)
+            if target.at_hand:
+                progress("running the engines on the GPU, beside ONNX Runtime")
+                made = load_compiled(
+                    bundle.path, spec=bundle.spec, digest=bundle.digest, trained=bundle.signatures, folder=directory
+                )
+                content["tensorrt"]["verified"] = verify_on_gpu(
+                    dataclasses.replace(bundle, compiled=made), tasks, target, max_drop_points=max_drop_points
+                )
+                (directory / "report.json").write_bytes(files.canonical_json(content))
     return content
 
 

@@ -70,6 +70,13 @@ def add_arguments_compile(parser: argparse.ArgumentParser) -> None:
         "--classes", type=int, help="classes that a user may have (default: those of the task that has most)"
     )
     engines.add_argument(
+        "--shared-weights",
+        choices=("in", "refit", "stripped"),
+        default="in",
+        help="weights that all users share: in the engines; refit: also to be replaced by new templates' without a build; stripped: left out of "
+        "files, and put in when an engine is loaded (default: in; the others need TensorRT 10 and a GPU to build)",
+    )
+    engines.add_argument(
         "--no-engines", action="store_true", help="write TensorRT's graphs alone; the device builds the engines"
     )
     parser.epilog = "example:\n  isoform compile bundle/\n  isoform compile bundle/ --target tensorrt-rtx --architectures sm89,sm120"
@@ -100,13 +107,14 @@ def _target(arguments: argparse.Namespace) -> Target | None:
         flags = {
             "--architectures": names, "--no-engines": arguments.no_engines, "--classes": arguments.classes is not None,
             f"--precision {arguments.precision}": arguments.precision != "fp32", "--tasks": arguments.tasks,
+            f"--shared-weights {arguments.shared_weights}": arguments.shared_weights != "in",
         }  # fmt: skip
         given = [flag for flag, value in flags.items() if value]
         if given:
             raise UsageError(f"{given[0]} is for TensorRT's engines; add --target tensorrt or --target tensorrt-rtx")
         return None
     from isoform.compile.tensorrt.target import Target
-    from isoform.runtime.engines.tensorrt.builder import Batches
+    from isoform.runtime.engines.tensorrt.builder import BuildOptions
 
     try:
         usual, largest = map(int, arguments.batch.split(","))
@@ -116,5 +124,5 @@ def _target(arguments: argparse.Namespace) -> Target | None:
         ) from None
     return Target(
         product=arguments.target, precision=arguments.precision, architectures=names, classes=arguments.classes,
-        batches=Batches(usual=usual, largest=largest), engines=not arguments.no_engines, tasks=arguments.tasks,
+        options=BuildOptions(usual=usual, largest=largest, shared=arguments.shared_weights), engines=not arguments.no_engines, tasks=arguments.tasks,
     )  # fmt: skip

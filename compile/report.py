@@ -67,6 +67,8 @@ def print_report(content: Mapping[str, Any]) -> None:
         from rich.console import Console
         from rich.table import Table
 
+        from isoform.compile.tensorrt.tables import target_tables
+
     # rich assumes 80 columns where stderr is no terminal, and the tables would be wrapped in a log.
     console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 160)
     first = Table(
@@ -119,42 +121,8 @@ def print_report(content: Mapping[str, Any]) -> None:
     console.print(second)
     console.print(third)
     if "tensorrt" in content:
-        console.print(_target_table(Table, content["tensorrt"]))
-        if content["tensorrt"]["tasks"]:
-            console.print(_tasks_table(Table, content["tensorrt"]))
-
-
-def _target_table(table: Any, content: Mapping[str, Any]) -> Any:
-    """Make the table of TensorRT's forms and engines."""
-    version = f" {content['version']}" if "version" in content else ", no engines"
-    devices = ", ".join(content.get("architectures", ())) or "the GPU at hand"
-    made = table(
-        title=f"{content['product']}{version}, {content['precision']}, for {devices}: one user per run, or many", title_justify="left"
-    )  # fmt: skip
-    for column in ("graph", "form", "from ONNX Runtime", "layers", "inputs", "engine bytes", "s"):
-        made.add_column(column, justify="left" if column in ("graph", "form") else "right")
-    for graph, entry in content["graphs"].items():
-        for form in ("one", "many"):
-            told = entry[form]
-            if "reason" in told:
-                made.add_row(graph, form, told["reason"])
-                continue
-            numbers = [f"{told[key]:,}" if key in told else "-" for key in ("layers", "inputs", "engine_bytes")]
-            seconds = f"{told['build_seconds']:.1f}" if "build_seconds" in told else "-"
-            made.add_row(graph, form, f"{told['gap']:.0e}", *numbers, seconds)
-    return made
-
-
-def _tasks_table(table: Any, content: Mapping[str, Any]) -> Any:
-    """Make the table of the tasks' own engines."""
-    made = table(title=f"engines of one task each, {content['precision']}", title_justify="left")
-    for column in ("task", "top-1 before", "after", "same answers", "layers", "engine bytes", "s"):
-        made.add_column(column, justify="left" if column == "task" else "right")
-    for task, told in content["tasks"].items():
-        shares = [_percent(told[key], 100) for key in ("top1_before", "top1_after", "agreement")]
-        numbers = [f"{told[key]:,}" if key in told else "-" for key in ("layers", "engine_bytes")]
-        made.add_row(task, *shares, *numbers, f"{told['build_seconds']:.1f}" if "build_seconds" in told else "-")
-    return made
+        for table in target_tables(content["tensorrt"]):
+            console.print(table)
 
 
 def _text(value: Any) -> str:

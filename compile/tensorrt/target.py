@@ -9,12 +9,25 @@ from typing import Any
 
 from isoform.compile.kind import Task
 from isoform.compile.tensorrt.check import LIMIT, gaps
+from isoform.compile.tensorrt.device import measure_on_device
 from isoform.compile.tensorrt.forms import Forms, forms_of
 from isoform.compile.tensorrt.half import halved
+from isoform.compile.tensorrt.kernels import kernels_of
+from isoform.compile.tensorrt.structure import structure_of
 from isoform.compile.tensorrt.tasks import task_form
-from isoform.runtime.engines.tensorrt.builder import Batches, build_engine
-from isoform.runtime.engines.tensorrt.cuda import gpu_or_none
-from isoform.runtime.engines.tensorrt.form import MANY, ONE, TASK, TASK_PRECISIONS, UserVector, form_file, vector_file
+from isoform.runtime.engines.tensorrt.builder import BuildOptions, build_engine
+from isoform.runtime.engines.tensorrt.cuda import Device, gpu_or_none
+from isoform.runtime.engines.tensorrt.form import (
+    MANY,
+    ONE,
+    OPTIONS,
+    TASK,
+    TASK_PRECISIONS,
+    UserVector,
+    form_file,
+    vector_file,
+)
+from isoform.runtime.engines.tensorrt.loading import Loading, keep_timings, kept_timings
 from isoform.runtime.engines.tensorrt.products import Product, find_product
 from isoform.runtime.engines.tensorrt.stored import EngineKey, encode_engine, engine_name
 from isoform.runtime.errors import CompileError
@@ -42,7 +55,8 @@ class Target:
     """Architectures to build for; none for the GPU at hand."""
     classes: int | None = None
     """Rows of the logits layer, as many as the largest user has; None for the largest task's."""
-    batches: Batches = dataclasses.field(default_factory=Batches)
+    options: BuildOptions = dataclasses.field(default_factory=BuildOptions)
+    """How engines are built, here and on a device; ``structures`` are filled in."""
     tasks: bool = False
     """Whether every task has an engine of its own besides, with its weights as constants."""
     engines: bool = True
@@ -56,6 +70,11 @@ class Target:
             raise CompileError("int8 is for the tasks' own engines; add --tasks")
         if self.classes is not None and not 1 <= self.classes <= 1 << 16:
             raise CompileError(f"classes is {self.classes}, but a number from 1 to {1 << 16} was expected")
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether engines are built for the GPU of this machine, and can be run here."""
+        return self.engines and not self.architectures
 
     def found(self) -> Product | None:
         """Return the product; None if no engines are built. Raises ``MissingExtraError`` if it is not installed."""
@@ -110,6 +129,12 @@ def write_target(
                 told[form] |= builds.add(
                     name, form, "fp16" if half else "fp32", written, vector=forms.vector, takes=graph.input
                 )
+        if target.engines or target.architectures:
+            kernels, why = kernels_of(
+                name, graph, forms.vector, precision="fp16" if half else "fp32", architectures=target.architectures
+            )
+            builds.engines |= {f"engines/{file}": data for file, data in kernels.items()}
+            told["kernel"] = {"reason": why} if why else {"engine_bytes": sum(map(len, kernels.values()))}
         builds.told[name] = told
         for task in able if target.tasks else ():
             if task.graph == name:
@@ -122,6 +147,7 @@ def write_target(
                     task.name, TASK, target.precision, made.file, vector=forms.vector, takes=graph.input
                 )
                 builds.tasks[task.name] = {**made.to_json(), "bytes": len(made.file), **engine}
+    builds.files[OPTIONS] = dataclasses.replace(target.options, structures=builds.structures).encode()
     about = {} if product is None else {"version": product.version, "architectures": list(target.architectures)}
     report = {
         "product": target.product, "precision": target.precision, "limit": LIMIT, **about, "graphs": builds.told, "tasks": builds.tasks,
@@ -151,6 +177,16 @@ def _checked(forms: Forms, graph: Graph, file: bytes, tasks: Sequence[Task]) -> 
     return forms, {"classes": forms.vector.classes, "floats_per_user": forms.vector.size, **entries}
 
 
+def verify_on_gpu(bundle: Bundle, tasks: Sequence[Task], target: Target, *, max_drop_points: float) -> dict[str, Any]:
+    """Run what was built on the GPU of this machine, as ``device.measure_on_device`` does."""
+    compiled = bundle.require_compiled()
+    with Device() as device:
+        loading = Loading(compiled, device)
+        return measure_on_device(
+            bundle, tasks, device, loading.engine, loading.kernel, precision=target.precision, max_drop_points=max_drop_points
+        )  # fmt: skip
+
+
 class _Builds:
     """Files, engines and report, as they are made.
 
@@ -162,26 +198,32 @@ class _Builds:
 
     def __init__(self, target: Target, product: Product | None, progress: Callable[[str], None]) -> None:
         self._target, self._product, self.progress = target, product, progress
-        self._timings = b""
+        # of engines for named architectures nothing is timed
+        self._device = (gpu_or_none() or "") if target.at_hand else ""
+        self._timings = kept_timings(product, self._device) if product is not None and self._device else b""
         self.files, self.engines, self.told = dict[str, bytes](), dict[str, bytes](), dict[str, Any]()
-        self.tasks = dict[str, Any]()
+        self.tasks, self.structures = dict[str, Any](), dict[str, str]()
 
     def add(
         self, name: str, form: str, precision: str, file: bytes, *, vector: UserVector, takes: Input
     ) -> dict[str, Any]:
         """Add a form of a graph, or of a task, and its engine; return what to report of the engine."""
         self.files[form_file(name, form, precision)] = file
+        self.structures[form_file(name, form, precision)] = structure_of(file)
         product, target = self._product, self._target
         if product is None:
             return {}
         built = build_engine(
-            product, file, form=form, vector=vector, takes=takes, precision=precision, batches=target.batches,
+            product, file, form=form, vector=vector, takes=takes, precision=precision, options=target.options,
             architectures=target.architectures, timing_cache=self._timings, progress=self.progress,
         )  # fmt: skip
         self._timings = built.timing_cache
+        if self._device:
+            keep_timings(product, self._device, self._timings)
         key = EngineKey(
-            product=product.name, version=product.version, devices=target.architectures or (gpu_or_none() or "",), graph=name, form=form,
-            precision=precision, digest=hashlib.sha256(file).hexdigest(), largest_batch=target.batches.largest,
+            product=product.name, version=product.version, devices=target.architectures or (self._device,), graph=name, form=form,
+            precision=precision, digest=hashlib.sha256(file).hexdigest(), structure=self.structures[form_file(name, form, precision)],
+            shared=target.options.shared, largest_batch=target.options.largest,
         )  # fmt: skip
         self.engines[f"engines/{engine_name(key)}"] = encode_engine(key, built.engine)
         return {

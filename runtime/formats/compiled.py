@@ -75,7 +75,9 @@ class Compiled:
         return {name.removeprefix(folder): self.read(name) for name in names}
 
 
-def load_compiled(bundle: Path, *, spec: Spec, digest: str, trained: Mapping[str, Signature]) -> Compiled | None:
+def load_compiled(
+    bundle: Path, *, spec: Spec, digest: str, trained: Mapping[str, Signature], folder: Path | None = None
+) -> Compiled | None:
     """Read ``compiled/`` and check that it was made from this bundle.
 
     Args:
@@ -83,6 +85,7 @@ def load_compiled(bundle: Path, *, spec: Spec, digest: str, trained: Mapping[str
         spec: The network's sizes.
         digest: The template digest.
         trained: Task → trained base signature.
+        folder: The directory, if it is not ``compiled/`` of the bundle's yet.
 
     Returns:
         The compiled part; None if there is no such directory.
@@ -90,7 +93,7 @@ def load_compiled(bundle: Path, *, spec: Spec, digest: str, trained: Mapping[str
     Raises:
         BundleError: If it is damaged, or was compiled from other templates or signatures; the message has the command to run.
     """
-    path = bundle / "compiled"
+    path = folder or bundle / "compiled"
     if not path.is_dir():
         return None
     manifest = read_object(path / "manifest.json", "manifest.json")

@@ -21,10 +21,10 @@ from isoform.compile.tensorrt.forms import forms_of
 from isoform.compile.tensorrt.half import halved
 from isoform.compile.tensorrt.target import Target
 from isoform.compile.tensorrt.tasks import task_form
-from isoform.runtime.engines.tensorrt.builder import Batches, architectures_of, build_engine
+from isoform.runtime.engines.tensorrt.builder import BuildOptions, architectures_of, build_engine
 from isoform.runtime.engines.tensorrt.form import MANY, ONE, TABLE, TASK, USER, UserVector
 from isoform.runtime.engines.tensorrt.products import find_product
-from isoform.runtime.engines.tensorrt.stored import decode_engine, read_engine
+from isoform.runtime.engines.tensorrt.stored import KERNEL_PRODUCT, decode_engine, read_engine
 from isoform.runtime.errors import BundleError, CompileError, EngineError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.train.data.samples import Dataset, Split
@@ -146,17 +146,21 @@ def test_tensorrt_rtx_builds_what_the_quickstart_compiles(compiled, rtx, tmp_pat
     vector = UserVector.decode(listed.read("tensorrt/portable.json"), name="x")
     assert vector.classes == 12
     changing = len([name for name in bundle.network.weights if name not in bundle.network.constants])
-    found = {}
+    found, kernels = {}, set()
     for path in (tmp_path / "bundle" / "compiled" / "engines").iterdir():
         key, engine = read_engine(path)
+        if key.form == "kernel":
+            kernels |= {*key.devices}
+            continue
         assert (key.devices, key.precision, key.largest_batch, key.version) == (BOTH, "fp32", 64, rtx.version)
         assert len(engine) > 100_000
         found[key.form] = key
     assert {*found} == {ONE, MANY}
+    assert kernels == {*BOTH}
     for form, inputs in ((ONE, changing + 3), (MANY, 3)):
         file = listed.read(f"tensorrt/portable.{form}.fp32.onnx")
         built = build_engine(
-            rtx, file, form=form, vector=vector, takes=bundle.network.input, architectures=BOTH[:1], batches=Batches(usual=4, largest=8)
+            rtx, file, form=form, vector=vector, takes=bundle.network.input, architectures=BOTH[:1], options=BuildOptions(usual=4, largest=8)
         )  # fmt: skip
         assert len(built.inputs) == inputs
         assert built.inputs[bundle.network.input.name] == (-1, *bundle.network.input.shape)
@@ -241,8 +245,10 @@ def test_tasks_have_engines_of_their_own(compiled, rtx, tmp_path) -> None:
         assert not any(zero.any() for zero in zeros)
     keys = [read_engine(path)[0] for path in (listed.path / "engines").iterdir()]
     assert {(key.graph, key.form, key.precision) for key in keys} == {
-        ("portable", ONE, "fp16"), ("portable", MANY, "fp16"), *((task, TASK, "int8") for task in report),
+        ("portable", ONE, "fp16"), ("portable", MANY, "fp16"), ("portable", "kernel", "fp16"), *((task, TASK, "int8") for task in report),
     }  # fmt: skip
+    kernel = next(key for key in keys if key.form == "kernel")
+    assert (kernel.product, kernel.devices) == (KERNEL_PRODUCT, ("sm89",))
     before = (listed.path / "manifest.json").read_bytes()
     said = isoform("compile", tmp_path / "bundle", *words[:-1], "-1", check=False)
     assert said.returncode != 0
@@ -315,6 +321,8 @@ def test_what_is_missing_is_named(rtx, tmp_path) -> None:
     assert {*BOTH} <= {*architectures_of(rtx)}
     for words, message in (
         (("--target", "onnx", "--architectures", "sm89"), "--architectures is for TensorRT's engines; add --target"),
+        (("--tasks",), "--tasks is for TensorRT's engines; add --target"),
+        (("--shared-weights", "refit"), "--shared-weights refit is for TensorRT's engines; add --target"),
         (("--precision", "fp16"), "--precision fp16 is for TensorRT's engines; add --target"),
         (("--target", "tensorrt-rtx", "--batch", "many"), "--batch is 'many', but two numbers"),
         (("--target", "tensorrt-rtx", "--batch", "8,4"), "batches are 8 and 4"),
@@ -343,7 +351,7 @@ def test_a_damaged_engine_is_refused(harm) -> None:
     from isoform.runtime.engines.tensorrt.stored import EngineKey, encode_engine
 
     key = EngineKey(
-        product="tensorrt", version="10.1", devices=("sm90",), graph="g", form=ONE, precision="fp32", digest="0", largest_batch=8
+        product="tensorrt", version="10.1", devices=("sm90",), graph="g", form=ONE, precision="fp32", digest="0", structure="", shared="in", largest_batch=8
     )  # fmt: skip
     data = encode_engine(key, b"engine")
     assert decode_engine(data, name="x") == (key, b"engine")

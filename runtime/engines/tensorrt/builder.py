@@ -7,31 +7,72 @@ float16 or int8. TF32 is off, because logits are compared with ONNX Runtime's.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 from isoform.runtime.engines.tensorrt.cuda import gpu_or_none
 from isoform.runtime.engines.tensorrt.form import MANY, TABLE, USER, UserVector
 from isoform.runtime.engines.tensorrt.products import Messages, Product
-from isoform.runtime.errors import EngineError, UsageError
-from isoform.runtime.inputs import Input
+from isoform.runtime.errors import BundleError, EngineError, UsageError
+from isoform.runtime.inputs import Input, is_whole
 
-__all__ = ["Batches", "Built", "architectures_of", "build_engine"]
+__all__ = ["SHARED", "BuildOptions", "Built", "architectures_of", "build_engine"]
+
+SHARED = ("in", "refit", "stripped")
+"""Values of ``BuildOptions.shared``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Batches:
-    """Batch sizes that an engine takes. Raises ``UsageError`` unless 1 ≤ usual ≤ largest."""
+class BuildOptions:
+    """How engines are built. Raises ``UsageError`` unless 1 ≤ usual ≤ largest, and ``shared`` is known."""
 
     usual: int = 32
-    """The batch size that it is optimised for."""
+    """The batch size that an engine is optimised for."""
     largest: int = 1024
+    """The largest batch that it takes."""
+    shared: str = "in"
+    """Weights that all users share: ``in`` the engine for good, ``refit`` if others can be put in their place when new templates are
+    rolled out, ``stripped`` if the engine is stored without them and gets them from its form when it is loaded."""
+    structures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Path of a form → digest of it without its shared weights."""
+
+    @property
+    def on_device(self) -> str:
+        """``shared`` of engines that are built where they run: to strip them would serve nobody."""
+        return "in" if self.shared == "in" else "refit"
+
+    def here(self) -> Self:
+        """Return the options for a build on the device that runs the engine."""
+        return dataclasses.replace(self, shared=self.on_device)
+
+    def encode(self) -> bytes:
+        """Return the file's content."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def decode(cls, data: bytes, *, name: str) -> Self:
+        """Read a file's content; ``name`` is for errors. Raises ``BundleError`` if it is malformed."""
+        try:
+            content = json.loads(data)
+            found = cls(
+                **{**content, "structures": {str(key): str(value) for key, value in content["structures"].items()}}
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as problem:
+            raise BundleError(f"{name} is malformed: {problem}; run 'isoform compile' again") from None
+        return found
 
     def __post_init__(self) -> None:
-        """Check both."""
-        if not 1 <= self.usual <= self.largest <= 1 << 20:
+        """Check every value."""
+        if self.shared not in SHARED:
+            raise UsageError(f"shared weights are {self.shared!r}, but one of {', '.join(SHARED)} was expected")
+        if not is_whole(self.usual, 1, 1 << 20) or not is_whole(self.largest, 1, 1 << 20):
+            raise UsageError(
+                f"batches are {self.usual!r} and {self.largest!r}, but numbers from 1 to {1 << 20} were expected"
+            )
+        if not 1 <= self.usual <= self.largest:
             raise UsageError(
                 f"batches are {self.usual} and {self.largest}, but the usual size, and one as large or larger were expected"
             )
@@ -61,7 +102,7 @@ def architectures_of(product: Product) -> tuple[str, ...]:
 
 
 def build_engine(
-    product: Product, file: bytes, *, form: str, vector: UserVector, takes: Input, precision: str = "fp32", batches: Batches | None = None,
+    product: Product, file: bytes, *, form: str, vector: UserVector, takes: Input, precision: str = "fp32", options: BuildOptions | None = None,
     architectures: Sequence[str] = (), timing_cache: bytes = b"", progress: Callable[[str], None] = lambda _: None,
 ) -> Built:  # fmt: skip
     """Build one engine.
@@ -73,17 +114,17 @@ def build_engine(
         vector: A user's vector; of form ``TASK`` it does not matter.
         takes: The network's input.
         precision: That of the file, of ``TASK_PRECISIONS``.
-        batches: Batch sizes; None for the defaults.
+        options: How to build; None for the defaults.
         architectures: Those to build for, of ``architectures_of``; none for the GPU at hand.
         timing_cache: Of an earlier build; ignored if it is of another device or version.
         progress: Called with one line at each stage.
 
     Raises:
-        UsageError: If the product does not know an architecture.
+        UsageError: If the product does not know an architecture, or cannot build what the options want.
         EngineError: If there is no GPU and no architecture is named, the parser does not take a node, or the build fails.
     """
     _check_architectures(product, architectures)
-    batches, trt, messages, started = batches or Batches(), product.module, Messages(product), time.monotonic()
+    options, trt, messages, started = options or BuildOptions(), product.module, Messages(product), time.monotonic()
     builder = _builder(product, messages, architectures)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, messages.logger)
@@ -96,10 +137,12 @@ def build_engine(
     # a strongly typed network has its types from the graph, and refuses the flags
     if precision != "fp32" and not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
         config.set_flag(trt.BuilderFlag.FP16 if precision == "fp16" else trt.BuilderFlag.INT8)
+    for flag in _shared_flags(product, options):
+        config.set_flag(flag)
     for place, name in enumerate(architectures):
         config.num_compute_capabilities = len(architectures)
         config.set_compute_capability(getattr(trt.ComputeCapability, name.upper()), place)
-    config.add_optimization_profile(_profile(builder, form, vector, takes, batches))
+    config.add_optimization_profile(_profile(builder, form, vector, takes, options))
     timed = product.name == "tensorrt"  # TensorRT-RTX times nothing when it builds
     if timed:
         config.set_timing_cache(
@@ -147,6 +190,17 @@ def _network_flags(trt: Any) -> int:
     return 0
 
 
+def _shared_flags(product: Product, options: BuildOptions) -> list[Any]:
+    flags = product.module.BuilderFlag
+    if options.shared == "in":
+        return []
+    if not hasattr(flags, "STRIP_PLAN"):  # since 10, as the refitter that reads a graph
+        raise UsageError(
+            f"{product.title} cannot replace shared weights by those of a graph; version 10 or newer was expected"
+        )
+    return [flags.REFIT] if options.shared == "refit" else [flags.REFIT, flags.STRIP_PLAN]
+
+
 def _parse_error(product: Product, parser: Any, messages: Messages) -> EngineError:
     """Return the error for a graph that was not parsed: the node, its operator, and what the parser says of it."""
     if not parser.num_errors:
@@ -158,10 +212,10 @@ def _parse_error(product: Product, parser: Any, messages: Messages) -> EngineErr
     return EngineError(f"{product.title} does not take node {node!r}{operator}: {' '.join(error.desc().split())[:300]}")
 
 
-def _profile(builder: Any, form: str, vector: UserVector, takes: Input, batches: Batches) -> Any:
+def _profile(builder: Any, form: str, vector: UserVector, takes: Input, options: BuildOptions) -> Any:
     """Declare the range of every dynamic size."""
     profile = builder.create_optimization_profile()
-    counts = (1, batches.usual, batches.largest)
+    counts = (1, options.usual, options.largest)
     profile.set_shape(takes.name, *((count, *takes.largest) for count in counts))
     if form == MANY:
         users = (1, min(1024, vector.most_users), vector.most_users)

@@ -24,12 +24,13 @@ class Context:
         product: The product that built the engine.
         device: The device; its context is current.
         engine: The engine's bytes.
+        weights: The form's ONNX file, to take the shared weights from; None if the engine has them.
 
     Raises:
-        EngineError: If the product cannot load it, as on another architecture or with another version.
+        EngineError: If the product cannot load it, as on another architecture or with another version, or put the weights in.
     """
 
-    def __init__(self, product: Product, device: Device, engine: bytes) -> None:
+    def __init__(self, product: Product, device: Device, engine: bytes, *, weights: bytes | None = None) -> None:
         self._device, self._messages = device, Messages(product)
         self._trt = product.module
         # the engine must not outlive the runtime, nor the context the engine: kept together, and dropped in this order in ``close``
@@ -37,9 +38,32 @@ class Context:
         self._engine: Any = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
             raise EngineError(f"{product.title} cannot load the engine: {self._messages.text()}")
+        if weights is not None:
+            self._refit(product, weights)
         self._context: Any = self._engine.create_execution_context()
         if self._context is None:
             raise EngineError(f"{product.title} cannot run the engine: {self._messages.text()}")
+
+    def _refit(self, product: Product, weights: bytes) -> None:
+        trt = self._trt
+        if not hasattr(trt, "OnnxParserRefitter"):
+            raise EngineError(f"{product.title} cannot take weights from a graph; version 10 or newer was expected")
+        refitter = trt.Refitter(self._engine, self._messages.logger)
+        parser = trt.OnnxParserRefitter(refitter, self._messages.logger)
+        if not parser.refit_from_bytes(weights) or not refitter.refit_cuda_engine():
+            raise EngineError(f"{product.title} cannot put weights into the engine: {self._messages.text()}")
+
+    def encode(self) -> bytes:
+        """Return the engine as it is now, after a refit, with all weights in it. Raises ``EngineError`` if it cannot be stored."""
+        config = self._engine.create_serialization_config()
+        flags = self._trt.SerializationFlag
+        config.clear_flag(flags.EXCLUDE_WEIGHTS)
+        if hasattr(flags, "INCLUDE_REFIT"):  # without it, a newer version's engine could be refitted once
+            config.set_flag(flags.INCLUDE_REFIT)
+        data = self._engine.serialize_with_config(config)
+        if data is None:
+            raise EngineError(f"the engine cannot be stored: {self._messages.text()}")
+        return bytes(data)
 
     def dtype_of(self, name: str) -> np.dtype[Any]:
         """As ``Form.dtype_of``."""

@@ -3,14 +3,12 @@
 To switch users it copies a row within the device; on a miss it folds the signature on the host and copies a vector in. Samples of several
 users run in one batch where the graph has the form ``many`` (``logits_each``). Nothing is built or refitted per user.
 
-Engines come from the bundle (``isoform compile --target``), from the user's cache, or are built here from the bundle's forms.
+Where engines come from: ``loading.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -19,27 +17,14 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.tensorrt.builder import Batches, build_engine
-from isoform.runtime.engines.tensorrt.context import Context
 from isoform.runtime.engines.tensorrt.cuda import Device
-from isoform.runtime.engines.tensorrt.form import UserVector, form_file
-from isoform.runtime.engines.tensorrt.kernel_form import KernelForm
+from isoform.runtime.engines.tensorrt.loading import Loading
 from isoform.runtime.engines.tensorrt.opened import KernelLoader, Loader, OpenGraph
-from isoform.runtime.engines.tensorrt.products import Product, find_product
-from isoform.runtime.engines.tensorrt.runner import Form
-from isoform.runtime.engines.tensorrt.stored import EngineKey, encode_engine, engine_name, read_engine
-from isoform.runtime.engines.user_cache import cache_directory, mark_used, require_own, store
-from isoform.runtime.errors import EngineError, IsoformError
+from isoform.runtime.errors import EngineError
 from isoform.runtime.formats.bundle import Bundle, Resolved
-from isoform.runtime.formats.compiled import Compiled
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kind import Graph, Kernel
 
 __all__ = ["TensorRtEngine", "open_engine"]
-
-log = logging.getLogger("isoform.runtime")
-KEPT = 64
-"""Maximum number of engines in the user's cache."""
 
 
 class TensorRtEngine:
@@ -221,62 +206,9 @@ def open_engine(bundle: Bundle, *, threads: int, cache_bytes: int, providers: Se
     if providers is not None:
         raise EngineError(f"TensorRT has no providers, but {', '.join(providers)} was requested; leave them out")
     compiled, device = bundle.require_compiled(), Device()
-
-    def load(name: str, form: str, vector: UserVector, precision: str, graph: Graph) -> tuple[Form, int]:
-        product, data = find_product(), compiled.read(form_file(name, form, precision))
-        key = EngineKey(
-            product=product.name, version=product.version, devices=(device.title,), graph=name, form=form, precision=precision,
-            digest=hashlib.sha256(data).hexdigest(), largest_batch=Batches().largest,
-        )  # fmt: skip
-        if (shipped := _shipped(compiled, key, device.architecture)) is not None:
-            return Context(product, device, shipped[1]), shipped[0].largest_batch
-        return Context(product, device, _cached(key, data, product, vector, graph)), key.largest_batch
-
-    def load_kernel(kernel: Kernel, samples: str) -> Form:
-        return KernelForm(device, kernel, samples)
-
     try:
-        return TensorRtEngine(bundle, device, load, load_kernel, cache_bytes=cache_bytes)
+        loading = Loading(compiled, device)
+        return TensorRtEngine(bundle, device, loading.engine, loading.kernel, cache_bytes=cache_bytes)
     except BaseException:
         device.close()
         raise
-
-
-def _shipped(compiled: Compiled, key: EngineKey, architecture: str) -> tuple[EngineKey, bytes] | None:
-    """Return the bundle's engine for this GPU; None if it has none."""
-    folder = compiled.path / "engines"
-    for path in sorted(folder.glob(f"{key.graph}.{key.form}.{key.precision}.{key.product}.*.engine")):
-        try:
-            found, engine = read_engine(path)
-        except EngineError as problem:
-            log.warning("%s", problem)
-            continue
-        same = (found.product, found.version, found.digest) == (key.product, key.version, key.digest)
-        if same and {architecture, *key.devices} & {*found.devices}:
-            return found, engine
-    return None
-
-
-def _cached(key: EngineKey, data: bytes, product: Product, vector: UserVector, graph: Graph) -> bytes:
-    """Return the engine of the user's cache; build and store it if there is none."""
-    try:
-        path = cache_directory() / f"trt-{engine_name(key)}"
-        require_own(path)
-        if path.exists():
-            found, engine = read_engine(path)
-            if found == key:
-                mark_used(path)
-                return engine
-    except EngineError as problem:
-        log.warning("the stored engine is not used: %s; it is built again", problem)
-        path = None
-    built = build_engine(
-        product, data, form=key.form, vector=vector, takes=graph.input, precision=key.precision,
-        progress=lambda line: log.warning("%s; this takes a while, and is kept for the next start", line),
-    )  # fmt: skip
-    if path is not None:
-        try:
-            store(path, encode_engine(key, built.engine), pattern="trt-*", kept=KEPT)
-        except (IsoformError, OSError) as problem:
-            log.debug("the engine is not stored: %s", problem)
-    return built.engine

@@ -38,6 +38,7 @@ __all__ = [
     "ALIGNMENT",
     "MANY",
     "ONE",
+    "OPTIONS",
     "PRECISIONS",
     "TABLE",
     "TASK",
@@ -51,6 +52,8 @@ __all__ = [
 ONE, MANY, TASK = "one", "many", "task"
 TABLE, USER = "weights", "user"
 """Inputs of the form ``many``: the table (users, M), and each sample's row of it (n,), int32."""
+OPTIONS = "tensorrt/build.json"
+"""Path below ``compiled/`` of how engines are to be built on a device (``builder.BuildOptions``)."""
 PRECISIONS, TASK_PRECISIONS = ("fp32", "fp16"), ("fp32", "fp16", "int8")
 ALIGNMENT = 128
 """Every weight starts at a multiple of this many numbers: TensorRT takes addresses that are multiples of 256 bytes, of float16, too."""

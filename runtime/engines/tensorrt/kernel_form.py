@@ -32,20 +32,21 @@ class KernelForm:
         device: The device; its context is current.
         kernel: The kernel.
         samples: Name of the input of samples.
+        cubin: The kernel, compiled for this GPU; None to compile it here.
 
     Raises:
         EngineError: If a multiprocessor has too little shared memory for a sample, or the kernel cannot be compiled or loaded.
         MissingExtraError: If NVRTC is not installed.
     """
 
-    def __init__(self, device: Device, kernel: Kernel, samples: str) -> None:
+    def __init__(self, device: Device, kernel: Kernel, samples: str, *, cubin: bytes | None = None) -> None:
         if kernel.shared_bytes > device.shared_limit:
             raise EngineError(
                 f"a sample's activations take {kernel.shared_bytes:,} bytes, but a multiprocessor has {device.shared_limit:,}"
             )
         self._device, self._kernel, self._samples = device, kernel, samples
         self._function: Function = device.function(
-            _compiled(kernel, device.architecture), "network", kernel.shared_bytes
+            _compiled(kernel, device.architecture) if cubin is None else cubin, "network", kernel.shared_bytes
         )
         host, staged = device.pinned(kernel.constants.shape, np.float32)
         host[:] = kernel.constants

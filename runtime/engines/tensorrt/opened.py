@@ -15,7 +15,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.gathered import GatheredFold
-from isoform.runtime.engines.tensorrt.builder import Batches
+from isoform.runtime.engines.tensorrt.builder import BuildOptions
 from isoform.runtime.engines.tensorrt.form import (
     MANY,
     ONE,
@@ -103,7 +103,7 @@ class OpenGraph:
         kernel = graph.kernel(self.vector.places, row=self.vector.size, half=half)
         if kernel is not None:
             try:
-                self.runners[KERNEL] = runner(MANY, load_kernel(kernel, graph.input.name), Batches().largest)
+                self.runners[KERNEL] = runner(MANY, load_kernel(kernel, graph.input.name), BuildOptions().largest)
             except (EngineError, MissingExtraError) as problem:
                 log.info("the kernel is not used: %s", problem)
         for form in (ONE, MANY):

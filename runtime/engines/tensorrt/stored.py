@@ -13,15 +13,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from isoform.runtime.errors import EngineError
 from isoform.runtime.formats import files
 
-__all__ = ["EngineKey", "decode_engine", "encode_engine", "engine_name", "read_engine"]
+__all__ = ["KERNEL_PRODUCT", "EngineKey", "decode_engine", "encode_engine", "engine_name", "read_engine"]
 
 MAGIC = b"ISOTRT01"
 SIZE_LIMIT = 2 << 30
+KERNEL_PRODUCT = "nvrtc"
+"""In the place of a product: what compiled a kernel, which is stored like an engine."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class EngineKey:
     """What an engine depends on."""
 
     product: str
-    """A key of ``products.PRODUCTS``."""
+    """A key of ``products.PRODUCTS``, or ``KERNEL_PRODUCT``."""
     version: str
     """The product's version."""
     devices: tuple[str, ...]
@@ -39,8 +41,17 @@ class EngineKey:
     form: str
     precision: str
     digest: str
-    """sha256 of the form's ONNX file."""
+    """sha256 of the form's ONNX file, or of a kernel's source."""
+    structure: str
+    """sha256 of the form without its shared weights; empty if it is not known."""
+    shared: str
+    """One of ``builder.SHARED``."""
     largest_batch: int
+
+    @property
+    def alike(self) -> Self:
+        """The key without what a refit changes."""
+        return dataclasses.replace(self, digest="")
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON types."""

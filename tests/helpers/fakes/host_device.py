@@ -39,6 +39,8 @@ class HostMemory:
 class HostDevice:
     """A device whose memory is the host's."""
 
+    title, architecture = "the host", "sm00"
+
     def __init__(self):
         self.memories, self.copies, self.closed = [], 0, False
 
@@ -138,11 +140,8 @@ class HostKernel(HostForm):
             self.library.network(*pointers, ctypes.c_int(sample), ctypes.c_void_p(memory.ctypes.data))
 
 
-def host_engine(bundle, *, cache_bytes=1 << 20, largest=16, kernels=None, forms=True):
-    """The engine ``tensorrt`` of a bundle with forms, on the host.
-
-    ``kernels`` is a folder to compile the kernel in; without it there is none. Without ``forms`` there is no TensorRT.
-    """
+def host_loaders(bundle, *, largest=16, kernels=None, forms=True):
+    """What loads engines and kernels on the host; arguments as for ``host_engine``."""
 
     def load(name, form, vector, precision, graph):
         if not forms:
@@ -154,4 +153,13 @@ def host_engine(bundle, *, cache_bytes=1 << 20, largest=16, kernels=None, forms=
             raise EngineError("there is no compiler")
         return HostKernel(kernel, samples, kernels)
 
-    return TensorRtEngine(bundle, HostDevice(), load, load_kernel, cache_bytes=cache_bytes)
+    return load, load_kernel
+
+
+def host_engine(bundle, *, cache_bytes=1 << 20, **options):
+    """The engine ``tensorrt`` of a bundle with forms, on the host.
+
+    ``kernels`` is a folder to compile the kernel in; without it there is none. Without ``forms`` there is no TensorRT. ``largest`` is the
+    largest batch.
+    """
+    return TensorRtEngine(bundle, HostDevice(), *host_loaders(bundle, **options), cache_bytes=cache_bytes)

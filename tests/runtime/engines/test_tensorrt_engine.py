@@ -6,47 +6,22 @@ import shutil
 
 import numpy as np
 import pytest
+from formed import with_forms
 from host_device import host_engine
 from support import ROOT, isoform
 
-from isoform.compile.build import write_compiled
-from isoform.compile.tensorrt.forms import forms_of
-from isoform.compile.tensorrt.half import halved
 from isoform.compile.tensorrt.int8 import quantised
 from isoform.runtime import Runtime
 from isoform.runtime.engines.engine import MixingEngine
 from isoform.runtime.engines.tensorrt.cuda import gpu_or_none
 from isoform.runtime.engines.tensorrt.engine import open_engine
-from isoform.runtime.engines.tensorrt.form import MANY, ONE, TASK, UserVector, form_file, vector_file
+from isoform.runtime.engines.tensorrt.form import MANY, ONE, TASK, UserVector, vector_file
 from isoform.runtime.engines.tensorrt.opened import KERNEL
 from isoform.runtime.errors import EngineError, IsoformError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.predictor import Predictor
 
 TASKS = ("plain", "inverted", "blurred", "edges")
-
-
-def with_forms(source, folder, *, forms=(ONE, MANY), precision="fp32", classes=12, tasks=None):
-    """A copy of a compiled bundle, with forms."""
-    shutil.copytree(source, folder)
-    bundle = Bundle.load(folder)
-    made = bundle.require_compiled()
-    written = {name: made.read(name) for name in made.manifest["files"]}
-    for name, file in made.graphs.items():
-        found = forms_of(file, bundle.network.graph(name), classes=classes)
-        written[vector_file(name)] = found.vector.encode()
-        for form in forms:
-            data = getattr(found, form)
-            written[form_file(name, form, precision)] = (
-                data if precision == "fp32" else halved(data, samples=bundle.network.input.name)
-            )
-    for task, data in (tasks or {}).items():
-        written[form_file(task, TASK, data[0])] = data[1]
-    signatures = {task: bundle.base(task) for task in bundle.signatures}
-    shutil.rmtree(folder / "compiled")
-    (folder / "compiled").mkdir()
-    write_compiled(folder / "compiled", bundle, signatures, written, {}, tau=0.95)
-    return Bundle.load(folder)
 
 
 @pytest.fixture(scope="module")
