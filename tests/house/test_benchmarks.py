@@ -11,11 +11,15 @@ import time
 import warnings
 import wave
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from bench.gpu.contenders import Contenders
+from bench.gpu.subjects import make_subject
 from bench.swapping.plot import plot_swaps
+from host_device import HostDevice, host_loaders
 from support import ROOT
 
 BENCHMARKS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
@@ -43,7 +47,35 @@ def test_every_benchmark_is_tested() -> None:
         "spoken_words.py",
         "store.py",
         "swap.py",
+        "tensorrt_engines.py",
     ]
+
+
+def test_tensorrt_engines(tmp_path) -> None:
+    """Without a GPU, sizes of engines, and what was not measured."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    printed, figures = quick(tmp_path, "tensorrt_engines.py")
+    assert figures["small.fp32.build.many.layers"] > figures["small.fp32.build.task.layers"] > 100
+    assert figures["small.fp16.build.kernel.mb"] > 0.01
+    if figures["gpu"] is None:
+        assert "nothing of speed was measured; run this command on a machine with one" in printed
+        assert not [key for key in figures if key.endswith(("_ms", "_us"))]
+
+
+def test_what_runs_on_a_gpu_runs_on_the_host(tmp_path) -> None:
+    """All of the GPU's part but CUDA and TensorRT: every way gives the right answers, and is timed."""
+    subject = make_subject("small", "fp32", tmp_path / "small", count=4)
+    load, load_kernel = host_loaders(subject.bundle, largest=4)
+    contenders = Contenders(subject, HostDevice(), SimpleNamespace(engine=load, kernel=load_kernel))
+    assert contenders.reasons["kernel"] == "there is no compiler"
+    assert "refit" in contenders.reasons
+    for batch in (1, 4):
+        figures = contenders.running(batch, seconds=0.1)
+        ways = {"constant", "one", "many", "many_mixed"}
+        assert {*figures} == {f"{way}_ms" for way in ways} | {f"{way}_over_constant" for way in ways - {"constant"}}
+    figures = contenders.swaps(repeats=3)
+    assert {*figures} == {"warm_swap_us", "cold_swap_us"}
+    contenders.close()
 
 
 def test_swap(tmp_path) -> None:

@@ -38,20 +38,22 @@ class Context:
         self._engine: Any = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
             raise EngineError(f"{product.title} cannot load the engine: {self._messages.text()}")
+        self._title = product.title
         if weights is not None:
-            self._refit(product, weights)
+            self.refit(weights)
         self._context: Any = self._engine.create_execution_context()
         if self._context is None:
             raise EngineError(f"{product.title} cannot run the engine: {self._messages.text()}")
 
-    def _refit(self, product: Product, weights: bytes) -> None:
+    def refit(self, weights: bytes) -> None:
+        """Replace the shared weights by those of a form's ONNX file. Raises ``EngineError`` if the engine was not built for that."""
         trt = self._trt
         if not hasattr(trt, "OnnxParserRefitter"):
-            raise EngineError(f"{product.title} cannot take weights from a graph; version 10 or newer was expected")
+            raise EngineError(f"{self._title} cannot take weights from a graph; version 10 or newer was expected")
         refitter = trt.Refitter(self._engine, self._messages.logger)
         parser = trt.OnnxParserRefitter(refitter, self._messages.logger)
         if not parser.refit_from_bytes(weights) or not refitter.refit_cuda_engine():
-            raise EngineError(f"{product.title} cannot put weights into the engine: {self._messages.text()}")
+            raise EngineError(f"{self._title} cannot put weights into the engine: {self._messages.text()}")
 
     def encode(self) -> bytes:
         """Return the engine as it is now, after a refit, with all weights in it. Raises ``EngineError`` if it cannot be stored."""

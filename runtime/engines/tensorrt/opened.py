@@ -27,7 +27,7 @@ from isoform.runtime.engines.tensorrt.form import (
     vector_file,
 )
 from isoform.runtime.engines.tensorrt.rows import Rows
-from isoform.runtime.engines.tensorrt.runner import Form, Runner
+from isoform.runtime.engines.tensorrt.runner import Buffers, Form, Runner
 from isoform.runtime.errors import EngineError, MissingExtraError
 from isoform.runtime.formats.compiled import Compiled
 from isoform.runtime.kind import HEAD, Folder, Graph, Kernel
@@ -88,6 +88,7 @@ class OpenGraph:
         half = precision == "fp16"
         largest = self.vector.most_users * self.vector.size * (2 if half else 4)
         self.rows = Rows(device, size=self.vector.size, half=half, limit_bytes=min(cache_bytes, largest))
+        self._buffers = Buffers(device, graph.input, classes=self.vector.classes)
         self.runners: dict[str, Runner] = {}
         """By form, or ``KERNEL``."""
         self.own: dict[str, tuple[Runner, str]] = {}
@@ -97,7 +98,7 @@ class OpenGraph:
 
         def runner(form: str, loaded: Form, batch: int, *, classes: int = self.vector.classes) -> Runner:
             return Runner(
-                device, loaded, form, vector=self.vector, classes=classes, takes=graph.input, rows=self.rows, half=half, largest=batch
+                device, loaded, form, vector=self.vector, classes=classes, takes=graph.input, rows=self.rows, buffers=self._buffers, half=half, largest=batch
             )  # fmt: skip
 
         kernel = graph.kernel(self.vector.places, row=self.vector.size, half=half)
@@ -176,6 +177,7 @@ class OpenGraph:
         """Free everything on the device."""
         for runner in (*self.runners.values(), *(own for own, _ in self.own.values())):
             runner.close()
+        self._buffers.close()
         self.rows.close()
 
 

@@ -1,13 +1,12 @@
 """Run a form of a graph on the device: samples in, logits out, with the weights of one row, of a row per sample, or none but its own.
 
-Buffers are made for the largest batch. Every batch size is captured once as a CUDA graph, with its copies, and replayed from then on: launching
-a small network layer by layer takes longer than running it. A graph knows addresses, so a user's row is copied to where the
-graph reads it; that is a copy within the device.
+All forms of a graph share buffers, which grow with the batches that come. Every batch size is captured once as a CUDA graph, with its copies,
+and replayed from then on: launching a small network layer by layer takes longer than running it. A graph knows addresses, so a user's
+row is copied to where the graph reads it; that is a copy within the device.
 """
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -19,7 +18,7 @@ from isoform.runtime.engines.tensorrt.form import MANY, ONE, TABLE, USER, UserVe
 from isoform.runtime.engines.tensorrt.rows import Device, Memory, Rows
 from isoform.runtime.inputs import Input
 
-__all__ = ["Form", "Replayed", "Runner"]
+__all__ = ["Buffers", "Form", "Replayed", "Runner"]
 
 REPLAYS = 64
 """Maximum number of batch sizes whose graphs are kept; the least recently used are freed."""
@@ -56,6 +55,51 @@ class Form(Protocol):
         """Free it."""
 
 
+class Buffers:
+    """Samples, logits and row numbers of one batch, on the host and on the device. Not thread-safe.
+
+    Args:
+        device: The device.
+        takes: The network's input.
+        classes: Columns of logits, at most.
+    """
+
+    def __init__(self, device: Device, takes: Input, *, classes: int) -> None:
+        self._device, self._takes, self._classes = device, takes, classes
+        self._memories: list[Memory] = []
+        self.size, self.dtype = 0, np.dtype(np.float32)
+        self.generation = 0
+        """Changes with the addresses."""
+
+    def reserve(self, count: int, dtype: np.dtype[Any], *, largest: int) -> None:
+        """Make room for a batch of samples of a type, for a power of two of them and at most ``largest``."""
+        if count <= self.size and dtype == self.dtype:
+            return
+        self.close()
+        size = max(self.size, min(largest, 1 << (count - 1).bit_length()))
+        self.dtype, self.generation = dtype, self.generation + 1
+        self.host_x = self._pinned((size, *self._takes.largest), dtype)
+        self.host_y = self._pinned((size * self._classes,), np.float32)
+        self.host_user = self._pinned((size,), np.int32)
+        self.x, self.y, self.user = (self._memory(array.nbytes) for array in (self.host_x, self.host_y, self.host_user))
+        self.size = size
+
+    def _pinned(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        array, memory = self._device.pinned(shape, dtype)
+        self._memories.append(memory)
+        return array
+
+    def _memory(self, nbytes: int) -> int:
+        self._memories.append(self._device.memory(nbytes))
+        return self._memories[-1].address
+
+    def close(self) -> None:
+        """Free everything."""
+        memories, self._memories, self.size = self._memories, [], 0
+        for memory in memories:
+            memory.close()
+
+
 class Runner:
     """Runs one form. Not thread-safe: the engine's lock is held.
 
@@ -67,30 +111,24 @@ class Runner:
         classes: Columns of the form's logits.
         takes: The network's input.
         rows: The users.
+        buffers: Those of the graph.
         half: Whether vectors are float16.
         largest: Largest batch.
     """
 
     def __init__(
-        self, device: Device, form: Form, name: str, *, vector: UserVector, classes: int, takes: Input, rows: Rows, half: bool, largest: int
+        self, device: Device, form: Form, name: str, *, vector: UserVector, classes: int, takes: Input, rows: Rows, buffers: Buffers, half: bool, largest: int
     ) -> None:  # fmt: skip
         self._device, self._form, self._name = device, form, name
         self._vector, self._takes, self._rows, self.largest = vector, takes, rows, largest
-        self._item = 2 if half else 4
+        self._item, self._classes, self._buffers, self._generation = 2 if half else 4, classes, buffers, 0
+        self._dtype = form.dtype_of(takes.name)
         self._replays: OrderedDict[int, Replayed | None] = OrderedDict()
-        self._host_x, host_x = device.pinned((largest, *takes.largest), form.dtype_of(takes.name))
-        self._host_y, host_y = device.pinned((largest, classes), np.float32)
-        self._host_user, host_user = device.pinned((largest,), np.int32)
-        self._x, self._y, self._user = (
-            device.memory(array.nbytes) for array in (self._host_x, self._host_y, self._host_user)
-        )
-        self._weights = device.memory(rows.row_bytes if name == ONE else 1)
-        self._memories: list[Memory] = [host_x, host_y, host_user, self._x, self._y, self._user, self._weights]
-        self._addresses = {"x": host_x.address, "y": host_y.address, "user": host_user.address}
+        self._weights = device.memory(rows.row_bytes) if name == ONE else None
 
     def blank(self, count: int) -> Array:
         """Return samples of zeros, shape (count, …)."""
-        return np.zeros_like(self._host_x[:count])
+        return np.zeros((count, *self._takes.largest), dtype=self._dtype)
 
     def run(self, x: Array, rows: Array) -> Array:
         """Run one batch.
@@ -102,11 +140,15 @@ class Runner:
         Returns:
             Logits, shape (n, ``classes``), float32. A fresh array.
         """
-        count = len(x)
-        self._host_x[:count] = x
+        count, buffers = len(x), self._buffers
+        buffers.reserve(count, self._dtype, largest=self.largest)
+        if buffers.generation != self._generation:  # captured work knows the old addresses
+            self._forget()
+            self._generation = buffers.generation
+        buffers.host_x[:count] = x
         if self._name == MANY:
-            self._host_user[:count] = rows
-        elif self._name == ONE:
+            buffers.host_user[:count] = rows
+        elif self._weights is not None:
             self._device.copy(self._weights.address, self._rows.address_of(int(rows[0])), self._rows.row_bytes)
         if count not in self._replays:
             self._work(count)  # once before it is captured: TensorRT allocates memory in the first run of a shape
@@ -123,29 +165,34 @@ class Runner:
         else:
             replay.launch()
         self._device.synchronize()
-        return self._host_y[:count].copy()
+        return buffers.host_y[: count * self._classes].reshape(count, self._classes).copy()
 
     def _work(self, count: int) -> None:
         """Put copies and the run of a batch on the stream."""
-        device, takes = self._device, self._takes
-        device.copy_in(self._x.address, self._addresses["x"], self._host_x[:count].nbytes)
+        device, takes, buffers = self._device, self._takes, self._buffers
+        device.copy_in(buffers.x, buffers.host_x.ctypes.data, buffers.host_x[:count].nbytes)
         shapes = {takes.name: (count, *takes.largest)}
-        addresses = {takes.name: self._x.address, "logits": self._y.address}
+        addresses = {takes.name: buffers.x, "logits": buffers.y}
         if self._name == MANY:
-            device.copy_in(self._user.address, self._addresses["user"], 4 * count)
+            device.copy_in(buffers.user, buffers.host_user.ctypes.data, 4 * count)
             shapes |= {TABLE: (self._rows.count, self._vector.size), USER: (count,)}
-            addresses |= {TABLE: self._rows.address, USER: self._user.address}
-        elif self._name == ONE:
+            addresses |= {TABLE: self._rows.address, USER: buffers.user}
+        elif self._weights is not None:
             places = self._vector.places.items()
             addresses |= {name: self._weights.address + self._item * start for name, (_, start) in places}
         self._form.enqueue(addresses, shapes)
-        device.copy_out(self._addresses["y"], self._y.address, 4 * count * math.prod(self._host_y.shape[1:]))
+        device.copy_out(buffers.host_y.ctypes.data, buffers.y, 4 * count * self._classes)
 
-    def close(self) -> None:
-        """Free captured work, the form, and all memory."""
+    def _forget(self) -> None:
+        """Free captured work."""
         for replay in self._replays.values():
             if replay is not None:
                 replay.close()
+        self._replays.clear()
+
+    def close(self) -> None:
+        """Free captured work, the form, and its memory; buffers are the graph's."""
+        self._forget()
         self._form.close()
-        for memory in self._memories:
-            memory.close()
+        if self._weights is not None:
+            self._weights.close()

@@ -67,6 +67,7 @@ def test_one_user_after_another(formed, samples) -> None:
     engine.clear()
     assert engine.stats()["entries"] == 0
     assert close(engine.logits(x, formed.base("plain")), expected["plain"])
+    assert [capture.closed for capture in form.captures] == [True, True, False]  # larger buffers are elsewhere
     device = engine._device
     engine.close()
     assert device.closed

@@ -1,0 +1,1 @@
+"""TensorRT and the kernel on a GPU, beside other ways to run a user's network there."""
