@@ -6,12 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from formed import with_forms
+from host_device import host_engine
 
+from isoform.runtime import Runtime
+from isoform.runtime.engines.tensorrt import engine
 from isoform.runtime.errors import InputError, SignatureError
 from isoform.runtime.formats.signature import Signature
 from isoform.server.app import create_app
 from isoform.server.exchange.problems import DeadlineError
 from isoform.server.service.batching import Batching
+from isoform.server.service.service import service_of
 from isoform.server.service.settings import Settings
 
 
@@ -196,6 +201,35 @@ def test_a_bug_reaches_everybody_and_stops_nobody(runtime, samples) -> None:
     assert len(calls) < 4
     wrong[0] = False
     assert batching.predict(samples[0][:1], base).shape == (1, 10)
+
+
+def test_by_the_server_with_an_engine_that_mixes_users(compiled, tmp_path, monkeypatch, samples) -> None:
+    """Of one task, and with as many classes: that decides who may share a batch; answers over HTTP are the users' own."""
+    bundle = with_forms(compiled, tmp_path / "bundle")
+    monkeypatch.setattr(
+        engine, "open_engine", lambda bundle, *, cache_bytes, **_: host_engine(bundle, cache_bytes=cache_bytes)
+    )
+    with Runtime.open(bundle.path, engine="tensorrt") as mixing, Runtime.open(bundle.path, engine="sessions") as plain:
+        assert (mixing.mixes, plain.mixes) == (True, False)
+        app = create_app(mixing, settings=Settings(batch_samples=8, batch_delay_seconds=1.0))
+        base = mixing.signature("plain")
+        assert service_of(app).batching._alike(base) == ("plain", 10)
+        assert service_of(create_app(plain, settings=Settings(batch_samples=8))).batching._alike(base) == base.digest
+
+        def ask(i):
+            tensor = {
+                "name": "image",
+                "shape": [1, 1, 32, 32],
+                "datatype": "FP32",
+                "data": samples[0][i].ravel().tolist(),
+            }
+            answer = app.test_client().post(f"/v2/models/{mixing.tasks[i % 4]}/infer", json={"inputs": [tensor]})
+            return answer.json["outputs"][0]["data"]
+
+        with ThreadPoolExecutor(8) as pool:
+            found = np.array(list(pool.map(ask, range(8))), np.float32)
+        expected = plain.predict(samples[0][:8], [plain.signature(plain.tasks[i % 4]) for i in range(8)])
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_by_the_server(runtime, samples) -> None:
