@@ -21,6 +21,7 @@ __all__ = ["main"]
 VERBS = {
     "train": ("isoform.train.cli", "train", "learn shared templates and one signature per task"),
     "compile": ("isoform.compile.cli", "train", "fold signatures, export ONNX, verify, report"),
+    "export": ("isoform.compile.export.cli", "export", "one signature as an ONNX file of its own, verified"),
     "predict": ("isoform.runtime.commands.predict", "", "predict on image files with any signature"),
     "personalize": (
         "isoform.runtime.commands.personalize",

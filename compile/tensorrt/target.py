@@ -7,11 +7,11 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from isoform.compile.export.half import halved
 from isoform.compile.kind import Task
 from isoform.compile.tensorrt.check import LIMIT, gaps
 from isoform.compile.tensorrt.device import measure_on_device
 from isoform.compile.tensorrt.forms import Forms, forms_of
-from isoform.compile.tensorrt.half import halved
 from isoform.compile.tensorrt.kernels import kernels_of
 from isoform.compile.tensorrt.structure import structure_of
 from isoform.compile.tensorrt.tasks import task_form

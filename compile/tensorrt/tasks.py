@@ -11,10 +11,10 @@ import dataclasses
 import numpy as np
 import onnx
 
+from isoform.compile.export.half import halved
+from isoform.compile.export.int8 import quantised
 from isoform.compile.kind import Task
 from isoform.compile.tensorrt.forms import plain
-from isoform.compile.tensorrt.half import halved
-from isoform.compile.tensorrt.int8 import quantised
 from isoform.runtime.arrays import Array
 from isoform.runtime.batches import slices
 from isoform.runtime.engines.onnx.session import open_session, session_options
@@ -66,7 +66,7 @@ def task_form(
     if precision == "fp16":
         made = halved(made, samples=samples)
     elif precision == "int8":
-        made = quantised(made, samples=samples, x=spaced(task.train.images, calibration))
+        made = quantised(made, samples=samples, x=spaced(task.train.images, calibration), tensorrt=True)
     before, after = (_classes(some, samples, task.test.images) for some in (file, made))
     result = TaskForm(
         file=made, top1_before=float(np.mean(before == task.test.labels)), top1_after=float(np.mean(after == task.test.labels)),

@@ -16,9 +16,9 @@ from strangers import stranger
 from support import isoform
 
 from isoform.compile.build import compile_bundle
+from isoform.compile.export.half import halved
 from isoform.compile.nodes import make_model
 from isoform.compile.tensorrt.forms import forms_of
-from isoform.compile.tensorrt.half import halved
 from isoform.compile.tensorrt.target import Target
 from isoform.compile.tensorrt.tasks import task_form
 from isoform.runtime.engines.tensorrt.builder import BuildOptions, architectures_of, build_engine

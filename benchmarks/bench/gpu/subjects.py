@@ -11,8 +11,8 @@ import onnx
 from bench.networks import CLASSES, SPECS, complete_file, make_bundle
 from bench.people import users
 from isoform.compile.build import write_compiled
+from isoform.compile.export.half import halved
 from isoform.compile.tensorrt.forms import forms_of, plain
-from isoform.compile.tensorrt.half import halved
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.tensorrt.form import MANY, ONE, TASK, form_file, vector_file
 from isoform.runtime.formats.bundle import Bundle

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from isoform.compile.kind import Task
 from isoform.compile.kinds.allocation.graph import complete_graph, weightless_graph
@@ -15,7 +14,6 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.allocation.masks import ANY, active_share, mask_named
-from isoform.train.kinds.allocation.bundling import network_from_bundle
 
 __all__ = ["EXPORTER", "AllocationExporter"]
 
@@ -53,6 +51,10 @@ class AllocationExporter:
 
     def trained(self, bundle: Bundle, signature: Signature) -> Callable[[Array], Array]:
         """As ``Exporter.trained``; in float64, because GroupNorm of few numbers makes torch's own rounding the larger part of a difference."""
+        import torch  # here: exporting does without
+
+        from isoform.train.kinds.allocation.bundling import network_from_bundle
+
         network, (mask,) = network_from_bundle(bundle, {signature.task: signature})
         network, mask = network.double(), mask.double()
 

@@ -6,20 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from isoform.compile.kind import Task
 from isoform.compile.kinds.mixture.graph import fast_graph, portable_graph, small_graph
 from isoform.compile.kinds.mixture.snap import snap
 from isoform.compile.kinds.mixture.training import training_graphs
-from isoform.compile.kinds.mixture.verify_gradient import gradient_gap
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
 from isoform.runtime.kinds.mixture.learn.measure import measure_source
-from isoform.train.kinds.mixture.bundling import network_from_bundle
 
 __all__ = ["EXPORTER", "MixtureExporter"]
 
@@ -50,6 +47,10 @@ class MixtureLearning:
 
     def gradient_gap(self, task: Task) -> float:
         """As ``Learning.gradient_gap``, on test samples."""
+        from isoform.compile.kinds.mixture.verify_gradient import (
+            gradient_gap,  # here: it needs torch, which exporting does not
+        )
+
         return gradient_gap(self._bundle, task.name, task.test, self._blocks)
 
 
@@ -80,6 +81,10 @@ class MixtureExporter:
 
     def trained(self, bundle: Bundle, signature: Signature) -> Callable[[Array], Array]:
         """As ``Exporter.trained``."""
+        import torch  # here, as above
+
+        from isoform.train.kinds.mixture.bundling import network_from_bundle
+
         network = network_from_bundle(bundle, {signature.task: signature})
 
         def run(x: Array) -> Array:

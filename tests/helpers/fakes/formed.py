@@ -3,8 +3,8 @@
 import shutil
 
 from isoform.compile.build import write_compiled
+from isoform.compile.export.half import halved
 from isoform.compile.tensorrt.forms import forms_of
-from isoform.compile.tensorrt.half import halved
 from isoform.runtime.engines.tensorrt.form import MANY, ONE, TASK, form_file, vector_file
 from isoform.runtime.formats.bundle import Bundle
 

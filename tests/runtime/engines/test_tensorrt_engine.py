@@ -10,7 +10,7 @@ from formed import with_forms
 from host_device import host_engine
 from support import ROOT, isoform
 
-from isoform.compile.tensorrt.int8 import quantised
+from isoform.compile.export.int8 import quantised
 from isoform.runtime import Runtime
 from isoform.runtime.engines.engine import MixingEngine
 from isoform.runtime.engines.tensorrt.cuda import gpu_or_none

@@ -9,11 +9,13 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from support import isoform
 from torch import nn
 
 from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime
 from isoform.runtime.engines.onnx.features import Features
+from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.errors import BundleError, CompileError, InputError, SpecError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.module.spec import ModuleSpec
@@ -102,6 +104,24 @@ def counted(monkeypatch):
 
     monkeypatch.setattr(Features, "__init__", noting)
     return found
+
+
+def test_an_exported_file_takes_samples(path, tmp_path) -> None:
+    """The front is in it, whoever made it; in int8 the personal part alone is rounded."""
+    x = pictures(7, 5).numpy()
+    np.savez(tmp_path / "x.npz", x=pictures(40, 6).numpy())
+    for words, limit in (((), 1e-5), (("--precision", "int8", "--data", tmp_path / "x.npz", "--max-drop", "50"), 0.2)):
+        isoform("export", path, "--task", "bob", "-o", tmp_path / "bob.onnx", *words)
+        session = ort.InferenceSession(tmp_path / "bob.onnx")
+        (taken,) = session.get_inputs()
+        with Runtime.open(path) as runtime:
+            expected = runtime.predict(x, runtime.signature("bob"))
+        found = session.run(["logits"], {taken.name: x})[0]
+        assert np.abs(found - expected).max() <= limit * max(1, np.abs(expected).max())
+    told = isoform(
+        "export", path, "--task", "bob", "-o", tmp_path / "b.onnx_adapter", "--graph", tmp_path / "g.onnx", check=False
+    )
+    assert "adapters are for graphs that take samples, but this network has a front" in told.stderr
 
 
 @pytest.mark.parametrize("engine", ["onnx", "sessions", "reference"])

@@ -1,8 +1,9 @@
-"""A network in int8: ONNX Runtime's static quantisation, written as TensorRT wants it.
+"""A network in int8: ONNX Runtime's static quantisation, stored small, or written as TensorRT wants it.
 
-Weights have a scale per output channel, activations one per tensor; both are symmetric around 0, and biases stay float32: TensorRT knows no
-other. The scales of activations are calibrated on training samples, by the entropy of their histograms, which is TensorRT's own default. They
-are constants of the graph, so it is its own calibration cache: a device that builds from it needs no samples.
+Weights have a scale per output channel and are symmetric around 0; activations have one scale per tensor. For TensorRT, activations are symmetric
+too, weights stay float32 beside their scales, and biases are not rounded: it knows no other.
+The scales of activations are calibrated on samples, by the entropy of their histograms, which is TensorRT's own default. They
+are constants of the graph, so it is its own calibration cache: who builds from it needs no samples.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
+
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import CompileError
 from isoform.runtime.extras import needs
@@ -24,13 +27,14 @@ OPERATORS = ("Conv", "Gemm", "MatMul")
 """Operators that run in int8: those whose products take the time."""
 
 
-def quantised(file: bytes, *, samples: str, x: Array) -> bytes:
+def quantised(file: bytes, *, samples: str, x: Array, tensorrt: bool = False) -> bytes:
     """Return a complete graph whose products run in int8.
 
     Args:
         file: The graph in float32, its weights in it.
         samples: Name of the input of samples.
         x: Samples to calibrate on, shape (n, …).
+        tensorrt: Whether TensorRT is to build an engine of it.
 
     Raises:
         CompileError: If ONNX Runtime cannot quantise it.
@@ -61,14 +65,35 @@ def quantised(file: bytes, *, samples: str, x: Array) -> bytes:
                 quantize_static(
                     given, made, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=[*OPERATORS], per_channel=True,
                     activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.Entropy,
-                    # TensorRT quantises weights itself, and takes no biases in int32
-                    extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "AddQDQPairToWeight": True, "QuantizeBias": False},
+                    extra_options={
+                        "ActivationSymmetric": tensorrt, "WeightSymmetric": True, "AddQDQPairToWeight": tensorrt, "QuantizeBias": not tensorrt,
+                    },
                 )  # fmt: skip
         except Exception as problem:  # it raises whatever it meets
             raise CompileError(
                 f"ONNX Runtime cannot quantise the network: {' '.join(str(problem).split())[:300]}"
             ) from problem
-        return made.read_bytes()
+        return made.read_bytes() if tensorrt else _shortened(made.read_bytes())
+
+
+def _shortened(file: bytes) -> bytes:
+    """Give values short names: a quarter of a small network's file would be names of scales."""
+    model = onnx.load_from_string(file)
+    graph = model.graph
+    kept = {value.name for value in (*graph.input, *graph.output)} | {""}
+    names: dict[str, str] = {}
+
+    def short(name: str) -> str:
+        return name if name in kept else names.setdefault(name, f"{len(names):x}")
+
+    for node in graph.node:
+        node.ClearField("name")
+        for fields in (node.input, node.output):
+            fields[:] = [short(name) for name in fields]
+    for tensor in graph.initializer:
+        tensor.name = short(tensor.name)
+    del graph.value_info[:]
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager
