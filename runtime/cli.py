@@ -29,6 +29,7 @@ VERBS = {
         "fit a signature to a few labelled samples, on the device",
     ),
     "adapt": ("isoform.runtime.commands.adapt", "", "fit a signature to unlabelled samples, on the device"),
+    "evaluate": ("isoform.runtime.commands.evaluate", "", "accuracy, confusions and calibration on labelled samples"),
     "inspect": ("isoform.runtime.commands.predict", "", "describe a bundle, signature or compiled file"),
     "figure": ("isoform.runtime.commands.figure", "figure", "draw a bundle's signatures side by side"),
     "serve": ("isoform.server.commands.serve", "server", "serve predictions over HTTP"),

@@ -180,4 +180,4 @@ def _samples(bundle: Bundle, signature: Signature, data: Path | None) -> tuple[A
     print(found.account.sentence(), file=sys.stderr)
     if found.labels is None:
         return found.x, None
-    return found.x, label_indices(list(found.labels), bundle.labels(signature), samples=len(found.x))
+    return found.x, label_indices(list(found.labels), bundle.labels(signature), samples=len(found.x), several=False)

@@ -35,19 +35,20 @@ def label_names(labels: object) -> list[str] | None:
     return list(map(str, array)) if array.ndim == 1 and all(isinstance(label, str) for label in array) else None
 
 
-def label_indices(labels: object, names: Sequence[str], *, samples: int) -> Array:
+def label_indices(labels: object, names: Sequence[str], *, samples: int, several: bool = True) -> Array:
     """Convert labels to class indices.
 
     Args:
         labels: One per sample: a class name, or its index in ``names`` if that is not ambiguous.
         names: The class names.
         samples: Expected number of labels.
+        several: Whether there must be samples of two classes, as for learning.
 
     Returns:
         Shape (samples,), int64.
 
     Raises:
-        InputError: If they are not one per sample, a label is not a class or is ambiguous, or all are of one class.
+        InputError: If they are not one per sample, a label is not a class or is ambiguous, or all are of one class although ``several``.
     """
     array = np.asarray(labels, dtype=object)
     if array.shape != (samples,):
@@ -56,7 +57,7 @@ def label_indices(labels: object, names: Sequence[str], *, samples: int) -> Arra
         )
     texts = label_names(array)
     found = _whole_numbers(array, names) if texts is None else _found(texts, names)
-    if len(set(found)) < 2:
+    if several and len(set(found)) < 2:
         what = f"all {samples} samples are of class {names[found[0]]!r}" if samples else "there are no samples"
         raise InputError(
             f"{what}, but at least two classes were expected: a network cannot learn to distinguish a single class"
