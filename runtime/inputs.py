@@ -18,7 +18,7 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError, SpecError
 
-__all__ = ["AXES", "Input", "What", "check_scaling", "is_whole"]
+__all__ = ["AXES", "Input", "Reading", "What", "check_scaling", "is_whole"]
 
 What = Literal["image", "window", "vector", "tokens"]
 AXES: Mapping[What, tuple[str, ...]] = {
@@ -133,6 +133,7 @@ class Input:
             array = np.asarray(x)
         except ValueError:
             raise InputError(f"the samples{where} are a ragged list, but numbers of one shape were expected") from None
+        array = self._with_unit_axes(array)
         if array.ndim < 1 or not self.fits(array.shape[1:]):
             raise InputError(
                 f"the samples{where} have shape {array.shape}, but {self} was expected: n samples of {', '.join(AXES[self.what])}"
@@ -152,6 +153,15 @@ class Input:
             raise InputError(
                 f"sample {int(np.argmin(finite))}{where} holds a number that is not finite in float32; remove or repair the sample"
             )
+        return array
+
+    def _with_unit_axes(self, array: Array) -> Array:
+        """Accept windows (n, channels, steps) and vectors (n, features) for networks that take them as images of one row, or of one pixel."""
+        if self.what == "image" and 2 <= array.ndim < 4 and self.shape[1] == 1:
+            channels, _, width = self.shape
+            for shape in ((channels, width), (channels,) if width == 1 else (channels, width)):
+                if array.shape[1:] == shape:
+                    return array.reshape(len(array), *self.largest)
         return array
 
     def _tokens(self, array: Array, where: str) -> Array:
@@ -189,6 +199,37 @@ class Input:
         if not isinstance(value["shape"], list):
             raise SpecError(f"an input's shape is {value['shape']!r:.100}, but a list was expected")
         return cls(**{**value, "shape": tuple(value["shape"])})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How samples were read from files in training, for others to be read likewise. Raises ``SpecError`` on a value of the wrong type."""
+
+    columns: tuple[str, ...] | None = None
+    """Names of a recording's channels, in their order; None if no recordings were read."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        names = self.columns
+        if names is not None and not (
+            names and len(set(names)) == len(names) and all(isinstance(name, str) for name in names)
+        ):
+            raise SpecError(f"the columns of recordings are {list(names)!r:.100}, but different names were expected")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that say something, as JSON types; ``from_json`` is the inverse."""
+        return {} if self.columns is None else {"columns": list(self.columns)}
+
+    @classmethod
+    def from_json(cls, value: object) -> Reading:
+        """Read what ``to_json`` returned. Raises ``SpecError`` if it is malformed."""
+        if (
+            not isinstance(value, Mapping)
+            or not set(value) <= {"columns"}
+            or not isinstance(value.get("columns", []), list)
+        ):
+            raise SpecError(f"how samples are read is {value!r:.100}, but an object with columns was expected")
+        return cls(columns=tuple(value["columns"]) if "columns" in value else None)
 
 
 def check_scaling(mean: Sequence[float], std: Sequence[float], channels: int) -> None:

@@ -176,7 +176,7 @@ def _samples(bundle: Bundle, signature: Signature, data: Path | None) -> tuple[A
     takes = bundle.spec.input_of(signature.task) if front is None else front.samples
     if data is None:
         return takes.random(np.random.default_rng(0), RANDOM), None
-    found = read_stream(data, takes=takes)
+    found = read_stream(data, takes=takes, reading=bundle.reading)
     print(found.account.sentence(), file=sys.stderr)
     if found.labels is None:
         return found.x, None

@@ -105,7 +105,12 @@ def run_adapt(arguments: argparse.Namespace) -> int:
     started, stopped = time.monotonic(), False
     with open_runtime(arguments) as runtime, Bar() as bar:
         start = choose_signature(runtime, task=arguments.task, file=arguments.signature)
-        data = read_stream(arguments.data, takes=runtime.input_of(start.task), skip_short=arguments.skip_short)
+        data = read_stream(
+            arguments.data,
+            takes=runtime.input_of(start.task),
+            skip_short=arguments.skip_short,
+            reading=runtime.bundle.reading,
+        )
         names = runtime.labels(start)
         labels = None if data.labels is None else as_known(data.labels, names)
         if labels is not None and data.numbers:

@@ -63,7 +63,9 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
         takes = [runtime.input_of(signature.task) for signature in chosen.values()] or [runtime.input_of()]
         if any(one != takes[0] for one in takes):
             raise UsageError("the signatures' tasks have different inputs; evaluate them in separate calls")
-        data = read_labelled(arguments.data, takes=takes[0], skip_short=arguments.skip_short)
+        data = read_labelled(
+            arguments.data, takes=takes[0], skip_short=arguments.skip_short, reading=runtime.bundle.reading
+        )
         print(data.account.sentence(), file=sys.stderr)
         chosen = chosen or _fitting(runtime, data.labels, takes[0], where=arguments.data)
         found: dict[str, tuple[Signature, Evaluation]] = {}

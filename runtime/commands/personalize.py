@@ -98,6 +98,7 @@ def run_personalize(arguments: argparse.Namespace) -> int:
             arguments.data,
             takes=runtime.input_of(None if start is None else start.task),
             skip_short=arguments.skip_short,
+            reading=runtime.bundle.reading,
         )
         # sorted, so that the order of classes does not depend on the order of files
         classes = sorted(set(data.labels)) if arguments.new_labels else None

@@ -25,7 +25,7 @@ from isoform.runtime.formats.compiled import Compiled, load_compiled, read_base,
 from isoform.runtime.formats.replaced import identity, stood_still
 from isoform.runtime.formats.signature import Signature, check_name
 from isoform.runtime.formats.templates import checked_templates, template_digest
-from isoform.runtime.inputs import Input
+from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.kind import Graph, Kind, Network, Spec, kind_named
 
 __all__ = ["Bundle", "Resolved"]
@@ -70,6 +70,8 @@ class Bundle:
     """Task → trained base signature, complete."""
     training: Mapping[str, Any]
     """Training details: the resolved recipe, data digest, seeds, final metrics. For information only."""
+    reading: Reading = dataclasses.field(default_factory=Reading)
+    """How samples were read from files."""
     compiled: Compiled | None = None
     """None until ``isoform compile`` has run."""
 
@@ -150,6 +152,8 @@ class Bundle:
             },
             "training": dict(self.training),
         }  # fmt: skip
+        if read := self.reading.to_json():
+            content["reading"] = read
         # Plain writes: the caller fills a temporary directory (``files.replace_directory``).
         try:
             if directory.is_dir() and any(directory.iterdir()):
@@ -208,6 +212,7 @@ class Bundle:
             if content.get("kind") != spec.kind:
                 raise SpecError(f"it is of kind {content.get('kind')!r}, but its network of kind {spec.kind!r}")
             names = [check_name(name) for name in read_mapping(content, "tasks", path)]
+            reading = Reading.from_json(content.get("reading", {}))
         except (SpecError, SignatureError) as problem:
             raise BundleError(f"{path / 'bundle.json'}: {problem}") from None
         file = path / "templates.safetensors"
@@ -222,7 +227,7 @@ class Bundle:
         signatures = {name: read_base(path / "signatures", name, content["tasks"][name]) for name in names}
         bundle = cls(
             path=path, spec=spec, tensors=MappingProxyType(arrays), digest=digest, signatures=MappingProxyType(signatures),
-            training=read_mapping(content, "training", path),
+            training=read_mapping(content, "training", path), reading=reading,
         )  # fmt: skip
         bundle._check_signatures()
         if content["format"] != OLD:  # the old format states no inputs

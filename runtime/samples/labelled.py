@@ -27,7 +27,7 @@ from pathlib import Path
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.inputs import Input
+from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
 from isoform.runtime.samples.collected import Piece, collected
@@ -38,7 +38,11 @@ from isoform.runtime.samples.reading import check_one_kind, read_files, read_tab
 from isoform.runtime.samples.recordings import Recordings, column_of
 from isoform.runtime.samples.tables import Table, is_table
 
-__all__ = ["Labelled", "read_labelled", "read_labelled_arrays", "samples_of_array"]
+__all__ = ["AS_IT_IS", "Labelled", "read_labelled", "read_labelled_arrays", "samples_of_array"]
+
+
+AS_IT_IS = Reading()
+"""Columns in the order of the first file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Labelled:
     """What was read and what was skipped."""
     groups: tuple[str, ...] | None = None
     """n names of groups; None if they are not known."""
+    columns: tuple[str, ...] | None = None
+    """Names of the channels of recordings; None if none were read."""
 
     @property
     def unit(self) -> str:
@@ -62,13 +68,14 @@ class Labelled:
         return "recording" if self.account.taken["recording"] and not self.account.groups else "group"
 
 
-def read_labelled(path: Path, *, takes: Input, skip_short: bool = False) -> Labelled:
+def read_labelled(path: Path, *, takes: Input, skip_short: bool = False, reading: Reading = AS_IT_IS) -> Labelled:
     """Read labelled samples.
 
     Args:
         path: A folder, a .csv, .tsv or .npz file, as described in the module's docstring.
         takes: The network's input.
         skip_short: Skip a class whose recordings are all shorter than a window, instead of raising an error.
+        reading: How samples were read for training, ``Bundle.reading``.
 
     Raises:
         InputError: If there are no samples, or a file is malformed; the message has the file, and the line if there is one.
@@ -83,13 +90,15 @@ def read_labelled(path: Path, *, takes: Input, skip_short: bool = False) -> Labe
         )
     shape = grid_of(takes, path)
     read = _folder if os.path.isdir(path) else _table
-    x, labels, groups = collected(read(path, shape, account, skip_short), shape)
+    recordings = Recordings(shape, account, skip_short=skip_short, columns=reading.columns)
+    x, labels, groups = collected(read(path, shape, account, recordings), shape)
     if not labels:
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows of one label")
     account.classes.update(labels)
     if not account.taken["recording"]:
         account.groups.update(groups or ())
-    return Labelled(x.reshape(len(x), *takes.largest), labels, account=account, groups=groups)
+    columns = recordings.columns if account.taken["recording"] else None
+    return Labelled(x.reshape(len(x), *takes.largest), labels, account=account, groups=groups, columns=columns)
 
 
 def read_labelled_arrays(path: Path, arrays: dict[str, Array], *, takes: Input, account: Account) -> Labelled:
@@ -143,8 +152,8 @@ def _problem(path: Path) -> str:
     return "is not supported"
 
 
-def _folder(folder: Path, shape: tuple[int, int, int], account: Account, skip_short: bool) -> Iterator[Piece]:
-    listing, recordings = Listing(folder, account), Recordings(shape, account, skip_short=skip_short)
+def _folder(folder: Path, shape: tuple[int, int, int], account: Account, recordings: Recordings) -> Iterator[Piece]:
+    listing = Listing(folder, account)
     classes = listing.classes(folder)
     if not classes:
         raise InputError(
@@ -167,13 +176,12 @@ def _folder(folder: Path, shape: tuple[int, int, int], account: Account, skip_sh
     recordings.close()
 
 
-def _table(path: Path, shape: tuple[int, int, int], account: Account, skip_short: bool) -> Iterator[Piece]:
+def _table(path: Path, shape: tuple[int, int, int], account: Account, recordings: Recordings) -> Iterator[Piece]:
     table = Table(path)
     if column_of(table, "label") is None:
         raise InputError(f"{path} has columns {', '.join(table.header)[:200]}, but one named label was expected")
     if column_of(table, "file") is not None:
         yield from read_table_images(table, shape=shape, account=account)
         return
-    recordings = Recordings(shape, account, skip_short=skip_short)
     yield from recordings.read(table)
     recordings.close()

@@ -47,15 +47,22 @@ class Recordings:
         shape: Channels, height (1) and width of a window.
         account: Counts what is read and skipped.
         skip_short: Skip classes whose recordings are all shorter than a window.
+        columns: Names of the channels, in the order that the network was trained with; None for those of the first file.
     """
 
-    def __init__(self, shape: tuple[int, int, int], account: Account, *, skip_short: bool = False) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], account: Account, *, skip_short: bool = False, columns: Sequence[str] | None = None
+    ) -> None:  # fmt: skip
         self._shape, self._account, self._skip_short = shape, account, skip_short
         self._names, self._groups = Names(written=True), Names(written=True, what="group")
-        self._first: tuple[Path, list[str]] | None = None
+        self._first: tuple[str, list[str]] | None = (
+            None if columns is None else ("the network's training data", [*columns])
+        )
+        """Where the names of the channels are from, and the names."""
         self._without: dict[str, dict[bool, Path]] = {"label": {}, "group": {}}
         """Column → whether it is missing → the first such file."""
         self._windows: set[str] = set()
+        self._trained = columns is not None
         self._short: dict[str, list[tuple[int, str]]] = {}
 
     def read(self, table: Table, label: str | None = None) -> Iterator[Piece]:
@@ -91,6 +98,11 @@ class Recordings:
         self._account.leave("commented line", table.comments)
         if self._account.taken["window"] > windows:
             self._account.files += 1
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the channels; None before a file was read."""
+        return None if self._first is None else tuple(self._first[1])
 
     def close(self) -> None:
         """Finish reading: check that every class has at least one window.
@@ -178,14 +190,16 @@ class Recordings:
             )
         self._account.leave("column of times or row numbers", left)
         if self._first is None:
-            self._first = table.path, list(names)
+            self._first = str(table.path), list(names)
         path, order = self._first
         if set(order) != set(names):
             raise InputError(
                 f"{table.path} has the columns {', '.join(names)}, but {path} has {', '.join(order)}; use the same names for the same channels"
             )
         if order != list(names):
-            self._account.note("columns put in the order of the first file")
+            self._account.note(
+                f"columns put in the order of {path}" if self._trained else "columns put in the order of the first file"
+            )
         return [names[name] for name in order]
 
 

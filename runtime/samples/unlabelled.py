@@ -17,12 +17,12 @@ from pathlib import Path
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.inputs import Input
+from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.arrays import read_arrays
 from isoform.runtime.samples.collected import Piece, collected
 from isoform.runtime.samples.grid import grid_of
-from isoform.runtime.samples.labelled import Labelled, read_labelled, read_labelled_arrays, samples_of_array
+from isoform.runtime.samples.labelled import AS_IT_IS, Labelled, read_labelled, read_labelled_arrays, samples_of_array
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
 from isoform.runtime.samples.recordings import Recordings, column_of
@@ -45,13 +45,14 @@ class Stream:
     """What was read and what was skipped."""
 
 
-def read_stream(path: Path, *, takes: Input, skip_short: bool = False) -> Stream:
+def read_stream(path: Path, *, takes: Input, skip_short: bool = False, reading: Reading = AS_IT_IS) -> Stream:
     """Read samples.
 
     Args:
         path: A folder, a .csv, .tsv or .npz file, as described in the module's docstring.
         takes: The network's input.
         skip_short: Skip a class whose recordings are all shorter than a window, instead of raising an error.
+        reading: How samples were read for training, ``Bundle.reading``.
 
     Raises:
         InputError: If there are no samples, or a file is malformed; the message has the file, and the line if there is one.
@@ -60,7 +61,7 @@ def read_stream(path: Path, *, takes: Input, skip_short: bool = False) -> Stream
     if os.path.isdir(path):
         shape = grid_of(takes, path)
         if _is_stream(path, shape, account):
-            recordings = Recordings(shape, account, skip_short=skip_short)
+            recordings = Recordings(shape, account, skip_short=skip_short, columns=reading.columns)
             files = sort_out(Listing(path, account).below(path), shape, account)
             check_one_kind(files, where=path)
 
@@ -84,8 +85,8 @@ def read_stream(path: Path, *, takes: Input, skip_short: bool = False) -> Stream
             if column_of(table, "file") is not None:
                 return _stream(path, read_table_images(table, shape=shape, account=account), takes, account)
             # no close(): without labels no class can lack a window
-            return _stream(path, Recordings(shape, account).read(table), takes, account)
-    return _with_labels(read_labelled(path, takes=takes, skip_short=skip_short))
+            return _stream(path, Recordings(shape, account, columns=reading.columns).read(table), takes, account)
+    return _with_labels(read_labelled(path, takes=takes, skip_short=skip_short, reading=reading))
 
 
 def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account) -> bool:
