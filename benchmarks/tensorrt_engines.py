@@ -12,9 +12,9 @@ On a machine with a GPU, networks of random weights (``bench/networks.py``) run 
     kernel            the kind's own kernel; kernel_mixed: with as many users as samples
     torch_eager       the user's network in torch; torch_graph: replayed as a CUDA graph
 
-Samples come from pinned memory and logits go back there, in every one; ours replay CUDA graphs. Answers are compared with ONNX Runtime's on
-the processor before anything is timed. A swap is what it takes until another user can be run: ``warm``: weights are on the GPU; ``cold``: from
-a signature file's bytes; ``refit``: the weights of the engine with constants are replaced.
+Logits go to pinned memory in every one. Samples come from there in torch; ours are copied there first, within the time. Ours replay CUDA graphs.
+Answers are compared with ONNX Runtime's on the processor before anything is timed. A swap is what it takes until another user can be run:
+``warm``: weights are on the GPU; ``cold``: from a signature file's bytes; ``refit``: the weights of the engine with constants are replaced.
 Then the engines of a trained bundle are run on real samples beside ONNX Runtime, as ``isoform compile --target`` does.
 
 Without a GPU, engines are built by TensorRT-RTX for ``--architecture`` and their sizes are printed; nothing of speed is.
@@ -48,7 +48,11 @@ def main() -> None:
         for name in arguments.networks:
             for precision in ("fp32", "fp16"):
                 subject = make_subject(
-                    name, precision, Path(folder) / f"{name}-{precision}", count=max(arguments.batches)
+                    name,
+                    precision,
+                    Path(folder) / f"{name}-{precision}",
+                    count=max(arguments.batches),
+                    largest=max(arguments.batches),
                 )
                 key = f"{name}.{precision}"
                 try:
@@ -98,7 +102,11 @@ def _on_gpu(subject, key, arguments, figures) -> dict[str, float]:
         figures["reasons"] |= {f"{key}.{way}": reason for way, reason in contenders.reasons.items()}
         try:
             for batch in arguments.batches:
-                measured = contenders.running(batch, seconds=arguments.seconds)
+                try:  # what goes wrong with one size must not cost the others
+                    measured = contenders.running(batch, seconds=arguments.seconds)
+                except (IsoformError, AssertionError, RuntimeError) as problem:
+                    figures["reasons"][f"{key}.b{batch}"] = " ".join(str(problem).split())[:300]
+                    continue
                 found |= {f"b{batch}.{what}": value for what, value in measured.items()}
             found |= contenders.swaps(repeats=200 if arguments.quick else 2000)
         finally:

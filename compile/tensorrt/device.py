@@ -100,10 +100,12 @@ def _single(runner: Runner, row: int) -> Callable[[Array], Array]:
 
 def _mixed(runner: Runner, rows: Sequence[int]) -> Callable[[Array], Array]:
     """Run every sample beside one of another task's user, in one batch."""
+    if runner.largest == 1:  # there is no room for another one
+        return _single(runner, rows[0])
 
     def run(x: Array) -> Array:
         parts = []
-        for place in slices(len(x), max(1, runner.largest // 2)):
+        for place in slices(len(x), runner.largest // 2):
             some = x[place]
             users = np.full(2 * len(some), rows[0], dtype=np.int32)
             users[1::2] = np.resize(np.asarray(rows, dtype=np.int32), len(some))

@@ -181,7 +181,7 @@ def verify_on_gpu(bundle: Bundle, tasks: Sequence[Task], target: Target, *, max_
     """Run what was built on the GPU of this machine, as ``device.measure_on_device`` does."""
     compiled = bundle.require_compiled()
     with Device() as device:
-        loading = Loading(compiled, device)
+        loading = Loading(compiled, device, products=(target.product,), own=False)
         return measure_on_device(
             bundle, tasks, device, loading.engine, loading.kernel, precision=target.precision, max_drop_points=max_drop_points
         )  # fmt: skip

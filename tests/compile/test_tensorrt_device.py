@@ -51,6 +51,12 @@ def test_every_way_is_run_for_every_task(formed) -> None:
             assert figures["top1_before"] == figures["top1_after"] > 0.1
 
 
+def test_batches_of_one_are_verified_too(formed) -> None:
+    """There is no room for another user beside the first."""
+    bundle, _ = formed
+    assert {*measured(formed, host_loaders(bundle, largest=1)[0])["tasks"]["plain"]} == {ONE, MANY, TASK}
+
+
 @pytest.mark.parametrize("wrong", [ONE, MANY, TASK])
 def test_an_engine_that_computes_something_else_is_refused(formed, wrong) -> None:
     """Whichever form it is of: users whose rows are mixed up, and weights of another task."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.engines.tensorrt.builder import BuildOptions, build_engine
 from isoform.runtime.engines.tensorrt.context import Context
 from isoform.runtime.engines.tensorrt.cuda import Device
-from isoform.runtime.engines.tensorrt.form import MANY, ONE, TASK, form_file
+from isoform.runtime.engines.tensorrt.form import MANY, ONE, OPTIONS, TASK, form_file
 from isoform.runtime.engines.tensorrt.loading import Loading
 from isoform.runtime.engines.tensorrt.opened import KERNEL, OpenGraph
 from isoform.runtime.engines.tensorrt.products import find_product
@@ -46,7 +47,8 @@ class Contenders:
         self._subject, self._device = subject, device
         bundle, self.reasons = subject.bundle, dict[str, str]()
         loading = loading or Loading(bundle.require_compiled(), device)
-        base = bundle.base("base")
+        base, compiled = bundle.base("base"), bundle.require_compiled()
+        self._options = BuildOptions.decode(compiled.read(OPTIONS), name=OPTIONS)
         self._opened = OpenGraph(
             device, bundle.require_compiled(), "portable", bundle.network.graph("portable"), loading.engine, self._kernel(loading),
             bases={base.digest: ("base", CLASSES)}, cache_bytes=CACHE_BYTES,
@@ -77,12 +79,12 @@ class Contenders:
         file = bundle.require_compiled().read(form_file("base", TASK, self._subject.precision))
         built = build_engine(
             product, file, form=TASK, vector=self._opened.vector, takes=bundle.network.input, precision=self._subject.precision,
-            options=BuildOptions(shared="refit"),
+            options=dataclasses.replace(self._options, shared="refit"),
         )  # fmt: skip
         context = Context(product, self._device, built.engine)
         runner = Runner(
             self._device, context, TASK, vector=self._opened.vector, classes=CLASSES, takes=bundle.network.input, rows=self._opened.rows,
-            buffers=self._buffers, half=self._subject.precision == "fp16", largest=BuildOptions().largest,
+            buffers=self._buffers, half=self._subject.precision == "fp16", largest=self._options.largest,
         )  # fmt: skip
         return runner, context, file
 
@@ -100,7 +102,9 @@ class Contenders:
         subject, base = self._subject, self._subject.bundle.base("base")
         x = subject.samples(batch)
         single = np.full(batch, self._rows([base])[0], dtype=np.int32)
-        mixed = np.array(self._rows([subject.signature(user) for user in range(batch)]), dtype=np.int32)
+        users = min(batch, self._opened.rows.count - 1)  # beside the base; of a large network there is no room for more
+        rows = self._rows([subject.signature(user) for user in range(users)])
+        mixed = np.resize(np.array(rows, dtype=np.int32), batch)
         single[:] = self._rows([base])[0]  # the base may have made room for the others
         runs: dict[str, Callable[[], Array]] = {}
         if base.digest in self._opened.own:
@@ -120,7 +124,7 @@ class Contenders:
             "constant" if "constant" in times else "torch_graph" if "torch_graph" in times else next(iter(times))
         )
         return {
-            **{f"{name}_ms": 1e3 * value for name, value in times.items()},
+            "users_mixed": users, **{f"{name}_ms": 1e3 * value for name, value in times.items()},
             **{f"{name}_over_{reference}": value / times[reference] for name, value in times.items() if name != reference},
         }  # fmt: skip
 

@@ -14,7 +14,8 @@ from isoform.compile.build import write_compiled
 from isoform.compile.export.half import halved
 from isoform.compile.tensorrt.forms import forms_of, plain
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.tensorrt.form import MANY, ONE, TASK, form_file, vector_file
+from isoform.runtime.engines.tensorrt.builder import BuildOptions
+from isoform.runtime.engines.tensorrt.form import MANY, ONE, OPTIONS, TASK, form_file, vector_file
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 
@@ -39,7 +40,7 @@ class Subject:
         return np.random.default_rng(count).uniform(0, 1, (count, *self.bundle.spec.input_shape)).astype(np.float32)
 
 
-def make_subject(name: str, precision: str, folder: Path, *, count: int) -> Subject:
+def make_subject(name: str, precision: str, folder: Path, *, count: int, largest: int = 1024) -> Subject:
     """Write a bundle of random weights with forms; speed does not depend on the weights.
 
     Args:
@@ -47,6 +48,7 @@ def make_subject(name: str, precision: str, folder: Path, *, count: int) -> Subj
         precision: ``fp32`` or ``fp16``.
         folder: Where to write it.
         count: Number of users.
+        largest: The largest batch.
     """
     bundle = make_bundle(SPECS[name], folder)
     made = bundle.require_compiled()
@@ -60,7 +62,10 @@ def make_subject(name: str, precision: str, folder: Path, *, count: int) -> Subj
     if precision == "fp16":
         forms = {key: halved(file, samples=bundle.network.input.name) for key, file in forms.items()}
     files = {name: made.read(name) for name in made.manifest["files"]}
-    files |= {vector_file("portable"): found.vector.encode()}
+    files |= {
+        vector_file("portable"): found.vector.encode(),
+        OPTIONS: BuildOptions(usual=min(32, largest), largest=largest).encode(),
+    }
     files |= {form_file(*key, precision): file for key, file in forms.items()}
     target = folder / "with-forms"
     target.mkdir()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from isoform.runtime.engines.tensorrt.cuda import gpu_or_none
+from isoform.runtime.engines.tensorrt.cuda import architecture_or_none, gpu_or_none
 from isoform.runtime.engines.tensorrt.form import MANY, TABLE, USER, UserVector
 from isoform.runtime.engines.tensorrt.products import Messages, Product
 from isoform.runtime.errors import BundleError, EngineError, UsageError
@@ -139,6 +139,12 @@ def build_engine(
         config.set_flag(trt.BuilderFlag.FP16 if precision == "fp16" else trt.BuilderFlag.INT8)
     for flag in _shared_flags(product, options):
         config.set_flag(flag)
+    if hasattr(
+        trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"
+    ):  # or a run of TensorRT-RTX's cannot be captured as a CUDA graph
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if not architectures and (own := architecture_or_none()) in architectures_of(product):
+        architectures = (str(own),)  # TensorRT-RTX's default leaves out Turing
     for place, name in enumerate(architectures):
         config.num_compute_capabilities = len(architectures)
         config.set_compute_capability(getattr(trt.ComputeCapability, name.upper()), place)
@@ -184,10 +190,8 @@ def _builder(product: Product, messages: Messages, architectures: Sequence[str])
 
 def _network_flags(trt: Any) -> int:
     flags = trt.NetworkDefinitionCreationFlag
-    for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH"):
-        if hasattr(flags, name):
-            return 1 << int(getattr(flags, name))
-    return 0
+    names = [name for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH") if hasattr(flags, name)]
+    return sum(1 << int(getattr(flags, name)) for name in names)
 
 
 def _shared_flags(product: Product, options: BuildOptions) -> list[Any]:

@@ -18,7 +18,7 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import EngineError, MissingExtraError
 from isoform.runtime.extras import needs
 
-__all__ = ["Device", "Function", "Memory", "Replay", "gpu_or_none"]
+__all__ = ["Device", "Function", "Memory", "Replay", "architecture_or_none", "gpu_or_none"]
 
 
 def _driver() -> Any:
@@ -32,6 +32,15 @@ def gpu_or_none() -> str | None:
     try:
         with Device() as device:
             return device.title
+    except (EngineError, MissingExtraError):
+        return None
+
+
+def architecture_or_none() -> str | None:
+    """Return the first GPU's architecture, such as sm90; None as ``gpu_or_none``."""
+    try:
+        with Device() as device:
+            return device.architecture
     except (EngineError, MissingExtraError):
         return None
 
@@ -174,7 +183,7 @@ class Device:
         """The GPU's name and the driver's version of CUDA, for keys and reports."""
         name = self._call(self._cu.cuDeviceGetName, 128, self._device)
         version = self._call(self._cu.cuDriverGetVersion)
-        return f"{name.decode().rstrip(chr(0))}, CUDA {version // 1000}.{version % 1000 // 10}"
+        return f"{name.split(bytes(1))[0].decode()}, CUDA {version // 1000}.{version % 1000 // 10}"
 
     def memory(self, nbytes: int) -> Memory:
         """Allocate memory of the device. Raises ``EngineError`` if there is not enough."""
@@ -242,8 +251,13 @@ class Device:
         self._call(cu.cuStreamBeginCapture, self._stream, cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         try:
             work()
-        finally:  # always ended: a stream that is being captured is of no use
-            graph = self._call(cu.cuStreamEndCapture, self._stream)
+        except BaseException:
+            # ended all the same: a stream that is being captured is of no use
+            status, graph = cu.cuStreamEndCapture(self._stream)
+            if status == cu.CUresult.CUDA_SUCCESS:
+                cu.cuGraphDestroy(graph)
+            raise
+        graph = self._call(cu.cuStreamEndCapture, self._stream)
         try:
             executable = self._call(cu.cuGraphInstantiate, graph, 0)
         finally:

@@ -174,13 +174,11 @@ def _maker(found: OpenGraph, resolved: Resolved) -> Callable[[], Array]:
 
 def _batches(signatures: Sequence[Signature], found: OpenGraph) -> list[list[int]]:
     """Cut samples into batches: of one user each if they cannot be mixed, else of as many users as the table has rows."""
-    if not found.mixes:
-        places: dict[str, list[int]] = {}
-        for row, signature in enumerate(signatures):
-            places.setdefault(signature.digest, []).append(row)
-        groups = [*places.values()]
-    else:
-        groups = [[*range(len(signatures))]]
+    places: dict[str, list[int]] = {}
+    for row, signature in enumerate(signatures):
+        digest = signature.digest
+        places.setdefault("" if found.mixes and not found.alone(digest) else digest, []).append(row)
+    groups = [*places.values()]
     largest = found.largest
     batches: list[list[int]] = []
     for group in groups:

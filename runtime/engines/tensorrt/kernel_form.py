@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from isoform.runtime.engines.tensorrt.cuda import Device, Function, Replay
+from isoform.runtime.engines.tensorrt.cuda import Device, Function
 from isoform.runtime.engines.tensorrt.form import TABLE, USER
 from isoform.runtime.engines.tensorrt.nvrtc import compile_kernel, nvrtc_version
 from isoform.runtime.engines.user_cache import cache_directory, mark_used, require_own, store
@@ -59,8 +59,8 @@ class KernelForm:
         """As ``Form.dtype_of``."""
         return np.dtype(np.int32 if name == USER else np.float32)
 
-    def enqueue(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """As ``Form.enqueue``."""
+    def prepared(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> PreparedKernel:
+        """As ``Form.prepared``."""
         given = (
             addresses[self._samples],
             addresses[TABLE],
@@ -68,16 +68,29 @@ class KernelForm:
             self._constants.address,
             addresses["logits"],
         )
-        self._function.launch(shapes[self._samples][0], self._kernel.threads, self._kernel.shared_bytes, given)
-
-    def captured(self, work: Callable[[], None]) -> Replay | None:
-        """As ``Form.captured``."""
-        return self._device.captured(work)
+        count, kernel = shapes[self._samples][0], self._kernel
+        return PreparedKernel(lambda: self._function.launch(count, kernel.threads, kernel.shared_bytes, given))
 
     def close(self) -> None:
         """As ``Form.close``."""
         self._constants.close()
         self._function.close()
+
+
+class PreparedKernel:
+    """Launches of one batch size: implements ``runner.Prepared``.
+
+    Args:
+        launch: Launches it.
+    """
+
+    capturable = True
+
+    def __init__(self, launch: Callable[[], None]) -> None:
+        self.enqueue = launch
+
+    def close(self) -> None:
+        """Do nothing: it has nothing of its own."""
 
 
 def _compiled(kernel: Kernel, architecture: str) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from isoform.runtime.engines.tensorrt.builder import BuildOptions, build_engine
 from isoform.runtime.engines.tensorrt.context import Context
 from isoform.runtime.engines.tensorrt.form import OPTIONS, UserVector, form_file
 from isoform.runtime.engines.tensorrt.kernel_form import KernelForm
-from isoform.runtime.engines.tensorrt.products import Product, find_product
+from isoform.runtime.engines.tensorrt.products import PRODUCTS, Product, find_product
 from isoform.runtime.engines.tensorrt.runner import Form
 from isoform.runtime.engines.tensorrt.stored import KERNEL_PRODUCT, EngineKey, encode_engine, engine_name, read_engine
 from isoform.runtime.engines.user_cache import cache_directory, mark_used, require_own, store
-from isoform.runtime.errors import EngineError, IsoformError
+from isoform.runtime.errors import EngineError, IsoformError, MissingExtraError
 from isoform.runtime.formats import files
 from isoform.runtime.formats.compiled import Compiled
 from isoform.runtime.kind import Graph, Kernel
@@ -40,18 +40,21 @@ class Loading:
     Args:
         compiled: The bundle's compiled part.
         device: The GPU.
+        products: Names of the products that may run engines.
+        own: Whether engines of the user's cache, and those that are built here, may be used.
         build: ``build_engine``, or what stands for it in tests.
         context: ``Context``, or what stands for it in tests.
+        find: ``find_product``, or what stands for it in tests.
     """
 
     def __init__(
-        self, compiled: Compiled, device: Any, *, build: Callable[..., Any] = build_engine, context: Callable[..., Any] = Context,
-        find: Callable[[], Product] = find_product,
+        self, compiled: Compiled, device: Any, *, products: Sequence[str] = tuple(PRODUCTS), own: bool = True,
+        build: Callable[..., Any] = build_engine, context: Callable[..., Any] = Context, find: Callable[[str], Product] = find_product,
     ) -> None:  # fmt: skip
-        self._compiled, self._device = compiled, device
+        self._compiled, self._device, self._products, self._may_build = compiled, device, products, own
         self._build, self._context, self._find = build, context, find
         listed = OPTIONS in compiled.manifest["files"]
-        self._options = BuildOptions.decode(compiled.read(OPTIONS), name=OPTIONS) if listed else BuildOptions()
+        self.options = BuildOptions.decode(compiled.read(OPTIONS), name=OPTIONS) if listed else BuildOptions()
 
     def engine(self, name: str, form: str, vector: UserVector, precision: str, graph: Graph) -> tuple[Form, int]:
         """Return the engine of a form on the device, and the largest batch that it takes.
@@ -67,19 +70,23 @@ class Loading:
             EngineError: If it cannot be built or loaded.
             MissingExtraError: If neither product is installed.
         """
-        product, file = self._find(), form_file(name, form, precision)
+        product, file = self._product(f"{name}.{form}.{precision}"), form_file(name, form, precision)
         data = self._compiled.read(file)
         key = EngineKey(
             product=product.name, version=product.version, devices=(self._device.title,), graph=name, form=form, precision=precision,
-            digest=hashlib.sha256(data).hexdigest(), structure=self._options.structures.get(file, ""), shared=self._options.on_device,
-            largest_batch=self._options.largest,
+            digest=hashlib.sha256(data).hexdigest(), structure=self.options.structures.get(file, ""), shared=self.options.on_device,
+            largest_batch=self.options.largest,
         )  # fmt: skip
         for found, engine in self._shipped(key):
             whole = None if found.shared != "stripped" else data
             try:
                 return self._context(product, self._device, engine, weights=whole), found.largest_batch
             except EngineError as problem:
+                if not self._may_build:
+                    raise
                 log.warning("the bundle's engine of %s is not used: %s", file, problem)
+        if not self._may_build:
+            raise EngineError(f"the bundle has no engine of {file} for {self._device.title}")
         return self._own(key, data, product, vector, graph), key.largest_batch
 
     def kernel(self, kernel: Kernel, samples: str) -> Form:
@@ -100,6 +107,16 @@ class Loading:
                 return KernelForm(self._device, kernel, samples, cubin=found[1])
         return KernelForm(self._device, kernel, samples)
 
+    def _product(self, form: str) -> Product:
+        """Return an installed product, one that the bundle has an engine of a form for if there is any."""
+        folder, problems = self._compiled.path / "engines", list[str]()
+        for name in sorted(self._products, key=lambda name: not any(folder.glob(f"{form}.{name}.*.engine"))):
+            try:
+                return self._find(name)
+            except MissingExtraError as problem:
+                problems.append(str(problem))
+        raise MissingExtraError("; ".join(problems))
+
     def _shipped(self, key: EngineKey) -> Iterator[tuple[EngineKey, bytes]]:
         """Find the bundle's engines for this GPU."""
         names = f"{key.graph}.{key.form}.{key.precision}.{key.product}.*.engine"
@@ -112,23 +129,26 @@ class Loading:
 
     def _own(self, key: EngineKey, data: bytes, product: Product, vector: UserVector, graph: Graph) -> Form:
         """Return the engine of the user's cache; refit or build, and store it, if there is none."""
+        path: Path | None = None
         try:
-            path: Path | None = cache_directory() / f"trt-{engine_name(key)}"
-            assert path is not None
+            path = cache_directory() / f"trt-{engine_name(key)}"
             require_own(path)
-            if path.exists():
+        except EngineError as problem:
+            log.warning("engines are not stored: %s", problem)
+            path = None
+        try:
+            if path is not None and path.exists():
                 found, engine = read_engine(path)
                 if found == key:
                     mark_used(path)
                     return self._loaded(product, engine)
         except EngineError as problem:
             log.warning("the stored engine is not used: %s; it is built again", problem)
-            path = None
         if path is not None and (refitted := self._refitted(key, data, product, path.parent)) is not None:
             form, engine = refitted
         else:
             built = self._build(
-                product, data, form=key.form, vector=vector, takes=graph.input, precision=key.precision, options=self._options.here(),
+                product, data, form=key.form, vector=vector, takes=graph.input, precision=key.precision, options=self.options.here(),
                 timing_cache=kept_timings(product, self._device.title),
                 progress=lambda line: log.warning("%s; this takes a while, and is kept for the next start", line),
             )  # fmt: skip

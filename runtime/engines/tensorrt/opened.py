@@ -19,6 +19,7 @@ from isoform.runtime.engines.tensorrt.builder import BuildOptions
 from isoform.runtime.engines.tensorrt.form import (
     MANY,
     ONE,
+    OPTIONS,
     PRECISIONS,
     TASK,
     TASK_PRECISIONS,
@@ -95,16 +96,32 @@ class OpenGraph:
         """Digest of a task's base signature → its own engine, and its precision."""
         self._faster: dict[tuple[int, str], Runner] = {}
         self._fold: Folder = graph.folder(self.vector.private) or GatheredFold(graph, self.vector.private)
+        try:
+            self._open(device, compiled, name, graph, load, load_kernel, precision, bases)
+        except BaseException:  # memory of the GPU is freed whatever happened
+            self.close()
+            raise
+
+    def _open(
+        self, device: Any, compiled: Compiled, name: str, graph: Graph, load: Loader, load_kernel: KernelLoader, precision: str,
+        bases: Mapping[str, tuple[str, int]],
+    ) -> None:  # fmt: skip
+        """Load what runs the graph."""
+        listed, half = compiled.manifest["files"], precision == "fp16"
 
         def runner(form: str, loaded: Form, batch: int, *, classes: int = self.vector.classes) -> Runner:
             return Runner(
-                device, loaded, form, vector=self.vector, classes=classes, takes=graph.input, rows=self.rows, buffers=self._buffers, half=half, largest=batch
+                device, loaded, form, vector=self.vector, classes=classes, takes=graph.input, rows=self.rows, buffers=self._buffers, half=half,
+                largest=batch,
             )  # fmt: skip
 
         kernel = graph.kernel(self.vector.places, row=self.vector.size, half=half)
         if kernel is not None:
+            largest = BuildOptions().largest
+            if OPTIONS in listed:
+                largest = BuildOptions.decode(compiled.read(OPTIONS), name=OPTIONS).largest
             try:
-                self.runners[KERNEL] = runner(MANY, load_kernel(kernel, graph.input.name), BuildOptions().largest)
+                self.runners[KERNEL] = runner(MANY, load_kernel(kernel, graph.input.name), largest)
             except (EngineError, MissingExtraError) as problem:
                 log.info("the kernel is not used: %s", problem)
         for form in (ONE, MANY):
@@ -113,7 +130,6 @@ class OpenGraph:
                     self.runners[form] = runner(form, *load(name, form, self.vector, precision, graph))
                 except (EngineError, MissingExtraError) as problem:
                     if KERNEL not in self.runners:
-                        self.close()
                         raise
                     log.info("TensorRT's form %r is not used: %s", form, problem)
         for digest, (task, classes) in bases.items():
@@ -136,6 +152,10 @@ class OpenGraph:
         """The largest batch that everything takes."""
         return min(runner.largest for runner in (*self.runners.values(), *(own for own, _ in self.own.values())))
 
+    def alone(self, digest: str) -> bool:
+        """Whether a signature's samples are always run by its task's own engine, and so not in a batch with others."""
+        return digest in self.own and self.own[digest][1] == "int8"
+
     def runner(self, count: int, users: Collection[str]) -> Runner:
         """Return what runs a batch of a size fastest for some users, by the digests of their signatures."""
         mixed = len(users) > 1
@@ -143,8 +163,8 @@ class OpenGraph:
         able = able or [*self.runners.values()]
         digest = "" if mixed else next(iter(users))
         if digest in self.own:
-            own, precision = self.own[digest]
-            if precision == "int8":
+            own = self.own[digest][0]
+            if self.alone(digest):
                 return own
             able.append(own)
         if len(able) == 1:

@@ -12,7 +12,7 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import EngineError
 
-__all__ = ["Device", "Memory", "Rows"]
+__all__ = ["Device", "Memory", "Replayed", "Rows"]
 
 
 class Memory(Protocol):
@@ -21,6 +21,16 @@ class Memory(Protocol):
     @property
     def address(self) -> int:
         """Its address."""
+
+    def close(self) -> None:
+        """Free it."""
+
+
+class Replayed(Protocol):
+    """Captured work."""
+
+    def launch(self) -> None:
+        """Run it."""
 
     def close(self) -> None:
         """Free it."""
@@ -46,6 +56,9 @@ class Device(Protocol):
 
     def synchronize(self) -> None:
         """Wait for all copies."""
+
+    def captured(self, work: Callable[[], None]) -> Replayed:
+        """Capture what a function puts on the stream. Raises ``EngineError`` if it cannot be captured."""
 
 
 class Rows:
@@ -110,6 +123,9 @@ class Rows:
         started = time.perf_counter()
         vector = make()
         self._device.synchronize()  # the last copy from this memory may not be done
+        if self._staging.dtype == np.float16:  # cut off, as the constants of the graph are
+            limit = float(np.finfo(np.float16).max)
+            vector = np.clip(vector, -limit, limit)
         self._staging[:] = vector
         if len(self._places) < self.count:
             row = self._free_row()

@@ -1,34 +1,44 @@
 """Run a form of a graph on the device: samples in, logits out, with the weights of one row, of a row per sample, or none but its own.
 
-All forms of a graph share buffers, which grow with the batches that come. Every batch size is captured once as a CUDA graph, with its copies,
-and replayed from then on: launching a small network layer by layer takes longer than running it. A graph knows addresses, so a user's
-row is copied to where the graph reads it; that is a copy within the device.
+All forms of a graph share buffers, which grow with the batches that come. Batches are padded to one of a few sizes per power of two, and each
+size is captured once as a CUDA graph, with its copies, and replayed from then on: launching a small network layer by layer takes longer
+than running it. A graph knows addresses, so a user's row is copied to where the graph reads it; that is a copy within the device.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.tensorrt.form import MANY, ONE, TABLE, USER, UserVector
-from isoform.runtime.engines.tensorrt.rows import Device, Memory, Rows
+from isoform.runtime.engines.tensorrt.rows import Device, Memory, Replayed, Rows
+from isoform.runtime.errors import EngineError
 from isoform.runtime.inputs import Input
 
-__all__ = ["Buffers", "Form", "Replayed", "Runner"]
+__all__ = ["Buffers", "Form", "Prepared", "Runner", "padded"]
 
-REPLAYS = 64
-"""Maximum number of batch sizes whose graphs are kept; the least recently used are freed."""
+log = logging.getLogger("isoform.runtime")
 
 
-class Replayed(Protocol):
-    """Captured work."""
+def padded(count: int, largest: int) -> int:
+    """Return the size that a batch is padded to: 2ᵏ or 3·2ᵏ, at most ``largest``; at most half as large again."""
+    power = 1 << (count - 1).bit_length()
+    return min(3 * power // 4 if power >= 4 and count <= 3 * power // 4 else power, largest)
 
-    def launch(self) -> None:
-        """Run it."""
+
+class Prepared(Protocol):
+    """Runs of one batch size, at fixed addresses."""
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a run can be captured."""
+
+    def enqueue(self) -> None:
+        """Put a run on the device's stream."""
 
     def close(self) -> None:
         """Free it."""
@@ -40,16 +50,13 @@ class Form(Protocol):
     def dtype_of(self, name: str) -> np.dtype[Any]:
         """Return the type of an input's numbers: TensorRT before 10 takes tokens as int32."""
 
-    def enqueue(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Put a run on the device's stream.
+    def prepared(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> Prepared:
+        """Prepare runs of one batch size.
 
         Args:
             addresses: Name of every input, and ``logits`` → address.
             shapes: Name of every input with a dynamic size → its shape.
         """
-
-    def captured(self, work: Callable[[], None]) -> Replayed | None:
-        """Capture what a function puts on the stream; None if it cannot be captured."""
 
     def close(self) -> None:
         """Free it."""
@@ -123,7 +130,7 @@ class Runner:
         self._vector, self._takes, self._rows, self.largest = vector, takes, rows, largest
         self._item, self._classes, self._buffers, self._generation = 2 if half else 4, classes, buffers, 0
         self._dtype = form.dtype_of(takes.name)
-        self._replays: OrderedDict[int, Replayed | None] = OrderedDict()
+        self._sizes: dict[int, tuple[Prepared, Replayed | None]] = {}
         self._weights = device.memory(rows.row_bytes) if name == ONE else None
 
     def blank(self, count: int) -> Array:
@@ -140,55 +147,67 @@ class Runner:
         Returns:
             Logits, shape (n, ``classes``), float32. A fresh array.
         """
-        count, buffers = len(x), self._buffers
-        buffers.reserve(count, self._dtype, largest=self.largest)
-        if buffers.generation != self._generation:  # captured work knows the old addresses
+        count, buffers, size = len(x), self._buffers, padded(len(x), self.largest)
+        buffers.reserve(size, self._dtype, largest=self.largest)
+        if buffers.generation != self._generation:  # what was prepared knows the old addresses
             self._forget()
             self._generation = buffers.generation
         buffers.host_x[:count] = x
         if self._name == MANY:
             buffers.host_user[:count] = rows
+            buffers.host_user[count:size] = rows[0]  # of no matter, but a row that there is
         elif self._weights is not None:
             self._device.copy(self._weights.address, self._rows.address_of(int(rows[0])), self._rows.row_bytes)
-        if count not in self._replays:
-            self._work(count)  # once before it is captured: TensorRT allocates memory in the first run of a shape
-            self._device.synchronize()
-            self._replays[count] = self._form.captured(lambda: self._work(count))
-            if len(self._replays) > REPLAYS:
-                _, oldest = self._replays.popitem(last=False)
-                if oldest is not None:
-                    oldest.close()
-        self._replays.move_to_end(count)
-        replay = self._replays[count]
+        if size not in self._sizes:
+            self._sizes[size] = self._prepared(size)
+        prepared, replay = self._sizes[size]
         if replay is None:
-            self._work(count)
+            self._work(prepared, size)
         else:
             replay.launch()
         self._device.synchronize()
         return buffers.host_y[: count * self._classes].reshape(count, self._classes).copy()
 
-    def _work(self, count: int) -> None:
-        """Put copies and the run of a batch on the stream."""
-        device, takes, buffers = self._device, self._takes, self._buffers
-        device.copy_in(buffers.x, buffers.host_x.ctypes.data, buffers.host_x[:count].nbytes)
-        shapes = {takes.name: (count, *takes.largest)}
+    def _prepared(self, size: int) -> tuple[Prepared, Replayed | None]:
+        """Prepare a batch size, and capture a run of it if it can be captured."""
+        takes, buffers = self._takes, self._buffers
+        shapes = {takes.name: (size, *takes.largest)}
         addresses = {takes.name: buffers.x, "logits": buffers.y}
         if self._name == MANY:
-            device.copy_in(buffers.user, buffers.host_user.ctypes.data, 4 * count)
-            shapes |= {TABLE: (self._rows.count, self._vector.size), USER: (count,)}
+            shapes |= {TABLE: (self._rows.count, self._vector.size), USER: (size,)}
             addresses |= {TABLE: self._rows.address, USER: buffers.user}
         elif self._weights is not None:
             places = self._vector.places.items()
             addresses |= {name: self._weights.address + self._item * start for name, (_, start) in places}
-        self._form.enqueue(addresses, shapes)
-        device.copy_out(buffers.host_y.ctypes.data, buffers.y, 4 * count * self._classes)
+        prepared = self._form.prepared(addresses, shapes)
+        try:
+            self._work(
+                prepared, size
+            )  # once before it is captured: TensorRT allocates memory in the first run of a shape
+            self._device.synchronize()
+            replay = self._device.captured(lambda: self._work(prepared, size)) if prepared.capturable else None
+        except EngineError as problem:
+            # launched layer by layer it may still run; if not, that error is the caller's
+            log.info("runs of %d samples are not captured as a CUDA graph: %s", size, problem)
+            replay = None
+        return prepared, replay
+
+    def _work(self, prepared: Prepared, size: int) -> None:
+        """Put copies and the run of a batch on the stream."""
+        device, buffers = self._device, self._buffers
+        device.copy_in(buffers.x, buffers.host_x.ctypes.data, buffers.host_x[:size].nbytes)
+        if self._name == MANY:
+            device.copy_in(buffers.user, buffers.host_user.ctypes.data, 4 * size)
+        prepared.enqueue()
+        device.copy_out(buffers.host_y.ctypes.data, buffers.y, 4 * size * self._classes)
 
     def _forget(self) -> None:
-        """Free captured work."""
-        for replay in self._replays.values():
+        """Free what was prepared and captured."""
+        for prepared, replay in self._sizes.values():
             if replay is not None:
                 replay.close()
-        self._replays.clear()
+            prepared.close()
+        self._sizes.clear()
 
     def close(self) -> None:
         """Free captured work, the form, and its memory; buffers are the graph's."""

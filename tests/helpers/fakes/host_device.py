@@ -42,7 +42,7 @@ class HostDevice:
     title, architecture = "the host", "sm00"
 
     def __init__(self):
-        self.memories, self.copies, self.closed = [], 0, False
+        self.memories, self.copies, self.captures, self.closed = [], 0, [], False
 
     def memory(self, nbytes):  # noqa: D102
         self.memories.append(HostMemory(nbytes))
@@ -60,6 +60,10 @@ class HostDevice:
 
     def synchronize(self):  # noqa: D102
         pass
+
+    def captured(self, work):  # noqa: D102
+        self.captures.append(Replayed(work))
+        return self.captures[-1]
 
     @contextlib.contextmanager
     def current(self):  # noqa: D102
@@ -85,7 +89,7 @@ class HostForm:
     """A form's ONNX file, run on memory by address."""
 
     def __init__(self, file):
-        self.session, self.runs, self.captures, self.closed = (
+        self.session, self.runs, self.sizes, self.closed = (
             open_session(file, session_options(1), what="a form"),
             0,
             [],
@@ -109,9 +113,25 @@ class HostForm:
         logits = np.ascontiguousarray(self.session.run(["logits"], feeds)[0])
         ctypes.memmove(addresses["logits"], logits.ctypes.data, logits.nbytes)
 
-    def captured(self, work):  # noqa: D102
-        self.captures.append(Replayed(work))
-        return self.captures[-1]
+    def prepared(self, addresses, shapes):  # noqa: D102
+        self.sizes.append(HostRuns(self, addresses, shapes))
+        return self.sizes[-1]
+
+    def close(self):  # noqa: D102
+        self.closed = True
+
+
+class HostRuns:
+    """Runs of one batch size, at addresses that stay."""
+
+    capturable = True
+
+    def __init__(self, form, addresses, shapes):
+        self.form, self.addresses, self.shapes, self.closed = form, dict(addresses), dict(shapes), False
+
+    def enqueue(self):  # noqa: D102
+        assert not self.closed
+        self.form.enqueue(self.addresses, self.shapes)
 
     def close(self):  # noqa: D102
         self.closed = True
@@ -121,7 +141,7 @@ class HostKernel(HostForm):
     """A kernel, compiled for the host: blocks and threads one after the other."""
 
     def __init__(self, kernel, samples, folder):
-        self.kernel, self.samples, self.runs, self.captures, self.closed = kernel, samples, 0, [], False
+        self.kernel, self.samples, self.runs, self.sizes, self.closed = kernel, samples, 0, [], False
         (folder / "network.cpp").write_text("#define ISOFORM_HOST\n" + kernel.source)
         command = ["cc", "-x", "c++", "-O1", "-shared", "-fPIC", "-o", "network.so", "network.cpp"]
         subprocess.run(command, cwd=folder, check=True)

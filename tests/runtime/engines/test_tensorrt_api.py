@@ -6,22 +6,35 @@ import pytest
 from tensorrt_api import RECORD, called
 
 GUARDED = {
-    "node_name", "node_operator", "ComputeCapability", "num_compute_capabilities", "set_compute_capability", "INCLUDE_REFIT",
+    "node_name", "node_operator", "INCLUDE_REFIT", "device_memory_size_v2", "set_device_memory", "is_stream_capturable",
 }  # fmt: skip
-"""Asked for with ``hasattr``, or used where architectures are named, which TensorRT-RTX alone knows."""
-REFITS = {
+"""Asked for with ``hasattr``, with something else where they are missing."""
+RTX = {
+    "ComputeCapability", "num_compute_capabilities", "set_compute_capability", "REQUIRE_USER_ALLOCATION", "create_runtime_config", "EAGER",
+    "DynamicShapesKernelSpecializationStrategy", "dynamic_shapes_kernel_specialization_strategy", "set_execution_context_allocation_strategy",
+}  # fmt: skip
+"""Of TensorRT-RTX alone: architectures that are named, and kernels that are compiled when shapes are known."""
+SINCE_10 = {
     "STRIP_PLAN", "OnnxParserRefitter", "refit_from_bytes", "EXCLUDE_WEIGHTS", "SerializationFlag", "create_serialization_config",
-    "serialize_with_config",
+    "serialize_with_config", "ExecutionContextAllocationStrategy", "USER_MANAGED",
 }  # fmt: skip
-"""Used if there are ``STRIP_PLAN`` and ``OnnxParserRefitter``: since 10."""
+"""Refits from a graph, and contexts without memory of their own where the next is gone."""
+UNTIL_10 = {"create_execution_context_without_device_memory"}
 VERSIONS = json.loads(RECORD.read_text())
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_bindings_have_what_we_call(version) -> None:
     """Of every version that was read."""
-    old = version.split()[1].startswith("8.")
-    assert called() - {*VERSIONS[version]} <= GUARDED | (REFITS if old else set())
+    name, number = version.split()
+    rtx, major = "rtx" in name, int(number.split(".")[0])
+    may_lack = (
+        GUARDED
+        | (set() if rtx else RTX)
+        | (UNTIL_10 if rtx or major > 10 else set())
+        | (set() if rtx or major > 8 else SINCE_10)
+    )
+    assert called() - {*VERSIONS[version]} <= may_lack
 
 
 def test_the_record_is_of_what_we_call() -> None:
@@ -38,6 +51,8 @@ def test_the_installed_product_has_them() -> None:
         trt, trt.Builder, trt.BuilderFlag, trt.INetworkDefinition, trt.IBuilderConfig, trt.OnnxParser, trt.ParserError, trt.ITensor, trt.Runtime,
         trt.ICudaEngine, trt.IExecutionContext, trt.IOptimizationProfile, trt.IHostMemory, trt.ITimingCache, trt.ILogger, trt.ILogger.Severity,
         trt.Refitter, trt.OnnxParserRefitter, trt.SerializationFlag, trt.ISerializationConfig,
+        trt.IRuntimeConfig, trt.ExecutionContextAllocationStrategy, trt.DynamicShapesKernelSpecializationStrategy,
     )  # fmt: skip
     missing = {name for name in called() if not any(hasattr(some, name) for some in classes)}
-    assert missing == {"FP16", "INT8"}  # its networks are strongly typed
+    # its networks are strongly typed
+    assert missing == {"FP16", "INT8", "device_memory_size"} | UNTIL_10

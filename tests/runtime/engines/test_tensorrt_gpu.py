@@ -1,5 +1,6 @@
 """The engine ``tensorrt`` on a GPU; skipped where there is none."""
 
+import importlib.util
 import shutil
 
 import numpy as np
@@ -16,7 +17,7 @@ from isoform.runtime.engines.tensorrt.cuda import Device, gpu_or_none
 from isoform.runtime.engines.tensorrt.engine import open_engine
 from isoform.runtime.engines.tensorrt.form import MANY, ONE, UserVector, form_file, vector_file
 from isoform.runtime.engines.tensorrt.opened import KERNEL
-from isoform.runtime.engines.tensorrt.products import find_product
+from isoform.runtime.engines.tensorrt.products import PRODUCTS, find_product
 from isoform.runtime.errors import MissingExtraError
 from isoform.runtime.formats.bundle import Bundle
 
@@ -73,11 +74,13 @@ def test_every_way_gives_the_same_answers(formed, samples) -> None:
     engine = open_engine(formed, threads=1, cache_bytes=8 * size, providers=None)  # two users
     opened = engine._opened["portable"]
     assert KERNEL in opened.runners
+    if any(importlib.util.find_spec(module) for module in PRODUCTS.values()):
+        assert {ONE, MANY} <= {*opened.runners}
     every = dict(opened.runners)
     for way, runner in every.items():
         opened.runners, opened._faster = {way: runner}, {}
-        if way == ONE:
-            assert close(engine.logits(x, turn[1]), engine.logits_each(x, [turn[1]] * len(x)))
+        for count in (1, 32, 1, 5, 32):  # every size is captured once, and replayed after others
+            assert close(engine.logits(x[1 : 4 * count : 4], turn[1]), expected[1 : 4 * count : 4]), way
         assert close(engine.logits_each(x, turn), expected), way
     opened.runners = every
     assert engine.stats()["evictions"] > 0

@@ -18,7 +18,10 @@ from isoform.runtime.engines.tensorrt.stored import KERNEL_PRODUCT, EngineKey, e
 from isoform.runtime.errors import BundleError, EngineError
 from isoform.runtime.formats.bundle import Bundle
 
-PRODUCT = SimpleNamespace(name="tensorrt", version="10.9", title="TensorRT 10.9")
+PRODUCTS = {
+    name: SimpleNamespace(name=name, version="10.9", title=f"{name} 10.9") for name in ("tensorrt", "tensorrt-rtx")
+}
+PRODUCT = PRODUCTS["tensorrt"]
 
 
 class Loaded:
@@ -65,11 +68,11 @@ def bundles(compiled, tmp_path, monkeypatch):
     return make
 
 
-def loaded(bundle, build):
+def loaded(bundle, build, **options):
     """The engine of the form for one user, as it is loaded."""
     compiled = bundle.require_compiled()
     vector = UserVector.decode(compiled.read(vector_file("portable")), name="x")
-    loads = Loading(compiled, HostDevice(), build=build, context=Loaded, find=lambda: PRODUCT)
+    loads = Loading(compiled, HostDevice(), build=build, context=Loaded, find=lambda name: PRODUCTS[name], **options)
     return loads.engine("portable", ONE, vector, "fp32", bundle.network.graph("portable"))
 
 
@@ -116,6 +119,20 @@ def test_the_bundles_engine_is_used_where_it_fits(bundles) -> None:
     assert len(build.options) == 1
 
 
+def test_a_product_that_the_bundle_has_an_engine_for_comes_first(bundles) -> None:
+    """If both are installed; and what is to be verified is that engine, not another one."""
+    build, bundle = Builds(), bundles("b")
+    with pytest.raises(EngineError, match="the bundle has no engine of tensorrt/portable.one.fp32.onnx for the host"):
+        loaded(bundle, build, products=("tensorrt-rtx",), own=False)
+    shipped(bundle, b"ours", product="tensorrt-rtx")
+    assert loaded(bundle, build)[0].engine == b"ours"
+    assert loaded(bundle, build, products=("tensorrt-rtx",), own=False)[0].engine == b"ours"
+    shipped(bundle, b"broken", product="tensorrt-rtx")
+    with pytest.raises(EngineError, match="cannot load the engine"):
+        loaded(bundle, build, products=("tensorrt-rtx",), own=False)
+    assert not build.options
+
+
 def test_a_broken_engine_is_built_again(bundles, caplog) -> None:
     """Of the bundle, one that cannot be loaded, and of the cache, one that is damaged."""
     build, bundle = Builds(), bundles("b")
@@ -126,6 +143,8 @@ def test_a_broken_engine_is_built_again(bundles, caplog) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     assert loaded(bundle, build)[0].engine.startswith(b"built ")
     assert "is damaged" in caplog.text
+    assert len(build.options) == 2
+    loaded(bundle, build)  # the new one was stored
     assert len(build.options) == 2
 
 
@@ -206,7 +225,7 @@ def test_a_kernel_of_the_bundle_needs_no_compiler(bundles, monkeypatch) -> None:
     ):
         digest = hashlib.sha256(source.encode()).hexdigest()
         shipped(bundle, cubin, product=KERNEL_PRODUCT, form="kernel", devices=(architecture,), digest=digest)
-    loads = Loading(bundle.require_compiled(), HostDevice(), find=lambda: PRODUCT)
+    loads = Loading(bundle.require_compiled(), HostDevice())
     loads.kernel(kernel, "image")
     loads.kernel(SimpleNamespace(source="a third"), "image")
     assert given == [b"ours", None]

@@ -30,8 +30,11 @@ SPECS = {
     "prime": NetworkSpec(
         input_shape=(1, 14, 14), adapter_kernel=(1, 1), layers=1, templates=1, channels=7, kernel=7, head_channels=11, embedding=5
     ),
+    "pixel": NetworkSpec(
+        input_shape=(1, 8, 8), adapter_kernel=(8, 8), layers=1, templates=1, channels=8, head_channels=72, embedding=16
+    ),
 }  # fmt: skip
-"""Fewer and more positions than a warp, tiles of one row, layers wider than a block, one that needs padding and a kernel of 7."""
+"""Fewer and more positions than a warp, tiles of one row, layers wider than a block, one that needs padding and a kernel of 7; one position."""
 USERS = np.array([1, 0, 1, 1, 0], dtype=np.int32)
 
 

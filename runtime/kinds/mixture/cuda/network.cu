@@ -133,7 +133,7 @@ KERNEL network(const float *samples, const number *table, const int *users, cons
         PRODUCT(C, E, TILE_C, (own + at[PROJECT_W]), (own + at[PROJECT_B]), deep[i * P + p] * gates[i], x[row * P + p] += sum[j]);
     }
 
-    float *pooled = wide, *features = deep;  // both are free now
+    float *pooled = wide, *features = wide + (O > E * P ? O : E * P);  // what lay there is not needed any more
     EACH_THREAD(t) {
         for (int o = t; o < O; o += THREADS) {
             float weights[C], total = 0.0f;
