@@ -147,7 +147,7 @@ def crowded(
         restart_every: Seconds between two restarts of the store, which is a PostgreSQL of ``postgres``; None for no restarts.
         seed: Of everything random.
     """
-    from isoform.train.data.digits import digits
+    from isoform.train.data.formats.digits import digits
 
     url = _url(store)
     images, labels = digits()

@@ -25,7 +25,7 @@ from isoform.runtime.formats import files
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.compiled import FORMAT, load_compiled
 from isoform.runtime.formats.signature import Signature
-from isoform.train.data.load import load_task
+from isoform.train.data.load import load_tasks
 from isoform.train.data.samples import Dataset
 from isoform.train.recipe import Recipe
 
@@ -132,7 +132,7 @@ def _datasets(bundle: Bundle, data: Path | None, progress: Callable[[str], None]
     if not isinstance(digests, dict):
         raise CompileError(f"{bundle.path} does not say what data it was trained on; train it with 'isoform train'")
     recipe = Recipe.from_json(recipe_json, where=f"{bundle.path / 'bundle.json'}, recipe")
-    datasets = {task: load_task(entry, recipe.data, root=data) for task, entry in recipe.tasks.items()}
+    datasets = load_tasks(recipe.tasks, recipe.data, root=data)
     for task, dataset in datasets.items():
         progress(f"samples of {task}: {dataset.account.sentence()}")
     for task in bundle.signatures:

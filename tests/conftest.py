@@ -94,7 +94,7 @@ def runtime(compiled: Path) -> Iterator[Runtime]:
 @pytest.fixture(scope="session")
 def samples() -> tuple[Array, Array]:
     """256 real digits and their labels: shapes (256, 1, 32, 32) and (256,)."""
-    from isoform.train.data.digits import digits
+    from isoform.train.data.formats.digits import digits
 
     images, labels = digits()
     return images[:256], labels[:256]

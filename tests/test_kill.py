@@ -19,7 +19,7 @@ from support import ISOFORM, ROOT, isoform
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.train.data.digits import digits
+from isoform.train.data.formats.digits import digits
 
 TRAIN = ["--steps", "30", "--network.layers", "1", "--batch", "4", "--threads", "1", "--checkpoint-seconds", "0"]
 

@@ -78,11 +78,11 @@ def run_train(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
     # Imported here, because they import torch: flags are listed, and mistakes in them reported, without it.
     from isoform.train.checkpoint import checkpoint_path
-    from isoform.train.data.load import load_task
+    from isoform.train.data.load import load_tasks
     from isoform.train.loop import train
 
     checkpoint = checkpoint_path(output)
-    datasets = {name: load_task(task, recipe.data, root=arguments.data) for name, task in recipe.tasks.items()}
+    datasets = load_tasks(recipe.tasks, recipe.data, root=arguments.data)
     for name, dataset in datasets.items():
         print(f"task {name}: {dataset.account.sentence()}", file=sys.stderr)
     counts = ", ".join(f"{name} {len(dataset.train.labels):,}" for name, dataset in datasets.items())

@@ -20,6 +20,7 @@ from isoform.runtime.errors import DataError, RecipeError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.train.batches import Batches
 from isoform.train.checkpoint import load_checkpoint, save_checkpoint
+from isoform.train.data.load import reading_of
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.kind import Group, Run, trainer_of
 from isoform.train.recipe import Recipe
@@ -114,7 +115,7 @@ def train(
             "recipe": recipe.to_json(), "data": data_digests, "torch": torch.__version__, "test_accuracy": scores,
             **run.told(), "history": history,
         }  # fmt: skip
-        return run.bundle(training)
+        return dataclasses.replace(run.bundle(training), reading=reading_of(datasets))
 
 
 def _check(datasets: Mapping[str, Dataset]) -> None:

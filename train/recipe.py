@@ -65,6 +65,9 @@ class Recipe:
         # checkpoints, stay valid.
         if not plain["data"]["validation_fraction"]:
             del plain["data"]["validation_fraction"]
+        for field, default in (("split", "auto"), ("columns", [])):
+            if plain["data"][field] == default:
+                del plain["data"][field]
         named = {} if self.kind == DEFAULT else {"kind": self.kind}
         return {**named, **plain, "tasks": tasks}
 

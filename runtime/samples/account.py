@@ -88,6 +88,17 @@ class Account:
         else:
             self.leave("hidden file", -1)
 
+    def add(self, other: Account) -> None:
+        """Add the counts of another reader, of other files."""
+        self.files += other.files
+        for ours, theirs in ((self.taken, other.taken), (self.left, other.left), (self._notes, other._notes)):
+            ours.update(theirs)
+        self.classes |= other.classes
+        self.groups |= other.groups
+        self.remedies |= other.remedies
+        for what, endings in other._endings.items():
+            self._endings[what] |= endings
+
     def note(self, what: str) -> None:
         """Add a note; equal notes are counted."""
         self._notes[what] += 1

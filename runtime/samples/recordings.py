@@ -47,7 +47,7 @@ class Recordings:
         shape: Channels, height (1) and width of a window.
         account: Counts what is read and skipped.
         skip_short: Skip classes whose recordings are all shorter than a window.
-        columns: Names of the channels, in the order that the network was trained with; None for those of the first file.
+        columns: Names of the channels, in order; other columns are left out then. None for all columns of the first file.
     """
 
     def __init__(
@@ -55,14 +55,11 @@ class Recordings:
     ) -> None:  # fmt: skip
         self._shape, self._account, self._skip_short = shape, account, skip_short
         self._names, self._groups = Names(written=True), Names(written=True, what="group")
-        self._first: tuple[str, list[str]] | None = (
-            None if columns is None else ("the network's training data", [*columns])
-        )
-        """Where the names of the channels are from, and the names."""
+        self._first: tuple[Path, list[str]] | None = None
+        self._named = None if columns is None else [*columns]
         self._without: dict[str, dict[bool, Path]] = {"label": {}, "group": {}}
         """Column → whether it is missing → the first such file."""
         self._windows: set[str] = set()
-        self._trained = columns is not None
         self._short: dict[str, list[tuple[int, str]]] = {}
 
     def read(self, table: Table, label: str | None = None) -> Iterator[Piece]:
@@ -101,8 +98,9 @@ class Recordings:
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """Names of the channels; None before a file was read."""
-        return None if self._first is None else tuple(self._first[1])
+        """Names of the channels; None before a file was read, unless they were given."""
+        names = self._named or (None if self._first is None else self._first[1])
+        return None if names is None else tuple(names)
 
     def close(self) -> None:
         """Finish reading: check that every class has at least one window.
@@ -172,6 +170,8 @@ class Recordings:
             raise InputError(
                 f"{table.path} has no column named file, but this network's samples are images of {height} rows; give image files"
             )
+        if self._named is not None:
+            return self._those_named(table, others)
         if other := next((name for name in table.header if name.casefold() in LABEL_LIKE), None):
             raise InputError(
                 f"{table.path} has a column {other!r}, which is not a channel; name it label, or remove or rename it"
@@ -190,17 +190,34 @@ class Recordings:
             )
         self._account.leave("column of times or row numbers", left)
         if self._first is None:
-            self._first = str(table.path), list(names)
+            self._first = table.path, list(names)
         path, order = self._first
         if set(order) != set(names):
             raise InputError(
                 f"{table.path} has the columns {', '.join(names)}, but {path} has {', '.join(order)}; use the same names for the same channels"
             )
         if order != list(names):
-            self._account.note(
-                f"columns put in the order of {path}" if self._trained else "columns put in the order of the first file"
-            )
+            self._account.note("columns put in the order of the first file")
         return [names[name] for name in order]
+
+    def _those_named(self, table: Table, others: set[int | None]) -> list[int]:
+        """Return the indices of the columns that were asked for."""
+        assert self._named is not None
+        places = {normal(name): i for i, name in enumerate(table.header)}
+        missing = [name for name in self._named if normal(name) not in places]
+        if missing:
+            raise InputError(
+                f"{table.path} has no column {missing[0]!r}, which the network was trained with; it has {', '.join(table.header)[:150]}"
+            )
+        found = [places[normal(name)] for name in self._named]
+        if len(found) != self._shape[0]:
+            raise InputError(
+                f"{plural(len(found), 'column')} are named, but the network has {plural(self._shape[0], 'channel')}"
+            )
+        self._account.leave("other column", len(table.header) - len({*found} | (others - {None})))
+        if found != sorted(found):
+            self._account.note("columns put in the order of training")
+        return found
 
 
 def column_of(table: Table, name: str) -> int | None:

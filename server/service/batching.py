@@ -77,7 +77,7 @@ class Batching:
             DeadlineError: If the deadline passed before the request could run.
             InputError: As ``Runtime.predict``, for this request's samples alone.
         """
-        if self._samples <= 1 or len(x) >= self._samples:
+        if self._samples <= 1 or len(x) >= self._samples or not len(x):
             _check(until)
             self._ran(signature.task, len(x))
             return self._predict(x, signature)

@@ -74,7 +74,7 @@ def test_the_python_of_the_readme_runs(quickstart, monkeypatch) -> None:
     found = blocks(ROOT / "README.md", "python")
     assert len(found) == 2
     monkeypatch.chdir(quickstart)
-    from isoform.train.data.digits import digits
+    from isoform.train.data.formats.digits import digits
 
     images, labels = digits()
     names: dict[str, object] = {"x": np.array(images[:3]), "labels": labels[:3]}

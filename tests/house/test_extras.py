@@ -63,9 +63,9 @@ from pathlib import Path
 from isoform.runtime.errors import MissingExtraError
 from isoform.runtime.commands.figure import draw_signatures
 from isoform.runtime.commands.stream_figure import draw_stream
-from isoform.train.data.digits import digits
+from isoform.train.data.formats.digits import digits
 from isoform.train.data.fetch import fetch
-from isoform.train.data.usps import read_usps_folder
+from isoform.train.data.formats.usps import read_usps_folder
 import numpy as np
 Path("usps.h5").write_bytes(b"")
 for call in (digits, lambda: fetch("mnist", into=Path()), lambda: read_usps_folder(Path()), lambda: draw_signatures({"a": np.eye(2)}), lambda: draw_stream({})):

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from isoform.runtime.errors import DataError, RecipeError
-from isoform.train.data.digits import digits
 from isoform.train.data.domains import DOMAINS, NEW_USERS, transform
-from isoform.train.data.idx import read_idx
+from isoform.train.data.formats.digits import digits
+from isoform.train.data.formats.idx import read_idx
 from isoform.train.data.load import load_task
 from isoform.train.recipe import DataRecipe, TaskRecipe
 
@@ -34,7 +34,7 @@ def test_digits_are_the_real_ones() -> None:
 def test_digits_are_those_of_scikit_learn(monkeypatch) -> None:
     """Its file is read without importing it; where the file is not, scikit-learn is asked, for the same numbers."""
     images, labels = digits()
-    monkeypatch.setattr("isoform.train.data.digits.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("isoform.train.data.formats.digits.importlib.util.find_spec", lambda _: None)
     asked = digits.__wrapped__()
     assert np.array_equal(asked[0], images)
     assert np.array_equal(asked[1], labels)

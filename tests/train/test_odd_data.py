@@ -12,7 +12,7 @@ from PIL import Image
 from support import isoform
 
 from isoform.runtime.errors import DataError
-from isoform.train.data.idx import read_idx
+from isoform.train.data.formats.idx import read_idx
 from isoform.train.data.load import load_task
 from isoform.train.recipe import DataRecipe, TaskRecipe
 

@@ -1,16 +1,17 @@
 """Read a task's data: read, split, limit, resize and transform, always the same way for the same recipe.
 
-digits   embedded (``digits.py``)
-idx      MNIST, Fashion-MNIST, KMNIST, EMNIST (``idx.py``)
-usps     USPS in its three published forms (``usps.py``)
-folder   a folder of images per class (``folder.py``)
+digits   embedded (``formats/digits.py``)
+idx      MNIST, Fashion-MNIST, KMNIST, EMNIST (``formats/idx.py``)
+usps     USPS in its three published forms (``formats/usps.py``)
+folder   a folder of images per class (``formats/folder.py``)
+files    images, recordings or arrays, by the rules of ``isoform personalize`` (``formats/files.py``)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +19,41 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.formats.signature import check_labels
+from isoform.runtime.inputs import Reading
 from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.pictures.images import resize
 from isoform.train.data.domains import transform
 from isoform.train.data.recipe import DataRecipe, TaskRecipe
 from isoform.train.data.samples import Dataset, Split
+from isoform.train.data.splits import hold_out, rows_of
 
-__all__ = ["load_task"]
+__all__ = ["load_task", "load_tasks", "reading_of"]
 
 
-def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dataset:
+def load_tasks(tasks: Mapping[str, TaskRecipe], recipe: DataRecipe, *, root: Path | None) -> dict[str, Dataset]:
+    """Read the data of all tasks, recordings with their columns in the order of the first; arguments and errors as for ``load_task``."""
+    found: dict[str, Dataset] = {}
+    reading = Reading(columns=recipe.columns or None)
+    for name, task in tasks.items():
+        found[name] = load_task(task, recipe, root=root, reading=reading)
+        reading = reading_of(found)
+    return found
+
+
+def reading_of(datasets: Mapping[str, Dataset]) -> Reading:
+    """Return how samples of some data sets were read."""
+    return Reading(columns=next((some.columns for some in datasets.values() if some.columns is not None), None))
+
+
+def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None, reading: Reading | None = None) -> Dataset:
     """Read one task's data and apply the task's domain.
 
     Args:
         task: The data set and domain.
         recipe: Shape, split and seeds.
         root: The ``--data`` folder; only ``digits`` needs none.
+        reading: How the other tasks' samples were read.
 
     Returns:
         A data set with both halves, images of ``recipe.input_shape``.
@@ -43,7 +62,7 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dat
         DataError: If files are missing, damaged or of another format, or a class has too few samples to split.
     """
     account = Account()
-    whole = _read(task, root, recipe.input_shape, account)
+    whole = _read(task, root, recipe.input_shape, account, reading or Reading(columns=recipe.columns or None))
     if not account.taken:
         halves = [half for half in (whole.train, whole.test) if half is not None]
         account.take("image", sum(len(half.labels) for half in halves))
@@ -52,7 +71,7 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dat
         raise DataError(f"the data set of format {task.data!r} in {root} has no samples")
     _check_classes(whole.classes, what=f"the data set of format {task.data!r}")
     if whole.test is None:
-        rest, held = _split(whole.train, whole.classes, recipe.test_fraction, recipe.split_seed, what="testing")
+        rest, held = hold_out(whole.train, whole.classes, recipe.test_fraction, recipe, what="testing")
         whole = dataclasses.replace(whole, train=rest, test=held)
     # After the split, so that a limit leaves the test samples as they are.
     if task.limit:
@@ -64,26 +83,26 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None) -> Dat
         )
     validation = None
     if recipe.validation_fraction:
-        rest, validation = _split(
-            whole.train, whole.classes, recipe.validation_fraction, recipe.split_seed, what="validation"
-        )
+        rest, validation = hold_out(whole.train, whole.classes, recipe.validation_fraction, recipe, what="validation")
         whole = dataclasses.replace(whole, train=rest)
 
     def finished(half: Split) -> Split:
-        return Split(
-            images=transform(_resized(half.images, recipe.input_shape), domain=task.domain), labels=half.labels
+        return dataclasses.replace(
+            half, images=transform(_resized(half.images, recipe.input_shape), domain=task.domain)
         )
 
     assert whole.test is not None
-    return Dataset(
-        train=finished(whole.train), test=finished(whole.test), classes=whole.classes, account=account,
+    return dataclasses.replace(
+        whole, train=finished(whole.train), test=finished(whole.test), account=account,
         validation=None if validation is None else finished(validation),
     )  # fmt: skip
 
 
-def _read(task: TaskRecipe, root: Path | None, shape: tuple[int, int, int], account: Account) -> Dataset:
+def _read(
+    task: TaskRecipe, root: Path | None, shape: tuple[int, int, int], account: Account, reading: Reading
+) -> Dataset:
     if task.data == "digits":
-        from isoform.train.data.digits import digits
+        from isoform.train.data.formats.digits import digits
 
         images, labels = digits()
         return Dataset(train=Split(images=images, labels=labels), test=None, classes=tuple("0123456789"))
@@ -95,19 +114,23 @@ def _read(task: TaskRecipe, root: Path | None, shape: tuple[int, int, int], acco
     # Resolved, so that neither ".." nor a link leads out: a recipe from a stranger must not read other folders.
     if not folder.resolve().is_relative_to(root.resolve()):
         raise DataError(f"the path {task.path!r} of a task leads out of {root}; it must name a folder inside")
+    if task.data == "files":
+        from isoform.train.data.formats.files import read_files
+
+        return read_files(folder, shape=shape, account=account, reading=reading)
     if not os.path.isdir(folder):
         raise DataError(
             f"{folder} is not a folder; --data and the task's path must name the folder of the {task.data} files"
         )
     if task.data == "idx":
-        from isoform.train.data.idx import read_idx_folder
+        from isoform.train.data.formats.idx import read_idx_folder
 
         return read_idx_folder(folder, account=account)
     if task.data == "usps":
-        from isoform.train.data.usps import read_usps_folder
+        from isoform.train.data.formats.usps import read_usps_folder
 
         return read_usps_folder(folder, account=account)
-    from isoform.train.data.folder import read_image_folder
+    from isoform.train.data.formats.folder import read_image_folder
 
     return read_image_folder(folder, shape=shape, account=account)
 
@@ -125,23 +148,6 @@ def _check_classes(classes: Sequence[str], *, what: str) -> None:
         raise DataError(str(problem)) from None
 
 
-def _split(half: Split, classes: Sequence[str], fraction: float, seed: int, *, what: str) -> tuple[Split, Split]:
-    """Hold out a share of every class; the same seed holds out the same samples. Returns the rest, and what is held out."""
-    rng = np.random.default_rng(seed)
-    chosen: list[int] = []
-    for label, name in enumerate(classes):
-        members = rng.permutation(np.flatnonzero(half.labels == label))
-        count = round(fraction * len(members))
-        if not 0 < count < len(members):
-            raise DataError(
-                f"class {name!r} has {plural(len(members), 'sample')}, too few to hold out {fraction:.0%} for {what} and train on the rest"
-            )
-        chosen.extend(members[:count])
-    held = np.zeros(len(half.labels), dtype=bool)
-    held[chosen] = True
-    return _rows(half, ~held), _rows(half, held)
-
-
 def _limited(half: Split, limit: int, seed: int) -> Split:
     """Select at most ``limit`` samples, as evenly over the classes as they allow, in the original order."""
     rng = np.random.default_rng([seed, 1])  # the 1 keeps these draws apart from those of the split
@@ -154,11 +160,7 @@ def _limited(half: Split, limit: int, seed: int) -> Split:
     # By rank within the class: first one sample of every class, then a second one of every class, and so on.
     kept = np.zeros(len(order), dtype=bool)
     kept[order[np.argsort(rank[order], kind="stable")][:limit]] = True
-    return _rows(half, kept)
-
-
-def _rows(half: Split, mask: Array) -> Split:
-    return Split(images=np.ascontiguousarray(half.images[mask]), labels=half.labels[mask])
+    return rows_of(half, kept)
 
 
 def _resized(images: Array, shape: tuple[int, int, int]) -> Array:

@@ -14,10 +14,11 @@ __all__ = ["DataRecipe", "TaskRecipe"]
 class TaskRecipe:
     """One task: a data set and the domain that is applied to it."""
 
-    data: Literal["digits", "idx", "usps", "folder"]
-    """Format of the data set: embedded digits, IDX files (MNIST and the like), USPS files, or a folder of images."""
+    data: Literal["digits", "idx", "usps", "folder", "files"]
+    """Format of the data set: embedded digits, IDX files (MNIST and the like), USPS files, a folder of images per class, or ``files``: whatever
+    ``isoform personalize`` reads, which is images, recordings in tables, and arrays in .npz files."""
     path: str = ""
-    """Folder of the files, below ``--data``; empty for that folder itself. ``digits`` needs none."""
+    """Folder of the files, below ``--data``, or a file for ``files``; empty for that folder itself. ``digits`` needs none."""
     domain: str = "plain"
     """A transform of ``isoform.train.data.domains``."""
     limit: int = 0
@@ -33,9 +34,14 @@ class DataRecipe:
     """Shape, split and augmentation of all samples."""
 
     input_shape: tuple[int, int, int] = (1, 32, 32)
-    """Channels, height, width; images of another size are resized."""
+    """Channels, height, width; images of another size are resized. Windows of recordings have height 1, and as many rows as the width; feature
+    vectors have height and width 1."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of recordings that are the channels, in order; empty for all that hold numbers other than times."""
     test_fraction: float = 0.25
-    """Share held out for testing, stratified by class, if a data set has no test split."""
+    """Share held out for testing if a data set has no test split; ``split`` says what of."""
+    split: Literal["auto", "samples", "groups"] = "auto"
+    """What is held out: samples of every class, or whole groups, such as recordings or persons; ``auto``: groups if the data have any."""
     validation_fraction: float = 0.0
     """Share of the training samples held out, stratified by class, to choose the best state by; 0 for none. Only kinds that do so use it."""
     split_seed: int = 0

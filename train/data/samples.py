@@ -18,6 +18,10 @@ class Split:
     """Shape (n, …) of the network's input, float32; images (n, channels, height, width) in [0, 1]."""
     labels: Array
     """Shape (n,), int64, indices into the data set's ``classes``."""
+    groups: Array | None = None
+    """Shape (n,), the name of the recording, person or day that each sample is of; None if they are not known."""
+    unit: str = "group"
+    """What a group is, in the singular."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,8 @@ class Dataset:
     """Names of the labels."""
     validation: Split | None = None
     """Samples by which a run that is given them chooses its best state; None for most."""
+    columns: tuple[str, ...] | None = None
+    """Names of the channels of recordings, in order; None if none were read."""
     account: Account = dataclasses.field(default_factory=Account, compare=False)
     """Counts of the files that were read and left out."""
 

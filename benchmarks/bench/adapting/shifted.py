@@ -21,9 +21,9 @@ from bench.networks import compile_unverified
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.samples.pictures.images import resize
-from isoform.train.data.idx import read_idx_folder
+from isoform.train.data.formats.idx import read_idx_folder
+from isoform.train.data.formats.usps import read_usps_folder
 from isoform.train.data.samples import Dataset, Split
-from isoform.train.data.usps import read_usps_folder
 from isoform.train.kinds.mixture.recipe import MixtureRecipe, MixtureTable, NetworkTable
 from isoform.train.loop import train
 from isoform.train.recipe import DataRecipe, TaskRecipe

@@ -23,7 +23,7 @@ from bench.allocation.recipes import recipe_of, trained_on
 from isoform.runtime.arrays import Array
 from isoform.runtime.commands.task_figures import similarity
 from isoform.runtime.samples.pictures.images import resize
-from isoform.train.data.idx import read_idx_folder
+from isoform.train.data.formats.idx import read_idx_folder
 from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["FAMILIES", "clustered"]

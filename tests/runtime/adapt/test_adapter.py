@@ -7,8 +7,8 @@ from isoform.runtime import InputError, SignatureError, UsageError
 from isoform.runtime.adapt.method import Method
 from isoform.runtime.adapt.registry import METHODS
 from isoform.runtime.formats.signature import Signature
-from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
+from isoform.train.data.formats.digits import digits
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from isoform.runtime.adapt.registry import METHODS
 from isoform.runtime.learn.content import CHANCE, Content, least_structure, structure
 from isoform.runtime.learn.source import Source
 from isoform.runtime.samples.pictures.images import resize
-from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
+from isoform.train.data.formats.digits import digits
 
 pytestmark = pytest.mark.trust
 

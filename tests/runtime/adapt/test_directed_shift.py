@@ -6,8 +6,8 @@ import pytest
 from isoform.runtime import Runtime
 from isoform.runtime.adapt.methods.directions import DirectedShift
 from isoform.runtime.errors import UsageError
-from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
+from isoform.train.data.formats.digits import digits
 
 LAYERS = [slice(0, 20), slice(20, 50), slice(50, 90)]
 SPREAD = 0.3

@@ -13,8 +13,8 @@ from support import isoform
 
 from isoform.runtime import IsoformError, SignatureError, UsageError
 from isoform.runtime.formats.signature import Signature
-from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
+from isoform.train.data.formats.digits import digits
 
 pytestmark = pytest.mark.trust
 

@@ -19,8 +19,8 @@ from isoform.runtime.adapt.methods.statistics import Alpha, Batch, Ema
 from isoform.runtime.adapt.methods.tent import Tent
 from isoform.runtime.arrays import softmax
 from isoform.runtime.learn.source import Source
-from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
+from isoform.train.data.formats.digits import digits
 
 LOG_10 = math.log(10)
 

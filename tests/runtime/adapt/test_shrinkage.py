@@ -11,8 +11,8 @@ import pytest
 from isoform.runtime.adapt.methods.shrinkage import Shrinkage
 from isoform.runtime.learn.learner import Point
 from isoform.runtime.learn.source import Source
-from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
+from isoform.train.data.formats.digits import digits
 
 EVEN = np.eye(10)
 

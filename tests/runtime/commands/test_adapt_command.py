@@ -12,7 +12,7 @@ from isoform.runtime.adapt.adapter import Adapter
 from isoform.runtime.commands.stream_figure import read_history
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.samples.unlabelled import read_stream
-from isoform.train.data.digits import digits
+from isoform.train.data.formats.digits import digits
 
 
 @pytest.fixture

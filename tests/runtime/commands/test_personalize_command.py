@@ -13,8 +13,8 @@ from PIL import Image
 from support import ISOFORM, isoform, isoform_here
 
 from isoform.runtime.formats.signature import Signature
-from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
+from isoform.train.data.formats.digits import digits
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from isoform.runtime.kinds.mixture.learn.learner import MixtureLearner
 from isoform.runtime.learn.learner import Point
 from isoform.runtime.learn.personalize import personalize
 from isoform.runtime.runtime import Runtime
-from isoform.train.data.digits import digits
+from isoform.train.data.formats.digits import digits
 from isoform.train.kinds.alignment.bundling import bundle_from_networks
 from isoform.train.modules import wrap
 

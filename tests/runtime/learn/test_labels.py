@@ -13,7 +13,7 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.learn.source import Source
 from isoform.runtime.runtime import Runtime
-from isoform.train.data.digits import digits
+from isoform.train.data.formats.digits import digits
 
 DIGITS = tuple("0123456789")
 FROM_ONE = tuple(map(str, range(1, 7)))

@@ -18,8 +18,8 @@ from isoform.runtime.learn.fits import fit
 from isoform.runtime.learn.fits.trial import ENOUGH, Score, held_back
 from isoform.runtime.learn.personalize import STEPS, personalize
 from isoform.runtime.runtime import Runtime
-from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
+from isoform.train.data.formats.digits import digits
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from isoform.runtime.commands.stream_figure import read_history
 from isoform.runtime.errors import InputError
 from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.samples.names import as_known, hint
-from isoform.train.data.digits import digits
+from isoform.train.data.formats.digits import digits
 
 pytestmark = pytest.mark.trust
 BUNDLE = ROOT / "docs" / "examples" / "bundle"

@@ -15,7 +15,7 @@ from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.labelled import read_labelled
 from isoform.runtime.samples.named_images import read_images
 from isoform.runtime.samples.unlabelled import read_stream
-from isoform.train.data.folder import read_image_folder
+from isoform.train.data.formats.folder import read_image_folder
 
 pytestmark = pytest.mark.trust
 SHAPE, SENSOR = (1, 4, 4), (2, 1, 2)

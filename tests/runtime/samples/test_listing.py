@@ -13,7 +13,7 @@ from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.labelled import read_labelled
 from isoform.runtime.samples.named_images import read_images
 from isoform.runtime.samples.unlabelled import read_stream
-from isoform.train.data.folder import read_image_folder
+from isoform.train.data.formats.folder import read_image_folder
 from isoform.train.data.load import load_task
 from isoform.train.recipe import DataRecipe, TaskRecipe
 

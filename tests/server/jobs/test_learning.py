@@ -14,8 +14,8 @@ from isoform.server.app import create_app
 from isoform.server.store import ledger
 from isoform.server.store.ledger import Ledger
 from isoform.server.store.store import ANY
-from isoform.train.data.digits import digits
 from isoform.train.data.domains import transform
+from isoform.train.data.formats.digits import digits
 
 ALICE = "/v1/models/plain/signatures/alice"
 
