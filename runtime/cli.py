@@ -102,6 +102,10 @@ def _run(verb: str, words: list[str]) -> int:
     # threads would only compete with ONNX Runtime's, and the last bits of what compiling measures would depend on their number.
     if verb in ("personalize", "adapt", "serve", "compile"):
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # GNU OpenMP's threads wait for each other in loops that take the processor from the one that is waited for, if another process is
+    # busy: training by two threads then took 15 times as long (docs/log.md, 2026-11-27). Read when torch is imported.
+    if verb in ("train", "compile") and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         module = importlib.import_module(module_name)
         parser = Parser(prog=f"isoform {verb}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter)

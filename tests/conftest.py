@@ -19,6 +19,9 @@ from isoform.runtime.runtime import Runtime
 # Processes that pytest starts, xdist's and tests' own, read it before they import anything.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+os.environ.setdefault(
+    "GOMP_SPINCOUNT", "1000"
+)  # as ``isoform train`` sets it, for the few tests that train with two threads
 
 # A busy machine is no defect of ours: hypothesis must not fail a test for being slow.
 settings.register_profile("isoform", deadline=None)

@@ -69,7 +69,8 @@ def train(
         RecipeError: If the loss is no longer finite.
         CheckpointError: If the checkpoint is damaged or belongs to another run.
     """
-    # Another number of threads, or a nondeterministic kernel, adds floats in another order, and a resumed run ends in other bytes.
+    # A nondeterministic kernel adds floats in another order, and a resumed run ends in other bytes; so does another number of threads, but who
+    # changes that asked for it.
     torch.set_num_threads(recipe.threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, but without importing torch._inductor
     _check(datasets)
@@ -80,7 +81,7 @@ def train(
         optimizer = _optimizer(groups)
         data_digests = {name: dataset.digest() for name, dataset in datasets.items()}
         # torch's version is part of the identity, because its kernels may round otherwise in the next one.
-        parts = [recipe.digest(), torch.__version__, *data_digests.values()]
+        parts = [recipe.run_digest(), torch.__version__, *data_digests.values()]
         identity = digest_of([part.encode() for part in parts])
         if fresh:  # only now: a mistyped flag, a missing data set or an impossible size must not cost a checkpoint
             checkpoint.unlink(missing_ok=True)

@@ -39,7 +39,7 @@ class Recipe:
     """Samples per task and step."""
     seed: int = 0
     threads: int = 2
-    """Processor threads; part of the recipe, because with another number floats are added in another order."""
+    """Processor threads; part of the recipe, because with another number floats are added in another order, and the last bits differ."""
     data: DataRecipe = dataclasses.field(default_factory=DataRecipe)
     tasks: Mapping[str, TaskRecipe] = dataclasses.field(default_factory=dict)
 
@@ -86,6 +86,10 @@ class Recipe:
     def digest(self) -> str:
         """Compute the sha256 of the resolved recipe, 64 hex digits."""
         return digest_of([json.dumps(self.to_json(), sort_keys=True).encode()])
+
+    def run_digest(self) -> str:
+        """Compute the sha256 of what an interrupted run must agree in to be resumed: all but the number of threads."""
+        return digest_of([json.dumps({**self.to_json(), "threads": 0}, sort_keys=True).encode()])
 
 
 def read_recipe(name: str, overrides: Mapping[str, str]) -> Recipe:

@@ -68,6 +68,21 @@ def test_a_stopped_run_ends_in_the_same_weights(stop, tmp_path) -> None:
     assert whole.training == resumed.training
 
 
+def test_threads_may_change_within_a_run(tmp_path) -> None:
+    """The checkpoint is that of the same run; the recipe of the last part is in the bundle."""
+    seen = []
+
+    def die(report) -> None:
+        if report.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, recipe(), name="state", checkpoint_seconds=0, progress=die)
+    resumed = run(tmp_path, recipe(threads="2"), name="state", progress=lambda report: seen.append(report.step))
+    assert seen[0] == 5
+    assert resumed.training["recipe"]["threads"] == 2
+
+
 def test_another_recipes_checkpoint_is_refused(tmp_path) -> None:
     """A checkpoint belongs to one recipe and one data set; the error says how to discard it."""
     run(tmp_path, recipe(), checkpoint_seconds=0)
