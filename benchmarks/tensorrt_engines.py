@@ -23,6 +23,7 @@ Without a GPU, engines are built by TensorRT-RTX for ``--architecture`` and thei
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -43,7 +44,7 @@ def main() -> None:
     """Measure, print, write."""
     arguments, started = _arguments(), time.perf_counter()
     gpu = gpu_or_none()
-    figures: dict[str, object] = {**machine(), "quick": arguments.quick, "gpu": gpu, "reasons": {}}
+    figures: dict[str, object] = {**machine(), **_versions(), "quick": arguments.quick, "gpu": gpu, "reasons": {}}
     with tempfile.TemporaryDirectory(prefix="isoform-gpu-") as folder:
         for name in arguments.networks:
             for precision in ("fp32", "fp16"):
@@ -85,6 +86,29 @@ def _arguments() -> argparse.Namespace:
     found.networks = found.networks or (["small"] if found.quick else [*SPECS])
     found.batches = found.batches or ([1, 32] if found.quick else [1, 32, 128, 1024])
     found.seconds = found.seconds or (1.0 if found.quick else 8.0)
+    return found
+
+
+def _versions() -> dict[str, str | None]:
+    """Versions of what runs on the GPU; None where it is not installed."""
+    import torch
+
+    from isoform.runtime.engines.tensorrt.nvrtc import nvrtc_version
+    from isoform.runtime.engines.tensorrt.products import PRODUCTS, find_product
+
+    found: dict[str, str | None] = {
+        "torch": torch.__version__,
+        "nvrtc": None,
+        "driver": None,
+        **dict.fromkeys(PRODUCTS),
+    }
+    with contextlib.suppress(IsoformError):
+        found["nvrtc"] = nvrtc_version()
+    for name in PRODUCTS:
+        with contextlib.suppress(IsoformError):
+            found[name] = find_product(name).version
+    with contextlib.suppress(OSError):
+        found["driver"] = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
     return found
 
 

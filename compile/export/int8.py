@@ -14,12 +14,13 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from isoform.runtime.arrays import Array
+from isoform.runtime.engines.onnx.session import CPU, quantisation
 from isoform.runtime.errors import CompileError
-from isoform.runtime.extras import needs
 
 __all__ = ["quantised"]
 
@@ -39,16 +40,10 @@ def quantised(file: bytes, *, samples: str, x: Array, tensorrt: bool = False) ->
     Raises:
         CompileError: If ONNX Runtime cannot quantise it.
     """
-    with needs("quantisation", extra="train"):
-        from onnxruntime.quantization import (
-            CalibrationDataReader,
-            CalibrationMethod,
-            QuantFormat,
-            QuantType,
-            quantize_static,
-        )
+    found = quantisation()
+    base: Any = found.CalibrationDataReader
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(base):  # type: ignore[misc]
         def __init__(self) -> None:
             # one by one: it stacks what it collects, which a last batch of another size would not let it
             self._left: Iterator[Array] = (x[place : place + 1] for place in range(len(x)))
@@ -62,9 +57,10 @@ def quantised(file: bytes, *, samples: str, x: Array, tensorrt: bool = False) ->
         given.write_bytes(file)
         try:
             with contextlib.redirect_stdout(io.StringIO()), _quiet():  # it prints how it goes on
-                quantize_static(
-                    given, made, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=[*OPERATORS], per_channel=True,
-                    activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.Entropy,
+                found.quantize_static(
+                    given, made, Reader(), quant_format=found.QuantFormat.QDQ, op_types_to_quantize=[*OPERATORS], per_channel=True,
+                    activation_type=found.QuantType.QInt8, weight_type=found.QuantType.QInt8, calibrate_method=found.CalibrationMethod.Entropy,
+                    calibration_providers=[CPU],
                     extra_options={
                         "ActivationSymmetric": tensorrt, "WeightSymmetric": True, "AddQDQPairToWeight": tensorrt, "QuantizeBias": not tensorrt,
                     },

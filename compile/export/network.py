@@ -96,7 +96,21 @@ def _joined(front: Front, file: bytes) -> bytes:
     # the versions that both need; operators keep their meaning in newer ones of the same domain, or the converter says what it cannot convert
     versions = {entry.domain: entry.version for entry in body.opset_import}
     newest = max([versions.get("", 0), *(entry.version for entry in head.opset_import if entry.domain == "")])
-    head, body = (onnx.version_converter.convert_version(part, newest) for part in (head, body))
+    try:
+        head, body = (
+            part
+            if newest in (entry.version for entry in part.opset_import if entry.domain == "")
+            else onnx.version_converter.convert_version(part, newest)
+            for part in (head, body)
+        )
+        return _merged(head, body, front)
+    except Exception as problem:  # onnx's errors have no common base
+        raise CompileError(
+            f"the front cannot be joined with the network: {' '.join(str(problem).split())[:300]}"
+        ) from problem
+
+
+def _merged(head: onnx.ModelProto, body: onnx.ModelProto, front: Front) -> bytes:
     for part in (head, body):
         part.ir_version = max(IR_VERSION, head.ir_version, body.ir_version)
     joined = onnx.compose.merge_models(

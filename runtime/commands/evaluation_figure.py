@@ -39,7 +39,8 @@ def draw(found: Mapping[str, Evaluation], path: Path) -> None:
         found: Name of a signature → its figures.
         path: The file, as ``check`` accepts it.
     """
-    from matplotlib.figure import Figure
+    with needs("--plot", extra="figure"):
+        from matplotlib.figure import Figure
 
     from isoform.runtime.commands.figure import save_figure
 

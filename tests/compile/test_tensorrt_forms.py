@@ -21,12 +21,13 @@ from isoform.compile.nodes import make_model
 from isoform.compile.tensorrt.forms import forms_of
 from isoform.compile.tensorrt.target import Target
 from isoform.compile.tensorrt.tasks import task_form
-from isoform.runtime.engines.tensorrt.builder import BuildOptions, architectures_of, build_engine
+from isoform.runtime.engines.tensorrt.builder import BuildOptions, _profile, architectures_of, build_engine
 from isoform.runtime.engines.tensorrt.form import MANY, ONE, TABLE, TASK, USER, UserVector
-from isoform.runtime.engines.tensorrt.products import find_product
+from isoform.runtime.engines.tensorrt.products import Messages, find_product
 from isoform.runtime.engines.tensorrt.stored import KERNEL_PRODUCT, decode_engine, read_engine
 from isoform.runtime.errors import BundleError, CompileError, EngineError, UsageError
 from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.inputs import Input
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.kinds.alignment.bundling import bundle_from_networks
 from isoform.train.modules.wrapped import wrap
@@ -97,7 +98,6 @@ def test_gathered_tables_and_slopes() -> None:
     """Private tables of tokens, products with matrices, slopes of PReLU: rules that the networks here do not meet."""
     from isoform.compile.tensorrt.forms import _many
     from isoform.runtime.engines.onnx.session import open_session, session_options
-    from isoform.runtime.inputs import Input
 
     vector = UserVector(
         classes=3, shapes={"table": (11, 4), "slope": (4,), "matrix": (4, 5), "logits.weight": (3, 5), "logits.bias": (3,)}, padded={}
@@ -167,6 +167,24 @@ def test_tensorrt_rtx_builds_what_the_quickstart_compiles(compiled, rtx, tmp_pat
         # every operator of the graph is a layer, and nothing was lost
         operators = sum(node.op_type != "Constant" for node in onnx.load_from_string(file).graph.node)
         assert built.layers >= operators
+
+
+def test_profiles_have_every_dynamic_size(rtx) -> None:
+    """Smallest, usual and largest: of samples, and in the form for many users of the table and its row numbers."""
+    shapes = {"w": (4, 3), "logits.weight": (3, 5), "logits.bias": (3,)}
+    vector, takes = UserVector(classes=3, shapes=shapes, padded={}), Input(what="image", shape=(3, 4, 5))
+    builder = rtx.module.Builder(Messages(rtx).logger)
+    found = _profile(builder, MANY, vector, takes, BuildOptions(usual=8, largest=64))
+
+    def sizes(name):
+        return [tuple(shape) for shape in found.get_shape(name)]
+
+    assert sizes("image") == [(1, 3, 4, 5), (8, 3, 4, 5), (64, 3, 4, 5)]
+    assert sizes(USER) == [(1,), (8,), (64,)]
+    assert sizes(TABLE) == [(1, vector.size), (1024, vector.size), (vector.most_users, vector.size)]
+    for form in (ONE, TASK):
+        found = _profile(builder, form, vector, takes, BuildOptions(usual=8, largest=64))
+        assert sizes("image") == [(1, 3, 4, 5), (8, 3, 4, 5), (64, 3, 4, 5)]
 
 
 def test_tensorrt_rtx_builds_an_allocation(rtx, tmp_path) -> None:
@@ -304,8 +322,6 @@ def test_an_operator_that_is_not_known_is_one_line(rtx) -> None:
         [node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])], [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])],
     )  # fmt: skip
     file = make_model(graph, domains=["nobody"]).SerializeToString()
-    from isoform.runtime.inputs import Input
-
     vector = UserVector(classes=3, shapes={"logits.weight": (3, 3), "logits.bias": (3,)}, padded={})
     with pytest.raises(EngineError, match=r"does not take node 'the node' \(Unheard\)") as caught:
         build_engine(rtx, file, form=ONE, vector=vector, takes=Input(what="vector", shape=(3,)), architectures=BOTH)

@@ -1,6 +1,6 @@
 """What we call of TensorRT, and which of it each version of its bindings has.
 
-    python tests/helpers/tensorrt_api.py WHEEL …      reads wheels of bindings, and writes tests/runtime/engines/tensorrt_api.json
+    python tests/helpers/tensorrt_api.py WHEEL …      reads wheels of bindings, and writes tests/runtime/engines/tensorrt/tensorrt_api.json
 
 Names are looked for in the compiled module: pybind11 keeps every name that Python may use as a text.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 __all__ = ["RECORD", "called"]
 
 ROOT = Path(__file__).resolve().parents[2]
-RECORD = ROOT / "tests" / "runtime" / "engines" / "tensorrt_api.json"
+RECORD = ROOT / "tests" / "runtime" / "engines" / "tensorrt" / "tensorrt_api.json"
 OBJECTS = {
     "trt",
     "builder",

@@ -41,6 +41,8 @@ def without(missing, code, **options):
         ("cryptography", "server", [*SERVE, "--token-keys", "keys.json", "--token-issuer", "me", "--store", "none"]),
         ("sqlalchemy", "server", ["key", "list"]),
         ("pooch", "train", ["data", "fetch", "mnist"]),
+        ("onnx", "export", ["export", BUNDLE, "--task", "plain", "-o", "x.onnx"]),
+        ("matplotlib", "figure", ["evaluate", BUNDLE, "--data", "x.npz", "--plot", "x.png"]),
     ],
 )
 def test_a_command_names_what_it_lacks(tmp_path, package, extra, words) -> None:

@@ -11,6 +11,7 @@ from isoform.compile.kind import Task
 from isoform.compile.kinds.allocation.graph import complete_graph, weightless_graph
 from isoform.compile.kinds.allocation.latency import pruned_over_full
 from isoform.runtime.arrays import Array
+from isoform.runtime.extras import needs
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.allocation.masks import ANY, active_share, mask_named
@@ -51,7 +52,8 @@ class AllocationExporter:
 
     def trained(self, bundle: Bundle, signature: Signature) -> Callable[[Array], Array]:
         """As ``Exporter.trained``; in float64, because GroupNorm of few numbers makes torch's own rounding the larger part of a difference."""
-        import torch  # here: exporting does without
+        with needs("comparing with the trained network", extra="train"):  # here: exporting does without
+            import torch
 
         from isoform.train.kinds.allocation.bundling import network_from_bundle
 

@@ -12,6 +12,7 @@ from isoform.compile.kinds.mixture.graph import fast_graph, portable_graph, smal
 from isoform.compile.kinds.mixture.snap import snap
 from isoform.compile.kinds.mixture.training import training_graphs
 from isoform.runtime.arrays import Array
+from isoform.runtime.extras import needs
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
@@ -81,7 +82,8 @@ class MixtureExporter:
 
     def trained(self, bundle: Bundle, signature: Signature) -> Callable[[Array], Array]:
         """As ``Exporter.trained``."""
-        import torch  # here, as above
+        with needs("comparing with the trained network", extra="train"):  # here: exporting does without
+            import torch
 
         from isoform.train.kinds.mixture.bundling import network_from_bundle
 

@@ -12,15 +12,18 @@ Settings of every session:
 
 from __future__ import annotations
 
+import importlib
 import platform
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import onnxruntime as ort
 
 from isoform.runtime.errors import EngineError, first_line
+from isoform.runtime.extras import needs
 
-__all__ = ["CPU", "OLDEST", "open_session", "ort", "require_version", "session_options"]
+__all__ = ["CPU", "OLDEST", "open_session", "ort", "quantisation", "require_version", "session_options"]
 
 CPU = "CPUExecutionProvider"
 OLDEST = (1, 27)
@@ -54,6 +57,12 @@ def session_options(threads: int) -> ort.SessionOptions:
     if platform.machine().lower() in ("arm64", "aarch64"):  # "arm64" on macOS and Windows, "aarch64" on Linux
         options.add_session_config_entry("mlas.disable_kleidiai", "1")
     return options
+
+
+def quantisation() -> Any:
+    """Return ONNX Runtime's module for quantisation, which needs the onnx package. It makes sessions of its own: give it ``CPU`` as provider."""
+    with needs("quantisation", extra="export"):
+        return importlib.import_module("onnxruntime.quantization")
 
 
 def open_session(
