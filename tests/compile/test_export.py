@@ -72,6 +72,23 @@ def test_a_file_gives_the_runtimes_answers(layout, precision, limit, compiled, s
     assert json.loads(about["input"])["shape"] == [1, 32, 32]
 
 
+@pytest.mark.parametrize("layout", ["fast", "small"])
+def test_what_a_signature_inherits_is_in_the_file(layout, compiled, samples, tmp_path) -> None:
+    """A file of a kilobyte has a delta, here of one layer, and nothing else; that layer is no template any more."""
+    with Runtime.open(compiled) as runtime:
+        base = runtime.signature("plain")
+        delta = np.zeros_like(runtime.bundle.resolve(base).parts["delta"])
+        delta[1] = np.random.default_rng(0).normal(scale=3.0, size=delta.shape[1])
+        user = base.replace(parts={"delta": delta}, base=base.digest, labels=None)
+        expected = runtime.predict(samples[0], user)
+        assert not close(expected, runtime.predict(samples[0], base), 1e-3)
+    user.save(tmp_path / "me.safetensors")
+    isoform_here(
+        "export", compiled, "--signature", tmp_path / "me.safetensors", "-o", tmp_path / "a.onnx", "--layout", layout
+    )
+    assert close(run(tmp_path / "a.onnx", samples[0]), expected)
+
+
 def test_smaller_files_are_smaller(compiled, labelled, tmp_path) -> None:
     """Half a file in float16; int8 less than that."""
     sizes = {}

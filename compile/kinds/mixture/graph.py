@@ -97,14 +97,16 @@ def small_graph(
         spec: The network's sizes.
         tensors: ``templates.safetensors``.
         parts: The complete signature.
-        signature: The signature; its mixture says which layers are discrete.
+        signature: Named in the file's metadata.
         labels: Names of the classes, for the metadata.
 
     Returns:
         An ONNX file with the same inputs and outputs as ``fast_graph``'s.
     """
     graph = _Graph(spec)
-    sequence = sequence_of(xi_of(signature.parts))
+    changed = np.any(parts["delta"], axis=1) if "delta" in parts else np.zeros(spec.layers, dtype=bool)
+    # a layer that a delta changes is no template, whatever its mixture says
+    sequence = [None if delta else template for template, delta in zip(sequence_of(xi_of(parts)), changed, strict=True)]
     scale, shift = bn_scale_shift(spec, tensors, parts)
     places, folded = spec.bn_slices, fold(spec, tensors, parts)
 
