@@ -9,6 +9,7 @@ latency     median time of one sample on one thread; layouts are timed in turn, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from isoform.runtime.errors import CompileError, SignatureError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kind import HEAD, Graph
 
-__all__ = ["Measured", "check", "measure"]
+__all__ = ["Measured", "check", "latencies", "measure"]
 
 PARITY_SAMPLES = 256
 PARITY_LIMIT = 1e-4
@@ -98,7 +99,7 @@ def measure(
         top1_after=_top1(after, test.labels),
         top1_float16=_float16(bundle, task, file),
         largest_logit=float(np.abs(expected).max()),
-        latency_ms=dict(zip(runners, _latencies([*runners.values()], x[:1]), strict=True)),
+        latency_ms=latencies({name: functools.partial(run, x[:1]) for name, run in runners.items()}),
     )  # fmt: skip
 
 
@@ -180,17 +181,17 @@ def _top1(logits: Array, labels: Array) -> float:
     return round(float(((logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1)).mean()), 6)
 
 
-def _latencies(runners: list[Callable[[Array], Array]], x: Array) -> list[float]:
-    """Measure the median milliseconds per call of each runner, timed in turn."""
-    times = np.empty((LATENCY_RUNS, len(runners)))
+def latencies(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Measure the median milliseconds per call of each, timed in turn."""
+    times = np.empty((LATENCY_RUNS, len(runs)))
     # Warm-up: the first calls allocate memory and fill the processor's caches.
     for _ in range(20):
-        for run in runners:
-            run(x)
+        for run in runs.values():
+            run()
     for row in times:
-        for column, run in enumerate(runners):
+        for column, run in enumerate(runs.values()):
             start = time.perf_counter()
-            run(x)
+            run()
             row[column] = 1e3 * (time.perf_counter() - start)
     # The median, because other work on the machine makes a few of the calls much slower.
-    return [round(float(value), 4) for value in np.median(times, axis=0)]
+    return {name: round(float(value), 4) for name, value in zip(runs, np.median(times, axis=0), strict=True)}

@@ -77,7 +77,8 @@ def run_export(arguments: argparse.Namespace) -> None:
             f"--graph says where the graph of an adapter goes; give it with {ADAPTER}, and with nothing else"
         )
     bundle = Bundle.load(arguments.bundle)
-    signature = _chosen(bundle, arguments)
+    bundle.require_compiled()
+    signature = bundle.chosen(task=arguments.task, file=arguments.signature)
     x, labels = _samples(bundle, signature, arguments.data)
     run = _adapter if output.suffix == ADAPTER else _network
     print(json.dumps(run(arguments, bundle, signature, x, labels)))
@@ -104,14 +105,15 @@ def _network(
         file, engine, bundle, signature, x, labels, precision=arguments.precision, max_drop_points=arguments.max_drop
     )  # fmt: skip
     files.write_bytes(arguments.output, file)
-    if told.accuracy_before is None or told.accuracy_after is None:
-        says = f"{100 * told.agreement:.2f} % of {told.samples} samples get the same class"
+    answers = told.answers
+    if answers.top1_before is None or answers.top1_after is None:
+        says = f"{100 * answers.agreement:.2f} % of {answers.samples} samples get the same class"
     else:
         says = (
-            f"accuracy {100 * told.accuracy_before:.2f} → {100 * told.accuracy_after:.2f} % of {told.samples} samples"
+            f"accuracy {100 * answers.top1_before:.2f} → {100 * answers.top1_after:.2f} % of {answers.samples} samples"
         )
     print(
-        f"{says}; largest difference {told.gap:.0e} of the largest logit; {told.milliseconds:.3f} ms per sample, in the runtime "
+        f"{says}; largest difference {answers.gap:.0e} of the largest logit; {told.milliseconds:.3f} ms per sample, in the runtime "
         f"{told.milliseconds_before:.3f}; {len(file):,} bytes",
         file=sys.stderr,
     )
@@ -123,9 +125,9 @@ def _adapter(
     arguments: argparse.Namespace, bundle: Bundle, signature: Signature, x: Array, labels: Array | None
 ) -> dict[str, Any]:
     from isoform.compile.export.adapter import adapter_file, adapter_graph, run_adapter
+    from isoform.compile.export.comparison import compare
     from isoform.compile.export.network import LIMIT
     from isoform.runtime.engines.engine import AUTO, open_engine
-    from isoform.runtime.errors import CompileError
 
     del labels
     if arguments.precision != "fp32" or arguments.layout != "fast":
@@ -133,38 +135,18 @@ def _adapter(
     graph, adapter = adapter_graph(bundle, bundle.base(signature.task)), adapter_file(bundle, signature)
     expected = open_engine(AUTO, bundle, threads=1, cache_bytes=64 << 20).logits(x[:RANDOM], signature)
     found = run_adapter(graph, adapter, x[:RANDOM])
-    gap = float(np.abs(found - expected).max(initial=0) / max(1.0, float(np.abs(expected).max(initial=0))))
-    if not gap <= LIMIT:
-        raise CompileError(
-            f"the adapter's logits differ from the runtime's by {gap:.0e} of the largest, but at most {LIMIT:g} was expected; nothing was "
-            "written, please report this"
-        )
+    answers = compare(found, expected, None)
+    answers.check_gap(LIMIT, "the adapter", "the runtime")
     files.write_bytes(arguments.graph, graph)
     files.write_bytes(arguments.output, adapter)
     return {
         **_about(arguments, signature), "graph": text_of(arguments.graph), "size_bytes": len(adapter), "graph_bytes": len(graph),
-        "samples": len(found), "gap": gap,
+        "samples": answers.samples, "gap": answers.gap,
     }  # fmt: skip
 
 
 def _about(arguments: argparse.Namespace, signature: Signature) -> dict[str, Any]:
     return {"file": text_of(arguments.output), "task": signature.task, "signature": signature.digest}
-
-
-def _chosen(bundle: Bundle, arguments: argparse.Namespace) -> Signature:
-    """Return the signature that the flags select. Raises ``UsageError`` if none is given and the bundle has several tasks."""
-    from isoform.runtime.formats.signature import Signature
-
-    bundle.require_compiled()
-    if arguments.signature is not None:
-        signature = Signature.load(arguments.signature)
-        signature.check_fits(bundle.spec, bundle.digest, name=str(arguments.signature))
-        return signature
-    if arguments.task is None and len(bundle.signatures) > 1:
-        raise UsageError(
-            f"the bundle has {len(bundle.signatures)} tasks; choose one with --task: {', '.join(bundle.signatures)}"
-        )
-    return bundle.base(arguments.task or next(iter(bundle.signatures)))
 
 
 def _samples(bundle: Bundle, signature: Signature, data: Path | None) -> tuple[Array, Array | None]:

@@ -19,7 +19,7 @@ from typing import Any
 import onnx
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.engines.onnx.session import CPU, quantisation
+from isoform.runtime.engines.onnx.session import CPU, runtime_tool
 from isoform.runtime.errors import CompileError
 
 __all__ = ["quantised"]
@@ -40,7 +40,7 @@ def quantised(file: bytes, *, samples: str, x: Array, tensorrt: bool = False) ->
     Raises:
         CompileError: If ONNX Runtime cannot quantise it.
     """
-    found = quantisation()
+    found = runtime_tool("quantization")
     base: Any = found.CalibrationDataReader
 
     class Reader(base):  # type: ignore[misc]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
-from collections.abc import Mapping
 
 import numpy as np
 import onnx
 from onnx import helper
 
+from isoform.compile.export.comparison import Comparison, compare
 from isoform.compile.export.half import halved
 from isoform.compile.export.int8 import quantised
 from isoform.compile.kind import Task, exporter_of
 from isoform.compile.nodes import IR_VERSION
+from isoform.compile.verify import latencies
 from isoform.runtime.arrays import Array
 from isoform.runtime.batches import slices
 from isoform.runtime.engines.engine import Engine
@@ -32,7 +32,6 @@ PRECISIONS = ("fp32", "fp16", "int8")
 LIMIT = 1e-5
 """Largest accepted difference of logits in float32, relative to the largest logit or 1."""
 RUN = 64
-TIMED = 50
 
 
 def network_file(
@@ -123,22 +122,16 @@ def _merged(head: onnx.ModelProto, body: onnx.ModelProto, front: Front) -> bytes
 class Compared:
     """A file beside the runtime."""
 
-    samples: int
-    gap: float
-    """Largest difference of logits, relative to the largest logit or 1."""
-    agreement: float
-    """Share of samples for which both say the same class, 0 to 1."""
-    accuracy_before: float | None
-    """Accuracy of the runtime, 0 to 1; None without labels."""
-    accuracy_after: float | None
+    answers: Comparison
     milliseconds: float
     """Median of one sample on one thread, of the file."""
     milliseconds_before: float
     """The same of the runtime."""
 
     def to_json(self) -> dict[str, float | None]:
-        """Return the fields."""
-        return dict(vars(self))
+        """Return all figures."""
+        times = {"milliseconds": self.milliseconds, "milliseconds_before": self.milliseconds_before}
+        return {**self.answers.to_json(), **times}
 
 
 def compared(
@@ -154,7 +147,7 @@ def compared(
         x: Samples as the network takes them, shape (n, …).
         labels: Indices into the signature's labels, shape (n,); None if they are not known.
         precision: That of the file.
-        max_drop_points: Points of accuracy (percent) that it may cost; without labels, points of ``agreement``.
+        max_drop_points: Points of accuracy (percent) that it may cost; without labels, percent of the answers.
 
     Raises:
         CompileError: If the file computes something else, or costs more.
@@ -165,42 +158,11 @@ def compared(
     (taken,) = session.get_inputs()
     expected = np.concatenate([engine.logits(features[place], signature) for place in slices(len(x), RUN)])
     found = np.concatenate([session.run(["logits"], {taken.name: x[place]})[0] for place in slices(len(x), RUN)])
-    gap = float(np.abs(found - expected).max(initial=0) / max(1.0, float(np.abs(expected).max(initial=0))))
-    before, after = (logits.argmax(axis=1) for logits in (expected, found))
-    result = Compared(
-        samples=len(x), gap=gap, agreement=float(np.mean(before == after)),
-        accuracy_before=None if labels is None else float(np.mean(before == labels)),
-        accuracy_after=None if labels is None else float(np.mean((after == labels) & np.isfinite(found).all(axis=1))),
-        **_times({
-            "milliseconds": lambda: session.run(["logits"], {taken.name: x[:1]}),
-            "milliseconds_before": lambda: engine.logits(features[:1], signature),
-        }),
-    )  # fmt: skip
-    if precision == "fp32" and not gap <= LIMIT:  # "not <=": NaN has to fail
-        raise CompileError(
-            f"the exported file's logits differ from the runtime's by {gap:.0e} of the largest, but at most {LIMIT:g} was expected; "
-            "nothing was written, please report this"
-        )
-    lost = 1 - result.agreement
-    if result.accuracy_before is not None and result.accuracy_after is not None:
-        lost = result.accuracy_before - result.accuracy_after
-    if not 100 * lost <= max_drop_points:
-        what = "changes the class of" if labels is None else "costs"
-        unit = "percent of the samples" if labels is None else "points of accuracy"
-        raise CompileError(
-            f"{precision} {what} {100 * lost:.2f} {unit}, but at most {max_drop_points:g} were allowed; nothing was written: "
-            "export in another precision, or raise --max-drop"
-        )
-    return result
-
-
-def _times(runs: Mapping[str, object]) -> dict[str, float]:
-    """Median milliseconds of each, timed in turn."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(TIMED + 5):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run()  # type: ignore[operator]
-            if turn >= 5:  # the first calls allocate memory
-                times[name].append(1e3 * (time.perf_counter() - started))
-    return {name: float(np.median(values)) for name, values in times.items()}
+    answers = compare(found, expected, labels)
+    if precision == "fp32":
+        answers.check_gap(LIMIT, "the exported file", "the runtime")
+    answers.check_drop(max_drop_points, precision, "export in another precision, or raise --max-drop")
+    times = latencies({
+        "file": lambda: session.run(["logits"], {taken.name: x[:1]}), "runtime": lambda: engine.logits(features[:1], signature),
+    })  # fmt: skip
+    return Compared(answers=answers, milliseconds=times["file"], milliseconds_before=times["runtime"])

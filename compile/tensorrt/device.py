@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from isoform.compile.export.comparison import Comparison, compare
 from isoform.compile.kind import Task
 from isoform.compile.tensorrt.check import LIMIT
 from isoform.runtime.arrays import Array
 from isoform.runtime.batches import slices
 from isoform.runtime.engines.onnx.per_signature import portable_session
-from isoform.runtime.engines.tensorrt.form import MANY, ONE, TASK
+from isoform.runtime.engines.tensorrt.form import MANY, TASK
 from isoform.runtime.engines.tensorrt.opened import KERNEL, KernelLoader, Loader, OpenGraph
 from isoform.runtime.engines.tensorrt.runner import Runner
-from isoform.runtime.errors import CompileError
+from isoform.runtime.errors import EngineError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kind import HEAD
 from isoform.runtime.learn.samples import spaced
@@ -45,7 +46,7 @@ def measure_on_device(
         CompileError: If an engine computes something else.
         EngineError: If one cannot be run.
     """
-    compiled, found = bundle.require_compiled(), dict[str, Any]()
+    compiled, found = bundle.require_compiled(), dict[str, dict[str, Comparison]]()
     with device.current():
         for name in {task.graph: None for task in tasks}:
             able = [task for task in tasks if task.graph == name]
@@ -54,17 +55,25 @@ def measure_on_device(
                 device, compiled, name, bundle.network.graph(name), load, load_kernel, bases=bases, cache_bytes=CACHE_BYTES
             )  # fmt: skip
             try:
+                for way, reason in opened.left_out.items():
+                    if way != KERNEL:  # which runs where it fits, and is not in every bundle
+                        raise EngineError(f"TensorRT's {way} of {name} cannot be verified: {reason}")
                 for task in able:
                     found[task.name] = _task(bundle, task, able, opened, compiled.graphs[name])
             finally:
                 opened.close()
-    for told, ways in found.items():
-        for way, figures in ways.items():
-            _check(told, way, figures, precision=precision, max_drop_points=max_drop_points)
-    return {"device": device.title, "tasks": found}
+    for name, ways in found.items():
+        for way, answers in ways.items():
+            if precision == "fp32":
+                answers.check_gap(LIMIT, f"task {name!r}: TensorRT's {way}", "ONNX Runtime")
+            answers.check_drop(
+                max_drop_points, f"task {name!r}: TensorRT's {way}", "build in another precision, or raise --max-drop"
+            )
+    told = {name: {way: answers.to_json() for way, answers in ways.items()} for name, ways in found.items()}
+    return {"device": device.title, "tasks": told}
 
 
-def _task(bundle: Bundle, task: Task, others: Sequence[Task], opened: OpenGraph, file: bytes) -> dict[str, Any]:
+def _task(bundle: Bundle, task: Task, others: Sequence[Task], opened: OpenGraph, file: bytes) -> dict[str, Comparison]:
     """Measure one task, every way."""
     graph = bundle.network.graph(task.graph)
     session = portable_session(file, {name: task.weights[name] for name in graph.weights}, threads=1)
@@ -83,8 +92,7 @@ def _task(bundle: Bundle, task: Task, others: Sequence[Task], opened: OpenGraph,
         ways[way] = _mixed(runner, rows) if way in (MANY, KERNEL) else _single(runner, rows[0])
     if task.signature.digest in opened.own:
         ways[TASK] = _single(opened.own[task.signature.digest][0], 0)
-    assert ONE in ways or KERNEL in ways
-    return {way: _figures(run(x)[:, : len(task.labels)], expected, labels) for way, run in ways.items()}
+    return {way: compare(run(x)[:, : len(task.labels)], expected, labels) for way, run in ways.items()}
 
 
 def _single(runner: Runner, row: int) -> Callable[[Array], Array]:
@@ -113,27 +121,3 @@ def _mixed(runner: Runner, rows: Sequence[int]) -> Callable[[Array], Array]:
         return np.concatenate(parts)
 
     return run
-
-
-def _figures(found: Array, expected: Array, labels: Array) -> dict[str, float]:
-    largest = max(1.0, float(np.abs(expected).max(initial=0)))
-    classes = found.argmax(axis=1)
-    return {
-        "gap": float(np.abs(found.astype(np.float64) - expected).max(initial=0)) / largest,
-        "agreement": float(np.mean(classes == expected.argmax(axis=1))),
-        "top1_before": float(np.mean(expected.argmax(axis=1) == labels)), "top1_after": float(np.mean(classes == labels)),
-    }  # fmt: skip
-
-
-def _check(task: str, way: str, figures: Mapping[str, float], *, precision: str, max_drop_points: float) -> None:
-    # "not <=": NaN has to fail
-    if precision == "fp32" and not figures["gap"] <= LIMIT:
-        raise CompileError(
-            f"task {task!r}: TensorRT's {way} differs from ONNX Runtime by {figures['gap']:.0e} of the largest logit, but at most {LIMIT:g} was "
-            "expected; nothing was written, please report this"
-        )
-    drop = 100 * (figures["top1_before"] - figures["top1_after"])
-    if not drop <= max_drop_points:
-        raise CompileError(
-            f"task {task!r}: TensorRT's {way} costs {drop:.2f} points of accuracy, but at most {max_drop_points:g} were allowed; nothing was written"
-        )

@@ -146,7 +146,7 @@ def write_target(
                 engine = builds.add(
                     task.name, TASK, target.precision, made.file, vector=forms.vector, takes=graph.input
                 )
-                builds.tasks[task.name] = {**made.to_json(), "bytes": len(made.file), **engine}
+                builds.tasks[task.name] = {**made.answers.to_json(), "bytes": len(made.file), **engine}
     builds.files[OPTIONS] = dataclasses.replace(target.options, structures=builds.structures).encode()
     about = {} if product is None else {"version": product.version, "architectures": list(target.architectures)}
     report = {

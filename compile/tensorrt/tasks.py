@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 import onnx
 
+from isoform.compile.export.comparison import Comparison, compare
 from isoform.compile.export.half import halved
 from isoform.compile.export.int8 import quantised
 from isoform.compile.kind import Task
@@ -18,7 +19,6 @@ from isoform.compile.tensorrt.forms import plain
 from isoform.runtime.arrays import Array
 from isoform.runtime.batches import slices
 from isoform.runtime.engines.onnx.session import open_session, session_options
-from isoform.runtime.errors import CompileError
 from isoform.runtime.learn.samples import spaced
 
 __all__ = ["TaskForm", "task_form"]
@@ -31,15 +31,8 @@ class TaskForm:
     """A task's form."""
 
     file: bytes
-    top1_before: float
-    """Accuracy of the graph that it was made from, on the task's test samples, 0 to 1."""
-    top1_after: float
-    agreement: float
-    """Share of test samples for which both say the same class, 0 to 1."""
-
-    def to_json(self) -> dict[str, float]:
-        """Return the figures for the report."""
-        return {"top1_before": self.top1_before, "top1_after": self.top1_after, "agreement": self.agreement}
+    answers: Comparison
+    """On the task's test samples, beside the graph that it was made from."""
 
 
 def task_form(
@@ -67,23 +60,14 @@ def task_form(
         made = halved(made, samples=samples)
     elif precision == "int8":
         made = quantised(made, samples=samples, x=spaced(task.train.images, calibration), tensorrt=True)
-    before, after = (_classes(some, samples, task.test.images) for some in (file, made))
-    result = TaskForm(
-        file=made, top1_before=float(np.mean(before == task.test.labels)), top1_after=float(np.mean(after == task.test.labels)),
-        agreement=float(np.mean(before == after)),
-    )  # fmt: skip
-    drop = 100 * (result.top1_before - result.top1_after)
-    if not drop <= max_drop_points:
-        raise CompileError(
-            f"task {task.name!r}: {precision} costs {drop:.2f} points of accuracy, but at most {max_drop_points:g} were allowed; nothing was "
-            "written: build without --tasks or in another precision, or raise --max-drop"
-        )
-    return result
+    expected, found = (_logits(some, samples, task.test.images) for some in (file, made))
+    answers = compare(found, expected, task.test.labels)
+    remedy = "build without --tasks or in another precision, or raise --max-drop"
+    answers.check_drop(max_drop_points, f"task {task.name!r}: {precision}", remedy)
+    return TaskForm(file=made, answers=answers)
 
 
-def _classes(file: bytes, samples: str, x: Array) -> Array:
-    """Return the class of each sample; -1 where logits are not finite."""
+def _logits(file: bytes, samples: str, x: Array) -> Array:
     session = open_session(file, session_options(1), what="the form 'task'")
-    logits = np.concatenate([session.run(["logits"], {samples: x[place]})[0] for place in slices(len(x), RUN)])
-    found: Array = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
+    found: Array = np.concatenate([session.run(["logits"], {samples: x[place]})[0] for place in slices(len(x), RUN)])
     return found

@@ -88,7 +88,6 @@ def run_adapt(arguments: argparse.Namespace) -> int:
     """
     # here, not at the top: --help must not wait for Pillow and safetensors
     from isoform.runtime.adapt.stream import adapt_batches
-    from isoform.runtime.commands.predict import choose_signature
     from isoform.runtime.formats.inheritance import reduced
     from isoform.runtime.learn.labels import check_numbers
     from isoform.runtime.samples.names import as_known
@@ -104,7 +103,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
             raise UsageError(f"{path.parent} is not a folder; create it first")
     started, stopped = time.monotonic(), False
     with open_runtime(arguments) as runtime, Bar() as bar:
-        start = choose_signature(runtime, task=arguments.task, file=arguments.signature)
+        start = runtime.bundle.chosen(task=arguments.task, file=arguments.signature)
         data = read_stream(
             arguments.data,
             takes=runtime.input_of(start.task),

@@ -88,18 +88,14 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
 
 def _given(runtime: Runtime, arguments: argparse.Namespace) -> dict[str, Signature]:
     """Return name → signature of those that the flags name."""
-    from isoform.runtime.formats.signature import Signature
-
-    found: dict[str, Signature] = {task: runtime.signature(task) for task in arguments.task}
+    found = {task: runtime.signature(task) for task in arguments.task}
     for path in arguments.signature:
-        signature = Signature.load(path)
-        signature.check_fits(runtime.bundle.spec, runtime.bundle.digest, name=str(path))
         name = text_of(path.stem)
         if name in found:
             name = text_of(path)
         if name in found:
             raise UsageError(f"{name} is given twice; name each signature once")
-        found[name] = signature
+        found[name] = runtime.bundle.chosen(task=None, file=path)
     return found
 
 

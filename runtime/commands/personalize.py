@@ -77,7 +77,6 @@ def add_arguments_personalize(parser: argparse.ArgumentParser) -> None:
 
 def run_personalize(arguments: argparse.Namespace) -> int:
     """Fit, write the file, and print the scores as JSON on stdout. After Ctrl-C, writes the best result so far and returns 130."""
-    from isoform.runtime.commands.predict import choose_signature
     from isoform.runtime.formats.inheritance import reduced
     from isoform.runtime.learn.labels import check_numbers
     from isoform.runtime.samples.labelled import read_labelled
@@ -93,7 +92,7 @@ def run_personalize(arguments: argparse.Namespace) -> int:
             bar.show(report.step, report.steps, text)
 
         chosen = arguments.task is not None or arguments.signature is not None
-        start = choose_signature(runtime, task=arguments.task, file=arguments.signature) if chosen else None
+        start = runtime.bundle.chosen(task=arguments.task, file=arguments.signature) if chosen else None
         data = read_labelled(
             arguments.data,
             takes=runtime.input_of(None if start is None else start.task),

@@ -21,7 +21,6 @@ from isoform.runtime.samples.names import text_of
 __all__ = [
     "add_arguments_inspect",
     "add_arguments_predict",
-    "choose_signature",
     "describe",
     "describe_signature",
     "run_inspect",
@@ -57,7 +56,7 @@ def run_predict(arguments: argparse.Namespace) -> None:
     if arguments.top < 1:
         raise UsageError(f"--top is {arguments.top}, but 1 or more was expected")
     with open_runtime(arguments) as runtime:
-        signature = choose_signature(runtime, task=arguments.task, file=arguments.signature)
+        signature = runtime.bundle.chosen(task=arguments.task, file=arguments.signature)
         labels = runtime.labels(signature)
         account, takes = Account(), runtime.input_of(signature.task)
         if takes.what != "image":
@@ -75,32 +74,6 @@ def run_predict(arguments: argparse.Namespace) -> None:
                 found = {"image": text_of(path), "label": labels[order[0]], "top": best}
                 print(json.dumps({**found, "task": signature.task, "signature": signature.digest}))
     print(account.sentence(), file=sys.stderr)
-
-
-def choose_signature(runtime: Any, *, task: str | None, file: Path | None) -> Signature:
-    """Return the signature that the flags select.
-
-    Args:
-        runtime: An open ``Runtime``.
-        task: Name of a task, for its base signature, or None.
-        file: Path of a signature file, or None.
-
-    Raises:
-        UsageError: If neither is given and the bundle has several tasks.
-        IsoformError: If the task is unknown or the file cannot be used.
-    """
-    if file is not None:
-        signature = Signature.load(file)
-        signature.check_fits(runtime.bundle.spec, runtime.bundle.digest, name=str(file))
-        return signature
-    if task is None:
-        if len(runtime.tasks) > 1:
-            raise UsageError(
-                f"the bundle has {len(runtime.tasks)} tasks; choose one with --task: {', '.join(runtime.tasks)}"
-            )
-        task = runtime.tasks[0]
-    chosen: Signature = runtime.signature(task)
-    return chosen
 
 
 def add_arguments_inspect(parser: argparse.ArgumentParser) -> None:

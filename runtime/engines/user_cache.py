@@ -7,6 +7,7 @@ What is stored here is executed when it is read, so only directories and files o
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from isoform.runtime.errors import EngineError
 from isoform.runtime.formats import files
 from isoform.runtime.formats.ownership import require_own_file, require_own_folder
 
-__all__ = ["cache_directory", "mark_used", "require_own", "store"]
+__all__ = ["cache_directory", "mark_used", "read_digested", "require_own", "store", "store_digested"]
 
 LEFT_OVER_S = 3600.0
 """Age in seconds after which a temporary file is assumed to be from a writer that was killed."""
@@ -70,3 +71,29 @@ def store(path: Path, data: bytes, *, pattern: str, kept: int) -> None:
         with contextlib.suppress(OSError):
             if left.stat().st_mtime < time.time() - LEFT_OVER_S:
                 left.unlink()
+
+
+def read_digested(path: Path, *, limit: int, what: str) -> bytes | None:
+    """Return what ``store_digested`` has stored, and mark it as used; None if there is no such file, or it is damaged.
+
+    Args:
+        path: The file.
+        limit: Its largest size, in bytes.
+        what: What it is, for messages.
+
+    Raises:
+        EngineError: If it belongs to another user, or cannot be read.
+    """
+    require_own(path)
+    if not path.exists():
+        return None
+    data = files.read_bytes(path, limit=limit, error=EngineError, what=what)
+    if hashlib.sha256(data[32:]).digest() != data[:32]:
+        return None
+    mark_used(path)
+    return data[32:]
+
+
+def store_digested(path: Path, data: bytes, *, pattern: str, kept: int) -> None:
+    """Store a file with its sha256 before it; arguments and errors as for ``store``."""
+    store(path, hashlib.sha256(data).digest() + data, pattern=pattern, kept=kept)

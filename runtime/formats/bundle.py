@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.errors import BundleError, SignatureError, SpecError
+from isoform.runtime.errors import BundleError, SignatureError, SpecError, UsageError
 from isoform.runtime.formats import files, tensors
 from isoform.runtime.formats.compiled import Compiled, load_compiled, read_base, read_mapping, read_object
 from isoform.runtime.formats.replaced import identity, stood_still
@@ -245,6 +245,28 @@ class Bundle:
         if task not in self.signatures:
             raise BundleError(f"there is no task {task!r} in {self.path}; it has {', '.join(self.signatures)}")
         return (self.compiled.signatures if self.compiled else self.signatures)[task]
+
+    def chosen(self, *, task: str | None, file: Path | None) -> Signature:
+        """Return a signature that a command's flags select.
+
+        Args:
+            task: Name of a task, for its base signature, or None.
+            file: Path of a signature file, or None.
+
+        Raises:
+            UsageError: If neither is given and there are several tasks.
+            BundleError: If there is no such task.
+            SignatureError: If the file cannot be used.
+        """
+        if file is not None:
+            signature = Signature.load(file)
+            signature.check_fits(self.spec, self.digest, name=str(file))
+            return signature
+        if task is None and len(self.signatures) > 1:
+            raise UsageError(
+                f"the bundle has {len(self.signatures)} tasks; choose one with --task: {', '.join(self.signatures)}"
+            )
+        return self.base(task or next(iter(self.signatures)))
 
     def bases(self) -> dict[str, Signature]:
         """Return digest → base signature, trained and compiled ones: all that a signature can inherit from."""

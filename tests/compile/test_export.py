@@ -58,7 +58,7 @@ def test_a_file_gives_the_runtimes_answers(layout, precision, limit, compiled, s
     assert close(found, expected, limit)
     rows = slice(1, None, 2) if precision == "int8" else slice(None)
     right = found[rows].argmax(1) == samples[1][rows]
-    assert said["accuracy_after"] == pytest.approx(right.mean())
+    assert said["top1_after"] == pytest.approx(right.mean())
     assert said["agreement"] == pytest.approx((found[rows].argmax(1) == expected[rows].argmax(1)).mean())
     assert said["gap"] == pytest.approx(
         np.abs(found[rows] - expected[rows]).max() / max(1, np.abs(expected[rows]).max()), rel=1e-3
@@ -156,9 +156,11 @@ def test_an_adapter_and_its_graph(compiled, samples, tmp_path) -> None:
     del options
 
 
-def test_it_needs_no_torch(compiled, tmp_path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_it_needs_no_torch(precision, compiled, labelled, tmp_path) -> None:
     """A device with onnx can export."""
     words = ["export", str(compiled), "--task", "plain", "-o", str(tmp_path / "a.onnx"), "--layout", "small"]
+    words += ["--precision", precision, "--data", str(labelled), "--max-drop", "20"]
     block = "import sys\nfor name in ('torch', 'sklearn', 'scipy'): sys.modules[name] = None\n"
     code = f"{block}from isoform.runtime.cli import main\nraise SystemExit(main({words!r}))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

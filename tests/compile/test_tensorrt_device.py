@@ -1,5 +1,7 @@
 """Verification of engines on the device they were built for, with the host in its place."""
 
+import shutil
+
 import numpy as np
 import pytest
 from formed import with_forms
@@ -8,7 +10,7 @@ from host_device import HostDevice, HostForm, host_loaders
 from isoform.compile.build import _datasets, _task
 from isoform.compile.tensorrt.device import measure_on_device
 from isoform.runtime.engines.tensorrt.form import MANY, ONE, TASK, form_file
-from isoform.runtime.errors import CompileError
+from isoform.runtime.errors import CompileError, EngineError
 from isoform.runtime.formats.bundle import Bundle
 
 
@@ -55,6 +57,26 @@ def test_batches_of_one_are_verified_too(formed) -> None:
     """There is no room for another user beside the first."""
     bundle, _ = formed
     assert {*measured(formed, host_loaders(bundle, largest=1)[0])["tasks"]["plain"]} == {ONE, MANY, TASK}
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.parametrize("missing", [ONE, MANY, "plain"])
+def test_an_engine_that_cannot_be_loaded_is_refused(formed, missing, tmp_path) -> None:
+    """Although the kernel, or the forms for users, would run everything."""
+    bundle, tasks = formed
+    load, load_kernel = host_loaders(bundle, kernels=tmp_path)
+
+    def without(name, form, *rest):
+        if missing in (name, form):
+            raise EngineError("it was built for another GPU")
+        return load(name, form, *rest)
+
+    device = HostDevice()
+    with pytest.raises(
+        EngineError, match=rf"TensorRT's {missing} of portable cannot be verified: it was built for another GPU"
+    ):
+        measure_on_device(bundle, tasks, device, without, load_kernel, precision="fp32", max_drop_points=0.5)
+    device.close()
 
 
 @pytest.mark.parametrize("wrong", [ONE, MANY, TASK])

@@ -287,7 +287,7 @@ def test_a_loss_of_accuracy_is_refused() -> None:
     split = Split(images=x, labels=(x @ weight.T).argmax(1))
     task = SimpleNamespace(name="t", train=dataclasses.replace(split, images=x * 1e-6), test=split)
     file, fits = make_model(graph).SerializeToString(), {"samples": "vector", "max_drop_points": 5}
-    assert task_form(task, file, precision="fp16", **fits).agreement > 0.9
+    assert task_form(task, file, precision="fp16", **fits).answers.agreement > 0.9
     with pytest.raises(
         CompileError, match=r"task 't': int8 costs \d+\.\d\d points of accuracy, but at most 5 were allowed"
     ):

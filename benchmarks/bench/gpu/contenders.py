@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -19,14 +18,13 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.engines.tensorrt.builder import BuildOptions, build_engine
 from isoform.runtime.engines.tensorrt.context import Context
 from isoform.runtime.engines.tensorrt.cuda import Device
-from isoform.runtime.engines.tensorrt.form import MANY, ONE, OPTIONS, TASK, form_file
+from isoform.runtime.engines.tensorrt.form import ONE, OPTIONS, TASK, form_file
 from isoform.runtime.engines.tensorrt.loading import Loading
-from isoform.runtime.engines.tensorrt.opened import KERNEL, OpenGraph
+from isoform.runtime.engines.tensorrt.opened import OpenGraph
 from isoform.runtime.engines.tensorrt.products import find_product
 from isoform.runtime.engines.tensorrt.runner import Buffers, Runner
 from isoform.runtime.errors import IsoformError
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kind import Kernel
 
 __all__ = ["Contenders"]
 
@@ -45,33 +43,20 @@ class Contenders:
 
     def __init__(self, subject: Subject, device: Device, loading: Loading | None = None) -> None:
         self._subject, self._device = subject, device
-        bundle, self.reasons = subject.bundle, dict[str, str]()
-        loading = loading or Loading(bundle.require_compiled(), device)
-        base, compiled = bundle.base("base"), bundle.require_compiled()
+        bundle, compiled = subject.bundle, subject.bundle.require_compiled()
+        loading, base = loading or Loading(compiled, device), bundle.base("base")
         self._options = BuildOptions.decode(compiled.read(OPTIONS), name=OPTIONS)
         self._opened = OpenGraph(
-            device, bundle.require_compiled(), "portable", bundle.network.graph("portable"), loading.engine, self._kernel(loading),
+            device, compiled, "portable", bundle.network.graph("portable"), loading.engine, loading.kernel,
             bases={base.digest: ("base", CLASSES)}, cache_bytes=CACHE_BYTES,
         )  # fmt: skip
+        self.reasons = dict(self._opened.left_out)
         self._buffers = Buffers(device, bundle.network.input, classes=CLASSES)
         self._refit: tuple[Runner, Context, bytes] | None = None
         try:
             self._refit = self._refittable()
         except IsoformError as problem:
             self.reasons["refit"] = str(problem)
-        for way in (ONE, MANY, KERNEL):
-            if way not in self._opened.runners:
-                self.reasons.setdefault(way, "not available here")
-
-    def _kernel(self, loading: Loading) -> Callable[[Kernel, str], Any]:
-        def load(kernel: Kernel, samples: str) -> Any:
-            try:
-                return loading.kernel(kernel, samples)
-            except IsoformError as problem:
-                self.reasons[KERNEL] = str(problem)
-                raise
-
-        return load
 
     def _refittable(self) -> tuple[Runner, Context, bytes]:
         """Build the engine with constant weights so that they can be replaced."""
@@ -102,7 +87,9 @@ class Contenders:
         subject, base = self._subject, self._subject.bundle.base("base")
         x = subject.samples(batch)
         single = np.full(batch, self._rows([base])[0], dtype=np.int32)
-        users = min(batch, self._opened.rows.count - 1)  # beside the base; of a large network there is no room for more
+        users = max(
+            1, min(batch, self._opened.rows.count - 1)
+        )  # beside the base; of a large network there is no room for more
         rows = self._rows([subject.signature(user) for user in range(users)])
         mixed = np.resize(np.array(rows, dtype=np.int32), batch)
         single[:] = self._rows([base])[0]  # the base may have made room for the others

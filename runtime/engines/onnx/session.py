@@ -23,7 +23,7 @@ import onnxruntime as ort
 from isoform.runtime.errors import EngineError, first_line
 from isoform.runtime.extras import needs
 
-__all__ = ["CPU", "OLDEST", "open_session", "ort", "quantisation", "require_version", "session_options"]
+__all__ = ["CPU", "OLDEST", "open_session", "ort", "require_version", "runtime_tool", "session_options"]
 
 CPU = "CPUExecutionProvider"
 OLDEST = (1, 27)
@@ -59,10 +59,13 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def quantisation() -> Any:
-    """Return ONNX Runtime's module for quantisation, which needs the onnx package. It makes sessions of its own: give it ``CPU`` as provider."""
-    with needs("quantisation", extra="export"):
-        return importlib.import_module("onnxruntime.quantization")
+def runtime_tool(name: str) -> Any:
+    """Return one of ONNX Runtime's modules for changing graphs, such as ``quantization``.
+
+    It needs the onnx package. Sessions that it makes are its own: give it ``CPU`` as provider.
+    """
+    with needs(f"ONNX Runtime's {name}", extra="export"):
+        return importlib.import_module(f"onnxruntime.{name}")
 
 
 def open_session(

@@ -8,10 +8,9 @@ Where engines come from: ``loading.py``.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,16 +53,11 @@ class TensorRtEngine:
         self._freed = weakref.finalize(self, _free, self._opened, device)
         self._freed.atexit = False  # the driver frees everything, and may be gone by then
         try:
-            with self._lock, self._current():  # the first graph, so that a bundle without forms fails now
+            with self._lock, device.current():  # the first graph, so that a bundle without forms fails now
                 self._opened_for(bundle.resolve(bundle.base(next(iter(bundle.signatures)))))
         except BaseException:
             self._freed()
             raise
-
-    @contextlib.contextmanager
-    def _current(self) -> Iterator[None]:
-        with self._device.current():
-            yield
 
     def _opened_for(self, resolved: Resolved) -> OpenGraph:
         """Return the graph that runs a signature: the first of ``Network.graphs`` that has forms."""
@@ -96,7 +90,7 @@ class TensorRtEngine:
         users = {signature.digest: signature for signature in signatures}
         resolved = {digest: self._bundle.resolve(signature) for digest, signature in users.items()}
         classes = {len(some.labels) for some in resolved.values()}
-        with self._lock, self._current():
+        with self._lock, self._device.current():
             if len(classes) > 1:
                 raise EngineError("samples of one batch need signatures of as many classes each")
             (count,) = classes
@@ -126,7 +120,7 @@ class TensorRtEngine:
     def _run(self, found: OpenGraph, x: Array, digests: Sequence[str], resolved: dict[str, Resolved]) -> Array:
         makes = {digest: _maker(found, resolved[digest]) for digest in digests}
         runner = found.runner(len(x), makes.keys())
-        if runner in (own for own, _ in found.own.values()):
+        if not runner.reads_rows:
             rows = np.zeros(len(x), dtype=np.int32)
         else:
             places = dict(zip(makes, found.rows.rows(makes), strict=True))

@@ -12,9 +12,8 @@ import numpy as np
 from isoform.runtime.engines.tensorrt.cuda import Device, Function
 from isoform.runtime.engines.tensorrt.form import TABLE, USER
 from isoform.runtime.engines.tensorrt.nvrtc import compile_kernel, nvrtc_version
-from isoform.runtime.engines.user_cache import cache_directory, mark_used, require_own, store
+from isoform.runtime.engines.user_cache import cache_directory, read_digested, store_digested
 from isoform.runtime.errors import EngineError, IsoformError
-from isoform.runtime.formats import files
 from isoform.runtime.kind import Kernel
 
 __all__ = ["KernelForm"]
@@ -98,18 +97,14 @@ def _compiled(kernel: Kernel, architecture: str) -> bytes:
     digest = hashlib.sha256("\0".join([kernel.source, architecture, nvrtc_version()]).encode()).hexdigest()
     try:
         path = cache_directory() / f"cubin-{digest[:32]}.bin"
-        require_own(path)
-        if path.exists():
-            data = files.read_bytes(path, limit=SIZE_LIMIT, error=EngineError, what="kernel")
-            if hashlib.sha256(data[32:]).digest() == data[:32]:
-                mark_used(path)
-                return data[32:]
+        if (stored := read_digested(path, limit=SIZE_LIMIT, what="kernel")) is not None:
+            return stored
     except EngineError as problem:
         log.warning("the stored kernel is not used: %s; it is compiled again", problem)
         return compile_kernel(kernel.source, architecture)
     cubin = compile_kernel(kernel.source, architecture)
     try:
-        store(path, hashlib.sha256(cubin).digest() + cubin, pattern="cubin-*", kept=KEPT)
+        store_digested(path, cubin, pattern="cubin-*", kept=KEPT)
     except (IsoformError, OSError) as problem:
         log.debug("the kernel is not stored: %s", problem)
     return cubin

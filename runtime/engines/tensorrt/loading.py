@@ -6,7 +6,6 @@ differ, TensorRT replaces them (version 10 and newer), and the result is kept li
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +19,15 @@ from isoform.runtime.engines.tensorrt.kernel_form import KernelForm
 from isoform.runtime.engines.tensorrt.products import PRODUCTS, Product, find_product
 from isoform.runtime.engines.tensorrt.runner import Form
 from isoform.runtime.engines.tensorrt.stored import KERNEL_PRODUCT, EngineKey, encode_engine, engine_name, read_engine
-from isoform.runtime.engines.user_cache import cache_directory, mark_used, require_own, store
+from isoform.runtime.engines.user_cache import (
+    cache_directory,
+    mark_used,
+    read_digested,
+    require_own,
+    store,
+    store_digested,
+)
 from isoform.runtime.errors import EngineError, IsoformError, MissingExtraError
-from isoform.runtime.formats import files
 from isoform.runtime.formats.compiled import Compiled
 from isoform.runtime.kind import Graph, Kernel
 
@@ -54,7 +59,7 @@ class Loading:
         self._compiled, self._device, self._products, self._may_build = compiled, device, products, own
         self._build, self._context, self._find = build, context, find
         listed = OPTIONS in compiled.manifest["files"]
-        self.options = BuildOptions.decode(compiled.read(OPTIONS), name=OPTIONS) if listed else BuildOptions()
+        self._options = BuildOptions.decode(compiled.read(OPTIONS), name=OPTIONS) if listed else BuildOptions()
 
     def engine(self, name: str, form: str, vector: UserVector, precision: str, graph: Graph) -> tuple[Form, int]:
         """Return the engine of a form on the device, and the largest batch that it takes.
@@ -74,8 +79,8 @@ class Loading:
         data = self._compiled.read(file)
         key = EngineKey(
             product=product.name, version=product.version, devices=(self._device.title,), graph=name, form=form, precision=precision,
-            digest=hashlib.sha256(data).hexdigest(), structure=self.options.structures.get(file, ""), shared=self.options.on_device,
-            largest_batch=self.options.largest,
+            digest=hashlib.sha256(data).hexdigest(), structure=self._options.structures.get(file, ""), shared=self._options.on_device,
+            largest_batch=self._options.largest,
         )  # fmt: skip
         for found, engine in self._shipped(key):
             whole = None if found.shared != "stripped" else data
@@ -89,8 +94,8 @@ class Loading:
             raise EngineError(f"the bundle has no engine of {file} for {self._device.title}")
         return self._own(key, data, product, vector, graph), key.largest_batch
 
-    def kernel(self, kernel: Kernel, samples: str) -> Form:
-        """Return a kernel on the device.
+    def kernel(self, kernel: Kernel, samples: str) -> tuple[Form, int]:
+        """Return a kernel on the device, and the largest batch that it is to take.
 
         Args:
             kernel: The kernel.
@@ -100,12 +105,12 @@ class Loading:
             EngineError: If it cannot be compiled or loaded.
             MissingExtraError: If the bundle has none for this GPU, and NVRTC is not installed.
         """
-        digest = hashlib.sha256(kernel.source.encode()).hexdigest()
+        digest, cubin = hashlib.sha256(kernel.source.encode()).hexdigest(), None
         for path in sorted((self._compiled.path / "engines").glob(f"*.kernel.*.{KERNEL_PRODUCT}.*.engine")):
             found = _read(path)
             if found is not None and found[0].digest == digest and self._device.architecture in found[0].devices:
-                return KernelForm(self._device, kernel, samples, cubin=found[1])
-        return KernelForm(self._device, kernel, samples)
+                cubin = found[1]
+        return KernelForm(self._device, kernel, samples, cubin=cubin), self._options.largest
 
     def _product(self, form: str) -> Product:
         """Return an installed product, one that the bundle has an engine of a form for if there is any."""
@@ -148,14 +153,17 @@ class Loading:
             form, engine = refitted
         else:
             built = self._build(
-                product, data, form=key.form, vector=vector, takes=graph.input, precision=key.precision, options=self.options.here(),
+                product, data, form=key.form, vector=vector, takes=graph.input, precision=key.precision, options=self._options.here(),
                 timing_cache=kept_timings(product, self._device.title),
                 progress=lambda line: log.warning("%s; this takes a while, and is kept for the next start", line),
             )  # fmt: skip
             keep_timings(product, self._device.title, built.timing_cache)
             form, engine = self._loaded(product, built.engine), built.engine
         if path is not None:
-            _stored(path, encode_engine(key, engine), "trt-*.engine")
+            try:
+                store(path, encode_engine(key, engine), pattern="trt-*.engine", kept=KEPT)
+            except (IsoformError, OSError) as problem:
+                log.debug("the engine is not stored: %s", problem)
         return form
 
     def _loaded(self, product: Product, engine: bytes) -> Form:
@@ -198,27 +206,17 @@ def _timings_path(product: Product, device: str) -> Path:
 
 def kept_timings(product: Product, device: str) -> bytes:
     """Return what earlier builds for a GPU have timed, for TensorRT not to time it again; empty if there is nothing."""
-    with contextlib.suppress(EngineError):
-        path = _timings_path(product, device)
-        require_own(path)
-        if path.exists():
-            data = files.read_bytes(path, limit=TIMINGS_LIMIT, error=EngineError, what="timing cache")
-            if hashlib.sha256(data[32:]).digest() == data[:32]:
-                return data[32:]
-    return b""
+    try:
+        return read_digested(_timings_path(product, device), limit=TIMINGS_LIMIT, what="timing cache") or b""
+    except EngineError as problem:
+        log.debug("builds start without a timing cache: %s", problem)
+        return b""
 
 
 def keep_timings(product: Product, device: str, timings: bytes) -> None:
     """Store what a build has timed, if the cache can be written."""
-    if timings:
-        with contextlib.suppress(EngineError):
-            path = _timings_path(product, device)
-            require_own(path)
-            _stored(path, hashlib.sha256(timings).digest() + timings, "trt-timings-*")
-
-
-def _stored(path: Path, data: bytes, pattern: str) -> None:
     try:
-        store(path, data, pattern=pattern, kept=KEPT)
+        if timings:
+            store_digested(_timings_path(product, device), timings, pattern="trt-timings-*", kept=KEPT)
     except (IsoformError, OSError) as problem:
-        log.debug("%s is not stored: %s", path.name, problem)
+        log.debug("the timing cache is not stored: %s", problem)

@@ -15,11 +15,9 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.engines.gathered import GatheredFold
-from isoform.runtime.engines.tensorrt.builder import BuildOptions
 from isoform.runtime.engines.tensorrt.form import (
     MANY,
     ONE,
-    OPTIONS,
     PRECISIONS,
     TASK,
     TASK_PRECISIONS,
@@ -29,7 +27,7 @@ from isoform.runtime.engines.tensorrt.form import (
 )
 from isoform.runtime.engines.tensorrt.rows import Rows
 from isoform.runtime.engines.tensorrt.runner import Buffers, Form, Runner
-from isoform.runtime.errors import EngineError, MissingExtraError
+from isoform.runtime.errors import EngineError, IsoformError, MissingExtraError
 from isoform.runtime.formats.compiled import Compiled
 from isoform.runtime.kind import HEAD, Folder, Graph, Kernel
 
@@ -40,8 +38,8 @@ KERNEL = "kernel"
 """What runs a graph besides the forms ``ONE`` and ``MANY``."""
 Loader = Callable[[str, str, UserVector, str, Graph], tuple[Form, int]]
 """Name of the graph or task, form, vector, precision, graph → its engine, and the largest batch."""
-KernelLoader = Callable[[Kernel, str], Form]
-"""Kernel, name of the input of samples → the kernel on the device."""
+KernelLoader = Callable[[Kernel, str], tuple[Form, int]]
+"""Kernel, name of the input of samples → the kernel on the device, and the largest batch."""
 RUNS = 5
 """Runs that are timed, of each way; the fastest counts."""
 
@@ -94,6 +92,8 @@ class OpenGraph:
         """By form, or ``KERNEL``."""
         self.own: dict[str, tuple[Runner, str]] = {}
         """Digest of a task's base signature → its own engine, and its precision."""
+        self.left_out: dict[str, str] = {}
+        """Form, ``KERNEL``, or name of a task with an engine of its own, that cannot be used here → why."""
         self._faster: dict[tuple[int, str], Runner] = {}
         self._fold: Folder = graph.folder(self.vector.private) or GatheredFold(graph, self.vector.private)
         try:
@@ -117,13 +117,10 @@ class OpenGraph:
 
         kernel = graph.kernel(self.vector.places, row=self.vector.size, half=half)
         if kernel is not None:
-            largest = BuildOptions().largest
-            if OPTIONS in listed:
-                largest = BuildOptions.decode(compiled.read(OPTIONS), name=OPTIONS).largest
             try:
-                self.runners[KERNEL] = runner(MANY, load_kernel(kernel, graph.input.name), largest)
+                self.runners[KERNEL] = runner(MANY, *load_kernel(kernel, graph.input.name))
             except (EngineError, MissingExtraError) as problem:
-                log.info("the kernel is not used: %s", problem)
+                self._leave(KERNEL, problem)
         for form in (ONE, MANY):
             if form_file(name, form, precision) in listed:
                 try:
@@ -131,16 +128,20 @@ class OpenGraph:
                 except (EngineError, MissingExtraError) as problem:
                     if KERNEL not in self.runners:
                         raise
-                    log.info("TensorRT's form %r is not used: %s", form, problem)
+                    self._leave(form, problem)
         for digest, (task, classes) in bases.items():
             found = next((some for some in TASK_PRECISIONS if form_file(task, TASK, some) in listed), None)
             if found is not None:
                 try:
                     loaded = load(task, TASK, self.vector, found, graph)
                 except (EngineError, MissingExtraError) as problem:
-                    log.info("the engine of task %r is not used: %s", task, problem)
+                    self._leave(task, problem)
                     continue
                 self.own[digest] = runner(TASK, *loaded, classes=classes), found
+
+    def _leave(self, what: str, problem: IsoformError) -> None:
+        log.info("%s is not used: %s", what, problem)
+        self.left_out[what] = str(problem)
 
     @property
     def mixes(self) -> bool:

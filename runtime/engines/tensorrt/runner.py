@@ -133,6 +133,11 @@ class Runner:
         self._sizes: dict[int, tuple[Prepared, Replayed | None]] = {}
         self._weights = device.memory(rows.row_bytes) if name == ONE else None
 
+    @property
+    def reads_rows(self) -> bool:
+        """Whether weights come from the table of users, and not from the engine."""
+        return self._name in (ONE, MANY)
+
     def blank(self, count: int) -> Array:
         """Return samples of zeros, shape (count, …)."""
         return np.zeros((count, *self._takes.largest), dtype=self._dtype)

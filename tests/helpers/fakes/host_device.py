@@ -171,7 +171,7 @@ def host_loaders(bundle, *, largest=16, kernels=None, forms=True):
     def load_kernel(kernel, samples):
         if kernels is None:
             raise EngineError("there is no compiler")
-        return HostKernel(kernel, samples, kernels)
+        return HostKernel(kernel, samples, kernels), largest
 
     return load, load_kernel
 
