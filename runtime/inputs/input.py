@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError, SpecError
+from isoform.runtime.inputs.checks import is_whole
 
-__all__ = ["AXES", "Input", "Reading", "What", "check_scaling", "is_whole"]
+__all__ = ["AXES", "Input", "What"]
 
 What = Literal["image", "window", "vector", "tokens"]
 AXES: Mapping[What, tuple[str, ...]] = {
@@ -199,51 +200,3 @@ class Input:
         if not isinstance(value["shape"], list):
             raise SpecError(f"an input's shape is {value['shape']!r:.100}, but a list was expected")
         return cls(**{**value, "shape": tuple(value["shape"])})
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How samples were read from files in training, for others to be read likewise. Raises ``SpecError`` on a value of the wrong type."""
-
-    columns: tuple[str, ...] | None = None
-    """Names of a recording's channels, in their order; None if no recordings were read."""
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        names = self.columns
-        if names is not None and not (
-            names and len(set(names)) == len(names) and all(isinstance(name, str) for name in names)
-        ):
-            raise SpecError(f"the columns of recordings are {list(names)!r:.100}, but different names were expected")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields that say something, as JSON types; ``from_json`` is the inverse."""
-        return {} if self.columns is None else {"columns": list(self.columns)}
-
-    @classmethod
-    def from_json(cls, value: object) -> Reading:
-        """Read what ``to_json`` returned. Raises ``SpecError`` if it is malformed."""
-        if (
-            not isinstance(value, Mapping)
-            or not set(value) <= {"columns"}
-            or not isinstance(value.get("columns", []), list)
-        ):
-            raise SpecError(f"how samples are read is {value!r:.100}, but an object with columns was expected")
-        return cls(columns=tuple(value["columns"]) if "columns" in value else None)
-
-
-def check_scaling(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
-    """Check the mean and deviation by which a network normalises its samples, one per channel. Raises ``SpecError``."""
-    for name, value in (("mean", mean), ("std", std)):
-        if len(value) != channels or not all(math.isfinite(v) for v in value):
-            raise SpecError(
-                f"{name} is {list(value)}, but one finite number per input channel ({channels}) was expected"
-            )
-    if min(std) <= 0:
-        raise SpecError(f"std is {list(std)}, but every entry must be above 0")
-
-
-def is_whole(value: object, low: int, high: int) -> bool:
-    """Return whether a value of a JSON file is a whole number in a range, both ends included."""
-    # bool is a subclass of int: without this, JSON's true would be a size of 1
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
