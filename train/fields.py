@@ -1,19 +1,20 @@
 """Recipe tables: read TOML or JSON values into frozen dataclasses, with a one-line error for every mistake.
 
 A field is a number, a text, a choice (``Literal``), a fixed number of integers (``tuple``), any number of texts or tables (``tuple`` with an
-ellipsis), a table (another dataclass), or tables by name (``Mapping``). A table checks its own ranges in ``__post_init__`` with ``between``.
+ellipsis), a table (another dataclass, perhaps none), or tables by name (``Mapping``). A table checks its own ranges in ``__post_init__`` with ``between``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from isoform.runtime.errors import RecipeError
+from isoform.runtime.errors import RecipeError, SpecError
 
-__all__ = ["between", "fields_of", "read_table"]
+__all__ = ["between", "fields_of", "read_table", "table_of"]
 
 
 def between(section: object, name: str, low: float, high: float) -> None:
@@ -29,6 +30,18 @@ def fields_of(table: Any) -> dict[str, Any]:
     # get_type_hints, because under ``from __future__ import annotations`` a field's own type is only a text.
     hints = get_type_hints(table)
     return {field.name: hints[field.name] for field in dataclasses.fields(table)}
+
+
+def table_of(hint: Any) -> Any | None:
+    """Return the dataclass of a field that is a table, or may be one; None of any other field."""
+    return next(
+        (
+            one
+            for one in (hint, *get_args(hint)[:1])
+            if get_origin(hint) in (None, types.UnionType) and dataclasses.is_dataclass(one)
+        ),
+        None,
+    )
 
 
 def read_table(table: Any, value: object, where: str) -> Any:
@@ -59,14 +72,14 @@ def read_table(table: Any, value: object, where: str) -> Any:
         raise RecipeError(f"{where} has no field {missing[0]!r}, which is required")
     try:
         return table(**{name: _converted(hints[name], entry, f"{where}, {name}") for name, entry in value.items()})
-    except RecipeError as problem:
+    except (RecipeError, SpecError) as problem:
         # A field's error has named the place already; one from __post_init__ does not know it.
         raise RecipeError(str(problem) if str(problem).startswith(where) else f"{where}, {problem}") from None
 
 
 def _converted(hint: Any, value: object, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return read_table(hint, value, where)
+    if (table := table_of(hint)) is not None:
+        return read_table(table, value, where)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         if value in arguments:

@@ -116,7 +116,7 @@ def train(
             "recipe": recipe.to_json(), "data": data_digests, "torch": torch.__version__, "test_accuracy": scores,
             **run.told(), "history": history,
         }  # fmt: skip
-        return dataclasses.replace(run.bundle(training), reading=reading_of(datasets))
+        return dataclasses.replace(run.bundle(training), reading=reading_of(recipe.data, datasets))
 
 
 def _check(datasets: Mapping[str, Dataset]) -> None:

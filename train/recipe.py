@@ -21,7 +21,7 @@ from isoform.runtime.errors import RecipeError, SignatureError
 from isoform.runtime.formats.signature import check_name
 from isoform.runtime.kind import DEFAULT
 from isoform.train.data.recipe import DataRecipe, TaskRecipe
-from isoform.train.fields import between, fields_of, read_table
+from isoform.train.fields import between, fields_of, read_table, table_of
 from isoform.train.kind import TRAINERS, trainer_named
 
 __all__ = ["DataRecipe", "Recipe", "TaskRecipe", "override_fields", "read_recipe", "recipe_names"]
@@ -65,7 +65,7 @@ class Recipe:
         # checkpoints, stay valid.
         if not plain["data"]["validation_fraction"]:
             del plain["data"]["validation_fraction"]
-        for field, default in (("split", "auto"), ("columns", [])):
+        for field, default in (("split", "auto"), ("columns", []), ("stride", 0), ("sound", None)):
             if plain["data"][field] == default:
                 del plain["data"][field]
         named = {} if self.kind == DEFAULT else {"kind": self.kind}
@@ -141,12 +141,19 @@ def override_fields() -> list[str]:
     """Return the dotted names of all fields that a flag may override, of all kinds, each once."""
     names: dict[str, None] = {}  # an ordered set: --help lists fields in the order of the dataclasses
     for kind in TRAINERS:
-        for name, hint in fields_of(trainer_named(kind).recipe).items():
-            if dataclasses.is_dataclass(hint):
-                names |= {f"{name}.{inner}": None for inner in fields_of(hint)}
-            elif name != "tasks":
-                names[name] = None
+        names |= dict.fromkeys(_dotted(trainer_named(kind).recipe))
     return list(names)
+
+
+def _dotted(table: Any) -> list[str]:
+    """Return the names of a table's fields, those of tables inside it with a dot; without tables that have names of their own."""
+    names: list[str] = []
+    for name, hint in fields_of(table).items():
+        if (inner := table_of(hint)) is not None:
+            names += [f"{name}.{field}" for field in _dotted(inner)]
+        elif name != "tasks":
+            names.append(name)
+    return names
 
 
 def _parsed(text: str) -> Any:

@@ -3,8 +3,7 @@
 digits   embedded (``formats/digits.py``)
 idx      MNIST, Fashion-MNIST, KMNIST, EMNIST (``formats/idx.py``)
 usps     USPS in its three published forms (``formats/usps.py``)
-folder   a folder of images per class (``formats/folder.py``)
-files    images, recordings or arrays, by the rules of ``isoform personalize`` (``formats/files.py``)
+files    images, recordings, sounds or arrays, by the rules of ``isoform personalize`` (``formats/files.py``)
 """
 
 from __future__ import annotations
@@ -34,16 +33,15 @@ __all__ = ["load_task", "load_tasks", "reading_of"]
 def load_tasks(tasks: Mapping[str, TaskRecipe], recipe: DataRecipe, *, root: Path | None) -> dict[str, Dataset]:
     """Read the data of all tasks, recordings with their columns in the order of the first; arguments and errors as for ``load_task``."""
     found: dict[str, Dataset] = {}
-    reading = Reading(columns=recipe.columns or None)
     for name, task in tasks.items():
-        found[name] = load_task(task, recipe, root=root, reading=reading)
-        reading = reading_of(found)
+        found[name] = load_task(task, recipe, root=root, reading=reading_of(recipe, found))
     return found
 
 
-def reading_of(datasets: Mapping[str, Dataset]) -> Reading:
-    """Return how samples of some data sets were read."""
-    return Reading(columns=next((some.columns for some in datasets.values() if some.columns is not None), None))
+def reading_of(recipe: DataRecipe, datasets: Mapping[str, Dataset]) -> Reading:
+    """Return how samples are read: as the recipe says, and columns in the order in which some data sets have them."""
+    columns = next((some.columns for some in datasets.values() if some.columns is not None), None)
+    return recipe.reading if columns is None else dataclasses.replace(recipe.reading, columns=columns)
 
 
 def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None, reading: Reading | None = None) -> Dataset:
@@ -62,7 +60,7 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None, readin
         DataError: If files are missing, damaged or of another format, or a class has too few samples to split.
     """
     account = Account()
-    whole = _read(task, root, recipe.input_shape, account, reading or Reading(columns=recipe.columns or None))
+    whole = _read(task, root, recipe.input_shape, account, reading or recipe.reading)
     if not account.taken:
         halves = [half for half in (whole.train, whole.test) if half is not None]
         account.take("image", sum(len(half.labels) for half in halves))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from isoform.runtime.inputs import Reading, Sound
 from isoform.train.fields import between
 
 __all__ = ["DataRecipe", "TaskRecipe"]
@@ -15,8 +16,8 @@ class TaskRecipe:
     """One task: a data set and the domain that is applied to it."""
 
     data: Literal["digits", "idx", "usps", "folder", "files"]
-    """Format of the data set: embedded digits, IDX files (MNIST and the like), USPS files, a folder of images per class, or ``files``: whatever
-    ``isoform personalize`` reads, which is images, recordings in tables, and arrays in .npz files."""
+    """Format of the data set: embedded digits, IDX files (MNIST and the like), USPS files, or ``files``: whatever ``isoform personalize``
+    reads, which is images, recordings in tables, sounds, and arrays in .npz files. ``folder`` is another name of ``files``."""
     path: str = ""
     """Folder of the files, below ``--data``, or a file for ``files``; empty for that folder itself. ``digits`` needs none."""
     domain: str = "plain"
@@ -34,10 +35,14 @@ class DataRecipe:
     """Shape, split and augmentation of all samples."""
 
     input_shape: tuple[int, int, int] = (1, 32, 32)
-    """Channels, height, width; images of another size are resized. Windows of recordings have height 1, and as many rows as the width; feature
-    vectors have height and width 1."""
+    """Channels, height, width; images of another size are resized. Windows of recordings have height 1, and as many rows as the width;
+    spectrograms 1 channel, a row per band and as many frames as the width; feature vectors height and width 1."""
     columns: tuple[str, ...] = ()
     """Names of the columns of recordings that are the channels, in order; empty for all that hold numbers other than times."""
+    stride: int = 0
+    """Rows of a recording, or frames of a sound, between the beginnings of two windows; 0 for windows that follow each other."""
+    sound: Sound | None = None
+    """Rate, frames and bands of spectrograms, for data that are sounds."""
     test_fraction: float = 0.25
     """Share held out for testing if a data set has no test split; ``split`` says what of."""
     split: Literal["auto", "samples", "groups"] = "auto"
@@ -55,3 +60,9 @@ class DataRecipe:
         between(self, "validation_fraction", 0, 0.9)
         between(self, "shift", 0, 64)
         between(self, "split_seed", 0, 2**31)
+        between(self, "stride", 0, 1 << 20)
+
+    @property
+    def reading(self) -> Reading:
+        """How samples are read, as far as the recipe says it."""
+        return Reading(columns=self.columns or None, stride=self.stride or None, sound=self.sound)
