@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from isoform.train.data.pictures import Pictures
 from isoform.train.data.samples import Split
+from isoform.train.stream import Stream
 
 __all__ = ["Batches"]
 
@@ -27,10 +29,18 @@ class Batches:
         shift: Largest shift in pixels, in each direction.
         seed: The run's seed.
         task: Index of the task, so that tasks see different orders.
+        steps: Number of steps of the run, up to which images on disk are decoded ahead.
+        workers: Processes that decode them.
     """
 
-    def __init__(self, split: Split, *, batch: int, shift: int, seed: int, task: int) -> None:
-        self._images = torch.from_numpy(split.images)
+    def __init__(
+        self, split: Split, *, batch: int, shift: int, seed: int, task: int, steps: int = 0, workers: int = 0
+    ) -> None:
+        self._images: Tensor | Stream
+        if isinstance(split.images, Pictures):
+            self._images = Stream(split.images, self._rows, steps=steps, workers=workers)
+        else:
+            self._images = torch.from_numpy(split.images)
         self._labels = torch.from_numpy(split.labels)
         self._batch, self._shift, self._key = batch, shift, (seed, task)
         # Two epochs, because a batch may begin in one and end in the next.
@@ -38,12 +48,9 @@ class Batches:
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return one step's images, shape (batch, channels, height, width), float32, and labels, shape (batch,), int64."""
-        size = len(self._labels)
-        places = np.arange(step * self._batch, (step + 1) * self._batch)
-        rows = np.concatenate(
-            [self._epoch(int(e))[places[places // size == e] % size] for e in np.unique(places // size)]
-        )
-        images, labels = self._images[torch.from_numpy(rows)], self._labels[torch.from_numpy(rows)]
+        rows = torch.from_numpy(self._rows(step))
+        images = self._images[step] if isinstance(self._images, Stream) else self._images[rows]
+        labels = self._labels[rows]
         if not self._shift:
             return images, labels
         # The 1 in the key keeps these draws apart from those of the permutations, which have 0.
@@ -52,6 +59,13 @@ class Batches:
         # One shift for the whole batch is a slice; one per sample would be a copy each.
         padded = F.pad(images, (self._shift,) * 4, mode="replicate")
         return padded[:, :, down : down + height, right : right + width], labels
+
+    def _rows(self, step: int) -> np.ndarray:
+        size = len(self._labels)
+        places = np.arange(step * self._batch, (step + 1) * self._batch)
+        return np.concatenate(
+            [self._epoch(int(e))[places[places // size == e] % size] for e in np.unique(places // size)]
+        )
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((*self._key, 0, epoch)).permutation(len(self._labels))

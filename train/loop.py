@@ -21,9 +21,11 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.train.batches import Batches
 from isoform.train.checkpoint import load_checkpoint, save_checkpoint
 from isoform.train.data.load import reading_of
+from isoform.train.data.pictures import Pictures, chunks
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.kind import Group, Run, trainer_of
 from isoform.train.recipe import Recipe
+from isoform.train.stream import worker_count
 
 __all__ = ["Report", "accuracy", "train"]
 
@@ -49,6 +51,7 @@ def train(
     checkpoint: Path,
     fresh: bool = False,
     checkpoint_seconds: float = 10.0,
+    workers: int | None = None,
     progress: Callable[[Report], None] | None = None,
 ) -> Bundle:
     """Train, or resume an interrupted run.
@@ -59,6 +62,7 @@ def train(
         checkpoint: File for the state of the run. If it exists, the run resumes from it.
         fresh: Whether to delete a checkpoint that exists and begin anew.
         checkpoint_seconds: Seconds between two checkpoints.
+        workers: Processes per task that decode images which are not kept in memory; None for half of the processors.
         progress: Called after every step.
 
     Returns:
@@ -87,7 +91,15 @@ def train(
             checkpoint.unlink(missing_ok=True)
         start, history = load_checkpoint(checkpoint, identity=identity, network=run.network, optimizer=optimizer)
         batches = [
-            Batches(dataset.train, batch=recipe.batch, shift=recipe.data.shift, seed=recipe.seed, task=index)
+            Batches(
+                dataset.train,
+                batch=recipe.batch,
+                shift=recipe.data.shift,
+                seed=recipe.seed,
+                task=index,
+                steps=recipe.steps,
+                workers=worker_count() if workers is None else workers,
+            )
             for index, dataset in enumerate(datasets.values())
         ]
         saved = time.monotonic()
@@ -125,6 +137,8 @@ def _check(datasets: Mapping[str, Dataset]) -> None:
         for half, split in (("training", dataset.train), ("test", dataset.test)):
             if split is None or len(split.labels) == 0:
                 raise DataError(f"task {name!r} has no {half} samples")
+            if isinstance(split.images, Pictures):
+                continue  # decoded pixels are finite
             finite = np.isfinite(split.images).all(axis=tuple(range(1, split.images.ndim)))
             if not finite.all():
                 raise DataError(
@@ -179,9 +193,8 @@ def _step(
 @torch.no_grad()
 def accuracy(run: Run, split: Split, *, task: int) -> float:
     """Compute the accuracy of the run's network on a split, 0 to 1."""
-    places = range(0, len(split.labels), 512)
     right = [
-        (run.logits(torch.from_numpy(split.images[i : i + 512]), task).argmax(1).numpy() == split.labels[i : i + 512]).sum()
-        for i in places
-    ]  # fmt: skip
+        (run.logits(torch.from_numpy(split.images[rows]), task).argmax(1).numpy() == split.labels[rows]).sum()
+        for rows in chunks(split.images, most=512)
+    ]
     return float(sum(right) / len(split.labels))

@@ -71,7 +71,9 @@ class Labelled:
         return "recording" if cut and not self.account.groups else "group"
 
 
-def read_labelled(path: Path, *, takes: Input, skip_short: bool = False, reading: Reading = AS_IT_IS) -> Labelled:
+def read_labelled(
+    path: Path, *, takes: Input, skip_short: bool = False, reading: Reading = AS_IT_IS, limited: bool = True
+) -> Labelled:
     """Read labelled samples.
 
     Args:
@@ -79,6 +81,7 @@ def read_labelled(path: Path, *, takes: Input, skip_short: bool = False, reading
         takes: The network's input.
         skip_short: Skip a class whose recordings are all shorter than a window, instead of raising an error.
         reading: How samples were read for training, ``Bundle.reading``.
+        limited: Refuse more samples than ``ISOFORM_MAX_DATA_BYTES``, which protects a device.
 
     Raises:
         InputError: If there are no samples, or a file is malformed; the message has the file, and the line if there is one.
@@ -94,7 +97,7 @@ def read_labelled(path: Path, *, takes: Input, skip_short: bool = False, reading
     shape = grid_of(takes, path)
     reader = Reader(shape, account, reading=reading, where=path, skip_short=skip_short)
     x, labels, groups = collected(
-        _folder(path, account, reader) if os.path.isdir(path) else _table(path, reader), shape
+        _folder(path, account, reader) if os.path.isdir(path) else _table(path, reader), shape, limited=limited
     )
     if not labels:
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows of one label")
@@ -157,27 +160,29 @@ def _problem(path: Path) -> str:
     return "is not supported"
 
 
-def list_images(path: Path, *, takes: Input, reading: Reading = AS_IT_IS) -> tuple[list[Found], Account] | None:
+def list_images(path: Path, *, takes: Input, account: Account, reading: Reading = AS_IT_IS) -> list[Found] | None:
     """List the images of ``read_labelled``'s forms, without opening them; arguments and errors as there.
 
     Returns:
-        The images in order, and what was skipped; None if the samples are not all images.
+        The images in order; None if the samples are not all images, and nothing was counted in ``account``.
     """
     if reading.sound is not None or not (os.path.isdir(path) or is_table(path)):
         return None
-    account = Account()
     shape = grid_of(takes, path)
     reader = Reader(shape, account, reading=reading, where=path)
     if is_table(path):
         table = Table(path)
         named = column_of(table, "file") is not None and column_of(table, "label") is not None
-        return ([*reader.listed_in(table)], account) if named else None
+        return [*reader.listed_in(table)] if named else None
+    if shape[1] == 1:  # the files may be recordings
+        aside = Account()
+        members = _members(path, aside, Reader(shape, aside, reading=reading, where=path))
+        if any(is_table(file) for _, files in members.values() for file in files):
+            return None
     members = _members(path, account, reader)
-    if any(is_table(file) for _, files in members.values() for file in files):
-        return None
     found = [one for label, (place, files) in members.items() for one in reader.listed(files, label, folder=place)]
-    account.files = len(found)
-    return found, account
+    account.files += len(found)
+    return found
 
 
 def _folder(folder: Path, account: Account, reader: Reader) -> Iterator[Piece]:

@@ -107,8 +107,9 @@ class MixtureRun:
         for task, dataset in enumerate(self._datasets.values()):
             # In random order, because data sets on disk are often sorted by class.
             rows = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION_LIMIT]
-            images = torch.from_numpy(dataset.train.images[rows])
-            for index, part in enumerate(images.chunk(max(1, len(images) // 256))):
+            size = -(-len(rows) // max(1, len(rows) // 256))  # as torch.chunk cuts
+            for index, start in enumerate(range(0, len(rows), size)):
+                part = torch.from_numpy(dataset.train.images[rows[start : start + size]])
                 # Batch i enters with weight 1/i, so that the running mean is the mean of all batches.
                 self.network(part, task, momentum=1 / (index + 1))
         if count := self.network.spec.bn_directions:
