@@ -46,6 +46,11 @@ class Batches:
         # Two epochs, because a batch may begin in one and end in the next.
         self._epoch = functools.lru_cache(maxsize=2)(self._permutation)
 
+    @property
+    def waited(self) -> float:
+        """Seconds that were spent on waiting for images to be decoded."""
+        return self._images.waited if isinstance(self._images, Stream) else 0.0
+
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return one step's images, shape (batch, channels, height, width), float32, and labels, shape (batch,), int64."""
         rows = torch.from_numpy(self._rows(step))

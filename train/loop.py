@@ -42,6 +42,10 @@ class Report:
     steps: int
     figures: Mapping[str, float]
     """The kind's figures, such as ``loss`` and ``accuracy`` of the batches: those of the losses, then ``Run.figures``."""
+    reported: bool = False
+    """Whether the step is in the run's history."""
+    waiting: float = 0.0
+    """Share of the time so far that was spent on waiting for images to be decoded."""
 
 
 def train(
@@ -53,6 +57,7 @@ def train(
     checkpoint_seconds: float = 10.0,
     workers: int | None = None,
     progress: Callable[[Report], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Bundle:
     """Train, or resume an interrupted run.
 
@@ -64,6 +69,7 @@ def train(
         checkpoint_seconds: Seconds between two checkpoints.
         workers: Processes per task that decode images which are not kept in memory; None for half of the processors.
         progress: Called after every step.
+        stop: Called after every step; whether to write a checkpoint and raise ``KeyboardInterrupt``.
 
     Returns:
         A bundle, not yet on disk, with test accuracies in ``training``.
@@ -72,6 +78,7 @@ def train(
         DataError: If a split of a task has no samples, or a sample is not finite.
         RecipeError: If the loss is no longer finite.
         CheckpointError: If the checkpoint is damaged or belongs to another run.
+        KeyboardInterrupt: If ``stop`` says so.
     """
     # A nondeterministic kernel adds floats in another order, and a resumed run ends in other bytes; so does another number of threads, but who
     # changes that asked for it.
@@ -102,20 +109,28 @@ def train(
             )
             for index, dataset in enumerate(datasets.values())
         ]
-        saved = time.monotonic()
+        saved = began = time.monotonic()
         for step in range(start, recipe.steps):
             _seed(recipe, step)
-            report = Report(step=step + 1, steps=recipe.steps, figures=_step(step, run, groups, optimizer, batches))
-            # Evenly spaced by integer division: the same steps whether or not the run was interrupted.
-            if (step + 1) * REPORTS // recipe.steps > step * REPORTS // recipe.steps:
+            figures = _step(step, run, groups, optimizer, batches)
+            report = Report(
+                step=step + 1, steps=recipe.steps, figures=figures,
+                # Evenly spaced by integer division: the same steps whether or not the run was interrupted.
+                reported=(step + 1) * REPORTS // recipe.steps > step * REPORTS // recipe.steps,
+                waiting=sum(batch.waited for batch in batches) / max(time.monotonic() - began, 1e-9),
+            )  # fmt: skip
+            if report.reported:
                 history.append({"step": report.step, **{k: round(v, 5) for k, v in report.figures.items()}})
             if progress:
                 progress(report)
-            if time.monotonic() - saved > checkpoint_seconds:
+            stopped = stop is not None and stop()
+            if stopped or time.monotonic() - saved > checkpoint_seconds:
                 save_checkpoint(
                     checkpoint, identity=identity, step=step + 1, history=history, network=run.network, optimizer=optimizer
                 )  # fmt: skip
                 saved = time.monotonic()
+            if stopped:
+                raise KeyboardInterrupt
         # Seeded as a step is, because finish() may draw random numbers too.
         _seed(recipe, recipe.steps)
         run.finish()
