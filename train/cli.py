@@ -16,7 +16,8 @@ from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
 from isoform.train.kind import trainer_of
 from isoform.train.progress import Log, Progress, ReadingBar
-from isoform.train.recipe import override_fields, read_recipe, recipe_names
+from isoform.train.recipe import read_recipe, recipe_names
+from isoform.train.reference.flags import PREFIX, add_field_flags, wrapped
 from isoform.train.stopping import stopping
 
 if TYPE_CHECKING:
@@ -28,41 +29,47 @@ __all__ = ["add_arguments_train", "run_train"]
 
 def add_arguments_train(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform train``'s arguments: one flag for every recipe field of every kind."""
-    parser.add_argument("recipe", help=f"a TOML file, or a recipe that is shipped: {', '.join(recipe_names())}")
+    parser.usage = "%(prog)s RECIPE -o BUNDLE [--data DIR] [--fresh] [--FIELD VALUE ...]"
+    parser.add_argument(
+        "recipe", metavar="RECIPE",
+        help=wrapped(f"a TOML file ('isoform recipe new' writes one for your data), or a recipe that is shipped: {', '.join(recipe_names())}"),
+    )  # fmt: skip
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         required=True,
-        help="the bundle to write; an existing bundle is replaced when training is done",
+        metavar="BUNDLE",
+        help=wrapped("the bundle to write; an existing bundle is replaced when training is done"),
     )
-    parser.add_argument("--data", type=Path, help="folder that holds the recipe's data sets")
+    parser.add_argument("--data", type=Path, metavar="DIR", help=wrapped("folder that holds the recipe's data sets"))
     parser.add_argument(
-        "--fresh", action="store_true", help="discard the checkpoint of an interrupted run instead of resuming it"
-    )
-    parser.add_argument(
-        "--checkpoint-seconds", type=float, default=10.0, help="seconds between two checkpoints (default: 10)"
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        help="processes per task that decode images which are not kept in memory (default: half of the processors)",
+        "--fresh",
+        action="store_true",
+        help=wrapped("discard the checkpoint of an interrupted run instead of resuming it"),
     )
     parser.add_argument(
-        "--log", type=Path, metavar="FILE", help="write the figures of 100 steps to a file, a JSON object per line"
+        "--checkpoint-seconds", type=float, default=10.0, metavar="SECONDS", help=wrapped("seconds between two checkpoints (default: 10)")
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help=wrapped("processes per task that decode images which are not kept in memory (default: half of the processors)")
+    )  # fmt: skip
+    parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help=wrapped("write the figures of 100 steps to a file, a JSON object per line"),
     )
-    fields = parser.add_argument_group("recipe fields; each flag overrides the file")
-    for field in override_fields():
-        fields.add_argument(f"--{field}", dest=f"field:{field}", metavar="VALUE")
+    add_field_flags(parser)
     parser.epilog = "example:\n  isoform train digits -o bundle/ --seed 1 --network.layers 12"
 
 
 def run_train(arguments: argparse.Namespace) -> None:
     """Train and write the bundle; print a summary as JSON on stdout."""
     overrides = {
-        name.removeprefix("field:"): value
+        name.removeprefix(PREFIX): value
         for name, value in vars(arguments).items()
-        if name.startswith("field:") and value is not None
+        if name.startswith(PREFIX) and value is not None
     }
     recipe = read_recipe(arguments.recipe, overrides)
     output = arguments.output.absolute()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 from isoform.runtime.inputs import Reading, Sound
-from isoform.train.fields import between
+from isoform.train.fields import Between, Table
 
 __all__ = ["DataRecipe", "TaskRecipe"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskRecipe:
+class TaskRecipe(Table):
     """One task: a data set and the domain that is applied to it."""
 
     data: Literal["digits", "idx", "usps", "folder", "files"]
@@ -21,46 +21,35 @@ class TaskRecipe:
     path: str = ""
     """Folder of the files, below ``--data``, or a file for ``files``; empty for that folder itself. ``digits`` needs none."""
     domain: str = "plain"
-    """A transform of ``isoform.train.data.domains``."""
-    limit: int = 0
+    """How images are transformed, as if seen by another camera: ``plain`` for not at all, ``inverted``, ``blurred``, ``edges``, ``turned``, ``slanted``,
+    ``thick`` or ``low_contrast``."""
+    limit: Annotated[int, Between(0, 1e9)] = 0
     """Maximum number of training samples, drawn evenly over the classes; 0 for all."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        between(self, "limit", 0, 1e9)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataRecipe:
+class DataRecipe(Table):
     """Shape, split and augmentation of all samples."""
 
-    input_shape: tuple[int, int, int] = (1, 32, 32)
+    input_shape: Annotated[tuple[int, int, int], Between(1, 65536)] = (1, 32, 32)
     """Channels, height, width; images of another size are resized. Windows of recordings have height 1, and as many rows as the width;
     spectrograms 1 channel, a row per band and as many frames as the width; feature vectors height and width 1."""
     columns: tuple[str, ...] = ()
     """Names of the columns of recordings that are the channels, in order; empty for all that hold numbers other than times."""
-    stride: int = 0
+    stride: Annotated[int, Between(0, 1 << 20)] = 0
     """Rows of a recording, or frames of a sound, between the beginnings of two windows; 0 for windows that follow each other."""
     sound: Sound | None = None
     """Rate, frames and bands of spectrograms, for data that are sounds."""
-    test_fraction: float = 0.25
+    test_fraction: Annotated[float, Between(0.01, 0.99)] = 0.25
     """Share held out for testing if a data set has no test split; ``split`` says what of."""
     split: Literal["auto", "samples", "groups"] = "auto"
     """What is held out: samples of every class, or whole groups, such as recordings or persons; ``auto``: groups if the data have any."""
-    validation_fraction: float = 0.0
+    validation_fraction: Annotated[float, Between(0, 0.9)] = 0.0
     """Share of the training samples held out, stratified by class, to choose the best state by; 0 for none. Only kinds that do so use it."""
-    split_seed: int = 0
+    split_seed: Annotated[int, Between(0, 2**31)] = 0
     """Seed of these splits; separate from ``seed``, so that runs with different seeds have the same test samples."""
-    shift: int = 2
+    shift: Annotated[int, Between(0, 64)] = 2
     """Augmentation: largest shift of a batch in pixels, in each direction; edges are repeated."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        between(self, "test_fraction", 0.01, 0.99)
-        between(self, "validation_fraction", 0, 0.9)
-        between(self, "shift", 0, 64)
-        between(self, "split_seed", 0, 2**31)
-        between(self, "stride", 0, 1 << 20)
 
     @property
     def reading(self) -> Reading:
