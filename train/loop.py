@@ -106,6 +106,8 @@ def train(
                 task=index,
                 steps=recipe.steps,
                 workers=worker_count() if workers is None else workers,
+                augment=recipe.data.augment,
+                classes=len(dataset.classes),
             )
             for index, dataset in enumerate(datasets.values())
         ]

@@ -69,7 +69,7 @@ class Recipe(Table):
         # checkpoints, stay valid.
         if not plain["data"]["validation_fraction"]:
             del plain["data"]["validation_fraction"]
-        for field, default in (("split", "auto"), ("columns", []), ("stride", 0), ("sound", None)):
+        for field, default in (("split", "auto"), ("columns", []), ("stride", 0), ("sound", None), ("augment", None)):
             if plain["data"][field] == default:
                 del plain["data"][field]
         named = {} if self.kind == DEFAULT else {"kind": self.kind}

@@ -50,7 +50,7 @@ class Pictures:
         domain: A transform of ``isoform.train.data.domains``.
     """
 
-    dtype = np.dtype(np.float32)
+    dtype, ndim = np.dtype(np.float32), 4
 
     def __init__(self, found: Sequence[Found], shape: tuple[int, int, int], *, domain: str = "plain") -> None:
         self._found, self._domain = tuple(found), domain

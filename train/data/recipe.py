@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from isoform.runtime.inputs import Reading, Sound
 from isoform.train.fields import Between, Table
 
-__all__ = ["DataRecipe", "TaskRecipe"]
+__all__ = ["AugmentTable", "DataRecipe", "TaskRecipe"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,34 @@ class TaskRecipe(Table):
     ``thick`` or ``low_contrast``."""
     limit: Annotated[int, Between(0, 1e9)] = 0
     """Maximum number of training samples, drawn evenly over the classes; 0 for all."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentTable(Table):
+    """Random changes of every training sample (``train/augment.py``); 0 for none."""
+
+    flip: Annotated[float, Between(0, 1)] = 0.0
+    """Images: probability of mirroring left and right."""
+    turn: Annotated[float, Between(0, 180)] = 0.0
+    """Images: largest rotation in degrees, in each direction."""
+    zoom: Annotated[float, Between(0, 0.9)] = 0.0
+    """Images: a part of at least 1 - ``zoom`` of both sides is enlarged to the whole, as random crops are."""
+    colour: Annotated[float, Between(0, 1)] = 0.0
+    """Images: largest change of brightness, contrast and saturation, as a share."""
+    cutout: Annotated[float, Between(0, 0.9)] = 0.0
+    """Images: sides of a rectangle that is cut out, as a share of the image's."""
+    gain: Annotated[float, Between(0, 3)] = 0.0
+    """Windows: deviation of the logarithm of a factor for every channel."""
+    warp: Annotated[float, Between(0, 0.9)] = 0.0
+    """Windows: largest change of the speed of time, as a share."""
+    mask_time: Annotated[float, Between(0, 0.9)] = 0.0
+    """Spectrograms: longest stretch of frames that is masked, as a share of all."""
+    mask_bands: Annotated[float, Between(0, 0.9)] = 0.0
+    """Spectrograms: widest stretch of bands that is masked, as a share of all."""
+    noise: Annotated[float, Between(0, 3)] = 0.0
+    """Deviation of normal noise, in units of each channel's deviation within the sample."""
+    mixup: Annotated[float, Between(0, 10)] = 0.0
+    """α of mixup, which mixes pairs of samples and their labels; 0.2 is usual."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +78,8 @@ class DataRecipe(Table):
     """Seed of these splits; separate from ``seed``, so that runs with different seeds have the same test samples."""
     shift: Annotated[int, Between(0, 64)] = 2
     """Augmentation: largest shift of a batch in pixels, in each direction; edges are repeated."""
+    augment: AugmentTable | None = None
+    """Further augmentation, of every sample by itself."""
 
     @property
     def reading(self) -> Reading:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
+from isoform.train.augment import hits
 from isoform.train.data.normalisation import mean_and_std
 from isoform.train.data.samples import Dataset
 from isoform.train.kind import Group, Loss
@@ -89,7 +90,7 @@ class MixtureRun:
         for task, (x, y) in batches.items():
             logits = self.network(x, task, momentum=self._recipe.optimizer.bn_momentum)
             losses.append(F.cross_entropy(logits, y))
-            right += int((logits.detach().argmax(1) == y).sum())
+            right += int(hits(logits, y).sum())
         loss = torch.stack(losses).mean()
         weight = entropy_weight(step, self._recipe.steps, self._recipe.mixture)
         return Loss(
