@@ -1,13 +1,15 @@
 """Sizes of a network that fit some data: pure functions of what ``survey.py`` has found.
 
 images     the median size, at most 224; square unless one side is half as long again as the other; the kernel makes at most 16×16 positions
-windows    a multiple of 8 rows, at most 128, so that nine recordings of ten have a window; about 24 positions
+windows    a multiple of 8 rows, at most 128, so that nine recordings of ten have a window, and every class about four; about 24
+               positions
 vectors    one position
 sounds     40 bands; the median length in frames of 10 ms, at most 2 s; about 10×14 positions
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 
@@ -115,10 +117,11 @@ def _window(survey: Survey, window: str | None, stride: str | None) -> Sizes:
             max(4, 4 * round(rows / 4)) if "s" in window else rows
         )  # a length in seconds is nearly met; rows are as they are given
     else:
-        longest: dict[str, int] = {}
+        of_class: dict[str, list[int]] = collections.defaultdict(list)
         for label, length in zip(survey.labels, survey.lengths, strict=True):
-            longest[label] = max(longest.get(label, 0), length)
-        rows = min(WINDOW, int(np.quantile(survey.lengths, 0.1, method="lower")), *longest.values())
+            of_class[label].append(length)
+        few = min(min(max(lengths), sum(lengths) // 4) for lengths in of_class.values())
+        rows = min(WINDOW, int(np.quantile(survey.lengths, 0.1, method="lower")), few)
         rows = rows // 8 * 8 or max(1, rows)
     step = 0 if stride is None else rows_of(stride, flag="--stride", rate=survey.rate)
     return Sizes(

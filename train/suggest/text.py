@@ -84,7 +84,9 @@ def _lines(survey: Survey, sizes: Sizes, data: Path, output: Path | None) -> Ite
     yield _comment("All fields: isoform train --help, or docs/recipes.md.")
     epochs = steps * BATCH / training
     yield _field(
-        "steps", steps, f"{epochs:.3g} epochs of {training:,} training samples: {EPOCHS}, but {LEAST} to {MOST:,} steps"
+        "steps",
+        steps,
+        f"{epochs:,.0f} epochs of {training:,} training samples: {EPOCHS}, but {LEAST} to {MOST:,} steps",
     )
     yield _field("batch", BATCH, "samples per step")
     yield _field("seed", 0)
@@ -111,7 +113,7 @@ def _lines(survey: Survey, sizes: Sizes, data: Path, output: Path | None) -> Ite
     one = "; 1, as there is one position" if sizes.kernel == 1 else ""
     yield _field("kernel", sizes.kernel, f"side of the depthwise convolutions{one}")
     yield _field("layers", 8, "time of a prediction and bytes of a signature grow with them")
-    yield _field("templates", 4, "blocks that the layers choose from: more are a larger bundle, and take no more time")
+    yield _field("templates", 4, "blocks that the layers choose from; they are in the bundle, not in a signature")
     yield _field("channels", 24, "multiples of 8, which cost least; time and bytes grow with them")
     yield from ["", f"[tasks.{_task(data)}]", _field("data", "files")]
     if survey.path:

@@ -50,6 +50,10 @@ def test_every_class_has_a_window() -> None:
     sizes = sizes_for(of("recording", (2, 1, 1), lengths=(500, 40) * 8))
     assert sizes.input_shape == (2, 1, 40)
     assert sizes.samples(of("recording", (2, 1, 1), lengths=(500, 40) * 8)) == [12, 1] * 8
+    single = Survey(
+        what="recording", labels=("a", "b"), groups=None, shape=(2, 1, 1), lengths=(50, 900), account=Account()
+    )
+    assert sizes_for(single).samples(single) == [6, 112]
 
 
 def test_steps_follow_the_number_of_samples() -> None:
