@@ -149,9 +149,9 @@ def recipe_text(name: str) -> str:
 
 
 def about_recipe(name: str) -> str:
-    """Return what a shipped recipe says of itself: the comment at its top, after the line with the command."""
-    lines = itertools.takewhile(lambda line: line.startswith("#"), recipe_text(name).splitlines())
-    return " ".join(line.removeprefix("#").strip() for line in list(lines)[1:])
+    """Return what a shipped recipe says of itself: the first paragraph of the comment at its top, after the line with the command."""
+    lines = itertools.takewhile(lambda line: line.startswith("# "), recipe_text(name).splitlines()[1:])
+    return " ".join(line.removeprefix("# ").strip() for line in lines)
 
 
 def override_fields() -> list[str]:

@@ -12,7 +12,16 @@ from isoform.train.recipe import Recipe, override_fields, read_recipe, recipe_na
 
 def test_shipped_recipes_are_valid() -> None:
     """Every shipped recipe is read, and says what it trains."""
-    assert recipe_names() == ["digits", "digits-alignment", "digits-allocation", "mnist-fashion", "mnist4"]
+    assert recipe_names() == [
+        "digits",
+        "digits-alignment",
+        "digits-allocation",
+        "keywords",
+        "mnist-fashion",
+        "mnist4",
+        "photos",
+        "sensors",
+    ]
     for name in recipe_names():
         assert read_recipe(name, {}).tasks
 
@@ -107,7 +116,7 @@ def test_unreadable_recipes_are_named(tmp_path) -> None:
     (tmp_path / "r.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(
         RecipeError,
-        match="not UTF-8 text; give a TOML file, or one of digits, digits-alignment, digits-allocation, mnist-fashion, mnist4",
+        match="not UTF-8 text; give a TOML file, or one of digits, digits-alignment, digits-allocation, keywords, mnist-fashion, mnist4, photos, sensors",
     ):
         read_recipe(str(tmp_path / "r.toml"), {})
     with pytest.raises(RecipeError, match="No such file"):

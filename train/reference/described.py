@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from isoform.train.fields import Between, fields_of, ranges_of, table_of
+from isoform.train.fields import Between, Table, fields_of, ranges_of, table_of
 
 __all__ = ["Described", "Section", "sections"]
 
@@ -49,20 +49,21 @@ class Section:
     heading: str
     """How it begins in TOML: ``[data]``, ``[[layers]]``, ``[tasks.<name>]``; empty for the top of the file."""
     about: str
-    """First paragraph of the dataclass's docstring."""
+    """First paragraph of the dataclass's docstring; of a dataclass that is not only for recipes, the docstring below the field."""
     table: Any
     """The dataclass."""
     fields: tuple[Described, ...]
     """Its fields, without those that are tables."""
 
 
-def sections(table: Any, *, name: str = "", heading: str = "") -> list[Section]:
+def sections(table: Any, *, name: str = "", heading: str = "", about: str = "") -> list[Section]:
     """Describe a table and those inside it.
 
     Args:
         table: The dataclass, such as ``MixtureRecipe``.
         name: Dotted name of the table; empty for a recipe.
         heading: As ``Section.heading``.
+        about: The docstring below the field that has the table.
 
     Returns:
         The table itself first, then the others in the order of their fields.
@@ -72,7 +73,7 @@ def sections(table: Any, *, name: str = "", heading: str = "") -> list[Section]:
     for field in dataclasses.fields(table):
         hint, path = fields_of(table)[field.name], f"{name}.{field.name}".lstrip(".")
         if (inner := table_of(hint)) is not None:
-            inside += sections(inner, name=path, heading=f"[{path}]")
+            inside += sections(inner, name=path, heading=f"[{path}]", about=meanings.get(field.name, ""))
             continue
         if (inner := _several(hint)) is not None:
             marked = (
@@ -85,7 +86,8 @@ def sections(table: Any, *, name: str = "", heading: str = "") -> list[Section]:
                 range=_range(ranges.get(field.name), several=get_origin(hint) is tuple), meaning=meanings.get(field.name, ""),
             )
         )  # fmt: skip
-    about = (inspect.getdoc(table) or "").split("\n\n")[0]
+    if issubclass(table, Table):
+        about = (inspect.getdoc(table) or "").split("\n\n")[0]
     return [Section(name=name, heading=heading, about=_plain(about), table=table, fields=tuple(described)), *inside]
 
 
@@ -97,7 +99,10 @@ def _docstrings(table: Any) -> Mapping[str, str]:
     for owner in owners:
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
-        except OSError:  # an installation without source files: flags then have no meanings, and everything works
+        except (
+            OSError,
+            TypeError,
+        ):  # an installation without source files: flags then have no meanings, and everything works
             continue
         for field, text in itertools.pairwise(getattr(tree.body[0], "body", [])):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):

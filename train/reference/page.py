@@ -51,7 +51,7 @@ def _lines() -> Iterator[str]:
     common = set(fields_of(Recipe))
     yield from _tables(sections(Recipe), only=common)
     for kind in TRAINERS:
-        yield from ["", f"## Kind `{kind}`", "", KINDS[kind]]
+        yield from ["", f"## Kind `{kind}`", "", KINDS.get(kind, f'Begins with `kind = "{kind}"`.')]
         found = [
             section for section in sections(trainer_named(kind).recipe) if section.name.split(".")[0] not in common
         ]

@@ -25,7 +25,7 @@ from isoform.runtime.samples.names import Names, normal
 from isoform.runtime.samples.recordings.windows import windows
 from isoform.runtime.samples.tables import Table
 
-__all__ = ["Recordings", "column_of"]
+__all__ = ["Recordings", "channels_of", "column_of"]
 
 # pandas writes its index as a column without a name, and reads that back as "Unnamed: 0"
 NO_CHANNEL = re.compile(
@@ -179,9 +179,7 @@ class Recordings:
             raise InputError(
                 f"{table.path} has a column {other!r}, which is not a channel; name it label, or remove or rename it"
             )
-        names = {
-            normal(name): i for i, name in enumerate(table.header) if i not in others and not NO_CHANNEL.fullmatch(name)
-        }
+        names = channels_of(table)
         left = len(table.header) - len(names) - len(others)
         if len(names) != channels:
             also = f" (columns with times or row numbers: {left} left out)" if left else ""
@@ -221,6 +219,14 @@ class Recordings:
         if found != sorted(found):
             self._account.note("columns put in the order of training")
         return found
+
+
+def channels_of(table: Table) -> dict[str, int]:
+    """Return the name → index of the columns that are channels unless a recipe says which: all but label, group, times and row numbers."""
+    others = {column_of(table, "label"), column_of(table, "group")}
+    return {
+        normal(name): i for i, name in enumerate(table.header) if i not in others and not NO_CHANNEL.fullmatch(name)
+    }
 
 
 def column_of(table: Table, name: str) -> int | None:
