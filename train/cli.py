@@ -108,13 +108,16 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
         reading.close()
     for name, dataset in datasets.items():
         print(f"task {name}: {dataset.account.sentence()}", file=sys.stderr)
+    recipe = recipe.with_steps(max(len(dataset.train.labels) for dataset in datasets.values()))
     counts = ", ".join(f"{name} {len(dataset.train.labels):,}" for name, dataset in datasets.items())
     print(
         f"training {plural(len(datasets), 'task')} ({counts} samples) for {plural(recipe.steps, 'step')}; after Ctrl-C the same command goes on",
         file=sys.stderr,
     )
     started = time.monotonic()
-    shown = Progress(recipe.steps, samples=recipe.batch * len(datasets), line=trainer_of(recipe).line)
+    shown = Progress(
+        recipe.steps, samples=recipe.batch * recipe.accumulate * len(datasets), line=trainer_of(recipe).line
+    )
     log = contextlib.nullcontext() if arguments.log is None else Log(arguments.log)
     with shown, log as written, stopping() as stop:
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from isoform.runtime.arrays import digest_of
 from isoform.runtime.errors import DataError, RecipeError
@@ -26,6 +27,7 @@ from isoform.train.data.samples import Dataset, Split
 from isoform.train.kind import Group, Run, trainer_of
 from isoform.train.recipe import Recipe
 from isoform.train.stream import worker_count
+from isoform.train.validation import Validation
 
 __all__ = ["Report", "accuracy", "train"]
 
@@ -82,6 +84,7 @@ def train(
     """
     # A nondeterministic kernel adds floats in another order, and a resumed run ends in other bytes; so does another number of threads, but who
     # changes that asked for it.
+    recipe = recipe.with_steps(max(len(dataset.train.labels) for dataset in datasets.values()))
     torch.set_num_threads(recipe.threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, but without importing torch._inductor
     _check(datasets)
@@ -96,7 +99,9 @@ def train(
         identity = digest_of([part.encode() for part in parts])
         if fresh:  # only now: a mistyped flag, a missing data set or an impossible size must not cost a checkpoint
             checkpoint.unlink(missing_ok=True)
-        start, history = load_checkpoint(checkpoint, identity=identity, network=run.network, optimizer=optimizer)
+        validation = None if recipe.validation is None else Validation(recipe.validation, run.network)
+        kept = run.network if validation is None else nn.ModuleDict({"run": run.network, "validation": validation})
+        start, history = load_checkpoint(checkpoint, identity=identity, network=kept, optimizer=optimizer)
         batches = [
             Batches(
                 dataset.train,
@@ -104,7 +109,7 @@ def train(
                 shift=recipe.data.shift,
                 seed=recipe.seed,
                 task=index,
-                steps=recipe.steps,
+                steps=recipe.steps * recipe.accumulate,
                 workers=worker_count() if workers is None else workers,
                 augment=recipe.data.augment,
                 classes=len(dataset.classes),
@@ -114,7 +119,12 @@ def train(
         saved = began = time.monotonic()
         for step in range(start, recipe.steps):
             _seed(recipe, step)
-            figures = _step(step, run, groups, optimizer, batches)
+            if validation is not None and validation.done:
+                break
+            figures = _step(step, run, groups, optimizer, batches, parts=recipe.accumulate)
+            if validation is not None:
+                score = validation.measured(step + 1, recipe.steps, lambda: _validated(run, datasets))
+                figures |= {} if score is None else {"validation": score}
             report = Report(
                 step=step + 1, steps=recipe.steps, figures=figures,
                 # Evenly spaced by integer division: the same steps whether or not the run was interrupted.
@@ -128,11 +138,15 @@ def train(
             stopped = stop is not None and stop()
             if stopped or time.monotonic() - saved > checkpoint_seconds:
                 save_checkpoint(
-                    checkpoint, identity=identity, step=step + 1, history=history, network=run.network, optimizer=optimizer
+                    checkpoint, identity=identity, step=step + 1, history=history, network=kept, optimizer=optimizer
                 )  # fmt: skip
                 saved = time.monotonic()
             if stopped:
                 raise KeyboardInterrupt
+        told: dict[str, Any] = {}
+        if validation is not None:
+            validation.settle()
+            told = {"validation_accuracy": round(float(validation.best.score), 6), "best_step": int(validation.at)}
         # Seeded as a step is, because finish() may draw random numbers too.
         _seed(recipe, recipe.steps)
         run.finish()
@@ -143,7 +157,7 @@ def train(
         }
         training: dict[str, Any] = {
             "recipe": recipe.to_json(), "data": data_digests, "torch": torch.__version__, "test_accuracy": scores,
-            **run.told(), "history": history,
+            **told, **run.told(), "history": history,
         }  # fmt: skip
         return dataclasses.replace(run.bundle(training), reading=reading_of(recipe.data, datasets))
 
@@ -180,9 +194,9 @@ def _seed(recipe: Recipe, step: int) -> None:
 
 
 def _step(
-    step: int, run: Run, groups: list[Group], optimizer: torch.optim.Optimizer, batches: list[Batches]
+    step: int, run: Run, groups: list[Group], optimizer: torch.optim.Optimizer, batches: list[Batches], *, parts: int
 ) -> dict[str, float]:
-    """Train for one step; returns its figures."""
+    """Train for one step, whose batches come in so many parts; returns its figures."""
     rates = [group.rate(step) for group in groups]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
@@ -191,20 +205,27 @@ def _step(
     told: list[Mapping[str, float]] = []
     for tasks in updates:
         optimizer.zero_grad()
-        loss = run.loss(step, {task: batches[task][step] for task in tasks})
-        # Before the backward pass: one update with NaN would spoil every weight and the next checkpoint.
-        if not math.isfinite(loss.total.item()):
-            fields = dict.fromkeys(group.field for group in groups)
-            raise RecipeError(
-                f"the loss is {loss.total.item()} at step {step + 1}; look for samples that are not finite, or lower {' or '.join(fields)}"
-            )
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        for part in range(parts):
+            loss = run.loss(step, {task: batches[task][step * parts + part] for task in tasks})
+            # Before the backward pass: one update with NaN would spoil every weight and the next checkpoint.
+            if not math.isfinite(loss.total.item()):
+                fields = dict.fromkeys(group.field for group in groups)
+                raise RecipeError(
+                    f"the loss is {loss.total.item()} at step {step + 1}; look for samples that are not finite, or lower {' or '.join(fields)}"
+                )
+            (loss.total / parts).backward()  # type: ignore[no-untyped-call]
+            told.append(loss.figures)
         if loss.clip is not None:
             torch.nn.utils.clip_grad_norm_([p for group in groups for p in group.parameters], loss.clip)
         optimizer.step()
-        told.append(loss.figures)
     means = {name: sum(figures[name] for figures in told) / len(told) for name in told[0]}
     return {**means, **run.figures()}
+
+
+def _validated(run: Run, datasets: Mapping[str, Dataset]) -> float:
+    """Compute the mean accuracy over the tasks' validation samples."""
+    halves = [dataset.validation for dataset in datasets.values()]
+    return float(np.mean([accuracy(run, half, task=task) for task, half in enumerate(halves) if half is not None]))
 
 
 @torch.no_grad()

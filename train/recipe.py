@@ -12,10 +12,11 @@ import dataclasses
 import importlib.resources
 import itertools
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from isoform.runtime.arrays import digest_of
 from isoform.runtime.errors import RecipeError, SignatureError
@@ -26,8 +27,20 @@ from isoform.train.fields import Between, Table, fields_of, read_table, table_of
 from isoform.train.kind import TRAINERS, trainer_named
 
 __all__ = [
-    "DataRecipe", "Recipe", "TaskRecipe", "about_recipe", "override_fields", "read_recipe", "recipe_names", "recipe_text",
+    "DataRecipe", "Recipe", "TaskRecipe", "ValidationTable", "about_recipe", "override_fields", "read_recipe", "recipe_names", "recipe_text",
 ]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ValidationTable(Table):
+    """Measuring during training, on samples that ``data.validation_fraction`` holds out of it."""
+
+    evaluations: Annotated[int, Between(1, 1e6)] = 20
+    """How often, at equal distances; the last time after the last step."""
+    patience: Annotated[int, Between(0, 1e6)] = 0
+    """Stop when so many evaluations were no better than the best one; 0 for never."""
+    keep: Literal["best", "last"] = "best"
+    """Which state becomes the bundle."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,14 +50,20 @@ class Recipe(Table):
     kind: ClassVar[str]
     """Name of the kind in ``TRAINERS``."""
 
-    steps: Annotated[int, Between(1, 1e8)]
-    """Steps of training; in each, every task has a batch."""
+    steps: Annotated[int, Between(0, 1e8)] = 0
+    """Steps of training; in each, every task has a batch. 0 if ``epochs`` says how many."""
+    epochs: Annotated[float, Between(0, 1e6)] = 0.0
+    """How often the largest task's samples are seen, if ``steps`` is 0."""
     batch: Annotated[int, Between(2, 65536)] = 32
-    """Samples per task and step."""
+    """Samples per task and step, or of each part of one."""
+    accumulate: Annotated[int, Between(1, 1024)] = 1
+    """Parts of a step, whose gradients are averaged: a batch so many times as large, in the memory of one. BN sees each part by itself."""
     seed: Annotated[int, Between(0, 2**31)] = 0
     """Seed of the weights at the start, the order of the samples, and everything else that is drawn in training."""
     threads: Annotated[int, Between(1, 1024)] = 2
     """Processor threads; part of the recipe, because with another number floats are added in another order, and the last bits differ."""
+    validation: ValidationTable | None = None
+    """Measuring during training, to keep the best state or to stop early."""
     data: DataRecipe = dataclasses.field(default_factory=DataRecipe)
     """Shape, split and augmentation of all samples."""
     tasks: Mapping[str, TaskRecipe] = dataclasses.field(default_factory=dict)
@@ -53,6 +72,10 @@ class Recipe(Table):
     def __post_init__(self) -> None:
         """Check the ranges and the tasks' names."""
         super().__post_init__()
+        if not (self.steps or self.epochs):
+            raise RecipeError("steps is 0, but 1 to 100,000,000 was expected; or say how many epochs")
+        if self.validation is not None and not self.data.validation_fraction:
+            raise RecipeError("the table validation needs samples; set data.validation_fraction, to 0.1 for example")
         if not self.tasks:
             raise RecipeError('the recipe has no task; add a table such as [tasks.plain] with data = "digits"')
         for name in self.tasks:
@@ -69,6 +92,9 @@ class Recipe(Table):
         # checkpoints, stay valid.
         if not plain["data"]["validation_fraction"]:
             del plain["data"]["validation_fraction"]
+        for field, nothing in (("epochs", 0.0), ("accumulate", 1), ("validation", None)):
+            if plain[field] == nothing:
+                del plain[field]
         for field, default in (("split", "auto"), ("columns", []), ("stride", 0), ("sound", None), ("augment", None)):
             if plain["data"][field] == default:
                 del plain["data"][field]
@@ -90,6 +116,14 @@ class Recipe(Table):
     def digest(self) -> str:
         """Compute the sha256 of the resolved recipe, 64 hex digits."""
         return digest_of([json.dumps(self.to_json(), sort_keys=True).encode()])
+
+    def with_steps(self, samples: int) -> Self:
+        """Return the recipe with the steps of its epochs, given the number of the largest task's training samples; itself if it has steps."""
+        if self.steps:
+            return self
+        return dataclasses.replace(
+            self, steps=max(1, math.ceil(self.epochs * samples / (self.batch * self.accumulate)))
+        )
 
     def run_digest(self) -> str:
         """Compute the sha256 of what an interrupted run must agree in to be resumed: all but the number of threads."""

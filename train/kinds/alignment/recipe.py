@@ -98,8 +98,12 @@ class AlignmentRecipe(Recipe):
             raise RecipeError(
                 f"there is a network of {min(unknown)!r}, but no such task; the tasks are {', '.join(self.tasks)}"
             )
+        if self.validation is not None:
+            raise RecipeError(
+                "recipes of kind 'alignment' keep their best state by data.validation_fraction alone; leave the table validation out"
+            )
         generations = self.steps / self.search.generation
-        if self.search.final and self.search.first + self.search.final >= generations:
+        if self.steps and self.search.final and self.search.first + self.search.final >= generations:
             raise RecipeError(
                 f"search.first and search.final are {self.search.first} and {self.search.final} generations, but {self.steps} steps have {generations:g}"
             )

@@ -109,6 +109,10 @@ class AllocationRecipe(Recipe):
     def __post_init__(self) -> None:
         """Check that there are layers, and components in each."""
         super().__post_init__()
+        if self.validation is not None:
+            raise RecipeError(
+                "recipes of kind 'allocation' keep their best state by optimizer.evaluations; leave the table validation out"
+            )
         if not self.layers:
             raise RecipeError("the recipe has no modular layer; add a table [[layers]] for each")
         for number, layer in enumerate(self.layers):

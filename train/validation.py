@@ -1,0 +1,72 @@
+"""Validation of a run: measure it at intervals on samples held out of training, keep its best state, and stop when it gets no better.
+
+The state that is kept is the network's before ``Run.finish``, so that BN's final statistics are those of the weights that are chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from isoform.train.best import Best
+from isoform.train.recipe import ValidationTable
+
+__all__ = ["Validation"]
+
+
+class Validation(nn.Module):
+    """What has been measured so far; a part of a checkpoint.
+
+    Args:
+        table: How often to measure, and what to do with it.
+        network: The run's network.
+
+    Attributes:
+        stale: Measurements since the best one, shape (), int64.
+        at: Steps after which the best one was made, shape (), int64.
+    """
+
+    def __init__(self, table: ValidationTable, network: nn.Module) -> None:
+        super().__init__()
+        # in a list, so that the network's weights are not stored a second time
+        self._table, self._network = table, [network]
+        self.best = Best(network.state_dict().values())
+        self.stale: Tensor
+        self.register_buffer("stale", torch.zeros((), dtype=torch.int64))
+        self.at: Tensor
+        self.register_buffer("at", torch.zeros((), dtype=torch.int64))
+
+    def measured(self, step: int, steps: int, measure: Callable[[], float]) -> float | None:
+        """Measure, if it is time to, and keep the state if it is the best.
+
+        Args:
+            step: Number of completed steps.
+            steps: Number of steps of the run.
+            measure: Returns the mean accuracy on the validation samples.
+
+        Returns:
+            The accuracy; None if it is not time to.
+        """
+        count = self._table.evaluations
+        if step * count // steps == (step - 1) * count // steps:
+            return None
+        score = measure()
+        if score > self.best.score:
+            self.stale.zero_()
+            self.at.fill_(step)
+        else:
+            self.stale += 1
+        self.best.keep(self._network[0].state_dict().values(), score)
+        return score
+
+    @property
+    def done(self) -> bool:
+        """Whether the last ``patience`` measurements were no better than one before."""
+        return bool(self._table.patience) and int(self.stale) >= self._table.patience
+
+    def settle(self) -> None:
+        """Return to the best state, if the recipe says so."""
+        if self._table.keep == "best":
+            self.best.restore(self._network[0].state_dict().values())
