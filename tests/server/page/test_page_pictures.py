@@ -58,7 +58,7 @@ def test_photographs_from_files(browser, served, photographs) -> None:
         for sample, path in zip(x, photographs, strict=True):
             assert np.allclose(sample, load_image(path, shape=SHAPE), atol=1e-5), path.name
         check_tour(page, served, x[:1])
-        teach_and_undo(page, "alice")
+        teach_and_undo(page, served, x, "alice")
 
 
 def test_a_jpeg_that_lies_on_its_side(browser, served, tmp_path) -> None:

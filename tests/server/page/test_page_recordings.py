@@ -7,6 +7,7 @@ from given import asking, check_answers, check_tour, given, teach_and_undo
 from playwright.sync_api import expect
 
 from isoform.runtime.inputs import Reading
+from isoform.runtime.samples.recordings.windows import windows
 
 pytestmark = pytest.mark.xdist_group("page")
 SHAPE = (3, 1, 32)
@@ -47,15 +48,10 @@ def table(values, path, *, order="zxy", separator=",", decimal=".", label=None):
     return path
 
 
-def windows(values, width, stride):
-    """The windows of a recording, slowly and obviously: shape (n, 3, 1, width)."""
-    return np.stack([values[:, None, at : at + width] for at in range(0, values.shape[1] - width + 1, stride)])
-
-
 def test_windows_of_a_file(browser, served, tmp_path) -> None:
     """Columns are taken by name, windows begin a stride apart, each is answered, and they are taught and undone."""
     values = recording(100)
-    wanted = windows(values, 32, STRIDE)
+    wanted = windows(values.T, 32, STRIDE)[0][:, :, None]
     with visiting(browser, served.url) as page:
         asked = asking(page)
         expect(page.locator("#draw-title")).to_have_text("Give it recordings")
@@ -64,7 +60,7 @@ def test_windows_of_a_file(browser, served, tmp_path) -> None:
         assert np.array_equal(x, wanted)
         expect(page.locator("#tray .about")).to_have_text("8 rows of walk.csv fill no window")
         check_tour(page, served, x[:1])
-        teach_and_undo(page, "alice")
+        teach_and_undo(page, served, x, "alice")
 
 
 def test_the_chart(browser, served, tmp_path) -> None:

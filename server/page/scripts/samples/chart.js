@@ -4,6 +4,7 @@ import { COLOURS, range, upright } from "./sketch.js";
 
 const LANE = 34; // height of a channel, in CSS pixels
 const NAME = 11;
+const ON_BLACK = "#ffc857"; // marks on a spectrogram, whose silence is black in the light and in the dark
 
 /** Show the chosen sample's recording in `place`, a <figure> with a canvas and a caption. */
 export function showChart(place, state) {
@@ -44,14 +45,19 @@ export function showChart(place, state) {
     const context = canvas.getContext("2d");
     context.scale(devicePixelRatio, devicePixelRatio);
     const style = getComputedStyle(canvas);
-    const [text, accent] = [style.getPropertyValue("--text"), style.getPropertyValue("--accent")];
-    if (whole.kind === "recordings") lines(context, wide, high, text);
-    else spectrogram(context, wide, high);
-    mark(context, wide, high, accent);
+    const [text, ground, accent] = ["--text", "--soft", "--accent"].map((name) => style.getPropertyValue(name));
+    if (whole.kind === "recordings") {
+      lines(context, wide, high);
+      mark(context, wide, high, accent);
+      names(context, high, text, ground);
+    } else {
+      spectrogram(context, wide, high);
+      mark(context, wide, high, ON_BLACK);
+    }
   }
 
   /** One lane per channel, from its least to its largest number. */
-  function lines(context, wide, high, text) {
+  function lines(context, wide, high) {
     const lane = high / whole.channels.length;
     whole.channels.forEach((numbers, c) => {
       const [low, largest] = range(numbers);
@@ -66,10 +72,17 @@ export function showChart(place, state) {
         else for (const value of [Math.min(...part), Math.max(...part)]) context.lineTo(x, y(value));
       }
       context.stroke();
-      if (lane > NAME + 4) {
-        Object.assign(context, { fillStyle: text, font: `${NAME}px system-ui, sans-serif`, textBaseline: "top" });
-        context.fillText(whole.names[c], 4, lane * c + 2);
-      }
+    });
+  }
+
+  /** The channels' names, where there is room for them, on a ground that keeps them apart from the lines. */
+  function names(context, high, text, ground) {
+    const lane = high / whole.channels.length;
+    if (lane < NAME + 4) return;
+    Object.assign(context, { fillStyle: text, strokeStyle: ground, lineWidth: 4, lineJoin: "round", font: `600 ${NAME}px system-ui, sans-serif`, textBaseline: "top" });
+    whole.names.forEach((name, c) => {
+      context.strokeText(name, 6, lane * c + 4);
+      context.fillText(name, 6, lane * c + 4);
     });
   }
 
@@ -103,5 +116,6 @@ export function showChart(place, state) {
       context.fillRect(x(each.from), 0, x(each.to) - x(each.from), high);
     }
     context.globalAlpha = 1;
+    context.setLineDash([]);
   }
 }

@@ -37,7 +37,7 @@ const given = (one, many) => ({
 
 const WORDS = {
   pictures: { ...given("photograph", "photographs"), title: "Give it photographs", files: "Photographs", accept: "image/*" },
-  recordings: { ...given("window", "windows"), title: "Give it recordings", files: "Recordings: CSV or TSV, columns by name", accept: ".csv,.tsv,.txt,text/csv,text/tab-separated-values" },
+  recordings: { ...given("window", "windows"), teachTitle: "Teach it your recordings", title: "Give it recordings", files: "Recordings: CSV or TSV, columns by name", accept: ".csv,.tsv,.txt,text/csv,text/tab-separated-values" },
   sounds: { ...given("sound", "sounds"), title: "Give it sounds", files: "Sounds: WAV, or what else this browser reads", accept: "audio/*" },
 };
 
