@@ -110,6 +110,11 @@ def test_a_machine_without_a_camera(browser, served) -> None:
     with launched(browser.browser_type) as other, visiting(other, served.url) as page:
         page.get_by_role("button", name="Use the camera").click()
         expect(page.locator("#problem")).to_contain_text(re.compile("the camera was not (found|allowed)"))
+        page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")  # as at an http address
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.locator("#problem")).to_contain_text(
+            "the camera needs an https address, or this server on localhost"
+        )
 
 
 def test_grey_pictures_beside_drawings(browser, tmp_path, photographs) -> None:

@@ -113,6 +113,22 @@ def test_labels_in_the_file(browser, served, tmp_path) -> None:
         expect(page.locator(".count")).to_have_text("2 to teach.")
 
 
+def test_a_long_recording(browser, served, tmp_path) -> None:
+    """Of 399 windows the first 200 are shown and answered, and the rest is counted; what is given later is left out until these are cleared."""
+    values = recording(8000)
+    with visiting(browser, served.url) as page:
+        asked = asking(page)
+        page.locator("#files").set_input_files(table(values, tmp_path / "long.csv"))
+        x = check_answers(page, served, asked, 200)
+        assert np.array_equal(x, windows(values.T, 32, STRIDE)[0][:200, :, None])
+        expect(page.locator("#tray .about")).to_contain_text("199 more were left out: at most 200 are shown")
+        page.locator("#files").set_input_files(table(values[:, :32], tmp_path / "short.csv"))
+        expect(page.locator("#tray .about")).to_contain_text("1 more were left out")
+        page.get_by_role("button", name="Clear these").click()
+        page.locator("#files").set_input_files(table(values[:, :32], tmp_path / "again.csv"))
+        check_answers(page, served, asked, 1)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -123,6 +139,8 @@ def test_labels_in_the_file(browser, served, tmp_path) -> None:
         ("x,y,z\n1,2\n", "line 2, has 2 fields, but the header has 3"),
         ("x,y,x\n1,2,3\n", "has two columns named x"),
         ("x,y,z\n", "has a header, but no rows"),
+        ("x;y;z\n" + "1,234;2;3\n" * 40, 'holds "1,234", which could be thousands; write decimal points'),
+        ("x;y;z\n" + "1,5;2.5;3\n" * 40, "use a decimal point, or a decimal comma, throughout"),
         ("", "is empty, but a header and at least one row were expected"),
         ("x;,y\n1;,2\n", 'could be separated by "," or ";"; use only one of them'),
     ],

@@ -10,9 +10,9 @@ import { readRecording } from "./recordings.js";
 import { readSound } from "./sounds.js";
 import { samplesOf } from "./spectrogram.js";
 
-/** Reader of a file, by kind: ({shape, reading}, file) → {samples: [{values, name, …}], notes}. */
+/** Reader of a file, by kind: ({shape, reading}, file) → {samples: [{values, name, …}], more, notes}. */
 const READERS = {
-  pictures: async (about, file) => ({ samples: [{ values: await readPicture(file, about.shape), name: file.name }], notes: "" }),
+  pictures: async (about, file) => ({ samples: [{ values: await readPicture(file, about.shape), name: file.name }], more: 0, notes: "" }),
   recordings: (about, file) => readRecording(file, about),
   sounds: async (about, file) => readSound(await decoded(file, about.reading.sound.rate), file.name, about),
 };
@@ -35,6 +35,7 @@ export function takeIn(place, state, words, add) {
   /** Read every file that can be read, and then say which could not. */
   async function readAll() {
     const [samples, notes, wrong] = [[], [], []];
+    let more = 0;
     files.disabled = true;
     files.ariaBusy = "true";
     try {
@@ -42,6 +43,7 @@ export function takeIn(place, state, words, add) {
         try {
           const found = await READERS[kind](about(), file);
           samples.push(...found.samples);
+          more += found.more;
           if (found.notes) notes.push(found.notes);
         } catch (problem) {
           wrong.push(problem.message);
@@ -51,7 +53,7 @@ export function takeIn(place, state, words, add) {
       files.disabled = false;
       files.ariaBusy = "false";
     }
-    if (samples.length) add(samples, notes.slice(0, 2).join("; "));
+    if (samples.length) add(samples, notes.slice(0, 2).join("; "), more);
     if (wrong.length) throw new Error(wrong.length === 1 ? wrong[0] : `${wrong[0]} (and ${wrong.length - 1} more files)`);
   }
 
@@ -94,7 +96,7 @@ export function takeIn(place, state, words, add) {
         const samples = await record(long, sound.rate, { signal: ended.signal, heard: (now) => (bar.value = now) });
         count += 1;
         const found = readSound(samples, `recording ${count}`, about());
-        add(found.samples, found.notes);
+        add(found.samples, found.notes, found.more);
       } finally {
         start.hidden = false;
         stop.hidden = bar.hidden = true;

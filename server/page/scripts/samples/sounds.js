@@ -3,12 +3,12 @@
 
 import { extent } from "./kinds.js";
 import { framesIn, logMel, samplesOf } from "./spectrogram.js";
-import { cut, starts } from "./windows.js";
+import { MOST, covered, cut, starts } from "./windows.js";
 
 /**
  * The windows of a sound.
  *
- * samples: Float32Array at the network's rate. Returns {samples: [{values, name, from, to, whole}], notes}, and the whole, for its chart.
+ * samples: Float32Array at the network's rate. Returns {samples: [{values, name, from, to, whole}], more, notes}; `more` is how many there are beyond the first 200.
  */
 export function readSound(samples, name, { shape, reading }) {
   const frames = extent(shape)[2];
@@ -19,10 +19,11 @@ export function readSound(samples, name, { shape, reading }) {
   const found = starts(whole.rows, frames, reading.stride);
   const seconds = (frame) => ((frame * reading.sound.hop) / reading.sound.rate).toFixed(2);
   const named = (from) => (found.length === 1 ? name : `${name}, from ${seconds(from)} s`);
-  const rest = whole.rows - (found.at(-1) + frames);
+  const rest = whole.rows - covered(found, frames);
   return {
-    samples: found.map((from) => ({ values: cut(channels, from, frames), name: named(from), from, to: from + frames, whole })),
-    notes: short ? "shorter than a window: silence was added on both sides" : rest ? `${rest} frames at the end of ${name} fill no window` : "",
+    samples: found.slice(0, MOST).map((from) => ({ values: cut(channels, from, frames), name: named(from), from, to: from + frames, whole })),
+    more: Math.max(0, found.length - MOST),
+    notes: short ? "shorter than a window: silence was added on both sides" : rest ? `${rest} frames of ${name} fill no window` : "",
   };
 }
 

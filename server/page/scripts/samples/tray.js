@@ -4,8 +4,7 @@ import { infer } from "../api.js";
 import { element, percent } from "../charts.js";
 import { attempt, latest } from "../state.js";
 import { sketch } from "./sketch.js";
-
-const MOST = 200; // more at once are no help, and each is asked about
+import { MOST } from "./windows.js";
 
 /** Show the samples in `place`, an element with .about, .samples and .empty (a button). Returns {add, next}. */
 export function showTray(place, state, words) {
@@ -24,11 +23,11 @@ export function showTray(place, state, words) {
   state.on(["chosen"], mark);
   state.on(["given", "task", "user", "version"], () => attempt("given", () => once(ask)));
 
-  /** Add samples and choose the first of them; `notes` is said in words. */
-  function add(samples, notes = "") {
-    const given = [...state.get("given"), ...samples];
-    const left = Math.max(0, given.length - MOST);
-    given.length -= left;
+  /** Add samples and choose the first of them; `notes` is said in words, and that `more` were not made. */
+  function add(samples, notes = "", more = 0) {
+    const all = [...state.get("given"), ...samples];
+    const given = all.slice(0, MOST);
+    const left = all.length - given.length + more;
     state.set({ given });
     if (given.includes(samples[0])) choose(samples[0]);
     about.textContent = [notes, left ? `${left} more were left out: at most ${MOST} are shown` : ""].filter(Boolean).join("; ");
