@@ -57,7 +57,7 @@ def photograph(url: str, program: str, output: Path) -> None:
         )
         page = browser.new_page(viewport={"width": 1060, "height": 880})
         page.goto(url)
-        strokes = page.evaluate("async () => (await import('/page/examples.js')).EXAMPLES")
+        strokes = page.evaluate("async () => (await import('/page/drawing/examples.js')).EXAMPLES")
         rng = np.random.default_rng(0)
         draw(page, strokes[5])
         settled(page)

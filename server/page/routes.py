@@ -1,6 +1,7 @@
 """``GET /`` and the static files of the page. They need no key: they contain no data, and the page asks for a key itself.
 
-The security headers restrict scripts, styles and requests to this server, forbid framing, and send no referrer.
+The security headers restrict scripts, styles and requests to this server, forbid framing, and send no referrer. Of a machine's devices,
+the page may ask for the camera and the microphone.
 """
 
 from __future__ import annotations
@@ -18,10 +19,16 @@ __all__ = ["FILES", "blueprint"]
 blueprint = Blueprint("page", __name__)
 
 INDEX = "index.html"
-SCRIPTS = (
-    "answer", "api", "charts", "domains", "examples", "framing", "layers", "page", "people", "revisions", "state", "strokes", "teach", "tour",
-)  # fmt: skip
-FILES = {"icon.svg": "image/svg+xml", "page.css": "text/css"} | {f"{name}.js": "text/javascript" for name in SCRIPTS}
+SCRIPTS = {
+    "": ("answer", "api", "charts", "layers", "page", "people", "revisions", "state", "teach", "tour"),
+    "drawing/": ("domains", "examples", "framing", "paper", "strokes"),
+    "samples/": ("chart", "intake", "kinds", "pictures", "recordings", "sketch", "sounds", "spectrogram", "table", "tray", "windows"),
+    "devices/": ("camera", "capture", "decode", "microphone", "open", "wave"),
+}  # fmt: skip
+"""Folder → names of its modules."""
+FILES = {"icon.svg": "image/svg+xml", "page.css": "text/css"} | {
+    f"{folder}{name}.js": "text/javascript" for folder, names in SCRIPTS.items() for name in names
+}
 """File name → media type. Only these are served, so a name cannot escape the folder."""
 
 POLICY = "; ".join((
@@ -32,7 +39,7 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Permissions-Policy": "camera=(self), geolocation=(), microphone=(self), payment=(), usb=()",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",  # may be cached, but must be revalidated by its ETag
@@ -46,8 +53,10 @@ def index() -> Response:
 
 
 @blueprint.get("/page/<name>")
-def file(name: str) -> Response:
+@blueprint.get("/page/<folder>/<name>")
+def file(name: str, folder: str = "") -> Response:
     """A file of the page. Raises ``NotFoundError`` for other names."""
+    name = f"{folder}/{name}" if folder else name
     if name not in FILES:
         raise NotFoundError(f"the page has no file {name[:64]!r}")
     return _sent(name, FILES[name])

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from isoform.runtime.errors import BundleError
-from isoform.runtime.inputs import Input
+from isoform.runtime.inputs import Input, Reading
 
 __all__ = ["LABEL", "OUTPUTS", "PLATFORM", "VERSION", "check_tasks", "datatype_of", "metadata"]
 
@@ -38,7 +38,7 @@ def datatype_of(takes: Input) -> str:
     return "INT64" if takes.what == "tokens" else "FP32"
 
 
-def metadata(task: str, takes: Input, labels: tuple[str, ...], digest: str) -> dict[str, Any]:
+def metadata(task: str, takes: Input, labels: tuple[str, ...], digest: str, reading: Reading) -> dict[str, Any]:
     """A task's model metadata.
 
     Args:
@@ -46,6 +46,7 @@ def metadata(task: str, takes: Input, labels: tuple[str, ...], digest: str) -> d
         takes: Input of its networks.
         labels: Names of its classes.
         digest: Digest of its base signature.
+        reading: How its samples were read from files.
     """
     classes = len(labels)
     return {
@@ -57,6 +58,9 @@ def metadata(task: str, takes: Input, labels: tuple[str, ...], digest: str) -> d
         "outputs": [
             {"name": name, "datatype": kind, "shape": [-1] if name == LABEL else [-1, classes]} for name, kind in OUTPUTS.items()
         ],
-        # The protocol's parameters are scalars, so the labels are JSON in a text.
-        "parameters": {"digest": digest, "labels": json.dumps(list(labels), ensure_ascii=False)},
+        # The protocol's parameters are scalars, so the labels and the reading are JSON in a text.
+        "parameters": {
+            "digest": digest, "what": takes.what, "labels": json.dumps(list(labels), ensure_ascii=False),
+            "reading": json.dumps(reading.to_json(), ensure_ascii=False),
+        },
     }  # fmt: skip

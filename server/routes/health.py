@@ -55,4 +55,5 @@ def model_metadata(task: str, version: str = VERSION) -> dict[str, Any]:
     service = get_service()
     service.tasks.check(task)
     signature = service.runtime.signature(task)
-    return metadata(task, service.runtime.input_of(task), service.runtime.labels(signature), signature.digest)
+    runtime = service.runtime
+    return metadata(task, runtime.input_of(task), runtime.labels(signature), signature.digest, runtime.bundle.reading)

@@ -14,7 +14,7 @@ from flask import Blueprint
 
 from isoform.runtime.adapt.registry import METHODS
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.inputs import Input
+from isoform.runtime.inputs import AXES, Input
 from isoform.server.exchange.query import LAST, PAGE_LIMIT
 from isoform.server.page.routes import FILES
 from isoform.server.protocol.metadata import LABEL, OUTPUTS, VERSION, datatype_of
@@ -82,6 +82,7 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
         "parts": {"type": "string", "pattern": f"^({parts})(,({parts})){{0,{len(bundle.kind.moves) - 1}}}$"},
         "method": {"type": "string", "enum": list(METHODS)},
     }
+    folders = {name.rpartition("/")[0] for name in FILES} - {""}
     paths: dict[str, Any] = {
         "/v2/health/live": {"get": _does("Liveness", _object({"live": {"const": True}}), errors=(403,))},
         "/v2/health/ready": {
@@ -108,8 +109,12 @@ def document(bundle: Bundle, tasks: tuple[str, ...]) -> dict[str, Any]:
             "get": _does("Audit log, newest first", _ref("Events"), query={"before": number, "limit": _page()}),
         },
         "/": {"get": _does("The page", None, media="text/html", empty=(304,), errors=(403, 429))},
-        "/page/{name}": {
-            "parameters": [_in_path("name", {"type": "string", "enum": sorted(FILES)})],
+        "/page/{name}": {"parameters": [_in_path("name", _files_in(""))], "get": _page_file()},
+        "/page/{folder}/{name}": {
+            "parameters": [
+                _in_path("folder", {"type": "string", "enum": sorted(folders)}),
+                _in_path("name", _files_in(*folders)),
+            ],
             "get": _page_file(),
         },
         "/v1/models/{task}/templates": {
@@ -248,6 +253,7 @@ def _schemas(bundle: Bundle) -> dict[str, Schema]:
         "task": TEXT, "signature": TEXT, "revision": WHOLE, "digest": TEXT, "parent": MAYBE_TEXT, "action": TEXT, "actor": TEXT,
         "created": TEXT, "kept": {"type": "boolean"},
     }  # fmt: skip
+    as_json: Schema = {"type": "string", "contentMediaType": "application/json"}
     share = {"type": "number", "minimum": 0, "maximum": 1}
     layers: Schema = {"type": "array", "items": {"type": "array", "items": share}}
     described: dict[str, Schema] = {
@@ -261,7 +267,7 @@ def _schemas(bundle: Bundle) -> dict[str, Schema]:
         "Readiness": _object({"ready": {"type": "boolean"}}),
         "Server": _object({"name": TEXT, "version": TEXT, "extensions": {"type": "array", "items": TEXT}}),
         "Model": _object({"name": TEXT, "versions": {"type": "array"}, "platform": TEXT, "inputs": {"type": "array"}, "outputs": {"type": "array"},
-                          "parameters": {"type": "object"}}),
+                          "parameters": _object({"digest": TEXT, "what": {"enum": list(AXES)}, "labels": as_json, "reading": as_json})}),
         "Statistics": _object({"model_stats": {"type": "array", "items": {"type": "object"}}}),
         "Entry": _object({"name": TEXT, "version": TEXT, "state": {"enum": ["READY", "UNAVAILABLE"]}, "reason": TEXT}),
         "IndexRequest": _closed({"ready": {"type": "boolean"}}),
@@ -347,6 +353,12 @@ def _in_path(name: str, schema: Schema) -> Schema:
 
 def _header(name: str, pattern: str | None = None) -> Schema:
     return {"name": name, "in": "header", "schema": {"type": "string", **({"pattern": pattern} if pattern else {})}}
+
+
+def _files_in(*folders: str) -> Schema:
+    """The names of the page's files in some folders; an empty text is for those in none."""
+    placed = [name.rpartition("/") for name in FILES]
+    return {"type": "string", "enum": sorted(name for folder, _, name in placed if folder in folders)}
 
 
 def _page_file() -> Schema:

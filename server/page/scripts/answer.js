@@ -1,31 +1,31 @@
-// Shows the network's answer and the signature that gave it; predicts again whenever the drawing, task, user or revision changes.
+// Shows the network's answer and the signature that gave it; predicts again whenever the sample, task, user or revision changes.
 
 import { infer } from "./api.js";
-import { bars, element, percent, thumbnail } from "./charts.js";
-import { frame } from "./framing.js";
+import { bars, element, percent } from "./charts.js";
+import { sizeOf } from "./samples/kinds.js";
+import { sketch } from "./samples/sketch.js";
 import { attempt, latest } from "./state.js";
 
 const PAUSE_MS = 60; // debounce: from the last movement to the request
 
 /** Show answers in `place`, an element with .verdict, .bars, .whose and .seen. */
-export function showAnswers(place, state) {
+export function showAnswers(place, state, words) {
   const [verdict, list, whose, seen] = [".verdict", ".bars", ".whose", ".seen"].map((name) => place.querySelector(name));
   const once = latest();
   let pause = 0;
 
-  state.on(["strokes", "framing", "shape"], () => {
-    const pixels = frame(state.get("strokes"), state.get("shape").slice(1), state.get("framing"));
-    state.set({ pixels });
-    const [, height, width] = state.get("shape");
-    const text = `${height} × ${width} pixels, as the network gets them`;
-    seen.replaceChildren(thumbnail(pixels ?? new Float32Array(height * width), [height, width], text), element("span", {}, text));
+  state.on(["sample", "shape"], () => {
+    const [kind, shape, sample] = ["kind", "shape", "sample"].map((name) => state.get(name));
+    const text = sizeOf(kind, shape);
+    const size = shape.reduce((a, b) => a * b, 1);
+    seen.replaceChildren(sketch(kind, sample?.length === size ? sample : new Float32Array(size), shape, text), element("span", {}, text));
   });
 
-  state.on(["pixels", "task", "user", "version"], () => {
+  state.on(["sample", "task", "user", "version"], () => {
     clearTimeout(pause);
-    once(async () => {}); // cancels the request in flight: its answer is for an older drawing
+    once(async () => {}); // cancels the request in flight: its answer is for an older sample
     list.ariaBusy = "true";
-    if (state.get("pixels")) {
+    if (state.get("sample")) {
       pause = setTimeout(() => attempt("answer", () => once(ask)), PAUSE_MS);
     } else {
       attempt("answer", () => once(async () => empty()));
@@ -35,14 +35,14 @@ export function showAnswers(place, state) {
   function empty() {
     bars(list, state.get("labels"), null);
     list.ariaBusy = "false";
-    verdict.textContent = "Draw a digit";
+    verdict.textContent = words.empty;
     whose.textContent = "";
   }
 
   async function ask(signal, still) {
-    const [task, user, pixels] = ["task", "user", "pixels"].map((name) => state.get(name));
+    const [task, user, sample] = ["task", "user", "sample"].map((name) => state.get(name));
     const network = state.get("exists") ? user : null;
-    const found = await infer(task, network, [pixels], state.get("shape"), signal);
+    const found = await infer(task, network, [sample], state.get("shape"), signal);
     if (!still()) return;
     const [{ label, probabilities }] = found.answers;
     const labels = state.get("labels").length === probabilities.length ? state.get("labels") : probabilities.map((_, i) => `class ${i + 1}`);

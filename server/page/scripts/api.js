@@ -50,10 +50,18 @@ export async function tasks() {
   return found.map((entry) => entry.name);
 }
 
-/** Metadata of a task: {shape: [channels, height, width], labels}. */
+const names = new Map(); // task → name of its input
+
+/** Metadata of a task: {shape, of one sample; what, the type of its input; labels; reading, how samples are read from files}. */
 export async function metadata(task) {
-  const found = await ask(`v2/models/${encodeURIComponent(task)}`);
-  return { shape: found.inputs[0].shape.slice(1), labels: JSON.parse(found.parameters.labels) };
+  const { inputs, parameters } = await ask(`v2/models/${encodeURIComponent(task)}`);
+  names.set(task, inputs[0].name);
+  return { shape: inputs[0].shape.slice(1), what: parameters.what, labels: JSON.parse(parameters.labels), reading: JSON.parse(parameters.reading) };
+}
+
+async function inputOf(task) {
+  if (!names.has(task)) await metadata(task);
+  return names.get(task);
 }
 
 /** The mixture of every layer; of the task's base signature if no user is named. */
@@ -65,14 +73,14 @@ export const users = (task) => ask(`${model(task)}/signatures?limit=200`);
 /** A user's revisions, newest first: {revisions, next}. */
 export const revisions = (task, user) => ask(`${one(task, user)}/revisions?limit=100`);
 
-function tensors(samples, shape, more) {
+function tensors(name, samples, shape, more) {
   const count = samples.length;
   const size = shape.reduce((a, b) => a * b, 1);
   const numbers = new Float32Array(count * size);
   samples.forEach((sample, index) => numbers.set(sample, index * size));
-  const image = { name: "image", datatype: "FP32", shape: [count, ...shape], parameters: { binary_data_size: numbers.byteLength } };
+  const tensor = { name, datatype: "FP32", shape: [count, ...shape], parameters: { binary_data_size: numbers.byteLength } };
   const { inputs = [], ...rest } = more;
-  const head = new TextEncoder().encode(JSON.stringify({ ...rest, inputs: [image, ...inputs] }));
+  const head = new TextEncoder().encode(JSON.stringify({ ...rest, inputs: [tensor, ...inputs] }));
   const body = new Uint8Array(head.length + numbers.byteLength);
   body.set(head);
   body.set(new Uint8Array(numbers.buffer), head.length);
@@ -83,15 +91,27 @@ function tensors(samples, shape, more) {
   };
 }
 
+const BATCH_BYTES = 4 << 20; // a server reads 16 MiB at most, unless it is told otherwise
+
 /**
- * Predict.
+ * Predict; many samples by several requests.
  *
- * samples: an array of Float32Array, each one sample as `shape`, 0 to 1; user: null for the task's own network.
+ * samples: an array of Float32Array, each one sample as `shape`; user: null for the task's own network.
  * Returns {whose: {signature?, revision?, digest}, answers: [{label, probabilities}]}.
  */
 export async function infer(task, user, samples, shape, signal) {
+  const size = Math.max(1, Math.floor(BATCH_BYTES / (4 * shape.reduce((a, b) => a * b, 1))));
+  let found = null;
+  for (let from = 0; from < samples.length; from += size) {
+    const { whose, answers } = await inferBatch(task, user, samples.slice(from, from + size), shape, signal);
+    found = { whose, answers: [...(found?.answers ?? []), ...answers] };
+  }
+  return found;
+}
+
+async function inferBatch(task, user, samples, shape, signal) {
   const wanted = { outputs: [{ name: "probabilities" }, { name: "label" }], ...(user ? { parameters: { signature: user } } : {}) };
-  const found = await ask(`v2/models/${encodeURIComponent(task)}/infer`, { ...tensors(samples, shape, wanted), signal });
+  const found = await ask(`v2/models/${encodeURIComponent(task)}/infer`, { ...tensors(await inputOf(task), samples, shape, wanted), signal });
   const [probabilities, labels] = found.outputs;
   const classes = probabilities.shape[1];
   const answers = labels.data.map((label, i) => ({ label, probabilities: probabilities.data.slice(i * classes, (i + 1) * classes) }));
@@ -99,9 +119,9 @@ export async function infer(task, user, samples, shape, signal) {
 }
 
 /** Start a job that learns from samples and their labels. */
-export function personalize(task, user, samples, labels, shape) {
+export async function personalize(task, user, samples, labels, shape) {
   const label = { name: "label", datatype: "BYTES", shape: [labels.length], data: labels };
-  return ask(`${one(task, user)}/personalize`, tensors(samples, shape, { inputs: [label] }));
+  return ask(`${one(task, user)}/personalize`, tensors(await inputOf(task), samples, shape, { inputs: [label] }));
 }
 
 /** State and progress of a job. */

@@ -27,6 +27,7 @@ export const share = ({ right, of }) => `${right} of ${of}`;
  * labels: names; probabilities: as many numbers, or null for none.
  */
 export function bars(list, labels, probabilities) {
+  list.style.setProperty("--name", `min(40%, ${Math.max(1.5, 0.6 * Math.max(...labels.map((label) => label.length)))}rem)`);
   if (list.children.length !== labels.length) {
     const row = () => element("li", {}, element("b"), element("span", { class: "track" }, element("i")), element("data"));
     list.replaceChildren(...labels.map(row));
@@ -43,12 +44,14 @@ export function bars(list, labels, probabilities) {
   });
 }
 
-/** A sample as a picture of its own pixels, ink bright, as the network sees it. */
+/** An image as a picture of its own pixels, ink bright, as the network sees it: one plane of height × width numbers, or three. */
 export function thumbnail(pixels, [height, width], name) {
   const canvas = element("canvas", { width, height, class: "sample", role: "img", "aria-label": name });
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
-  pixels.forEach((ink, i) => image.data.set([255 * ink, 255 * ink, 255 * ink, 255], 4 * i));
+  const size = height * width;
+  const [red, green, blue] = pixels.length === 3 * size ? [0, size, 2 * size] : [0, 0, 0];
+  for (let i = 0; i < size; i++) image.data.set([255 * pixels[red + i], 255 * pixels[green + i], 255 * pixels[blue + i], 255], 4 * i);
   context.putImageData(image, 0, 0);
   return canvas;
 }

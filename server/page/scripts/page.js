@@ -2,15 +2,15 @@
 
 import { showAnswers } from "./answer.js";
 import { hasKey, keepKey, metadata, tasks } from "./api.js";
-import { element } from "./charts.js";
-import { DOMAINS } from "./domains.js";
-import { EXAMPLES } from "./examples.js";
-import { FRAMINGS } from "./framing.js";
+import { framingFor, startDrawing } from "./drawing/paper.js";
 import { showLayers } from "./layers.js";
 import { changeTask, choosePeople } from "./people.js";
 import { showRevisions } from "./revisions.js";
+import { showChart } from "./samples/chart.js";
+import { takeIn } from "./samples/intake.js";
+import { drawable, kindOf, wordsFor } from "./samples/kinds.js";
+import { showTray } from "./samples/tray.js";
 import { State, attempt } from "./state.js";
-import { Drawing } from "./strokes.js";
 import { letTeach } from "./teach.js";
 import { giveTour } from "./tour.js";
 
@@ -41,49 +41,42 @@ async function start() {
   if (state) return state.renew();
   if (names.length === 0) throw new Error("this server has no task that answers");
   const about = await metadata(names[0]);
-  const known = names.every((name) => name in DOMAINS);
-  const begun = new State({ tasks: names, task: names[0], user: null, exists: false, known: null, version: 0, strokes: [], pixels: null, framing: framingFor(known, about.labels), ...about });
+  const begun = new State({
+    tasks: names, task: names[0], user: null, exists: false, known: null, version: 0, strokes: [], given: [], chosen: null, sample: null,
+    kind: kindOf(about), framing: framingFor(names, about.labels), ...about,
+  });
   await changeTask(begun, names[0]);
   state = begun;
   at("main").hidden = false;
   choosePeople(at("#people"), state);
   showLayers(at("#layers"), state);
-  const drawable = about.shape[0] === 1;
-  at("#undrawable").hidden = drawable;
-  at("#undrawable b").textContent = about.shape.join(" × ");
-  for (const part of ["#draw", "#teach", "#tour"]) at(part).hidden = !drawable;
-  if (drawable) startDrawing();
+  const kind = state.get("kind");
+  at("#undrawable").hidden = kind !== null;
+  at("#undrawable b").textContent = about.shape.map((size) => (size < 0 ? "any" : size)).join(" × ");
+  for (const part of ["#draw", "#teach", "#tour"]) at(part).hidden = kind === null;
+  if (kind) startSamples(kind, about);
   document.body.dataset.ready = "";
 }
 
-/** Default framing of drawings: the most likely format of the training data. */
-function framingFor(known, labels) {
-  if (known) return "digits";
-  return labels.join() === "0,1,2,3,4,5,6,7,8,9" ? "mnist" : "drawn";
-}
+function startSamples(kind, { shape, labels }) {
+  const words = wordsFor(kind, shape, labels);
+  for (const place of document.querySelectorAll("[data-word]")) place.textContent = words[place.dataset.word];
+  const drawn = drawable(kind, shape);
+  for (const part of ["#by-hand", "#keys", "#framed"]) at(part).hidden = !drawn;
+  at(".skip").href = drawn ? "#paper" : "#files";
+  at("#example").hidden = !drawn || words.title !== "Draw a digit";
+  const { drawing, say } = drawn ? startDrawing(at("#draw"), state) : { drawing: null };
 
-function startDrawing() {
-  const drawing = new Drawing(at("#paper"), { changed: (strokes) => state.set({ strokes }), say: (text) => (at("#said").textContent = text) });
-  const framing = at("#framing");
-  framing.replaceChildren(...Object.entries(FRAMINGS).map(([name, text]) => element("option", { value: name }, text)));
-  framing.value = state.get("framing");
-  framing.addEventListener("change", () => state.set({ framing: framing.value }));
-  at("#clear").addEventListener("click", () => drawing.clear());
-  at("#back").addEventListener("click", () => drawing.takeBack());
-  let example = 2;
-  at("#example").addEventListener("click", () => {
-    example = (example + 1) % EXAMPLES.length;
-    drawing.replace(EXAMPLES[example]);
-    at("#said").textContent = `an example of ${example}`;
-  });
-
-  showAnswers(at("#draw"), state);
-  const { keep } = letTeach(at("#teach"), state, drawing);
+  const { add, next } = showTray(at("#tray"), state, words);
+  showChart(at("#chart"), state);
+  takeIn(at("#intake"), state, words, add);
+  showAnswers(at("#draw"), state, words);
+  const { keep } = letTeach(at("#teach"), state, words, () => (state.get("chosen") ? next() : drawing?.clear()));
   showRevisions(at("#teach"), state);
-  giveTour(at("#tour"), state, drawing);
+  giveTour(at("#tour"), state, words, drawing);
   at("#paper").addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !/^[0-9]$/.test(event.key)) return;
-    if (keep(event.key)) at("#said").textContent = `kept as a drawing of ${event.key}`;
+    if (keep(event.key)) say(`kept as a drawing of ${event.key}`);
   });
 }
 

@@ -2,8 +2,11 @@
 //
 //   tasks      names of the tasks                    shape, labels   of the task that is asked
 //   task       the task that is asked                user            whose network; null for the task's own
+//   kind       which kind of samples it takes; null for one that the page makes none of
+//   reading    how samples are read from files       what            the type of its input
 //   strokes    the drawing                           framing         how it is shown to the network
-//   pixels     the drawing as a sample; null while nothing is drawn
+//   given      samples from files and devices        chosen          one of them; null while it is the drawing that is asked about
+//   sample     what is asked about; null for nothing
 //   known      users of this task; null where the server does not tell
 //   version    counts up whenever a user's network may be another than before
 

@@ -1,11 +1,12 @@
 // A tour of the domains: the drawing in every domain, and the answer of every task's base network to it.
 //
-// Rows are domains, columns are tasks. For bundles with other tasks there is one row, with the drawing as it is.
+// Rows are domains, columns are tasks. For bundles with other tasks there is one row, with the sample as it is.
 
 import { infer } from "./api.js";
-import { element, percent, thumbnail } from "./charts.js";
-import { DOMAINS } from "./domains.js";
-import { EXAMPLES } from "./examples.js";
+import { element, percent } from "./charts.js";
+import { DOMAINS } from "./drawing/domains.js";
+import { EXAMPLES } from "./drawing/examples.js";
+import { sketch } from "./samples/sketch.js";
 import { attempt, latest } from "./state.js";
 
 const STOPS = [
@@ -15,21 +16,21 @@ const STOPS = [
   ["Lost elsewhere", "Off the diagonal the same pixels meet somebody else’s signature. Nothing else is different, and the answer often is.", "others"],
 ];
 
-/** Show the tour in `place`, an element with .grid, .stop, .next and .example. */
-export function giveTour(place, state, drawing) {
+/** Show the tour in `place`, an element with .grid, .stop, .next and .example; `drawing` is null where nothing can be drawn. */
+export function giveTour(place, state, words, drawing) {
   const [grid, stop, next, example] = [".grid", ".stop", ".next", ".example"].map((name) => place.querySelector(name));
   const once = latest();
   const names = state.get("tasks");
-  const known = names.length > 1 && names.every((name) => name in DOMAINS);
+  const known = drawing !== null && names.length > 1 && names.every((name) => name in DOMAINS);
   let at = 0;
   let visible = false; // nobody is asked for what nobody sees
-  let stale = false; // whether the drawing is another than what is shown
+  let stale = false; // whether the sample is another than what is shown
 
-  place.querySelector(".title").textContent = known ? `A tour of the ${words(names.length)} domains` : "What every task says";
+  place.querySelector(".title").textContent = known ? `A tour of the ${inWords(names.length)} domains` : "What every task says";
   next.hidden = !known;
   next.addEventListener("click", () => go((at + 1) % STOPS.length));
   example.addEventListener("click", () => drawing.replace(EXAMPLES[Math.floor(Math.random() * EXAMPLES.length)]));
-  state.on(["pixels"], refresh);
+  state.on(["sample"], refresh);
   new IntersectionObserver((entries) => seen(entries.at(-1).isIntersecting), { rootMargin: "200px" }).observe(place);
   go(0);
 
@@ -47,27 +48,28 @@ export function giveTour(place, state, drawing) {
     at = to;
     const [title, text, mark] = STOPS[at];
     grid.dataset.mark = known ? mark : "";
-    stop.replaceChildren(...(known ? [element("b", {}, `${at + 1} / ${STOPS.length} · ${title}. `), text] : ["Every task’s own network, asked about the drawing as it is."]));
+    stop.replaceChildren(...(known ? [element("b", {}, `${at + 1} / ${STOPS.length} · ${title}. `), text] : [`Every task’s own network, asked about the ${words.one} as it is.`]));
     next.textContent = at + 1 < STOPS.length ? "Next" : "From the start";
   }
 
   async function show(signal, still) {
-    const [pixels, shape] = [state.get("pixels"), state.get("shape")];
+    const [sample, shape] = [state.get("sample"), state.get("shape")];
     grid.ariaBusy = "true";
-    example.hidden = pixels !== null;
+    example.hidden = drawing === null || sample !== null;
     const shown = known ? names : ["drawn"];
-    const views = shown.map((name) => (pixels && known ? DOMAINS[name].render(pixels, shape[1], shape[2]) : pixels));
-    if (pixels) await new Promise((resolve) => setTimeout(resolve, 150));
+    const views = shown.map((name) => (sample && known ? DOMAINS[name].render(sample, shape[1], shape[2]) : sample));
+    if (sample) await new Promise((resolve) => setTimeout(resolve, 150));
     if (!still()) return;
-    const columns = pixels ? await Promise.all(names.map((name) => infer(name, null, views, shape, signal))) : [];
+    const columns = sample ? await Promise.all(names.map((name) => infer(name, null, views, shape, signal))) : [];
     if (!still()) return;
     const head = element("tr", {}, element("td", {}, element("span", { class: "hidden" }, "what is shown")), ...names.map((name) => element("th", { scope: "col" }, name)));
     const rows = shown.map((name, r) => {
-      const picture = thumbnail(views[r] ?? new Float32Array(shape[1] * shape[2]), shape.slice(1), known ? `${name}: ${DOMAINS[name].about}` : "the drawing");
+      const picture = sketch(state.get("kind"), views[r] ?? new Float32Array(shape.reduce((a, b) => a * b, 1)), shape, known ? `${name}: ${DOMAINS[name].about}` : `the ${words.one}`);
       const cells = names.map((_, c) => cell(columns[c]?.answers[r], known && r === c));
       return element("tr", {}, element("th", { scope: "row" }, picture, element("span", {}, known ? name : "")), ...cells);
     });
     grid.ariaBusy = "false";
+    grid.classList.toggle("named", state.get("labels").some((label) => label.length > 3));
     grid.replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
   }
 
@@ -80,4 +82,4 @@ export function giveTour(place, state, drawing) {
   }
 }
 
-const words = (number) => ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"][number] ?? String(number);
+const inWords = (number) => ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"][number] ?? String(number);

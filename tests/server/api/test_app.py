@@ -5,8 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from support import image
 
+from isoform.runtime.inputs import Reading, Sound
 from isoform.server.app import create_app
+from isoform.server.protocol.metadata import metadata
 
 
 def body(x, **changes) -> dict:
@@ -28,7 +31,18 @@ def test_health_and_metadata(client, runtime) -> None:
     model = client.get("/v2/models/plain").json
     assert model["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 32, 32]}]
     assert [output["name"] for output in model["outputs"]] == ["logits", "probabilities", "label"]
-    assert model["parameters"]["digest"] == runtime.signature("plain").digest
+    assert model["parameters"] == {
+        "digest": runtime.signature("plain").digest, "what": "image", "labels": json.dumps([*runtime.labels(runtime.signature("plain"))]),
+        "reading": "{}",
+    }  # fmt: skip
+
+
+def test_metadata_say_how_samples_are_read() -> None:
+    """Columns, stride and sound of the bundle stand in a text, for clients to read samples likewise."""
+    reading = Reading(columns=("x", "ÿ"), stride=8, sound=Sound(rate=8000))
+    found = metadata("walk", image((2, 1, 8)), ("c0",), "d", reading)["parameters"]
+    assert Reading.from_json(json.loads(found["reading"])) == reading
+    assert json.loads(found["labels"]) == ["c0"]
 
 
 @pytest.mark.parametrize("flat", [True, False])

@@ -92,7 +92,7 @@ def test_pixels_and_domains_are_those_of_training(page, samples) -> None:
     """The page's scan and its four domains give the numbers of the training's own code, on real digits."""
     x = samples[0][7]
     script = """async (pixels) => {
-        const [{ scanned }, { DOMAINS }] = [await import('/page/framing.js'), await import('/page/domains.js')];
+        const [{ scanned }, { DOMAINS }] = [await import('/page/drawing/framing.js'), await import('/page/drawing/domains.js')];
         const x = Float32Array.from(pixels);
         const all = Object.entries(DOMAINS).map(([name, { render }]) => [name, [...render(x, 32, 32)]]);
         return { scan: [...scanned(x, 32, 32, 4)], ...Object.fromEntries(all) };

@@ -14,14 +14,26 @@ FOLDER = ROOT / "server" / "page"
 
 def test_every_file_is_served_and_no_other(client) -> None:
     """What is in the folder is what there is; a name that is none gets 404, also one that climbs."""
-    there = {path.name: path for path in FOLDER.rglob("*.*") if path.suffix not in (".py", ".pyc", ".html")}
+    there = {
+        path.relative_to(FOLDER).as_posix().removeprefix("scripts/"): path
+        for path in FOLDER.rglob("*.*")
+        if path.suffix not in (".py", ".pyc", ".html")
+    }
     assert set(FILES) == set(there)
-    assert len(there) > 10
+    assert len(there) > 30
     for name, media in FILES.items():
         answer = client.get(f"/page/{name}")
         assert answer.data == there[name].read_bytes()
         assert answer.content_type == f"{media}; charset=utf-8"
-    for name in ("routes.py", "nope.js", "..%2Froutes.py", "index.html"):
+    for name in (
+        "routes.py",
+        "nope.js",
+        "..%2Froutes.py",
+        "index.html",
+        "samples/nope.js",
+        "samples/page.js",
+        "a/b/c.js",
+    ):
         assert client.get(f"/page/{name}").status_code == 404
 
 
@@ -35,23 +47,26 @@ def test_headers_are_strict(client) -> None:
         assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
-        assert "camera=()" in answer.headers["Permissions-Policy"]
+        assert set(answer.headers["Permissions-Policy"].split(", ")) == {
+            "camera=(self)", "geolocation=()", "microphone=(self)", "payment=()", "usb=()",
+        }  # fmt: skip
         again = client.get(path, headers={"If-None-Match": answer.headers["ETag"]})
         assert (again.status_code, again.data) == (304, b"")
 
 
 def test_no_file_names_another_host() -> None:
     """No address, no inline script or style, and nothing that would read HTML from a text."""
-    for path in [FOLDER / "index.html", *FOLDER.glob("scripts/*.js"), FOLDER / "page.css", FOLDER / "icon.svg"]:
+    for path in [FOLDER / "index.html", *FOLDER.glob("scripts/**/*.js"), FOLDER / "page.css", FOLDER / "icon.svg"]:
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?:|//cdn|@import|innerHTML|outerHTML|eval\(|document\.write", text), path.name
     page = (FOLDER / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", page)
     named = set(re.findall(r'(?:href|src)="page/([^"]+)"', page))
+    scripts = FOLDER / "scripts"
     imported = {
-        name
-        for path in FOLDER.glob("scripts/*.js")
-        for name in re.findall(r'from "\./([^"]+)"', path.read_text(encoding="utf-8"))
+        (path.parent / name).resolve().relative_to(scripts).as_posix()
+        for path in scripts.rglob("*.js")
+        for name in re.findall(r'(?:from |new URL\()"(\.?[^"]+\.js)"', path.read_text(encoding="utf-8"))
     }
     assert named | imported == set(FILES)
 

@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserType, Page, Request, expect, sync_playwright
 
 from isoform.runtime.arrays import Array
 
@@ -19,22 +20,49 @@ PAPER = "#paper"
 expect.set_options(timeout=30_000)  # a busy machine is no defect of the page
 
 
+FAKE_DEVICES = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+"""Flags of Chromium: a camera with a moving picture and a microphone that beeps, allowed without a question."""
+
+
 @contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*flags: str) -> Iterator[Browser]:
     """A headless Chromium; tests are skipped where there is none."""
+    with sync_playwright() as playwright, launched(playwright.chromium, *flags) as browser:
+        yield browser
+
+
+@contextlib.contextmanager
+def launched(kind: BrowserType, *flags: str) -> Iterator[Browser]:
+    """The same, where a test has another browser open already: ``kind`` is that one's ``browser_type``."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("there is no Chromium here; apt-get install chromium")
     arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=arguments)
-        yield browser
-        browser.close()
+    browser = kind.launch(executable_path=program, args=[*arguments, *flags])
+    yield browser
+    browser.close()
+
+
+@contextlib.contextmanager
+def visiting(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """The page in a window of its own; at the end nothing went wrong in it, and nothing was asked of another host."""
+    wrong: list[str] = []
+    with browser.new_context(**options) as window:
+        page = window.new_page()
+        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda problem: wrong.append(str(problem)))
+        page.on("request", lambda request: None if request.url.startswith(f"{url}/") else wrong.append(request.url))
+        page.goto(url)
+        expect(page.locator("body[data-ready]")).to_be_attached()
+        yield page
+    assert wrong == []
 
 
 def examples(page: Page) -> list[list[list[list[float]]]]:
     """The page's own ten digits, as strokes."""
-    found: list[list[list[list[float]]]] = page.evaluate("async () => (await import('/page/examples.js')).EXAMPLES")
+    found: list[list[list[list[float]]]] = page.evaluate(
+        "async () => (await import('/page/drawing/examples.js')).EXAMPLES"
+    )
     assert len(found) == 10
     return found
 

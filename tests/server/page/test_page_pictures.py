@@ -1,0 +1,141 @@
+"""The page over a network of photographs: pictures from files and from Chromium's fake camera, and what is said where there is none."""
+
+import re
+
+import numpy as np
+import pytest
+from browser import FAKE_DEVICES, chromium, launched, visiting
+from given import asking, check_answers, check_tour, given, teach_and_undo
+from PIL import Image
+from playwright.sync_api import expect
+
+from isoform.runtime.inputs import Reading
+from isoform.runtime.samples.pictures.images import load_image
+
+pytestmark = pytest.mark.xdist_group("page")
+SHAPE = (3, 16, 20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium with a fake camera."""
+    with chromium(*FAKE_DEVICES) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A server of a network of RGB images."""
+    with given(tmp_path_factory.mktemp("photographs"), SHAPE, (4, 4), Reading()) as served:
+        yield served
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Four files: larger, smaller, transparent and grey."""
+    rng = np.random.default_rng(2)
+    paths = []
+    for name, mode, size in (
+        ("wide", "RGB", (61, 37)), ("small", "RGB", (9, 11)), ("clear", "RGBA", (40, 40)), ("grey", "L", (33, 20)),
+    ):  # fmt: skip
+        planes = {"RGB": 3, "RGBA": 4, "L": 1}[mode]
+        blocks = rng.integers(0, 256, (4, 5, planes), dtype=np.uint8).squeeze()
+        if mode == "RGBA":
+            blocks[..., 3] = np.where(blocks[..., 3] > 127, 255, 0)
+        paths.append(tmp_path / f"{name}.png")
+        Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST).save(paths[-1])
+    return paths
+
+
+def test_photographs_from_files(browser, served, photographs) -> None:
+    """PNG files become the runtime's own samples, are answered as it answers them, taught, and undone."""
+    with visiting(browser, served.url) as page:
+        asked = asking(page)
+        expect(page.locator("#draw-title")).to_have_text("Give it photographs")
+        expect(page.locator("#paper")).to_be_hidden()
+        page.locator("#files").set_input_files(photographs)
+        x = check_answers(page, served, asked, 4)
+        for sample, path in zip(x, photographs, strict=True):
+            assert np.allclose(sample, load_image(path, shape=SHAPE), atol=1e-5), path.name
+        check_tour(page, served, x[:1])
+        teach_and_undo(page, served, x, "alice")
+
+
+def test_a_jpeg_that_lies_on_its_side(browser, served, tmp_path) -> None:
+    """A JPEG is turned by its EXIF, and differs from the runtime's sample by no more than decoders round."""
+    tall = np.add.outer(np.arange(60), np.arange(80)).astype(np.uint8)
+    image = Image.fromarray(np.stack([tall, tall[::-1], tall[:, ::-1]], axis=-1))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "side.jpg", quality=95, exif=exif)
+    with visiting(browser, served.url) as page:
+        asked = asking(page)
+        page.locator("#files").set_input_files(tmp_path / "side.jpg")
+        x = check_answers(page, served, asked, 1)
+        assert np.abs(x[0] - load_image(tmp_path / "side.jpg", shape=SHAPE)).max() < 3 / 255
+
+
+def test_photographs_by_the_camera(browser, served) -> None:
+    """The shutter makes a sample of what the camera shows, with values from 0 to 1, and the camera can be switched off."""
+    with visiting(browser, served.url, permissions=["camera"]) as page:
+        asked = asking(page)
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.locator("video")).to_be_visible()
+        expect(page.get_by_role("button", name="Take a photograph")).to_be_focused()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+        x = check_answers(page, served, asked, 2)
+        assert 0 <= x.min() < x.max() <= 1
+        assert x.std(axis=(0, 2, 3)).min() > 0.01
+        page.get_by_role("button", name="Switch it off").click()
+        expect(page.locator("video")).to_be_hidden()
+        assert page.evaluate("document.querySelector('video').srcObject") is None
+
+
+def test_what_cannot_be_read_is_said(browser, served, photographs, tmp_path) -> None:
+    """A file that is no picture is named in a line; the others are read."""
+    (tmp_path / "notes.png").write_text("no picture")
+    with visiting(browser, served.url) as page:
+        page.locator("#files").set_input_files([tmp_path / "notes.png", photographs[0]])
+        expect(page.locator("#problem")).to_contain_text("notes.png is not a picture that this browser can read")
+        expect(page.locator(".samples .said small")).to_have_count(1)
+        page.locator("#files").set_input_files(photographs[1])
+        expect(page.locator("#problem")).to_be_hidden()
+        page.get_by_role("button", name="Clear these").click()
+        expect(page.locator(".verdict")).to_have_text("Nothing is given yet")
+
+
+def test_a_machine_without_a_camera(browser, served) -> None:
+    """Without a camera, or without leave to use it, a line says so."""
+    with launched(browser.browser_type) as other, visiting(other, served.url) as page:
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.locator("#problem")).to_contain_text(re.compile("the camera was not (found|allowed)"))
+        page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")  # as at an http address
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.locator("#problem")).to_contain_text(
+            "the camera needs an https address, or this server on localhost"
+        )
+
+
+def test_grey_pictures_beside_drawings(browser, tmp_path, photographs) -> None:
+    """Where images are grey, a picture from a file and a drawing take turns as what is asked about."""
+    with given(tmp_path, (1, 16, 20), (4, 4), Reading()) as served, visiting(browser, served.url) as page:
+        asked = asking(page)
+        page.locator("#files").set_input_files(photographs)
+        x = check_answers(page, served, asked, 4)
+        for sample, path in zip(x, photographs, strict=True):
+            assert np.allclose(sample, load_image(path, shape=(1, 16, 20)), atol=1e-5), path.name
+        page.locator("#paper").click()
+        expect(page.locator(".samples input:checked")).to_have_count(0)
+        page.locator(".samples input").nth(2).check()
+        check_answers(page, served, asked, 4)
+
+
+def test_a_phone_with_photographs(browser, served, photographs) -> None:
+    """360 pixels wide: nothing is wider than the window."""
+    with visiting(browser, served.url, viewport={"width": 360, "height": 740}, color_scheme="dark") as page:
+        page.locator("#files").set_input_files(photographs)
+        expect(page.locator(".samples .said small")).to_have_count(4)
+        page.locator("#tour").scroll_into_view_if_needed()
+        expect(page.locator(".grid b")).to_have_count(2)
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
