@@ -72,7 +72,7 @@ def read_files(
         if not is_table(path):
             inside = path.relative_to(folder).parts[:-1]
             group = normal(inside[0]) if inside else ""
-            yield Piece(load_image(path, shape=shape, account=account)[None], label or "", group)
+            yield Piece(load_image(path, shape=shape, account=account)[None], label or "", group, path)
             account.files += 1
     for path in files:
         if is_table(path):
@@ -112,7 +112,7 @@ def read_table_images(table: Table, *, shape: tuple[int, int, int], account: Acc
                 )
         if first != at:
             account.note("a row repeats the image of another row")
-        yield Piece(x[None], found.get("label", ""), found.get("group", ""))
+        yield Piece(x[None], found.get("label", ""), found.get("group", ""), path)
     account.leave("other column", sum(place not in (file, *said.values()) for place in range(len(table.header))))
     account.files += len(met)
     account.leave("commented line", table.comments)

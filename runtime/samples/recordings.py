@@ -79,19 +79,20 @@ class Recordings:
         self._same_kind(table.path, "group", grouped)
         numbers = _Numbers(table, self._columns(table, {place, grouped} - {None}))
         # 4 bytes per number, where a list of Python's floats takes 32
-        values, first, windows = array.array("f"), 0, self._account.taken["window"]
+        values, first, begin, windows = array.array("f"), 0, 0, self._account.taken["window"]
         current: tuple[str, str] | None = (label or "", "") if place is None and grouped is None else None
-        for line, row in table.rows():
+        for number, (line, row) in enumerate(table.rows()):
             if place is not None or grouped is not None:
                 found = self._label(table, line, row, place, label), self._group(table, line, row, grouped)
                 if found != current:
                     if current is not None:
-                        yield self._cut(values, *current, f"{table.path} from line {first}")
-                    values, first, current = array.array("f"), line, found
+                        yield self._cut(values, *current, f"{table.path} from line {first}", table.path, begin)
+                    values, first, begin, current = array.array("f"), line, number, found
             numbers.read(line, row, values)
         numbers.check()
         assert current is not None  # a table has a row at least
-        yield self._cut(values, *current, str(table.path) + (f" from line {first}" if first else ""))
+        where = str(table.path) + (f" from line {first}" if first else "")
+        yield self._cut(values, *current, where, table.path, begin)
         self._account.leave("commented line", table.comments)
         if self._account.taken["window"] > windows:
             self._account.files += 1
@@ -147,7 +148,7 @@ class Recordings:
         self._account.groups.add(found)
         return found
 
-    def _cut(self, values: array.array[float], label: str, group: str, where: str) -> Piece:
+    def _cut(self, values: array.array[float], label: str, group: str, where: str, path: Path, begin: int) -> Piece:
         channels, _, width = self._shape
         rows = len(values) // channels
         count, rest = divmod(rows, width)
@@ -161,7 +162,8 @@ class Recordings:
             self._account.leave("recording shorter than a window")
         # a view, so the caller starts a new array for the next recording: this one cannot grow any more
         moments = np.frombuffer(values, dtype=np.float32, count=count * width * channels)
-        return Piece(moments.reshape(count, width, channels).transpose(0, 2, 1)[:, :, None], label, group or where)
+        x = moments.reshape(count, width, channels).transpose(0, 2, 1)[:, :, None]
+        return Piece(x, label, group or where, path, range(begin, begin + count * width, width))
 
     def _columns(self, table: Table, others: set[int | None]) -> list[int]:
         """Return the column indices of the channels, in the order of the first file; ``others`` are those of labels and groups."""

@@ -59,7 +59,7 @@ def test_predict_takes_folders_by_the_same_rule(folder) -> None:
         env={**os.environ, "ISOFORM_MAX_DATA_BYTES": str(10 * 32 * 32 * 4)},
     )
     assert len(many.stdout.splitlines()) == 20
-    assert many.stderr == f"20 images; {LEFT}\n"
+    assert many.stderr == f"20 images in 10 classes; {LEFT}\n"
     done = isoform("predict", BUNDLE, folder / "3", "--task", "plain")
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr == f"2 images; {LEFT}\n"
