@@ -65,9 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
     width = max(map(len, VERBS))
     parser = Parser(
         prog="isoform",
-        description="One set of shared template blocks; a signature of a few hundred bytes for every user, task and domain.",
+        description="One set of shared template blocks; a signature of a few hundred bytes for\nevery user, task and domain.",
         epilog="verbs:\n" + "\n".join(f"  {verb:{width}}  {text}" for verb, (_, _, text) in VERBS.items())
-        + "\n\nexample:\n  isoform train digits -o bundle/ && isoform compile bundle/ && isoform inspect bundle/",
+        + "\n\nexample:\n  isoform train digits -o bundle/ && isoform compile bundle/\n  isoform inspect bundle/",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")

@@ -56,6 +56,7 @@ def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--view",
         choices=VIEWS,
+        metavar="VIEW",
         help="signatures: a panel for each (the default for up to 12, but of kind alignment layers); tasks: a row for each; similarity: of every two, or by "
         "clusters; history: what --task used during training; modules: how many each set of tasks shared during training; layers: which "
         "layers share them",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-__all__ = ["WIDTH", "aligned", "cut", "named", "size"]
+__all__ = ["WIDTH", "aligned", "cut", "named", "size", "tail"]
 
 WIDTH = 80
 """Columns of a terminal."""
@@ -18,6 +18,11 @@ NARROWEST = 8
 def cut(text: str, width: int) -> str:
     """Return a text of at most ``width`` characters, the last ``…`` if some are left out."""
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def tail(path: str, width: int = 46) -> str:
+    """Return a path of at most ``width`` characters; of a longer one the end, after ``…``."""
+    return path if len(path) <= width else "…" + path[1 - width :]
 
 
 def size(count: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from isoform.runtime.commands.inspecting.facts import sizes_of
 from isoform.runtime.commands.inspecting.signatures import layers_of
-from isoform.runtime.commands.tables import aligned, named, size
+from isoform.runtime.commands.tables import aligned, named, size, tail
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.samples.names import text_of
@@ -20,7 +20,7 @@ def bundle_lines(bundle: Bundle) -> list[str]:
     """Describe a bundle."""
     sizes = sizes_of(bundle.path)
     count = len(bundle.signatures)
-    title = f"{text_of(bundle.path)}: {count} task{'' if count == 1 else 's'}, {size(sum(sizes.values()))}"
+    title = f"{tail(text_of(bundle.path))}: {count} task{'' if count == 1 else 's'}, {size(sum(sizes.values()))}"
     accuracies = bundle.training.get("test_accuracy")
     rows = [_row(task, bundle, accuracies if isinstance(accuracies, Mapping) else {}) for task in bundle.signatures]
     columns = ["task", "classes", "input", "accuracy", "bytes", "templates by layer"]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from isoform.runtime.commands.tables import aligned, cut, named, size
+from isoform.runtime.commands.tables import aligned, cut, named, size, tail
 
 __all__ = ["other_lines"]
 
@@ -30,10 +30,9 @@ def other_lines(found: Mapping[str, Any], *, name: str) -> list[str]:
             if isinstance(content, list)
             else [("", content)]
         )
-        return [*named("JSON", name), "", *_table(["field", "value"], [[str(key), json.dumps(value)] for key, value in pairs])]  # fmt: skip
-    lines = named(found["what"], f"{name}: {size(found['size_bytes'])}")
-    if len(found["what"]) > 10:
-        lines = [f"{found['what']} {name}: {size(found['size_bytes'])}"]
+        return [*named("JSON", tail(name)), "", *_table(["field", "value"], [[str(key), json.dumps(value)] for key, value in pairs])]  # fmt: skip
+    what, _, more = found["what"].partition(" ")
+    lines = named(what, f"{tail(name)}: {size(found['size_bytes'])}" + (f", {more}" if more else ""))
     for field in ("producer", "note", "template"):
         if found.get(field):
             lines += named(field, str(found[field]))

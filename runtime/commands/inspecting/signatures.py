@@ -9,7 +9,7 @@ from typing import Any
 from isoform.runtime.arithmetic import distance
 from isoform.runtime.commands.inspecting.facts import ENDING
 from isoform.runtime.commands.inspecting.usage import usage_text
-from isoform.runtime.commands.tables import aligned, cut, named, size
+from isoform.runtime.commands.tables import aligned, cut, named, size, tail
 from isoform.runtime.errors import IsoformError, SignatureError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.numbers import in_file
@@ -39,7 +39,7 @@ def signature_lines(signature: Signature, *, name: str, bundle: Bundle | None) -
     base = None if bundle is None else bundle.base(signature.task)
     gap = None if bundle is None or base is None else distance(bundle, signature, base)
     lines = [
-        *named("signature", f"{name}: {size(len(signature.encode()))}, {signature.precision}"),
+        *named("signature", f"{tail(name)}: {size(len(signature.encode()))}, {signature.precision}"),
         *named("task", f"{signature.task}, of a network of kind {signature.kind}"),
         *named("classes", _classes(signature, bundle), lines=2),
         *named("templates", layers_of(signature, bundle) or "those of its base; name the bundle with --bundle to see them", lines=4),
@@ -93,7 +93,7 @@ def signatures_lines(signatures: Mapping[str, Signature], *, folder: str, bundle
     """
     total = sum(len(signature.encode()) for signature in signatures.values())
     count = len(signatures)
-    lines = [*named("folder", f"{folder}: {count:,} signature{'' if count == 1 else 's'}, {size(total)}"), ""]
+    lines = [*named("folder", f"{tail(folder)}: {count:,} signature{'' if count == 1 else 's'}, {size(total)}"), ""]
     columns, rows = ["signature", "task", "bytes"], [
         [name, signature.task, f"{len(signature.encode()):,}"] for name, signature in signatures.items()
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def signatures_lines(signatures: Mapping[str, Signature], *, folder: str, bundle
         row.append(layers_of(signature, bundle) or "those of its base")
     lines += aligned(columns, rows, left=left)
     if bundle is None:
-        lines += ["", "Name their bundle with --bundle for distances, to the base and the nearest other."]
+        lines += ["", "Name their bundle with --bundle for distances to the base and the nearest other."]
     elif count > MOST:
         lines += ["", f"The nearest is not searched for among more than {MOST} signatures."]
     return lines
