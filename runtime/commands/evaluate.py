@@ -57,9 +57,9 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     from isoform.runtime.samples.labelled import read_labelled
 
     if arguments.plot is not None:
-        from isoform.runtime.commands import evaluation_figure  # before the work: it needs matplotlib
+        from isoform.runtime.commands.figures import confusions  # before the work: it needs matplotlib
 
-        evaluation_figure.check(arguments.plot)
+        confusions.check(arguments.plot)
     with open_runtime(arguments) as runtime:
         chosen = _given(runtime, arguments)
         takes = [runtime.input_of(signature.task) for signature in chosen.values()] or [runtime.input_of()]
@@ -85,7 +85,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     else:
         print("\n\n".join(_text(found, data.unit)))
     if arguments.plot is not None:
-        evaluation_figure.draw({name: result for name, (_, result) in found.items()}, arguments.plot)
+        confusions.draw({name: result for name, (_, result) in found.items()}, arguments.plot)
 
 
 def _given(runtime: Runtime, arguments: argparse.Namespace) -> dict[str, Signature]:

@@ -47,7 +47,9 @@ def signature_lines(signature: Signature, *, name: str, bundle: Bundle | None) -
     if moved := _moved(signature):
         lines += named("numbers", moved)
     lines += named("parts", _parts(signature))
-    inherited = [part for part in kind_named(signature.kind, error=SignatureError).parts if part not in signature.parts]
+    origin = None if bundle is None else bundle.base_of(signature)
+    possible = kind_named(signature.kind, error=SignatureError).parts if origin is None else origin.parts
+    inherited = [part for part in possible if part not in signature.parts]
     if signature.base is not None:
         lines += named("inherits", f"{', '.join(inherited)} from {_named(signature.base, bundle)}")
     else:

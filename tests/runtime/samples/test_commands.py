@@ -10,7 +10,7 @@ from PIL import Image
 from support import ROOT, isoform
 
 from isoform.runtime.cli import main
-from isoform.runtime.commands.stream_figure import read_history
+from isoform.runtime.commands.figures.stream import read_history
 from isoform.runtime.errors import InputError
 from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.samples.names import as_known, hint
