@@ -20,7 +20,7 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def tail(path: str, width: int = 46) -> str:
+def tail(path: str, width: int = 40) -> str:
     """Return a path of at most ``width`` characters; of a longer one the end, after ``…``."""
     return path if len(path) <= width else "…" + path[1 - width :]
 

@@ -111,7 +111,7 @@ class _Reader:
     recordings: Recordings | None = None
 
     def read(self, path: Path) -> Iterator[_Sample]:
-        """Return the samples of a file or folder; folders are listed at once."""
+        """Return the samples of a file or folder; folders are listed at once. Raises ``InputError`` if a folder has none."""
         if not os.path.isdir(path):
             return self._pieces(self._table(path)) if is_table(path) else self._file(path)
         shape = grid_of(self.takes, path)

@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from aligned import aligned, shuffled
+from modular import NORMED, random_bundle, random_mask
+from strangers import stranger
 from support import ROOT, SMALL, isoform_here, make_bundle
 
 from isoform.runtime import Runtime
@@ -13,6 +16,8 @@ from isoform.runtime.commands.inspecting.usage import usage_text
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.inputs.reading import Sound
+from isoform.train.kinds.alignment.bundling import bundle_from_networks
+from isoform.train.modules import wrap
 
 DIGITS = ROOT / "docs" / "examples" / "bundle"
 
@@ -184,3 +189,40 @@ def test_a_signature_of_another_bundle(digits, tmp_path) -> None:
     done = isoform_here("inspect", tmp_path / "other.safetensors", "--bundle", DIGITS)
     assert done.returncode == 2
     assert "no task 'a'" in done.stderr
+
+
+def masks():
+    """A bundle of kind allocation."""
+    rng = np.random.default_rng(0)
+    return random_bundle(NORMED, [random_mask(NORMED, rng) for _ in range(3)])
+
+
+def module():
+    """A bundle of kind module: convolutions with BN."""
+    found, samples, classes = stranger("residual")
+    return wrap(found, samples(3), classes=classes).bundle()
+
+
+def aligned_bundle():
+    """A bundle of kind alignment."""
+    return bundle_from_networks(shuffled(aligned()[0]), training={})
+
+
+@pytest.mark.parametrize("made", [masks, module, aligned_bundle])
+def test_every_kind_has_its_lines(made, tmp_path) -> None:
+    """A table of the tasks, about ten lines of each signature, and the kind's own numbers, by the kind's interface alone."""
+    bundle = made()
+    bundle.write(tmp_path / "bundle")
+    table = shown(tmp_path / "bundle")
+    assert f"kind {bundle.spec.kind}" in field(table, "network")
+    for task, signature in bundle.signatures.items():
+        assert any(line.startswith(task) and f"{len(signature.encode()):,}" in line for line in table.splitlines())
+        path = tmp_path / "bundle" / "signatures" / f"{task}.safetensors"
+        text = shown(path, "--bundle", tmp_path / "bundle")
+        assert 9 <= len(text.splitlines()) <= 20
+        assert field(text, "templates").split()[0] in usage_text(bundle.kind.usage(signature.parts))
+        numbers = bundle.kind.describe(signature.parts)
+        assert any(name.replace("_", " ") in field(text, "numbers") for name in numbers)
+        assert field(text, "distance").startswith("0.0000")
+    listed = shown(tmp_path / "bundle" / "signatures").partition("\n\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == ["signature", *sorted(bundle.signatures)]

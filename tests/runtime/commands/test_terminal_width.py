@@ -32,7 +32,7 @@ def test_adapt_lists_its_methods() -> None:
 
 @pytest.mark.parametrize("name", WORDS)
 def test_what_is_printed_is_what_is_kept(name) -> None:
-    """Letter by letter; after a change that is meant, ``python tests/helpers/snapshots.py`` writes the texts anew."""
+    """Letter by letter; after a change that is meant, ``python tests/helpers/kept/snapshots.py`` writes the texts anew."""
     text = shown(name)
     assert text == (KEPT / f"{name}.txt").read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if len(line) > 80] == []

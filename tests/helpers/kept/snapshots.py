@@ -1,4 +1,4 @@
-"""What commands print for a person, kept as text files; ``python tests/helpers/snapshots.py`` writes them anew.
+"""What commands print for a person, kept as text files; ``python tests/helpers/kept/snapshots.py`` writes them anew.
 
 All are of the bundle that is checked in, and computed by the numpy engine, so that they are the same on every machine.
 """
@@ -6,10 +6,14 @@ All are of the bundle that is checked in, and computed by the numpy engine, so t
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # run alone, it finds the other helpers too
+
 from support import ROOT, isoform_here
 
 KEPT = ROOT / "tests" / "runtime" / "commands" / "snapshots"
