@@ -22,7 +22,7 @@ VERBS = {
     "train": ("isoform.train.cli", "train", "learn shared templates and one signature per task"),
     "compile": ("isoform.compile.cli", "train", "fold signatures, export ONNX, verify, report"),
     "export": ("isoform.compile.export.cli", "export", "one signature as an ONNX file of its own, verified"),
-    "predict": ("isoform.runtime.commands.predict", "", "predict on image files with any signature"),
+    "predict": ("isoform.runtime.commands.predict", "", "predict on files with any signature"),
     "personalize": (
         "isoform.runtime.commands.personalize",
         "",
@@ -30,7 +30,7 @@ VERBS = {
     ),
     "adapt": ("isoform.runtime.commands.adapt", "", "fit a signature to unlabelled samples, on the device"),
     "evaluate": ("isoform.runtime.commands.evaluate", "", "accuracy, confusions and calibration on labelled samples"),
-    "inspect": ("isoform.runtime.commands.predict", "", "describe a bundle, signature or compiled file"),
+    "inspect": ("isoform.runtime.commands.inspect", "", "describe a bundle, signature or compiled file"),
     "figure": ("isoform.runtime.commands.figure", "figure", "draw a bundle's signatures side by side"),
     "serve": ("isoform.server.commands.serve", "server", "serve predictions over HTTP"),
     "key": ("isoform.server.commands.key", "server", "create, list and revoke the server's API keys"),
@@ -66,9 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
     width = max(map(len, VERBS))
     parser = Parser(
         prog="isoform",
-        description="One set of shared template blocks; a signature of a few hundred bytes for every user, task and domain.",
+        description="One set of shared template blocks; a signature of a few hundred bytes for\nevery user, task and domain.",
         epilog="verbs:\n" + "\n".join(f"  {verb:{width}}  {text}" for verb, (_, _, text) in VERBS.items())
-        + "\n\nexample:\n  isoform train digits -o bundle/ && isoform compile bundle/ && isoform inspect bundle/",
+        + "\n\nexample:\n  isoform train digits -o bundle/ && isoform compile bundle/\n  isoform inspect bundle/",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")

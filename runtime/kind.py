@@ -279,7 +279,8 @@ class Kind(Protocol):
         """Return the weighted mean of one part of several signatures, float32; ``share``, shape (len(arrays),), sums to 1."""
 
     def usage(self, parts: Mapping[str, Array]) -> Array:
-        """Return how much each layer uses each template, shape (layers, templates), 0 to 1: for figures and the server's page.
+        """Return how much each layer uses each template, shape (layers, templates), 0 to 1: for figures, ``inspect`` and the
+        server's page. The parts hold ``smallest`` at least.
 
         A kind with one template has one column; its rows are what its signatures vary, such as features.
         """

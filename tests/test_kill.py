@@ -151,7 +151,7 @@ def test_ctrl_c_is_one_line(tmp_path) -> None:
     assert out == ""
     assert "Traceback" not in errors
     assert errors.splitlines()[-1] == "isoform train: stopped by Ctrl-C"
-    assert json.loads(isoform("inspect", state).stdout)["what"] == "tensors"
+    assert json.loads(isoform("inspect", state, "--json").stdout)["what"] == "tensors"
     assert not (tmp_path / "bundle").exists()
 
 

@@ -59,7 +59,7 @@ def add_arguments_export(parser: argparse.ArgumentParser) -> None:
         help=f"with {ADAPTER}: where to write the graph that adapters of this task's users are for",
     )
     parser.epilog = "example:\n  isoform export bundle/ --signature me.safetensors -o me.onnx\n"
-    parser.epilog += "  isoform export bundle/ --task plain --precision int8 --data digits/ -o plain.onnx"
+    parser.epilog += "  isoform export bundle/ --precision int8 --data digits/ -o plain.onnx"
 
 
 def run_export(arguments: argparse.Namespace) -> None:

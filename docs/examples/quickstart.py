@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from isoform.runtime import Bundle, Runtime, Signature
-from isoform.runtime.commands.figure import save_figure
+from isoform.runtime.commands.figures.style import heat_map, new_figure, on_colour, save_figure, styled
 from isoform.train.data.domains import NEW_USERS
 from isoform.train.data.load import load_task
 from isoform.train.data.samples import Dataset
@@ -294,23 +294,22 @@ def streams(bundle: Path, folder: Path) -> dict[str, dict]:
     return found
 
 
+@styled
 def draw(output: Path, bundle: Path, datasets: dict[str, Dataset], matrix: np.ndarray) -> None:
     """Figures: the training run, the domains, and what happens with another domain's signature."""
-    from matplotlib.figure import Figure
-
     history = Bundle.load(bundle).training["history"]
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = new_figure(8, 3)
     for axis, name, title in zip(
         figure.subplots(1, 3),
         ("loss", "accuracy", "mean_max_xi"),
         ("loss", "batch accuracy", "mean max ξ"),
         strict=True,
     ):
-        axis.plot([entry["step"] for entry in history], [entry[name] for entry in history], color="tab:blue")
+        axis.plot([entry["step"] for entry in history], [entry[name] for entry in history])
         axis.set(title=title, xlabel="step")
     save_figure(figure, output / "training.png")
 
-    figure = Figure(figsize=(8, 0.9 * len(datasets)), layout="constrained")
+    figure = new_figure(8, 0.9 * len(datasets))
     axes = figure.subplots(len(datasets), 10)
     for row, (task, dataset) in zip(axes, datasets.items(), strict=True):
         for axis, image in zip(row, dataset.test.images, strict=False):
@@ -319,9 +318,9 @@ def draw(output: Path, bundle: Path, datasets: dict[str, Dataset], matrix: np.nd
         row[0].set_ylabel(task, rotation=0, ha="right", va="center")
     save_figure(figure, output / "domains.png")
 
-    figure = Figure(figsize=(5, 4), layout="constrained")
+    figure = new_figure(5, 4)
     axis = figure.subplots()
-    axis.imshow(matrix, cmap="Blues", vmin=0, vmax=100)
+    heat_map(axis, matrix, vmax=100)
     axis.set(
         xticks=range(len(datasets)),
         xticklabels=datasets,
@@ -331,7 +330,7 @@ def draw(output: Path, bundle: Path, datasets: dict[str, Dataset], matrix: np.nd
         ylabel="test samples of",
     )
     for (i, j), value in np.ndenumerate(matrix):
-        axis.text(j, i, f"{value:.1f}", ha="center", va="center", color="white" if value > 60 else "black")
+        axis.text(j, i, f"{value:.1f}", ha="center", va="center", color=on_colour(value / 100))
     axis.set_title("accuracy in %, one set of templates")
     save_figure(figure, output / "swap.png")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from isoform.runtime.adapt.method import Context, Method
 from isoform.runtime.errors import UsageError
 
-__all__ = ["METHODS", "method_named"]
+__all__ = ["METHODS", "method_named", "summaries"]
 
 METHODS: Mapping[str, tuple[str, str]] = {
     "auto": ("auto", "Auto"), "batch": ("statistics", "Batch"), "alpha": ("statistics", "Alpha"), "ema": ("statistics", "Ema"),
@@ -32,10 +33,19 @@ def method_named(name: str, options: Mapping[str, object]) -> Callable[[Context]
     """
     if name not in METHODS:
         raise UsageError(f"the method is {name!r}, but one of {', '.join(METHODS)} was expected")
-    module, kind = METHODS[name]
-    chosen = getattr(importlib.import_module(f"isoform.runtime.adapt.methods.{module}"), kind)
+    chosen = _class(name)
     known = [key for key in inspect.signature(chosen).parameters if key != "context"]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UsageError(f"method {name!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     return lambda context: chosen(context, **options)
+
+
+def summaries() -> dict[str, str]:
+    """Return name → what a method does, in one line: the first of its class's docstring."""
+    return {name: (inspect.getdoc(_class(name)) or "").partition("\n")[0] for name in METHODS}
+
+
+def _class(name: str) -> Any:
+    module, kind = METHODS[name]
+    return getattr(importlib.import_module(f"isoform.runtime.adapt.methods.{module}"), kind)

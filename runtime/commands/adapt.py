@@ -41,6 +41,8 @@ class _Batch:
 
 def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform adapt``'s arguments."""
+    from isoform.runtime.adapt.registry import METHODS, summaries
+
     parser.add_argument("bundle", type=Path, help="a compiled bundle")
     parser.add_argument(
         "--data",
@@ -52,7 +54,7 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--task", help="the base signature to start from; optional if the bundle has one task")
     who.add_argument("--signature", type=Path, help="a signature file to start from instead")
-    parser.add_argument("--method", default="auto", help="adaptation method (default: auto)")
+    parser.add_argument("--method", default="auto", help="adaptation method, one of those below (default: auto)")
     parser.add_argument("--batch", type=int, default=128, help="samples per batch (default: 128)")
     parser.add_argument(
         "--in-order",
@@ -72,9 +74,12 @@ def add_arguments_adapt(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the order and of the method (default: 0)")
     add_engine_arguments(parser)
-    parser.epilog = (
-        "example:\n  isoform adapt bundle/ --data camera/ --task plain -o here.safetensors --history here.json\n"
+    width = max(map(len, METHODS))
+    parser.epilog = "methods:\n" + "".join(
+        f"  {name:{width}}  {text}{' (default)' if name == parser.get_default('method') else ''}\n"
+        for name, text in summaries().items()
     )
+    parser.epilog += "\nexample:\n  isoform adapt bundle/ --data camera/ -o me.safetensors --history here.json\n"
     parser.epilog += "  isoform figure here.json -o here.png"
 
 

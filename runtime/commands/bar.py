@@ -28,8 +28,11 @@ class Bar:
 
     def show(self, done: int, total: int, text: str) -> None:
         """Draw the bar at ``done`` of ``total``, followed by a text."""
-        if not sys.stderr.isatty():
-            return
-        self._drawn = True
         full = WIDTH * done // total
-        print(f"\r\033[K{'█' * full}{'░' * (WIDTH - full)} {text}", end="", file=sys.stderr, flush=True)
+        self.say(f"{'█' * full}{'░' * (WIDTH - full)} {text}")
+
+    def say(self, text: str) -> None:
+        """Draw a text alone, where the total is not known."""
+        if sys.stderr.isatty():
+            self._drawn = True
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

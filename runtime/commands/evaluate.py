@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoform.runtime.commands.opened import add_engine_arguments, open_runtime
+from isoform.runtime.commands.tables import aligned, cut
 from isoform.runtime.errors import UsageError
 from isoform.runtime.samples.names import text_of
 
@@ -45,7 +46,8 @@ def add_arguments_evaluate(parser: argparse.ArgumentParser) -> None:
         "--skip-short", action="store_true", help="leave out classes whose recordings are all shorter than a window (default: report an error)"
     )  # fmt: skip
     add_engine_arguments(parser)
-    parser.epilog = "example:\n  isoform evaluate bundle/ --data my-digits/ --signature me.safetensors --task plain --plot confusion.png"
+    parser.epilog = "example:\n  isoform evaluate bundle/ --data my-digits/ --signature me.safetensors"
+    parser.epilog += "\n  isoform evaluate bundle/ --data my-digits/ --task plain --plot confusion.png"
 
 
 def run_evaluate(arguments: argparse.Namespace) -> None:
@@ -55,9 +57,9 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     from isoform.runtime.samples.labelled import read_labelled
 
     if arguments.plot is not None:
-        from isoform.runtime.commands import evaluation_figure  # before the work: it needs matplotlib
+        from isoform.runtime.commands.figures import confusions  # before the work: it needs matplotlib
 
-        evaluation_figure.check(arguments.plot)
+        confusions.check(arguments.plot)
     with open_runtime(arguments) as runtime:
         chosen = _given(runtime, arguments)
         takes = [runtime.input_of(signature.task) for signature in chosen.values()] or [runtime.input_of()]
@@ -83,7 +85,7 @@ def run_evaluate(arguments: argparse.Namespace) -> None:
     else:
         print("\n\n".join(_text(found, data.unit)))
     if arguments.plot is not None:
-        evaluation_figure.draw({name: result for name, (_, result) in found.items()}, arguments.plot)
+        confusions.draw({name: result for name, (_, result) in found.items()}, arguments.plot)
 
 
 def _given(runtime: Runtime, arguments: argparse.Namespace) -> dict[str, Signature]:
@@ -132,33 +134,24 @@ def _text(found: Mapping[str, tuple[Signature, Evaluation]], unit: str) -> list[
         shown = [
             [label, f"{told['samples']:,}", f"{100 * told['recall']:.1f} %",
              "-" if told["precision"] is None else f"{100 * told['precision']:.1f} %",
-             "" if told["taken_for"] is None else f"{_cut(told['taken_for'][0], 18)} ({told['taken_for'][1]})"]
+             "" if told["taken_for"] is None else f"{cut(told['taken_for'][0], 18)} ({told['taken_for'][1]})"]
             for label, told in classes[:ROWS]
         ]  # fmt: skip
         left = f"\n{len(classes) - ROWS} classes more, better than these; --json has all" if len(classes) > ROWS else ""
         blocks.append(
-            f"{name}, by class\n" + _table(["class", "samples", "recall", "precision", "taken for"], shown) + left
+            f"{cut(name, 60)}, by class\n"
+            + _table(["class", "samples", "recall", "precision", "taken for"], shown)
+            + left
         )
         if one.groups:
             groups = sorted(one.groups.items(), key=lambda item: item[1][1])
             lines = [[group, f"{count:,}", f"{100 * right:.1f} %"] for group, (count, right) in groups[:ROWS]]
             more = len(groups) - ROWS
             left = f"\n{more} {unit}s more, better than these; --json has all" if more > 0 else ""
-            blocks.append(f"{name}, by {unit}\n" + _table([unit, "samples", "accuracy"], lines) + left)
+            blocks.append(f"{cut(name, 60)}, by {unit}\n" + _table([unit, "samples", "accuracy"], lines) + left)
     return blocks
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Align columns: the first and, of five, the last to the left."""
-    cells = [list(columns), *([_cut(row[0], NAME), *row[1:]] for row in rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
-    left = {0, 4} if columns[-1] == "taken for" else {0}
-    lines = [
-        "  ".join(cell.ljust(width) if place in left else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in cells
-    ]  # fmt: skip
-    return "\n".join(line.rstrip() for line in lines)
+    left = {0, len(columns) - 1} if columns[-1] == "taken for" else {0}
+    return "\n".join(aligned(columns, [[cut(row[0], NAME), *row[1:]] for row in rows], left=left))

@@ -35,7 +35,8 @@ from isoform.runtime.errors import IsoformError
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 __all__ = [
-    "canonical_json", "hold", "is_left_over", "open_file", "read_bytes", "read_json", "replace_directory", "set_aside", "write_bytes",
+    "canonical_json", "hold", "is_left_over", "open_file", "read_bytes", "read_json", "replace_directory",
+    "replace_file", "set_aside", "write_bytes",
 ]  # fmt: skip
 
 TRIES = 100
@@ -98,11 +99,17 @@ def canonical_json(value: object) -> bytes:
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
-    """Write a file atomically: after a crash it has the old content or all of the new.
+    """Write a file atomically, as ``replace_file`` does, whose arguments and errors these are; ``data`` is the content."""
+    with replace_file(path, mode=mode) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replace_file(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
+    """Open a file to be written in the block, which replaces ``path`` at its end: after a crash there is the old content or all of the new.
 
     Args:
         path: The file; a symbolic link is followed.
-        data: The content.
         mode: Permissions, set before any content is written; None for those of the old file, or the default ones.
 
     Raises:
@@ -117,7 +124,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int | None = None) -> None:
                 if mode is None:  # a private file must not become readable for others by being replaced
                     with contextlib.suppress(FileNotFoundError):
                         os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
                 os.replace(temporary, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,10 @@ class Piece(NamedTuple):
     """An empty string if there is none."""
     group: str = ""
     """What the samples have in common beside the label, such as the recording; an empty string if unknown."""
+    path: Path | None = None
+    """The file."""
+    rows: range | None = None
+    """Row of the table, without the header and from 0, or frame of the sound, where each window begins; None if a sample is a whole file."""
 
 
 def collected(

@@ -13,7 +13,7 @@ from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.names import Names, normal
 
-__all__ = ["Listing"]
+__all__ = ["SPLITS", "Listing"]
 
 SYSTEM = {
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle", "@recycle",

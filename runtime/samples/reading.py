@@ -23,19 +23,16 @@ from isoform.runtime.samples.tables import Table, is_table
 __all__ = ["Found", "Reader", "check_one_kind", "sort_out"]
 
 
-def sort_out(
-    files: list[Path], shape: tuple[int, int, int], account: Account, *, tables: bool = True, sounds: bool = False
-) -> list[Path]:
+def sort_out(files: list[Path], shape: tuple[int, int, int], account: Account, *, sounds: bool = False) -> list[Path]:
     """Return the files that the network can read samples from; the others are counted, with advice on how to make them readable.
 
     Args:
         files: All files that are not hidden.
         shape: Channels (1 or 3: images are readable), height (1: recordings are readable), width of a sample.
         account: Counts what is skipped.
-        tables: Whether the caller reads recordings.
         sounds: Whether samples are sounds, and nothing else.
     """
-    images, tables = not sounds and shape[0] in (1, 3), not sounds and tables and shape[1] == 1
+    images, tables = not sounds and shape[0] in (1, 3), not sounds and shape[1] == 1
     what = "neither image nor recording" if images and tables else "no image" if images else "no recording"
     kept = []
     for path in files:
@@ -189,7 +186,7 @@ class Reader:
         try:
             if self._reading.sound is None:
                 x: Array = load_image(found.path, shape=self._shape, account=self._account)[None]
-                return Piece(x, found.label, found.group)
+                return Piece(x, found.label, found.group, found.path)
             x = clips(
                 found.path, sound=self._reading.sound, shape=self._shape, stride=self._reading.stride, account=self._account
             )  # fmt: skip
@@ -198,4 +195,6 @@ class Reader:
         if found.group:
             self._account.groups.add(found.group)
         # the windows of one file are alike, and so a group
-        return Piece(x, found.label, found.group or str(found.path))
+        step = self._reading.stride or self._shape[2]
+        rows = range(0, len(x) * step, step) if len(x) > 1 else None
+        return Piece(x, found.label, found.group or str(found.path), found.path, rows)

@@ -31,11 +31,15 @@ EPILOG = """example:
 
 behind nginx:
   isoform serve bundle/ --unix /run/isoform.sock --workers 2
-  and in nginx: proxy_pass http://unix:/run/isoform.sock; docs/examples/nginx.conf balances several servers
+  and in nginx: proxy_pass http://unix:/run/isoform.sock;
+  docs/examples/nginx.conf balances several servers
 
-under another ASGI server, which has its own options for address, processes and TLS:
-  ISOFORM_SERVE='bundle/ --open' granian --interface asgi --factory isoform.server.asgi:application
-  ISOFORM_SERVE='bundle/ --open' uvicorn --factory isoform.server.asgi:application --no-proxy-headers"""
+under another ASGI server, which has its own options for address, processes and
+TLS:
+  ISOFORM_SERVE='bundle/ --open' granian --interface asgi \\
+    --factory isoform.server.asgi:application
+  ISOFORM_SERVE='bundle/ --open' uvicorn --no-proxy-headers \\
+    --factory isoform.server.asgi:application"""
 
 
 def add_arguments_serve(parser: argparse.ArgumentParser) -> None:

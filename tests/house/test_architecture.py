@@ -63,7 +63,10 @@ def test_predict_and_inspect_run_without_torch(compiled, tmp_path) -> None:
 
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "a.png")
     start = "from isoform.runtime.cli import main; raise SystemExit(main("
-    for words in (["predict", str(compiled), str(tmp_path / "a.png"), "--task", "plain"], ["inspect", str(compiled)]):
+    for words in (
+        ["predict", str(compiled), str(tmp_path / "a.png"), "--task", "plain"],
+        ["inspect", str(compiled), "--json"],
+    ):
         result = run_without(FORBIDDEN, f"{start}{words!r}))")
         assert result.returncode == 0, result.stderr
         assert result.stdout.startswith("{")

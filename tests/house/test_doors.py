@@ -139,7 +139,7 @@ def test_its_signatures(path, tmp_path) -> None:
 
 def test_its_commands(path, tmp_path, capsys) -> None:
     """``inspect`` says what the kind says; ``figure`` draws what it uses; ``predict`` takes the engine by name."""
-    assert main(["inspect", str(path)]) == 0
+    assert main(["inspect", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tasks"]["stripes"]["gains"][0] == 0.5
     assert main(["figure", str(path), "-o", str(tmp_path / "gains.svg")]) == 0
     assert (tmp_path / "gains.svg").stat().st_size > 1000

@@ -70,7 +70,7 @@ def test_it_predicts_and_inspects(edge, compiled, runtime, samples, tmp_path) ->
     assert answer["label"] == str(logits.argmax())
     assert answer["signature"] == runtime.signature("plain").digest
     inspected = subprocess.run(
-        [edge / "isoform", "inspect", compiled], cwd=tmp_path, capture_output=True, text=True, check=True
+        [edge / "isoform", "inspect", compiled, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert json.loads(inspected.stdout)["what"] == "bundle"
 

@@ -63,8 +63,8 @@ def test_a_command_names_what_it_lacks(tmp_path, package, extra, words) -> None:
 API = """
 from pathlib import Path
 from isoform.runtime.errors import MissingExtraError
-from isoform.runtime.commands.figure import draw_signatures
-from isoform.runtime.commands.stream_figure import draw_stream
+from isoform.runtime.commands.figures.signatures import draw_signatures
+from isoform.runtime.commands.figures.stream import draw_stream
 from isoform.train.data.formats.digits import digits
 from isoform.train.data.fetch import fetch
 from isoform.train.data.formats.usps import read_usps_folder

@@ -162,9 +162,12 @@ def test_the_command_line(path, tmp_path, capsys) -> None:
     assert main([*words, str(tmp_path / "a.csv")]) == 2
     assert "tokens of shape (n, 1…20), which are read from .npz files" in capsys.readouterr().err
     assert main(["predict", str(path), "a.png", "--task", "notes"]) == 2
-    assert "input is tokens of shape (n, 1…20), but this command reads images" in capsys.readouterr().err
+    assert (
+        "a.png: the network's input is tokens of shape (n, 1…20), which are read from .npz files"
+        in capsys.readouterr().err
+    )
     for name in ("notes", "meter-whole"):
-        assert main(["inspect", str(path / "compiled" / f"{name}.onnx")]) == 0
+        assert main(["inspect", str(path / "compiled" / f"{name}.onnx"), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["what"] == "graph without weights"
 
 

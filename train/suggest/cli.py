@@ -43,7 +43,7 @@ def add_arguments_recipe(parser: argparse.ArgumentParser) -> None:
         metavar="LENGTH",
         help="the same between the beginnings of two windows (default: windows follow each other)",
     )
-    parser.epilog = "example:\n  isoform recipe new --data photos/ -o mine.toml && isoform train mine.toml --data photos/ -o bundle/"
+    parser.epilog = "example:\n  isoform recipe new --data photos/ -o mine.toml\n  isoform train mine.toml --data photos/ -o bundle/"
 
 
 def run_recipe(arguments: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from bench.adapting.shifted import photographs
 from bench.allocation.recipes import recipe_of, trained_on
 from isoform.runtime.arrays import Array
-from isoform.runtime.commands.task_figures import similarity
+from isoform.runtime.commands.figures.tasks import similarity
 from isoform.runtime.samples.pictures.images import resize
 from isoform.train.data.formats.idx import read_idx_folder
 from isoform.train.data.samples import Dataset, Split

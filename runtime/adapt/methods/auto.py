@@ -48,7 +48,7 @@ GUESSED, TRUSTED = 0.3, 0.6
 
 
 class Auto(Method):
-    """The default method."""
+    """BN statistics beyond chance, and a gradient step."""
 
     moves = (AFFINE, STATISTICS)
 

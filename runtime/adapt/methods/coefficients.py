@@ -18,7 +18,7 @@ __all__ = ["Coefficients"]
 
 
 class Coefficients(Method):
-    """Coefficients of BN statistics alone."""
+    """BN statistics by a few coefficients: the smallest signature."""
 
     moves = (COEFFICIENTS,)
 

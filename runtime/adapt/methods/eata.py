@@ -25,7 +25,7 @@ __all__ = ["Eata"]
 
 
 class Eata(Gradient):
-    """Entropy of selected, weighted samples, regularised towards the start."""
+    """Tent on reliable and different samples, held near the start."""
 
     def __init__(self, context: Context, parts: Sequence[str] = ("bn",), lr: float = 1e-3) -> None:
         super().__init__(context, parts, lr)

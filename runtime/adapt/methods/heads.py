@@ -36,7 +36,10 @@ def _unit(rows: Array) -> Array:
 
 
 class T3a(Method):
-    """T3A; ``supports`` is the maximum number of embeddings per class."""
+    """A logits layer of the most certain embeddings of each class.
+
+    ``supports`` is the maximum number per class.
+    """
 
     moves = ("logits.weight", "logits.bias")
 
@@ -75,7 +78,7 @@ class T3a(Method):
 
 
 class Lame(Method):
-    """LAME; the signature does not change."""
+    """Predictions corrected within a batch; the signature stays."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

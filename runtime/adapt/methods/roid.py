@@ -29,7 +29,7 @@ SHARP = 3.0
 
 
 class Roid(Gradient):
-    """Weighted likelihood ratio, weight ensembling, prior correction."""
+    """Certain and diverse samples count more, held near the start."""
 
     def __init__(self, context: Context, parts: Sequence[str] = ("bn",), lr: float = 1e-3) -> None:
         super().__init__(context, parts, lr)

@@ -48,7 +48,10 @@ class _Kept:
 
 
 class Rotta(Method):
-    """RoTTA; ``memory`` is the number of stored samples."""
+    """A balanced memory of samples, for one class after the other.
+
+    ``memory`` is the number of stored samples.
+    """
 
     moves = (AFFINE, STATISTICS)
 

@@ -54,7 +54,10 @@ class _Search(Method):
 
 
 class Spsa(_Search):
-    """One-sided simultaneous perturbation; ``c`` is its size, ``lr`` Adam's learning rate."""
+    """A search without gradients, two predictions more per batch.
+
+    One-sided simultaneous perturbation; ``c`` is its size, ``lr`` Adam's learning rate.
+    """
 
     def __init__(self, context: Context, c: float = 0.05, lr: float = 0.01) -> None:
         for name, value in (("c", c), ("lr", lr)):
@@ -80,7 +83,10 @@ class Spsa(_Search):
 
 
 class CmaEs(_Search):
-    """Separable CMA-ES, one generation per batch; ``sigma`` is the initial step size."""
+    """A search without gradients, one generation per batch.
+
+    Separable CMA-ES; ``sigma`` is the initial step size.
+    """
 
     def __init__(self, context: Context, sigma: float = 0.1) -> None:
         if not 0 < sigma < math.inf:

@@ -50,21 +50,27 @@ class _Blend(Method):
 
 
 class Batch(_Blend):
-    """The batch's own statistics."""
+    """BN statistics of each batch alone."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, 1.0)
 
 
 class Alpha(_Blend):
-    """The base's statistics blended with the batch's, with weight ``alpha``."""
+    """BN statistics of each batch, blended with the base's.
+
+    ``alpha`` is the batch's weight.
+    """
 
     def __init__(self, context: Context, alpha: float = 0.1) -> None:
         super().__init__(context, alpha)
 
 
 class Ema(_Blend):
-    """Running statistics of the stream, updated by each batch with weight ``alpha``."""
+    """Running BN statistics of the stream.
+
+    ``alpha`` is each batch's weight.
+    """
 
     def __init__(self, context: Context, alpha: float = 0.1) -> None:
         super().__init__(context, alpha)

@@ -91,4 +91,4 @@ class Gradient(Method):
 
 
 class Tent(Gradient):
-    """Tent: the entropy of all samples."""
+    """BN statistics of the batch, and a gradient step on the entropy."""

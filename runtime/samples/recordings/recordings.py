@@ -83,19 +83,20 @@ class Recordings:
         self._same_kind(table.path, "group", grouped)
         numbers = _Numbers(table, self._columns(table, {place, grouped} - {None}))
         # 4 bytes per number, where a list of Python's floats takes 32
-        values, first, windows = array.array("f"), 0, self._account.taken["window"]
+        values, first, begin, windows = array.array("f"), 0, 0, self._account.taken["window"]
         current: tuple[str, str] | None = (label or "", "") if place is None and grouped is None else None
-        for line, row in table.rows():
+        for number, (line, row) in enumerate(table.rows()):
             if place is not None or grouped is not None:
                 found = self._label(table, line, row, place, label), self._group(table, line, row, grouped)
                 if found != current:
                     if current is not None:
-                        yield self._cut(values, *current, f"{table.path} from line {first}")
-                    values, first, current = array.array("f"), line, found
+                        yield self._cut(values, *current, f"{table.path} from line {first}", table.path, begin)
+                    values, first, begin, current = array.array("f"), line, number, found
             numbers.read(line, row, values)
         numbers.check()
         assert current is not None  # a table has a row at least
-        yield self._cut(values, *current, str(table.path) + (f" from line {first}" if first else ""))
+        where = str(table.path) + (f" from line {first}" if first else "")
+        yield self._cut(values, *current, where, table.path, begin)
         self._account.leave("commented line", table.comments)
         if self._account.taken["window"] > windows:
             self._account.files += 1
@@ -151,7 +152,7 @@ class Recordings:
         self._account.groups.add(found)
         return found
 
-    def _cut(self, values: array.array[float], label: str, group: str, where: str) -> Piece:
+    def _cut(self, values: array.array[float], label: str, group: str, where: str, path: Path, begin: int) -> Piece:
         channels, _, width = self._shape
         # a view, so the caller starts a new array for the next recording: this one cannot grow any more
         rows = np.frombuffer(values, dtype=np.float32).reshape(-1, channels)
@@ -164,7 +165,8 @@ class Recordings:
         else:
             self._short.setdefault(label, []).append((len(rows), where))
             self._account.leave("recording shorter than a window")
-        return Piece(found[:, :, None], label, group or where)
+        step = self._stride or width
+        return Piece(found[:, :, None], label, group or where, path, range(begin, begin + len(found) * step, step))
 
     def _columns(self, table: Table, others: set[int | None]) -> list[int]:
         """Return the column indices of the channels, in the order of the first file; ``others`` are those of labels and groups."""

@@ -9,7 +9,7 @@ from support import image, isoform, isoform_here
 
 from isoform.runtime import InputError, cli
 from isoform.runtime.adapt.adapter import Adapter
-from isoform.runtime.commands.stream_figure import read_history
+from isoform.runtime.commands.figures.stream import read_history
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.samples.unlabelled import read_stream
 from isoform.train.data.formats.digits import digits

@@ -116,7 +116,7 @@ def test_predict_misuse(words, message, compiled, digit) -> None:
 
 def test_inspect_every_artefact(compiled) -> None:
     """Every file of a bundle, and the bundle itself, can be inspected."""
-    whole = json.loads(isoform("inspect", compiled).stdout)
+    whole = json.loads(isoform("inspect", compiled, "--json").stdout)
     assert whole["what"] == "bundle"
     assert list(whole["tasks"]) == ["plain", "inverted", "blurred", "edges"]
     files = [path for path in sorted(compiled.rglob("*")) if path.is_file()]
@@ -145,8 +145,8 @@ def test_inspect_decodes_a_signature_once(compiled, monkeypatch) -> None:
 
 
 def cli_json(path) -> dict:
-    """What ``isoform inspect`` says, without a process for each."""
-    from isoform.runtime.commands.predict import describe
+    """What ``isoform inspect --json`` says, without a process for each."""
+    from isoform.runtime.commands.inspecting.facts import describe
 
     return describe(path)
 
@@ -192,6 +192,6 @@ def test_a_round_trip_through_the_shell(runtime, tmp_path) -> None:
     """A signature saved by the library is the one that ``isoform inspect`` describes."""
     signature = runtime.signature("blurred").to("float16")
     signature.save(tmp_path / "half.safetensors")
-    found = json.loads(isoform("inspect", tmp_path / "half.safetensors").stdout)
+    found = json.loads(isoform("inspect", tmp_path / "half.safetensors", "--json").stdout)
     assert (found["digest"], found["precision"]) == (signature.digest, "float16")
     assert Signature.load(tmp_path / "half.safetensors") == signature

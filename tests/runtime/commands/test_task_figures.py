@@ -7,8 +7,8 @@ import pytest
 from modular import DENSE, random_bundle
 
 from isoform.runtime.cli import main
-from isoform.runtime.commands.figure import draw_signatures
-from isoform.runtime.commands.task_figures import clusters, draw_similarity, draw_tasks, read_record, similarity
+from isoform.runtime.commands.figures.signatures import draw_signatures
+from isoform.runtime.commands.figures.tasks import clusters, draw_similarity, draw_tasks, read_record, similarity
 from isoform.runtime.errors import UsageError
 
 FIRST, SECOND = [[1, 1, 0], [1, 0, 0]], [[0, 0, 1], [0, 1, 0]]

@@ -246,9 +246,15 @@ def test_a_change_is_drawn_from_what_it_is_said_to_be(monkeypatch, tmp_path) -> 
         given = [tmp_path / f"{name}.safetensors" for name in names]
         figure.run_figure(
             argparse.Namespace(
-                bundle=tmp_path, signature=given, trained=False, view=None, task=None, output=tmp_path / "x.png"
+                bundle=tmp_path,
+                signature=given,
+                trained=False,
+                view=None,
+                sort=False,
+                task=None,
+                output=tmp_path / "x.png",
             )
         )
-        titles.append([axis.get_title() for axis in drawn["picture"].axes])
+        titles.append([axis.get_title("left") for axis in drawn["picture"].axes])
     assert any(title.startswith("second - its base: 0.") for title in titles[0])
     assert "second - its start: 0.000" in titles[1]

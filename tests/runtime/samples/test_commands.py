@@ -10,7 +10,7 @@ from PIL import Image
 from support import ROOT, isoform
 
 from isoform.runtime.cli import main
-from isoform.runtime.commands.stream_figure import read_history
+from isoform.runtime.commands.figures.stream import read_history
 from isoform.runtime.errors import InputError
 from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.samples.names import as_known, hint
@@ -59,7 +59,7 @@ def test_predict_takes_folders_by_the_same_rule(folder) -> None:
         env={**os.environ, "ISOFORM_MAX_DATA_BYTES": str(10 * 32 * 32 * 4)},
     )
     assert len(many.stdout.splitlines()) == 20
-    assert many.stderr == f"20 images; {LEFT}\n"
+    assert many.stderr == f"20 images in 10 classes; {LEFT}\n"
     done = isoform("predict", BUNDLE, folder / "3", "--task", "plain")
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr == f"2 images; {LEFT}\n"

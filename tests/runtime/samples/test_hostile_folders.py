@@ -13,7 +13,7 @@ from support import image, training_images
 from isoform.runtime.errors import IsoformError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.labelled import read_labelled
-from isoform.runtime.samples.named_images import read_images
+from isoform.runtime.samples.streamed import read_chunks
 from isoform.runtime.samples.unlabelled import read_stream
 
 pytestmark = pytest.mark.trust
@@ -24,7 +24,7 @@ def accounts(folder) -> list[tuple[int, Account]]:
     """Samples and account of every reader of a folder of images."""
     trained, predicted = Account(), Account()
     halves = training_images(folder, shape=SHAPE, account=trained)
-    x = np.concatenate([x for x, _ in read_images([folder], shape=SHAPE, account=predicted, chunk=3)])
+    x = np.concatenate([found.x for found in read_chunks([folder], takes=image(SHAPE), account=predicted, chunk=3)])
     labelled, stream = read_labelled(folder, takes=image(SHAPE)), read_stream(folder, takes=image(SHAPE))
     return [
         (len(halves.train.labels), trained),

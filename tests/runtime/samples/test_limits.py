@@ -14,9 +14,9 @@ from support import image
 
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.named_images import read_images
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.pictures.pillow_limit import pillow_allows
+from isoform.runtime.samples.streamed import read_chunks
 from isoform.runtime.samples.unlabelled import read_stream
 
 pytestmark = pytest.mark.trust
@@ -114,8 +114,8 @@ def test_samples_of_many_files_are_bounded(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("ISOFORM_MAX_DATA_BYTES", str(3 * 64 + 8))
     with pytest.raises(InputError, match=r"more than 3 samples of shape \(1, 4, 4\).*ISOFORM_MAX_DATA_BYTES"):
         read_stream(tmp_path, takes=image((1, 4, 4)))
-    chunks = read_images([tmp_path], shape=(1, 4, 4), account=Account(), chunk=2)
-    assert [len(x) for x, _ in chunks] == [2, 2]
+    chunks = read_chunks([tmp_path], takes=image((1, 4, 4)), account=Account(), chunk=2)
+    assert [len(one.x) for one in chunks] == [2, 2]
     for name in ("ISOFORM_MAX_DATA_BYTES", "ISOFORM_MAX_IMAGE_PIXELS"):
         monkeypatch.setenv(name, "many")
         with pytest.raises(UsageError, match=f"{name} is 'many', but a whole number above 0"):

@@ -11,7 +11,7 @@ from support import image, training_images
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.labelled import read_labelled
-from isoform.runtime.samples.named_images import read_images
+from isoform.runtime.samples.streamed import read_chunks
 from isoform.runtime.samples.unlabelled import read_stream
 from isoform.train.data.load import load_task
 from isoform.train.recipe import DataRecipe, TaskRecipe
@@ -67,8 +67,9 @@ def test_every_command_takes_the_same_files(folder) -> None:
     task = TaskRecipe(data="folder")
     assert load_task(task, DataRecipe(input_shape=SHAPE), root=folder).account.sentence() == EXPECTED
     account = Account()
-    chunks = list(read_images([folder], shape=SHAPE, account=account, chunk=3))
-    assert [len(x) for x, paths in chunks] == [len(paths) for x, paths in chunks] == [2, 3, 3]
+    chunks = list(read_chunks([folder], takes=image(SHAPE), account=account, chunk=3))
+    assert [len(one.x) for one in chunks] == [len(one.places) for one in chunks] == [3, 3, 2]
+    assert tuple(label for one in chunks for label in one.given) == found.labels
     assert account.files == 8
     assert account.left.total() == found.account.left.total() == 19
 

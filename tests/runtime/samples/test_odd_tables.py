@@ -8,7 +8,7 @@ from support import image
 from isoform.runtime.errors import InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.labelled import read_labelled
-from isoform.runtime.samples.named_images import read_images
+from isoform.runtime.samples.streamed import read_chunks
 from isoform.runtime.samples.unlabelled import read_stream
 
 pytestmark = pytest.mark.trust
@@ -138,7 +138,7 @@ def test_paths_that_no_file_can_have(name, tmp_path) -> None:
         with pytest.raises(InputError, match=r"cannot be read.*(too long|levels|null byte|null char)"):
             read(tmp_path / name, takes=image(SENSOR))
     with pytest.raises(InputError, match="cannot be read"):
-        list(read_images([tmp_path / name], shape=IMAGE, account=Account(), chunk=1))
+        list(read_chunks([tmp_path / name], takes=image(IMAGE), account=Account(), chunk=1))
 
 
 def test_an_archive_without_samples(tmp_path) -> None:

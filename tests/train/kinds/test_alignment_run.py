@@ -11,7 +11,7 @@ from resumed import whole_and_resumed
 from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime
 from isoform.runtime.cli import main
-from isoform.runtime.commands.sharing_figures import draw_layers, draw_modules, read_sharing
+from isoform.runtime.commands.figures.sharing import draw_layers, draw_modules, read_sharing
 from isoform.runtime.errors import RecipeError, SpecError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.train.data.load import load_task

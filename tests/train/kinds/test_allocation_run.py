@@ -190,7 +190,7 @@ def test_by_command(file, tmp_path, capsys) -> None:
     with Runtime.open(bundle) as runtime:
         assert runtime.predict(np.zeros((2, 1, 8, 8)), runtime.signature("turned")).shape == (2, 10)
     assert main(["figure", str(bundle), "--view", "history", "-o", str(tmp_path / "history.svg")]) == 0
-    assert main(["inspect", str(bundle / "signatures" / "plain.safetensors")]) == 0
+    assert main(["inspect", str(bundle / "signatures" / "plain.safetensors"), "--json"]) == 0
     assert "allocation" in capsys.readouterr().out
 
 

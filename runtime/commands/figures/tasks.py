@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.arrays import Array
+from isoform.runtime.commands.figures.style import heat_map, legend_beside, new_figure, styled
 from isoform.runtime.errors import UsageError
-from isoform.runtime.extras import needs
 
 __all__ = ["clusters", "draw_history", "draw_similarity", "draw_tasks", "read_record", "similarity"]
 
@@ -25,6 +25,7 @@ COLUMNS = 4
 """Panels beside each other in a history."""
 
 
+@styled
 def draw_tasks(usage: Mapping[str, Array]) -> Any:
     """Draw one row per signature.
 
@@ -36,19 +37,18 @@ def draw_tasks(usage: Mapping[str, Array]) -> Any:
     """
     layers, templates = next(iter(usage.values())).shape
     rows = np.stack([values.reshape(-1) for values in usage.values()])
-    figure = _figure(2.2 + 0.16 * rows.shape[1], 1.1 + 0.16 * len(rows))
+    figure = new_figure(2.2 + 0.16 * rows.shape[1], 1.1 + 0.16 * len(rows))
     axis = figure.subplots()
-    image = axis.imshow(rows, aspect="auto", vmin=0, vmax=1, cmap="magma_r")
+    image = heat_map(axis, rows, aspect="auto")
     _names(axis.set_yticks, usage)
     for layer in range(1, layers):
-        axis.axvline(layer * templates - 0.5, color="white", linewidth=2)
+        axis.axvline(layer * templates - 0.5, color="white", linewidth=4)
     axis.set_xticks(
         [(layer + 0.5) * templates - 0.5 for layer in range(layers)], [f"layer {layer + 1}" for layer in range(layers)]
     )
-    axis.tick_params(axis="x", length=0, labelsize=8)
-    figure.colorbar(image, ax=axis, label="use of a template", shrink=0.8)
+    figure.colorbar(image, ax=axis, label="use of a template", shrink=0.8).outline.set_visible(False)
     different = len({row.tobytes() for row in rows})
-    axis.set_title(f"{different} different of {len(rows)}; {100 * rows.mean():.0f} % in use", fontsize=10)
+    axis.set_title(f"{different} different of {len(rows)}; {100 * rows.mean():.0f} % in use")
     return figure
 
 
@@ -75,6 +75,7 @@ def clusters(cosines: Array) -> list[int]:
     return groups[0]
 
 
+@styled
 def draw_similarity(usage: Mapping[str, Array], *, clustered: bool) -> Any:
     """Draw how alike every two signatures are; ``clustered`` puts similar ones side by side.
 
@@ -84,12 +85,12 @@ def draw_similarity(usage: Mapping[str, Array], *, clustered: bool) -> Any:
     cosines, names = similarity(usage), list(usage)
     order = clusters(cosines) if clustered else list(range(len(names)))
     size = 2.2 + 0.18 * len(names)
-    figure = _figure(size + 0.8, size)
+    figure = new_figure(size + 0.8, size)
     axis = figure.subplots()
-    image = axis.imshow(cosines[np.ix_(order, order)], vmin=min(0.0, float(cosines.min())), vmax=1, cmap="viridis")
+    image = heat_map(axis, cosines[np.ix_(order, order)], vmin=min(0.0, float(cosines.min())))
     _names(axis.set_yticks, [names[index] for index in order])
     _names(axis.set_xticks, [names[index] for index in order], rotation=90)
-    figure.colorbar(image, ax=axis, label="cosine similarity", shrink=0.8)
+    figure.colorbar(image, ax=axis, label="cosine similarity", shrink=0.8).outline.set_visible(False)
     return figure
 
 
@@ -121,6 +122,7 @@ def read_record(training: Mapping[str, Any], task: str, shape: tuple[int, int]) 
     return steps, np.stack(times) / 255
 
 
+@styled
 def draw_history(steps: Sequence[int], usage: Array, *, task: str) -> Any:
     """Draw what a task used over time, one panel per layer.
 
@@ -132,29 +134,21 @@ def draw_history(steps: Sequence[int], usage: Array, *, task: str) -> Any:
     layers, templates = usage.shape[1:]
     columns = min(COLUMNS, layers)
     rows = math.ceil(layers / columns)
-    figure = _figure(1 + 2.4 * columns, 0.8 + 1.9 * rows)
+    figure = new_figure(1 + 2.4 * columns, 0.8 + 1.9 * rows)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for layer, axis in enumerate(axes[:layers]):
         for template in range(templates):
-            axis.plot(steps, usage[:, layer, template], linewidth=1.1, label=str(template))
-        axis.set_title(f"layer {layer + 1}", fontsize=9)
-        axis.set_ylim(-0.03, 1.03)
-        axis.spines[["top", "right"]].set_visible(False)
+            axis.plot(steps, usage[:, layer, template], label=str(template), clip_on=False)
+        axis.set_title(f"layer {layer + 1}")
+        axis.set_ylim(0, 1)
     for axis in axes[layers:]:
         axis.set_visible(False)
-    axes[0].legend(fontsize=6, frameon=False, title="component", title_fontsize=6, ncols=2)
-    figure.suptitle(task, fontsize=10, parse_math=False)
+    legend_beside(axes[columns - 1], title="component", ncols=1 + (templates - 1) // 8)
+    figure.suptitle(task, parse_math=False)
     figure.supxlabel("step", fontsize=9)
     figure.supylabel("probability of use", fontsize=9)
     return figure
 
 
-def _figure(width: float, height: float) -> Any:
-    with needs("a figure", extra="figure"):
-        from matplotlib.figure import Figure  # not pyplot, which keeps every figure and may need a display
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _names(set_ticks: Any, names: Sequence[str] | Mapping[str, object], **style: Any) -> None:
-    set_ticks(range(len(names)), [*names], fontsize=7, parse_math=False, **style)
+    set_ticks(range(len(names)), [*names], parse_math=False, **style)

@@ -9,14 +9,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from isoform.runtime.commands.figures.style import (
+    ACCENT,
+    BAD,
+    GOOD,
+    MARK,
+    QUIET,
+    TEXT,
+    legend_beside,
+    new_figure,
+    styled,
+)
 from isoform.runtime.errors import InputError
-from isoform.runtime.extras import needs
 from isoform.runtime.formats import files
 
 __all__ = ["draw_stream", "read_history"]
 
 LIMIT = 64 << 20  # a record is about 200 bytes
-MARKS = {"new domain": "#d9822b", "reset": "#c53030", "rejected": "#c53030", "rollback": "#805ad5"}
+MARKS = {"new domain": MARK, "reset": BAD, "rejected": "#d98880", "rollback": "#7d98d4"}
 """Events drawn as vertical lines → colour."""
 NUMBERS = ("samples", "entropy", "concentration", "accuracy", "shift")
 
@@ -37,6 +47,7 @@ def _is_call(call: Mapping[str, Any]) -> bool:
     return needed and all(isinstance(call.get(name), int | float | None) for name in NUMBERS[3:])
 
 
+@styled
 def draw_stream(history: Mapping[str, Any]) -> Any:
     """Draw a history.
 
@@ -46,32 +57,32 @@ def draw_stream(history: Mapping[str, Any]) -> Any:
     Returns:
         A matplotlib ``Figure``, not yet saved.
     """
-    with needs("a figure", extra="figure"):
-        from matplotlib.figure import Figure
-
     calls = history["calls"]
     samples = [call["samples"] for call in calls]
-    rows = [("entropy in nats", "entropy", "#2b6cb0"), ("concentration κ", "concentration", "#38a169")]
+    rows = [("entropy in nats", "entropy", ACCENT), ("concentration κ", "concentration", GOOD)]
     if any(call.get("shift") is not None for call in calls):
-        rows.append(("shift in squared spreads", "shift", "#718096"))
+        rows.append(("shift in squared spreads", "shift", QUIET))
     if any(call.get("accuracy") is not None for call in calls):
-        rows.insert(0, ("right in %", "accuracy", "#1a202c"))
-    figure = Figure(figsize=(8, 0.6 + 1.3 * len(rows)), layout="constrained")
+        rows.insert(0, ("right in %", "accuracy", TEXT))
+    figure = new_figure(8, 0.9 + 1.3 * len(rows))
     axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (label, name, colour) in zip(axes, rows, strict=True):
         scale = 100 if name == "accuracy" else 1
         points = [(x, scale * call[name]) for x, call in zip(samples, calls, strict=True) if call.get(name) is not None]
         # a short stream may have a single point per row, which a line alone would not show
-        axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, marker="." if len(points) < 60 else None)
-        axis.set_ylabel(label, fontsize=8)
-        axis.set_ylim(bottom=0)
-        axis.spines[["top", "right"]].set_visible(False)
+        marker = "." if len(points) < 60 else None
+        # points at 0 and at the top are drawn whole
+        axis.plot(*zip(*points, strict=True), color=colour, linestyle="-", marker=marker, clip_on=False, zorder=3)
+        axis.set_title(label, loc="left")
+        axis.set_ylim(0, 100 if name == "accuracy" else 1.05 * max(y for _, y in points) or 1)
         for x, call in zip(samples, calls, strict=True):
             if call.get("event") in MARKS:
-                axis.axvline(x, color=MARKS[call["event"]], linewidth=0.8, alpha=0.7)
+                axis.axvline(x, color=MARKS[call["event"]], linewidth=1, linestyle="-", label=call["event"])
     axes[-1].set_xlabel("samples")
-    found = [event for event in MARKS if any(call.get("event") == event for call in calls)]
-    axes[0].set_title(
-        f"{history.get('method', '')}{''.join(f', | {event}' for event in found)}", fontsize=9, loc="left"
-    )
+    figure.suptitle(str(history.get("method", "")), parse_math=False)
+    lines, names = axes[0].get_legend_handles_labels()
+    found = dict(zip(names, lines, strict=True))
+    marked = [event for event in MARKS if event in found]
+    if marked:
+        legend_beside(axes[0], handles=[found[event] for event in marked], labels=marked)
     return figure

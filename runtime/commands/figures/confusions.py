@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.commands.evaluation import Evaluation
+from isoform.runtime.commands.figures.style import ENDINGS, heat_map, new_figure, on_colour, save_figure, styled
 from isoform.runtime.errors import UsageError
 from isoform.runtime.extras import needs
 
 __all__ = ["check", "draw"]
 
-ENDINGS = (".png", ".svg", ".pdf")
 NUMBERED = 15
 """Classes up to which numbers are written into the cells."""
 LABELLED = 40
@@ -39,38 +39,39 @@ def draw(found: Mapping[str, Evaluation], path: Path) -> None:
         found: Name of a signature → its figures.
         path: The file, as ``check`` accepts it.
     """
-    with needs("--plot", extra="figure"):
-        from matplotlib.figure import Figure
+    save_figure(_drawn(found), path)
 
-    from isoform.runtime.commands.figure import save_figure
 
+@styled
+def _drawn(found: Mapping[str, Evaluation]) -> Any:
     columns = min(4, len(found))
     rows = -(-len(found) // columns)
     size = min(12.0, max(3.0, 0.32 * max(len(one.labels) for one in found.values()) + 1.4))
-    figure = Figure(figsize=(size * columns, size * rows), layout="compressed")
+    figure = new_figure(size * columns, size * rows)
+    figure.set_layout_engine("compressed")
     axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
     for panel, (name, one) in zip(axes, found.items(), strict=False):
         _panel(panel, name, one)
     for panel in axes[len(found) :]:
         panel.set_axis_off()
-    save_figure(figure, path)
+    return figure
 
 
 def _panel(panel: Any, name: str, one: Evaluation) -> None:
     counts = one.confusion.sum(axis=1, keepdims=True)
     shares = one.confusion / np.maximum(counts, 1)
-    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    panel.set_title(f"{name}: {100 * one.accuracy:.1f} % of {one.samples:,}".replace("$", r"\$"), fontsize=10)
+    heat_map(panel, shares)
+    panel.set_title(f"{name}: {100 * one.accuracy:.1f} % of {one.samples:,}", parse_math=False)
     panel.set_xlabel("answer")
     panel.set_ylabel("right class")
     places = range(len(one.labels)) if len(one.labels) <= LABELLED else []
-    names = [label.replace("$", r"\$") for label in one.labels] if places else []
-    panel.set_xticks([*places], names, rotation=90 if max(map(len, names), default=0) > 2 else 0, fontsize=8)
-    panel.set_yticks([*places], names, fontsize=8)
+    names = [*one.labels] if places else []
+    panel.set_xticks([*places], names, rotation=90 if max(map(len, names), default=0) > 2 else 0, parse_math=False)
+    panel.set_yticks([*places], names, parse_math=False)
     if len(one.labels) <= NUMBERED:
         for (row, column), share in np.ndenumerate(shares):
             if one.confusion[row, column]:
                 panel.text(
                     column, row, int(one.confusion[row, column]), ha="center", va="center", fontsize=7,
-                    color="white" if share > 0.5 else "black",
+                    color=on_colour(share),
                 )  # fmt: skip

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.arrays import Array
+from isoform.runtime.commands.figures.style import TEXT, differences, heat_map, legend_beside, new_figure, styled
 from isoform.runtime.errors import UsageError
-from isoform.runtime.extras import needs
 
 __all__ = ["Sharing", "draw_layers", "draw_modules", "read_sharing"]
 
@@ -54,6 +54,7 @@ def read_sharing(training: Mapping[str, Any]) -> Sharing:
     return Sharing(generations, {name: [time.get(name, 0) for time in times] for name in names}, layers, between)
 
 
+@styled
 def draw_modules(sharing: Sharing) -> Any:
     """Draw the number of modules of every set of tasks over the generations, and of all together.
 
@@ -61,24 +62,21 @@ def draw_modules(sharing: Sharing) -> Any:
         A matplotlib ``Figure``, not yet saved.
     """
     largest = sorted(sharing.shared, key=lambda name: -max(sharing.shared[name]))[:LINES]
-    figure = _figure(7.6, 3.4)
+    figure = new_figure(7.6, 3.4)
     axis = figure.subplots()
     for name, counts in sharing.shared.items():
         if name in largest:
-            alone = " + " not in name
             axis.plot(
-                sharing.generations, counts, linewidth=1.6 if alone else 1.1, linestyle="-" if alone else "--", label=name
-            )  # fmt: skip
+                sharing.generations, counts, linewidth=1.8 if " + " not in name else 1.2, label=name, clip_on=False
+            )
     total = np.sum([*sharing.shared.values()], axis=0)
-    axis.plot(sharing.generations, total, color="black", linewidth=1.6, label="all")
+    axis.plot(sharing.generations, total, color=TEXT, linestyle="-", label="all", clip_on=False)
     axis.set(xlabel="generation", ylabel="modules in use", ylim=(0, None))
-    axis.spines[["top", "right"]].set_visible(False)
-    legend = axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    legend_beside(axis)
     return figure
 
 
+@styled
 def draw_layers(sharing: Sharing) -> Any:
     """Draw how much every two layers share, on a logarithmic scale around chance.
 
@@ -86,23 +84,17 @@ def draw_layers(sharing: Sharing) -> Any:
         A matplotlib ``Figure``, not yet saved.
     """
     size = 2.6 + 0.22 * len(sharing.layers)
-    figure = _figure(size + 1, size)
+    figure = new_figure(size + 1, size)
     axis = figure.subplots()
     # a quarter of chance and below is one colour: never would be minus infinity
     ratios = np.log2(np.clip(sharing.between, 0.25, None))
     bound = max(2.0, float(ratios.max()))
-    image = axis.imshow(ratios, vmin=-bound, vmax=bound, cmap="RdBu_r")
-    axis.set_yticks(range(len(ratios)), sharing.layers, fontsize=7, parse_math=False)
-    axis.set_xticks(range(len(ratios)), sharing.layers, fontsize=7, parse_math=False, rotation=90)
+    image = heat_map(axis, ratios, vmin=-bound, vmax=bound, cmap=differences())
+    axis.set_yticks(range(len(ratios)), sharing.layers, parse_math=False)
+    axis.set_xticks(range(len(ratios)), sharing.layers, parse_math=False, rotation=90)
     bar = figure.colorbar(image, ax=axis, label="same module, times chance", shrink=0.8)
     ticks = np.arange(-2, int(bound) + 1)
     bar.set_ticks(ticks, labels=["≤ ¼", "½", *(str(2**tick) for tick in ticks[2:])])
     bar.ax.set_ylim(-2, bound)
+    bar.outline.set_visible(False)
     return figure
-
-
-def _figure(width: float, height: float) -> Any:
-    with needs("a figure", extra="figure"):
-        from matplotlib.figure import Figure  # not pyplot, which keeps every figure and may need a display
-
-    return Figure(figsize=(width, height), layout="constrained")

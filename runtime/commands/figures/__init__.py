@@ -1,0 +1,1 @@
+"""Figures, all in one style (``style.py``), drawn by matplotlib. Nothing here is imported but to draw."""

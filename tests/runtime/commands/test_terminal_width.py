@@ -1,0 +1,55 @@
+"""Help and tables fit a terminal of 80 columns, and what commands print for a person is what is kept."""
+
+import pytest
+from snapshots import KEPT, WORDS, shown
+from support import isoform_here
+
+from isoform.runtime import cli
+from isoform.runtime.adapt.registry import METHODS, summaries
+from isoform.runtime.commands.tables import aligned, cut, named, tail
+
+# its flags are those of a recipe's fields, which are being put in groups
+EXEMPT = ("train",)
+
+
+@pytest.mark.parametrize("verb", ["", *(verb for verb in cli.VERBS if verb not in EXEMPT)])
+def test_help_fits(verb, monkeypatch) -> None:
+    """No line of a ``--help`` is longer than the terminal, and none ends in a space."""
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = isoform_here(*filter(None, [verb]), "--help").stdout.splitlines()
+    assert len(lines) > 8
+    assert [line for line in lines if len(line) > 80] == []
+
+
+def test_adapt_lists_its_methods() -> None:
+    """Each by name with a sentence of its own, and which is the default."""
+    text = isoform_here("adapt", "--help").stdout
+    assert len(METHODS) == len(set(summaries().values())) >= 13
+    for name, about in summaries().items():
+        assert about.endswith(".")
+        assert f"  {name:12}  {about}{' (default)' if name == 'auto' else ''}\n" in text
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_what_is_printed_is_what_is_kept(name) -> None:
+    """Letter by letter; after a change that is meant, ``python tests/helpers/kept/snapshots.py`` writes the texts anew."""
+    text = shown(name)
+    assert text == (KEPT / f"{name}.txt").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
+def test_every_text_that_is_kept_is_looked_at() -> None:
+    """No file is left of a command that is not shown any more."""
+    assert sorted(path.stem for path in KEPT.iterdir()) == sorted(WORDS)
+
+
+def test_tables_give_way() -> None:
+    """Text is cut where a table would be too wide, the widest first; numbers never are."""
+    lines = aligned(["name", "n", "about"], [["a" * 70, "1,234,567", "b" * 40], ["c", "8", ""]], left=(0, 2))
+    assert [len(line) <= 80 for line in lines] == [True] * 3
+    assert "1,234,567" in lines[1]
+    assert lines[1].count("…") == 2
+    assert aligned(["name", "n"], [["a", "12"]]) == ["name   n", "a     12"]
+    assert (cut("abcdef", 4), cut("abcd", 4), tail("/a/b/c", 4), tail("/a/b", 4)) == ("abc…", "abcd", "…b/c", "/a/b")
+    assert [len(line) <= 80 for line in named("x", "word " * 60)] == [True] * 3
+    assert named("x", "") == ["x           -"]
