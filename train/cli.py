@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from isoform.runtime.errors import UsageError
 from isoform.runtime.extras import needs
 from isoform.runtime.formats import files
+from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
 from isoform.train.kind import trainer_of
 from isoform.train.recipe import override_fields, read_recipe, recipe_names
@@ -87,7 +88,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
         print(f"task {name}: {dataset.account.sentence()}", file=sys.stderr)
     counts = ", ".join(f"{name} {len(dataset.train.labels):,}" for name, dataset in datasets.items())
     print(
-        f"training {len(datasets)} tasks ({counts} samples) for {recipe.steps} steps; after Ctrl-C the same command resumes",
+        f"training {plural(len(datasets), 'task')} ({counts} samples) for {plural(recipe.steps, 'step')}; after Ctrl-C the same command resumes",
         file=sys.stderr,
     )
     started = time.monotonic()

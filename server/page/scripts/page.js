@@ -1,7 +1,7 @@
 // Connects the parts of the page: reads the bundle's metadata, asks for a key if the server needs one, then starts every part on one state.
 
 import { showAnswers } from "./answer.js";
-import { hasKey, keepKey, metadata, tasks } from "./api.js";
+import { hasKey, keepKey, keepsUsers, metadata, tasks } from "./api.js";
 import { element } from "./charts.js";
 import { DOMAINS } from "./domains.js";
 import { EXAMPLES } from "./examples.js";
@@ -41,8 +41,9 @@ async function start() {
   if (state) return state.renew();
   if (names.length === 0) throw new Error("this server has no task that answers");
   const about = await metadata(names[0]);
+  const keeps = await keepsUsers();
   const known = names.every((name) => name in DOMAINS);
-  const begun = new State({ tasks: names, task: names[0], user: null, exists: false, known: null, version: 0, strokes: [], pixels: null, framing: framingFor(known, about.labels), ...about });
+  const begun = new State({ tasks: names, task: names[0], keeps, user: null, exists: false, known: null, version: 0, strokes: [], pixels: null, framing: framingFor(known, about.labels), ...about });
   await changeTask(begun, names[0]);
   state = begun;
   at("main").hidden = false;
@@ -52,6 +53,7 @@ async function start() {
   at("#undrawable").hidden = drawable;
   at("#undrawable b").textContent = about.shape.join(" × ");
   for (const part of ["#draw", "#teach", "#tour"]) at(part).hidden = !drawable;
+  if (!keeps) at("#teach").hidden = true; // without a store, nothing learned could be kept
   if (drawable) startDrawing();
   document.body.dataset.ready = "";
 }

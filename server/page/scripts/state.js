@@ -4,6 +4,7 @@
 //   task       the task that is asked                user            whose network; null for the task's own
 //   strokes    the drawing                           framing         how it is shown to the network
 //   pixels     the drawing as a sample; null while nothing is drawn
+//   keeps      whether the server has a store for users
 //   known      users of this task; null where the server does not tell
 //   version    counts up whenever a user's network may be another than before
 
