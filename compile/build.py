@@ -25,8 +25,9 @@ from isoform.runtime.formats import files
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.compiled import FORMAT, load_compiled
 from isoform.runtime.formats.signature import Signature
-from isoform.train.data.load import load_tasks
-from isoform.train.data.samples import Dataset
+from isoform.train.data.load import IN_MEMORY, load_tasks
+from isoform.train.data.pictures import Pictures
+from isoform.train.data.samples import Dataset, loaded
 from isoform.train.recipe import Recipe
 
 __all__ = ["compile_bundle", "write_compiled"]
@@ -135,6 +136,11 @@ def _datasets(bundle: Bundle, data: Path | None, progress: Callable[[str], None]
     datasets = load_tasks(recipe.tasks, recipe.data, root=data)
     for task, dataset in datasets.items():
         progress(f"samples of {task}: {dataset.account.sentence()}")
+        if dataset.test is not None and isinstance(dataset.test.images, Pictures):
+            count = len(loaded(dataset.test, most=IN_MEMORY).labels)
+            progress(
+                f"verifying {task} on {count:,} of {len(dataset.test.labels):,} test samples, as many as are kept in memory"
+            )
     for task in bundle.signatures:
         # Other files may be split otherwise, and training samples among the test samples would flatter the accuracies.
         if task not in datasets or datasets[task].digest() != digests.get(task):
@@ -146,8 +152,8 @@ def _datasets(bundle: Bundle, data: Path | None, progress: Callable[[str], None]
 
 def _task(bundle: Bundle, name: str, signature: Signature, dataset: Dataset) -> Task:
     resolved = bundle.resolve(signature)
-    train, test = dataset.train, dataset.test
-    assert test is not None
+    assert dataset.test is not None
+    train, test = (loaded(half, most=IN_MEMORY) for half in (dataset.train, dataset.test))
     if (front := bundle.network.front(name)) is not None:  # from here on a sample is its features
         features = Features(front, threads=1)
         train, test = (dataclasses.replace(half, images=features.checked(half.images)) for half in (train, test))

@@ -18,7 +18,7 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import CompileError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.train.data.samples import Split
+from isoform.train.data.samples import Loaded
 
 __all__ = ["EXPORTERS", "Exporter", "Learning", "Task", "exporter_of"]
 
@@ -47,8 +47,8 @@ class Task:
     weights: Mapping[str, Array]
     """Weights folded for that graph, as ``Graph.fold`` returns them."""
     labels: tuple[str, ...]
-    train: Split
-    test: Split
+    train: Loaded
+    test: Loaded
 
 
 class Learning(Protocol):

@@ -34,6 +34,7 @@ VERBS = {
     "figure": ("isoform.runtime.commands.figure", "figure", "draw a bundle's signatures side by side"),
     "serve": ("isoform.server.commands.serve", "server", "serve predictions over HTTP"),
     "key": ("isoform.server.commands.key", "server", "create, list and revoke the server's API keys"),
+    "recipe": ("isoform.train.suggest.cli", "train", "list recipes, and write one that fits your own data"),
     "data": ("isoform.train.data.cli", "train", "list and download data sets"),
 }
 """Verb → module with ``add_arguments_<verb>(parser)`` and ``run_<verb>(arguments)``, the pip extra that it needs, one line of help."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isoform.runtime.errors import UsageError
-from isoform.runtime.extras import needs
 from isoform.runtime.formats import files
 from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
 from isoform.train.kind import trainer_of
-from isoform.train.recipe import override_fields, read_recipe, recipe_names
+from isoform.train.progress import Log, Progress, ReadingBar
+from isoform.train.recipe import read_recipe, recipe_names
+from isoform.train.reference.flags import PREFIX, add_field_flags, wrapped
+from isoform.train.stopping import stopping
 
 if TYPE_CHECKING:
     from isoform.train.loop import Report
@@ -27,33 +29,47 @@ __all__ = ["add_arguments_train", "run_train"]
 
 def add_arguments_train(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform train``'s arguments: one flag for every recipe field of every kind."""
-    parser.add_argument("recipe", help=f"a TOML file, or a recipe that is shipped: {', '.join(recipe_names())}")
+    parser.usage = "%(prog)s RECIPE -o BUNDLE [--data DIR] [--fresh] [--FIELD VALUE ...]"
+    parser.add_argument(
+        "recipe", metavar="RECIPE",
+        help=wrapped(f"a TOML file ('isoform recipe new' writes one for your data), or a recipe that is shipped: {', '.join(recipe_names())}"),
+    )  # fmt: skip
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         required=True,
-        help="the bundle to write; an existing bundle is replaced when training is done",
+        metavar="BUNDLE",
+        help=wrapped("the bundle to write; an existing bundle is replaced when training is done"),
     )
-    parser.add_argument("--data", type=Path, help="folder that holds the recipe's data sets")
+    parser.add_argument("--data", type=Path, metavar="DIR", help=wrapped("folder that holds the recipe's data sets"))
     parser.add_argument(
-        "--fresh", action="store_true", help="discard the checkpoint of an interrupted run instead of resuming it"
+        "--fresh",
+        action="store_true",
+        help=wrapped("discard the checkpoint of an interrupted run instead of resuming it"),
     )
     parser.add_argument(
-        "--checkpoint-seconds", type=float, default=10.0, help="seconds between two checkpoints (default: 10)"
+        "--checkpoint-seconds", type=float, default=10.0, metavar="SECONDS", help=wrapped("seconds between two checkpoints (default: 10)")
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help=wrapped("processes per task that decode images which are not kept in memory (default: half of the processors)")
+    )  # fmt: skip
+    parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help=wrapped("write the figures of 100 steps to a file, a JSON object per line"),
     )
-    fields = parser.add_argument_group("recipe fields; each flag overrides the file")
-    for field in override_fields():
-        fields.add_argument(f"--{field}", dest=f"field:{field}", metavar="VALUE")
+    add_field_flags(parser)
     parser.epilog = "example:\n  isoform train digits -o bundle/ --seed 1 --network.layers 12"
 
 
 def run_train(arguments: argparse.Namespace) -> None:
     """Train and write the bundle; print a summary as JSON on stdout."""
     overrides = {
-        name.removeprefix("field:"): value
+        name.removeprefix(PREFIX): value
         for name, value in vars(arguments).items()
-        if name.startswith("field:") and value is not None
+        if name.startswith(PREFIX) and value is not None
     }
     recipe = read_recipe(arguments.recipe, overrides)
     output = arguments.output.absolute()
@@ -61,6 +77,8 @@ def run_train(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{arguments.output} exists and is not a bundle; choose another --output, so that none of its files are lost"
         )
+    if arguments.workers is not None and not 0 <= arguments.workers <= 64:
+        raise UsageError(f"--workers is {arguments.workers}, but 0 to 64 was expected")
     if not arguments.checkpoint_seconds >= 0:
         raise UsageError(f"--checkpoint-seconds is {arguments.checkpoint_seconds}, but 0 or more was expected")
     if not output.parent.is_dir():
@@ -83,24 +101,40 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
     from isoform.train.loop import train
 
     checkpoint = checkpoint_path(output)
-    datasets = load_tasks(recipe.tasks, recipe.data, root=arguments.data)
+    reading = ReadingBar()
+    try:
+        datasets = load_tasks(recipe.tasks, recipe.data, root=arguments.data, progress=reading)
+    finally:
+        reading.close()
     for name, dataset in datasets.items():
         print(f"task {name}: {dataset.account.sentence()}", file=sys.stderr)
     counts = ", ".join(f"{name} {len(dataset.train.labels):,}" for name, dataset in datasets.items())
     print(
-        f"training {plural(len(datasets), 'task')} ({counts} samples) for {plural(recipe.steps, 'step')}; after Ctrl-C the same command resumes",
+        f"training {plural(len(datasets), 'task')} ({counts} samples) for {plural(recipe.steps, 'step')}; after Ctrl-C the same command goes on",
         file=sys.stderr,
     )
     started = time.monotonic()
-    with Progress(recipe.steps, line=trainer_of(recipe).line) as progress:
-        bundle = train(
-            recipe,
-            datasets,
-            checkpoint=checkpoint,
-            fresh=arguments.fresh,
-            checkpoint_seconds=arguments.checkpoint_seconds,
-            progress=progress,
-        )
+    shown = Progress(recipe.steps, samples=recipe.batch * len(datasets), line=trainer_of(recipe).line)
+    log = contextlib.nullcontext() if arguments.log is None else Log(arguments.log)
+    with shown, log as written, stopping() as stop:
+
+        def progress(report: Report) -> None:
+            shown(report)
+            if written is not None and report.reported:
+                written(report)
+
+        try:
+            bundle = train(
+                recipe, datasets, checkpoint=checkpoint, fresh=arguments.fresh, checkpoint_seconds=arguments.checkpoint_seconds,
+                workers=arguments.workers, progress=progress, stop=stop,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            if checkpoint.exists():
+                print(
+                    f"what was learned is in {text_of(checkpoint_path(arguments.output))}; the same command goes on, --fresh begins anew",
+                    file=sys.stderr,
+                )
+            raise
     with files.replace_directory(output) as directory:
         bundle.write(directory)
     # Only after the bundle is written: a process killed in between resumes instead of starting anew.
@@ -121,51 +155,3 @@ def _is_bundle(path: Path) -> bool:
     """Whether a directory is empty or holds nothing but a bundle, so that replacing it loses no other file."""
     known = {"bundle.json", "templates.safetensors", "signatures", "compiled"}
     return path.is_dir() and all(entry.name in known or entry.name.startswith(".compiled.") for entry in path.iterdir())
-
-
-class Progress:
-    """A progress bar with the figures of each step; ten plain lines where stderr is no terminal.
-
-    Args:
-        steps: Number of steps of the run.
-        line: Formats a step's figures (``Trainer.line``).
-    """
-
-    def __init__(self, steps: int, *, line: Callable[[Mapping[str, float]], str]) -> None:
-        with needs("the progress bar", extra="train"):
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-        console = Console(stderr=True)
-        self._steps, self._line = steps, line
-        self._bar = (
-            Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=console,
-            )
-            if console.is_terminal
-            else None
-        )
-
-    def __enter__(self) -> Progress:
-        if self._bar:
-            self._bar.start()
-            self._task = self._bar.add_task("training", total=self._steps)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def __call__(self, report: Report) -> None:
-        """Show a step's report."""
-        text = self._line(report.figures)
-        if self._bar:
-            self._bar.update(self._task, completed=report.step, description=text)
-        # Ten lines per run, so that a log stays readable.
-        elif report.step * 10 // report.steps > (report.step - 1) * 10 // report.steps:
-            print(f"step {report.step:5d} of {report.steps}  {text}", file=sys.stderr, flush=True)

@@ -1,27 +1,61 @@
 """Recipe tables: read TOML or JSON values into frozen dataclasses, with a one-line error for every mistake.
 
 A field is a number, a text, a choice (``Literal``), a fixed number of integers (``tuple``), any number of texts or tables (``tuple`` with an
-ellipsis), a table (another dataclass), or tables by name (``Mapping``). A table checks its own ranges in ``__post_init__`` with ``between``.
+ellipsis), a table (another dataclass, perhaps none), or tables by name (``Mapping``). A field declares its range where it is declared, once for the check,
+``isoform train --help`` and docs/recipes.md:
+
+    steps: Annotated[int, Between(1, 1e8)]
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from isoform.runtime.errors import RecipeError
+from isoform.runtime.errors import RecipeError, SpecError
 
-__all__ = ["between", "fields_of", "read_table"]
+__all__ = ["Between", "Table", "fields_of", "ranges_of", "read_table", "table_of"]
 
 
-def between(section: object, name: str, low: float, high: float) -> None:
-    """Check that a field is in a range, both ends included. Raises ``RecipeError``, for NaN as well."""
-    value = getattr(section, name)
-    # One chained comparison under "not": with NaN it is false, so NaN is out of every range.
-    if not low <= value <= high:
-        raise RecipeError(f"{name} is {value}, but {low:g} to {high:g} was expected")
+@dataclasses.dataclass(frozen=True)
+class Between:
+    """The range of a field's number, or of each of its numbers; both ends are included, unless ``above``."""
+
+    low: float | str
+    """The least, or the name of the field whose value is the least."""
+    high: float
+    above: bool = False
+    """Whether ``low`` itself is out of the range."""
+
+    def check(self, table: object, name: str) -> None:
+        """Check a field of a table. Raises ``RecipeError``, for NaN as well."""
+        value = getattr(table, name)
+        low: float = getattr(table, self.low) if isinstance(self.low, str) else self.low
+        several = isinstance(value, tuple)
+        # One chained comparison under "not": with NaN it is false, so NaN is out of every range.
+        if not all(
+            low <= one <= self.high and not (self.above and one == low) for one in (value if several else [value])
+        ):
+            raise RecipeError(
+                f"{name} is {list(value) if several else value}, but {'above ' * self.above}{low:g} to {self.high:g} was expected{' of each' * several}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of a recipe, whose fields are in the ranges that they declare."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        table: Any = type(self)
+        ranges = ranges_of(table)
+        # those that refer to another field come last, when that one is known to be in its own range
+        for name in sorted(ranges, key=lambda name: isinstance(ranges[name].low, str)):
+            ranges[name].check(self, name)
 
 
 def fields_of(table: Any) -> dict[str, Any]:
@@ -29,6 +63,31 @@ def fields_of(table: Any) -> dict[str, Any]:
     # get_type_hints, because under ``from __future__ import annotations`` a field's own type is only a text.
     hints = get_type_hints(table)
     return {field.name: hints[field.name] for field in dataclasses.fields(table)}
+
+
+def table_of(hint: Any) -> Any | None:
+    """Return the dataclass of a field that is a table, or may be one; None of any other field."""
+    return next(
+        (
+            one
+            for one in (hint, *get_args(hint)[:1])
+            if get_origin(hint) in (None, types.UnionType) and dataclasses.is_dataclass(one)
+        ),
+        None,
+    )
+
+
+@functools.cache
+def ranges_of(table: Any) -> dict[str, Between]:
+    """Return name → range of the fields that declare one."""
+    hints = get_type_hints(table, include_extras=True)
+    return {
+        field.name: extra
+        for field in dataclasses.fields(table)
+        if get_origin(hints[field.name]) is Annotated
+        for extra in get_args(hints[field.name])[1:]
+        if isinstance(extra, Between)
+    }
 
 
 def read_table(table: Any, value: object, where: str) -> Any:
@@ -59,14 +118,14 @@ def read_table(table: Any, value: object, where: str) -> Any:
         raise RecipeError(f"{where} has no field {missing[0]!r}, which is required")
     try:
         return table(**{name: _converted(hints[name], entry, f"{where}, {name}") for name, entry in value.items()})
-    except RecipeError as problem:
+    except (RecipeError, SpecError) as problem:
         # A field's error has named the place already; one from __post_init__ does not know it.
         raise RecipeError(str(problem) if str(problem).startswith(where) else f"{where}, {problem}") from None
 
 
 def _converted(hint: Any, value: object, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return read_table(hint, value, where)
+    if (table := table_of(hint)) is not None:
+        return read_table(table, value, where)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         if value in arguments:

@@ -21,9 +21,11 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.train.batches import Batches
 from isoform.train.checkpoint import load_checkpoint, save_checkpoint
 from isoform.train.data.load import reading_of
+from isoform.train.data.pictures import Pictures, chunks
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.kind import Group, Run, trainer_of
 from isoform.train.recipe import Recipe
+from isoform.train.stream import worker_count
 
 __all__ = ["Report", "accuracy", "train"]
 
@@ -40,6 +42,10 @@ class Report:
     steps: int
     figures: Mapping[str, float]
     """The kind's figures, such as ``loss`` and ``accuracy`` of the batches: those of the losses, then ``Run.figures``."""
+    reported: bool = False
+    """Whether the step is in the run's history."""
+    waiting: float = 0.0
+    """Share of the time so far that was spent on waiting for images to be decoded."""
 
 
 def train(
@@ -49,7 +55,9 @@ def train(
     checkpoint: Path,
     fresh: bool = False,
     checkpoint_seconds: float = 10.0,
+    workers: int | None = None,
     progress: Callable[[Report], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Bundle:
     """Train, or resume an interrupted run.
 
@@ -59,7 +67,9 @@ def train(
         checkpoint: File for the state of the run. If it exists, the run resumes from it.
         fresh: Whether to delete a checkpoint that exists and begin anew.
         checkpoint_seconds: Seconds between two checkpoints.
+        workers: Processes per task that decode images which are not kept in memory; None for half of the processors.
         progress: Called after every step.
+        stop: Called after every step; whether to write a checkpoint and raise ``KeyboardInterrupt``.
 
     Returns:
         A bundle, not yet on disk, with test accuracies in ``training``.
@@ -68,6 +78,7 @@ def train(
         DataError: If a split of a task has no samples, or a sample is not finite.
         RecipeError: If the loss is no longer finite.
         CheckpointError: If the checkpoint is damaged or belongs to another run.
+        KeyboardInterrupt: If ``stop`` says so.
     """
     # A nondeterministic kernel adds floats in another order, and a resumed run ends in other bytes; so does another number of threads, but who
     # changes that asked for it.
@@ -87,23 +98,41 @@ def train(
             checkpoint.unlink(missing_ok=True)
         start, history = load_checkpoint(checkpoint, identity=identity, network=run.network, optimizer=optimizer)
         batches = [
-            Batches(dataset.train, batch=recipe.batch, shift=recipe.data.shift, seed=recipe.seed, task=index)
+            Batches(
+                dataset.train,
+                batch=recipe.batch,
+                shift=recipe.data.shift,
+                seed=recipe.seed,
+                task=index,
+                steps=recipe.steps,
+                workers=worker_count() if workers is None else workers,
+                augment=recipe.data.augment,
+                classes=len(dataset.classes),
+            )
             for index, dataset in enumerate(datasets.values())
         ]
-        saved = time.monotonic()
+        saved = began = time.monotonic()
         for step in range(start, recipe.steps):
             _seed(recipe, step)
-            report = Report(step=step + 1, steps=recipe.steps, figures=_step(step, run, groups, optimizer, batches))
-            # Evenly spaced by integer division: the same steps whether or not the run was interrupted.
-            if (step + 1) * REPORTS // recipe.steps > step * REPORTS // recipe.steps:
+            figures = _step(step, run, groups, optimizer, batches)
+            report = Report(
+                step=step + 1, steps=recipe.steps, figures=figures,
+                # Evenly spaced by integer division: the same steps whether or not the run was interrupted.
+                reported=(step + 1) * REPORTS // recipe.steps > step * REPORTS // recipe.steps,
+                waiting=sum(batch.waited for batch in batches) / max(time.monotonic() - began, 1e-9),
+            )  # fmt: skip
+            if report.reported:
                 history.append({"step": report.step, **{k: round(v, 5) for k, v in report.figures.items()}})
             if progress:
                 progress(report)
-            if time.monotonic() - saved > checkpoint_seconds:
+            stopped = stop is not None and stop()
+            if stopped or time.monotonic() - saved > checkpoint_seconds:
                 save_checkpoint(
                     checkpoint, identity=identity, step=step + 1, history=history, network=run.network, optimizer=optimizer
                 )  # fmt: skip
                 saved = time.monotonic()
+            if stopped:
+                raise KeyboardInterrupt
         # Seeded as a step is, because finish() may draw random numbers too.
         _seed(recipe, recipe.steps)
         run.finish()
@@ -116,7 +145,7 @@ def train(
             "recipe": recipe.to_json(), "data": data_digests, "torch": torch.__version__, "test_accuracy": scores,
             **run.told(), "history": history,
         }  # fmt: skip
-        return dataclasses.replace(run.bundle(training), reading=reading_of(datasets))
+        return dataclasses.replace(run.bundle(training), reading=reading_of(recipe.data, datasets))
 
 
 def _check(datasets: Mapping[str, Dataset]) -> None:
@@ -125,6 +154,8 @@ def _check(datasets: Mapping[str, Dataset]) -> None:
         for half, split in (("training", dataset.train), ("test", dataset.test)):
             if split is None or len(split.labels) == 0:
                 raise DataError(f"task {name!r} has no {half} samples")
+            if isinstance(split.images, Pictures):
+                continue  # decoded pixels are finite
             finite = np.isfinite(split.images).all(axis=tuple(range(1, split.images.ndim)))
             if not finite.all():
                 raise DataError(
@@ -179,9 +210,8 @@ def _step(
 @torch.no_grad()
 def accuracy(run: Run, split: Split, *, task: int) -> float:
     """Compute the accuracy of the run's network on a split, 0 to 1."""
-    places = range(0, len(split.labels), 512)
     right = [
-        (run.logits(torch.from_numpy(split.images[i : i + 512]), task).argmax(1).numpy() == split.labels[i : i + 512]).sum()
-        for i in places
-    ]  # fmt: skip
+        (run.logits(torch.from_numpy(split.images[rows]), task).argmax(1).numpy() == split.labels[rows]).sum()
+        for rows in chunks(split.images, most=512)
+    ]
     return float(sum(right) / len(split.labels))

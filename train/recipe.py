@@ -10,45 +10,49 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
+import itertools
 import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from isoform.runtime.arrays import digest_of
 from isoform.runtime.errors import RecipeError, SignatureError
 from isoform.runtime.formats.signature import check_name
 from isoform.runtime.kind import DEFAULT
 from isoform.train.data.recipe import DataRecipe, TaskRecipe
-from isoform.train.fields import between, fields_of, read_table
+from isoform.train.fields import Between, Table, fields_of, read_table, table_of
 from isoform.train.kind import TRAINERS, trainer_named
 
-__all__ = ["DataRecipe", "Recipe", "TaskRecipe", "override_fields", "read_recipe", "recipe_names"]
+__all__ = [
+    "DataRecipe", "Recipe", "TaskRecipe", "about_recipe", "override_fields", "read_recipe", "recipe_names", "recipe_text",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Table):
     """The fields that all kinds share of what decides the result of a training run."""
 
     kind: ClassVar[str]
     """Name of the kind in ``TRAINERS``."""
 
-    steps: int
-    batch: int = 32
+    steps: Annotated[int, Between(1, 1e8)]
+    """Steps of training; in each, every task has a batch."""
+    batch: Annotated[int, Between(2, 65536)] = 32
     """Samples per task and step."""
-    seed: int = 0
-    threads: int = 2
+    seed: Annotated[int, Between(0, 2**31)] = 0
+    """Seed of the weights at the start, the order of the samples, and everything else that is drawn in training."""
+    threads: Annotated[int, Between(1, 1024)] = 2
     """Processor threads; part of the recipe, because with another number floats are added in another order, and the last bits differ."""
     data: DataRecipe = dataclasses.field(default_factory=DataRecipe)
+    """Shape, split and augmentation of all samples."""
     tasks: Mapping[str, TaskRecipe] = dataclasses.field(default_factory=dict)
+    """The tasks by name, at least one."""
 
     def __post_init__(self) -> None:
         """Check the ranges and the tasks' names."""
-        between(self, "steps", 1, 1e8)
-        between(self, "batch", 2, 65536)
-        between(self, "seed", 0, 2**31)
-        between(self, "threads", 1, 1024)
+        super().__post_init__()
         if not self.tasks:
             raise RecipeError('the recipe has no task; add a table such as [tasks.plain] with data = "digits"')
         for name in self.tasks:
@@ -65,7 +69,7 @@ class Recipe:
         # checkpoints, stay valid.
         if not plain["data"]["validation_fraction"]:
             del plain["data"]["validation_fraction"]
-        for field, default in (("split", "auto"), ("columns", [])):
+        for field, default in (("split", "auto"), ("columns", []), ("stride", 0), ("sound", None), ("augment", None)):
             if plain["data"][field] == default:
                 del plain["data"][field]
         named = {} if self.kind == DEFAULT else {"kind": self.kind}
@@ -104,7 +108,7 @@ def read_recipe(name: str, overrides: Mapping[str, str]) -> Recipe:
     """
     path = Path(name)
     if name in recipe_names():
-        text = (importlib.resources.files("isoform.train.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+        text = recipe_text(name)
     else:
         try:
             text = path.read_text(encoding="utf-8")
@@ -137,16 +141,36 @@ def recipe_names() -> list[str]:
     )
 
 
+def recipe_text(name: str) -> str:
+    """Return the file of a shipped recipe. Raises ``RecipeError`` if there is none of that name."""
+    if name not in recipe_names():
+        raise RecipeError(f"no recipe {name!r} is shipped; choose one of {', '.join(recipe_names())}")
+    return (importlib.resources.files("isoform.train.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def about_recipe(name: str) -> str:
+    """Return what a shipped recipe says of itself: the first paragraph of the comment at its top, after the line with the command."""
+    lines = itertools.takewhile(lambda line: line.startswith("# "), recipe_text(name).splitlines()[1:])
+    return " ".join(line.removeprefix("# ").strip() for line in lines)
+
+
 def override_fields() -> list[str]:
     """Return the dotted names of all fields that a flag may override, of all kinds, each once."""
     names: dict[str, None] = {}  # an ordered set: --help lists fields in the order of the dataclasses
     for kind in TRAINERS:
-        for name, hint in fields_of(trainer_named(kind).recipe).items():
-            if dataclasses.is_dataclass(hint):
-                names |= {f"{name}.{inner}": None for inner in fields_of(hint)}
-            elif name != "tasks":
-                names[name] = None
+        names |= dict.fromkeys(_dotted(trainer_named(kind).recipe))
     return list(names)
+
+
+def _dotted(table: Any) -> list[str]:
+    """Return the names of a table's fields, those of tables inside it with a dot; without tables that have names of their own."""
+    names: list[str] = []
+    for name, hint in fields_of(table).items():
+        if (inner := table_of(hint)) is not None:
+            names += [f"{name}.{field}" for field in _dotted(inner)]
+        elif name != "tasks":
+            names.append(name)
+    return names
 
 
 def _parsed(text: str) -> Any:

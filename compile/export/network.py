@@ -24,7 +24,7 @@ from isoform.runtime.errors import CompileError, UsageError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import Front
-from isoform.train.data.samples import Split
+from isoform.train.data.samples import Loaded
 
 __all__ = ["PRECISIONS", "Compared", "compared", "network_file"]
 
@@ -61,7 +61,7 @@ def network_file(
     """
     resolved = bundle.resolve(signature)
     name, graph = bundle.graph(resolved)
-    none = Split(images=np.zeros((0, *graph.input.largest), dtype=np.float32), labels=np.zeros(0, dtype=np.int64))
+    none = Loaded(images=np.zeros((0, *graph.input.largest), dtype=np.float32), labels=np.zeros(0, dtype=np.int64))
     task = Task(
         name=signature.task, trained=signature, signature=signature, parts=resolved.parts, graph=name, weights=graph.fold(resolved.parts),
         labels=resolved.labels, train=none, test=none,

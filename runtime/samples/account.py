@@ -17,6 +17,7 @@ PLURALS = {
     "file that is no image": "files that are no images",
     "file that is no recording": "files that are no recordings",
     "file that is neither image nor recording": "files that are neither images nor recordings",
+    "file that is no sound": "files that are no sounds",
     "file beside the folders of the classes": "files beside the folders of the classes",
     "file of another name": "files of other names",
     "link that leads nowhere": "links that lead nowhere",
@@ -25,9 +26,12 @@ PLURALS = {
     "entry that is no file": "entries that are no files",
     "recording shorter than a window": "recordings shorter than a window",
     "row at the end of a recording": "rows at the ends of recordings",
+    "frame at the end of a sound": "frames at the ends of sounds",
     "column of times or row numbers": "columns of times or row numbers",
 }
 """Plurals of the reasons for which something was skipped; all others get an \"s\"."""
+CUT = ("recording", "sound")
+"""What windows are cut from."""
 
 
 class Account:
@@ -37,7 +41,7 @@ class Account:
         self.files = 0
         """Number of files that samples were read from."""
         self.taken: collections.Counter[str] = collections.Counter()
-        """``image``, ``window``, ``recording``, ``sample`` → number read."""
+        """``image``, ``window``, ``recording``, ``sound``, ``sample`` → number read."""
         self.left: collections.Counter[str] = collections.Counter()
         """Reason for skipping, in the singular → number skipped."""
         self.classes: set[str] = set()
@@ -105,9 +109,10 @@ class Account:
 
     def sentence(self) -> str:
         """Return the report as one line."""
-        taken = ", ".join(plural(count, what) for what, count in self.taken.items() if what != "recording") or "nothing"
-        if "recording" in self.taken:
-            taken += f" of {plural(self.taken['recording'], 'recording')}"
+        taken = ", ".join(plural(count, what) for what, count in self.taken.items() if what not in CUT) or "nothing"
+        for what in CUT:
+            if what in self.taken:
+                taken += f" of {plural(self.taken[what], what)}"
         if self.classes:
             taken += f" in {plural(len(self.classes), 'class')}"
         if self.groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -26,13 +27,14 @@ class Piece(NamedTuple):
 
 
 def collected(
-    found: Iterable[Piece], shape: tuple[int, int, int]
+    found: Iterable[Piece], shape: tuple[int, int, int], *, limited: bool = True
 ) -> tuple[Array, tuple[str, ...], tuple[str, ...] | None]:
     """Collect all samples that a reader yields.
 
     Args:
         found: The samples.
         shape: Channels, height, width of a sample.
+        limited: Whether ``ISOFORM_MAX_DATA_BYTES`` is the limit.
 
     Returns:
         All samples, float32, a label for each, and a group for each; None instead of groups if a sample has none.
@@ -40,7 +42,7 @@ def collected(
     Raises:
         InputError: If they exceed the limit in bytes, or the memory.
     """
-    samples, labels, groups = _Collected(shape), list[str](), list[str]()
+    samples, labels, groups = _Collected(shape, limited=limited), list[str](), list[str]()
     for piece in found:
         samples.add(piece.x)
         labels += [piece.label] * len(piece.x)
@@ -55,10 +57,10 @@ class _Collected:
         shape: Channels, height, width of a sample.
     """
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, int, int], *, limited: bool) -> None:
         self._x = np.empty((0, *shape), dtype=np.float32)
         self._count = 0
-        self._most = data_bytes() // max(1, int(np.prod(shape)) * 4)
+        self._most = (data_bytes() if limited else sys.maxsize) // max(1, int(np.prod(shape)) * 4)
 
     def add(self, x: Array) -> None:
         """Append samples, shape (n, channels, height, width). Raises ``InputError`` beyond the limit or the memory."""

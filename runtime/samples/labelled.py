@@ -1,8 +1,9 @@
-"""Labelled samples from a user's files: images by class, sensor recordings, or arrays.
+"""Labelled samples from a user's files: images by class, sensor recordings, sounds, or arrays.
 
     folder/<label>/**/*.png       one image per sample
     folder/<label>/**/*.csv       recordings: a header, then one row per time step, one column per channel; .tsv likewise, here and below
-    samples.csv                   columns "file" and "label": images, paths relative to the file
+    folder/<label>/**/*.wav       sounds, of which spectrograms are made if the network takes them; .flac, .ogg, .mp3 likewise
+    samples.csv                   columns "file" and "label": images or sounds, paths relative to the file
                                   columns "label" and one per channel: one row per time step, a run of equal labels is a recording
     samples.npz                   arrays "x", shape (n, …) of the network's input, and "labels", strings or integers
 
@@ -11,10 +12,11 @@ A label is always a class name, never an index; an integer n is the name str(n).
 Samples that are alike beside their label, because they are of one recording, day or person, are a group:
 
     recordings                    each is one, unless a column "group" names them; the same name is the same group, in all files
-    folder/<label>/<group>/*.png  the subfolder, if every image is in one; the same name in two classes is the same group
+    folder/<label>/<group>/*.png  the subfolder, if every image or sound is in one; the same name in two classes is the same group
+    sounds                        each file, if one of them has several windows and they name no groups
     samples.csv, samples.npz      a column "group"; an array "groups", n strings or integers
 
-A recording is cut into non-overlapping windows of the network's width (``recordings.py``). Other files are skipped
+A recording or sound is cut into windows of the network's width (``recordings``, ``sounds``). Other files are skipped
 (``listing.py``) and counted (``account.py``).
 """
 
@@ -34,11 +36,11 @@ from isoform.runtime.samples.collected import Piece, collected
 from isoform.runtime.samples.grid import grid_of
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.names import Names
-from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
-from isoform.runtime.samples.recordings import Recordings, column_of
+from isoform.runtime.samples.reading import Found, Reader, check_one_kind
+from isoform.runtime.samples.recordings.recordings import column_of
 from isoform.runtime.samples.tables import Table, is_table
 
-__all__ = ["AS_IT_IS", "Labelled", "read_labelled", "read_labelled_arrays", "samples_of_array"]
+__all__ = ["AS_IT_IS", "Labelled", "list_images", "read_labelled", "read_labelled_arrays", "samples_of_array"]
 
 
 AS_IT_IS = Reading()
@@ -65,10 +67,13 @@ class Labelled:
     @property
     def unit(self) -> str:
         """What a group is, in the singular: ``recording`` for recordings that name no group, else ``group``."""
-        return "recording" if self.account.taken["recording"] and not self.account.groups else "group"
+        cut = self.account.taken["recording"] or self.account.taken["sound"]
+        return "recording" if cut and not self.account.groups else "group"
 
 
-def read_labelled(path: Path, *, takes: Input, skip_short: bool = False, reading: Reading = AS_IT_IS) -> Labelled:
+def read_labelled(
+    path: Path, *, takes: Input, skip_short: bool = False, reading: Reading = AS_IT_IS, limited: bool = True
+) -> Labelled:
     """Read labelled samples.
 
     Args:
@@ -76,6 +81,7 @@ def read_labelled(path: Path, *, takes: Input, skip_short: bool = False, reading
         takes: The network's input.
         skip_short: Skip a class whose recordings are all shorter than a window, instead of raising an error.
         reading: How samples were read for training, ``Bundle.reading``.
+        limited: Refuse more samples than ``ISOFORM_MAX_DATA_BYTES``, which protects a device.
 
     Raises:
         InputError: If there are no samples, or a file is malformed; the message has the file, and the line if there is one.
@@ -89,16 +95,18 @@ def read_labelled(path: Path, *, takes: Input, skip_short: bool = False, reading
             f"{path} {_problem(path)}: a folder with a folder per label, a .csv, .tsv or .npz file was expected"
         )
     shape = grid_of(takes, path)
-    read = _folder if os.path.isdir(path) else _table
-    recordings = Recordings(shape, account, skip_short=skip_short, columns=reading.columns)
-    x, labels, groups = collected(read(path, shape, account, recordings), shape)
+    reader = Reader(shape, account, reading=reading, where=path, skip_short=skip_short)
+    x, labels, groups = collected(
+        _folder(path, account, reader) if os.path.isdir(path) else _table(path, reader), shape, limited=limited
+    )
     if not labels:
         raise InputError(f"{path} has no samples; a window needs {shape[2]} rows of one label")
     account.classes.update(labels)
-    if not account.taken["recording"]:
+    if not (account.taken["recording"] or account.taken["sound"]):
         account.groups.update(groups or ())
-    columns = recordings.columns if account.taken["recording"] else None
-    return Labelled(x.reshape(len(x), *takes.largest), labels, account=account, groups=groups, columns=columns)
+    elif not account.groups and groups and account.taken["sound"] == len(groups):
+        groups = None  # every file is one sample, so that none is like another
+    return Labelled(x.reshape(len(x), *takes.largest), labels, account=account, groups=groups, columns=reader.columns)
 
 
 def read_labelled_arrays(path: Path, arrays: dict[str, Array], *, takes: Input, account: Account) -> Labelled:
@@ -152,36 +160,60 @@ def _problem(path: Path) -> str:
     return "is not supported"
 
 
-def _folder(folder: Path, shape: tuple[int, int, int], account: Account, recordings: Recordings) -> Iterator[Piece]:
+def list_images(path: Path, *, takes: Input, account: Account, reading: Reading = AS_IT_IS) -> list[Found] | None:
+    """List the images of ``read_labelled``'s forms, without opening them; arguments and errors as there.
+
+    Returns:
+        The images in order; None if the samples are not all images, and nothing was counted in ``account``.
+    """
+    if reading.sound is not None or not (os.path.isdir(path) or is_table(path)):
+        return None
+    shape = grid_of(takes, path)
+    reader = Reader(shape, account, reading=reading, where=path)
+    if is_table(path):
+        table = Table(path)
+        named = column_of(table, "file") is not None and column_of(table, "label") is not None
+        return [*reader.listed_in(table)] if named else None
+    if shape[1] == 1:  # the files may be recordings
+        aside = Account()
+        members = _members(path, aside, Reader(shape, aside, reading=reading, where=path))
+        if any(is_table(file) for _, files in members.values() for file in files):
+            return None
+    members = _members(path, account, reader)
+    found = [one for label, (place, files) in members.items() for one in reader.listed(files, label, folder=place)]
+    account.files += len(found)
+    return found
+
+
+def _folder(folder: Path, account: Account, reader: Reader) -> Iterator[Piece]:
+    for label, (place, files) in _members(folder, account, reader).items():
+        yield from reader.read(files, label, folder=place)
+    reader.close()
+
+
+def _members(folder: Path, account: Account, reader: Reader) -> dict[str, tuple[Path, list[Path]]]:
+    """List all classes before the first file is read, so that an empty one is reported at once; returns label → its folder and files."""
     listing = Listing(folder, account)
     classes = listing.classes(folder)
     if not classes:
         raise InputError(
-            f"{folder} has no subfolders, but one per label, with images or .csv or .tsv files in it, was expected"
+            f"{folder} has no subfolders, but one per label, with images, sounds or .csv or .tsv files in it, was expected"
         )
-    # All classes are listed before the first file is read, so that an empty one is reported at once.
-    files = {}
+    members = {}
     for label, place in classes.items():
-        files[label] = sort_out(listing.below(place), shape, account)
-        if not files[label]:
-            advice = account.advice()
-            raise InputError(
-                f"{place} has no images and no .csv or .tsv files for samples of shape {shape}; add some, or remove the folder{advice}"
-            )
-    check_one_kind([path for members in files.values() for path in members], where=folder)
-    for label, members in files.items():
-        yield from read_files(
-            members, shape=shape, account=account, recordings=recordings, label=label, folder=classes[label]
-        )
-    recordings.close()
+        members[label] = place, reader.sort_out(listing.below(place))
+        if not members[label][1]:
+            raise InputError(f"{place} has no {reader.what}; add some, or remove the folder{account.advice()}")
+    check_one_kind([path for _, files in members.values() for path in files], where=folder)
+    return members
 
 
-def _table(path: Path, shape: tuple[int, int, int], account: Account, recordings: Recordings) -> Iterator[Piece]:
+def _table(path: Path, reader: Reader) -> Iterator[Piece]:
     table = Table(path)
     if column_of(table, "label") is None:
         raise InputError(f"{path} has columns {', '.join(table.header)[:200]}, but one named label was expected")
     if column_of(table, "file") is not None:
-        yield from read_table_images(table, shape=shape, account=account)
+        yield from reader.named(table)
         return
-    yield from recordings.read(table)
-    recordings.close()
+    yield from reader.recordings(table)
+    reader.close()

@@ -23,7 +23,7 @@ from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.limits import data_bytes
 from isoform.runtime.samples.names import normal
 
-__all__ = ["Table", "is_table"]
+__all__ = ["Table", "is_number", "is_table"]
 
 TAB_ENDING = ".tsv"
 ENDINGS = {".csv", TAB_ENDING}
@@ -174,13 +174,13 @@ class Table:
             name.strip()
             for name in next(csv.reader([self._comment], delimiter=self.separator, skipinitialspace=True), [])
         ]
-        numbers = all(map(_is_number, self.header))
-        named = len(names) == len(self.header) and all(names) and not any(map(_is_number, names))
+        numbers = all(map(is_number, self.header))
+        named = len(names) == len(self.header) and all(names) and not any(map(is_number, names))
         return names if numbers and named else None
 
     def _check_header(self) -> None:
         """Raise ``InputError`` if the first line has numbers instead of column names, or two columns have the same name."""
-        numbers = [name for name in self.header if _is_number(name)]
+        numbers = [name for name in self.header if is_number(name)]
         names = [name for name in self.header if name]
         # pandas names unnamed columns 0, 1, …, after an empty name for the index or next to named columns
         counted = [str(i) for i in range(len(numbers))] == numbers and ("" in self.header or len(names) > len(numbers))
@@ -271,13 +271,14 @@ def _is_spaced(lines: Sequence[str]) -> bool:
         return False
     fitting = all(len(row) - len(first) in (0, 1) for row in others) and max(map(len, (first, *others))) > 1
     return fitting and (
-        (len(first) > 1 and len(others) > 0) or all(map(_is_number, itertools.chain(*others or [first])))
+        (len(first) > 1 and len(others) > 0) or all(map(is_number, itertools.chain(*others or [first])))
     )
 
 
-def _is_number(name: str) -> bool:
+def is_number(text: str) -> bool:
+    """Return whether a field holds a number, perhaps with a decimal comma."""
     try:
-        float(name.replace(",", "."))
+        float(text.replace(",", "."))
     except ValueError:
         return False
     return True

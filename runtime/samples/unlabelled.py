@@ -1,11 +1,12 @@
 """Samples of a stream from a user's files. Labels are optional and used only to report the accuracy; adaptation never sees them.
 
-    folder/*.png, folder/*.csv    one image per sample, or recordings, in the order of their names, subfolders included;
+    folder/*.png, *.csv, *.wav    one image per sample, or recordings or sounds, in the order of their names, subfolders included;
                                   recordings may have a column "label"
-    samples.csv                   one column per channel, one row per time step; or a column "file" of images
+    sound.wav                     one sound, of which windows are cut
+    samples.csv                   one column per channel, one row per time step; or a column "file" of images or sounds
     samples.npz                   an array "x", shape (n, …) of the network's input
 
-All formats of ``labelled.py`` are read as well. Recordings are cut into windows as there.
+All formats of ``labelled.py`` are read as well. Recordings and sounds are cut into windows as there.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from isoform.runtime.samples.collected import Piece, collected
 from isoform.runtime.samples.grid import grid_of
 from isoform.runtime.samples.labelled import AS_IT_IS, Labelled, read_labelled, read_labelled_arrays, samples_of_array
 from isoform.runtime.samples.listing import Listing
-from isoform.runtime.samples.reading import check_one_kind, read_files, read_table_images, sort_out
-from isoform.runtime.samples.recordings import Recordings, column_of
+from isoform.runtime.samples.reading import Reader, check_one_kind
+from isoform.runtime.samples.recordings.recordings import column_of
+from isoform.runtime.samples.sounds.files import is_sound
 from isoform.runtime.samples.tables import Table, is_table
 
 __all__ = ["Stream", "read_stream"]
@@ -49,7 +51,7 @@ def read_stream(path: Path, *, takes: Input, skip_short: bool = False, reading: 
     """Read samples.
 
     Args:
-        path: A folder, a .csv, .tsv or .npz file, as described in the module's docstring.
+        path: A folder, a table, an .npz file or a sound, as described in the module's docstring.
         takes: The network's input.
         skip_short: Skip a class whose recordings are all shorter than a window, instead of raising an error.
         reading: How samples were read for training, ``Bundle.reading``.
@@ -60,16 +62,14 @@ def read_stream(path: Path, *, takes: Input, skip_short: bool = False, reading: 
     account, ending = Account(), path.suffix.lower()
     if os.path.isdir(path):
         shape = grid_of(takes, path)
-        if _is_stream(path, shape, account):
-            recordings = Recordings(shape, account, skip_short=skip_short, columns=reading.columns)
-            files = sort_out(Listing(path, account).below(path), shape, account)
+        if _is_stream(path, shape, account, reading):
+            reader = Reader(shape, account, reading=reading, where=path, skip_short=skip_short)
+            files = reader.sort_out(Listing(path, account).below(path))
             check_one_kind(files, where=path)
 
             def found() -> Iterator[Piece]:
-                yield from read_files(
-                    files, shape=shape, account=account, recordings=recordings, label=None, folder=path
-                )
-                recordings.close()
+                yield from reader.read(files, None, folder=path)
+                reader.close()
 
             return _stream(path, found(), takes, account)
     elif ending == ".npz":
@@ -82,18 +82,22 @@ def read_stream(path: Path, *, takes: Input, skip_short: bool = False, reading: 
     elif is_table(path):
         shape, table = grid_of(takes, path), Table(path)
         if column_of(table, "label") is None:
+            reader = Reader(shape, account, reading=reading, where=path)
             if column_of(table, "file") is not None:
-                return _stream(path, read_table_images(table, shape=shape, account=account), takes, account)
+                return _stream(path, reader.named(table), takes, account)
             # no close(): without labels no class can lack a window
-            return _stream(path, Recordings(shape, account, columns=reading.columns).read(table), takes, account)
+            return _stream(path, reader.recordings(table), takes, account)
+    elif reading.sound is not None and is_sound(ending):
+        reader = Reader(grid_of(takes, path), account, reading=reading, where=path)
+        return _stream(path, reader.read([path], None, folder=path.parent), takes, account)
     return _with_labels(read_labelled(path, takes=takes, skip_short=skip_short, reading=reading))
 
 
-def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account) -> bool:
+def _is_stream(folder: Path, shape: tuple[int, int, int], account: Account, reading: Reading) -> bool:
     """Return whether samples are directly in the folder, not in a folder per label. Adds a note if there are both."""
     aside = Account()  # this first look must not count files twice
     folders, files = Listing(folder, aside).level(folder)
-    samples = sort_out(files, shape, aside)
+    samples = Reader(shape, aside, reading=reading, where=folder).sort_out(files)
     if samples and folders:
         account.note(
             f"{samples[0].name!r} is next to folders, so all files are one stream and folder names are not used as labels"

@@ -16,9 +16,13 @@ from isoform.runtime.cli import main
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
-from isoform.runtime.inputs import Input
+from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.kinds.mixture.normalisation import packed
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.runtime.samples.account import Account
+from isoform.train.data.formats.files import read_files
+from isoform.train.data.pictures import Pictures
+from isoform.train.data.samples import Dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 ISOFORM = [sys.executable, "-m", "isoform.runtime.cli"]
@@ -29,6 +33,16 @@ TINY = ["--steps", "40", "--network.layers", "3", "--batch", "16", "--threads", 
 def image(shape: tuple[int, ...]) -> Input:
     """What a network of images of that shape takes: channels, height, width."""
     return Input(what="image", shape=shape)
+
+
+def training_images(folder: Path, *, shape: tuple[int, int, int], account: Account) -> Dataset:
+    """A folder of images as training reads it: listed, then decoded."""
+    found = read_files(folder, shape=shape, account=account, reading=Reading())
+    halves = [half for half in (found.train, found.test) if half is not None]
+    for half in halves:
+        assert isinstance(half.images, Pictures)
+        half.images.read(account=account)
+    return found
 
 
 def checked_in() -> list[str]:

@@ -120,7 +120,7 @@ def test_tasks_have_their_columns_in_the_order_of_the_first(tmp_path) -> None:
                 path.write_text(text)
     tasks = {name: TaskRecipe(data="files", path=name) for name in ("one", "two")}
     found = load_tasks(tasks, DataRecipe(input_shape=(3, 1, 16)), root=tmp_path)
-    assert reading_of(found) == Reading(columns=("ax", "ay", "az"))
+    assert reading_of(DataRecipe(), found) == Reading(columns=("ax", "ay", "az"))
     np.testing.assert_allclose(found["one"].train.images, found["two"].train.images)
 
 

@@ -12,7 +12,16 @@ from isoform.train.recipe import Recipe, override_fields, read_recipe, recipe_na
 
 def test_shipped_recipes_are_valid() -> None:
     """Every shipped recipe is read, and says what it trains."""
-    assert recipe_names() == ["digits", "digits-alignment", "digits-allocation", "mnist-fashion", "mnist4"]
+    assert recipe_names() == [
+        "digits",
+        "digits-alignment",
+        "digits-allocation",
+        "keywords",
+        "mnist-fashion",
+        "mnist4",
+        "photos",
+        "sensors",
+    ]
     for name in recipe_names():
         assert read_recipe(name, {}).tasks
 
@@ -84,6 +93,15 @@ def test_overrides() -> None:
         ("steps = 1\n[mixture]\nsignature = 'spiral'", "signature is 'spiral', but 'learned' or"),
         ("steps = 1\n[data]\ninput_shape = [1, 2]", "input_shape is \\[1, 2\\], but 3 whole numbers"),
         ("steps = 1\n[data]\ntest_fraction = 1", "test_fraction is 1"),
+        (
+            "steps = 1\n[data]\ninput_shape = [1, 0, 2]",
+            "data, input_shape is \\[1, 0, 2\\], but 1 to 65536 was expected of each",
+        ),
+        ("steps = 1\n[network]\nlayers = 257", "network, layers is 257, but 1 to 256 was expected"),
+        ("steps = 1\n[network]\nse_ratio = 0", "network, se_ratio is 0.0, but above 0 to 1 was expected"),
+        ("steps = 1\nkind = 'allocation'\n[[layers]]\nstride = 9", "stride is 9, but 1 to 8 was expected"),
+        ("steps = 1\nkind = 'allocation'\n[allocation]\ntemperature = 0.1", "temperature is 0.1, but 0.5 to 1e\\+06"),
+        ("steps = 1\nkind = 'allocation'\n[allocation]\ntemperature_end = nan", "allocation, temperature_end is nan"),
     ],
 )
 def test_bad_recipes_are_refused(text, message, tmp_path) -> None:
@@ -98,7 +116,7 @@ def test_unreadable_recipes_are_named(tmp_path) -> None:
     (tmp_path / "r.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(
         RecipeError,
-        match="not UTF-8 text; give a TOML file, or one of digits, digits-alignment, digits-allocation, mnist-fashion, mnist4",
+        match="not UTF-8 text; give a TOML file, or one of digits, digits-alignment, digits-allocation, keywords, mnist-fashion, mnist4, photos, sensors",
     ):
         read_recipe(str(tmp_path / "r.toml"), {})
     with pytest.raises(RecipeError, match="No such file"):

@@ -3,13 +3,13 @@
 digits   embedded (``formats/digits.py``)
 idx      MNIST, Fashion-MNIST, KMNIST, EMNIST (``formats/idx.py``)
 usps     USPS in its three published forms (``formats/usps.py``)
-folder   a folder of images per class (``formats/folder.py``)
-files    images, recordings or arrays, by the rules of ``isoform personalize`` (``formats/files.py``)
+files    images, recordings, sounds or arrays, by the rules of ``isoform personalize`` (``formats/files.py``)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,29 +24,42 @@ from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.names import Names
 from isoform.runtime.samples.pictures.images import resize
 from isoform.train.data.domains import transform
+from isoform.train.data.pictures import Images, Pictures, Progress
 from isoform.train.data.recipe import DataRecipe, TaskRecipe
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.data.splits import hold_out, rows_of
 
-__all__ = ["load_task", "load_tasks", "reading_of"]
+__all__ = ["IN_MEMORY", "load_task", "load_tasks", "reading_of"]
 
 
-def load_tasks(tasks: Mapping[str, TaskRecipe], recipe: DataRecipe, *, root: Path | None) -> dict[str, Dataset]:
+IN_MEMORY = 256 << 20
+"""Bytes up to which the decoded images of a task are kept in memory; more are decoded again for every batch."""
+
+
+def load_tasks(
+    tasks: Mapping[str, TaskRecipe], recipe: DataRecipe, *, root: Path | None, progress: Progress | None = None
+) -> dict[str, Dataset]:
     """Read the data of all tasks, recordings with their columns in the order of the first; arguments and errors as for ``load_task``."""
     found: dict[str, Dataset] = {}
-    reading = Reading(columns=recipe.columns or None)
     for name, task in tasks.items():
-        found[name] = load_task(task, recipe, root=root, reading=reading)
-        reading = reading_of(found)
+        found[name] = load_task(task, recipe, root=root, reading=reading_of(recipe, found), progress=progress)
     return found
 
 
-def reading_of(datasets: Mapping[str, Dataset]) -> Reading:
-    """Return how samples of some data sets were read."""
-    return Reading(columns=next((some.columns for some in datasets.values() if some.columns is not None), None))
+def reading_of(recipe: DataRecipe, datasets: Mapping[str, Dataset]) -> Reading:
+    """Return how samples are read: as the recipe says, and columns in the order in which some data sets have them."""
+    columns = next((some.columns for some in datasets.values() if some.columns is not None), None)
+    return recipe.reading if columns is None else dataclasses.replace(recipe.reading, columns=columns)
 
 
-def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None, reading: Reading | None = None) -> Dataset:
+def load_task(
+    task: TaskRecipe,
+    recipe: DataRecipe,
+    *,
+    root: Path | None,
+    reading: Reading | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
     """Read one task's data and apply the task's domain.
 
     Args:
@@ -54,6 +67,7 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None, readin
         recipe: Shape, split and seeds.
         root: The ``--data`` folder; only ``digits`` needs none.
         reading: How the other tasks' samples were read.
+        progress: Told how many images of a half of the data were read.
 
     Returns:
         A data set with both halves, images of ``recipe.input_shape``.
@@ -62,8 +76,8 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None, readin
         DataError: If files are missing, damaged or of another format, or a class has too few samples to split.
     """
     account = Account()
-    whole = _read(task, root, recipe.input_shape, account, reading or Reading(columns=recipe.columns or None))
-    if not account.taken:
+    whole = _read(task, root, recipe.input_shape, account, reading or recipe.reading)
+    if not account.taken and isinstance(whole.train.images, np.ndarray):
         halves = [half for half in (whole.train, whole.test) if half is not None]
         account.take("image", sum(len(half.labels) for half in halves))
         account.classes.update(whole.classes)
@@ -87,15 +101,29 @@ def load_task(task: TaskRecipe, recipe: DataRecipe, *, root: Path | None, readin
         whole = dataclasses.replace(whole, train=rest)
 
     def finished(half: Split) -> Split:
-        return dataclasses.replace(
-            half, images=transform(_resized(half.images, recipe.input_shape), domain=task.domain)
-        )
+        if not isinstance(half.images, Pictures):
+            images = transform(_resized(half.images, recipe.input_shape), domain=task.domain)
+            return dataclasses.replace(half, images=images)
+        return dataclasses.replace(half, images=_kept(half.images.seen_in(task.domain), account, progress, small=small))
 
     assert whole.test is not None
+    count = sum(len(half.labels) for half in (whole.train, whole.test, validation) if half is not None)
+    small = count * math.prod(recipe.input_shape) * 4 <= IN_MEMORY
     return dataclasses.replace(
         whole, train=finished(whole.train), test=finished(whole.test), account=account,
         validation=None if validation is None else finished(validation),
     )  # fmt: skip
+
+
+def _kept(images: Pictures, account: Account, progress: Progress | None, *, small: bool) -> Images:
+    """Return images in memory if they are small, else on disk, after one look at each."""
+    try:
+        if small:
+            return images.read(account=account, progress=progress)
+        images.summarise(account=account, progress=progress)
+    except InputError as problem:
+        raise DataError(str(problem)) from None
+    return images
 
 
 def _read(
@@ -111,7 +139,7 @@ def _read(
     if "\0" in task.path:
         raise DataError(f"the path {task.path!r} of a task holds a byte of zero, which no file name can contain")
     folder = _inside(root, task.path)
-    if task.data == "files":
+    if task.data in ("files", "folder"):
         from isoform.train.data.formats.files import read_files
 
         return read_files(folder, shape=shape, account=account, reading=reading)
@@ -123,13 +151,9 @@ def _read(
         from isoform.train.data.formats.idx import read_idx_folder
 
         return read_idx_folder(folder, account=account)
-    if task.data == "usps":
-        from isoform.train.data.formats.usps import read_usps_folder
+    from isoform.train.data.formats.usps import read_usps_folder
 
-        return read_usps_folder(folder, account=account)
-    from isoform.train.data.formats.folder import read_image_folder
-
-    return read_image_folder(folder, shape=shape, account=account)
+    return read_usps_folder(folder, account=account)
 
 
 def _inside(root: Path, path: str) -> Path:

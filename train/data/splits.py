@@ -12,6 +12,7 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError
 from isoform.runtime.samples.account import plural
+from isoform.train.data.pictures import Pictures
 from isoform.train.data.recipe import DataRecipe
 from isoform.train.data.samples import Split
 
@@ -50,9 +51,8 @@ def hold_out(
 def rows_of(half: Split, mask: Array) -> Split:
     """Return the samples that a mask selects, shape (n,) of bool."""
     groups = None if half.groups is None else half.groups[mask]
-    return Split(
-        images=np.ascontiguousarray(half.images[mask]), labels=half.labels[mask], groups=groups, unit=half.unit
-    )
+    images = half.images.of(mask) if isinstance(half.images, Pictures) else np.ascontiguousarray(half.images[mask])
+    return Split(images=images, labels=half.labels[mask], groups=groups, unit=half.unit)
 
 
 def _samples(labels: Array, classes: Sequence[str], fraction: float, seed: int, what: str) -> Array:

@@ -20,7 +20,7 @@ from isoform.runtime.kinds.mixture.learn.chain import signature_gradient
 from isoform.runtime.kinds.mixture.learn.network import FoldedNetwork
 from isoform.runtime.learn.loss import cross_entropy
 from isoform.runtime.learn.samples import spaced
-from isoform.train.data.samples import Split
+from isoform.train.data.samples import Loaded
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 from isoform.train.kinds.mixture.network import IsometricNetwork
 
@@ -33,7 +33,7 @@ such sample in 32 has moved a whole batch's gradient by 5e-4. The median over th
 """
 
 
-def gradient_gap(bundle: Bundle, task: str, test: Split, blocks: Blocks) -> float:
+def gradient_gap(bundle: Bundle, task: str, test: Loaded, blocks: Blocks) -> float:
     """Measure the largest difference between a part's gradient and torch autograd's in float64, relative to the part's largest gradient.
 
     The result is the median over a few batches.

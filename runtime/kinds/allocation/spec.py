@@ -22,10 +22,12 @@ from isoform.runtime.formats.metadata import members_of
 from isoform.runtime.inputs import Input, check_scaling, is_whole
 from isoform.runtime.kinds.allocation.operations import Map, Operation, chained, norm_shapes
 
-__all__ = ["Layer", "LayerSizes", "ModularSpec", "component_name", "layer_name", "operation_name"]
+__all__ = ["SIZES", "Layer", "LayerSizes", "ModularSpec", "component_name", "layer_name", "operation_name"]
 
 LAYERS, COMPONENTS, BITS = 64, 64, 512
 """Maximum numbers of layers, of components of one layer, and of both multiplied: a mask's name is a file's name."""
+SIZES = {"channels": (1, 4096), "norm_groups": (0, 4096), "stride": (1, 8), "pool": (1, 8)}
+"""Size → its range, both ends included."""
 VALUES = 1 << 28
 """Maximum number of values of all weights."""
 
@@ -87,9 +89,11 @@ class ModularSpec:
             raise SpecError(f"kind is {self.kind!r}, but 'allocation' was expected")
         if len(self.input_shape) != 3 or not all(is_whole(size, 1, 65536) for size in self.input_shape):
             raise SpecError(f"input_shape is {list(self.input_shape)}, but 3 positive whole numbers were expected")
-        if not is_whole(self.channels, 1, 4096):
+        if not is_whole(self.channels, *SIZES["channels"]):
             raise SpecError(f"channels is {self.channels!r}, but a whole number from 1 to 4096 was expected")
-        if not is_whole(self.norm_groups, 0, 4096) or (self.norm_groups and self.channels % self.norm_groups):
+        if not is_whole(self.norm_groups, *SIZES["norm_groups"]) or (
+            self.norm_groups and self.channels % self.norm_groups
+        ):
             raise SpecError(
                 f"norm_groups is {self.norm_groups!r}, but 0 or a divisor of the {self.channels} channels was expected"
             )
@@ -113,7 +117,7 @@ class ModularSpec:
                 raise SpecError(
                     f"layer {number} has {len(layer.components)} components, but 1 to {COMPONENTS} were expected"
                 )
-            if not (is_whole(layer.stride, 1, 8) and is_whole(layer.pool, 1, 8)):
+            if not (is_whole(layer.stride, *SIZES["stride"]) and is_whole(layer.pool, *SIZES["pool"])):
                 raise SpecError(
                     f"layer {number} has the stride {layer.stride!r} and the pool {layer.pool!r}, but 1 to 8 were expected"
                 )

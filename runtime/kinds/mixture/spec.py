@@ -21,9 +21,14 @@ from isoform.runtime.errors import SpecError
 from isoform.runtime.formats.metadata import members_of
 from isoform.runtime.inputs import Input, check_scaling
 
-__all__ = ["NetworkSpec"]
+__all__ = ["SIZES", "NetworkSpec"]
 
 Affine = Literal["layer", "task", "mixed"]
+SIZES = {
+    "layers": (1, 256), "templates": (1, 256), "channels": (1, 4096), "expansion": (1, 16), "kernel": (1, 15),
+    "head_channels": (1, 65536), "embedding": (1, 65536), "random_directions": (0, 1024), "bn_directions": (0, 256),
+}  # fmt: skip
+"""Size → its range, both ends included."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,20 +80,8 @@ class NetworkSpec:
             value = getattr(self, name)
             if len(value) != length or not all(isinstance(v, int) and 1 <= v <= 65536 for v in value):
                 raise SpecError(f"{name} is {list(value)}, but {length} positive whole numbers were expected")
-        limits = {
-            "layers": 256,
-            "templates": 256,
-            "channels": 4096,
-            "expansion": 16,
-            "kernel": 15,
-            "head_channels": 65536,
-            "embedding": 65536,
-            "random_directions": 1024,
-            "bn_directions": 256,
-        }
-        least = {"random_directions": 0, "bn_directions": 0}
-        for name, high in limits.items():
-            value, low = getattr(self, name), least.get(name, 1)
+        for name, (low, high) in SIZES.items():
+            value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise SpecError(f"{name} is {value!r}, but a whole number from {low} to {high} was expected")
         if self.kernel % 2 == 0:

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile_samples import hostile_archive, hostile_folder, hostile_table
-from support import image
+from support import image, training_images
 
 from isoform.runtime.errors import IsoformError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.labelled import read_labelled
 from isoform.runtime.samples.named_images import read_images
 from isoform.runtime.samples.unlabelled import read_stream
-from isoform.train.data.formats.folder import read_image_folder
 
 pytestmark = pytest.mark.trust
 SHAPE, SENSOR = (1, 4, 4), (2, 1, 2)
@@ -24,7 +23,7 @@ SHAPE, SENSOR = (1, 4, 4), (2, 1, 2)
 def accounts(folder) -> list[tuple[int, Account]]:
     """Samples and account of every reader of a folder of images."""
     trained, predicted = Account(), Account()
-    halves = read_image_folder(folder, shape=SHAPE, account=trained)
+    halves = training_images(folder, shape=SHAPE, account=trained)
     x = np.concatenate([x for x, _ in read_images([folder], shape=SHAPE, account=predicted, chunk=3)])
     labelled, stream = read_labelled(folder, takes=image(SHAPE)), read_stream(folder, takes=image(SHAPE))
     return [

@@ -6,14 +6,13 @@ import unicodedata
 import numpy as np
 import pytest
 from PIL import Image
-from support import image
+from support import image, training_images
 
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.labelled import read_labelled
 from isoform.runtime.samples.named_images import read_images
 from isoform.runtime.samples.unlabelled import read_stream
-from isoform.train.data.formats.folder import read_image_folder
 from isoform.train.data.load import load_task
 from isoform.train.recipe import DataRecipe, TaskRecipe
 
@@ -118,7 +117,7 @@ def test_a_linked_file_has_one_label(tmp_path, tmp_path_factory) -> None:
     ]  # fmt: skip
     assert "2 links to files that are read anyway" in found.account.sentence()
     trained = Account()
-    assert sorted(read_image_folder(root, shape=SHAPE, account=trained).train.labels) == [0, 0, 1, 1]
+    assert sorted(training_images(root, shape=SHAPE, account=trained).train.labels) == [0, 0, 1, 1]
     assert trained.left == found.account.left
 
 
@@ -163,7 +162,7 @@ def test_files_read_from_a_hidden_store_are_not_left_out(store, split, tmp_path)
     (stored.parent / "annex.log").write_bytes(b"x")
     count = 4 << split
     account = Account()
-    read_image_folder(tmp_path, shape=SHAPE, account=account)
+    training_images(tmp_path, shape=SHAPE, account=account)
     others = [] if split else [read(tmp_path, takes=image(SHAPE)).account for read in (read_labelled, read_stream)]
     for found in (account, *others):
         assert found.sentence() in {
@@ -172,7 +171,7 @@ def test_files_read_from_a_hidden_store_are_not_left_out(store, split, tmp_path)
         }
     (stored.parent / "annex.log").unlink()
     account = Account()
-    read_image_folder(tmp_path, shape=SHAPE, account=account)
+    training_images(tmp_path, shape=SHAPE, account=account)
     assert "hidden file" not in account.left
 
 

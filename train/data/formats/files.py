@@ -1,10 +1,12 @@
-"""Read labelled samples by the rules of ``isoform personalize`` (``runtime/samples/labelled.py``): images, recordings or arrays.
+"""Read labelled samples by the rules of ``isoform personalize`` (``runtime/samples/labelled.py``): images, recordings, sounds or arrays.
 
-The path is a folder with a folder per class, a table, or an .npz file; or a folder with ``train`` and ``test`` that are.
+The path is a folder with a folder per class, a table, or an .npz file; or a folder with ``train`` and ``test`` that are. Images are listed
+here, and decoded later.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import numpy as np
 from isoform.runtime.errors import DataError, InputError
 from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.labelled import Labelled, read_labelled
+from isoform.runtime.samples.labelled import list_images, read_labelled
+from isoform.runtime.samples.listing import Listing
+from isoform.train.data.pictures import Images, Pictures
 from isoform.train.data.samples import Dataset, Split
 
 __all__ = ["read_files"]
@@ -30,13 +34,13 @@ def read_files(path: Path, *, shape: tuple[int, int, int], account: Account, rea
     Raises:
         DataError: If a file is malformed, or ``train`` and ``test`` have different classes.
     """
-    takes, parts = Input(what="image", shape=shape), [path / "train", path / "test"]
+    parts = [path / "train", path / "test"]
     try:
         # both or none: a class may be named "train"
-        found = [
-            read_labelled(part, takes=takes, reading=reading)
-            for part in (parts if all(part.is_dir() for part in parts) else [path])
-        ]
+        halves = parts if all(part.is_dir() for part in parts) else [path]
+        if len(halves) == 2:
+            _leave_others(path, account)
+        found = [_Half(half, shape, account, reading) for half in halves]
     except InputError as problem:
         raise DataError(str(problem)) from None
     classes = tuple(sorted({*found[0].labels}))
@@ -49,16 +53,44 @@ def read_files(path: Path, *, shape: tuple[int, int, int], account: Account, rea
             raise DataError(
                 f"{path} has recordings with the columns {half.columns} in test, but {found[0].columns} in train; use the same names and order"
             )
-    for half in found:
-        account.add(half.account)
-    halves = [_split(half, classes) for half in found]
+    splits = [half.split(classes) for half in found]
     return Dataset(
-        train=halves[0], test=halves[1] if len(halves) == 2 else None, classes=classes, columns=found[0].columns, account=account
+        train=splits[0], test=splits[1] if len(splits) == 2 else None, classes=classes, columns=found[0].columns, account=account
     )  # fmt: skip
 
 
-def _split(found: Labelled, classes: tuple[str, ...]) -> Split:
-    index = {name: place for place, name in enumerate(classes)}
-    labels = np.array([index[label] for label in found.labels], dtype=np.int64)
-    groups = None if found.groups is None else np.array(found.groups)
-    return Split(images=found.x, labels=labels, groups=groups, unit=found.unit)
+class _Half:
+    """The samples of one folder, table or file."""
+
+    def __init__(self, path: Path, shape: tuple[int, int, int], account: Account, reading: Reading) -> None:
+        takes = Input(what="image", shape=shape)
+        self.columns: tuple[str, ...] | None = None
+        self.groups: Sequence[str] | None
+        if (found := list_images(path, takes=takes, account=account, reading=reading)) is not None:
+            self.images: Images = Pictures(found, shape)
+            self.labels: Sequence[str] = [one.label for one in found]
+            self.groups = [one.group for one in found] if all(one.group for one in found) else None
+            self.unit = "group"
+            account.classes.update(self.labels)
+            account.groups.update(self.groups or ())
+        else:
+            read = read_labelled(path, takes=takes, reading=reading, limited=False)
+            self.images, self.labels, self.groups = read.x, read.labels, read.groups
+            self.columns, self.unit = read.columns, read.unit
+            account.add(read.account)
+
+    def split(self, classes: Sequence[str]) -> Split:
+        """Return the samples with their labels as indices."""
+        index = {name: place for place, name in enumerate(classes)}
+        labels = np.array([index[label] for label in self.labels], dtype=np.int64)
+        groups = None if self.groups is None else np.array(self.groups)
+        return Split(images=self.images, labels=labels, groups=groups, unit=self.unit)
+
+
+def _leave_others(folder: Path, account: Account) -> None:
+    """Count the files beside ``train`` and ``test``."""
+    listing = Listing(folder, account)
+    folders, files = listing.level(folder)
+    others = [path for place in folders if place.name not in ("train", "test") for path in listing.below(place)]
+    for path in files + others:
+        account.leave("file beside the folders of the classes", ending=path.suffix.lower())

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isoform.runtime.formats.bundle import Bundle
+from isoform.train.augment import hits
 from isoform.train.data.normalisation import mean_and_std
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.kind import Group, Loss
@@ -191,7 +192,7 @@ def task_loss(networks: AlignedNetworks, task: int, x: Tensor, y: Tensor, weight
         logits, y = logits.flatten(0, 1), torch.cat([x[:, 1:], y[:, None]], dim=1).flatten()
     else:
         logits = networks.run(task, x, weights)
-    return F.cross_entropy(logits, y), (logits.detach().argmax(1) == y).float().mean().item()
+    return F.cross_entropy(logits, y), hits(logits, y).float().mean().item()
 
 
 def _subject(table: NetworkTable, dataset: Dataset) -> Subject:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from isoform.runtime.errors import RecipeError
-from isoform.runtime.kinds.allocation.spec import LayerSizes, ModularSpec
-from isoform.train.fields import between
+from isoform.runtime.kinds.allocation.spec import SIZES, LayerSizes, ModularSpec
+from isoform.train.fields import Between, Table
 from isoform.train.recipe import Recipe
 
 __all__ = ["AllocationRecipe", "AllocationTable", "LayerTable", "NetworkTable", "OptimizerTable"]
@@ -18,87 +18,77 @@ _REPEATED = re.compile(r"([1-9]\d?) (\S+)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkTable:
-    """Sizes; see ``isoform.runtime.kinds.allocation.spec.ModularSpec``."""
+class NetworkTable(Table):
+    """Sizes of the network: modular layers, whose components tasks choose among, and a logits layer per task."""
 
-    channels: int = 48
+    channels: Annotated[int, Between(*SIZES["channels"])] = 48
+    """Feature maps of every convolution."""
     stem: bool = False
+    """Whether a 1×1 convolution that all tasks share comes first."""
     padding: Literal["same", "valid"] = "same"
-    norm_groups: int = 0
+    """Whether convolutions pad with zeros, and keep the size of their input, or not."""
+    norm_groups: Annotated[int, Between(*SIZES["norm_groups"])] = 0
+    """Groups of GroupNorm, a divisor of ``channels``; 0 for no norm."""
     combine: Literal["mean", "sum"] = "mean"
+    """How the outputs of a layer's components are combined."""
     components: tuple[str, ...] = ()
-    """Components of every layer that names none; ``"8 conv3x3"`` is eight of them."""
+    """Components of every layer that names none, such as ``"conv5x5"``, ``"conv3x3-conv3x3"``, ``"maxpool3x3"``, ``"avgpool3x3"`` and ``"identity"``;
+    ``"8 conv3x3"`` is eight of them."""
     normalise: bool = True
     """Whether samples are normalised by the mean and deviation of the training samples; the paper's are not."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LayerTable:
+class LayerTable(Table):
     """One modular layer: a table ``[[layers]]`` each, in order."""
 
     components: tuple[str, ...] = ()
     """Its components; none for those of ``network.components``."""
-    stride: int = 1
-    pool: int = 1
+    stride: Annotated[int, Between(*SIZES["stride"])] = 1
+    """Stride of the last operation of every component."""
+    pool: Annotated[int, Between(*SIZES["pool"])] = 1
+    """Side and stride of the average pool after the layer; 1 for none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AllocationTable:
+class AllocationTable(Table):
     """How tasks choose components."""
 
     routing: Literal["learned", "shared", "separate"] = "learned"
     """Learn the masks, or fix them: all tasks use all components (shared bottom), or task i the components i, i + T, … (no sharing)."""
-    initial: float = 0.5
+    initial: Annotated[float, Between(1e-6, 1 - 1e-6)] = 0.5
     """Probability of every component at the start."""
-    temperature: float = 50.0
+    temperature: Annotated[float, Between("temperature_end", 1e6)] = 50.0
     """T of the first update."""
-    temperature_end: float = 0.5
+    temperature_end: Annotated[float, Between(1e-3, 1e6)] = 0.5
     """T from which on it no longer falls."""
-    budget: float = 1.0
+    budget: Annotated[float, Between(0, 1)] = 1.0
     """Share of all components that a task may use on average without a penalty."""
-    budget_weight: float = 1.0
+    budget_weight: Annotated[float, Between(0, 1e4)] = 1.0
     """λ of the penalty on what is used beyond the budget."""
-    entropy: float = 0.0
+    entropy: Annotated[float, Between(0, 1e4)] = 0.0
     """μ of the entropy penalty at the end of training; 0 for none."""
-    entropy_power: float = 1.0
-    """α of its ramp."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        between(self, "initial", 1e-6, 1 - 1e-6)
-        between(self, "temperature_end", 1e-3, 1e6)
-        between(self, "temperature", self.temperature_end, 1e6)
-        between(self, "budget", 0, 1)
-        for name in ("budget_weight", "entropy"):
-            between(self, name, 0, 1e4)
-        between(self, "entropy_power", 0, 100)
+    entropy_power: Annotated[float, Between(0, 100)] = 1.0
+    """α of the entropy penalty's ramp."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerTable:
+class OptimizerTable(Table):
     """Adam with constant rates."""
 
-    lr: float = 1e-3
-    allocation_lr_ratio: float = 0.0
+    lr: Annotated[float, Between(1e-8, 10)] = 1e-3
+    """Learning rate of the weights."""
+    allocation_lr_ratio: Annotated[float, Between(0, 1e4)] = 0.0
     """Learning rate of the allocations' logits over that of the weights; 0 for the number of tasks, because each task's logits have a
     gradient in one of so many updates (section V-B)."""
-    l2: float = 0.0
+    l2: Annotated[float, Between(0, 1)] = 0.0
     """Added to the loss: l2 / 2 times the sum of squares of all weights, logits layers included, biases and allocations not."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Between(0, 0.99)] = 0.0
     """Probability of dropout before the logits layers."""
-    clip: float = 0.0
+    clip: Annotated[float, Between(0, 1e9)] = 0.0
     """Largest norm of the gradient; 0 for no limit."""
-    evaluations: int = 0
+    evaluations: Annotated[int, Between(0, 1e6)] = 0
     """Number of times that the accuracy on validation samples is measured; the state with the best one is the result. 0 for the last state."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        between(self, "lr", 1e-8, 10)
-        between(self, "allocation_lr_ratio", 0, 1e4)
-        between(self, "l2", 0, 1)
-        between(self, "dropout", 0, 0.99)
-        between(self, "clip", 0, 1e9)
-        between(self, "evaluations", 0, 1e6)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,9 +98,13 @@ class AllocationRecipe(Recipe):
     kind: ClassVar[str] = "allocation"
 
     network: NetworkTable = NetworkTable()
+    """Sizes of the network."""
     layers: tuple[LayerTable, ...] = ()
+    """The modular layers in order, at least one."""
     allocation: AllocationTable = AllocationTable()
+    """How tasks choose components."""
     optimizer: OptimizerTable = OptimizerTable()
+    """The optimiser."""
 
     def __post_init__(self) -> None:
         """Check that there are layers, and components in each."""

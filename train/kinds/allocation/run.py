@@ -17,6 +17,7 @@ from torch import Tensor
 from isoform.runtime.errors import RecipeError, SpecError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.allocation.spec import ModularSpec
+from isoform.train.augment import hits
 from isoform.train.data.normalisation import mean_and_std
 from isoform.train.data.samples import Dataset
 from isoform.train.kind import Group, Loss
@@ -95,7 +96,7 @@ class AllocationRun:
         logits = self.network(x, task, self._drawn(task), dropout=settings.dropout)
         self.network.updates += 1
         loss = F.cross_entropy(logits, y)
-        right = (logits.detach().argmax(1) == y).sum().item()
+        right = hits(logits, y).sum().item()
         return Loss(
             total=loss + self._penalties(step, task), figures={"loss": loss.item(), "accuracy": right / len(y)},
             clip=settings.clip or None,

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.learn.samples import spaced
 from isoform.train.data.changes import changed
+from isoform.train.data.pictures import Images, few
 from isoform.train.kinds.mixture.network import IsometricNetwork
 
 __all__ = ["find_directions"]
@@ -34,7 +34,7 @@ LEAST = 8
 
 
 @torch.no_grad()
-def find_directions(network: IsometricNetwork, samples: Sequence[Array], *, count: int, seed: int) -> Array:
+def find_directions(network: IsometricNetwork, samples: Sequence[Images], *, count: int, seed: int) -> Array:
     """Measure changes, and return the leading directions.
 
     Args:
@@ -49,14 +49,14 @@ def find_directions(network: IsometricNetwork, samples: Sequence[Array], *, coun
     spec, rng = network.spec, np.random.default_rng((seed, 2))
     least, most = SAMPLES
     size = max(least, min(most, PIXELS // (spec.input_shape[1] * spec.input_shape[2])))
-    few = [rng.permutation(spaced(x, 16 * size))[:size] for x in samples]
+    some = [rng.permutation(few(x, 16 * size))[:size] for x in samples]
     mean, std = np.asarray(spec.mean), np.asarray(spec.std)
     rows = []
-    for task in range(len(few)):
-        for _ in range(max(LEAST, CHANGES // len(few))):
-            rows.append(_difference(network, task, changed(few[task], mean=mean, std=std, rng=rng)))
-        others = [other for other in range(len(few)) if other != task]
-        rows += [_difference(network, task, few[other]) for other in rng.permutation(others)[:LEAST]]
+    for task in range(len(some)):
+        for _ in range(max(LEAST, CHANGES // len(some))):
+            rows.append(_difference(network, task, changed(some[task], mean=mean, std=std, rng=rng)))
+        others = [other for other in range(len(some)) if other != task]
+        rows += [_difference(network, task, some[other]) for other in rng.permutation(others)[:LEAST]]
     found = np.stack(rows).reshape(len(rows), -1)
     _, singular, right = np.linalg.svd(found, full_matrices=False)
     directions = np.zeros((count, found.shape[1]), dtype=np.float32)

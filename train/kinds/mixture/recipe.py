@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from isoform.runtime.kinds.mixture.spec import NetworkSpec
-from isoform.train.fields import between
+from isoform.runtime.kinds.mixture.spec import SIZES, NetworkSpec
+from isoform.train.fields import Between, Table
 from isoform.train.recipe import Recipe
 
 __all__ = ["MixtureRecipe", "MixtureTable", "NetworkTable", "OptimizerTable"]
@@ -18,22 +18,33 @@ MEMORY = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkTable:
-    """Sizes; see ``isoform.runtime.kinds.mixture.spec.NetworkSpec``."""
+class NetworkTable(Table):
+    """Sizes of the network: an input adapter, blocks on a grid of one size, an output adapter, an embedding, and a logits layer per task."""
 
-    adapter_kernel: tuple[int, int] = (4, 4)
-    layers: int = 8
-    templates: int = 4
-    channels: int = 24
-    expansion: int = 3
-    kernel: int = 3
-    se_ratio: float = 0.25
-    head_channels: int = 72
-    embedding: int = 256
+    adapter_kernel: Annotated[tuple[int, int], Between(1, 65536)] = (4, 4)
+    """Kernel and stride of the input adapter, height and width; they divide those of ``data.input_shape``, and the quotients are the grid that all
+    layers compute on."""
+    layers: Annotated[int, Between(*SIZES["layers"])] = 8
+    """L, the number of blocks, one after the other."""
+    templates: Annotated[int, Between(*SIZES["templates"])] = 4
+    """K, the number of template blocks that layers and tasks share."""
+    channels: Annotated[int, Between(*SIZES["channels"])] = 24
+    """C, the channels between blocks. ONNX Runtime computes in groups of 8 (16 with AVX-512), so multiples of 8 cost least."""
+    expansion: Annotated[int, Between(*SIZES["expansion"])] = 3
+    """E / C: channels inside a block over those between blocks."""
+    kernel: Annotated[int, Between(*SIZES["kernel"])] = 3
+    """Side of the depthwise kernel; odd."""
+    se_ratio: Annotated[float, Between(0, 1, above=True)] = 0.25
+    """R / E: channels of the squeeze-and-excite bottleneck over those inside a block."""
+    head_channels: Annotated[int, Between(*SIZES["head_channels"])] = 72
+    """H, the channels of the output adapter, which is averaged over the grid."""
+    embedding: Annotated[int, Between(*SIZES["embedding"])] = 256
+    """Width of the embedding, the input of a task's logits layer. A signature has a row of it per class."""
     affine: Literal["layer", "task", "mixed"] = "layer"
-    delta_numbers: int = 416
+    """Where BN's γ and β are: per layer and shared, per layer and task, or mixed from the templates like the weights."""
+    delta_numbers: Annotated[int, Between(1, 65536)] = 416
     """Numbers of a signature's ``delta``, a byte each in its file: the more, the more random directions there are besides the templates."""
-    bn_directions: int = 32
+    bn_directions: Annotated[int, Between(*SIZES["bn_directions"])] = 32
     """Number of directions of BN's statistics that signatures can have coefficients of; 0 for none."""
 
     def spec(
@@ -46,50 +57,36 @@ class NetworkTable:
         most = min(MOST, MEMORY // (4 * spec.block_size))
         return dataclasses.replace(spec, random_directions=min(most, max(LEAST, random)))
 
-    def __post_init__(self) -> None:
-        """Check the range that no network's description has."""
-        between(self, "delta_numbers", 1, 65536)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MixtureTable:
+class MixtureTable(Table):
     """How layers choose their templates, and how strongly each is driven towards a single one."""
 
     signature: Literal["learned", "sequential", "cyclic", "random", "progressive"] = "learned"
-    """Learn the mixture weights, or fix them to a discrete pattern (``isoform.train.kinds.mixture.patterns``)."""
-    entropy: float = 4.0
+    """Learn the mixture weights ξ, or fix them: layers use templates in runs of equal length (``sequential``), in turn (``cyclic``), at random, or in
+    runs that grow (``progressive``)."""
+    entropy: Annotated[float, Between(0, 1e4)] = 4.0
     """λ of the entropy regulariser at the end of its ramp; 0 leaves the mixture soft."""
-    entropy_start: float = 0.05
+    entropy_start: Annotated[float, Between(0, 1)] = 0.05
     """Where the ramp starts, as a share of all steps."""
-    entropy_end: float = 0.5
+    entropy_end: Annotated[float, Between("entropy_start", 1)] = 0.5
     """Where the ramp reaches λ, as a share of all steps; the remaining steps train nearly discrete layers."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        between(self, "entropy", 0, 1e4)
-        between(self, "entropy_start", 0, 1)
-        between(self, "entropy_end", self.entropy_start, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerTable:
+class OptimizerTable(Table):
     """AdamW with linear warm-up. Weights follow a half cosine to 0; ξ's logits keep their rate and have no weight decay."""
 
-    lr: float = 6e-3
-    mixture_lr_ratio: float = 20.0
+    lr: Annotated[float, Between(1e-8, 10)] = 6e-3
+    """Largest learning rate of the weights, after the warm-up."""
+    mixture_lr_ratio: Annotated[float, Between(0, 1e4)] = 20.0
     """Learning rate of ξ's logits over that of the weights; papers use 10 to 100."""
-    weight_decay: float = 0.02
-    """Applied to weights and to all of the templates; not to other biases, BN or ξ."""
-    warmup_steps: int = 50
-    bn_momentum: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        between(self, "lr", 1e-8, 10)
-        between(self, "mixture_lr_ratio", 0, 1e4)
-        between(self, "weight_decay", 0, 1)
-        between(self, "warmup_steps", 1, 1e6)
-        between(self, "bn_momentum", 1e-4, 1)
+    weight_decay: Annotated[float, Between(0, 1)] = 0.02
+    """Weight decay of weights and all of the templates; not of other biases, BN or ξ."""
+    warmup_steps: Annotated[int, Between(1, 1e6)] = 50
+    """Steps in which the learning rate rises from 0."""
+    bn_momentum: Annotated[float, Between(1e-4, 1)] = 0.1
+    """Share of a batch's mean and variance in BN's running statistics."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,5 +96,8 @@ class MixtureRecipe(Recipe):
     kind: ClassVar[str] = "mixture"
 
     network: NetworkTable = NetworkTable()
+    """Sizes of the network."""
     mixture: MixtureTable = MixtureTable()
+    """How layers choose their templates."""
     optimizer: OptimizerTable = OptimizerTable()
+    """The optimiser."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
+from isoform.train.augment import hits
 from isoform.train.data.normalisation import mean_and_std
 from isoform.train.data.samples import Dataset
 from isoform.train.kind import Group, Loss
@@ -89,7 +90,7 @@ class MixtureRun:
         for task, (x, y) in batches.items():
             logits = self.network(x, task, momentum=self._recipe.optimizer.bn_momentum)
             losses.append(F.cross_entropy(logits, y))
-            right += int((logits.detach().argmax(1) == y).sum())
+            right += int(hits(logits, y).sum())
         loss = torch.stack(losses).mean()
         weight = entropy_weight(step, self._recipe.steps, self._recipe.mixture)
         return Loss(
@@ -107,8 +108,9 @@ class MixtureRun:
         for task, dataset in enumerate(self._datasets.values()):
             # In random order, because data sets on disk are often sorted by class.
             rows = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION_LIMIT]
-            images = torch.from_numpy(dataset.train.images[rows])
-            for index, part in enumerate(images.chunk(max(1, len(images) // 256))):
+            size = -(-len(rows) // max(1, len(rows) // 256))  # as torch.chunk cuts
+            for index, start in enumerate(range(0, len(rows), size)):
+                part = torch.from_numpy(dataset.train.images[rows[start : start + size]])
                 # Batch i enters with weight 1/i, so that the running mean is the mean of all batches.
                 self.network(part, task, momentum=1 / (index + 1))
         if count := self.network.spec.bn_directions:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from isoform.train.data.samples import Dataset
 from isoform.train.kinds.mixture.recipe import MixtureRecipe
 
 if TYPE_CHECKING:  # torch is imported when training starts
+    from isoform.train.data.samples import Dataset
     from isoform.train.kinds.mixture.run import MixtureRun
 
 __all__ = ["TRAINER", "MixtureTrainer"]

@@ -1,7 +1,7 @@
 """Sensor recordings: tables with one row per time step and one column per channel, cut into windows of the network's width.
 
-The first file defines the order of the channels; columns of other files are matched by name. Windows do not overlap, and
-remaining rows at the end of a recording are counted. Columns with times, row numbers, labels or groups are not channels.
+The first file defines the order of the channels; columns of other files are matched by name. Windows follow each other, unless there is a
+stride; remaining rows at the end of a recording are counted. Columns with times, row numbers, labels or groups are not channels.
 
 A recording is a file, or in it a run of rows with equal labels and groups. It is a group of its own, unless a column ``group`` names one.
 """
@@ -18,12 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from isoform.runtime.errors import InputError
+from isoform.runtime.inputs import Reading
 from isoform.runtime.samples.account import Account, plural
 from isoform.runtime.samples.collected import Piece
 from isoform.runtime.samples.names import Names, normal
+from isoform.runtime.samples.recordings.windows import windows
 from isoform.runtime.samples.tables import Table
 
-__all__ = ["Recordings", "column_of"]
+__all__ = ["Recordings", "channels_of", "column_of"]
 
 # pandas writes its index as a column without a name, and reads that back as "Unnamed: 0"
 NO_CHANNEL = re.compile(
@@ -47,16 +49,18 @@ class Recordings:
         shape: Channels, height (1) and width of a window.
         account: Counts what is read and skipped.
         skip_short: Skip classes whose recordings are all shorter than a window.
-        columns: Names of the channels, in order; other columns are left out then. None for all columns of the first file.
+        reading: Names of the channels, in order; other columns are left out then. Without any, all columns of the first file. And the
+            stride of windows.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], account: Account, *, skip_short: bool = False, columns: Sequence[str] | None = None
-    ) -> None:  # fmt: skip
+        self, shape: tuple[int, int, int], account: Account, *, reading: Reading, skip_short: bool = False
+    ) -> None:
         self._shape, self._account, self._skip_short = shape, account, skip_short
         self._names, self._groups = Names(written=True), Names(written=True, what="group")
         self._first: tuple[Path, list[str]] | None = None
-        self._named = None if columns is None else [*columns]
+        self._named = None if reading.columns is None else [*reading.columns]
+        self._stride = reading.stride
         self._without: dict[str, dict[bool, Path]] = {"label": {}, "group": {}}
         """Column → whether it is missing → the first such file."""
         self._windows: set[str] = set()
@@ -149,19 +153,18 @@ class Recordings:
 
     def _cut(self, values: array.array[float], label: str, group: str, where: str) -> Piece:
         channels, _, width = self._shape
-        rows = len(values) // channels
-        count, rest = divmod(rows, width)
-        if count:
+        # a view, so the caller starts a new array for the next recording: this one cannot grow any more
+        rows = np.frombuffer(values, dtype=np.float32).reshape(-1, channels)
+        found, rest = windows(rows, width, self._stride)
+        if len(found):
             self._windows.add(label)
-            self._account.take("window", count)
+            self._account.take("window", len(found))
             self._account.take("recording")
             self._account.leave("row at the end of a recording", rest)
         else:
-            self._short.setdefault(label, []).append((rows, where))
+            self._short.setdefault(label, []).append((len(rows), where))
             self._account.leave("recording shorter than a window")
-        # a view, so the caller starts a new array for the next recording: this one cannot grow any more
-        moments = np.frombuffer(values, dtype=np.float32, count=count * width * channels)
-        return Piece(moments.reshape(count, width, channels).transpose(0, 2, 1)[:, :, None], label, group or where)
+        return Piece(found[:, :, None], label, group or where)
 
     def _columns(self, table: Table, others: set[int | None]) -> list[int]:
         """Return the column indices of the channels, in the order of the first file; ``others`` are those of labels and groups."""
@@ -176,9 +179,7 @@ class Recordings:
             raise InputError(
                 f"{table.path} has a column {other!r}, which is not a channel; name it label, or remove or rename it"
             )
-        names = {
-            normal(name): i for i, name in enumerate(table.header) if i not in others and not NO_CHANNEL.fullmatch(name)
-        }
+        names = channels_of(table)
         left = len(table.header) - len(names) - len(others)
         if len(names) != channels:
             also = f" (columns with times or row numbers: {left} left out)" if left else ""
@@ -218,6 +219,14 @@ class Recordings:
         if found != sorted(found):
             self._account.note("columns put in the order of training")
         return found
+
+
+def channels_of(table: Table) -> dict[str, int]:
+    """Return the name → index of the columns that are channels unless a recipe says which: all but label, group, times and row numbers."""
+    others = {column_of(table, "label"), column_of(table, "group")}
+    return {
+        normal(name): i for i, name in enumerate(table.header) if i not in others and not NO_CHANNEL.fullmatch(name)
+    }
 
 
 def column_of(table: Table, name: str) -> int | None:

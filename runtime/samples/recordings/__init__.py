@@ -1,0 +1,1 @@
+"""Recordings of sensors: tables cut into windows."""

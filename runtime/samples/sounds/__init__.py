@@ -1,0 +1,1 @@
+"""Recordings of sounds: files, their log-mel spectrograms, and windows of those."""

@@ -1,0 +1,186 @@
+"""Images that stay on disk: training on them is training on the same images in memory, and memory does not grow with their number."""
+
+import dataclasses
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import ISOFORM, isoform
+
+from isoform.runtime.errors import DataError
+from isoform.runtime.formats.bundle import Bundle
+from isoform.train.data import load
+from isoform.train.data.load import load_tasks
+from isoform.train.data.pictures import Pictures, chunks
+from isoform.train.loop import train
+from isoform.train.recipe import read_recipe
+from isoform.train.stream import Stream, worker_count
+
+RECIPE = """steps = 12
+batch = 6
+threads = 1
+[data]
+input_shape = [3, 16, 16]
+[network]
+adapter_kernel = [4, 4]
+layers = 2
+templates = 2
+channels = 8
+head_channels = 8
+embedding = 8
+[tasks.plain]
+data = "files"
+[tasks.blurred]
+data = "files"
+domain = "blurred"
+limit = 20
+"""
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of twenty pictures of other sizes, and a recipe."""
+    rng = np.random.default_rng(0)
+    for place, name in enumerate(("dark", "light")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = rng.integers(0, 100, (20 + index, 24, 3)) + 150 * place
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / name / f"{index:02}.png")
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def read(photos):
+    """The recipe and its data."""
+    recipe = read_recipe(str(photos / "recipe.toml"), {})
+    return recipe, load_tasks(recipe.tasks, recipe.data, root=photos / "data")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_on_disk_train_the_same_network(photos, workers, monkeypatch) -> None:
+    """The same weights, normalisation, BN statistics and accuracies as with images in memory; also after a resumption."""
+    recipe, datasets = read(photos)
+    assert isinstance(datasets["plain"].train.images, np.ndarray)
+    expected = train(recipe, datasets, checkpoint=photos / "state")
+    monkeypatch.setattr(load, "IN_MEMORY", 0)
+    streamed = read(photos)[1]
+    assert isinstance(streamed["blurred"].train.images, Pictures)
+    assert len(streamed["blurred"].train.labels) == 20
+    count, steps = 0, []
+
+    def stop() -> bool:
+        nonlocal count
+        count += 1
+        return count == 5
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, streamed, checkpoint=photos / "other", workers=workers, stop=stop)
+    found = train(
+        recipe, streamed, checkpoint=photos / "other", workers=workers, progress=lambda report: steps.append(report)
+    )
+    assert [report.step for report in steps] == list(range(6, 13))
+    assert found.training["test_accuracy"] == expected.training["test_accuracy"]
+    for name, tensor in expected.tensors.items():
+        np.testing.assert_array_equal(tensor, found.tensors[name], err_msg=name)
+    for task, signature in expected.signatures.items():
+        for part, array in signature.parts.items():
+            np.testing.assert_array_equal(array, found.signatures[task].parts[part], err_msg=f"{task} {part}")
+
+
+def test_pictures_index_as_arrays_do(photos) -> None:
+    """Slices, rows and masks give the images of an array of all, domain included; chunks cover all, in their bytes."""
+    pictures = read_pictures(photos)
+    whole = pictures.read(account=load.Account())
+    assert (pictures.shape, whole.shape, whole.dtype) == ((40, 3, 16, 16), (40, 3, 16, 16), pictures.dtype)
+    rows = np.array([3, 39, 0])
+    np.testing.assert_array_equal(pictures[rows], whole[rows])
+    np.testing.assert_array_equal(pictures[5:9], whole[5:9])
+    assert pictures[9:9].shape == (0, 3, 16, 16)
+    mask = np.arange(40) % 7 == 0
+    np.testing.assert_array_equal(pictures.of(mask).seen_in("inverted")[:], 1 - whole[mask])
+    assert [rows.stop - rows.start for rows in chunks(whole, most=15)] == [15, 15, 15]
+    summary = pictures.summary
+    np.testing.assert_allclose(summary.mean, whole.mean(axis=(0, 2, 3), dtype=np.float64), rtol=1e-9)
+    np.testing.assert_allclose(summary.square, np.square(whole, dtype=np.float64).mean(axis=(0, 2, 3)), rtol=1e-9)
+
+
+def read_pictures(photos) -> Pictures:
+    """All images, listed."""
+    from isoform.runtime.inputs import Reading
+    from isoform.train.data.formats.files import read_files
+
+    found = read_files(photos / "data", shape=(3, 16, 16), account=load.Account(), reading=Reading())
+    assert isinstance(found.train.images, Pictures)
+    return found.train.images
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_goes_away_is_one_line(photos, workers) -> None:
+    """An image that cannot be read any more ends the run with its name, also from another process; so does one that never could."""
+    pictures = read_pictures(photos)
+    stream = Stream(pictures, lambda step: np.array([step, step + 20]), steps=4, workers=workers)
+    assert stream[0].shape == (2, 3, 16, 16)
+    assert stream.waited > 0
+    (photos / "data" / "light" / "19.png").unlink()
+    broken = Stream(pictures, lambda step: np.array([39]), steps=4, workers=workers)
+    with pytest.raises(DataError, match=r"^[^\n]*19.png[^\n]*$"):
+        broken[0]
+    assert 1 <= worker_count() <= 8
+
+
+def test_steps_may_be_asked_in_any_order(photos) -> None:
+    """A step that is not the next one is decoded anew."""
+    pictures = read_pictures(photos)
+    stream = Stream(pictures, lambda step: np.array([step]), steps=6, workers=0)
+    for step in (0, 1, 4, 2, 3, 4, 5):
+        np.testing.assert_array_equal(stream[step].numpy(), pictures[step : step + 1])
+
+
+def test_a_compiled_bundle_of_images_on_disk(photos, monkeypatch, capsys) -> None:
+    """Compiling verifies on as many test samples as are kept in memory, and says how many."""
+    from isoform.compile import build
+
+    monkeypatch.setattr(load, "IN_MEMORY", 0)
+    monkeypatch.setattr(build, "IN_MEMORY", 4 * 3 * 16 * 16 * 4)
+    recipe, datasets = read(photos)
+    recipe = dataclasses.replace(recipe, steps=2)
+    bundle = train(recipe, datasets, checkpoint=photos / "state", workers=0)
+    (photos / "b").mkdir()
+    bundle.write(photos / "b")
+    said: list[str] = []
+    report = build.compile_bundle(photos / "b", data=photos / "data", progress=said.append, max_drop_points=100)
+    assert "verifying plain on 4 of 10 test samples, as many as are kept in memory" in said
+    assert report["tasks"]["plain"]["verified"]["samples"] == 4
+
+
+def test_ctrl_c_loses_no_step(photos) -> None:
+    """After the signal the step is finished and kept, the message says so, and the same command goes on from there; the log has both."""
+    words = [
+        "train",
+        str(photos / "recipe.toml"),
+        "-o",
+        str(photos / "b"),
+        "--data",
+        str(photos / "data"),
+        "--log",
+        str(photos / "log"),
+    ]
+    # so many steps that it cannot be done before the signal
+    running = subprocess.Popen([*ISOFORM, *words, "--steps", "100000"], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not (photos / "log").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    time.sleep(1)
+    running.send_signal(signal.SIGINT)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130, said
+    assert "stopping after this step" in said
+    assert "b.checkpoint; the same command goes on" in said
+    assert (photos / "b.checkpoint").exists()
+    isoform("train", *words[1:], "--fresh")
+    assert Bundle.load(photos / "b").training["recipe"]["steps"] == 12
+    lines = (photos / "log").read_text().splitlines()
+    assert '"step": 12, "of": 12' in lines[-1]

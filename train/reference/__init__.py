@@ -1,0 +1,1 @@
+"""Every field of every recipe for people to read: docs/recipes.md and ``isoform train --help``. Start reading at ``described.py``."""

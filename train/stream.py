@@ -1,0 +1,95 @@
+"""Batches of images that stay on disk, decoded ahead of the steps by worker processes (torch's ``DataLoader``)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from isoform.runtime.arrays import Array
+from isoform.runtime.errors import DataError, InputError
+from isoform.train.data.pictures import Pictures
+
+__all__ = ["Stream", "worker_count"]
+
+
+def worker_count() -> int:
+    """Return how many processes decode: half of the processors, because the others compute the steps; at most 8."""
+    return max(1, min(8, (os.cpu_count() or 1) // 2))
+
+
+class Stream:
+    """The images of each step of a run, in the order of the steps.
+
+    Args:
+        pictures: The images of one task.
+        rows: Step → the rows of its batch.
+        steps: Number of steps of the run.
+        workers: Number of processes; 0 for none, so that each batch is decoded when it is needed.
+
+    Attributes:
+        waited: Seconds that were spent on waiting for images.
+    """
+
+    def __init__(self, pictures: Pictures, rows: Callable[[int], Array], *, steps: int, workers: int) -> None:
+        self._pictures, self._rows, self._steps, self._workers = pictures, rows, steps, workers
+        self._coming: Iterator[Array | str] = iter(())
+        self._next: int | None = None
+        self.waited = 0.0
+
+    def __getitem__(self, step: int) -> Tensor:
+        """Return a step's images, shape (batch, channels, height, width), float32; quickly if the step is the next one.
+
+        Raises:
+            DataError: If a file cannot be read any more.
+        """
+        began = time.perf_counter()
+        if step != self._next:
+            self._coming = iter(self._loader(step))
+        self._next = step + 1
+        images = next(self._coming)
+        self.waited += time.perf_counter() - began
+        if isinstance(images, str):
+            raise DataError(images)
+        return torch.from_numpy(images)
+
+    def _loader(self, step: int) -> DataLoader[Array | str]:
+        return DataLoader(
+            _Decoded(self._pictures), sampler=_Rows(self._rows, range(step, self._steps)), batch_size=None,
+            num_workers=self._workers, collate_fn=_unchanged,
+            # a generator of its own: it draws a number that would otherwise come from the run's
+            generator=torch.Generator(),
+        )  # fmt: skip
+
+
+class _Decoded(Dataset[Array | str]):
+    """Rows → their images, or why they cannot be read: an exception would bring the worker's traceback with it."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self._pictures = pictures
+
+    def __getitem__(self, rows: Array) -> Array | str:
+        try:
+            return self._pictures[rows]
+        except InputError as problem:
+            return str(problem)
+
+
+class _Rows(Sampler[Array]):
+    """The rows of each step."""
+
+    def __init__(self, rows: Callable[[int], Array], steps: range) -> None:
+        self._rows, self._steps = rows, steps
+
+    def __iter__(self) -> Iterator[Array]:
+        return map(self._rows, self._steps)
+
+
+def _unchanged(images: Any) -> Any:
+    """Send arrays through the pipe: as tensors they would need shared memory, of which containers have little."""
+    return images
