@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 BUNDLE ?= $(if $(wildcard quickstart/bundle/compiled/report.json),quickstart/bundle,docs/examples/bundle)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart serve keep test lint format edge clean
+.PHONY: help quickstart serve keep test lint format wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,9 +38,11 @@ format: $(VENV)/.all  ## let ruff fix and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-edge:  ## install the base package alone in a fresh environment, and use it without torch
-	$(MAKE) $(VENV)/.all
-	$(BIN)/python -m pytest tests/house/test_edge_install.py
+wheel: $(VENV)/bin/python  ## build the wheel to install elsewhere, in dist/
+	rm -rf build
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	rm -rf build
+	@ls dist/isoform-*.whl
 
 clean:  ## remove what was built, but not the environment
 	rm -rf build dist *.egg-info quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,13 +10,10 @@ import numpy as np
 from isoform.compile.build import write_compiled
 from isoform.compile.kinds.mixture.graph import fast_graph, portable_graph
 from isoform.compile.kinds.mixture.training import training_graphs
-from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
 from isoform.runtime.kinds.mixture.fold import fold
-from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
-from isoform.runtime.kinds.mixture.learn.measure import measure_source
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 SPECS = {
@@ -46,25 +43,15 @@ def make_bundle(spec: NetworkSpec, path: Path) -> Bundle:
     return compile_unverified(bundle, path, {"fast/base.onnx": complete_file(bundle, base)})
 
 
-def compile_unverified(
-    bundle: Bundle, path: Path, files: Mapping[str, bytes], *, samples: tuple[Array, Array] | None = None
-) -> Bundle:
+def compile_unverified(bundle: Bundle, path: Path, files: Mapping[str, bytes]) -> Bundle:
     """Write ``compiled/`` with what runs and learns, and some files more; signatures stay as they are.
 
     Args:
-        bundle: What was trained.
+        bundle: Of random weights, so that there are no samples to verify on.
         path: Where it is.
         files: Name → content, of more files.
-        samples: Training samples and their labels, for adaptation to know what to expect; None to leave that out.
     """
-    training = training_graphs(bundle.spec)
-    graphs = {f"training/{name}": graph for name, graph in training.items()}
-    if samples is not None:
-        blocks = open_blocks(bundle.spec, training, threads=1)
-        for task, signature in bundle.signatures.items():
-            parts, classes = bundle.resolve(signature).parts, len(bundle.labels(signature))
-            source = measure_source(bundle.spec, bundle.tensors, parts, *samples, classes=classes, run_on=blocks)
-            graphs[f"source/{task}.safetensors"] = source.encode()
+    graphs = {f"training/{name}": graph for name, graph in training_graphs(bundle.spec).items()}
     portable = {"portable.onnx": portable_graph(bundle.spec, template=bundle.digest)}
     (path / "compiled").mkdir()
     write_compiled(path / "compiled", bundle, bundle.signatures, {**portable, **graphs, **files}, {}, tau=1.0)

@@ -12,6 +12,7 @@ import numpy as np
 
 from isoform.runtime.errors import UsageError
 from isoform.runtime.formats import files
+from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
 
 if TYPE_CHECKING:
@@ -107,11 +108,9 @@ def _network(
     files.write_bytes(arguments.output, file)
     answers = told.answers
     if answers.top1_before is None or answers.top1_after is None:
-        says = f"{100 * answers.agreement:.2f} % of {answers.samples} samples get the same class"
+        says = f"{100 * answers.agreement:.2f} % of {plural(answers.samples, 'sample')} with the same class"
     else:
-        says = (
-            f"accuracy {100 * answers.top1_before:.2f} → {100 * answers.top1_after:.2f} % of {answers.samples} samples"
-        )
+        says = f"accuracy {100 * answers.top1_before:.2f} → {100 * answers.top1_after:.2f} % of {plural(answers.samples, 'sample')}"
     print(
         f"{says}; largest difference {answers.gap:.0e} of the largest logit; {told.milliseconds:.3f} ms per sample, in the runtime "
         f"{told.milliseconds_before:.3f}; {len(file):,} bytes",

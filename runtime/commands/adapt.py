@@ -17,6 +17,7 @@ from isoform.runtime.commands.bar import Bar
 from isoform.runtime.commands.opened import add_engine_arguments, open_runtime
 from isoform.runtime.errors import InputError, UsageError
 from isoform.runtime.formats import files
+from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
                     right_before, right = (int((classes[z.argmax(axis=1)] == expected[step.rows]).sum()) for z in both)
                 batches.append(_Batch(step.rows, step.record, right_before, right))
                 done = step.record.samples
-                bar.show(done, len(x), f"{done:,} of {len(x):,} samples")
+                bar.show(done, len(x), f"{done:,} of {plural(len(x), 'sample')}")
         except KeyboardInterrupt:
             stopped = True
             # the batch in progress may have moved the signature already
@@ -174,7 +175,7 @@ def run_adapt(arguments: argparse.Namespace) -> int:
             for one in batches
         ]
         files.write_bytes(arguments.history, files.canonical_json({"what": "adaptation", **summary, "calls": calls}))
-    text = f"{arguments.output}: {done} samples, " + ", ".join(
+    text = f"{arguments.output}: {plural(done, 'sample')}, " + ", ".join(
         f"{count} × {event}" for event, count in sorted(happened.items())
     )
     if blank:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from isoform.runtime.commands.opened import add_engine_arguments, open_runtime
 from isoform.runtime.commands.tables import aligned, cut
 from isoform.runtime.errors import UsageError
+from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _text(found: Mapping[str, tuple[Signature, Evaluation]], unit: str) -> list[
     ]  # fmt: skip
     samples = next(iter(found.values()))[1].samples
     columns = ["signature", "accuracy", "class mean", "log loss", "calibration error", "bytes"]
-    blocks = [f"{samples:,} samples\n" + _table(columns, rows)]
+    blocks = [f"{plural(samples, 'sample')}\n" + _table(columns, rows)]
     for name, (_, one) in found.items():
         classes = sorted(one.classes().items(), key=lambda item: item[1]["recall"])
         shown = [
@@ -137,7 +138,11 @@ def _text(found: Mapping[str, tuple[Signature, Evaluation]], unit: str) -> list[
              "" if told["taken_for"] is None else f"{cut(told['taken_for'][0], 18)} ({told['taken_for'][1]})"]
             for label, told in classes[:ROWS]
         ]  # fmt: skip
-        left = f"\n{len(classes) - ROWS} classes more, better than these; --json has all" if len(classes) > ROWS else ""
+        left = (
+            f"\n{plural(len(classes) - ROWS, 'class')} more, better than these; --json has all"
+            if len(classes) > ROWS
+            else ""
+        )
         blocks.append(
             f"{cut(name, 60)}, by class\n"
             + _table(["class", "samples", "recall", "precision", "taken for"], shown)

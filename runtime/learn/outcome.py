@@ -104,7 +104,7 @@ class Outcome:
         mixed = "" if self.interpolation == 1 else f" (interpolated with the start, weight {self.interpolation:g})"
         how = " by forward passes alone" if self.estimated else ""
         what = f"{', '.join(self.parts)}{how} in " if self.parts else ""
-        ways = [f"{what}{self.steps} steps{mixed}"] if self.steps else []
+        ways = [f"{what}{plural(self.steps, 'step')}{mixed}"] if self.steps else []
         ways += ["re-estimated BN statistics"] if self.statistics else []
         change = ""
         if self.change is not None:
@@ -121,14 +121,14 @@ class Outcome:
         if not self.held_back:
             return "the samples themselves, too few to hold any out,"
         if not self.held_back_groups and not self.classes_in_one_group:
-            return f"{self.held_back} held-out samples"
+            return plural(self.held_back, "held-out sample")
         if not self.held_back_groups:
-            return f"{self.held_back} held-out samples, at random because each class is in a single {unit},"
+            return f"{plural(self.held_back, 'held-out sample')}, at random because each class is in a single {unit},"
         whole = plural(self.held_back_groups, f"held-out {unit}")
         if not self.classes_in_one_group:
-            return f"{self.held_back} samples of {whole}"
+            return f"{plural(self.held_back, 'sample')} of {whole}"
         others = plural(self.classes_in_one_group, "class")
-        return f"{self.held_back} held-out samples, of {whole} and at random of {others} in a single {unit},"
+        return f"{plural(self.held_back, 'held-out sample')}, of {whole} and at random of {others} in a single {unit},"
 
 
 def held_out_groups(labels: Array, groups: Array | None, back: list[Array]) -> tuple[int, int]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from isoform.runtime.commands.opened import add_engine_choice
 from isoform.runtime.errors import UsageError
 from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.samples.account import plural
+from isoform.server.access.keys import Keys
 from isoform.server.access.tokens import LEEWAY_SECONDS
 from isoform.server.exchange.address import networks
 from isoform.server.opening import Opening, Tls, store_url
@@ -163,6 +165,7 @@ def run_serve(arguments: argparse.Namespace) -> None:
         EngineError: If the server cannot start.
     """
     opening, bundle = opened(arguments)
+    no_key = _no_key(arguments)
     from isoform.server.process import serve  # here: --help and argument errors need not load the application
 
     if arguments.workers > 1 and not serve.forks():
@@ -173,7 +176,8 @@ def run_serve(arguments: argparse.Namespace) -> None:
         def ready() -> None:
             # Flushed: stdout is block-buffered where it is a pipe, and scripts wait for this line.
             print(json.dumps({"url": where, "tasks": list(bundle.signatures), "template": bundle.digest}), flush=True)
-            print(f"serving {len(bundle.signatures)} tasks on {where}; stop with Ctrl-C", file=sys.stderr, flush=True)
+            tasks = plural(len(bundle.signatures), "task")
+            print(f"serving {tasks} on {where}; stop with Ctrl-C{no_key}", file=sys.stderr, flush=True)
 
         serve.serve(
             opening, listener, processes=arguments.workers, drain_seconds=arguments.drain_seconds, ready=ready
@@ -264,6 +268,17 @@ def _check_access(arguments: argparse.Namespace) -> None:
         raise UsageError(
             "API keys are kept in the store, but --store is none; give a store, or --token-keys, or --open on loopback"
         )
+
+
+def _no_key(arguments: argparse.Namespace) -> str:
+    """The words for a server that refuses every request, because it has no key yet and trusts no issuer of tokens; else an empty text."""
+    url = store_url(arguments.store)
+    if arguments.open or arguments.token_keys is not None or url is None:
+        return ""
+    with Store(url) as store:
+        if any(key.revoked is None for key in Keys(store).listed()):
+            return ""
+    return "; no key exists yet: isoform key add NAME --scope predict, with the same --store, makes one"
 
 
 def _tls(arguments: argparse.Namespace) -> Tls | None:

@@ -16,6 +16,8 @@ __all__ = ["blueprint"]
 blueprint = Blueprint("health", __name__, url_prefix="/v2")
 
 EXTENSIONS = ["binary_tensor_data", "model_repository", "parameters", "statistics"]
+SIGNATURES = "signatures"
+"""Extension of a server that has a store for users' signatures; the page looks for it."""
 
 
 @blueprint.get("/health/live")
@@ -35,7 +37,8 @@ def ready() -> tuple[Response, int, dict[str, str]]:
 @blueprint.get("")
 def server_metadata() -> dict[str, Any]:
     """Name, version and supported protocol extensions of the server."""
-    return {"name": "isoform", "version": importlib.metadata.version("isoform"), "extensions": EXTENSIONS}
+    extensions = sorted([*EXTENSIONS, SIGNATURES]) if get_service().users.keeps else EXTENSIONS
+    return {"name": "isoform", "version": importlib.metadata.version("isoform"), "extensions": extensions}
 
 
 @blueprint.get("/models/<task>/ready")

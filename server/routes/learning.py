@@ -26,6 +26,7 @@ from isoform.runtime.errors import ConflictError, InputError, StoreError, UsageE
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.learn.labels import label_indices
 from isoform.runtime.learn.outcome import Report
+from isoform.runtime.samples.account import plural
 from isoform.server.access.guard import actor, caller_id, may_write
 from isoform.server.exchange.body import read_body
 from isoform.server.exchange.problems import BusyError, NotFoundError, PreconditionError, TooLargeError
@@ -98,7 +99,7 @@ def adapt(task: str, user: str) -> Response:
     def learn(progress: Progress) -> tuple[Signature, str]:
         found = runtime.adapt(x, start, method=method, progress=progress)
         what = "adapted to" if found.digest != start.digest else "no improvement over the start from"
-        return found, f"{what} {len(x)} samples by {method}"
+        return found, f"{what} {plural(len(x), 'sample')} by {method}"
 
     return _submitted(task, user, "adapt", start, expect, learn)
 

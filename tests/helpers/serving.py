@@ -23,6 +23,8 @@ class Served:
 
     def __init__(self, process: subprocess.Popen[str], started: dict[str, Any]) -> None:
         self.process, self.started, self.url = process, started, str(started["url"])
+        self.errors = ""
+        """What it had written to stderr, once it has ended."""
         host, _, port = self.url.rpartition("//")[2].rpartition(":")
         self.address = host.strip("[]"), int(port) if port.isdigit() else 0
 
@@ -50,7 +52,8 @@ def serving(bundle: Path, *words: str | Path) -> Iterator[Served]:
         assert process.stdout is not None
         first = process.stdout.readline()
         assert first, process.communicate(timeout=20)[1]
-        yield Served(process, json.loads(first))
+        served = Served(process, json.loads(first))
+        yield served
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -60,3 +63,4 @@ def serving(bundle: Path, *words: str | Path) -> Iterator[Served]:
             raise
     assert process.returncode == 0, errors
     assert "Traceback" not in errors, errors
+    served.errors = errors

@@ -18,9 +18,13 @@ import pytest
 import torch
 from bench.gpu.contenders import Contenders
 from bench.gpu.subjects import make_subject
+from bench.product import save_samples
 from bench.swapping.plot import plot_swaps
 from host_device import HostDevice, host_loaders
 from support import ROOT
+
+from isoform.train.data.load import load_tasks
+from isoform.train.recipe import read_recipe
 
 BENCHMARKS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
 
@@ -37,6 +41,7 @@ def test_every_benchmark_is_tested() -> None:
     """A benchmark that is added here needs a test below."""
     assert BENCHMARKS == [
         "adapt.py",
+        "baselines.py",
         "bounds.py",
         "half_requests.py",
         "isolation.py",
@@ -181,6 +186,37 @@ def test_adapt(shared, tmp_path) -> None:
     assert 0 < figures["mnist.cost_over_forward"]["auto"] < 40
     assert figures["mnist.peak_rss_mb, auto"] < figures["mnist.peak_rss_mb, torch tent"]
     assert "</svg>" in (tmp_path / "out.svg").read_text()
+
+
+def test_saved_samples_keep_their_split(tmp_path) -> None:
+    """What a benchmark saves for a recipe is read with the same samples to train on and to test on, and classes by name."""
+    rng = np.random.default_rng(0)
+    halves = [(rng.random((count, 1, 8, 8), dtype=np.float32), np.arange(count) % 2) for count in (70, 30)]
+    split = save_samples(tmp_path / "some.npz", halves, ("b", "a"))
+    (tmp_path / "r.toml").write_text(
+        f'steps = 1\n[data]\ninput_shape = [1, 8, 8]\n{split}[tasks.x]\ndata = "files"\npath = "some.npz"\n'
+    )
+    recipe = read_recipe(str(tmp_path / "r.toml"), {})
+    found = load_tasks(recipe.tasks, recipe.data, root=tmp_path)["x"]
+    assert found.classes == ("a", "b")
+    for half, (x, labels) in zip((found.train, found.test), halves, strict=True):
+        assert np.array_equal(half.images, x)
+        assert np.array_equal(half.labels, 1 - labels)
+
+
+@pytest.mark.timeout(300)
+def test_baselines(tmp_path) -> None:
+    """Every row has its domains, each network is from a recipe that is printed, and a signature is far smaller than a network."""
+    printed, figures = quick(tmp_path, "baselines.py")
+    rows = figures["digits.by_seed"]
+    assert len(rows) == 1
+    assert len(rows[0]) == 3 + 5
+    assert sum(len(row) for row in rows[0].values()) == 3 * 4 + 5 * 3
+    assert all(0 <= value <= 100 for row in rows[0].values() for value in row.values())
+    assert printed.count("# isoform train ") == 6
+    assert 'path = "pooled.npz"' in printed
+    sizes = figures["digits.bytes"]
+    assert sizes["personal signature"] <= 1024 < sizes["a network per domain"] / 10
 
 
 def test_spoken_words(tmp_path) -> None:

@@ -3,12 +3,15 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from serving import serving
 from support import ISOFORM, ROOT, checked_in
 
 from isoform.runtime import Bundle, cli
@@ -70,19 +73,45 @@ def test_the_first_blocks_of_the_readme_run(quickstart) -> None:
 
 
 def test_the_python_of_the_readme_runs(quickstart, monkeypatch) -> None:
-    """The README's Python blocks run as they stand, one after the other, on real samples."""
+    """The README's Python blocks run as they stand, one after the other, and need nothing but the quickstart's files."""
     found = blocks(ROOT / "README.md", "python")
     assert len(found) == 2
     monkeypatch.chdir(quickstart)
-    from isoform.train.data.formats.digits import digits
-
-    images, labels = digits()
-    names: dict[str, object] = {"x": np.array(images[:3]), "labels": labels[:3]}
+    names: dict[str, object] = {}
     for code in found:
         exec(compile(code, "README.md", "exec"), names)
+    assert len(names["x"]) == 100  # type: ignore[arg-type]
+    assert (names["during"] != names["before"]).any()  # type: ignore[attr-defined]
     assert (quickstart / "me.safetensors").stat().st_size < 568
     kept = Bundle.load(ROOT / "docs" / "examples" / "bundle")  # which has the README's network
     assert len(kept.base("plain").keep("mixture").encode()) == 568
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_requests_of_the_readme_run(quickstart, tmp_path) -> None:
+    """The README's requests are answered, and the rollback gives alice the bits of her first revision again."""
+    found = next(block for block in blocks(ROOT / "README.md", "console") if "$ curl" in block)
+    answers = []
+    with serving(quickstart / "quickstart" / "bundle", "--open", "--store", tmp_path / "s.db") as server:
+        for line in found.splitlines():
+            words = shlex.split(line.removeprefix("$ ").replace("localhost:8000", server.url))
+            result = subprocess.run([*words, "--silent", "--noproxy", "*"], cwd=quickstart, capture_output=True, check=True)  # fmt: skip
+            answers.append(json.loads(result.stdout))
+    base, first, second, after, rolled, back = answers
+    assert (first["revision"], second["revision"], rolled["revision"]) == (1, 2, 3)
+    assert (after["parameters"]["revision"], after["parameters"]["digest"]) == (2, second["digest"])
+    assert (back["parameters"]["revision"], back["parameters"]["digest"]) == (3, first["digest"])
+    assert first["digest"] not in (second["digest"], base["parameters"]["digest"])
+
+
+def test_extras_come_without_isoform_from_an_index() -> None:
+    """``pip install 'isoform[train]'``, as error messages say it, is true for an installed wheel or checkout: pip takes isoform from no index."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"train", "server", "figure"} <= set(extras)
+    command = [sys.executable, "-m", "pip", "install", "--no-index", "--dry-run", "--no-deps", f"isoform[{','.join(extras)}]"]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "already satisfied: isoform[" in result.stdout
 
 
 def test_the_python_of_own_models_runs(tmp_path, monkeypatch) -> None:

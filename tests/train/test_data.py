@@ -249,6 +249,24 @@ def test_missing_places_are_named(tmp_path) -> None:
         load(tmp_path, data="idx", path="nowhere")
 
 
+def test_links_in_the_data_are_followed(tmp_path) -> None:
+    """``--data`` and a folder in it may be links to elsewhere; a recipe's own text cannot leave ``--data``, through a link neither."""
+    (tmp_path / "disk" / "set").mkdir(parents=True)
+    (tmp_path / "disk" / "set" / "train-images-idx3-ubyte").write_bytes(idx(np.zeros((8, 8, 8))))
+    (tmp_path / "disk" / "set" / "train-labels-idx1-ubyte").write_bytes(idx(np.arange(8) % 2))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine").symlink_to(tmp_path / "disk" / "set")
+    (tmp_path / "shortcut").symlink_to(tmp_path / "data")
+    for root in (tmp_path / "data", tmp_path / "shortcut"):
+        for path in ("mine", str(root / "mine"), "mine/../mine"):
+            assert len(load(root, data="idx", path=path).train.labels) == 6
+    for path in ("../disk/set", str(tmp_path / "disk"), "mine/../.."):
+        with pytest.raises(DataError, match="leads out of"):
+            load(tmp_path / "data", data="idx", path=path)
+    with pytest.raises(DataError, match="is no|no file|has no|expected"):
+        load(tmp_path / "data", data="idx", path="mine/..")  # --data itself, not the parent of the link's target
+
+
 def test_too_few_samples_to_split(tmp_path) -> None:
     """A class with one sample cannot be split, and is named."""
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(np.zeros((3, 8, 8))))

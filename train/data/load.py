@@ -136,12 +136,9 @@ def _read(
         return Dataset(train=Split(images=images, labels=labels), test=None, classes=tuple("0123456789"))
     if root is None:
         raise DataError(f"the recipe reads data of format {task.data!r}; say where its files are with --data DIR")
-    folder = root / task.path
-    if "\0" in str(folder):
+    if "\0" in task.path:
         raise DataError(f"the path {task.path!r} of a task holds a byte of zero, which no file name can contain")
-    # Resolved, so that neither ".." nor a link leads out: a recipe from a stranger must not read other folders.
-    if not folder.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"the path {task.path!r} of a task leads out of {root}; it must name a folder inside")
+    folder = _inside(root, task.path)
     if task.data in ("files", "folder"):
         from isoform.train.data.formats.files import read_files
 
@@ -157,6 +154,20 @@ def _read(
     from isoform.train.data.formats.usps import read_usps_folder
 
     return read_usps_folder(folder, account=account)
+
+
+def _inside(root: Path, path: str) -> Path:
+    """Return the folder that a task's path names in ``root``. Raises ``DataError`` if the path leads out."""
+    # By the text alone: a recipe from a stranger must not name other folders, but a link in --data is the user's own. The text is also
+    # what is opened, because "link/.." would be the parent of the link's target.
+    top = os.path.abspath(root)
+    try:
+        relative = os.path.relpath(os.path.join(top, path), top)
+    except ValueError:  # on another drive
+        relative = os.pardir
+    if relative.split(os.sep)[0] == os.pardir:
+        raise DataError(f"the path {path!r} of a task leads out of {root}; it must name a folder inside")
+    return root / relative
 
 
 def _check_classes(classes: Sequence[str], *, what: str) -> None:

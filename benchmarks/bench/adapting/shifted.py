@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,16 +18,13 @@ import numpy as np
 from PIL import Image
 
 from bench.adapting.corruptions import CORRUPTIONS, corrupted
-from bench.networks import compile_unverified
+from bench.product import save_samples, train_and_compile
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.samples.pictures.images import resize
 from isoform.train.data.formats.idx import read_idx_folder
 from isoform.train.data.formats.usps import read_usps_folder
 from isoform.train.data.samples import Dataset, Split
-from isoform.train.kinds.mixture.recipe import MixtureRecipe, MixtureTable, NetworkTable
-from isoform.train.loop import train
-from isoform.train.recipe import DataRecipe, TaskRecipe
 
 __all__ = ["NATURAL", "Shifted", "cifar_100", "mnist", "photographs"]
 
@@ -72,17 +70,18 @@ class Shifted:
         return (x if domain == "clean" else corrupted(x, domain, seed=seed)), self._test.labels[rows]
 
     def bundle(self, path: Path, *, steps: int, batch: int, soft: bool = False) -> Bundle:
-        """Train one task on clean samples, and compile it; near-one-hot with 4 templates, or soft with 16."""
-        recipe = MixtureRecipe(
-            steps=steps, batch=batch, threads=1, data=DataRecipe(input_shape=self.shape), tasks={self.name: TaskRecipe(data="folder")},
-            **({"network": NetworkTable(templates=16), "mixture": MixtureTable(entropy=0.0)} if soft else {}),
-        )  # fmt: skip
-        few = Split(images=self._test.images[::10], labels=self._test.labels[::10])
-        dataset = Dataset(train=self._train, test=few, classes=self.classes)
-        bundle = train(recipe, {self.name: dataset}, checkpoint=path.with_suffix(".checkpoint"), checkpoint_seconds=1e9)
-        path.mkdir()
-        bundle.write(path)
-        return compile_unverified(bundle, path, {}, samples=(self._train.images, self._train.labels))
+        """Train one task on clean samples by a recipe, and compile it; near-one-hot with 4 templates, or soft with 16."""
+        tests = self._test.images[::10], self._test.labels[::10]
+        network = "\n[network]\ntemplates = 16\n\n[mixture]\nentropy = 0.0\n" if soft else ""
+        with tempfile.TemporaryDirectory(prefix="isoform-clean-") as folder:
+            split = save_samples(
+                Path(folder) / "clean.npz", ((self._train.images, self._train.labels), tests), self.classes
+            )
+            recipe = (
+                f"steps = {steps}\nbatch = {batch}\nthreads = 1\n\n[data]\ninput_shape = {list(self.shape)}\n{split}"
+                f'{network}\n[tasks.{self.name}]\ndata = "files"\npath = "clean.npz"\n'
+            )
+            return train_and_compile(recipe, path, data=Path(folder))
 
 
 def mnist(data: Path) -> Shifted:

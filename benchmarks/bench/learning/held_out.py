@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,17 +14,13 @@ import numpy as np
 from scipy.optimize import minimize
 
 from bench.learning.torch_rival import fine_tuned
-from bench.networks import compile_unverified
 from bench.processes import pool
+from bench.product import save_samples, train_and_compile
 from isoform.runtime import Runtime
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.learn.loss import cross_entropy
-from isoform.train.data.samples import Dataset, Split
-from isoform.train.kinds.mixture.recipe import MixtureRecipe, MixtureTable, NetworkTable
-from isoform.train.loop import train
-from isoform.train.recipe import DataRecipe, TaskRecipe
 
 __all__ = [
     "BASE",
@@ -31,6 +28,7 @@ __all__ = [
     "KILOBYTE",
     "RESCALED",
     "Result",
+    "Samples",
     "Study",
     "first_way",
     "measure",
@@ -46,6 +44,9 @@ KILOBYTE = "delta + coefficients"
 """The runtime's default: files of less than 1 KiB."""
 RESCALED = "head: scale and bias per class"
 """Vector scaling (Guo et al. 2017, "On calibration of modern neural networks"): what a logits layer can do at a mixture's size."""
+
+Samples = tuple[Array, Array]
+"""Samples, shape (n, channels, height, width), and n labels, indices of the sorted classes."""
 
 Result = tuple[str, int, str, float, float, int]
 """Way, shots, user, accuracy before and after in percent (means over draws), bytes of the largest file; 0 if the start was kept."""
@@ -74,8 +75,8 @@ class Study(Protocol):
     def held_out(self, third: int) -> tuple[str, ...]:
         """The users that are held out; over thirds 0, 1, 2 all are, once."""
 
-    def training(self, third: int) -> tuple[Array, Array, tuple[str, ...]]:
-        """Samples, labels and classes of all others."""
+    def training(self, third: int) -> tuple[Samples, Samples, tuple[str, ...]]:
+        """Samples of all others to train on, samples that the training is tested on, fewer, and the classes."""
 
     def learning(self, user: str, *, shots: int, seed: int) -> tuple[Array, Array]:
         """Labelled samples of a user to learn from."""
@@ -88,19 +89,17 @@ class Study(Protocol):
 
 
 def train_without(study: Study, third: int, path: Path, *, steps: int) -> Bundle:
-    """Templates, and one base signature ``BASE``, of the users that are not held out."""
-    x, labels, classes = study.training(third)
-    recipe = MixtureRecipe(
-        steps=steps, batch=64, seed=third, threads=1, data=DataRecipe(input_shape=study.shape, shift=study.shift),
-        network=NetworkTable(adapter_kernel=study.kernel, templates=study.templates), mixture=MixtureTable(entropy=0.0),
-        tasks={BASE: TaskRecipe(data="folder")},
-    )  # fmt: skip
-    few = Split(images=x[::50], labels=labels[::50])
-    dataset = Dataset(train=Split(images=x, labels=labels), test=few, classes=classes)
-    bundle = train(recipe, {BASE: dataset}, checkpoint=path.with_suffix(".checkpoint"), checkpoint_seconds=1e9)
-    path.mkdir()
-    bundle.write(path)
-    return compile_unverified(bundle, path, {})
+    """Templates, and one base signature ``BASE``, of the users that are not held out, by a recipe."""
+    known, tests, classes = study.training(third)
+    with tempfile.TemporaryDirectory(prefix="isoform-held-out-") as folder:
+        split = save_samples(Path(folder) / "others.npz", (known, tests), classes)
+        recipe = (
+            f"steps = {steps}\nbatch = 64\nseed = {third}\nthreads = 1\n\n"
+            f"[data]\ninput_shape = {list(study.shape)}\nshift = {study.shift}\n{split}\n"
+            f"[network]\nadapter_kernel = {list(study.kernel)}\ntemplates = {study.templates}\n\n"
+            f'[mixture]\nentropy = 0.0\n\n[tasks.{BASE}]\ndata = "files"\npath = "others.npz"\n'
+        )
+        return train_and_compile(recipe, path, data=Path(folder))
 
 
 _study: Study

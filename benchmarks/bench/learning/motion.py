@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.learning.held_out import EVERYTHING, KILOBYTE, RESCALED
+from bench.learning.held_out import EVERYTHING, KILOBYTE, RESCALED, Samples
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError
 
@@ -28,6 +28,8 @@ LATER = "motion-sense/A_DeviceMotion_data_trials1-9_first3000.tar.xz"
 """Another occasion."""
 ARCHIVE = "motion-sense/A_DeviceMotion_data_trials11-16.tar.xz"
 ACTIVITIES = ("dws", "ups", "sit", "std", "wlk", "jog")
+CLASSES = tuple(sorted(ACTIVITIES))
+"""Labels are indices of these."""
 PEOPLE = tuple(range(1, 25))
 COLUMNS = range(4, 13)
 WIDTH = 64
@@ -71,11 +73,16 @@ class Motion:
         """The people that are not held out."""
         return tuple(sorted(set(PEOPLE) - set(_split_people(third))))
 
-    def training(self, third: int) -> tuple[Array, Array, tuple[str, ...]]:
-        """Every window of the others, of both occasions."""
-        people = self.others(third)
-        recorded = [self._cut(rows, person, 24) for rows in (self._recordings, self._others) for person in people]
-        return *_gathered({a: [windows[a] for windows in recorded if a in windows] for a in ACTIVITIES}), ACTIVITIES
+    def training(self, third: int) -> tuple[Samples, Samples, tuple[str, ...]]:
+        """Every window of the others, of both occasions; tested on the held-out people's, one after the other."""
+
+        def windows(people: Sequence[int], every: int) -> Samples:
+            recorded = [
+                self._cut(rows, person, every) for rows in (self._recordings, self._others) for person in people
+            ]
+            return _gathered({a: [found[a] for found in recorded if a in found] for a in ACTIVITIES})
+
+        return windows(self.others(third), 24), windows(_split_people(third), WIDTH), CLASSES
 
     def learning(self, user: str, *, shots: int, seed: int) -> tuple[Array, Array]:
         """Windows out of the first half of a person's recordings, as little overlapping as their number allows."""
@@ -170,7 +177,7 @@ def _windows(rows: Array, starts: Sequence[int]) -> Array:
     return np.stack([rows[start : start + WIDTH].T[:, None, :] for start in starts])
 
 
-def _gathered(by_activity: dict[str, list[Array]]) -> tuple[Array, Array]:
+def _gathered(by_activity: dict[str, list[Array]]) -> Samples:
     x = np.concatenate([part for parts in by_activity.values() for part in parts])
     counts = [sum(map(len, parts)) for parts in by_activity.values()]
-    return x, np.repeat(np.arange(len(counts)), counts)
+    return x, np.repeat([CLASSES.index(activity) for activity in by_activity], counts)

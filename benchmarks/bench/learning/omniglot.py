@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.learning.held_out import EVERYTHING
+from bench.learning.held_out import EVERYTHING, Samples
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError
 
@@ -55,11 +55,12 @@ class Omniglot:
         order = np.random.default_rng(0).permutation(sorted(self._alphabets)).tolist()
         return tuple(sorted(order[third::3]))
 
-    def training(self, third: int) -> tuple[Array, Array, tuple[str, ...]]:
-        """All drawings of the others; every character is a class."""
+    def training(self, third: int) -> tuple[Samples, Samples, tuple[str, ...]]:
+        """All drawings of the others, tested on those by the last drawer; every character is a class."""
         names = sorted(set(self._alphabets) - set(self.held_out(third)))
         classes = tuple(label for name in names for label in self._labels(name))
-        return *_drawings([self._alphabets[name] for name in names], range(DRAWERS)), classes
+        some = [self._alphabets[name] for name in names]
+        return _drawings(some, range(DRAWERS - 1)), _drawings(some, [DRAWERS - 1]), classes
 
     def learning(self, user: str, *, shots: int, seed: int) -> tuple[Array, Array]:
         """Drawings by so many of the drawers 1 to 15."""

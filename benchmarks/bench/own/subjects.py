@@ -104,7 +104,7 @@ def _digits(make: Callable[[], nn.Module], side: int, change: Callable[[Array], 
 
 def _people(data: Path) -> Subject:
     study = Motion(data)
-    x, labels, classes = study.training(0)
+    (x, labels), _, classes = study.training(0)
     rows = np.random.default_rng(0).permutation(len(x))
     parts = (rows[: len(x) * 9 // 10], rows[len(x) * 9 // 10 :])
     train, test = (Split(images=_steps(x[some]), labels=labels[some]) for some in parts)

@@ -67,6 +67,9 @@ async function inputOf(task) {
 /** The mixture of every layer; of the task's base signature if no user is named. */
 export const templates = (task, user) => ask(`${model(task)}/templates${user ? `?signature=${encodeURIComponent(user)}` : ""}`);
 
+/** Whether the server has a store for users' signatures. */
+export const keepsUsers = async () => (await ask("v2")).extensions.includes("signatures");
+
 /** Users of a task: {signatures, next}. Only an administrator may ask. */
 export const users = (task) => ask(`${model(task)}/signatures?limit=200`);
 

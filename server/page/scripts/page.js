@@ -1,7 +1,7 @@
 // Connects the parts of the page: reads the bundle's metadata, asks for a key if the server needs one, then starts every part on one state.
 
 import { showAnswers } from "./answer.js";
-import { hasKey, keepKey, metadata, tasks } from "./api.js";
+import { hasKey, keepKey, keepsUsers, metadata, tasks } from "./api.js";
 import { framingFor, startDrawing } from "./drawing/paper.js";
 import { showLayers } from "./layers.js";
 import { changeTask, choosePeople } from "./people.js";
@@ -41,8 +41,9 @@ async function start() {
   if (state) return state.renew();
   if (names.length === 0) throw new Error("this server has no task that answers");
   const about = await metadata(names[0]);
+  const keeps = await keepsUsers();
   const begun = new State({
-    tasks: names, task: names[0], user: null, exists: false, known: null, version: 0, strokes: [], given: [], chosen: null, sample: null,
+    tasks: names, keeps, task: names[0], user: null, exists: false, known: null, version: 0, strokes: [], given: [], chosen: null, sample: null,
     kind: kindOf(about), framing: framingFor(names, about.labels), ...about,
   });
   await changeTask(begun, names[0]);
@@ -54,6 +55,7 @@ async function start() {
   at("#undrawable").hidden = kind !== null;
   at("#undrawable b").textContent = about.shape.map((size) => (size < 0 ? "any" : size)).join(" × ");
   for (const part of ["#draw", "#teach", "#tour"]) at(part).hidden = kind === null;
+  if (!keeps) at("#teach").hidden = true; // without a store, nothing learned could be kept
   if (kind) startSamples(kind, about);
   document.body.dataset.ready = "";
 }

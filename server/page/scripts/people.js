@@ -27,20 +27,22 @@ export function choosePeople(place, state) {
     });
   });
 
+  user.parentElement.hidden = other.hidden = !state.get("keeps");
+
   state.on(["task", "user", "known"], () => {
     task.value = state.get("task");
     const known = state.get("known") ?? [];
     const names = state.get("user") && !known.includes(state.get("user")) ? [...known, state.get("user")] : known;
     user.replaceChildren(element("option", { value: "" }, "nobody: the base"), ...names.map((each) => element("option", { value: each }, each)));
     user.value = state.get("user") ?? "";
-    note.textContent = state.get("known") === null ? "This server does not list its users here; type a name." : "";
+    note.textContent = !state.get("keeps") ? "This server has no store, so it has no users." : state.get("known") === null ? "This server does not list its users here; type a name." : "";
   });
 }
 
 /** Switch to another task, with the same user. */
 export async function changeTask(state, task) {
   const about = await metadata(task);
-  const known = await listed(task);
+  const known = state.get("keeps") ? await listed(task) : null;
   const user = state.get("user");
   const exists = user !== null && (known ? known.includes(user) : await isThere(task, user));
   state.set({ task, known, exists, ...about });

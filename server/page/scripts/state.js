@@ -7,6 +7,7 @@
 //   strokes    the drawing                           framing         how it is shown to the network
 //   given      samples from files and devices        chosen          one of them; null while it is the drawing that is asked about
 //   sample     what is asked about; null for nothing
+//   keeps      whether the server has a store for users
 //   known      users of this task; null where the server does not tell
 //   version    counts up whenever a user's network may be another than before
 

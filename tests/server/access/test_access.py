@@ -7,6 +7,7 @@ import time
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from serving import ask, serving
 from support import isoform, isoform_here
 
 from isoform.runtime.errors import SignatureError, UsageError
@@ -289,3 +290,19 @@ def test_serve_is_open_only_on_loopback(compiled, tmp_path) -> None:
         assert result.returncode == 2
         assert message in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_start_line_says_that_no_key_exists(compiled, tmp_path) -> None:
+    """A server that would refuse every request says so with the command that makes a key; with a key, or one that is revoked, it is true too."""
+    store = tmp_path / "s.db"
+    starts = []
+    for words in (["add", "me", "--scope", "predict"], ["revoke"], None):
+        with serving(compiled, "--store", store) as server:
+            assert ask(server, "GET", "/v2/models/plain")[0] == 401
+        starts += [line for line in server.errors.splitlines() if line.startswith("serving 4 tasks on ")]
+        if words == ["revoke"]:
+            words.append(json.loads(isoform_here("key", "list", "--store", store).stdout)[0]["id"])
+        if words:
+            assert isoform_here("key", *words, "--store", store).returncode == 0
+    hint = "; no key exists yet: isoform key add NAME --scope predict, with the same --store, makes one"
+    assert [line.endswith(hint) for line in starts] == [True, False, True]

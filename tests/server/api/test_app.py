@@ -18,6 +18,12 @@ def body(x, **changes) -> dict:
     return {"inputs": [{**tensor, **changes}]}
 
 
+def test_a_store_is_an_extension(client, keeper) -> None:
+    """A server with a store says that it keeps signatures; one without does not."""
+    assert "signatures" in keeper.get("/v2").json["extensions"]
+    assert "signatures" not in client.get("/v2").json["extensions"]
+
+
 def test_health_and_metadata(client, runtime) -> None:
     """Live, ready, server and model metadata follow the Open Inference Protocol, and claim the extensions that are there."""
     assert client.get("/v2/health/live").json == {"live": True}

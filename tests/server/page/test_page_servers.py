@@ -62,7 +62,7 @@ def test_a_guarded_server(browser, compiled, tmp_path) -> None:
 
 
 def test_a_bundle_without_images_and_a_server_without_a_store(browser, tmp_path) -> None:
-    """Samples of two channels: the page says that there is nothing to draw, and shows tasks and templates; nobody can be taught."""
+    """Samples of two channels: the page says that there is nothing to draw, and shows tasks and templates; it offers no users."""
     spec = dataclasses.replace(SMALL, input_shape=(2, 8, 8), mean=(0.0, 0.0), std=(1.0, 1.0))
     bundle = make_bundle(spec, tasks=("walk", "run"))
     (tmp_path / "bundle").mkdir()
@@ -79,9 +79,11 @@ def test_a_bundle_without_images_and_a_server_without_a_store(browser, tmp_path)
                 expect(page.locator(part)).to_be_hidden()
             expect(page.locator(".heat")).to_have_count(2)
             assert np.allclose(heat(page, "run"), softmax(bundle.signatures["run"].parts["mixture"]), atol=1e-12)
-            page.locator("#people .name").fill("alice")
-            page.locator("#people .name").press("Enter")
-            expect(page.locator("#people .user")).to_have_value("alice")
+            for offer in (".user", ".other"):
+                expect(page.locator(f"#people {offer}")).to_be_hidden()
+            expect(page.locator("#people .note")).to_have_text("This server has no store, so it has no users.")
+            page.locator("#people .task").select_option("run")
+            expect(page.locator("#problem")).to_be_hidden()
         finally:
             server.shutdown()
             thread.join()
