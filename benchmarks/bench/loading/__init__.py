@@ -1,0 +1,1 @@
+"""Training on many photographs: memory and waiting."""
