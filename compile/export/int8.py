@@ -2,6 +2,8 @@
 
 Weights have a scale per output channel and are symmetric around 0; activations have one scale per tensor. For TensorRT, activations are symmetric
 too, weights stay float32 beside their scales, and biases are not rounded: it knows no other.
+On processors that have AVX2 but no VNNI, sums of two products of 8 bits are cut at 16 bits. So weights have 7 bits, for a file that is right
+everywhere (ONNX Runtime's documentation, "Quantize ONNX Models"); TensorRT's have 8.
 The scales of activations are calibrated on samples, by the entropy of their histograms, which is TensorRT's own default. They
 are constants of the graph, so it is its own calibration cache: who builds from it needs no samples.
 """
@@ -59,6 +61,7 @@ def quantised(file: bytes, *, samples: str, x: Array, tensorrt: bool = False) ->
             with contextlib.redirect_stdout(io.StringIO()), _quiet():  # it prints how it goes on
                 found.quantize_static(
                     given, made, Reader(), quant_format=found.QuantFormat.QDQ, op_types_to_quantize=[*OPERATORS], per_channel=True,
+                    reduce_range=not tensorrt,
                     activation_type=found.QuantType.QInt8, weight_type=found.QuantType.QInt8, calibrate_method=found.CalibrationMethod.Entropy,
                     calibration_providers=[CPU],
                     extra_options={

@@ -219,6 +219,17 @@ def test_baselines(tmp_path) -> None:
     assert sizes["personal signature"] <= 1024 < sizes["a network per domain"] / 10
 
 
+def test_loading(tmp_path) -> None:
+    """Both ways have their memory, share and speed; the decoded photographs, were they all in memory, are the other figure."""
+    printed, figures = quick(tmp_path, "training/loading.py")
+    assert "400 JPEGs of 224×224, 12 steps of 32" in printed
+    for who in ("isoform", "torchvision"):
+        assert set(figures[who]) == {"peak_mb", "busy_percent", "samples_per_s", "seconds"}
+        assert 0 < figures[who]["busy_percent"] <= 100
+        assert figures[who]["peak_mb"] > 100
+    assert figures["memory_over_decoded"] > 0
+
+
 def test_spoken_words(tmp_path) -> None:
     """Tones of three people whose voices differ in pitch, behind a small network of random weights: everything has its figure."""
     rng, folder = np.random.default_rng(0), tmp_path / "recordings"

@@ -19,7 +19,6 @@ from isoform.runtime.learn.samples import spaced
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.reading import Found
-from isoform.train.data.domains import transform
 
 __all__ = ["CHUNK_BYTES", "Images", "Pictures", "Progress", "chunks", "few", "sums_of"]
 
@@ -129,6 +128,9 @@ class Pictures:
     def _decoded(self, images: list[Array]) -> Array:
         if not images:
             return np.empty((0, *self.shape[1:]), dtype=np.float32)
+        # here, because the export of a network knows data sets, but needs no scipy
+        from isoform.train.data.domains import transform
+
         return transform(np.stack(images), domain=self._domain)
 
 
