@@ -19,14 +19,14 @@ from torch import nn
 from isoform.runtime.arrays import digest_of
 from isoform.runtime.errors import DataError, RecipeError
 from isoform.runtime.formats.bundle import Bundle
-from isoform.train.batches import Batches
+from isoform.train.batching.batches import Batches
+from isoform.train.batching.stream import worker_count
 from isoform.train.checkpoint import load_checkpoint, save_checkpoint
 from isoform.train.data.load import reading_of
 from isoform.train.data.pictures import Pictures, chunks
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.kind import Group, Run, trainer_of
 from isoform.train.recipe import Recipe
-from isoform.train.stream import worker_count
 from isoform.train.validation import Validation
 
 __all__ = ["Report", "accuracy", "train"]
@@ -194,7 +194,13 @@ def _seed(recipe: Recipe, step: int) -> None:
 
 
 def _step(
-    step: int, run: Run, groups: list[Group], optimizer: torch.optim.Optimizer, batches: list[Batches], *, parts: int
+    step: int,
+    run: Run,
+    groups: list[Group],
+    optimizer: torch.optim.Optimizer,
+    batches: list[Batches],
+    *,
+    parts: int = 1,
 ) -> dict[str, float]:
     """Train for one step, whose batches come in so many parts; returns its figures."""
     rates = [group.rate(step) for group in groups]

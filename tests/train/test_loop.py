@@ -12,7 +12,7 @@ from isoform.runtime.arrays import softmax
 from isoform.runtime.errors import CheckpointError, DataError, RecipeError
 from isoform.runtime.formats import tensors
 from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
-from isoform.train.batches import Batches
+from isoform.train.batching.batches import Batches
 from isoform.train.checkpoint import _digest, checkpoint_path
 from isoform.train.data.load import load_task
 from isoform.train.data.samples import Split

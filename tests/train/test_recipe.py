@@ -71,9 +71,12 @@ def test_overrides() -> None:
     ("text", "message"),
     [
         ("steps = ", "is not TOML"),
-        ("batch = 3\n[tasks.a]\ndata='digits'", "has no field 'steps', which is required"),
+        (
+            "batch = 3\n[tasks.a]\ndata='digits'",
+            "steps is 0, but 1 to 100,000,000 was expected; or say how many epochs",
+        ),
         ("steps = 1", "has no task"),
-        ("steps = 1\ncolour = 2", "unknown field 'colour'; its fields are steps, batch"),
+        ("steps = 1\ncolour = 2", "unknown field 'colour'; its fields are steps, epochs, batch"),
         ("steps = 1\n[network]\nlayer = 2", "network has an unknown field 'layer'"),
         ("steps = 1\nkind = 'collage'", "kind is 'collage', but 'mixture' or 'allocation' or 'alignment' was expected"),
         ("steps = 1\nkind = 3", "kind is 3, but 'mixture' or 'allocation' or 'alignment' was expected"),

@@ -20,7 +20,7 @@ from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.reading import Found
 
-__all__ = ["CHUNK_BYTES", "Images", "Pictures", "Progress", "chunks", "few", "sums_of"]
+__all__ = ["CHUNK_BYTES", "Images", "Pictures", "chunks", "few", "sums_of"]
 
 CHUNK_BYTES = 32 << 20
 """Bytes of samples that a pass over a data set has in memory at once."""

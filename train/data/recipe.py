@@ -29,7 +29,7 @@ class TaskRecipe(Table):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentTable(Table):
-    """Random changes of every training sample (``train/augment.py``); 0 for none."""
+    """Random changes of every training sample (``train/batching/augment.py``); 0 for none."""
 
     flip: Annotated[float, Between(0, 1)] = 0.0
     """Images: probability of mirroring left and right."""

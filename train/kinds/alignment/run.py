@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isoform.runtime.formats.bundle import Bundle
-from isoform.train.augment import hits
+from isoform.train.batching.augment import hits
 from isoform.train.data.normalisation import mean_and_std
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.kind import Group, Loss

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
-from isoform.train.augment import hits
+from isoform.train.batching.augment import hits
 from isoform.train.data.normalisation import mean_and_std
 from isoform.train.data.samples import Dataset
 from isoform.train.kind import Group, Loss

@@ -12,12 +12,12 @@ from support import ISOFORM, isoform
 
 from isoform.runtime.errors import DataError
 from isoform.runtime.formats.bundle import Bundle
+from isoform.train.batching.stream import Stream, worker_count
 from isoform.train.data import load
 from isoform.train.data.load import load_tasks
 from isoform.train.data.pictures import Pictures, chunks
 from isoform.train.loop import train
 from isoform.train.recipe import read_recipe
-from isoform.train.stream import Stream, worker_count
 
 RECIPE = """steps = 12
 batch = 6

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isoform.runtime.errors import RecipeError
-from isoform.train.augment import augmented
+from isoform.train.batching.augment import augmented
+from isoform.train.batching.stream import Stream
 from isoform.train.data.pictures import Pictures
 from isoform.train.data.recipe import AugmentTable
 from isoform.train.data.samples import Split
-from isoform.train.stream import Stream
 
 __all__ = ["Batches"]
 

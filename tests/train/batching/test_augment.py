@@ -9,8 +9,8 @@ import torch
 from support import isoform
 
 from isoform.runtime.errors import RecipeError
-from isoform.train.augment import augmented, hits
-from isoform.train.batches import Batches
+from isoform.train.batching.augment import augmented, hits
+from isoform.train.batching.batches import Batches
 from isoform.train.data.recipe import AugmentTable
 from isoform.train.data.samples import Split
 
