@@ -108,6 +108,8 @@ def prepared(bundle: str, pixels: int, count: int, data: str) -> dict[str, float
     return {
         "pruned_over_full_latency": float(np.mean([entry["pruned_over_full_latency"] for entry in report.values()])),
         "compiled_max_abs_diff": max(gaps),
+        "compiled_diff_over_largest_logit": max(gaps)
+        / max(entry["verified"]["largest_logit"] for entry in report.values()),
     }
 
 
