@@ -46,6 +46,8 @@ class Report:
     """The kind's figures, such as ``loss`` and ``accuracy`` of the batches: those of the losses, then ``Run.figures``."""
     reported: bool = False
     """Whether the step is in the run's history."""
+    seconds: float = 0.0
+    """Time since the first step of this process."""
     waiting: float = 0.0
     """Share of the time so far that was spent on waiting for images to be decoded."""
 
@@ -129,7 +131,7 @@ def train(
                 step=step + 1, steps=recipe.steps, figures=figures,
                 # Evenly spaced by integer division: the same steps whether or not the run was interrupted.
                 reported=(step + 1) * REPORTS // recipe.steps > step * REPORTS // recipe.steps,
-                waiting=sum(batch.waited for batch in batches) / max(time.monotonic() - began, 1e-9),
+                seconds=(passed := time.monotonic() - began), waiting=sum(batch.waited for batch in batches) / max(passed, 1e-9),
             )  # fmt: skip
             if report.reported:
                 history.append({"step": report.step, **{k: round(v, 5) for k, v in report.figures.items()}})

@@ -90,7 +90,7 @@ class Log:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._began = path, time.monotonic()
+        self._path = path
 
     def __enter__(self) -> Self:
         self._file: TextIO = self._path.open("a", encoding="utf-8")
@@ -103,11 +103,10 @@ class Log:
 
     def __call__(self, report: Report) -> None:
         """Write the figures of a step."""
-        seconds = round(time.monotonic() - self._began, 3)
         line = {
             "step": report.step,
             "of": report.steps,
-            "seconds": seconds,
+            "seconds": round(report.seconds, 3),
             "waiting": round(report.waiting, 4),
             **report.figures,
         }
