@@ -108,6 +108,9 @@ class Run(Protocol):
     def figures(self) -> Mapping[str, float]:
         """Return figures of the network to report after a step, in addition to the losses'; may be empty."""
 
+    def state(self) -> Sequence[Tensor]:
+        """Return the tensors that decide the answers, parameters and statistics, always the same ones in the same order; no record of the run."""
+
     def finish(self) -> None:
         """Complete the network after the last step, for example BN's statistics or the best state; an interrupted run never gets here."""
 

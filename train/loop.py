@@ -89,7 +89,7 @@ def train(
     recipe = recipe.with_steps(max(len(dataset.train.labels) for dataset in datasets.values()))
     torch.set_num_threads(recipe.threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, but without importing torch._inductor
-    _check(datasets)
+    _check(datasets, validating=recipe.validation is not None)
     with torch.random.fork_rng(devices=[]):  # leaves the caller's random state as it was
         torch.manual_seed(recipe.seed)
         run = trainer_of(recipe).start(recipe, datasets)
@@ -101,7 +101,7 @@ def train(
         identity = digest_of([part.encode() for part in parts])
         if fresh:  # only now: a mistyped flag, a missing data set or an impossible size must not cost a checkpoint
             checkpoint.unlink(missing_ok=True)
-        validation = None if recipe.validation is None else Validation(recipe.validation, run.network)
+        validation = None if recipe.validation is None else Validation(recipe.validation, run)
         kept = run.network if validation is None else nn.ModuleDict({"run": run.network, "validation": validation})
         start, history = load_checkpoint(checkpoint, identity=identity, network=kept, optimizer=optimizer)
         batches = [
@@ -164,9 +164,13 @@ def train(
         return dataclasses.replace(run.bundle(training), reading=reading_of(recipe.data, datasets))
 
 
-def _check(datasets: Mapping[str, Dataset]) -> None:
-    """Check that every half of every task has samples and that all are finite. Raises ``DataError``."""
+def _check(datasets: Mapping[str, Dataset], *, validating: bool) -> None:
+    """Check that every half of every task that is needed has samples and that all are finite. Raises ``DataError``."""
     for name, dataset in datasets.items():
+        if validating and dataset.validation is None:
+            raise DataError(
+                f"task {name!r} has no validation samples, which the recipe's table validation needs; set data.validation_fraction, to 0.1 for example"
+            )
         for half, split in (("training", dataset.train), ("test", dataset.test)):
             if split is None or len(split.labels) == 0:
                 raise DataError(f"task {name!r} has no {half} samples")

@@ -74,8 +74,6 @@ class Recipe(Table):
         super().__post_init__()
         if not (self.steps or self.epochs):
             raise RecipeError("steps is 0, but 1 to 100,000,000 was expected; or say how many epochs")
-        if self.validation is not None and not self.data.validation_fraction:
-            raise RecipeError("the table validation needs samples; set data.validation_fraction, to 0.1 for example")
         if not self.tasks:
             raise RecipeError('the recipe has no task; add a table such as [tasks.plain] with data = "digits"')
         for name in self.tasks:

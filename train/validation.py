@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from isoform.train.best import Best
+from isoform.train.kind import Run
 from isoform.train.recipe import ValidationTable
 
 __all__ = ["Validation"]
@@ -21,18 +22,17 @@ class Validation(nn.Module):
 
     Args:
         table: How often to measure, and what to do with it.
-        network: The run's network.
+        run: Its state is kept.
 
     Attributes:
         stale: Measurements since the best one, shape (), int64.
         at: Steps after which the best one was made, shape (), int64.
     """
 
-    def __init__(self, table: ValidationTable, network: nn.Module) -> None:
+    def __init__(self, table: ValidationTable, run: Run) -> None:
         super().__init__()
-        # in a list, so that the network's weights are not stored a second time
-        self._table, self._network = table, [network]
-        self.best = Best(network.state_dict().values())
+        self._table, self._run = table, run
+        self.best = Best(run.state())
         self.stale: Tensor
         self.register_buffer("stale", torch.zeros((), dtype=torch.int64))
         self.at: Tensor
@@ -58,7 +58,7 @@ class Validation(nn.Module):
             self.at.fill_(step)
         else:
             self.stale += 1
-        self.best.keep(self._network[0].state_dict().values(), score)
+        self.best.keep(self._run.state(), score)
         return score
 
     @property
@@ -69,4 +69,4 @@ class Validation(nn.Module):
     def settle(self) -> None:
         """Return to the best state, if the recipe says so."""
         if self._table.keep == "best":
-            self.best.restore(self._network[0].state_dict().values())
+            self.best.restore(self._run.state())

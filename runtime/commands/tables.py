@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from isoform.runtime.samples.account import plural
+
 __all__ = ["WIDTH", "aligned", "cut", "named", "size", "tail"]
 
 WIDTH = 80
@@ -27,7 +29,7 @@ def tail(path: str, width: int = 40) -> str:
 
 def size(count: int) -> str:
     """Return a number of bytes as text."""
-    return f"{count:,} {'byte' if count == 1 else 'bytes'}"
+    return plural(count, "byte")
 
 
 def named(name: str, text: str, *, lines: int = 3) -> list[str]:

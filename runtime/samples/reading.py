@@ -162,9 +162,8 @@ class Reader:
             }
             path = table.path.parent / row[file].strip()
             # by the real path: another spelling of a path, or a link, must not give a file two labels
-            place_of = (
-                str(path) if "\0" in row[file] else os.path.realpath(path)
-            )  # no path has a zero; ``piece`` says so
+            # no path has a zero byte; ``piece`` says so
+            place_of = str(path) if "\0" in row[file] else os.path.realpath(path)
             first, others = met.setdefault(place_of, (at, found))
             for what, name in found.items():
                 if others[what] != name:

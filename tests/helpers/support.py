@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +45,14 @@ def training_images(folder: Path, *, shape: tuple[int, int, int], account: Accou
         assert isinstance(half.images, Pictures)
         half.images.read(account=account)
     return found
+
+
+def benchmark(folder: Path, name: str, *words: str) -> tuple[str, dict[str, Any]]:
+    """What a benchmark prints and writes with ``--quick --json``, run in a folder."""
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *words, "--quick", "--json", "out.json"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout, json.loads((folder / "out.json").read_text())
 
 
 def checked_in() -> list[str]:

@@ -99,10 +99,8 @@ def _docstrings(table: Any) -> Mapping[str, str]:
     for owner in owners:
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
-        except (
-            OSError,
-            TypeError,
-        ):  # an installation without source files: flags then have no meanings, and everything works
+        # an installation without source files: flags then have no meanings, and everything works
+        except (OSError, TypeError):
             continue
         for field, text in itertools.pairwise(getattr(tree.body[0], "body", [])):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):

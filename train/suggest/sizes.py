@@ -113,9 +113,8 @@ def _divisor(size: int, wanted: int) -> int:
 def _window(survey: Survey, window: str | None, stride: str | None) -> Sizes:
     if window is not None:
         rows = rows_of(window, flag="--window", rate=survey.rate)
-        rows = (
-            max(4, 4 * round(rows / 4)) if "s" in window else rows
-        )  # a length in seconds is nearly met; rows are as they are given
+        # a length in seconds is nearly met; rows are as they are given
+        rows = max(4, 4 * round(rows / 4)) if "s" in window else rows
     else:
         of_class: dict[str, list[int]] = collections.defaultdict(list)
         for label, length in zip(survey.labels, survey.lengths, strict=True):

@@ -9,15 +9,13 @@ import re
 import numpy as np
 
 from isoform.runtime.errors import UsageError
-from isoform.runtime.samples.recordings.recordings import channels_of, column_of
+from isoform.runtime.samples.recordings.recordings import ROW_NUMBERS, channels_of, column_of
 from isoform.runtime.samples.tables import Table
 
 __all__ = ["rows_of", "rows_per_second"]
 
 PROBED = 500
 """Rows that are looked at."""
-NO_TIME = re.compile(r"|unnamed: \d+|index", re.IGNORECASE)
-"""Columns of row numbers."""
 UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e3, "us": 1e6, "µs": 1e6, "ns": 1e9}
 UNIT = re.compile(rf"(?:^|[\s_\[(])({'|'.join(UNITS)})(?:[\s_\])]|$)", re.IGNORECASE)
 SINCE_1970 = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3), (1e8, 1.0))
@@ -31,7 +29,7 @@ def rows_per_second(table: Table) -> float | None:
     whole numbers are seconds.
     """
     others = {*channels_of(table).values(), column_of(table, "label"), column_of(table, "group")}
-    places = [i for i, name in enumerate(table.header) if i not in others and not NO_TIME.fullmatch(name)]
+    places = [i for i, name in enumerate(table.header) if i not in others and not ROW_NUMBERS.fullmatch(name)]
     if not places:
         return None
     cells = [row[places[0]].strip() for _, row in itertools.islice(table.rows(), PROBED)]

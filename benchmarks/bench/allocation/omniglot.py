@@ -85,7 +85,7 @@ def _recipe(datasets: Mapping[str, Dataset], seed: int, sizes: Sizes, changes: M
     fixed = {
         "steps": sizes.steps, "seed": seed, "data.input_shape": [1, sizes.pixels, sizes.pixels], "network.channels": sizes.channels,
         "layers": [{"stride": stride} for stride in strides(sizes.pixels)], "optimizer.lr": sizes.rate,
-        "optimizer.evaluations": min(32, sizes.steps),
+        "validation.evaluations": min(32, sizes.steps),
     }  # fmt: skip
     return recipe_of("omniglot", list(datasets), {**fixed, **changes})
 

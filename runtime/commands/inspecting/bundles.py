@@ -11,6 +11,7 @@ from isoform.runtime.commands.inspecting.signatures import layers_of
 from isoform.runtime.commands.tables import aligned, named, size, tail
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.inputs import Input, Reading
+from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
 
 __all__ = ["bundle_lines", "reading_text"]
@@ -19,8 +20,7 @@ __all__ = ["bundle_lines", "reading_text"]
 def bundle_lines(bundle: Bundle) -> list[str]:
     """Describe a bundle."""
     sizes = sizes_of(bundle.path)
-    count = len(bundle.signatures)
-    title = f"{tail(text_of(bundle.path))}: {count} task{'' if count == 1 else 's'}, {size(sum(sizes.values()))}"
+    title = f"{tail(text_of(bundle.path))}: {plural(len(bundle.signatures), 'task')}, {size(sum(sizes.values()))}"
     accuracies = bundle.training.get("test_accuracy")
     rows = [_row(task, bundle, accuracies if isinstance(accuracies, Mapping) else {}) for task in bundle.signatures]
     columns = ["task", "classes", "input", "accuracy", "bytes", "templates by layer"]

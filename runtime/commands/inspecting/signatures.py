@@ -15,6 +15,7 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.numbers import in_file
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import kind_named
+from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
 
 __all__ = ["SHORT", "labels_text", "layers_of", "read_folder", "signature_lines", "signatures_json", "signatures_lines"]
@@ -95,7 +96,7 @@ def signatures_lines(signatures: Mapping[str, Signature], *, folder: str, bundle
     """
     total = sum(len(signature.encode()) for signature in signatures.values())
     count = len(signatures)
-    lines = [*named("folder", f"{tail(folder)}: {count:,} signature{'' if count == 1 else 's'}, {size(total)}"), ""]
+    lines = [*named("folder", f"{tail(folder)}: {plural(count, 'signature')}, {size(total)}"), ""]
     columns, rows = ["signature", "task", "bytes"], [
         [name, signature.task, f"{len(signature.encode()):,}"] for name, signature in signatures.items()
     ]  # fmt: skip

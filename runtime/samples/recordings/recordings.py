@@ -25,11 +25,13 @@ from isoform.runtime.samples.names import Names, normal
 from isoform.runtime.samples.recordings.windows import windows
 from isoform.runtime.samples.tables import Table
 
-__all__ = ["Recordings", "channels_of", "column_of"]
+__all__ = ["ROW_NUMBERS", "Recordings", "channels_of", "column_of"]
 
 # pandas writes its index as a column without a name, and reads that back as "Unnamed: 0"
+ROW_NUMBERS = re.compile(r"|unnamed: \d+|index", re.IGNORECASE)
+"""Names of columns with row numbers."""
 NO_CHANNEL = re.compile(
-    r"|unnamed: \d+|index|(seconds?[ _])?elapsed([ _](time|seconds?|m?s))?"
+    ROW_NUMBERS.pattern + r"|(milli|micro|nano)?seconds?|(seconds?[ _])?elapsed([ _](time|seconds?|m?s))?"
     r"|(unix|epoch|utc|local)?[ _]?(date|time|date[ _]?time|time[ _]?stamp)[ _]?[numµ]?(s|sec|seconds)?([ _]?[\[(].*[\])])?",
     re.IGNORECASE,
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, BrowserType, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, BrowserType, Page, Request, expect, sync_playwright
 
 from isoform.runtime.arrays import Array
 
@@ -48,14 +48,19 @@ def visiting(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     """The page in a window of its own; at the end nothing went wrong in it, and nothing was asked of another host."""
     wrong: list[str] = []
     with browser.new_context(**options) as window:
-        page = window.new_page()
-        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda problem: wrong.append(str(problem)))
-        page.on("request", lambda request: None if request.url.startswith(f"{url}/") else wrong.append(request.url))
-        page.goto(url)
-        expect(page.locator("body[data-ready]")).to_be_attached()
-        yield page
+        yield watched(window, url, wrong)
     assert wrong == []
+
+
+def watched(window: BrowserContext, url: str, wrong: list[str]) -> Page:
+    """Open the page in a window; ``wrong`` gets warnings and errors of its console, and addresses on other hosts."""
+    page = window.new_page()
+    page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda problem: wrong.append(str(problem)))
+    page.on("request", lambda request: None if request.url.startswith(f"{url}/") else wrong.append(request.url))
+    page.goto(url)
+    expect(page.locator("body[data-ready]")).to_be_attached()
+    return page
 
 
 def examples(page: Page) -> list[list[list[list[float]]]]:

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from browser import chromium, collect, draw, examples, heat, sent, shown
+from browser import chromium, collect, draw, examples, heat, sent, shown, watched
 from playwright.sync_api import expect
 from scipy import ndimage
 from serving import serving
@@ -45,13 +45,7 @@ def open_page(browser, url, wrong):
     def opened(**options):
         window = browser.new_context(**options)
         windows.append(window)
-        page = window.new_page()
-        page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda problem: wrong.append(str(problem)))
-        page.on("request", lambda request: None if request.url.startswith(f"{url}/") else wrong.append(request.url))
-        page.goto(url)
-        expect(page.locator("body[data-ready]")).to_be_attached()
-        return page
+        return watched(window, url, wrong)
 
     yield opened
     for window in windows:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from isoform.runtime.kinds.allocation.operations import Operation
 from isoform.runtime.kinds.allocation.spec import Layer, LayerSizes, ModularSpec, component_name, layer_name
-from isoform.train.best import Best
 from isoform.train.kinds.allocation.router import Router
 
 __all__ = ["RECORDS", "ModularNetwork"]
@@ -42,7 +41,6 @@ class ModularNetwork(nn.Module):
         heads: Weights of all logits layers, shape (T, most classes, embedding); rows beyond a task's classes are not used.
         biases: Their biases, shape (T, most classes).
         updates: Number of updates so far, on which the temperature depends; a buffer.
-        best: The parameters with the best validation accuracy so far; nothing before ``remember``.
         recorded: Probabilities at ``RECORDS`` times, shape (RECORDS, T, L, C), 0 to 255; a buffer.
     """
 
@@ -68,7 +66,6 @@ class ModularNetwork(nn.Module):
         self.biases = nn.Parameter(torch.zeros(len(classes), most))
         self.updates: Tensor
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.best = Best(())
         self.recorded: Tensor
         shape = (RECORDS, len(classes), *self.router.exists.shape)
         self.register_buffer("recorded", torch.zeros(shape, dtype=torch.uint8))
@@ -77,10 +74,6 @@ class ModularNetwork(nn.Module):
     def layers(self) -> list[ModularLayer]:
         """The modular layers."""
         return [cast(ModularLayer, layer) for layer in self._layers]
-
-    def remember(self) -> None:
-        """Make room for the best state."""
-        self.best = Best(self.parameters())
 
     def gates(self, mask: Tensor) -> Tensor:
         """Return the weight of every component, shape (L, C), of a mask of that shape; differentiable."""

@@ -87,8 +87,6 @@ class OptimizerTable(Table):
     """Probability of dropout before the logits layers."""
     clip: Annotated[float, Between(0, 1e9)] = 0.0
     """Largest norm of the gradient; 0 for no limit."""
-    evaluations: Annotated[int, Between(0, 1e6)] = 0
-    """Number of times that the accuracy on validation samples is measured; the state with the best one is the result. 0 for the last state."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,10 +107,6 @@ class AllocationRecipe(Recipe):
     def __post_init__(self) -> None:
         """Check that there are layers, and components in each."""
         super().__post_init__()
-        if self.validation is not None:
-            raise RecipeError(
-                "recipes of kind 'allocation' keep their best state by optimizer.evaluations; leave the table validation out"
-            )
         if not self.layers:
             raise RecipeError("the recipe has no modular layer; add a table [[layers]] for each")
         for number, layer in enumerate(self.layers):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from isoform.runtime.errors import RecipeError, SpecError
+from isoform.runtime.errors import SpecError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.allocation.spec import ModularSpec
 from isoform.train.batching.augment import hits
@@ -29,8 +29,6 @@ from isoform.train.kinds.allocation.router import budget_penalty, entropy, tempe
 __all__ = ["AllocationRun", "fixed_masks"]
 
 BETAS = (0.9, 0.999)
-ROWS = 256
-"""Samples per forward pass without gradients."""
 
 
 class AllocationRun:
@@ -42,7 +40,6 @@ class AllocationRun:
 
     Raises:
         SpecError: If no network can have these sizes.
-        RecipeError: If the best state is asked for, but a task has no validation samples.
     """
 
     def __init__(self, recipe: AllocationRecipe, datasets: Mapping[str, Dataset]) -> None:
@@ -53,13 +50,6 @@ class AllocationRun:
         generator = torch.Generator().manual_seed(recipe.seed)
         self.network = ModularNetwork(spec, classes, initial=recipe.allocation.initial, generator=generator)
         self._fixed = fixed_masks(spec, len(classes), recipe.allocation.routing)
-        if recipe.optimizer.evaluations:
-            missing = [name for name, dataset in datasets.items() if dataset.validation is None]
-            if missing:
-                raise RecipeError(
-                    f"optimizer.evaluations is {recipe.optimizer.evaluations}, but task {missing[0]!r} has no validation samples; set it to 0"
-                )
-            self.network.remember()
 
     def groups(self) -> list[Group]:
         """As ``Run.groups``: the weights, and the allocations' logits if they are learned."""
@@ -86,7 +76,6 @@ class AllocationRun:
         place = step * RECORDS // self._recipe.steps
         if not step or (step - 1) * RECORDS // self._recipe.steps < place:
             self.network.recorded[place] = (255 * self._probabilities()).round().to(torch.uint8)
-        self._evaluate(step)
         return [[task] for task in torch.randperm(len(self._datasets)).tolist()]
 
     def loss(self, step: int, batches: Mapping[int, tuple[Tensor, Tensor]]) -> Loss:
@@ -131,28 +120,12 @@ class AllocationRun:
         masks = torch.stack([self._mask(task) for task in range(len(self._datasets))])
         return {"active_share": float(masks.sum() / (self.network.router.exists.sum() * len(masks)))}
 
-    def finish(self) -> None:
-        """As ``Run.finish``: return to the best state, if the recipe asks for it."""
-        self._evaluate(self._recipe.steps)
-        if self._recipe.optimizer.evaluations:
-            self.network.best.restore(self.network.parameters())
+    def state(self) -> list[Tensor]:
+        """As ``Run.state``: the parameters; the record of probabilities goes on."""
+        return [*self.network.parameters()]
 
-    @torch.no_grad()
-    def _evaluate(self, step: int) -> None:
-        """Measure the mean accuracy on validation samples at ``evaluations`` steps, the last one included, and keep the best state."""
-        count, steps = self._recipe.optimizer.evaluations, self._recipe.steps
-        if not count or not step or step * count // steps == (step - 1) * count // steps:
-            return
-        scores = []
-        for task, dataset in enumerate(self._datasets.values()):
-            assert dataset.validation is not None
-            images, labels = dataset.validation.images, dataset.validation.labels
-            cuts = range(0, len(labels), ROWS)
-            found = [
-                self.logits(torch.from_numpy(images[start : start + ROWS]), task).argmax(1).numpy() for start in cuts
-            ]
-            scores.append(float((np.concatenate(found) == labels).mean()))
-        self.network.best.keep(self.network.parameters(), float(np.mean(scores)))
+    def finish(self) -> None:
+        """As ``Run.finish``: nothing is left to do."""
 
     def logits(self, x: Tensor, task: int) -> Tensor:
         """As ``Run.logits``: with the most likely mask."""
@@ -165,12 +138,7 @@ class AllocationRun:
             name: ["".join(map(str, row)) for row in self._mask(task).int().tolist()]
             for task, name in enumerate(self._datasets)
         }
-        best = (
-            {"validation_accuracy": round(float(self.network.best.score), 6)}
-            if self._recipe.optimizer.evaluations
-            else {}
-        )
-        return {**best, "active_share": round(self.figures()["active_share"], 6), "allocation": masks}
+        return {"active_share": round(self.figures()["active_share"], 6), "allocation": masks}
 
     def bundle(self, training: Mapping[str, Any]) -> Bundle:
         """As ``Run.bundle``."""

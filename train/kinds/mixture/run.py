@@ -102,6 +102,10 @@ class MixtureRun:
         """As ``Run.figures``: the mean over tasks and layers of the largest mixture weight, 1/K to 1."""
         return {"mean_max_xi": self.network.xi().detach().max(-1).values.mean().item()}
 
+    def state(self) -> list[Tensor]:
+        """As ``Run.state``."""
+        return [*self.network.state_dict().values()]
+
     @torch.no_grad()
     def finish(self) -> None:
         """As ``Run.finish``: recompute every task's BN statistics as the mean over its training samples, then find their directions."""
