@@ -61,9 +61,8 @@ def test_omniglot(shared, tmp_path) -> None:
     assert "6.48 ± 0.28" in printed
     for method in ("single task", "shared bottom, added", "shared bottom, averaged", "Gumbel-Matrix"):
         assert 0 < figures[method]["error"][0] <= 100
-    assert (
-        figures["compiled_diff_over_largest_logit"] < 1e-5
-    )  # 1.4e-5 without AVX-512, of logits of several (docs/log.md)
+    # 1e-5, where torch's own float32 is as near to float64 as that: on some processors it is not (docs/log.md)
+    assert figures["compiled_max_abs_diff"] < max(1e-5, 2 * figures["torch_float32_max_abs_diff"])
     (new,) = figures["new"]
     assert new["classes"] == 5
     assert new["searched"] >= new["best_mask"] - 10  # a trained network of six steps knows little

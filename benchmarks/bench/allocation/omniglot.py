@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bench.allocation.alphabets import NEW, TWENTY, alphabets
 from bench.allocation.recipes import recipe_of, trained_on
 from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime, Signature
+from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.learn.head import discriminant
 from isoform.train.data.samples import Dataset
+from isoform.train.kinds.allocation.bundling import network_from_bundle
 from isoform.train.kinds.allocation.recipe import AllocationRecipe
 
 __all__ = ["ROWS", "SINGLE", "Sizes", "new_alphabet", "prepared", "single", "trained"]
@@ -100,17 +103,30 @@ def strides(pixels: int) -> list[int]:
 
 
 def prepared(bundle: str, pixels: int, count: int, data: str) -> dict[str, float]:
-    """Compile a bundle of ``trained``; returns the mean ratio of latencies, and the largest difference from torch."""
-    report = compile_bundle(Path(bundle), datasets=alphabets(Path(data), TWENTY[:count], pixels))["tasks"]
+    """Compile a bundle of ``trained``; returns the mean ratio of latencies, and the largest differences from torch in float64: the compiled
+    networks', and those of torch in float32, which has the same number of digits.
+    """
+    datasets = alphabets(Path(data), TWENTY[:count], pixels)
+    report = compile_bundle(Path(bundle), datasets=datasets)["tasks"]
     gaps = [
         value for entry in report.values() for name, value in entry["verified"].items() if name.startswith("torch_")
     ]
     return {
         "pruned_over_full_latency": float(np.mean([entry["pruned_over_full_latency"] for entry in report.values()])),
         "compiled_max_abs_diff": max(gaps),
-        "compiled_diff_over_largest_logit": max(gaps)
-        / max(entry["verified"]["largest_logit"] for entry in report.values()),
+        "torch_float32_max_abs_diff": max(
+            _rounding(Bundle.load(bundle), task, half.test) for task, half in datasets.items()
+        ),
     }
+
+
+@torch.no_grad()
+def _rounding(bundle: Bundle, task: str, test: Any) -> float:
+    """Return how far torch's network in float32 is from itself in float64."""
+    network, (mask,) = network_from_bundle(bundle, {task: bundle.base(task)})
+    x = torch.from_numpy(test.images)
+    single = network(x, 0, mask).double()
+    return float((single - network.double()(x.double(), 0, mask.double())).abs().max())
 
 
 def new_alphabet(number: int, bundle: str, pixels: int, data: str, classes: int) -> dict[str, Any]:
