@@ -26,8 +26,7 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.compiled import FORMAT, load_compiled
 from isoform.runtime.formats.signature import Signature
 from isoform.train.data.load import IN_MEMORY, load_tasks
-from isoform.train.data.pictures import Pictures
-from isoform.train.data.samples import Dataset, loaded
+from isoform.train.data.samples import Dataset, loaded, loaded_count
 from isoform.train.recipe import Recipe
 
 __all__ = ["compile_bundle", "write_compiled"]
@@ -136,8 +135,9 @@ def _datasets(bundle: Bundle, data: Path | None, progress: Callable[[str], None]
     datasets = load_tasks(recipe.tasks, recipe.data, root=data)
     for task, dataset in datasets.items():
         progress(f"samples of {task}: {dataset.account.sentence()}")
-        if dataset.test is not None and isinstance(dataset.test.images, Pictures):
-            count = len(loaded(dataset.test, most=IN_MEMORY).labels)
+        if dataset.test is not None and (count := loaded_count(dataset.test, most=IN_MEMORY)) < len(
+            dataset.test.labels
+        ):
             progress(
                 f"verifying {task} on {count:,} of {len(dataset.test.labels):,} test samples, as many as are kept in memory"
             )

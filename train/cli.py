@@ -55,6 +55,10 @@ def add_arguments_train(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, metavar="N", help=wrapped("processes per task that decode images which are not kept in memory (default: half of the processors)")
     )  # fmt: skip
     parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help=wrapped("where to compute; auto is a GPU if there is one, and there the same command gives a slightly other network each time (default: auto)"),
+    )  # fmt: skip
+    parser.add_argument(
         "--log",
         type=Path,
         metavar="FILE",
@@ -98,8 +102,10 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
     # Imported here, because they import torch: flags are listed, and mistakes in them reported, without it.
     from isoform.train.checkpoint import checkpoint_path
     from isoform.train.data.load import load_tasks
-    from isoform.train.loop import train
+    from isoform.train.device import device_named
+    from isoform.train.loop import resolved, train
 
+    device_named(arguments.device)  # before data sets are read
     checkpoint = checkpoint_path(output)
     reading = ReadingBar()
     try:
@@ -108,7 +114,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
         reading.close()
     for name, dataset in datasets.items():
         print(f"task {name}: {dataset.account.sentence()}", file=sys.stderr)
-    recipe = recipe.with_steps(max(len(dataset.train.labels) for dataset in datasets.values()))
+    recipe = resolved(recipe, datasets)
     counts = ", ".join(f"{name} {len(dataset.train.labels):,}" for name, dataset in datasets.items())
     print(
         f"training {plural(len(datasets), 'task')} ({counts} samples) for {plural(recipe.steps, 'step')}; after Ctrl-C the same command goes on",
@@ -129,7 +135,7 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
         try:
             bundle = train(
                 recipe, datasets, checkpoint=checkpoint, fresh=arguments.fresh, checkpoint_seconds=arguments.checkpoint_seconds,
-                workers=arguments.workers, progress=progress, stop=stop,
+                workers=arguments.workers, device=arguments.device, progress=progress, stop=stop,
             )  # fmt: skip
         except KeyboardInterrupt:
             if checkpoint.exists():

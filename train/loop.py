@@ -1,10 +1,12 @@
 """The training loop of any kind: data, optimiser, steps, checkpoints and scores. The kind provides network and loss (``kind.py``).
 
-On the same machine and torch version, the same recipe and data give the same bytes, even if the run was killed and resumed.
+On the same machine and torch version, the same recipe and data give the same bytes on the processor, even if the run was killed and resumed.
+On a GPU a run starts from the same weights and sees the same batches, but kernels may add in another order each time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -25,11 +27,12 @@ from isoform.train.checkpoint import load_checkpoint, save_checkpoint
 from isoform.train.data.load import reading_of
 from isoform.train.data.pictures import Pictures, chunks
 from isoform.train.data.samples import Dataset, Split
+from isoform.train.device import autocast, device_named, exact, told_of
 from isoform.train.kind import Group, Run, trainer_of
 from isoform.train.recipe import Recipe
 from isoform.train.validation import Validation
 
-__all__ = ["Report", "accuracy", "train"]
+__all__ = ["Report", "accuracy", "resolved", "train"]
 
 REPORTS = 100
 """Number of entries in a run's history."""
@@ -60,6 +63,7 @@ def train(
     fresh: bool = False,
     checkpoint_seconds: float = 10.0,
     workers: int | None = None,
+    device: str = "cpu",
     progress: Callable[[Report], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Bundle:
@@ -72,6 +76,7 @@ def train(
         fresh: Whether to delete a checkpoint that exists and begin anew.
         checkpoint_seconds: Seconds between two checkpoints.
         workers: Processes per task that decode images which are not kept in memory; None for half of the processors.
+        device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one. The result is on the processor.
         progress: Called after every step.
         stop: Called after every step; whether to write a checkpoint and raise ``KeyboardInterrupt``.
 
@@ -81,18 +86,22 @@ def train(
     Raises:
         DataError: If a split of a task has no samples, or a sample is not finite.
         RecipeError: If the loss is no longer finite.
+        UsageError: If there is no such device.
         CheckpointError: If the checkpoint is damaged or belongs to another run.
         KeyboardInterrupt: If ``stop`` says so.
     """
-    # A nondeterministic kernel adds floats in another order, and a resumed run ends in other bytes; so does another number of threads, but who
-    # changes that asked for it.
-    recipe = recipe.with_steps(max(len(dataset.train.labels) for dataset in datasets.values()))
+    recipe = resolved(recipe, datasets)
+    place = device_named(device)
     torch.set_num_threads(recipe.threads)
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, but without importing torch._inductor
+    exact(place)
     _check(datasets, validating=recipe.validation is not None)
-    with torch.random.fork_rng(devices=[]):  # leaves the caller's random state as it was
+    with (
+        contextlib.ExitStack() as ending,
+        torch.random.fork_rng(devices=[]),
+    ):  # leaves the caller's random state as it was
         torch.manual_seed(recipe.seed)
         run = trainer_of(recipe).start(recipe, datasets)
+        run.network.to(place)
         groups = [group for group in run.groups() if group.parameters]
         optimizer = _optimizer(groups)
         data_digests = {name: dataset.digest() for name, dataset in datasets.items()}
@@ -101,7 +110,7 @@ def train(
         identity = digest_of([part.encode() for part in parts])
         if fresh:  # only now: a mistyped flag, a missing data set or an impossible size must not cost a checkpoint
             checkpoint.unlink(missing_ok=True)
-        validation = None if recipe.validation is None else Validation(recipe.validation, run)
+        validation = None if recipe.validation is None else Validation(recipe.validation, run).to(place)
         kept = run.network if validation is None else nn.ModuleDict({"run": run.network, "validation": validation})
         start, history = load_checkpoint(checkpoint, identity=identity, network=kept, optimizer=optimizer)
         batches = [
@@ -115,22 +124,25 @@ def train(
                 workers=worker_count() if workers is None else workers,
                 augment=recipe.data.augment,
                 classes=len(dataset.classes),
+                device=place,
             )
             for index, dataset in enumerate(datasets.values())
         ]
+        for some in batches:
+            ending.callback(some.close)
         saved = began = time.monotonic()
         for step in range(start, recipe.steps):
             _seed(recipe, step)
             if validation is not None and validation.done:
                 break
-            figures = _step(step, run, groups, optimizer, batches, parts=recipe.accumulate)
+            figures = _step(step, run, groups, optimizer, batches, parts=recipe.accumulate, precision=recipe.precision)
             if validation is not None:
                 score = validation.measured(step + 1, recipe.steps, lambda: _validated(run, datasets))
                 figures |= {} if score is None else {"validation": score}
             report = Report(
                 step=step + 1, steps=recipe.steps, figures=figures,
                 # Evenly spaced by integer division: the same steps whether or not the run was interrupted.
-                reported=(step + 1) * REPORTS // recipe.steps > step * REPORTS // recipe.steps,
+                reported="validation" in figures or (step + 1) * REPORTS // recipe.steps > step * REPORTS // recipe.steps,
                 seconds=(passed := time.monotonic() - began), waiting=sum(batch.waited for batch in batches) / max(passed, 1e-9),
             )  # fmt: skip
             if report.reported:
@@ -138,30 +150,36 @@ def train(
             if progress:
                 progress(report)
             stopped = stop is not None and stop()
-            if stopped or time.monotonic() - saved > checkpoint_seconds:
+            # after the last step too: what comes then may take minutes
+            if stopped or step + 1 == recipe.steps or time.monotonic() - saved > checkpoint_seconds:
                 save_checkpoint(
                     checkpoint, identity=identity, step=step + 1, history=history, network=kept, optimizer=optimizer
                 )  # fmt: skip
                 saved = time.monotonic()
             if stopped:
                 raise KeyboardInterrupt
-        told: dict[str, Any] = {}
-        if validation is not None:
-            validation.settle()
-            told = {"validation_accuracy": round(float(validation.best.score), 6), "best_step": int(validation.at)}
+        told = {} if validation is None else validation.settle()
         # Seeded as a step is, because finish() may draw random numbers too.
         _seed(recipe, recipe.steps)
         run.finish()
+        if stop is not None and stop():
+            raise KeyboardInterrupt
         scores = {
             name: round(accuracy(run, dataset.test, task=index), 6)
             for index, (name, dataset) in enumerate(datasets.items())
             if dataset.test
         }
+        run.network.cpu()
         training: dict[str, Any] = {
-            "recipe": recipe.to_json(), "data": data_digests, "torch": torch.__version__, "test_accuracy": scores,
+            "recipe": recipe.to_json(), "data": data_digests, "torch": torch.__version__, **told_of(place), "test_accuracy": scores,
             **told, **run.told(), "history": history,
         }  # fmt: skip
         return dataclasses.replace(run.bundle(training), reading=reading_of(recipe.data, datasets))
+
+
+def resolved(recipe: Recipe, datasets: Mapping[str, Dataset]) -> Recipe:
+    """Return a recipe with as many steps as its epochs take on some data."""
+    return recipe.with_steps(max(len(dataset.train.labels) for dataset in datasets.values()))
 
 
 def _check(datasets: Mapping[str, Dataset], *, validating: bool) -> None:
@@ -207,6 +225,7 @@ def _step(
     batches: list[Batches],
     *,
     parts: int = 1,
+    precision: str = "fp32",
 ) -> dict[str, float]:
     """Train for one step, whose batches come in so many parts; returns its figures."""
     rates = [group.rate(step) for group in groups]
@@ -218,7 +237,9 @@ def _step(
     for tasks in updates:
         optimizer.zero_grad()
         for part in range(parts):
-            loss = run.loss(step, {task: batches[task][step * parts + part] for task in tasks})
+            samples = {task: batches[task][step * parts + part] for task in tasks}
+            with autocast(samples, precision):
+                loss = run.loss(step, samples)
             # Before the backward pass: one update with NaN would spoil every weight and the next checkpoint.
             if not math.isfinite(loss.total.item()):
                 fields = dict.fromkeys(group.field for group in groups)
@@ -243,8 +264,12 @@ def _validated(run: Run, datasets: Mapping[str, Dataset]) -> float:
 @torch.no_grad()
 def accuracy(run: Run, split: Split, *, task: int) -> float:
     """Compute the accuracy of the run's network on a split, 0 to 1."""
+    place = next(run.network.parameters()).device
     right = [
-        (run.logits(torch.from_numpy(split.images[rows]), task).argmax(1).numpy() == split.labels[rows]).sum()
+        (
+            run.logits(torch.from_numpy(split.images[rows]).to(place), task).argmax(1).cpu().numpy()
+            == split.labels[rows]
+        ).sum()
         for rows in chunks(split.images, most=512)
     ]
     return float(sum(right) / len(split.labels))

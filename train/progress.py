@@ -80,6 +80,8 @@ class Progress:
         # Ten lines per run, so that a log stays readable.
         elif report.step * 10 // report.steps > (report.step - 1) * 10 // report.steps:
             print(f"step {report.step:5d} of {report.steps}  {text}", file=sys.stderr, flush=True)
+        if report.step == report.steps:
+            print("final statistics, and the test samples", file=sys.stderr, flush=True)
 
 
 class Log:

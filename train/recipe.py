@@ -62,6 +62,8 @@ class Recipe(Table):
     """Seed of the weights at the start, the order of the samples, and everything else that is drawn in training."""
     threads: Annotated[int, Between(1, 1024)] = 2
     """Processor threads; part of the recipe, because with another number floats are added in another order, and the last bits differ."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Numbers of a training step: ``bf16`` multiplies in bfloat16 and adds in float32, which is faster on GPUs. Answers are always in float32."""
     validation: ValidationTable | None = None
     """Measuring during training, to keep the best state or to stop early."""
     data: DataRecipe = dataclasses.field(default_factory=DataRecipe)
@@ -74,6 +76,8 @@ class Recipe(Table):
         super().__post_init__()
         if not (self.steps or self.epochs):
             raise RecipeError("steps is 0, but 1 to 100,000,000 was expected; or say how many epochs")
+        if self.steps and self.epochs:
+            raise RecipeError(f"steps is {self.steps} and epochs {self.epochs:g}, but one of the two was expected")
         if not self.tasks:
             raise RecipeError('the recipe has no task; add a table such as [tasks.plain] with data = "digits"')
         for name in self.tasks:
@@ -90,7 +94,7 @@ class Recipe(Table):
         # checkpoints, stay valid.
         if not plain["data"]["validation_fraction"]:
             del plain["data"]["validation_fraction"]
-        for field, nothing in (("epochs", 0.0), ("accumulate", 1), ("validation", None)):
+        for field, nothing in (("epochs", 0.0), ("accumulate", 1), ("precision", "fp32"), ("validation", None)):
             if plain[field] == nothing:
                 del plain[field]
         for field, default in (("split", "auto"), ("columns", []), ("stride", 0), ("sound", None), ("augment", None)):
@@ -108,8 +112,13 @@ class Recipe(Table):
         """
         rest = dict(value)
         trainer = trainer_named(rest.pop("kind", DEFAULT), where=where)
-        read: Recipe = read_table(trainer.recipe, rest, where)
+        read: Recipe = read_table(trainer.recipe, trainer.recipe.upgraded(rest), where)
         return read
+
+    @classmethod
+    def upgraded(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of an earlier version, as bundles have them, as those of this one."""
+        return value
 
     def digest(self) -> str:
         """Compute the sha256 of the resolved recipe, 64 hex digits."""
@@ -119,9 +128,8 @@ class Recipe(Table):
         """Return the recipe with the steps of its epochs, given the number of the largest task's training samples; itself if it has steps."""
         if self.steps:
             return self
-        return dataclasses.replace(
-            self, steps=max(1, math.ceil(self.epochs * samples / (self.batch * self.accumulate)))
-        )
+        steps = math.ceil(self.epochs * samples / (self.batch * self.accumulate))
+        return dataclasses.replace(self, steps=max(1, steps), epochs=0.0)
 
     def run_digest(self) -> str:
         """Compute the sha256 of what an interrupted run must agree in to be resumed: all but the number of threads."""
@@ -153,6 +161,10 @@ def read_recipe(name: str, overrides: Mapping[str, str]) -> Recipe:
         value = tomllib.loads(text)
     except (ValueError, RecursionError) as problem:  # RecursionError: brackets nested a thousand deep
         raise RecipeError(f"recipe {name} is not TOML: {problem}") from None
+    # a flag of one of them takes the place of the other in the file
+    for flag, other in (("steps", "epochs"), ("epochs", "steps")):
+        if flag in overrides and other not in overrides:
+            value.pop(other, None)
     for field, entry in overrides.items():
         *sections, last = field.split(".")
         place = value

@@ -27,6 +27,7 @@ class Validation(nn.Module):
     Attributes:
         stale: Measurements since the best one, shape (), int64.
         at: Steps after which the best one was made, shape (), int64.
+        last: The last score, shape (), float32.
     """
 
     def __init__(self, table: ValidationTable, run: Run) -> None:
@@ -37,6 +38,8 @@ class Validation(nn.Module):
         self.register_buffer("stale", torch.zeros((), dtype=torch.int64))
         self.at: Tensor
         self.register_buffer("at", torch.zeros((), dtype=torch.int64))
+        self.last: Tensor
+        self.register_buffer("last", torch.zeros(()))
 
     def measured(self, step: int, steps: int, measure: Callable[[], float]) -> float | None:
         """Measure, if it is time to, and keep the state if it is the best.
@@ -53,6 +56,7 @@ class Validation(nn.Module):
         if step * count // steps == (step - 1) * count // steps:
             return None
         score = measure()
+        self.last.fill_(score)
         if score > self.best.score:
             self.stale.zero_()
             self.at.fill_(step)
@@ -66,7 +70,9 @@ class Validation(nn.Module):
         """Whether the last ``patience`` measurements were no better than one before."""
         return bool(self._table.patience) and int(self.stale) >= self._table.patience
 
-    def settle(self) -> None:
-        """Return to the best state, if the recipe says so."""
+    def settle(self) -> dict[str, float]:
+        """Return to the best state, if the recipe says so; returns the accuracy of the state that is kept, and the step of the best one."""
         if self._table.keep == "best":
             self.best.restore(self._run.state())
+        kept = self.best.score if self._table.keep == "best" else self.last
+        return {"validation_accuracy": round(float(kept), 6), "best_step": int(self.at)}

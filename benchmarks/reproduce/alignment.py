@@ -4,6 +4,7 @@
     python benchmarks/reproduce/alignment.py theorem [--quick] [--json PATH] [--plot FOLDER]
     python benchmarks/reproduce/alignment.py blocks [--json PATH]
     python benchmarks/reproduce/alignment.py crossmodal --data DIR [--steps N] [--quick] [--json PATH] [--runs DIR] [--seeds N] [--processes N]
+           [--device cuda]
     python benchmarks/reproduce/alignment.py step --data DIR [--quick] [--json PATH]
 
 synthetic  table 2 and figure 2: thirty linear tasks in three groups, with and without noise, 10 seeds: error beside single tasks, a random
@@ -148,7 +149,14 @@ def of_crossmodal(arguments: argparse.Namespace, figures: Figures, folder: Path)
     seeds = range(arguments.seeds or (1 if arguments.quick else 2))
     setups = [setup for setup in table.SETUPS if not arguments.quick or "text" not in setup[2]]
     jobs = table.jobs_of(
-        setups, seeds, steps=steps, generation=generation, final=final, data=arguments.data, few=arguments.quick
+        setups,
+        seeds,
+        steps=steps,
+        generation=generation,
+        final=final,
+        data=arguments.data,
+        few=arguments.quick,
+        device=arguments.device,
     )
     found = run_all(jobs, folder, processes=arguments.processes)
     rows = [*table.rows_of(setups, found, seeds, steps, figures)]
@@ -184,6 +192,7 @@ def _arguments() -> argparse.Namespace:
         "--tasks", type=Path, help="folder of the authors' tasks, for synthetic (bench/alignment/synthetic.py)"
     )
     made.add_argument("--steps", type=int, default=2000, help="of crossmodal (default: 2000)")
+    made.add_argument("--device", default="cpu", help="where crossmodal trains: cpu or cuda (default: cpu)")
     arguments = made.parse_args()
     if arguments.what in ("crossmodal", "step") and arguments.data is None:
         made.error(f"{arguments.what} reads data sets; say where they are with --data DIR")

@@ -200,9 +200,12 @@ def of_omniglot(arguments: argparse.Namespace, figures: Figures, folder: Path) -
     for seed in seeds:
         for name in omniglot.ROWS:
             kept = str(bundle) if (name, seed) == ("Gumbel-Matrix", 0) else ""
-            jobs[_file(name, sizes, seed)] = (omniglot.trained, (name, seed, sizes, count, data, kept))
+            jobs[_file(name, sizes, seed)] = (
+                omniglot.trained,
+                (name, seed, sizes, count, data, kept, arguments.device),
+            )
         for number in range(count):
-            jobs[f"single-{sizes}-{number}-{seed}"] = (omniglot.single, (number, seed, sizes, data))
+            jobs[f"single-{sizes}-{number}-{seed}"] = (omniglot.single, (number, seed, sizes, data, arguments.device))
     found = run_all(jobs, folder, processes=arguments.processes)
     results = {
         omniglot.SINGLE: [
@@ -287,6 +290,7 @@ def _arguments() -> argparse.Namespace:
     made.add_argument(
         "--rate", type=float, default=1e-4, help="learning rate of Omniglot's network (default: the paper's, 1e-4)"
     )
+    made.add_argument("--device", default="cpu", help="where Omniglot's networks train: cpu or cuda (default: cpu)")
     made.add_argument("--plot", type=Path, help="folder for the pictures of clusters")
     made.add_argument("--processes", type=int, default=2, help="runs at once (default: 2)")
     made.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")

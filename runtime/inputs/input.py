@@ -160,9 +160,8 @@ class Input:
         """Accept windows (n, channels, steps) and vectors (n, features) for networks that take them as images of one row, or of one pixel."""
         if self.what == "image" and 2 <= array.ndim < 4 and self.shape[1] == 1:
             channels, _, width = self.shape
-            for shape in ((channels, width), (channels,) if width == 1 else (channels, width)):
-                if array.shape[1:] == shape:
-                    return array.reshape(len(array), *self.largest)
+            if array.shape[1:] in ((channels, width), (channels,) if width == 1 else ()):
+                return array.reshape(len(array), *self.largest)
         return array
 
     def _tokens(self, array: Array, where: str) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 
-__all__ = ["balanced_batches", "class_shares", "moved", "spaced"]
+__all__ = ["balanced_batches", "class_shares", "moved", "spaced", "spaced_rows"]
 
 REACH = 32
 """Samples are shifted by at most 1/``REACH`` of their height and width: one pixel for images of 32×32."""
@@ -47,9 +47,12 @@ def class_shares(labels: Array) -> Array:
 
 def spaced(x: Array, count: int) -> Array:
     """Return at most ``count`` samples, or labels, evenly spaced over all."""
-    if len(x) <= count:
-        return x
-    return np.ascontiguousarray(x[np.linspace(0, len(x) - 1, count).astype(np.int64)])
+    return x if len(x) <= count else np.ascontiguousarray(x[spaced_rows(len(x), count)])
+
+
+def spaced_rows(total: int, count: int) -> Array:
+    """Return the indices of at most ``count`` of ``total`` samples, evenly spaced."""
+    return np.linspace(0, total - 1, min(total, count)).astype(np.int64)
 
 
 def moved(x: Array, rng: np.random.Generator) -> Array:

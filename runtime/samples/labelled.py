@@ -205,6 +205,7 @@ def _members(folder: Path, account: Account, reader: Reader) -> dict[str, tuple[
         if not members[label][1]:
             raise InputError(f"{place} has no {reader.what}; add some, or remove the folder{account.advice()}")
     check_one_kind([path for _, files in members.values() for path in files], where=folder)
+    reader.grouped = all(path.parent != place for place, files in members.values() for path in files)
     return members
 
 

@@ -78,6 +78,9 @@ class Reader:
         skip_short: Skip classes whose recordings are all shorter than a window.
         where: The data set, for messages.
 
+    Attributes:
+        grouped: Whether the subfolders of ``folder`` are groups, which they are if every image or sound is in one.
+
     Raises:
         InputError: If sounds are to be read, and the samples are no spectrograms of them.
     """
@@ -86,6 +89,7 @@ class Reader:
         self, shape: tuple[int, int, int], account: Account, *, reading: Reading, where: Path, skip_short: bool = False
     ) -> None:
         self._shape, self._account, self._reading = shape, account, reading
+        self.grouped = True
         self._recordings = Recordings(shape, account, reading=reading, skip_short=skip_short)
         if reading.sound is not None:
             check_fits(reading.sound, shape, where=where)
@@ -128,7 +132,7 @@ class Reader:
         for path in files:
             if not is_table(path):
                 inside = path.relative_to(folder).parts[:-1]
-                yield Found(path, label, normal(inside[0]) if inside else "", "")
+                yield Found(path, label, normal(inside[0]) if inside and self.grouped else "", "")
 
     def recordings(self, table: Table) -> Iterator[Piece]:
         """Read the windows of a table's recordings."""

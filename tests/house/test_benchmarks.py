@@ -18,7 +18,9 @@ from bench.swapping.plot import plot_swaps
 from host_device import HostDevice, host_loaders
 from support import ROOT, benchmark
 
-BENCHMARKS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
+BENCHMARKS = sorted(
+    path.name for path in (*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "benchmarks" / "training").glob("*.py"))
+)
 
 
 def test_every_benchmark_is_tested() -> None:
@@ -29,6 +31,7 @@ def test_every_benchmark_is_tested() -> None:
         "bounds.py",
         "half_requests.py",
         "isolation.py",
+        "loading.py",
         "own_models.py",
         "personalize.py",
         "predict.py",

@@ -68,7 +68,7 @@ def test_help_has_every_flag_in_its_group() -> None:
     flags = [
         flag
         for flag in re.findall(r"^  --(\S+)", text, flags=re.MULTILINE)
-        if flag not in ("data", "fresh", "checkpoint-seconds", "workers", "log")
+        if flag not in ("data", "fresh", "checkpoint-seconds", "workers", "log", "device")
     ]
     assert sorted(flags) == sorted(override_fields())
     group = text.index("\nnetwork, of recipes of kind mixture or allocation:")

@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from support import isoform
 from torch import nn
 
 from isoform.runtime.errors import DataError, RecipeError
 from isoform.train.data.load import load_tasks
 from isoform.train.loop import train
-from isoform.train.recipe import Recipe, ValidationTable
+from isoform.train.recipe import Recipe, ValidationTable, read_recipe
 from isoform.train.validation import Validation
 
 SMALL = {
@@ -61,6 +60,10 @@ def test_the_best_state_comes_back() -> None:
     assert (float(validation.best.score), weight, int(validation.at), step) == (pytest.approx(0.9), 6, 6, 6)
     assert scored(scores, patience=3)[1:] == (2, 5)
     assert scored(scores, patience=3, keep="last")[1:] == (5, 5)
+    assert scored(scores, patience=3, keep="last")[0].settle() == {
+        "validation_accuracy": pytest.approx(0.1),
+        "best_step": 2,
+    }
     assert Validation(ValidationTable(evaluations=2), Stateful(nn.Linear(1, 1))).measured(3, 10, lambda: 1.0) is None
 
 
@@ -107,16 +110,24 @@ def test_epochs_are_steps(tmp_path) -> None:
     assert not {"epochs", "accumulate", "validation"} & set(plain)
 
 
-def test_parts_of_a_step_are_one_batch(tmp_path) -> None:
-    """Where BN has no say, two halves of a batch give the gradient of the whole, but for rounding: the first update is the same."""
-    made = [
-        recipe(steps=1, batch=batch, accumulate=parts, validation=None, data={"shift": 0})
-        for batch, parts in ((16, 1), (8, 2))
-    ]
-    whole, halves = (run(tmp_path, one).signatures["plain"].parts["logits.bias"] for one in made)
-    # Adam's first step is the sign of the gradient times the rate
-    assert np.mean(np.sign(whole) == np.sign(halves)) >= 0.9
-    assert torch.is_grad_enabled()
+def test_epochs_and_steps_take_each_others_place(tmp_path) -> None:
+    """Both in a file are refused; as a flag, one takes the place of the other in the file."""
+    with pytest.raises(RecipeError, match="steps is 12 and epochs 2, but one of the two was expected"):
+        recipe(epochs=2.0)
+    assert read_recipe("digits", {"epochs": "3"}).with_steps(320).steps == 30
+    (tmp_path / "r.toml").write_text('epochs = 4.0\n[tasks.plain]\ndata = "digits"\n')
+    assert (
+        read_recipe(str(tmp_path / "r.toml"), {"steps": "7"}).steps,
+        read_recipe(str(tmp_path / "r.toml"), {}).epochs,
+    ) == (7, 4)
+
+
+def test_recipes_of_earlier_bundles_are_read() -> None:
+    """An allocation's number of evaluations became the table ``validation``; 0 was none."""
+    older = {**read_recipe("digits-allocation", {}).to_json()}
+    for count, table in ((0, None), (8, ValidationTable(evaluations=8))):
+        value = {**older, "optimizer": {**older["optimizer"], "evaluations": count}}
+        assert Recipe.from_json(value).validation == table
 
 
 def test_every_kind_but_the_one_that_does_it_itself(tmp_path) -> None:

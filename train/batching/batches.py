@@ -36,6 +36,7 @@ class Batches:
         workers: Processes that decode them.
         augment: Further changes of every sample.
         classes: Number of classes; only needed for mixup.
+        device: Where batches are to be.
 
     Raises:
         RecipeError: If samples are to be changed which are no grids of numbers.
@@ -43,7 +44,7 @@ class Batches:
 
     def __init__(
         self, split: Split, *, batch: int, shift: int, seed: int, task: int, steps: int = 0, workers: int = 0,
-        augment: AugmentTable | None = None, classes: int = 0,
+        augment: AugmentTable | None = None, classes: int = 0, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         self._images: Tensor | Stream
         if isinstance(split.images, Pictures):
@@ -55,7 +56,7 @@ class Batches:
             raise RecipeError(
                 f"data.augment is for images, windows and spectrograms, but samples are {split.images.dtype} of shape {split.images.shape[1:]}; leave it out"
             )
-        self._augment, self._classes = augment, classes
+        self._augment, self._classes, self._device = augment, classes, device
         self._batch, self._shift, self._key = batch, shift, (seed, task)
         # Two epochs, because a batch may begin in one and end in the next.
         self._epoch = functools.lru_cache(maxsize=2)(self._permutation)
@@ -70,6 +71,16 @@ class Batches:
 
         With mixup, labels are probabilities, shape (batch, classes), float32.
         """
+        images, labels = self._changed(step)
+        return images.to(self._device), labels.to(self._device)
+
+    def close(self) -> None:
+        """End the processes that decode images."""
+        if isinstance(self._images, Stream):
+            self._images.close()
+
+    def _changed(self, step: int) -> tuple[Tensor, Tensor]:
+        """Shift and change a step's samples."""
         rows = torch.from_numpy(self._rows(step))
         images = self._images[step] if isinstance(self._images, Stream) else self._images[rows]
         labels = self._labels[rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import DataError, InputError
-from isoform.train.data.pictures import Pictures
+from isoform.train.data.pictures import Pictures, processors
 
 __all__ = ["Stream", "worker_count"]
 
 
 def worker_count() -> int:
     """Return how many processes decode: half of the processors, because the others compute the steps; at most 8."""
-    return max(1, min(8, (os.cpu_count() or 1) // 2))
+    return max(1, min(8, processors() // 2))
 
 
 class Stream:
@@ -52,16 +52,25 @@ class Stream:
         if step != self._next:
             self._coming = iter(self._loader(step))
         self._next = step + 1
-        images = next(self._coming)
+        try:
+            images = next(self._coming)
+        except RuntimeError:  # a worker is gone: ended by a signal to all processes, or for its memory
+            self._next = None
+            images = _Decoded(self._pictures)[self._rows(step)]
         self.waited += time.perf_counter() - began
         if isinstance(images, str):
             raise DataError(images)
         return torch.from_numpy(images)
 
+    def close(self) -> None:
+        """End the processes."""
+        self._coming, self._next = iter(()), None
+
     def _loader(self, step: int) -> DataLoader[Array | str]:
         return DataLoader(
             _Decoded(self._pictures), sampler=_Rows(self._rows, range(step, self._steps)), batch_size=None,
             num_workers=self._workers, collate_fn=_unchanged,
+            worker_init_fn=_leave_signals,
             # a generator of its own: it draws a number that would otherwise come from the run's
             generator=torch.Generator(),
         )  # fmt: skip
@@ -75,7 +84,7 @@ class _Decoded(Dataset[Array | str]):
 
     def __getitem__(self, rows: Array) -> Array | str:
         try:
-            return self._pictures[rows]
+            return self._pictures.one_by_one(rows)
         except InputError as problem:
             return str(problem)
 
@@ -88,6 +97,15 @@ class _Rows(Sampler[Array]):
 
     def __iter__(self) -> Iterator[Array]:
         return map(self._rows, self._steps)
+
+
+def _leave_signals(_worker: int) -> None:
+    """Leave signals to the process that trains, which finishes its step and then ends its workers.
+
+    A worker that a signal ended would be an error, which torch raises in the midst of that step.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _unchanged(images: Any) -> Any:

@@ -5,9 +5,11 @@ An index behaves as it does for an array of shape (n, channels, height, width): 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,12 +17,12 @@ import numpy as np
 
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
-from isoform.runtime.learn.samples import spaced
+from isoform.runtime.learn.samples import spaced, spaced_rows
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.reading import Found
 
-__all__ = ["CHUNK_BYTES", "Images", "Pictures", "chunks", "few", "sums_of"]
+__all__ = ["CHUNK_BYTES", "Images", "Pictures", "chunks", "few", "processors", "sums_of"]
 
 CHUNK_BYTES = 32 << 20
 """Bytes of samples that a pass over a data set has in memory at once."""
@@ -61,6 +63,12 @@ class Pictures:
 
     def __getitem__(self, rows: slice | Array) -> Array:
         """Decode some images, shape (rows, channels, height, width), float32. Raises ``InputError`` if a file cannot be read any more."""
+        found = self._chosen(rows)
+        with _threads() as threads:
+            return self._decoded([*threads.map(self._loaded, found)])
+
+    def one_by_one(self, rows: Array) -> Array:
+        """As an index, without threads: for processes of which there is one per processor."""
         return self._decoded([self._loaded(found) for found in self._chosen(rows)])
 
     def of(self, rows: slice | Array) -> Pictures:
@@ -104,8 +112,7 @@ class Pictures:
         return self._summary
 
     def _pass(self, account: Account, progress: Progress | None) -> Iterator[tuple[slice, Array]]:
-        # threads, because Pillow decodes and resizes without holding the interpreter's lock
-        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        with _threads() as threads:
             for rows in chunks(self):
                 accounts = [Account() for _ in self._found[rows]]
                 yield rows, self._decoded([*threads.map(self._loaded, self._found[rows], accounts)])
@@ -134,6 +141,19 @@ class Pictures:
         return transform(np.stack(images), domain=self._domain)
 
 
+def processors() -> int:
+    """Return the number of processors that this process may use; containers have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as processors: Pillow decodes and resizes without holding the interpreter's lock."""
+    # reading an image silences warnings for its time, which of several threads the last one would not undo
+    with warnings.catch_warnings(), ThreadPoolExecutor(processors()) as threads:
+        yield threads
+
+
 Images = Array | Pictures
 """Samples in memory, shape (n, …), or on disk."""
 
@@ -147,7 +167,7 @@ def chunks(images: Images, *, most: int = 1 << 20) -> Iterator[slice]:
 def few(images: Images, count: int) -> Array:
     """Return at most ``count`` samples, evenly spaced over all, in memory."""
     if isinstance(images, Pictures):
-        return images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64)]
+        return images[spaced_rows(len(images), count)]
     return spaced(images, count)
 
 

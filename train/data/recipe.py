@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
+from isoform.runtime.errors import RecipeError
 from isoform.runtime.inputs import Reading, Sound
-from isoform.train.fields import Between, Table
+from isoform.train.fields import Between, Table, fields_of
 
 __all__ = ["AugmentTable", "DataRecipe", "TaskRecipe"]
 
@@ -80,6 +81,25 @@ class DataRecipe(Table):
     """Augmentation: largest shift of a batch in pixels, in each direction; edges are repeated."""
     augment: AugmentTable | None = None
     """Further augmentation, of every sample by itself."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and that the samples are such as the augmentation changes."""
+        super().__post_init__()
+        _, height, width = self.input_shape
+        what: str = "images"
+        wrong: tuple[str, ...] = ()
+        if self.sound is not None:
+            what, wrong = "spectrograms", ("colour",)
+        elif height == width == 1:
+            what, wrong = (
+                "feature vectors",
+                tuple(name for name in fields_of(AugmentTable) if name not in ("gain", "mixup")),
+            )
+        elif height == 1:
+            what, wrong = "windows of recordings", ("colour", "turn")
+        for name in wrong:
+            if getattr(self.augment, name, 0):
+                raise RecipeError(f"augment.{name} cannot change {what}; leave it out")
 
     @property
     def reading(self) -> Reading:

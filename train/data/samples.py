@@ -10,7 +10,7 @@ from isoform.runtime.learn.samples import spaced
 from isoform.runtime.samples.account import Account
 from isoform.train.data.pictures import Images, Pictures, few
 
-__all__ = ["Dataset", "Loaded", "Split", "loaded"]
+__all__ = ["Dataset", "Loaded", "Split", "loaded", "loaded_count"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,15 @@ def loaded(half: Split, *, most: int) -> Loaded:
     """Return a half in memory; of images on disk at most so many bytes, evenly spaced over all, with groups left out."""
     if not isinstance(half.images, Pictures):
         return Loaded(images=half.images, labels=half.labels, groups=half.groups, unit=half.unit)
-    count = max(1, most // (4 * math.prod(half.images.shape[1:])))
+    count = loaded_count(half, most=most)
     return Loaded(images=few(half.images, count), labels=spaced(half.labels, count))
+
+
+def loaded_count(half: Split, *, most: int) -> int:
+    """Return how many samples ``loaded`` returns."""
+    if not isinstance(half.images, Pictures):
+        return len(half.labels)
+    return min(len(half.labels), max(1, most // (4 * math.prod(half.images.shape[1:]))))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from isoform.runtime.samples.reading import Found, Reader, sort_out
 from isoform.runtime.samples.recordings.recordings import Recordings, channels_of, column_of
 from isoform.runtime.samples.sounds.files import is_sound
 from isoform.runtime.samples.tables import Table, is_number, is_table
+from isoform.train.data.formats.files import check_halves
 from isoform.train.suggest.times import rows_per_second
 
 __all__ = ["Survey", "surveyed"]
@@ -83,10 +84,7 @@ def surveyed(folder: Path) -> Survey:
     parts = [folder / "train", folder / "test"]
     if all(part.is_dir() for part in parts):
         found = [_classes(part, account) for part in parts]
-        if only := {*found[0].labels} ^ {*found[1].labels}:
-            raise DataError(
-                f"{folder} has classes in only one of train and test: {', '.join(sorted(only))}; both need the same classes"
-            )
+        check_halves(folder, found[0].labels, found[1].labels)
         return dataclasses.replace(found[0], halves=True)
     folders, files = Listing(folder, Account()).level(folder)
     single = [path for path in files if path.suffix.lower() == ".npz" or is_table(path)]
@@ -119,15 +117,15 @@ def _classes(folder: Path, account: Account) -> Survey:
     classes = listing.classes(folder)
     for label, place in classes.items():
         files = listing.below(place)
-        sounds = [path for path in files if is_sound(path.suffix.lower())]
-        readable = sort_out([path for path in files if path not in {*sounds}], (1, 1, 1), account)
-        if not sounds + readable:
+        sounds = {path for path in files if is_sound(path.suffix.lower())}
+        readable = [*sounds, *sort_out([path for path in files if path not in sounds], (1, 1, 1), account)]
+        if not readable:
             raise DataError(
                 f"{place} has no images, recordings (.csv, .tsv) or sounds (.wav); add some, or remove the folder{account.advice()}"
             )
-        for path in sounds + readable:
+        for path in sorted(readable):
             inside = path.relative_to(place).parts[:-1]
-            what: What = "sound" if path in {*sounds} else "recording" if is_table(path) else "image"
+            what: What = "sound" if path in sounds else "recording" if is_table(path) else "image"
             found[what].append(Found(path, label, normal(inside[0]) if inside else "", ""))
     sorts = [f"{plural(len(files), what)}, such as {files[0].path}" for what, files in found.items() if files]
     if len(classes) < 2:

@@ -23,6 +23,7 @@ from torch.func import functional_call
 
 from bench.alignment.domains import Domain, domain
 from isoform.train.best import Best
+from isoform.train.device import device_named, exact
 from isoform.train.kinds.alignment.network import AlignedNetworks, Subject, Weights
 from isoform.train.kinds.alignment.search import Search
 from isoform.train.kinds.alignment.sharing import subsets
@@ -77,7 +78,12 @@ class Networks(nn.Module):
             return [{}] * len(self.plain or ())
         if self.way == "muir":
             return self.aligned.weights()
-        blocks, found, start, layer = self.blocks[self.places] * self.deviations[:, None], list[Weights](), 0, 0
+        blocks, found, start, layer = (
+            self.blocks[self.places] * self.deviations.to(self.blocks.device)[:, None],
+            list[Weights](),
+            0,
+            0,
+        )
         for cuts in self.aligned.cuts:
             some = {}
             for name, cut in cuts.items():
@@ -92,7 +98,7 @@ class Networks(nn.Module):
     def call(self, place: int, weights: Weights, x: Tensor, **options: Any) -> Any:
         """Run a module."""
         module = self.plain[place] if self.plain is not None else self.aligned.networks[place]  # type: ignore[union-attr]
-        return functional_call(module, dict(weights), (x,), options)
+        return functional_call(module, dict(weights), (x.to(next(module.parameters()).device),), options)
 
     def groups(self) -> list[dict[str, Any]]:
         """Return the optimiser's groups."""
@@ -154,6 +160,7 @@ def learned(
     context: int,
     data: str,
     few: bool,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Train some domains together.
 
@@ -167,17 +174,20 @@ def learned(
         context: c.
         data: Folder of the data sets.
         few: Whether to use a small part of them.
+        device: ``cpu`` or ``cuda``.
 
     Returns:
         ``metrics``: domain → metric on test samples, in the state with the least mean validation loss; ``validation``: that loss;
         ``generation``: when that was; ``shared``: modules used by each set of domains; ``seconds``.
     """
     torch.set_num_threads(1)
+    exact(device_named(device))
     networks, domains = made(way, names, seed, context, data, few)
+    networks.to(device)
     began, optimizer, best, when = (
         time.process_time(),
         torch.optim.Adam(networks.groups(), fused=True),
-        Best(networks.state()),
+        Best(networks.state()).to(device),
         0,
     )
     generations = -(-steps // generation)
@@ -205,7 +215,8 @@ def learned(
     if way == "muir":
         assert networks.aligned is not None
         shared = subsets(
-            networks.aligned.hypermodules.alignment.numpy(), dict(zip(names, networks.aligned.slices(), strict=True))
+            networks.aligned.hypermodules.alignment.cpu().numpy(),
+            dict(zip(names, networks.aligned.slices(), strict=True)),
         )
     return {
         "metrics": metrics, "validation": -float(best.score), "generation": when, "shared": shared, "seconds": time.process_time() - began,

@@ -93,15 +93,15 @@ class Pictures:
         down, right = torch.randint(9, (2,)).tolist()
         cut = padded[:, :, down : down + 32, right : right + 32]
         mirrored = torch.where((torch.rand(128) < 0.5)[:, None, None, None], cut.flip(3), cut)
-        return F.cross_entropy(call(mirrored), labels[rows])
+        return _cross_entropy(call(mirrored), labels[rows])
 
     def validated(self, call: Call) -> float:
         """As ``Domain.validated``."""
-        return float(F.cross_entropy(_logits(call, self._held[0]), self._held[1]))
+        return float(_cross_entropy(_logits(call, self._held[0]), self._held[1]))
 
     def tested(self, call: Call) -> float:
         """As ``Domain.tested``: the error in percent."""
-        return 100 * float((_logits(call, self._test[0]).argmax(1) != self._test[1]).float().mean())
+        return 100 * float((_logits(call, self._test[0]).cpu().argmax(1) != self._test[1]).float().mean())
 
 
 class Text:
@@ -137,7 +137,7 @@ class Text:
         start = place * length
         logits, state = call(self._train[:, start : start + length], every=True, state=self._state)
         self._state = tuple(part.detach() for part in state)
-        return F.cross_entropy(logits.flatten(0, 1), self._train[:, start + 1 : start + length + 1].flatten())
+        return _cross_entropy(logits.flatten(0, 1), self._train[:, start + 1 : start + length + 1].flatten())
 
     def validated(self, call: Call) -> float:
         """As ``Domain.validated``."""
@@ -152,7 +152,7 @@ class Text:
         for start in range(0, tokens.shape[1] - 1, self.LENGTH):
             x, y = tokens[:, start : start + self.LENGTH], tokens[:, start + 1 : start + self.LENGTH + 1]
             logits, state = call(x[:, : y.shape[1]], every=True, state=state)
-            total += float(F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum"))
+            total += float(_cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum"))
             count += y.numel()
         return total / count
 
@@ -182,15 +182,15 @@ class Dna:
     def loss(self, step: int, call: Call) -> Tensor:  # noqa: ARG002
         """As ``Domain.loss``."""
         rows = torch.randint(len(self._train[1]), (128,))
-        return F.cross_entropy(call(self._train[0][rows]), self._train[1][rows])
+        return _cross_entropy(call(self._train[0][rows]), self._train[1][rows])
 
     def validated(self, call: Call) -> float:
         """As ``Domain.validated``."""
-        return float(F.cross_entropy(_logits(call, self._held[0]), self._held[1]))
+        return float(_cross_entropy(_logits(call, self._held[0]), self._held[1]))
 
     def tested(self, call: Call) -> float:
         """As ``Domain.tested``: 100 less the area under the curve of true over false positives, in percent."""
-        logits = _logits(call, self._test[0])
+        logits = _logits(call, self._test[0]).cpu()
         scores, bound = (logits[:, 1] - logits[:, 0]).numpy(), self._test[1] == 1
         return 100 * (1 - float(roc_auc_score(bound, scores)))
 
@@ -241,6 +241,11 @@ def _reaches(letter: int, final: Sequence[int], last: int) -> bool:
 def _subject(module: Any, example: Tensor, classes: Sequence[str]) -> Subject:
     assert isinstance(module, nn.Module)
     return Subject(module=module.eval(), example=example, classes=classes, aligned=module.aligned)  # type: ignore[arg-type]
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    """Return the cross-entropy, on the device of the logits."""
+    return F.cross_entropy(logits, labels.to(logits.device), **options)
 
 
 def _logits(call: Call, x: Tensor) -> Tensor:

@@ -43,13 +43,13 @@ PAPER: Mapping[str, Mapping[str, float]] = {
 
 
 def jobs_of(
-    setups: Sequence[Setup], seeds: Sequence[int], *, steps: int, generation: int, final: int, data: Path, few: bool
+    setups: Sequence[Setup], seeds: Sequence[int], *, steps: int, generation: int, final: int, data: Path, few: bool, device: str
 ) -> dict[str, Job]:  # fmt: skip
     """Return all runs by name, the first seed first."""
     return {
         f"{name(setup)}-{steps}-{seed}": (
             learned,
-            (setup[1], setup[2], seed, steps, generation, final, setup[3], str(data), few),
+            (setup[1], setup[2], seed, steps, generation, final, setup[3], str(data), few, device),
         )
         for seed in seeds
         for setup in setups

@@ -50,7 +50,7 @@ class Sizes:
         return f"{self.pixels}-{self.channels}-{self.rate:g}-{self.steps}"
 
 
-def trained(method: str, seed: int, sizes: Sizes, count: int, data: str, bundle: str) -> dict[str, Any]:
+def trained(method: str, seed: int, sizes: Sizes, count: int, data: str, bundle: str, device: str) -> dict[str, Any]:
     """Train one network on the first alphabets.
 
     Args:
@@ -60,9 +60,10 @@ def trained(method: str, seed: int, sizes: Sizes, count: int, data: str, bundle:
         count: How many of the twenty alphabets.
         data: Folder of the data sets.
         bundle: Where to write the bundle; empty for nowhere.
+        device: Where to train, as for ``train``.
     """
     datasets = alphabets(Path(data), TWENTY[:count], sizes.pixels)
-    made = trained_on(_recipe(datasets, seed, sizes, ROWS[method]), datasets)
+    made = trained_on(_recipe(datasets, seed, sizes, ROWS[method]), datasets, device=device)
     if bundle:
         made.write(bundle)
     scores, masks = made.training["test_accuracy"], made.training["allocation"]
@@ -72,12 +73,12 @@ def trained(method: str, seed: int, sizes: Sizes, count: int, data: str, bundle:
     }  # fmt: skip
 
 
-def single(number: int, seed: int, sizes: Sizes, data: str) -> dict[str, Any]:
+def single(number: int, seed: int, sizes: Sizes, data: str, device: str) -> dict[str, Any]:
     """Train a network on one alphabet alone, with all components."""
     datasets = alphabets(Path(data), TWENTY, sizes.pixels)
     name = [*datasets][number]
     alone = {name: datasets[name]}
-    made = trained_on(_recipe(alone, seed, sizes, ROWS["shared bottom, averaged"]), alone)
+    made = trained_on(_recipe(alone, seed, sizes, ROWS["shared bottom, averaged"]), alone, device=device)
     return {
         "error": 100 * (1 - made.training["test_accuracy"][name]),
         "validation_error": 100 * (1 - made.training["validation_accuracy"]),

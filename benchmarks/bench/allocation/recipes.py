@@ -41,7 +41,7 @@ def recipe_of(name: str, tasks: list[str], changes: Mapping[str, Any]) -> Alloca
     return recipe
 
 
-def trained_on(recipe: AllocationRecipe, datasets: Mapping[str, Dataset]) -> Bundle:
+def trained_on(recipe: AllocationRecipe, datasets: Mapping[str, Dataset], *, device: str = "cpu") -> Bundle:
     """Train without keeping a checkpoint: a benchmark's runs are kept when they are done."""
     with tempfile.TemporaryDirectory(prefix="isoform-reproduce-") as folder:
-        return train(recipe, datasets, checkpoint=Path(folder) / "checkpoint", checkpoint_seconds=1e9)
+        return train(recipe, datasets, checkpoint=Path(folder) / "checkpoint", checkpoint_seconds=1e9, device=device)

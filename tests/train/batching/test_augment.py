@@ -11,8 +11,9 @@ from support import isoform
 from isoform.runtime.errors import RecipeError
 from isoform.train.batching.augment import augmented, hits
 from isoform.train.batching.batches import Batches
-from isoform.train.data.recipe import AugmentTable
+from isoform.train.data.recipe import AugmentTable, DataRecipe
 from isoform.train.data.samples import Split
+from isoform.train.fields import read_table
 
 FIELDS = [field.name for field in dataclasses.fields(AugmentTable)]
 IMAGES = torch.rand((16, 3, 12, 20), generator=torch.Generator().manual_seed(0))
@@ -93,19 +94,59 @@ def test_masks_and_noise_have_their_sizes() -> None:
     np.testing.assert_allclose(added.std() / wide.std(), 0.5, rtol=0.02)
 
 
-def test_mixed_labels_count_by_the_larger_share() -> None:
-    """With mixup a sample and its label are mixed by the same share; a hit is the label of the larger one."""
+def test_colours_change_in_three_ways() -> None:
+    """Brightness, contrast and saturation differ between samples: the mean, what pixels differ by, and what channels differ by."""
+    same = (0.4 + 0.2 * IMAGES[:1]).expand(16, -1, -1, -1).contiguous()
+    changed = change(same, colour=0.2)[0]
+    grey = changed.mean(1)
+    mean, spread, chroma = (
+        grey.mean((1, 2)),
+        grey.std((1, 2)) / grey.mean((1, 2)),
+        (changed - grey[:, None]).std((1, 2, 3)) / grey.std((1, 2)),
+    )
+    for figure in (mean, spread, chroma):
+        assert figure.std() / figure.mean() > 0.03
+
+
+def test_turning_keeps_distances() -> None:
+    """A spot stays as far from the middle, in pixels, of an image that is wider than high; and it goes to other places."""
+    down, across = torch.meshgrid(torch.arange(24.0), torch.arange(40.0), indexing="ij")
+    spot = torch.exp(-((down - 11.5) ** 2 + (across - 26.5) ** 2) / 4)
+    turned = change(spot.expand(16, 1, -1, -1).contiguous(), turn=180.0)[0][:, 0]
+    weight = turned.sum((1, 2))
+    row, column = (turned * down).sum((1, 2)) / weight - 11.5, (turned * across).sum((1, 2)) / weight - 19.5
+    torch.testing.assert_close(torch.hypot(row, column), torch.full((16,), 7.0), atol=0.2, rtol=0)
+    assert row.std() > 2
+    assert column.std() > 2
+
+
+def test_mixed_samples_have_mixed_labels() -> None:
+    """With mixup a sample and its label are mixed by the same share, with a sample of the other label; a hit is the label of the larger one."""
     x, y = change(mixup=0.5)
-    share = y.max(1).values[y.max(1).values < 1][0]
+    mixed = 0
     for number in range(16):
-        parts = [label for label in range(4) if y[number, label] > 0]
-        assert LABELS[number] in parts
-    distances = (x[:, None] - IMAGES).flatten(2).norm(dim=2).min(1).values
-    assert distances.max() > 0.1
-    assert 0 < share < 1
+        own = float(y[number, LABELS[number]])
+        others = [label for label in range(4) if y[number, label] > 0 and label != LABELS[number]]
+        assert own > 0
+        if others:
+            (other,) = others
+            rest = (x[number] - own * IMAGES[number]) / (1 - own)
+            assert min(float((rest - image).abs().max()) for image in IMAGES[other == LABELS]) < 1e-3
+            mixed += 1
+    assert mixed > 4
     logits = torch.eye(4)[LABELS]
     assert hits(logits, LABELS).all()
     assert torch.equal(hits(logits, y), y.argmax(1) == LABELS)
+
+
+@pytest.mark.parametrize(("data", "field", "what"), [
+    ({"input_shape": [3, 1, 64]}, "turn", "windows"), ({"input_shape": [9, 1, 1]}, "noise", "feature vectors"),
+    ({"input_shape": [1, 40, 98], "sound": {}}, "colour", "spectrograms"),
+])  # fmt: skip
+def test_changes_that_cannot_be_are_refused(data, field, what) -> None:
+    """A colour of a spectrogram, a turn of a window, noise of a vector: one line with the field."""
+    with pytest.raises(RecipeError, match=f"data, augment.{field} cannot change {what}.*; leave it out"):
+        read_table(DataRecipe, {**data, "augment": {field: 0.1}}, "data")
 
 
 def test_batches_are_changed_by_their_step() -> None:

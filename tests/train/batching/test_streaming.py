@@ -1,16 +1,20 @@
-"""Images that stay on disk: training on them is training on the same images in memory, and memory does not grow with their number."""
+"""Images that stay on disk: training on them is training on the same images in memory; ``benchmarks/training/loading.py`` has theirs."""
 
 import dataclasses
+import json
+import os
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
-from support import ISOFORM, isoform
+from support import isoform
 
-from isoform.runtime.errors import DataError
+from isoform.runtime.errors import CheckpointError, DataError
+from isoform.runtime.formats import tensors
 from isoform.runtime.formats.bundle import Bundle
 from isoform.train.batching.stream import Stream, worker_count
 from isoform.train.data import load
@@ -156,31 +160,53 @@ def test_a_compiled_bundle_of_images_on_disk(photos, monkeypatch, capsys) -> Non
     assert report["tasks"]["plain"]["verified"]["samples"] == 4
 
 
-def test_ctrl_c_loses_no_step(photos) -> None:
-    """After the signal the step is finished and kept, the message says so, and the same command goes on from there; the log has both."""
+@pytest.mark.parametrize(
+    ("number", "everybody"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGINT, False)]
+)
+def test_a_signal_loses_no_step(photos, number, everybody) -> None:
+    """The step is finished and kept, which is said once, also where workers got the signal too; the same command goes on from there."""
     words = [
         "train",
-        str(photos / "recipe.toml"),
+        "recipe.toml",
         "-o",
-        str(photos / "b"),
+        "b",
         "--data",
-        str(photos / "data"),
+        "data",
         "--log",
-        str(photos / "log"),
+        "log",
+        "--workers",
+        "2",
+        "--steps",
+        "100000",
+        "--checkpoint-seconds",
+        "1000",
     ]
-    # so many steps that it cannot be done before the signal
-    running = subprocess.Popen([*ISOFORM, *words, "--steps", "100000"], stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 120
-    while not (photos / "log").exists() and time.monotonic() < until:
-        time.sleep(0.1)
-    time.sleep(1)
-    running.send_signal(signal.SIGINT)
-    said = running.communicate(timeout=60)[1]
-    assert running.returncode == 130, said
-    assert "stopping after this step" in said
-    assert "b.checkpoint; the same command goes on" in said
-    assert (photos / "b.checkpoint").exists()
-    isoform("train", *words[1:], "--fresh")
+    code = "import sys; from isoform.train.data import load; from isoform.runtime.cli import main; load.IN_MEMORY = 0; sys.exit(main(sys.argv[1:]))"
+    kept = []
+    for _ in range(2):
+        running = subprocess.Popen(
+            [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True, cwd=photos, start_new_session=True
+        )
+        until = time.monotonic() + 120
+        while not (photos / "log").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(3)
+        os.killpg(running.pid, number) if everybody else running.send_signal(number)
+        said = running.communicate(timeout=100)[1]
+        assert running.returncode == 130, said
+        assert said.count("stopping after this step") == 1
+        assert "Traceback" not in said
+        assert "b.checkpoint; the same command goes on" in said
+        (photos / "log").unlink()
+        metadata = tensors.decode((photos / "b.checkpoint").read_bytes(), error=CheckpointError, what="checkpoint")[1]
+        kept.append(int(metadata["step"]))
+    assert 0 < kept[0] < kept[1]
+
+
+def test_the_log_of_a_run(photos) -> None:
+    """A line for each reported step, the last one included."""
+    isoform("train", photos / "recipe.toml", "-o", photos / "b", "--data", photos / "data", "--log", photos / "log")
     assert Bundle.load(photos / "b").training["recipe"]["steps"] == 12
-    lines = (photos / "log").read_text().splitlines()
-    assert '"step": 12, "of": 12' in lines[-1]
+    lines = [json.loads(line) for line in (photos / "log").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert {"of", "seconds", "waiting", "loss", "accuracy"} <= set(lines[-1])

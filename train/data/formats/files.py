@@ -19,7 +19,7 @@ from isoform.runtime.samples.listing import Listing
 from isoform.train.data.pictures import Images, Pictures
 from isoform.train.data.samples import Dataset, Split
 
-__all__ = ["read_files"]
+__all__ = ["check_halves", "read_files"]
 
 
 def read_files(path: Path, *, shape: tuple[int, int, int], account: Account, reading: Reading) -> Dataset:
@@ -45,10 +45,7 @@ def read_files(path: Path, *, shape: tuple[int, int, int], account: Account, rea
         raise DataError(str(problem)) from None
     classes = tuple(sorted({*found[0].labels}))
     for half in found[1:]:
-        if only := {*half.labels} ^ {*classes}:
-            raise DataError(
-                f"{path} has classes in only one of train and test: {', '.join(sorted(only))}; both need the same classes"
-            )
+        check_halves(path, classes, half.labels)
         if half.columns != found[0].columns:
             raise DataError(
                 f"{path} has recordings with the columns {half.columns} in test, but {found[0].columns} in train; use the same names and order"
@@ -57,6 +54,14 @@ def read_files(path: Path, *, shape: tuple[int, int, int], account: Account, rea
     return Dataset(
         train=splits[0], test=splits[1] if len(splits) == 2 else None, classes=classes, columns=found[0].columns, account=account
     )  # fmt: skip
+
+
+def check_halves(path: Path, train: Sequence[str], test: Sequence[str]) -> None:
+    """Raise ``DataError`` unless both halves of a data set have the same classes."""
+    if only := {*train} ^ {*test}:
+        raise DataError(
+            f"{path} has classes in only one of train and test: {', '.join(sorted(only))}; both need the same classes"
+        )
 
 
 class _Half:

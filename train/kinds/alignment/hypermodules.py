@@ -97,7 +97,7 @@ class Hypermodules(nn.Module):
         """Compute where each location's block is among those of the locations that are not challenged, and of those that are."""
         if not self.challenging:
             return
-        held = torch.ones(len(self.alignment), dtype=torch.bool)
+        held = torch.ones_like(self.alignment, dtype=torch.bool)
         held[self.places] = False
         self._rest = held.nonzero()[:, 0]
         self._order = torch.argsort(torch.cat([self._rest, self.places]))

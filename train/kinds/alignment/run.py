@@ -113,7 +113,8 @@ class AlignmentRun:
     def _mean_loss(self, task: int, split: Split, weights: Weights) -> float:
         total, count = 0.0, 0
         for start in range(0, len(split.labels), ROWS):
-            x, y = (torch.from_numpy(values[start : start + ROWS]) for values in (split.images, split.labels))
+            place = self.network.hypermodules.alignment.device
+            x, y = (torch.from_numpy(values[start : start + ROWS]).to(place) for values in (split.images, split.labels))
             total += task_loss(self.network, task, x, y, weights)[0].item() * len(y)
             count += len(y)
         return total / count
@@ -161,7 +162,7 @@ class AlignmentRun:
         return bundle_from_networks(self.network, training={**training, "record": self._record()})
 
     def _alignment(self) -> np.ndarray:
-        return self.network.hypermodules.alignment.numpy()
+        return self.network.hypermodules.alignment.cpu().numpy()
 
     def _subsets(self, alignment: np.ndarray) -> dict[str, int]:
         return subsets(alignment, dict(zip(self._datasets, self.network.slices(), strict=True)))
@@ -170,7 +171,7 @@ class AlignmentRun:
         """Return the record for figures: MUIR's 3a and 3b."""
         last = self._generations
         numbers = sorted({-(-place * last // RECORDS) for place in range(RECORDS)} - {last})
-        rows = [self.network.recorded[number * RECORDS // last].long().numpy() for number in numbers]
+        rows = [self.network.recorded[number * RECORDS // last].long().cpu().numpy() for number in numbers]
         layers = [
             (f"{task} {name}", cut.count)
             for task, cuts in zip(self._datasets, self.network.cuts, strict=True)

@@ -52,6 +52,7 @@ class Search:
             optimizer: Its state of the scores is dropped, and that of those hypermodules set to 0.
         """
         count, (chosen, _) = len(modules.alignment), modules.candidates.shape
+        # drawn on the processor, so that a GPU sees the same challengers
         modules.places.copy_(torch.randperm(count)[:chosen])
         challengers = modules.alignment[torch.randint(count, (chosen, self.challengers))]
         unused = unused_modules(modules)
@@ -77,7 +78,7 @@ class Search:
 
     def _chosen(self, candidates: Tensor, share: Tensor) -> Tensor:
         if self.choice == "random":
-            best = torch.randint(candidates.shape[1], (len(candidates),))
+            best = torch.randint(candidates.shape[1], (len(candidates),)).to(candidates.device)
         else:
             same = candidates[:, :, None] == candidates[:, None]
             best = (share[:, None] * same).sum(2).argmax(1)  # argmax returns the first of equals: the champion
@@ -93,7 +94,9 @@ def _renew(modules: Hypermodules, rows: Tensor, optimizer: Optimizer) -> None:
     """Give hypermodules new random numbers, as at the start, and clear what the optimiser remembers of them, and of nothing else."""
     if not len(rows):
         return
-    modules.tensors[rows] = torch.randn(len(rows), *modules.tensors.shape[1:]) * modules.deviations[rows, None, None]
+    modules.tensors[rows] = (
+        torch.randn(len(rows), *modules.tensors.shape[1:]).to(rows.device) * modules.deviations[rows, None, None]
+    )
     for value in optimizer.state.get(modules.tensors, {}).values():
         if torch.is_tensor(value) and value.shape == modules.tensors.shape:
             value[rows] = 0.0

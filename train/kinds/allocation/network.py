@@ -40,7 +40,7 @@ class ModularNetwork(nn.Module):
         router: The allocations' logits.
         heads: Weights of all logits layers, shape (T, most classes, embedding); rows beyond a task's classes are not used.
         biases: Their biases, shape (T, most classes).
-        updates: Number of updates so far, on which the temperature depends; a buffer.
+        updates: Number of losses so far, on which the temperature depends; a buffer.
         recorded: Probabilities at ``RECORDS`` times, shape (RECORDS, T, L, C), 0 to 255; a buffer.
     """
 

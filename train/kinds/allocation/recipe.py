@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from isoform.runtime.errors import RecipeError
 from isoform.runtime.kinds.allocation.spec import SIZES, LayerSizes, ModularSpec
@@ -112,6 +112,16 @@ class AllocationRecipe(Recipe):
         for number, layer in enumerate(self.layers):
             if not (layer.components or self.network.components):
                 raise RecipeError(f"layer {number} has no components; list them there or in network.components")
+
+    @classmethod
+    def upgraded(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """As ``Recipe.upgraded``: ``optimizer.evaluations`` became the table ``validation``."""
+        optimizer = value.get("optimizer")
+        if not isinstance(optimizer, Mapping) or "evaluations" not in optimizer:
+            return value
+        rest = {name: entry for name, entry in optimizer.items() if name != "evaluations"}
+        count = optimizer["evaluations"]
+        return {**value, "optimizer": rest, **({"validation": {"evaluations": count}} if count else {})}
 
     def spec(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> ModularSpec:
         """Make the network's description, for samples of this mean and deviation. Raises ``SpecError`` if no network can have these sizes."""

@@ -94,9 +94,11 @@ class AllocationRun:
     def _drawn(self, task: int) -> Tensor:
         """Return the mask of an update: the fixed one, or one that is drawn."""
         if self._fixed is not None:
-            return self._fixed[task]
+            return self._mask(task)
         table = self._recipe.allocation
-        now = temperature(int(self.network.updates), start=table.temperature, end=table.temperature_end)
+        now = temperature(
+            int(self.network.updates) // self._recipe.accumulate, start=table.temperature, end=table.temperature_end
+        )
         return self.network.router.sample(task, temperature=now)
 
     def _penalties(self, step: int, task: int) -> Tensor:
@@ -152,7 +154,7 @@ class AllocationRun:
             return {}
         last = self._recipe.steps
         steps = sorted({-(-place * last // RECORDS) for place in range(RECORDS)} - {last})
-        times = [*self.network.recorded[[step * RECORDS // last for step in steps]].numpy()]
+        times = [*self.network.recorded[[step * RECORDS // last for step in steps]].cpu().numpy()]
         times.append(np.rint(255 * self._probabilities().numpy()).astype(np.uint8))
         tasks = {name: [time[task].tobytes().hex() for time in times] for task, name in enumerate(self._datasets)}
         return {"steps": [*steps, last], "probabilities": tasks}
@@ -163,7 +165,9 @@ class AllocationRun:
         return torch.stack([self.network.router.probabilities(task) for task in range(len(self._datasets))])
 
     def _mask(self, task: int) -> Tensor:
-        return self.network.router.likely(task) if self._fixed is None else self._fixed[task]
+        return (
+            self.network.router.likely(task) if self._fixed is None else self._fixed[task].to(self.network.heads.device)
+        )
 
 
 def fixed_masks(spec: ModularSpec, tasks: int, routing: str) -> Tensor | None:

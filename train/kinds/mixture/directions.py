@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from isoform.runtime.arrays import Array
+from isoform.runtime.learn.samples import spaced_rows
 from isoform.train.data.changes import changed
-from isoform.train.data.pictures import Images, few
+from isoform.train.data.pictures import Images
 from isoform.train.kinds.mixture.network import IsometricNetwork
 
 __all__ = ["find_directions"]
@@ -49,7 +50,7 @@ def find_directions(network: IsometricNetwork, samples: Sequence[Images], *, cou
     spec, rng = network.spec, np.random.default_rng((seed, 2))
     least, most = SAMPLES
     size = max(least, min(most, PIXELS // (spec.input_shape[1] * spec.input_shape[2])))
-    some = [rng.permutation(few(x, 16 * size))[:size] for x in samples]
+    some = [x[rng.permutation(spaced_rows(len(x), 16 * size))[:size]] for x in samples]
     mean, std = np.asarray(spec.mean), np.asarray(spec.std)
     rows = []
     for task in range(len(some)):
@@ -69,8 +70,8 @@ def _difference(network: IsometricNetwork, task: int, x: Array) -> Array:
     """Return r of samples, shape (2, N), float64."""
     own = network.bn_statistics[task]
     before: Tensor = own.clone()
-    network(torch.from_numpy(x), task, momentum=1.0)
-    (m0, v0), (m1, v1) = before.double().numpy(), own.double().numpy()
+    network(torch.from_numpy(x).to(own.device), task, momentum=1.0)
+    (m0, v0), (m1, v1) = before.double().cpu().numpy(), own.double().cpu().numpy()
     own.copy_(before)
     s0, s1 = np.sqrt(v0 + network.spec.bn_eps), np.sqrt(v1 + network.spec.bn_eps)
     return np.stack([(m1 - m0) / s0, np.log(s1 / s0)])

@@ -18,6 +18,7 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.train.batching.augment import hits
 from isoform.train.data.normalisation import mean_and_std
+from isoform.train.data.pictures import CHUNK_BYTES
 from isoform.train.data.samples import Dataset
 from isoform.train.kind import Group, Loss
 from isoform.train.kinds.mixture.bundling import bundle_from_network
@@ -112,9 +113,13 @@ class MixtureRun:
         for task, dataset in enumerate(self._datasets.values()):
             # In random order, because data sets on disk are often sorted by class.
             rows = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION_LIMIT]
-            size = -(-len(rows) // max(1, len(rows) // 256))  # as torch.chunk cuts
+            size = -(-len(rows) // max(1, len(rows) // 256))
+            # of large images fewer at once, whose activations would fill the memory
+            size = min(size, max(1, CHUNK_BYTES // dataset.train.images[:1].nbytes))
             for index, start in enumerate(range(0, len(rows), size)):
-                part = torch.from_numpy(dataset.train.images[rows[start : start + size]])
+                part = torch.from_numpy(dataset.train.images[rows[start : start + size]]).to(
+                    self.network.templates.device
+                )
                 # Batch i enters with weight 1/i, so that the running mean is the mean of all batches.
                 self.network(part, task, momentum=1 / (index + 1))
         if count := self.network.spec.bn_directions:
