@@ -36,7 +36,14 @@ __all__ = [
     "StoreError",
     "UsageError",
     "first_line",
+    "printable",
 ]
+
+
+def printable(text: str) -> str:
+    """Return a text in which line breaks, control characters and undecodable bytes are escaped."""
+    # Names of files and classes may hold anything: unescaped, one could forge a second line in the log or steer the terminal.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class IsoformError(Exception):
@@ -44,8 +51,7 @@ class IsoformError(Exception):
 
     def __str__(self) -> str:
         """Return the message with line breaks and undecodable bytes escaped."""
-        # File names go into messages and may hold any byte: unescaped, one could forge a second line in the log or on the terminal.
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__())
+        return printable(super().__str__())
 
 
 class UsageError(IsoformError):

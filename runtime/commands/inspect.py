@@ -6,10 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from isoform.runtime.commands.inspecting.facts import describe, is_folder_of_signatures, opened
+from isoform.runtime.commands.inspecting.facts import described, is_folder_of_signatures, opened
 from isoform.runtime.commands.inspecting.signatures import (
     read_folder,
+    signature_json,
     signature_lines,
     signatures_json,
     signatures_lines,
@@ -41,26 +43,28 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     bundle = None if arguments.bundle is None else Bundle.load(arguments.bundle)
     if is_folder_of_signatures(path):
         bundle = bundle or _around(path)
-        signatures, bad = read_folder(path)
+        signatures, bad = read_folder(path, bundle=bundle)
         if arguments.json:
             print(json.dumps(signatures_json(signatures, bundle=bundle), indent=2, ensure_ascii=False))
         else:
             print("\n".join(signatures_lines(signatures, folder=text_of(path), bundle=bundle)))
-    elif arguments.json:
-        print(json.dumps(describe(path), indent=2, ensure_ascii=False))
     else:
-        print("\n".join(_lines(path, bundle)))
+        found = opened(path)
+        if bundle is not None and not isinstance(found, Signature):
+            raise UsageError(f"--bundle is the bundle of a signature, but {path} is none; leave it out")
+        if arguments.json:
+            told = signature_json(found, bundle=bundle) if isinstance(found, Signature) else described(found)
+            print(json.dumps(told, indent=2, ensure_ascii=False))
+        else:
+            print("\n".join(_lines(found, path, bundle)))
     for problem in bad.values():
         print(f"isoform inspect: {problem}", file=sys.stderr)
     return 2 if bad else 0
 
 
-def _lines(path: Path, bundle: Bundle | None) -> list[str]:
-    found = opened(path)
+def _lines(found: Bundle | Signature | dict[str, Any], path: Path, bundle: Bundle | None) -> list[str]:
     if isinstance(found, Signature):
         return signature_lines(found, name=text_of(path), bundle=bundle)
-    if bundle is not None:
-        raise UsageError(f"--bundle is the bundle of a signature, but {path} is none; leave it out")
     if isinstance(found, Bundle):
         from isoform.runtime.commands.inspecting.bundles import bundle_lines
 

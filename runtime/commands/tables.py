@@ -1,10 +1,11 @@
-"""Text for people: aligned tables, and fields with a name, in lines of at most 80 columns."""
+"""Text for people: aligned tables, and fields with a name, in lines of at most 80 columns. What is not printable is escaped."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from isoform.runtime.errors import printable
 from isoform.runtime.samples.account import plural
 
 __all__ = ["WIDTH", "aligned", "cut", "named", "size", "tail"]
@@ -34,7 +35,7 @@ def size(count: int) -> str:
 
 def named(name: str, text: str, *, lines: int = 3) -> list[str]:
     """Return a field as lines: its name, then its text, wrapped; of more than ``lines`` the rest is left out."""
-    wrapped = textwrap.wrap(text, WIDTH - NAME, break_on_hyphens=False, max_lines=lines, placeholder=" …")
+    wrapped = textwrap.wrap(printable(text), WIDTH - NAME, break_on_hyphens=False, max_lines=lines, placeholder=" …")
     return [f"{name if place == 0 else '':{NAME}}{line}" for place, line in enumerate(wrapped or ["-"])]
 
 
@@ -53,7 +54,7 @@ def aligned(
         The lines, first the names.
     """
     places = {*left}
-    cells = [[*columns], *([*row] for row in rows)]
+    cells = [[*columns], *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
     # the widest text gives way first
     while sum(widths) + 2 * (len(widths) - 1) > width:

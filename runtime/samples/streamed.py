@@ -2,7 +2,8 @@
 
     an image file, whatever its name        one sample
     a sound file                            its windows
-    a folder                                its images, recordings or sounds, subfolders included; if all are in subfolders, these are classes
+    a folder                                its images, recordings or sounds, subfolders included; if all are in subfolders, these are classes,
+                                            but of tables with a column label
     a .csv, .tsv or .npz file               as in ``unlabelled.py`` and ``labelled.py``
 
 Labels are passed on where there are some; none is needed.
@@ -146,13 +147,16 @@ class _Reader:
 
     def _files(self, folder: Path, files: Sequence[Path]) -> Iterator[Piece]:
         """Read a folder's files; if all are in subfolders, which are not the splits of a data set, those are their labels."""
-        inside = [path.relative_to(folder).parts[:-1] for path in files]
-        first = [parts[0] if parts else "" for parts in inside]
+        above = [path.relative_to(folder).parts[:-1] for path in files]
+        first = [parts[0] if parts else "" for parts in above]
         if not all(first) or all(name.casefold() in SPLITS for name in first):
             yield from self._opened(folder).read([*files], None, folder=folder)
             return
         for name, members in itertools.groupby(zip(first, files, strict=True), key=lambda pair: pair[0]):
-            yield from self._opened(folder).read([path for _, path in members], normal(name), folder=folder / name)
+            inside = [path for _, path in members]
+            # tables that have labels themselves are in folders for another reason, such as a day
+            stated = any(is_table(path) and column_of(Table(path), "label") is not None for path in inside)
+            yield from self._opened(folder).read(inside, None if stated else normal(name), folder=folder / name)
 
     def _table(self, path: Path) -> Iterator[Piece]:
         reader, table = self._opened(path), Table(path)

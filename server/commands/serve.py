@@ -271,14 +271,15 @@ def _check_access(arguments: argparse.Namespace) -> None:
 
 
 def _no_key(arguments: argparse.Namespace) -> str:
-    """The words for a server that refuses every request, because it has no key yet and trusts no issuer of tokens; else an empty text."""
+    """The words for a server that refuses every request, because it has no valid key and trusts no issuer of tokens; else an empty text."""
     url = store_url(arguments.store)
     if arguments.open or arguments.token_keys is not None or url is None:
         return ""
     with Store(url) as store:
-        if any(key.revoked is None for key in Keys(store).listed()):
-            return ""
-    return "; no key exists yet: isoform key add NAME --scope predict, with the same --store, makes one"
+        keys = Keys(store).listed()
+    if any(key.revoked is None for key in keys):
+        return ""
+    return f"; {'every key is revoked' if keys else 'no key exists yet'}: isoform key add NAME --scope predict, with the same --store, makes one"
 
 
 def _tls(arguments: argparse.Namespace) -> Tls | None:

@@ -14,7 +14,15 @@ from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import kind_named
 from isoform.runtime.samples.names import text_of
 
-__all__ = ["describe", "describe_bundle", "describe_signature", "is_folder_of_signatures", "opened", "sizes_of"]
+__all__ = [
+    "describe",
+    "describe_bundle",
+    "describe_signature",
+    "described",
+    "is_folder_of_signatures",
+    "opened",
+    "sizes_of",
+]
 
 ENDING = ".safetensors"
 
@@ -53,7 +61,11 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         IsoformError: If it is not an artefact of isoform, or is damaged.
     """
-    found = opened(path)
+    return described(opened(path))
+
+
+def described(found: Bundle | Signature | dict[str, Any]) -> dict[str, Any]:
+    """Return what ``opened`` found as JSON types."""
     if isinstance(found, Bundle):
         return describe_bundle(found)
     if isinstance(found, Signature):

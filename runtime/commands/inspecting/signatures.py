@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from isoform.runtime.arithmetic import distance
-from isoform.runtime.commands.inspecting.facts import ENDING
+from isoform.runtime.commands.inspecting.facts import ENDING, describe_signature
 from isoform.runtime.commands.inspecting.usage import usage_text
 from isoform.runtime.commands.tables import aligned, cut, named, size, tail
 from isoform.runtime.errors import IsoformError, SignatureError
@@ -18,11 +19,20 @@ from isoform.runtime.kind import kind_named
 from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
 
-__all__ = ["SHORT", "labels_text", "layers_of", "read_folder", "signature_lines", "signatures_json", "signatures_lines"]
+__all__ = [
+    "SHORT",
+    "labels_text",
+    "layers_of",
+    "read_folder",
+    "signature_json",
+    "signature_lines",
+    "signatures_json",
+    "signatures_lines",
+]
 
 SHORT = 8
 """Hex digits of a digest that are enough to tell files apart."""
-MOST = 500
+MOST = 200
 """Signatures of a folder up to which each is compared with every other."""
 
 
@@ -48,13 +58,11 @@ def signature_lines(signature: Signature, *, name: str, bundle: Bundle | None) -
     if moved := _moved(signature):
         lines += named("numbers", moved)
     lines += named("parts", _parts(signature))
-    origin = None if bundle is None else bundle.base_of(signature)
-    possible = kind_named(signature.kind, error=SignatureError).parts if origin is None else origin.parts
-    inherited = [part for part in possible if part not in signature.parts]
-    if signature.base is not None:
-        lines += named("inherits", f"{', '.join(inherited)} from {_named(signature.base, bundle)}")
-    else:
+    if signature.base is None:
         lines += named("inherits", "nothing: it is complete")
+    else:
+        parts = "all other parts" if bundle is None else ", ".join(_inherited(signature, bundle)) or "nothing"
+        lines += named("inherits", f"{parts} from {_named(signature.base, bundle)}")
     if signature.parent is not None:
         lines += named("made from", _named(signature.parent, bundle) + _when(signature))
     elif signature.created is not None:
@@ -76,24 +84,24 @@ def layers_of(signature: Signature, bundle: Bundle | None) -> str | None:
     return usage_text(kind.usage(parts)) if kind.smallest in parts else None
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Signature], dict[str, str]]:
-    """Read all signatures in a folder, by the names of their files; and the files that cannot be read, with the reason."""
+def read_folder(folder: Path, *, bundle: Bundle | None) -> tuple[dict[str, Signature], dict[str, str]]:
+    """Read all signatures in a folder, by the names of their files; and the files that cannot be read, or are not of the bundle, with the reason."""
     found, bad = dict[str, Signature](), dict[str, str]()
     for path in sorted(folder.glob(f"*{ENDING}")):
         name = text_of(path.name.removesuffix(ENDING))
         try:
-            found[name] = Signature.load(path)
+            signature = Signature.load(path)
+            if bundle is not None:
+                signature.check_fits(bundle.spec, bundle.digest, name=text_of(path))
+                bundle.resolve(signature)
+            found[name] = signature
         except IsoformError as problem:
             bad[name] = str(problem)
     return found, bad
 
 
 def signatures_lines(signatures: Mapping[str, Signature], *, folder: str, bundle: Bundle | None) -> list[str]:
-    """List signatures, with distances if their bundle is known.
-
-    Raises:
-        SignatureError: If one does not fit the bundle.
-    """
+    """List signatures, with distances if their bundle is known, which they fit."""
     total = sum(len(signature.encode()) for signature in signatures.values())
     count = len(signatures)
     lines = [*named("folder", f"{tail(folder)}: {plural(count, 'signature')}, {size(total)}"), ""]
@@ -123,10 +131,26 @@ def signatures_lines(signatures: Mapping[str, Signature], *, folder: str, bundle
     return lines
 
 
+def signature_json(signature: Signature, *, bundle: Bundle | None) -> dict[str, Any]:
+    """Return what is in a signature as JSON types; if its bundle is known, also what it inherits, and its distance to its task's base.
+
+    Raises:
+        SignatureError: If it does not fit the bundle.
+    """
+    told = {"what": "signature", "size_bytes": len(signature.encode()), **describe_signature(signature)}
+    if bundle is None:
+        return told
+    gap = distance(bundle, signature, bundle.base(signature.task))
+    return {
+        **told,
+        "inherits": _inherited(signature, bundle),
+        "all_labels": [*bundle.labels(signature)],
+        "to_base": gap,
+    }
+
+
 def signatures_json(signatures: Mapping[str, Signature], *, bundle: Bundle | None) -> dict[str, Any]:
     """Return what is listed as JSON types."""
-    from isoform.runtime.commands.inspecting.facts import describe_signature
-
     gaps = {} if bundle is None else _distances(signatures, bundle)
     told = {
         name: {"size_bytes": len(signature.encode()), **describe_signature(signature), **gaps.get(name, {})}
@@ -138,14 +162,29 @@ def signatures_json(signatures: Mapping[str, Signature], *, bundle: Bundle | Non
 def _distances(signatures: Mapping[str, Signature], bundle: Bundle) -> dict[str, dict[str, Any]]:
     """Return name → its distance to its task's base, and the nearest other with its distance, if there is one."""
     parts = {name: bundle.resolve(signature).parts for name, signature in signatures.items()}
+    gaps: dict[str, list[tuple[float, str]]] = {name: [] for name in parts}
+    for one, other in itertools.combinations(parts, 2) if len(parts) <= MOST else ():
+        gap = bundle.kind.distance(parts[one], parts[other])
+        gaps[one].append((gap, other))
+        gaps[other].append((gap, one))
     found = {}
     for name, signature in signatures.items():
-        others = [other for other in signatures if other != name] if len(signatures) <= MOST else []
-        gaps = [(other, bundle.kind.distance(parts[name], parts[other])) for other in others]
-        near = min(gaps, key=lambda gap: gap[1]) if gaps else None
+        near = min(gaps[name], key=lambda gap: gap[0], default=None)
         base = bundle.resolve(bundle.base(signature.task)).parts
-        found[name] = {"to_base": bundle.kind.distance(parts[name], base), "nearest": near and [*near]}
+        found[name] = {
+            "to_base": bundle.kind.distance(parts[name], base), "nearest": None if near is None else [near[1], near[0]],
+        }  # fmt: skip
     return found
+
+
+def _inherited(signature: Signature, bundle: Bundle) -> list[str]:
+    """Return the names of the parts that a signature has from its base; none if it is complete."""
+    origin = bundle.base_of(signature)
+    return (
+        []
+        if origin is None or signature.base is None
+        else [part for part in origin.parts if part not in signature.parts]
+    )
 
 
 def _classes(signature: Signature, bundle: Bundle | None) -> str:

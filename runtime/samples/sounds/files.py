@@ -10,6 +10,7 @@ import numpy as np
 from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
 from isoform.runtime.extras import needs
+from isoform.runtime.formats.files import open_file
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.limits import data_bytes
 
@@ -36,8 +37,8 @@ def load_sound(path: Path, *, rate: int, account: Account) -> Array:
         Shape (n,), float32, -1 to 1 unless the file has larger numbers.
 
     Raises:
-        InputError: If the file cannot be read, has no samples, is larger than ``ISOFORM_MAX_DATA_BYTES`` when it is unpacked, or a sample is
-            not finite.
+        InputError: If the file cannot be read, is no regular file, has no samples, is larger than ``ISOFORM_MAX_DATA_BYTES`` when it is
+            unpacked, or a sample is not finite.
         UsageError: If soundfile or soxr is not installed.
     """
     with needs(f"reading {path}", extra="sound"):
@@ -46,7 +47,11 @@ def load_sound(path: Path, *, rate: int, account: Account) -> Array:
 
     limit = data_bytes()
     try:
-        with soundfile.SoundFile(path) as file:
+        # no sample takes more bytes in a file than a float64
+        with (
+            open_file(path, limit=2 * limit, error=InputError, what="sound") as data,
+            soundfile.SoundFile(data) as file,
+        ):
             size = 4 * file.frames * max(file.channels, math.ceil(rate / file.samplerate))
             if size > limit:
                 long = f"{file.frames / file.samplerate:,.0f} s of sound, {size:,} bytes"

@@ -60,14 +60,21 @@ def test_a_signature_that_inherits(digits, tmp_path) -> None:
     alone = shown(tmp_path / "me.safetensors")
     assert field(alone, "templates").startswith("those of its base; name the bundle with --bundle")
     assert base.digest[:8] in field(alone, "inherits")
-    assert "mixture, " in field(alone, "inherits")
+    assert field(alone, "inherits").startswith("all other parts from")
     assert "float16" in field(alone, "signature")
     assert "distance" not in alone
     whole = shown(tmp_path / "me.safetensors", "--bundle", DIGITS)
     assert field(whole, "templates") == "2 0 2 2 2 2 2 3"
     assert field(whole, "distance").startswith("0.0000 to the base of edges")
     assert field(whole, "inherits").endswith("the base of edges")
+    assert "mixture, " in field(whole, "inherits")
     assert field(whole, "digest") == user.digest
+    told = [
+        json.loads(isoform_here("inspect", tmp_path / "me.safetensors", *more, "--json").stdout)
+        for more in ((), ("--bundle", DIGITS))
+    ]
+    assert {**told[0], "inherits": told[1]["inherits"], "all_labels": [*base.labels], "to_base": 0.0} == told[1]
+    assert "mixture" in told[1]["inherits"]
 
 
 def test_the_bytes_of_the_parts_are_those_of_the_file(digits, tmp_path) -> None:
@@ -165,6 +172,25 @@ def test_a_damaged_signature_does_not_hide_the_others(digits, tmp_path) -> None:
     assert "1 signature" in done.stdout
     assert "b.safetensors" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_signature_of_another_bundle_does_not_hide_the_others(digits, tmp_path) -> None:
+    """It is named on stderr, with what is wrong, as one that is damaged."""
+    digits.base("plain").save(tmp_path / "a.safetensors")
+    make_bundle(SMALL).signatures["a"].save(tmp_path / "b.safetensors")
+    done = isoform_here("inspect", tmp_path, "--bundle", DIGITS)
+    assert done.returncode == 2
+    assert "1 signature" in done.stdout
+    assert [line for line in done.stderr.splitlines() if "b.safetensors" not in line] == []
+
+
+def test_names_cannot_steer_the_terminal(digits, tmp_path) -> None:
+    """Control characters of a file's names are printed as escapes."""
+    names = ("\x1b[2Jzero", "one\x07", *"23456789")
+    digits.base("plain").replace(labels=names).save(tmp_path / "me.safetensors")
+    text = shown(tmp_path / "me.safetensors")
+    assert "\\x1b[2Jzero, one\\x07, 2" in field(text, "classes")
+    assert all(character.isprintable() or character == "\n" for character in text)
 
 
 def test_other_files(tmp_path) -> None:

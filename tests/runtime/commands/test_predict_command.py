@@ -108,6 +108,21 @@ def test_recordings_give_a_row_per_window(sensor) -> None:
     ]
 
 
+def test_labels_in_a_table_go_before_its_folder(sensor, tmp_path) -> None:
+    """Tables with a column label may be in folders for another reason, such as a day; without one the folder is the label."""
+    place, _ = sensor
+    for day in ("monday", "tuesday"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "one.csv").write_bytes((place / "walks" / "one.csv").read_bytes())
+    lines = said(place / "bundle", tmp_path, "--engine", "reference")
+    assert [line["given"] for line in lines] == ["c0", "c1"] * 2
+    for day in ("monday", "tuesday"):
+        rows = (place / "walks" / "one.csv").read_text().splitlines()
+        (tmp_path / day / "one.csv").write_text("\n".join(row.rsplit(",", 1)[0] for row in rows))
+    lines = said(place / "bundle", tmp_path, "--engine", "reference")
+    assert [line["given"] for line in lines] == ["monday"] * 2 + ["tuesday"] * 2
+
+
 def test_columns_of_the_bundle_are_taken(sensor, tmp_path) -> None:
     """Channels go by the names that the bundle was trained with, in any order, among any others."""
     place, rows = sensor

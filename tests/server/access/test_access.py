@@ -304,5 +304,9 @@ def test_the_start_line_says_that_no_key_exists(compiled, tmp_path) -> None:
             words.append(json.loads(isoform_here("key", "list", "--store", store).stdout)[0]["id"])
         if words:
             assert isoform_here("key", *words, "--store", store).returncode == 0
-    hint = "; no key exists yet: isoform key add NAME --scope predict, with the same --store, makes one"
-    assert [line.endswith(hint) for line in starts] == [True, False, True]
+    hint = ": isoform key add NAME --scope predict, with the same --store, makes one"
+    assert [line.partition("; stop with Ctrl-C")[2] for line in starts] == [
+        "; no key exists yet" + hint,
+        "",
+        "; every key is revoked" + hint,
+    ]
