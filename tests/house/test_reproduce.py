@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from bench.alignment.domains import shuffled
+from bench.runs import kept, run_all
 from support import ROOT
 
 
@@ -141,3 +142,27 @@ def test_sequences_are_shuffled_by_pairs() -> None:
         assert not np.array_equal(found, letters)
     assert shuffled(np.array([0, 0, 0]), rng).tolist() == [0, 0, 0]
     assert shuffled(np.array([0, 1, 2]), rng).tolist() == [0, 1, 2]
+
+
+def test_finished_runs_are_kept(tmp_path) -> None:
+    """A run that fails loses none that is done; a line that was cut off is run again, and what is kept is not."""
+    jobs = {name: (json.loads, (f'{{"value": {name}}}',)) for name in "1234"}
+    with pytest.raises(json.JSONDecodeError):
+        run_all({**jobs, "bad": (json.loads, ("{",))}, tmp_path / "table", processes=1)
+    file = tmp_path / "table.jsonl"
+    assert kept(file) == {name: {"value": int(name)} for name in "1234"}
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text(lines[0].replace(": 1}", ": 9}") + lines[1] + lines[2][:-4])
+    found = run_all(jobs, tmp_path / "table", processes=2)
+    assert found == {"1": {"value": 9}, **{name: {"value": int(name)} for name in "234"}}
+    assert kept(file) == found
+
+
+def test_the_cross_modal_table_is_that_of_the_runs_that_are_kept(tmp_path) -> None:
+    """docs/reproductions.md has the means of benchmarks/reproduce/runs."""
+    runs = kept(ROOT / "benchmarks" / "reproduce" / "runs" / "crossmodal.jsonl")
+    text = (ROOT / "docs" / "reproductions.md").read_text(encoding="utf-8")
+    rows = {"baseline: each network by itself": "plain-dna-4", "MUIR, photographs and DNA": "muir-pictures-dna-4", "all three, classical sharing": "classical-pictures-text-dna-4"}  # fmt: skip
+    for title, name in rows.items():
+        mean = sum(runs[f"{name}-2000-{seed}"]["metrics"]["dna"] for seed in range(2)) / 2
+        assert f"{mean:.2f} ± " in next(line for line in text.splitlines() if line.startswith(f"| {title} |"))
