@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Array", "digest_of", "softmax"]
+__all__ = ["Array", "all_finite", "digest_of", "softmax"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+BLOCK = 16 << 20
+"""Bytes that are looked at together."""
 
 
 def softmax(logits: Array) -> Array:
@@ -22,7 +24,13 @@ def softmax(logits: Array) -> Array:
     return weights
 
 
-def digest_of(parts: Iterable[bytes]) -> str:
+def all_finite(x: Array) -> bool:
+    """Return whether all numbers are finite, with little memory beside the array's."""
+    rows = max(1, BLOCK // max(1, x[:1].nbytes))
+    return all(bool(np.isfinite(x[start : start + rows]).all()) for start in range(0, len(x), rows))
+
+
+def digest_of(parts: Iterable[bytes | memoryview]) -> str:
     """Return sha256 over the parts, each preceded by its length as 8 little-endian bytes; 64 hex digits."""
     digest = hashlib.sha256()
     for part in parts:  # without the lengths, ("ab", "c") and ("a", "bc") would have the same digest

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from isoform.runtime.arrays import digest_of
+from isoform.runtime.arrays import all_finite, digest_of
 from isoform.runtime.errors import DataError, RecipeError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.train.batching.batches import Batches
 from isoform.train.batching.stream import worker_count
 from isoform.train.checkpoint import load_checkpoint, save_checkpoint
 from isoform.train.data.load import reading_of
-from isoform.train.data.pictures import Pictures, chunks
+from isoform.train.data.pictures import Pictures, chunks, processors
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.device import autocast, device_named, exact, told_of
 from isoform.train.kind import Group, Run, trainer_of
@@ -34,6 +34,8 @@ from isoform.train.validation import Validation
 
 __all__ = ["Report", "accuracy", "resolved", "train"]
 
+MOST_THREADS = 8
+"""Threads that are of use to small networks."""
 REPORTS = 100
 """Number of entries in a run's history."""
 
@@ -92,7 +94,7 @@ def train(
     """
     recipe = resolved(recipe, datasets)
     place = device_named(device)
-    torch.set_num_threads(recipe.threads)
+    torch.set_num_threads(recipe.threads or min(MOST_THREADS, processors()))
     exact(place)
     _check(datasets, validating=recipe.validation is not None)
     with (
@@ -194,8 +196,8 @@ def _check(datasets: Mapping[str, Dataset], *, validating: bool) -> None:
                 raise DataError(f"task {name!r} has no {half} samples")
             if isinstance(split.images, Pictures):
                 continue  # decoded pixels are finite
-            finite = np.isfinite(split.images).all(axis=tuple(range(1, split.images.ndim)))
-            if not finite.all():
+            if not all_finite(split.images):
+                finite = np.isfinite(split.images).all(axis=tuple(range(1, split.images.ndim)))
                 raise DataError(
                     f"task {name!r} has {half} samples that are not finite, the first is number {int(np.argmin(finite))}; remove them"
                 )

@@ -60,8 +60,9 @@ class Recipe(Table):
     """Parts of a step, whose gradients are averaged: a batch so many times as large, in the memory of one. BN sees each part by itself."""
     seed: Annotated[int, Between(0, 2**31)] = 0
     """Seed of the weights at the start, the order of the samples, and everything else that is drawn in training."""
-    threads: Annotated[int, Between(1, 1024)] = 2
-    """Processor threads; part of the recipe, because with another number floats are added in another order, and the last bits differ."""
+    threads: Annotated[int, Between(0, 1024)] = 0
+    """Processor threads; 0 for as many as there are processors, at most 8. With another number floats are added in another order, and the last
+    bits differ."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Numbers of a training step: ``bf16`` multiplies in bfloat16 and adds in float32, which is faster on GPUs. Answers are always in float32."""
     validation: ValidationTable | None = None

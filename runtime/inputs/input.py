@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from isoform.runtime.arrays import Array
+from isoform.runtime.arrays import Array, all_finite
 from isoform.runtime.errors import InputError, SpecError
 from isoform.runtime.inputs.checks import is_whole
 
@@ -149,7 +149,7 @@ class Input:
                 array = array.astype(np.float32)
         array = np.ascontiguousarray(array)
         # NaN reaches the logits of its own sample only, but learning would average it into the signature
-        if not np.isfinite(array).all():
+        if not all_finite(array):
             finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
             raise InputError(
                 f"sample {int(np.argmin(finite))}{where} holds a number that is not finite in float32; remove or repair the sample"

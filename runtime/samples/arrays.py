@@ -1,6 +1,9 @@
-"""Reader of untrusted .npz files, without pickle.
+"""Reader of untrusted .npz files, and of .npy files, which are mapped into memory, without pickle.
 
-Every size is compared with the limit and with the archive's actual content before memory is allocated for it.
+Every size is compared with the limit and with the file's actual content before memory is allocated for it.
+
+    x.npz                                       arrays x, labels and groups, the latter two where there are some
+    x.npy, labels.npy, groups.npy in a folder   the same; x stays on disk, so that it may be larger than the memory
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import io
 import lzma
 import math
+import os
 import struct
 import zipfile
 import zlib
@@ -22,7 +26,7 @@ from isoform.runtime.formats import files
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.limits import data_bytes
 
-__all__ = ["read_arrays"]
+__all__ = ["is_arrays", "read_arrays"]
 
 HEADER_LIMIT = 10_000
 """Maximum length of an .npy header, in bytes; those of plain arrays have 118."""
@@ -40,17 +44,31 @@ DAMAGED = (
 """Exceptions of zipfile and numpy for damaged archives; neither has a common class. ``test_arrays.py`` tries over a thousand archives."""
 
 
-def read_arrays(path: Path, account: Account) -> dict[str, Array]:
-    """Read the arrays ``x``, ``labels`` and ``groups`` of an .npz file, if present.
+def is_arrays(path: Path) -> bool:
+    """Return whether a path is an .npz file, an .npy file of samples, or a folder with ``x.npy``."""
+    # os.path, because Path.is_dir raises OSError on names that are too long or folders that may not be entered
+    return os.path.isfile(path / "x.npy") or (path.suffix.lower() in (".npz", ".npy") and not os.path.isdir(path))
+
+
+def read_arrays(path: Path, account: Account, *, limited: bool = True) -> dict[str, Array]:
+    """Read the arrays ``x``, ``labels`` and ``groups``, if present.
 
     Args:
-        path: The file.
+        path: An .npz file, a folder with ``x.npy``, or that file or one of another name, whose labels and groups are beside it.
         account: Counts the arrays that are skipped.
+        limited: Whether x may have at most ``ISOFORM_MAX_DATA_BYTES`` where it is mapped.
 
     Raises:
         InputError: If the file is missing, damaged or encrypted, an array holds Python objects, or is too large.
     """
     limit = data_bytes()
+    if path.suffix.lower() == ".npy" or os.path.isdir(path):
+        samples = path / "x.npy" if os.path.isdir(path) else path
+        others = {name: samples.with_name(f"{name}.npy") for name in ("labels", "groups")}
+        found = {"x": _mapped(samples, limit if limited else 1 << 62)}
+        return found | {
+            name: _mapped(file, limit) for name, file in others.items() if file != samples and file.exists()
+        }
     with files.open_file(path, limit=limit, error=InputError, what="file of arrays") as file:
         try:
             _check_directory(file, path)
@@ -65,6 +83,29 @@ def read_arrays(path: Path, account: Account) -> dict[str, Array]:
             raise InputError(
                 f"{path} cannot be read as numpy arrays: {str(problem)[:200] or type(problem).__name__}; write it with numpy.savez(path, x=..., labels=...)"
             ) from None
+
+
+def _mapped(path: Path, limit: int) -> Array:
+    """Map the array of an .npy file into memory. Raises ``InputError``."""
+    what = f"{path} cannot be read as a numpy array: it"
+    with files.open_file(path, limit=1 << 62, error=InputError, what="array") as file:
+        try:
+            shape, fortran, dtype, start = _header(file, what)
+            size, there = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - start
+            if max(size, 4 * math.prod(shape)) > limit:
+                raise InputError(
+                    f"{path} has shape {shape}, {size:,} bytes, but at most {limit:,} are read; give fewer samples, or set ISOFORM_MAX_DATA_BYTES"
+                )
+            if size != there:
+                raise InputError(
+                    f"{what} is damaged: its shape {shape} needs {size:,} bytes, but the file has {there:,}"
+                )
+            # changes stay in memory, so that torch may have it
+            if not size:
+                return np.empty(shape, dtype)
+            return np.memmap(file, dtype=dtype, mode="c", offset=start, shape=shape, order="F" if fortran else "C")
+        except DAMAGED as problem:
+            raise InputError(f"{what} is damaged: {str(problem)[:200] or type(problem).__name__}") from None
 
 
 def _check_directory(file: BinaryIO, path: Path) -> None:

@@ -6,6 +6,7 @@
     samples.csv                   columns "file" and "label": images or sounds, paths relative to the file
                                   columns "label" and one per channel: one row per time step, a run of equal labels is a recording
     samples.npz                   arrays "x", shape (n, …) of the network's input, and "labels", strings or integers
+    folder/x.npy, labels.npy      the same, mapped into memory
 
 A label is always a class name, never an index; an integer n is the name str(n).
 
@@ -14,7 +15,7 @@ Samples that are alike beside their label, because they are of one recording, da
     recordings                    each is one, unless a column "group" names them; the same name is the same group, in all files
     folder/<label>/<group>/*.png  the subfolder, if every image or sound is in one; the same name in two classes is the same group
     sounds                        each file, if one of them has several windows and they name no groups
-    samples.csv, samples.npz      a column "group"; an array "groups", n strings or integers
+    samples.csv, samples.npz      (Parquet is read as CSV is) a column "group"; an array "groups", n strings or integers
 
 A recording or sound is cut into windows of the network's width (``recordings``, ``sounds``). Other files are skipped
 (``listing.py``) and counted (``account.py``).
@@ -31,14 +32,15 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
 from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.arrays import read_arrays
+from isoform.runtime.samples.arrays import is_arrays, read_arrays
 from isoform.runtime.samples.collected import Piece, collected
 from isoform.runtime.samples.grid import grid_of
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.names import Names
+from isoform.runtime.samples.parquet import opened_table
 from isoform.runtime.samples.reading import Found, Reader, check_one_kind
 from isoform.runtime.samples.recordings.recordings import column_of
-from isoform.runtime.samples.tables import Table, is_table
+from isoform.runtime.samples.tables import is_table
 
 __all__ = ["AS_IT_IS", "Labelled", "list_images", "read_labelled", "read_labelled_arrays", "samples_of_array"]
 
@@ -77,7 +79,7 @@ def read_labelled(
     """Read labelled samples.
 
     Args:
-        path: A folder, a .csv, .tsv or .npz file, as described in the module's docstring.
+        path: A folder, a .csv, .tsv, .parquet, .npz or .npy file, as described in the module's docstring.
         takes: The network's input.
         skip_short: Skip a class whose recordings are all shorter than a window, instead of raising an error.
         reading: How samples were read for training, ``Bundle.reading``.
@@ -86,13 +88,14 @@ def read_labelled(
     Raises:
         InputError: If there are no samples, or a file is malformed; the message has the file, and the line if there is one.
     """
-    account, ending = Account(), path.suffix.lower()
-    if ending == ".npz" and not os.path.isdir(path):
-        return read_labelled_arrays(path, read_arrays(path, account), takes=takes, account=account)
+    account = Account()
+    if is_arrays(path):
+        arrays = read_arrays(path, account, limited=limited)
+        return read_labelled_arrays(path, arrays, takes=takes, account=account)
     # os.path, because Path.is_dir raises OSError on names that are too long or folders that may not be entered
     if not (os.path.isdir(path) or is_table(path)):
         raise InputError(
-            f"{path} {_problem(path)}: a folder with a folder per label, a .csv, .tsv or .npz file was expected"
+            f"{path} {_problem(path)}: a folder with a folder per label, a .csv, .tsv, .parquet, .npz or .npy file was expected"
         )
     shape = grid_of(takes, path)
     reader = Reader(shape, account, reading=reading, where=path, skip_short=skip_short)
@@ -171,7 +174,7 @@ def list_images(path: Path, *, takes: Input, account: Account, reading: Reading 
     shape = grid_of(takes, path)
     reader = Reader(shape, account, reading=reading, where=path)
     if is_table(path):
-        table = Table(path)
+        table = opened_table(path)
         named = column_of(table, "file") is not None and column_of(table, "label") is not None
         return [*reader.listed_in(table)] if named else None
     if shape[1] == 1:  # the files may be recordings
@@ -210,7 +213,7 @@ def _members(folder: Path, account: Account, reader: Reader) -> dict[str, tuple[
 
 
 def _table(path: Path, reader: Reader) -> Iterator[Piece]:
-    table = Table(path)
+    table = opened_table(path)
     if column_of(table, "label") is None:
         raise InputError(f"{path} has columns {', '.join(table.header)[:200]}, but one named label was expected")
     if column_of(table, "file") is not None:

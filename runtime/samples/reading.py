@@ -13,6 +13,7 @@ from isoform.runtime.inputs import Reading
 from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.collected import Piece
 from isoform.runtime.samples.names import Names, normal
+from isoform.runtime.samples.parquet import opened_table
 from isoform.runtime.samples.pictures.formats import is_image, remedy
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.recordings.recordings import Recordings, column_of
@@ -125,7 +126,7 @@ class Reader:
             self._account.files += 1
         for path in files:
             if is_table(path):
-                yield from self._recordings.read(Table(path), label)
+                yield from self._recordings.read(opened_table(path), label)
 
     def listed(self, files: list[Path], label: str, *, folder: Path) -> Iterator[Found]:
         """List the images or sounds among files, the result of ``sort_out``, without opening them."""

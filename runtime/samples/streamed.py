@@ -4,7 +4,7 @@
     a sound file                            its windows
     a folder                                its images, recordings or sounds, subfolders included; if all are in subfolders, these are classes,
                                             but of tables with a column label
-    a .csv, .tsv or .npz file               as in ``unlabelled.py`` and ``labelled.py``
+    a table, or arrays                      as in ``unlabelled.py`` and ``labelled.py``
 
 Labels are passed on where there are some; none is needed.
 """
@@ -24,15 +24,16 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
 from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.arrays import read_arrays
+from isoform.runtime.samples.arrays import is_arrays, read_arrays
 from isoform.runtime.samples.collected import Piece
 from isoform.runtime.samples.grid import grid_of
 from isoform.runtime.samples.labelled import AS_IT_IS, read_labelled_arrays, samples_of_array
 from isoform.runtime.samples.listing import SPLITS, Listing
 from isoform.runtime.samples.names import normal
+from isoform.runtime.samples.parquet import opened_table
 from isoform.runtime.samples.reading import Reader, check_one_kind
 from isoform.runtime.samples.recordings.recordings import column_of
-from isoform.runtime.samples.tables import Table, is_table
+from isoform.runtime.samples.tables import is_table
 
 __all__ = ["Chunk", "Place", "read_chunks"]
 
@@ -114,6 +115,8 @@ class _Reader:
 
     def read(self, path: Path) -> Iterator[_Sample]:
         """Return the samples of a file or folder; folders are listed at once. Raises ``InputError`` if a folder has none."""
+        if is_arrays(path):
+            return self._arrays(path)
         if not os.path.isdir(path):
             return self._pieces(self._table(path)) if is_table(path) else self._file(path)
         files = self._opened(path).sort_out(Listing(path, self.account).below(path))
@@ -125,13 +128,12 @@ class _Reader:
         return self._pieces(self._files(path, files))
 
     def _file(self, path: Path) -> Iterator[_Sample]:
-        if path.suffix.lower() == ".npz":
-            yield from self._arrays(path)
-        else:
-            if self.reading.sound is None and (channels := grid_of(self.takes, path)[0]) not in (1, 3):
-                what = "is no recording" if os.path.exists(path) else "does not exist"
-                raise InputError(f"{path} {what}: a .csv, .tsv or .npz file of {channels} channels was expected")
-            yield from self._pieces(self._opened(path).read([path], None, folder=path.parent))
+        if self.reading.sound is None and (channels := grid_of(self.takes, path)[0]) not in (1, 3):
+            what = "is no recording" if os.path.exists(path) else "does not exist"
+            raise InputError(
+                f"{path} {what}: a .csv, .tsv, .parquet, .npz or .npy file of {channels} channels was expected"
+            )
+        yield from self._pieces(self._opened(path).read([path], None, folder=path.parent))
 
     def _arrays(self, path: Path) -> Iterator[_Sample]:
         arrays, given = read_arrays(path, self.account), None
@@ -155,11 +157,11 @@ class _Reader:
         for name, members in itertools.groupby(zip(first, files, strict=True), key=lambda pair: pair[0]):
             inside = [path for _, path in members]
             # tables that have labels themselves are in folders for another reason, such as a day
-            stated = any(is_table(path) and column_of(Table(path), "label") is not None for path in inside)
+            stated = any(is_table(path) and column_of(opened_table(path), "label") is not None for path in inside)
             yield from self._opened(folder).read(inside, None if stated else normal(name), folder=folder / name)
 
     def _table(self, path: Path) -> Iterator[Piece]:
-        reader, table = self._opened(path), Table(path)
+        reader, table = self._opened(path), opened_table(path)
         yield from reader.named(table) if column_of(table, "file") is not None else reader.recordings(table)
 
     def _opened(self, path: Path) -> Reader:

@@ -23,10 +23,10 @@ from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.limits import data_bytes
 from isoform.runtime.samples.names import normal
 
-__all__ = ["Table", "is_number", "is_table"]
+__all__ = ["PARQUET", "Table", "is_number", "is_table"]
 
-TAB_ENDING = ".tsv"
-ENDINGS = {".csv", TAB_ENDING}
+TAB_ENDING, PARQUET = ".tsv", ".parquet"
+ENDINGS = {".csv", TAB_ENDING, PARQUET}
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",

@@ -4,7 +4,7 @@
                                   recordings may have a column "label"
     sound.wav                     one sound, of which windows are cut
     samples.csv                   one column per channel, one row per time step; or a column "file" of images or sounds
-    samples.npz                   an array "x", shape (n, …) of the network's input
+    samples.npz, x.npy            an array "x", shape (n, …) of the network's input
 
 All formats of ``labelled.py`` are read as well. Recordings and sounds are cut into windows as there.
 """
@@ -20,15 +20,16 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.errors import InputError
 from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.samples.account import Account
-from isoform.runtime.samples.arrays import read_arrays
+from isoform.runtime.samples.arrays import is_arrays, read_arrays
 from isoform.runtime.samples.collected import Piece, collected
 from isoform.runtime.samples.grid import grid_of
 from isoform.runtime.samples.labelled import AS_IT_IS, Labelled, read_labelled, read_labelled_arrays, samples_of_array
 from isoform.runtime.samples.listing import Listing
+from isoform.runtime.samples.parquet import opened_table
 from isoform.runtime.samples.reading import Reader, check_one_kind
 from isoform.runtime.samples.recordings.recordings import column_of
 from isoform.runtime.samples.sounds.files import is_sound
-from isoform.runtime.samples.tables import Table, is_table
+from isoform.runtime.samples.tables import is_table
 
 __all__ = ["Stream", "read_stream"]
 
@@ -60,6 +61,13 @@ def read_stream(path: Path, *, takes: Input, skip_short: bool = False, reading: 
         InputError: If there are no samples, or a file is malformed; the message has the file, and the line if there is one.
     """
     account, ending = Account(), path.suffix.lower()
+    if is_arrays(path):
+        arrays = read_arrays(path, account)
+        if "labels" in arrays:
+            return _with_labels(read_labelled_arrays(path, arrays, takes=takes, account=account))
+        if "x" not in arrays:
+            raise InputError(f"{path} has no array x; write it with numpy.savez(path, x=...)")
+        return Stream(samples_of_array(path, arrays["x"], takes=takes, account=account), None, account=account)
     if os.path.isdir(path):
         shape = grid_of(takes, path)
         if _is_stream(path, shape, account, reading):
@@ -72,15 +80,8 @@ def read_stream(path: Path, *, takes: Input, skip_short: bool = False, reading: 
                 reader.close()
 
             return _stream(path, found(), takes, account)
-    elif ending == ".npz":
-        arrays = read_arrays(path, account)
-        if "labels" in arrays:
-            return _with_labels(read_labelled_arrays(path, arrays, takes=takes, account=account))
-        if "x" not in arrays:
-            raise InputError(f"{path} has no array x; write it with numpy.savez(path, x=...)")
-        return Stream(samples_of_array(path, arrays["x"], takes=takes, account=account), None, account=account)
     elif is_table(path):
-        shape, table = grid_of(takes, path), Table(path)
+        shape, table = grid_of(takes, path), opened_table(path)
         if column_of(table, "label") is None:
             reader = Reader(shape, account, reading=reading, where=path)
             if column_of(table, "file") is not None:

@@ -162,7 +162,10 @@ def test_the_cross_modal_table_is_that_of_the_runs_that_are_kept(tmp_path) -> No
     """docs/reproductions.md has the means of benchmarks/reproduce/runs."""
     runs = kept(ROOT / "benchmarks" / "reproduce" / "runs" / "crossmodal.jsonl")
     text = (ROOT / "docs" / "reproductions.md").read_text(encoding="utf-8")
-    rows = {"baseline: each network by itself": "plain-dna-4", "MUIR, photographs and DNA": "muir-pictures-dna-4", "all three, classical sharing": "classical-pictures-text-dna-4"}  # fmt: skip
+    rows = {
+        "baseline: each network by itself": "plain-dna-4", "MUIR, photographs and DNA": "muir-pictures-dna-4",
+        "all three, classical sharing": "classical-pictures-text-dna-4",
+    }  # fmt: skip
     for title, name in rows.items():
         mean = sum(runs[f"{name}-2000-{seed}"]["metrics"]["dna"] for seed in range(2)) / 2
         assert f"{mean:.2f} ± " in next(line for line in text.splitlines() if line.startswith(f"| {title} |"))

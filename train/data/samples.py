@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
+
 from isoform.runtime.arrays import Array, digest_of
 from isoform.runtime.learn.samples import spaced
 from isoform.runtime.samples.account import Account
@@ -50,6 +52,11 @@ def loaded_count(half: Split, *, most: int) -> int:
     return min(len(half.labels), max(1, most // (4 * math.prod(half.images.shape[1:]))))
 
 
+def _bytes(images: Array) -> bytes | memoryview:
+    """Return an array's bytes, without a copy: it may be larger than the memory."""
+    return np.ascontiguousarray(images).data.cast("B") if images.size else b""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dataset:
     """A data set with its halves. ``test`` may be None before ``load_task`` has split it."""
@@ -75,7 +82,7 @@ class Dataset:
             part
             for half in halves
             for part in (
-                half.images.summary.digest if isinstance(half.images, Pictures) else half.images.tobytes(),
+                half.images.summary.digest if isinstance(half.images, Pictures) else _bytes(half.images),
                 half.labels.tobytes(),
             )
         )

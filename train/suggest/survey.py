@@ -22,11 +22,12 @@ from PIL import Image
 from isoform.runtime.errors import DataError
 from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.samples.account import Account, plural
-from isoform.runtime.samples.arrays import read_arrays
+from isoform.runtime.samples.arrays import is_arrays, read_arrays
 from isoform.runtime.samples.labelled import read_labelled_arrays
 from isoform.runtime.samples.limits import image_pixels
 from isoform.runtime.samples.listing import Listing
 from isoform.runtime.samples.names import normal
+from isoform.runtime.samples.parquet import opened_table
 from isoform.runtime.samples.pictures.images import load_image
 from isoform.runtime.samples.pictures.pillow_limit import pillow_allows
 from isoform.runtime.samples.reading import Found, Reader, sort_out
@@ -81,27 +82,29 @@ def surveyed(folder: Path) -> Survey:
     account = Account()
     if not os.path.isdir(folder):
         return _file(folder, "", account)
+    if is_arrays(folder):
+        return _array(folder, "", account)
     parts = [folder / "train", folder / "test"]
     if all(part.is_dir() for part in parts):
         found = [_classes(part, account) for part in parts]
         check_halves(folder, found[0].labels, found[1].labels)
         return dataclasses.replace(found[0], halves=True)
     folders, files = Listing(folder, Account()).level(folder)
-    single = [path for path in files if path.suffix.lower() == ".npz" or is_table(path)]
+    single = [path for path in files if is_arrays(path) or is_table(path)]
     if len(single) == 1 and not any(Listing(folder, Account()).below(place) for place in folders):
         return _file(single[0], single[0].name, account)
     return _classes(folder, account)
 
 
 def _file(path: Path, name: str, account: Account) -> Survey:
-    if path.suffix.lower() == ".npz":
+    if is_arrays(path):
         return _array(path, name, account)
     if not is_table(path):
         what = "cannot be looked at" if path.exists() else "does not exist"
         raise DataError(
             f"{path} {what}; a folder, a .csv or .tsv with a column label, or an .npz with x and labels was expected"
         )
-    table = Table(path)
+    table = opened_table(path)
     if column_of(table, "label") is None:
         raise DataError(f"{path} has columns {', '.join(table.header)[:200]}, but one named label was expected")
     if column_of(table, "file") is None:
@@ -135,7 +138,7 @@ def _classes(folder: Path, account: Account) -> Survey:
     if len(sorts) > 1:
         raise DataError(f"{folder} holds {' and '.join(sorts)}; a recipe reads samples of one sort, move the others")
     if found["recording"]:
-        return _recordings([(Table(one.path), one.label) for one in found["recording"]], "", account)
+        return _recordings([(opened_table(one.path), one.label) for one in found["recording"]], "", account)
     return _listed(found["sound"] or found["image"], "sound" if found["sound"] else "image", "", account)
 
 
@@ -202,7 +205,7 @@ def _recordings(tables: Sequence[tuple[Table, str | None]], name: str, account: 
 
 
 def _array(path: Path, name: str, account: Account) -> Survey:
-    arrays = read_arrays(path, account)
+    arrays = read_arrays(path, account, limited=False)
     size = arrays["x"].shape[1:] if "x" in arrays else ()
     shapes = {1: (*size, 1, 1), 2: (*size[:1], 1, *size[1:]), 3: size}
     if "x" in arrays and len(size) not in shapes:

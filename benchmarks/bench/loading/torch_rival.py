@@ -46,7 +46,7 @@ def main() -> None:
     folder, name, steps, workers = sys.argv[1:]
     recipe = read_recipe(name, {})
     assert isinstance(recipe, MixtureRecipe)
-    torch.set_num_threads(recipe.threads)
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
     spec = recipe.network.spec(recipe.data.input_shape, mean=(0.5,) * 3, std=(0.25,) * 3)
     data = Files(Path(folder))
     network = IsometricNetwork(spec, (len(data.classes),), generator=torch.Generator().manual_seed(0))

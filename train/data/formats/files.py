@@ -1,6 +1,6 @@
 """Read labelled samples by the rules of ``isoform personalize`` (``runtime/samples/labelled.py``): images, recordings, sounds or arrays.
 
-The path is a folder with a folder per class, a table, or an .npz file; or a folder with ``train`` and ``test`` that are. Images are listed
+The path is a folder with a folder per class, a table, or arrays; or a folder with ``train`` and ``test`` that are. Images are listed
 here, and decoded later.
 """
 
