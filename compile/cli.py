@@ -86,13 +86,13 @@ def run_compile(arguments: argparse.Namespace) -> None:
     """Compile in place; print tables on stderr and a summary as JSON on stdout."""
     # Imported here, so that --help needs neither torch nor onnx.
     from isoform.compile.build import compile_bundle
-    from isoform.compile.report import print_report
+    from isoform.compile.report import report_lines
 
     content = compile_bundle(
         arguments.bundle, data=arguments.data, tau=arguments.tau, max_drop_points=arguments.max_drop,
         target=_target(arguments), progress=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
-    print_report(content)
+    print("\n".join(report_lines(content)), file=sys.stderr)
     print(
         json.dumps(
             {"compiled": text_of(arguments.bundle / "compiled"), "mean_top1_percent": content["mean_top1_percent"]}

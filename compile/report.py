@@ -15,11 +15,11 @@ from isoform.compile.nodes import IR_VERSION, OPSET
 from isoform.compile.verify import PARITY_LIMIT, PARITY_SCALE, Measured
 from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.errors import SignatureError
-from isoform.runtime.extras import needs
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
+from isoform.runtime.tables import divided
 
-__all__ = ["print_report", "report"]
+__all__ = ["report", "report_lines"]
 
 
 def report(
@@ -61,23 +61,11 @@ def report(
     }  # fmt: skip
 
 
-def print_report(content: Mapping[str, Any]) -> None:
-    """Print the report as three tables on stderr."""
-    with needs("the report", extra="train"):
-        from rich.console import Console
-        from rich.table import Table
+def report_lines(content: Mapping[str, Any]) -> list[str]:
+    """Return the report as tables of at most 80 columns."""
+    from isoform.compile.tensorrt.tables import target_lines
 
-        from isoform.compile.tensorrt.tables import target_tables
-
-    # rich assumes 80 columns where stderr is no terminal, and the tables would be wrapped in a log.
-    console = Console(stderr=True, width=None if Console(stderr=True).is_terminal else 160)
-    first = Table(
-        title=f"accuracy: layers with max ξ ≥ {content['tau']} are snapped to one template; opset {content['opset']}",
-        title_justify="left",
-    )
     told: Mapping[str, str] = content["columns"]
-    for column in ("task", *told.values(), "top-1 before", "after", "float16"):
-        first.add_column(column, justify="left" if column == "task" or column.endswith("by layer") else "right")
     entries = content["tasks"]
     # Dicts as ordered sets of column names: tasks may differ in what was measured.
     verified, sizes = (
@@ -85,44 +73,32 @@ def print_report(content: Mapping[str, Any]) -> None:
     )
     gaps = [name for name in verified if name.startswith(("torch_", "numpy_"))]
     latencies = [name for name in verified if name.startswith("latency_")]
-    second = Table(
-        title=f"largest difference of logits (limit {content['parity_limit']:g}, relative beyond logits of {PARITY_SCALE:g}),"
-        " relative difference of gradients, and latency of one sample on one thread",
-        title_justify="left",
-    )
-    third = Table(title="file sizes in bytes", title_justify="left")
-    for table, columns in (
-        (
-            second,
-            [
-                "task",
-                *(name.replace("_", "-") for name in gaps),
-                "gradient",
-                *(f"{name.split('_')[1]} ms" for name in latencies),
-            ],
-        ),
-        (third, ["task", *(name.replace("_", " ") for name in sizes)]),
-    ):
-        for column in columns:
-            table.add_column(column, justify="left" if column == "task" else "right")
+    tops = ("before", "after", "float16")
+    first, second, third = [], [], []
     for task, entry in entries.items():
         v, size = entry["verified"], entry["size_bytes"]
-        first.add_row(
-            task, *(_text(entry.get(name)) for name in told),
-            *(_percent(v[f"top1_{name}"], 100) for name in ("before", "after", "float16")),
-        )  # fmt: skip
+        first.append(
+            [task, *(_text(entry.get(name)) for name in told), *(_percent(v[f"top1_{name}"], 100) for name in tops)]
+        )
         gradient = "-" if v["gradient"] is None else f"{v['gradient']:.0e}"
-        second.add_row(task, *(f"{v[name]:.0e}" for name in gaps), gradient, *(f"{v[name]:.3f}" for name in latencies))
-        third.add_row(task, *("-" if size[name] is None else f"{size[name]:,}" for name in sizes))
+        second.append([task, *(f"{v[name]:.0e}" for name in gaps), gradient, *(f"{v[name]:.3f}" for name in latencies)])
+        third.append([task, *("-" if size[name] is None else f"{size[name]:,}" for name in sizes)])
     means = content["mean_top1_percent"]
-    first.add_section()
-    first.add_row("mean", *("" for _ in told), *(_percent(means[name], 1) for name in ("before", "after", "float16")))
-    console.print(first)
-    console.print(second)
-    console.print(third)
+    first.append(["mean", *("" for _ in told), *(_percent(means[name], 1) for name in tops)])
+    columns = ["task", *told.values(), "top-1 before", "after", "float16"]
+    lines = divided(
+        f"accuracy: layers with max ξ ≥ {content['tau']} are snapped to one template; opset {content['opset']}",
+        columns, first, left=[place for place, name in enumerate(columns) if name == "task" or name.endswith("by layer")],
+    )  # fmt: skip
+    lines += divided(
+        f"largest difference of logits (limit {content['parity_limit']:g}, relative beyond logits of {PARITY_SCALE:g}),"
+        " relative difference of gradients, and latency of one sample on one thread",
+        ["task", *(name.replace("_", "-") for name in gaps), "gradient", *(f"{name.split('_')[1]} ms" for name in latencies)], second,
+    )  # fmt: skip
+    lines += divided("file sizes in bytes", ["task", *(name.replace("_", " ") for name in sizes)], third)
     if "tensorrt" in content:
-        for table in target_tables(content["tensorrt"]):
-            console.print(table)
+        lines += target_lines(content["tensorrt"])
+    return lines[:-1]
 
 
 def _text(value: Any) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoform.runtime.commands.opened import add_engine_arguments, open_runtime
-from isoform.runtime.commands.tables import aligned, cut
 from isoform.runtime.errors import UsageError
 from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
+from isoform.runtime.tables import aligned, cut
 
 if TYPE_CHECKING:
     from isoform.runtime.commands.evaluation import Evaluation

@@ -13,6 +13,7 @@ from strangers import stranger
 from support import isoform, isoform_here
 
 from isoform.compile.build import compile_bundle
+from isoform.compile.export import int8
 from isoform.runtime import Runtime
 from isoform.runtime.engines.onnx.session import ort
 from isoform.runtime.formats.bundle import Bundle
@@ -98,6 +99,26 @@ def test_smaller_files_are_smaller(compiled, labelled, tmp_path) -> None:
         sizes[precision] = json.loads(told.stdout)["size_bytes"]
     assert sizes["fp16"] < 0.6 * sizes["fp32"]
     assert sizes["int8"] < 0.5 * sizes["fp32"]
+
+
+def test_int8_is_stored_without_what_says_nothing(compiled, samples, labelled, tmp_path, monkeypatch) -> None:
+    """The file gives the answers of ONNX Runtime's own quantisation to the last bit, without its zeros and long names."""
+    small = int8.smaller
+    monkeypatch.setattr(int8, "smaller", lambda file: file)
+    flags = ("--task", "plain", "--precision", "int8", "--data", labelled, "--max-drop", "20")
+    assert isoform_here("export", compiled, "-o", tmp_path / "own.onnx", *flags).returncode == 0
+    file = (tmp_path / "own.onnx").read_bytes()
+    (tmp_path / "small.onnx").write_bytes(small(file))
+    assert len(small(file)) < 0.8 * len(file)
+    np.testing.assert_array_equal(run(tmp_path / "own.onnx", samples[0]), run(tmp_path / "small.onnx", samples[0]))
+    graph = onnx.load(tmp_path / "small.onnx").graph
+    constants = {tensor.name for tensor in graph.initializer}
+    weights = [node for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants]
+    assert weights
+    assert [len(node.input) for node in weights] == [2] * len(weights)
+    assert len({(tensor.data_type, tuple(tensor.dims), tensor.raw_data) for tensor in graph.initializer}) == len(
+        constants
+    )
 
 
 @pytest.mark.parametrize("name", ["residual", "recurrent", "attention"])

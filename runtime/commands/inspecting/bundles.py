@@ -8,11 +8,11 @@ from typing import Any
 
 from isoform.runtime.commands.inspecting.facts import sizes_of
 from isoform.runtime.commands.inspecting.signatures import layers_of
-from isoform.runtime.commands.tables import aligned, named, size, tail
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.inputs import Input, Reading
 from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
+from isoform.runtime.tables import aligned, named, size, tail
 
 __all__ = ["bundle_lines", "reading_text"]
 

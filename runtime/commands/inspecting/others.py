@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from isoform.runtime.commands.tables import aligned, cut, named, size, tail
+from isoform.runtime.tables import aligned, cut, named, size, tail
 
 __all__ = ["other_lines"]
 

@@ -10,7 +10,6 @@ from typing import Any
 from isoform.runtime.arithmetic import distance
 from isoform.runtime.commands.inspecting.facts import ENDING, describe_signature
 from isoform.runtime.commands.inspecting.usage import usage_text
-from isoform.runtime.commands.tables import aligned, cut, named, size, tail
 from isoform.runtime.errors import IsoformError, SignatureError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.numbers import in_file
@@ -18,6 +17,7 @@ from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kind import kind_named
 from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
+from isoform.runtime.tables import aligned, cut, named, size, tail
 
 __all__ = [
     "SHORT",

@@ -5,6 +5,7 @@ All are of the bundle that is checked in, and computed by the numpy engine, so t
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -15,6 +16,8 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # run alone, it finds the other helpers too
 
 from support import ROOT, isoform_here
+
+from isoform.compile.report import report_lines
 
 KEPT = ROOT / "tests" / "runtime" / "commands" / "snapshots"
 BUNDLE = "docs/examples/bundle"
@@ -27,13 +30,18 @@ WORDS = {
     "inspect-graph-without-weights": ("inspect", f"{BUNDLE}/compiled/portable.onnx"),
     "inspect-templates": ("inspect", f"{BUNDLE}/templates.safetensors"),
     "inspect-report": ("inspect", f"{BUNDLE}/compiled/report.json"),
+    "compile": (),
     "evaluate": ("evaluate", BUNDLE, "--task", "plain", "--task", "edges", "--engine", "reference", "--data"),
 }
 """Name → the command; ``evaluate`` is followed by a file of sixty digits of three people."""
 
 
 def shown(name: str) -> str:
-    """Run a command, and return what it prints."""
+    """Run a command, and return what it prints; of ``compile``, what it prints of the report that is checked in."""
+    if name == "compile":
+        report = json.loads((ROOT / BUNDLE / "compiled" / "report.json").read_text())
+        columns = {"sequence": "templates by layer", "mean_max_xi_before": "max ξ"}  # newer than that report
+        return "\n".join(report_lines({"columns": columns, **report})) + "\n"
     with tempfile.TemporaryDirectory() as folder:
         words = WORDS[name]
         if words[-1] == "--data":

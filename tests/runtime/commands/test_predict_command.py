@@ -227,7 +227,7 @@ def test_recordings_that_cannot_be_used(content, message, sensor, tmp_path) -> N
     ("words", "message"),
     [
         (["nothing"], "nothing does not exist"),
-        (["x.txt"], "x.txt is no recording: a .csv, .tsv or .npz file of 2 channels was expected"),
+        (["x.txt"], "x.txt is no recording: a .csv, .tsv, .parquet, .npz or .npy file of 2 channels was expected"),
         ([".", "-o", "no/folder/a.csv"], "is not a folder; create it first"),
         (["."], "has no recordings"),
         (["x.npz"], "x.npz has no array x"),

@@ -6,7 +6,7 @@ from support import isoform_here
 
 from isoform.runtime import cli
 from isoform.runtime.adapt.registry import METHODS, summaries
-from isoform.runtime.commands.tables import aligned, cut, named, tail
+from isoform.runtime.tables import aligned, cut, divided, named, tail
 
 
 @pytest.mark.parametrize("verb", ["", *cli.VERBS])
@@ -50,3 +50,19 @@ def test_tables_give_way() -> None:
     assert (cut("abcdef", 4), cut("abcd", 4), tail("/a/b/c", 4), tail("/a/b", 4)) == ("abc…", "abcd", "…b/c", "/a/b")
     assert [len(line) <= 80 for line in named("x", "word " * 60)] == [True] * 3
     assert named("x", "") == ["x           -"]
+
+
+def test_wide_tables_go_on_below() -> None:
+    """Every column is there once, the first in each part, and no line is too long; a wide text is cut."""
+    columns = ["task", "text", *(f"measurement {number}" for number in range(9))]
+    rows = [[f"t{row}", "word " * 30, *(f"{1000 * row + number:,}" for number in range(9))] for row in range(3)]
+    lines = divided("a title", columns, rows, left=(0, 1))
+    assert lines[0] == "a title"
+    assert max(map(len, lines)) <= 80
+    parts = "\n".join(lines[1:]).strip().split("\n\n")
+    assert len(parts) > 1
+    heads = [part.splitlines()[0] for part in parts]
+    assert all(head.startswith("task") for head in heads)
+    assert [head.count(name) for name in columns[2:] for head in heads].count(1) == 9
+    assert "2,008" in lines[-2]
+    assert divided("a", ["task"], [["x"]]) == ["a", "task", "x", ""]

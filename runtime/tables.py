@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from isoform.runtime.errors import printable
 from isoform.runtime.samples.account import plural
 
-__all__ = ["WIDTH", "aligned", "cut", "named", "size", "tail"]
+__all__ = ["WIDTH", "aligned", "cut", "divided", "named", "size", "tail"]
 
 WIDTH = 80
 """Columns of a terminal."""
@@ -69,3 +69,38 @@ def aligned(
         ).rstrip()
         for row in cells
     ]
+
+
+def divided(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: Iterable[int] = (0,)
+) -> list[str]:
+    """Return a table with a title, and a blank line after it; one that is too wide goes on below, with its first column again.
+
+    Args:
+        title: What the table is of; wrapped.
+        columns: Names of the columns.
+        rows: One text per column.
+        left: Indices of the columns of text, which are cut where they alone are too wide.
+    """
+    lines, places, first = textwrap.wrap(printable(title), WIDTH), {*left}, 1
+    while first < len(columns) or first == 1:
+        end = first + 1
+        while end < len(columns) and _width(columns, rows, [0, *range(first, end + 1)], places) <= WIDTH:
+            end += 1
+        chosen = [0, *range(first, min(end, len(columns)))]
+        lines += [
+            *aligned(
+                [columns[place] for place in chosen], [[row[place] for place in chosen] for row in rows],
+                left=[index for index, place in enumerate(chosen) if place in places],
+            ), "",
+        ]  # fmt: skip
+        first = end
+    return lines
+
+
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]], chosen: Sequence[int], left: set[int]) -> int:
+    """Return the length of a line that has some columns, those of text as narrow as they may be."""
+    widths = [max(len(row[place]) for row in (columns, *rows)) for place in chosen]
+    return sum(
+        min(width, 3 * NARROWEST) if place in left else width for place, width in zip(chosen, widths, strict=True)
+    ) + 2 * (len(chosen) - 1)
