@@ -36,6 +36,7 @@ def test_every_benchmark_is_tested() -> None:
         "personalize.py",
         "predict.py",
         "server.py",
+        "sizes.py",
         "spoken_words.py",
         "store.py",
         "swap.py",

@@ -126,6 +126,20 @@ def test_loading(tmp_path) -> None:
         assert figures[who]["peak_mb"] > 100
 
 
+def test_sizes(shared, tmp_path) -> None:
+    """A larger network has more bytes of templates and of its own, and a user's file stays below a kilobyte."""
+    printed, figures = benchmark(tmp_path, "training/sizes.py", "--data", str(shared))
+    assert "MotionSense, 30 steps, 2 people" in printed
+    small, whole = figures["small"], figures["the default"]
+    for found in (small, whole):
+        assert found["file_bytes"] <= 1024
+        assert found["network_bytes"] > 50 * found["file_bytes"]
+        assert 0 < found["milliseconds"] < 100
+        assert all(0 <= found[way] <= 100 for way in ("shared", "own_file", "own_layer"))
+    assert whole["template_bytes"] > 2 * small["template_bytes"]
+    assert whole["network_bytes"] > 2 * small["network_bytes"]
+
+
 def test_spoken_words(tmp_path) -> None:
     """Tones of three people whose voices differ in pitch, behind a small network of random weights: everything has its figure."""
     rng, folder = np.random.default_rng(0), tmp_path / "recordings"

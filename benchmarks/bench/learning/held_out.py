@@ -88,15 +88,18 @@ class Study(Protocol):
         """A user's own classes; None if they are everyone's."""
 
 
-def train_without(study: Study, third: int, path: Path, *, steps: int) -> Bundle:
-    """Templates, and one base signature ``BASE``, of the users that are not held out, by a recipe."""
+def train_without(
+    study: Study, third: int, path: Path, *, steps: int, network: Mapping[str, int] | None = None
+) -> Bundle:
+    """Templates, and one base signature ``BASE``, of the users that are not held out, by a recipe; ``network`` says its sizes, else K is the study's."""
+    sizes = "".join(f"{name} = {value}\n" for name, value in (network or {"templates": study.templates}).items())
     known, tests, classes = study.training(third)
     with tempfile.TemporaryDirectory(prefix="isoform-held-out-") as folder:
         split = save_samples(Path(folder) / "others.npz", (known, tests), classes)
         recipe = (
             f"steps = {steps}\nbatch = 64\nseed = {third}\nthreads = 1\n\n"
             f"[data]\ninput_shape = {list(study.shape)}\nshift = {study.shift}\n{split}\n"
-            f"[network]\nadapter_kernel = {list(study.kernel)}\ntemplates = {study.templates}\n\n"
+            f"[network]\nadapter_kernel = {list(study.kernel)}\n{sizes}\n"
             f'[mixture]\nentropy = 0.0\n\n[tasks.{BASE}]\ndata = "files"\npath = "others.npz"\n'
         )
         return train_and_compile(recipe, path, data=Path(folder))
