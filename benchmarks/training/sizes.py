@@ -60,16 +60,20 @@ def main() -> None:
             network = SIZES[size]
             rows.append(
                 (
-                    f"{size}: C = {network['channels']}, L = {network['layers']}, K = {network['templates']}",
+                    size,
+                    ", ".join(str(value) for value in network.values()),
                     *(f"{found[way]:.1f}" for way in ("shared", "own_file", "own_layer")),
-                    *(f"{found[what]:,.0f}" for what in ("template_bytes", "file_bytes", "layer_bytes", "network_bytes")),
+                    *(
+                        f"{found[what]:,.0f}"
+                        for what in ("template_bytes", "file_bytes", "layer_bytes", "network_bytes")
+                    ),
                     f"{found['milliseconds']:.2f}",
                 )
             )
     people = "2 people" if quick else "8 people"
     print_table(
         f"MotionSense, {steps} steps, {people} on another occasion, {SHOTS} windows per activity: accuracy in %, bytes, ms per window",
-        ("network", "shared", "own file", "own layer", "templates", "file", "layer", "own network", "ms"), rows,
+        ("network", "C, L, K", "shared", "own file", "own layer", "templates", "file", "layer", "own network", "ms"), rows,
     )  # fmt: skip
     write_json(arguments.json, figures)
 
@@ -78,7 +82,9 @@ def _measured(study: Trials, size: str, path: Path, *, steps: int, users: int | 
     """Train a network of a size, and measure it."""
     began = time.monotonic()
     bundle = train_without(study, 0, path, steps=steps, network=SIZES[size])
-    results = [*measure(study, bundle, study.held_out(0)[:users], ways={KILOBYTE: (SHOTS,), LAYER: (SHOTS,)}, steps=200)]
+    results = [
+        *measure(study, bundle, study.held_out(0)[:users], ways={KILOBYTE: (SHOTS,), LAYER: (SHOTS,)}, steps=200)
+    ]
     print(f"{size}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
     def mean(way: str, place: int) -> float:

@@ -13,7 +13,8 @@
     layers.js      the templates that each layer uses
     people.js      choice of task and user
     revisions.js   a user's revisions, and undo
-    teach.js       labelled drawings, learning from them, scores before and after
+    teach.js       labelled samples, learning from them, scores before and after
+    collected.js   which samples are kept to teach, and which back
     tour.js        every task's answer, to every domain of a drawing
 
     scripts/drawing/
@@ -30,7 +31,10 @@
     chart.js       a recording or a sound, with its windows marked
     sketch.js      a small picture of one sample
     pictures.js    image → sample, resized as by runtime/samples/pictures
-    table.js       text of a CSV file → header and rows
+    bytes.js       bytes of a file, and their text
+    csv.js         text → lines and records, as Python's csv
+    table.js       CSV file → header and rows
+    names.js       labels, groups and columns by their normal form
     recordings.js  table → windows
     sounds.js      sound → windows of its spectrogram
     spectrogram.js log-mel spectrograms, as in runtime/samples/sounds

@@ -20,9 +20,9 @@ blueprint = Blueprint("page", __name__)
 
 INDEX = "index.html"
 SCRIPTS = {
-    "": ("answer", "api", "charts", "layers", "page", "people", "revisions", "state", "teach", "tour"),
+    "": ("answer", "api", "charts", "collected", "layers", "page", "people", "revisions", "state", "teach", "tour"),
     "drawing/": ("domains", "examples", "framing", "paper", "strokes"),
-    "samples/": ("chart", "intake", "kinds", "pictures", "recordings", "sketch", "sounds", "spectrogram", "table", "tray", "windows"),
+    "samples/": ("bytes", "chart", "csv", "intake", "kinds", "names", "pictures", "recordings", "sketch", "sounds", "spectrogram", "table", "tray", "windows"),
     "devices/": ("camera", "capture", "decode", "microphone", "open", "wave"),
 }  # fmt: skip
 """Folder → names of its modules."""

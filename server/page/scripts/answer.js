@@ -9,19 +9,20 @@ import { attempt, latest } from "./state.js";
 const PAUSE_MS = 60; // debounce: from the last movement to the request
 
 /** Show answers in `place`, an element with .verdict, .bars, .whose and .seen. */
-export function showAnswers(place, state, words) {
+export function showAnswers(place, state) {
   const [verdict, list, whose, seen] = [".verdict", ".bars", ".whose", ".seen"].map((name) => place.querySelector(name));
   const once = latest();
   let pause = 0;
 
-  state.on(["sample", "shape"], () => {
+  state.on(["sample", "input"], () => {
+    if (!state.get("kind")) return;
     const [kind, shape, sample] = ["kind", "shape", "sample"].map((name) => state.get(name));
     const text = sizeOf(kind, shape);
     const size = shape.reduce((a, b) => a * b, 1);
     seen.replaceChildren(sketch(kind, sample?.length === size ? sample : new Float32Array(size), shape, text), element("span", {}, text));
   });
 
-  state.on(["sample", "task", "user", "version"], () => {
+  state.on(["sample", "task", "user", "version", "labels"], () => {
     clearTimeout(pause);
     once(async () => {}); // cancels the request in flight: its answer is for an older sample
     list.ariaBusy = "true";
@@ -35,7 +36,7 @@ export function showAnswers(place, state, words) {
   function empty() {
     bars(list, state.get("labels"), null);
     list.ariaBusy = "false";
-    verdict.textContent = words.empty;
+    verdict.textContent = state.get("words").empty;
     whose.textContent = "";
   }
 

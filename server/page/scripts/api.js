@@ -76,25 +76,29 @@ export const users = (task) => ask(`${model(task)}/signatures?limit=200`);
 /** A user's revisions, newest first: {revisions, next}. */
 export const revisions = (task, user) => ask(`${one(task, user)}/revisions?limit=100`);
 
+const MOST_BYTES = 16 << 20; // of a request: what a server reads, unless it is told otherwise
+const BATCH_BYTES = 4 << 20;
+
+/** A request with samples. Raises an Error with a line for the reader if one is of another size, or all are more than a server reads. */
 function tensors(name, samples, shape, more) {
   const count = samples.length;
   const size = shape.reduce((a, b) => a * b, 1);
-  const numbers = new Float32Array(count * size);
-  samples.forEach((sample, index) => numbers.set(sample, index * size));
-  const tensor = { name, datatype: "FP32", shape: [count, ...shape], parameters: { binary_data_size: numbers.byteLength } };
+  const odd = samples.find((sample) => sample.length !== size);
+  if (odd) throw new Error(`a sample has ${odd.length} numbers, but the network takes ${shape.join(" × ")}; give it again`);
+  const tensor = { name, datatype: "FP32", shape: [count, ...shape], parameters: { binary_data_size: 4 * count * size } };
   const { inputs = [], ...rest } = more;
   const head = new TextEncoder().encode(JSON.stringify({ ...rest, inputs: [tensor, ...inputs] }));
-  const body = new Uint8Array(head.length + numbers.byteLength);
+  const room = Math.max(0, Math.floor((MOST_BYTES - head.length) / (4 * size)));
+  if (count > room) throw new Error(`at most ${room} samples of this size fit into a request of ${MOST_BYTES >> 20} MiB, but there are ${count}; remove some`);
+  const body = new Uint8Array(head.length + 4 * count * size);
   body.set(head);
-  body.set(new Uint8Array(numbers.buffer), head.length);
+  samples.forEach((sample, i) => body.set(new Uint8Array(sample.buffer, sample.byteOffset, sample.byteLength), head.length + 4 * i * size));
   return {
     method: "POST",
     body,
     headers: { "Content-Type": "application/octet-stream", "Inference-Header-Content-Length": String(head.length) },
   };
 }
-
-const BATCH_BYTES = 4 << 20; // a server reads 16 MiB at most, unless it is told otherwise
 
 /**
  * Predict; many samples by several requests.
@@ -121,10 +125,11 @@ async function inferBatch(task, user, samples, shape, signal) {
   return { whose: found.parameters, answers };
 }
 
-/** Start a job that learns from samples and their labels. */
-export async function personalize(task, user, samples, labels, shape) {
+/** Prepare a job that learns from samples and their labels. Returns a function that starts it. Raises an Error as `tensors` does. */
+export async function lesson(task, user, samples, labels, shape) {
   const label = { name: "label", datatype: "BYTES", shape: [labels.length], data: labels };
-  return ask(`${one(task, user)}/personalize`, tensors(await inputOf(task), samples, shape, { inputs: [label] }));
+  const request = tensors(await inputOf(task), samples, shape, { inputs: [label] });
+  return () => ask(`${one(task, user)}/personalize`, request);
 }
 
 /** State and progress of a job. */

@@ -4,7 +4,7 @@ import { templates } from "./api.js";
 import { element, heatMap, percent } from "./charts.js";
 import { attempt, latest } from "./state.js";
 
-/** Show heat maps in `place`, an element with .mixtures and .summary. Sets `exists` and `labels` of the network that answers. */
+/** Show heat maps in `place`, an element with .mixtures and .summary. Sets `labels` of the network that answers. */
 export function showLayers(place, state) {
   const [maps, summary] = [".mixtures", ".summary"].map((name) => place.querySelector(name));
   const once = latest();
@@ -19,6 +19,8 @@ export function showLayers(place, state) {
     }
     const own = user && state.get("exists") ? await templates(task, user) : null;
     if (!still()) return;
+    const { labels } = own ?? bases.get(task); // a user may have classes of their own
+    if (JSON.stringify(labels) !== JSON.stringify(state.get("labels"))) state.set({ labels });
     const all = names.map((name) => bases.get(name).layers);
     const order = orderOf([bases.get(task).layers, ...all], bases.get(task).templates);
     const shared = names.length > 1 ? all[0].flatMap((_, l) => (all.every((layers) => bestOf(layers[l]) === bestOf(all[0][l])) ? [l] : [])) : [];

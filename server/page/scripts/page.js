@@ -1,14 +1,14 @@
 // Connects the parts of the page: reads the bundle's metadata, asks for a key if the server needs one, then starts every part on one state.
 
 import { showAnswers } from "./answer.js";
-import { hasKey, keepKey, keepsUsers, metadata, tasks } from "./api.js";
-import { framingFor, startDrawing } from "./drawing/paper.js";
+import { hasKey, keepKey, keepsUsers, tasks } from "./api.js";
+import { startDrawing } from "./drawing/paper.js";
 import { showLayers } from "./layers.js";
 import { changeTask, choosePeople } from "./people.js";
 import { showRevisions } from "./revisions.js";
 import { showChart } from "./samples/chart.js";
 import { takeIn } from "./samples/intake.js";
-import { drawable, kindOf, wordsFor } from "./samples/kinds.js";
+import { drawable } from "./samples/kinds.js";
 import { showTray } from "./samples/tray.js";
 import { State, attempt } from "./state.js";
 import { letTeach } from "./teach.js";
@@ -40,42 +40,41 @@ async function start() {
   at("#leave").hidden = !hasKey();
   if (state) return state.renew();
   if (names.length === 0) throw new Error("this server has no task that answers");
-  const about = await metadata(names[0]);
   const keeps = await keepsUsers();
-  const begun = new State({
-    tasks: names, keeps, task: names[0], user: null, exists: false, known: null, version: 0, strokes: [], given: [], chosen: null, sample: null,
-    kind: kindOf(about), framing: framingFor(names, about.labels), ...about,
-  });
+  const begun = new State({ tasks: names, keeps, user: null, version: 0, strokes: [], input: null });
   await changeTask(begun, names[0]);
   state = begun;
   at("main").hidden = false;
   choosePeople(at("#people"), state);
   showLayers(at("#layers"), state);
-  const kind = state.get("kind");
-  at("#undrawable").hidden = kind !== null;
-  at("#undrawable b").textContent = about.shape.map((size) => (size < 0 ? "any" : size)).join(" × ");
-  for (const part of ["#draw", "#teach", "#tour"]) at(part).hidden = kind === null;
-  if (!keeps) at("#teach").hidden = true; // without a store, nothing learned could be kept
-  if (kind) startSamples(kind, about);
+  state.on(["input", "words"], dress);
+  startSamples();
   document.body.dataset.ready = "";
 }
 
-function startSamples(kind, { shape, labels }) {
-  const words = wordsFor(kind, shape, labels);
+/** Show the parts that the kind of the task's samples has, with its words. */
+function dress() {
+  const [kind, shape, words] = ["kind", "shape", "words"].map((name) => state.get(name));
+  at("#undrawable").hidden = kind !== null;
+  at("#undrawable b").textContent = shape.map((size) => (size < 0 ? "any" : size)).join(" × ");
+  for (const part of ["#draw", "#teach", "#tour"]) at(part).hidden = kind === null;
+  if (!state.get("keeps")) at("#teach").hidden = true; // without a store, nothing learned could be kept
   for (const place of document.querySelectorAll("[data-word]")) place.textContent = words[place.dataset.word];
   const drawn = drawable(kind, shape);
   for (const part of ["#by-hand", "#keys", "#framed"]) at(part).hidden = !drawn;
   at(".skip").href = drawn ? "#paper" : "#files";
-  at("#example").hidden = !drawn || words.title !== "Draw a digit";
-  const { drawing, say } = drawn ? startDrawing(at("#draw"), state) : { drawing: null };
+  at("#example").hidden = !words.digits;
+}
 
-  const { add, next } = showTray(at("#tray"), state, words);
+function startSamples() {
+  const { drawing, say } = startDrawing(at("#draw"), state);
+  const { add, next } = showTray(at("#tray"), state);
   showChart(at("#chart"), state);
-  takeIn(at("#intake"), state, words, add);
-  showAnswers(at("#draw"), state, words);
-  const { keep } = letTeach(at("#teach"), state, words, () => (state.get("chosen") ? next() : drawing?.clear()));
+  takeIn(at("#intake"), state, add);
+  showAnswers(at("#draw"), state);
+  const { keep } = letTeach(at("#teach"), state, () => (state.get("chosen") ? next() : drawing.clear()));
   showRevisions(at("#teach"), state);
-  giveTour(at("#tour"), state, words, drawing);
+  giveTour(at("#tour"), state, drawing);
   at("#paper").addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !/^[0-9]$/.test(event.key)) return;
     if (keep(event.key)) say(`kept as a drawing of ${event.key}`);

@@ -2,6 +2,8 @@
 
 import { metadata, templates, users } from "./api.js";
 import { element } from "./charts.js";
+import { framingFor } from "./drawing/paper.js";
+import { inputOf, kindOf, wordsFor } from "./samples/kinds.js";
 import { attempt } from "./state.js";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
@@ -39,13 +41,16 @@ export function choosePeople(place, state) {
   });
 }
 
-/** Switch to another task, with the same user. */
+/** Switch to another task, with the same user. If it takes another input, samples of the former one are put away. */
 export async function changeTask(state, task) {
   const about = await metadata(task);
   const known = state.get("keeps") ? await listed(task) : null;
   const user = state.get("user");
   const exists = user !== null && (known ? known.includes(user) : await isThere(task, user));
-  state.set({ task, known, exists, ...about });
+  const [kind, input] = [kindOf(about), inputOf(about)];
+  const words = wordsFor(kind, about.shape, about.labels);
+  const others = input === state.get("input") ? {} : { given: [], chosen: null, sample: null, framing: framingFor(state.get("tasks"), about.labels) };
+  state.set({ task, known, exists, kind, input, words, ...about, ...others });
 }
 
 /** Switch to another user; null for the task's base signature. */

@@ -27,7 +27,7 @@ export function undoOf(newestFirst, complete) {
   return path.length === 1 && complete ? {} : null;
 }
 
-const WORDS = { put: "put there as a file", personalize: "learned from labelled drawings", adapt: "adapted without labels", rollback: "gone back" };
+const WORDS = { put: "put there as a file", adapt: "adapted without labels", rollback: "gone back" };
 
 /** Show the newest revisions, and the button that undoes. `place` has .undo (a button), .undoes and .history. */
 export function showRevisions(place, state) {
@@ -50,8 +50,9 @@ export function showRevisions(place, state) {
   }
 
   function row(made) {
+    const what = made.action === "personalize" ? `learned from labelled ${state.get("words").many}` : (WORDS[made.action] ?? made.action);
     const when = new Date(made.created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
-    return element("li", {}, element("b", {}, String(made.revision)), ` ${WORDS[made.action] ?? made.action}`, element("time", { datetime: made.created }, `, ${when}`), " · ", element("code", { title: made.digest }, made.digest.slice(0, 12)));
+    return element("li", {}, element("b", {}, String(made.revision)), ` ${what}`, element("time", { datetime: made.created }, `, ${when}`), " · ", element("code", { title: made.digest }, made.digest.slice(0, 12)));
   }
 
   async function goBack() {

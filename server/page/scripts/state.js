@@ -3,6 +3,8 @@
 //   tasks      names of the tasks                    shape, labels   of the task that is asked
 //   task       the task that is asked                user            whose network; null for the task's own
 //   kind       which kind of samples it takes; null for one that the page makes none of
+//   input      kind, shape and reading as a text: another one where the task takes other samples
+//   words      the page's words for its samples
 //   reading    how samples are read from files       what            the type of its input
 //   strokes    the drawing                           framing         how it is shown to the network
 //   given      samples from files and devices        chosen          one of them; null while it is the drawing that is asked about

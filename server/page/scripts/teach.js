@@ -1,11 +1,13 @@
 // Labelled samples: collect them, learn from them, and compare the accuracy before and after.
 //
-// They are in this tab alone; those that teach are sent for the time of learning. Every second sample of a label can be kept
-// back: it is never sent to learn from, so it says what the network makes of samples that it was not taught.
+// They are in this tab alone; those that teach are sent for the time of learning. Every second drawing, picture or file of a label can be
+// kept back: it is never sent to learn from, so it says what the network makes of samples that it was not taught.
 
-import { cancel, infer, job, personalize } from "./api.js";
+import { cancel, infer, job, lesson } from "./api.js";
 import { element, scores, share } from "./charts.js";
+import { twinOf, withSample } from "./collected.js";
 import { changeUser, wrongName } from "./people.js";
+import { asKnown } from "./samples/names.js";
 import { sketch } from "./samples/sketch.js";
 import { attempt } from "./state.js";
 
@@ -13,26 +15,42 @@ const POLL_MS = 250;
 const OPEN = ["queued", "running"];
 
 /** Collect and teach samples in `place`; `kept` is called after one was kept, for the next. Returns {keep}, which adds the current sample. */
-export function letTeach(place, state, words, kept) {
+export function letTeach(place, state, kept) {
   const find = (name) => place.querySelector(name);
-  const [label, back, list, count, name] = [".label", ".keep-back", ".collected", ".count", ".name"].map(find);
+  const [label, back, list, count, told, name] = [".label", ".keep-back", ".collected", ".count", ".told", ".name"].map(find);
   const [teach, stop, bar, outcome, results] = [".teach", ".cancel", ".progress", ".outcome", ".results"].map(find);
+  const aside = new Map(); // input → samples that were kept for it, of all inputs but this
+  let input = state.get("input");
   let collected = [];
   let running = null; // the job
   let before = null;
 
-  state.on(["labels"], () => label.replaceChildren(...state.get("labels").map((each) => element("option", {}, each))));
-  state.on(["user", "task"], () => {
+  const words = () => state.get("words");
+  const tell = (text) => (told.textContent = text);
+
+  state.on(["labels"], () => {
+    const selected = label.value;
+    label.replaceChildren(...state.get("labels").map((each) => element("option", {}, each)));
+    if (state.get("labels").includes(selected)) label.value = selected;
+  });
+  state.on(["user", "task", "input"], () => {
     name.value = state.get("user") ?? name.value;
     before = null;
     outcome.textContent = "";
     results.replaceChildren();
-    change(collected.map((each) => ({ ...each, said: null })));
+    aside.set(input, collected);
+    input = state.get("input");
+    tell("");
+    change((aside.get(input) ?? []).map((each) => ({ ...each, said: null })));
   });
-  state.on(["sample"], () => {
+  state.on(["sample", "labels"], () => {
     find(".keep").disabled = !state.get("sample");
-    const named = state.get("chosen")?.label; // the file's own
-    if (state.get("labels").includes(named)) label.value = named;
+    const given = state.get("chosen")?.label; // the file's own
+    const [named, known] = [given ? asKnown(given, state.get("labels")) : null, state.get("labels")];
+    const foreign = named !== null && !known.includes(named);
+    if (foreign) label.selectedIndex = -1; // none is selected: a wrong one would be kept unnoticed
+    else label.value = named ?? (label.value || known[0]);
+    tell(foreign ? `Its file says ${named}, which is no class of this network.` : "");
   });
   state.on(["given"], () => (find(".keep-all").hidden = state.get("given").length < 2));
   find(".keep").addEventListener("click", () => keep(label.value));
@@ -45,31 +63,43 @@ export function letTeach(place, state, words, kept) {
   stop.addEventListener("click", () => attempt("stop", () => running && cancel(running.id)));
   place.addEventListener("undone", () => attempt("teach", compareAgain));
 
-  /** Add the current sample with the label `text`. Returns whether there was one. */
+  /** Add the current sample with the label `text`. Returns whether that was done. */
   function keep(text) {
-    const sample = state.get("sample");
-    if (!sample || !state.get("labels").includes(text)) return false;
-    const drawn = state.get("chosen") === null;
-    collect(sample, text);
-    change(collected);
+    const [sample, chosen] = [state.get("sample"), state.get("chosen")];
+    if (!sample) return false;
+    const twin = twinOf(collected, sample);
+    if (twin) tell(`This ${words().one} is kept already, as ${twin.label}; to change that, remove it first.`);
+    else if (text === "") tell(`Select first what the ${words().one} is.`);
+    if (twin || !state.get("labels").includes(text)) return false;
+    const origin = chosen ? { group: chosen.group, whole: chosen.whole } : { strokes: JSON.stringify(state.get("strokes")) };
+    tell("");
+    change(withSample(collected, { sample, label: text, origin }, back.checked));
     kept();
     const least = (each) => collected.filter((other) => other.label === each).length;
-    if (drawn) label.value = state.get("labels").reduce((a, b) => (least(b) < least(a) ? b : a));
+    if (chosen === null) label.value = state.get("labels").reduce((a, b) => (least(b) < least(a) ? b : a));
     return true;
   }
 
   /** Add every sample that was given and is not kept yet, with its file's label where it has one, else with the label that is selected. */
   function keepAll() {
     const known = state.get("labels");
-    for (const { values, label: named } of state.get("given")) {
-      if (!collected.some((each) => each.sample === values)) collect(values, known.includes(named) ? named : label.value);
+    const foreign = [];
+    let [all, twins, unlabelled] = [collected, 0, 0];
+    for (const { values, label: given, group, whole } of state.get("given")) {
+      const text = given ? asKnown(given, known) : label.value;
+      if (twinOf(all, values)) twins += 1;
+      else if (text === "") unlabelled += 1;
+      else if (!known.includes(text)) foreign.push(text);
+      else all = withSample(all, { sample: values, label: text, origin: { group, whole } }, back.checked);
     }
-    change(collected);
-  }
-
-  function collect(sample, text) {
-    const same = collected.filter((each) => each.label === text).length;
-    collected = [...collected, { label: text, sample, checks: back.checked && same % 2 === 1, said: null }];
+    change(all);
+    const names = [...new Set(foreign)];
+    const left = [
+      foreign.length && `${foreign.length} left out, because this network has no class ${names.slice(0, 3).join(", ")}${names.length > 3 ? ", …" : ""}`,
+      unlabelled && `${unlabelled} left out: select first what they are`,
+      twins && `${twins} kept already`,
+    ].filter(Boolean);
+    tell(left.length ? `${left.join("; ")}.` : "");
   }
 
   function change(samples) {
@@ -77,7 +107,7 @@ export function letTeach(place, state, words, kept) {
     list.replaceChildren(...collected.map(item));
     const checks = collected.filter((each) => each.checks).length;
     const taught = collected.length - checks;
-    count.textContent = collected.length === 0 ? `No ${words.many} yet.` : `${taught} to teach${checks ? `, ${checks} kept back` : ""}.`;
+    count.textContent = collected.length === 0 ? `No ${words().many} yet.` : `${taught} to teach${checks ? `, ${checks} kept back` : ""}.`;
     teach.disabled = running !== null || taught === 0;
     find(".forget").disabled = running !== null || collected.length === 0;
   }
@@ -86,7 +116,7 @@ export function letTeach(place, state, words, kept) {
     const role = each.checks ? "kept back" : "to teach";
     const right = each.said === each.label;
     const said = each.said === null ? "" : right ? " ✓" : ` ✗ ${each.said}`;
-    const text = `a ${words.one} of ${each.label}, ${role}${each.said === null ? "" : `, answered ${each.said}`}`;
+    const text = `a ${words().one} of ${each.label}, ${role}${each.said === null ? "" : `, answered ${each.said}`}`;
     const remove = element("button", { type: "button", class: "plain", "aria-label": `Remove ${text}`, onclick: () => change(collected.filter((other) => other !== each)) }, "×");
     const shown = sketch(state.get("kind"), each.sample, state.get("shape"), text);
     const kind = [each.checks ? "checks" : "teaches", each.said === null ? "" : right ? "right" : "wrong"].join(" ");
@@ -96,16 +126,20 @@ export function letTeach(place, state, words, kept) {
   /** Score the current network on every sample. Returns the numbers of right taught and held-out samples, and the network's revision. */
   async function measure() {
     const network = state.get("exists") ? state.get("user") : null;
-    const { whose, answers } = await infer(state.get("task"), network, collected.map((each) => each.sample), state.get("shape"));
-    change(collected.map((each, i) => ({ ...each, said: answers[i].label })));
-    const counted = (some) => ({ right: some.filter((each) => each.said === each.label).length, of: some.length });
-    const [taught, checks] = [counted(collected.filter((each) => !each.checks)), counted(collected.filter((each) => each.checks))];
-    return { taught, checks, revision: whose.revision ?? 0 };
+    const asked = collected;
+    const { whose, answers } = await infer(state.get("task"), network, asked.map((each) => each.sample), state.get("shape"));
+    const said = new Map(asked.map((each, i) => [each, { ...each, said: answers[i].label }]));
+    change(collected.map((each) => said.get(each) ?? each)); // some may be others by now
+    const counted = (checks) => {
+      const some = [...said.values()].filter((each) => each.checks === checks);
+      return { right: some.filter((each) => each.said === each.label).length, of: some.length };
+    };
+    return { taught: counted(false), checks: counted(true), revision: whose.revision ?? 0 };
   }
 
   function show(after) {
-    const shown = [scores(`the ${words.many} it was taught`, before.taught, after?.taught)];
-    if (before.checks.of) shown.push(scores(`${words.many} kept back, never taught`, before.checks, after?.checks));
+    const shown = [scores(`the ${words().many} it was taught`, before.taught, after?.taught)];
+    if (before.checks.of) shown.push(scores(`${words().many} kept back, never taught`, before.checks, after?.checks));
     results.replaceChildren(...shown);
   }
 
@@ -114,13 +148,17 @@ export function letTeach(place, state, words, kept) {
     const wrong = wrongName(user);
     if (wrong) throw new Error(wrong);
     await changeUser(state, user);
-    before = await measure();
-    show(null);
-    outcome.textContent = "Learning …";
     const taught = collected.filter((each) => !each.checks);
     const task = state.get("task");
+    // before anything is measured: more samples than can be sent are refused here
+    const start = await lesson(task, user, taught.map((each) => each.sample), taught.map((each) => each.label), state.get("shape"));
+    const here = () => task === state.get("task") && user === state.get("user");
+    const first = await measure();
+    before = here() ? first : null;
+    if (before) show(null);
+    outcome.textContent = "Learning …";
     try {
-      running = await personalize(task, user, taught.map((each) => each.sample), taught.map((each) => each.label), state.get("shape"));
+      running = await start();
       busy(true);
       while (OPEN.includes(running.state)) {
         await new Promise((resolve) => setTimeout(resolve, POLL_MS));
@@ -136,9 +174,10 @@ export function letTeach(place, state, words, kept) {
       running = null;
       busy(false);
       if (ended?.state === "done" && ended.revision) arrived(task, user);
-      if (ended) outcome.textContent = sentence(ended, before.revision);
+      if (ended) outcome.textContent = sentence(ended, first.revision);
     }
-    if (state.get("user") === user && state.get("task") === task) show(await measure());
+    const after = here() ? await measure() : null;
+    if (after && before === first) show(after);
   }
 
   function arrived(task, user) {
@@ -158,7 +197,7 @@ export function letTeach(place, state, words, kept) {
     if (collected.length === 0) return;
     const now = await measure();
     if (before) show(now);
-    outcome.textContent = `Undone: ${share(now.taught)} of the taught ${words.many} are right.`;
+    outcome.textContent = `Undone: ${share(now.taught)} of the taught ${words().many} are right.`;
   }
 
   return { keep };

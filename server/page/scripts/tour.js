@@ -1,11 +1,13 @@
 // A tour of the domains: the drawing in every domain, and the answer of every task's base network to it.
 //
-// Rows are domains, columns are tasks. For bundles with other tasks there is one row, with the sample as it is.
+// Rows are domains, columns are tasks. For bundles with other tasks there is one row, with the sample as it is, and columns are the tasks
+// that take such samples.
 
-import { infer } from "./api.js";
+import { infer, metadata } from "./api.js";
 import { element, percent } from "./charts.js";
 import { DOMAINS } from "./drawing/domains.js";
 import { EXAMPLES } from "./drawing/examples.js";
+import { drawable, inputOf } from "./samples/kinds.js";
 import { sketch } from "./samples/sketch.js";
 import { attempt, latest } from "./state.js";
 
@@ -16,23 +18,28 @@ const STOPS = [
   ["Lost elsewhere", "Off the diagonal the same pixels meet somebody else’s signature. Nothing else is different, and the answer often is.", "others"],
 ];
 
-/** Show the tour in `place`, an element with .grid, .stop, .next and .example; `drawing` is null where nothing can be drawn. */
-export function giveTour(place, state, words, drawing) {
+/** Show the tour in `place`, an element with .grid, .stop, .next and .example; examples are drawn on `drawing`. */
+export function giveTour(place, state, drawing) {
   const [grid, stop, next, example] = [".grid", ".stop", ".next", ".example"].map((name) => place.querySelector(name));
   const once = latest();
   const names = state.get("tasks");
-  const known = drawing !== null && names.length > 1 && names.every((name) => name in DOMAINS);
+  const inputs = new Map(); // task → its input as a text, where it is known
+  const canDraw = () => drawable(state.get("kind"), state.get("shape"));
+  let known = false; // whether every task is a domain
   let at = 0;
   let visible = false; // nobody is asked for what nobody sees
   let stale = false; // whether the sample is another than what is shown
 
-  place.querySelector(".title").textContent = known ? `A tour of the ${inWords(names.length)} domains` : "What every task says";
-  next.hidden = !known;
   next.addEventListener("click", () => go((at + 1) % STOPS.length));
   example.addEventListener("click", () => drawing.replace(EXAMPLES[Math.floor(Math.random() * EXAMPLES.length)]));
-  state.on(["sample"], refresh);
+  state.on(["input"], () => {
+    known = canDraw() && names.length > 1 && names.every((name) => name in DOMAINS);
+    place.querySelector(".title").textContent = known ? `A tour of the ${inWords(names.length)} domains` : "What every task says";
+    next.hidden = !known;
+    go(0);
+  });
+  state.on(["sample", "input"], refresh);
   new IntersectionObserver((entries) => seen(entries.at(-1).isIntersecting), { rootMargin: "200px" }).observe(place);
-  go(0);
 
   function refresh() {
     stale = !visible;
@@ -48,29 +55,38 @@ export function giveTour(place, state, words, drawing) {
     at = to;
     const [title, text, mark] = STOPS[at];
     grid.dataset.mark = known ? mark : "";
-    stop.replaceChildren(...(known ? [element("b", {}, `${at + 1} / ${STOPS.length} · ${title}. `), text] : [`Every task’s own network, asked about the ${words.one} as it is.`]));
+    stop.replaceChildren(...(known ? [element("b", {}, `${at + 1} / ${STOPS.length} · ${title}. `), text] : [`Every task’s own network, asked about the ${state.get("words").one} as it is.`]));
     next.textContent = at + 1 < STOPS.length ? "Next" : "From the start";
   }
 
   async function show(signal, still) {
-    const [sample, shape] = [state.get("sample"), state.get("shape")];
+    const [kind, sample, shape, words] = ["kind", "sample", "shape", "words"].map((name) => state.get(name));
+    if (kind === null) return;
     grid.ariaBusy = "true";
-    example.hidden = drawing === null || sample !== null;
+    example.hidden = !words.digits || !canDraw() || sample !== null;
+    const asked = await alike();
+    if (!still()) return;
     const shown = known ? names : ["drawn"];
     const views = shown.map((name) => (sample && known ? DOMAINS[name].render(sample, shape[1], shape[2]) : sample));
     if (sample) await new Promise((resolve) => setTimeout(resolve, 150));
     if (!still()) return;
-    const columns = sample ? await Promise.all(names.map((name) => infer(name, null, views, shape, signal))) : [];
+    const columns = sample ? await Promise.all(asked.map((name) => infer(name, null, views, shape, signal))) : [];
     if (!still()) return;
-    const head = element("tr", {}, element("td", {}, element("span", { class: "hidden" }, "what is shown")), ...names.map((name) => element("th", { scope: "col" }, name)));
+    const head = element("tr", {}, element("td", {}, element("span", { class: "hidden" }, "what is shown")), ...asked.map((name) => element("th", { scope: "col" }, name)));
     const rows = shown.map((name, r) => {
-      const picture = sketch(state.get("kind"), views[r] ?? new Float32Array(shape.reduce((a, b) => a * b, 1)), shape, known ? `${name}: ${DOMAINS[name].about}` : `the ${words.one}`);
-      const cells = names.map((_, c) => cell(columns[c]?.answers[r], known && r === c));
+      const picture = sketch(kind, views[r] ?? new Float32Array(shape.reduce((a, b) => a * b, 1)), shape, known ? `${name}: ${DOMAINS[name].about}` : `the ${words.one}`);
+      const cells = asked.map((_, c) => cell(columns[c]?.answers[r], known && r === c));
       return element("tr", {}, element("th", { scope: "row" }, picture, element("span", {}, known ? name : "")), ...cells);
     });
     grid.ariaBusy = "false";
     grid.classList.toggle("named", state.get("labels").some((label) => label.length > 3));
     grid.replaceChildren(element("thead", {}, head), element("tbody", {}, ...rows));
+  }
+
+  /** The tasks that take the samples of the one that is asked. */
+  async function alike() {
+    for (const name of names.filter((each) => !inputs.has(each))) inputs.set(name, inputOf(await metadata(name)));
+    return names.filter((name) => inputs.get(name) === state.get("input"));
   }
 
   function cell(answer, home) {

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,7 +20,17 @@ from isoform.runtime.arrays import Array
 PAPER = "#paper"
 expect.set_options(timeout=30_000)  # a busy machine is no defect of the page
 
-
+WATCHED_DEVICES = """() => {
+    window.tracks = [];
+    const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+        if (window.asks) await new Promise((resolve) => (window.allow = resolve));
+        const stream = await open(wanted);
+        window.tracks.push(...stream.getTracks());
+        return stream;
+    };
+}"""
+"""Script that notes every track of camera and microphone; while ``asks`` is set, a device is opened only when ``allow`` is called."""
 FAKE_DEVICES = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 """Flags of Chromium: a camera with a moving picture and a microphone that beeps, allowed without a question."""
 
@@ -61,6 +72,14 @@ def watched(window: BrowserContext, url: str, wrong: list[str]) -> Page:
     page.goto(url)
     expect(page.locator("body[data-ready]")).to_be_attached()
     return page
+
+
+def until(page: Page, expression: str) -> None:
+    """Wait until an expression is true; the page's own policy forbids ``wait_for_function``, which evaluates texts in it."""
+    end = time.monotonic() + 30
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"{expression} is not true"
+        time.sleep(0.05)
 
 
 def examples(page: Page) -> list[list[list[list[float]]]]:
@@ -108,6 +127,12 @@ def collect(page: Page, name: str, digits: Iterable[int]) -> None:
         page.locator("#teach .label").select_option(str((digit + 1) % 10))
         page.locator("#teach .keep").click()
     page.locator("#teach .name").fill(name)
+
+
+def kept_back(page: Page) -> list[bool]:
+    """Of every sample that was kept, whether it is kept back."""
+    script = "all => all.map((each) => each.classList.contains('checks'))"
+    return [bool(each) for each in page.eval_on_selector_all(".collected li", script)]
 
 
 def heat(page: Page, name: str) -> Array:

@@ -84,8 +84,11 @@ def check_answers(page: Page, served: Given, asked: list[Request], count: int) -
     return x
 
 
-def teach_and_undo(page: Page, served: Given, x: Array, user: str) -> None:
-    """Teach the first two given samples, all of them shape (n, …): answers are the runtime's with what was learned; undone, what they were."""
+def teach_and_undo(page: Page, served: Given, x: Array, user: str, *, many: str) -> None:
+    """Teach the first two given samples: answers are the runtime's with what was learned; undone, what they were.
+
+    ``x`` is all given samples, shape (n, …), and ``many`` what the page calls them.
+    """
     before = shown(page)
     page.locator("#teach .keep-back").uncheck()
     for at, label in enumerate(("c2", "c0")):
@@ -98,6 +101,7 @@ def teach_and_undo(page: Page, served: Given, x: Array, user: str) -> None:
     expect(page.locator(".outcome")).to_contain_text("Revision 1: ", timeout=60_000)
     expect(page.locator(".results data").nth(1)).to_have_text(re.compile("[0-2] of 2"))
     expect(page.locator("#draw .whose")).to_contain_text(f"{user}’s network, revision 1")
+    expect(page.locator(".history li")).to_contain_text(f"1 learned from labelled {many}, ")
     taught = Signature.decode(page.request.get(f"{served.url}/v1/models/{TASK}/signatures/{user}/file").body())
     wanted = softmax(served.runtime.predict(x, taught))
     labels = served.runtime.labels(taught)

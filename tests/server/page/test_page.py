@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from browser import chromium, collect, draw, examples, heat, sent, shown, watched
+from browser import chromium, collect, draw, examples, heat, kept_back, sent, shown, watched
 from playwright.sync_api import expect
 from scipy import ndimage
 from serving import serving
@@ -187,7 +187,11 @@ def test_teach_see_it_rise_and_undo(page, url, runtime) -> None:
 
 def test_kept_back_drawings_are_never_taught(page) -> None:
     """Every second drawing of a digit is shown as kept back and is not among the samples that are sent; a stopped job changes nothing."""
-    collect(page, "emil", [1, 4, 7, 1, 4])
+    collect(page, "emil", [1, 4, 7])
+    for digit in (1, 4):  # by another hand: the same drawing is kept once
+        draw(page, [[[x, 0.2 + 0.6 * y + 0.2 * x] for x, y in stroke] for stroke in examples(page)[digit]])
+        page.locator("#teach .label").select_option(str(digit + 1))
+        page.locator("#teach .keep").click()
     expect(page.locator(".count")).to_have_text("3 to teach, 2 kept back.")
     with page.expect_request(re.compile("/personalize")) as asked:
         page.locator(".teach").click()
@@ -197,6 +201,28 @@ def test_kept_back_drawings_are_never_taught(page) -> None:
     expect(page.locator(".undo")).to_be_disabled()
     page.locator(".collected button").first.click()
     expect(page.locator(".count")).to_have_text("2 to teach, 2 kept back.")
+
+
+def test_a_drawing_is_kept_once(page) -> None:
+    """The same drawing is not kept again; shown to the network in another frame, it joins the first, to teach or kept back."""
+
+    def keep(digit) -> None:
+        show_example(page, digit)
+        page.locator("#teach .label").select_option("5")
+        page.locator("#teach .keep").click()
+
+    for digit in (4, 7):
+        keep(digit)
+    for digit in (7, 4):
+        keep(digit)
+        expect(page.locator(".told")).to_have_text(
+            "This drawing is kept already, as 5; to change that, remove it first."
+        )
+    expect(page.locator(".count")).to_have_text("1 to teach, 1 kept back.")
+    page.locator("#framing").select_option("mnist")
+    for digit in (4, 7):
+        keep(digit)
+    assert kept_back(page) == [False, True, False, True]
 
 
 def test_what_the_server_refuses_is_said_in_a_line(page, url, runtime, wrong) -> None:
@@ -278,8 +304,8 @@ def test_keyboard_alone(page) -> None:
     expect(page.locator(".verdict strong")).to_be_visible()
     keys.press("1")
     expect(page.locator("#said")).to_have_text("kept as a drawing of 1")
-    line("ArrowUp")
     line("ArrowRight")
+    line("ArrowUp")
     keys.press("Backspace")
     expect(page.locator("#said")).to_have_text("last stroke taken back")
     keys.press("7")

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from browser import FAKE_DEVICES, chromium, launched, visiting
+from browser import FAKE_DEVICES, WATCHED_DEVICES, chromium, launched, until, visiting
 from given import asking, check_answers, check_tour, given, teach_and_undo
 from PIL import Image
 from playwright.sync_api import expect
@@ -58,7 +58,7 @@ def test_photographs_from_files(browser, served, photographs) -> None:
         for sample, path in zip(x, photographs, strict=True):
             assert np.allclose(sample, load_image(path, shape=SHAPE), atol=1e-5), path.name
         check_tour(page, served, x[:1])
-        teach_and_undo(page, served, x, "alice")
+        teach_and_undo(page, served, x, "alice", many="photographs")
 
 
 def test_a_jpeg_that_lies_on_its_side(browser, served, tmp_path) -> None:
@@ -86,10 +86,70 @@ def test_photographs_by_the_camera(browser, served) -> None:
         page.keyboard.press("Enter")
         x = check_answers(page, served, asked, 2)
         assert 0 <= x.min() < x.max() <= 1
-        assert x.std(axis=(0, 2, 3)).min() > 0.01
+        assert x.std(axis=(0, 2, 3)).min() > 0.003
         page.get_by_role("button", name="Switch it off").click()
         expect(page.locator("video")).to_be_hidden()
         assert page.evaluate("document.querySelector('video').srcObject") is None
+
+
+ALL_ENDED = "tracks.every((track) => track.readyState === 'ended')"
+HIDE = """(hidden) => {
+    Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
+def test_the_camera_is_opened_once(browser, served) -> None:
+    """Two clicks open one stream, which is off when the page is out of sight."""
+    with visiting(browser, served.url, permissions=["camera"]) as page:
+        page.evaluate(WATCHED_DEVICES)
+        page.evaluate("() => { const on = document.querySelector('.photograph .on'); on.click(); on.click(); }")
+        expect(page.locator("video")).to_be_visible()
+        assert page.evaluate("tracks.map((track) => track.readyState)") == ["live"]
+        page.evaluate(HIDE, True)
+        expect(page.locator("video")).to_be_hidden()
+        assert page.evaluate(ALL_ENDED)
+        page.evaluate(HIDE, False)
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.locator("video")).to_be_visible()
+        assert page.evaluate("tracks.map((track) => track.readyState)") == ["ended", "live"]
+
+
+def test_a_camera_that_is_allowed_when_nobody_looks(browser, served) -> None:
+    """A page that is hidden before the camera is opened has none; the next click opens it."""
+    with visiting(browser, served.url, permissions=["camera"]) as page:
+        page.evaluate(WATCHED_DEVICES)
+        page.evaluate("window.asks = true")
+        page.get_by_role("button", name="Use the camera").click()
+        page.evaluate(HIDE, True)
+        page.evaluate(HIDE, False)
+        page.evaluate("() => { window.asks = false; allow(); }")
+        until(page, "tracks.length === 1 && " + ALL_ENDED)
+        expect(page.locator("video")).to_be_hidden()
+        expect(page.locator("#problem")).to_be_hidden()
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.locator("video")).to_be_visible()
+
+
+def test_a_camera_whose_picture_cannot_be_shown(browser, served) -> None:
+    """It is said, the camera is released, and the next try may go well; errors that are called aborts are said, too."""
+    with visiting(browser, served.url, permissions=["camera"]) as page:
+        page.evaluate(WATCHED_DEVICES)
+        for name in ("NotSupportedError", "AbortError"):
+            page.evaluate(
+                "(name) => { const video = document.querySelector('video'); video.play = async () => { throw new DOMException('no picture', name); }; }",
+                name,
+            )
+            page.get_by_role("button", name="Use the camera").click()
+            expect(page.locator("#problem")).to_have_text("the camera’s picture cannot be shown: no picture")
+            expect(page.locator("video")).to_be_hidden()
+            assert page.evaluate(ALL_ENDED)
+            assert page.evaluate("document.querySelector('video').srcObject") is None
+            page.evaluate("document.querySelector('#problem').textContent = ''")
+        page.evaluate("delete document.querySelector('video').play")
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.locator("video")).to_be_visible()
+        expect(page.locator("#problem")).to_be_hidden()
 
 
 def test_what_cannot_be_read_is_said(browser, served, photographs, tmp_path) -> None:
@@ -125,8 +185,13 @@ def test_grey_pictures_beside_drawings(browser, tmp_path, photographs) -> None:
         x = check_answers(page, served, asked, 4)
         for sample, path in zip(x, photographs, strict=True):
             assert np.allclose(sample, load_image(path, shape=(1, 16, 20)), atol=1e-5), path.name
+        expect(page.locator("#example")).to_be_hidden()  # its examples are digits, and these classes are none
         page.locator("#paper").click()
         expect(page.locator(".samples input:checked")).to_have_count(0)
+        page.locator("#clear").click()
+        page.locator("#tour").scroll_into_view_if_needed()
+        expect(page.locator(".grid")).to_have_attribute("aria-busy", "false")
+        expect(page.locator("#tour .example")).to_be_hidden()
         page.locator(".samples input").nth(2).check()
         check_answers(page, served, asked, 4)
 

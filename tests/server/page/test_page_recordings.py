@@ -60,7 +60,7 @@ def test_windows_of_a_file(browser, served, tmp_path) -> None:
         assert np.array_equal(x, wanted)
         expect(page.locator("#tray .about")).to_have_text("8 rows of walk.csv fill no window")
         check_tour(page, served, x[:1])
-        teach_and_undo(page, served, x, "alice")
+        teach_and_undo(page, served, x, "alice", many="windows")
 
 
 def test_the_chart(browser, served, tmp_path) -> None:

@@ -5,7 +5,7 @@ import wave
 
 import numpy as np
 import pytest
-from browser import FAKE_DEVICES, chromium, visiting
+from browser import FAKE_DEVICES, WATCHED_DEVICES, chromium, until, visiting
 from given import asking, check_answers, check_tour, given, teach_and_undo
 from playwright.sync_api import expect
 
@@ -68,7 +68,7 @@ def test_windows_of_a_long_sound(browser, served, tmp_path) -> None:
         chart = page.get_by_role("img", name=f"long.wav: {len(whole)} frames, {len(wanted)} windows")
         expect(chart).to_be_visible()
         check_tour(page, served, x[:1])
-        teach_and_undo(page, served, x, "alice")
+        teach_and_undo(page, served, x, "alice", many="sounds")
 
 
 def test_a_short_sound_in_stereo(browser, served, tmp_path) -> None:
@@ -99,13 +99,13 @@ def test_the_microphone(browser, served) -> None:
     """What the microphone hears for a second is a sample: its tone is the loudest band; the recording can be ended early."""
     with visiting(browser, served.url, permissions=["microphone"]) as page:
         asked = asking(page)
-        page.get_by_label("Seconds").fill("0.6")
+        expect(page.get_by_label("Seconds")).to_have_value("1")
         page.get_by_role("button", name="Record").click()
         expect(page.get_by_role("button", name="That is enough")).to_be_visible()
-        expect(page.locator(".samples .said small")).to_have_count(1)
+        expect(page.locator(".samples .said small")).to_have_count(3)
         expect(page.get_by_role("button", name="Record")).to_be_focused()
-        x = check_answers(page, served, asked, 1)
-        wanted = log_mel(tone(0.6, 8000) / 32768, SOUND).mean(axis=1).argmax()
+        x = check_answers(page, served, asked, 3)
+        wanted = log_mel(tone(1, 8000) / 32768, SOUND).mean(axis=1).argmax()
         assert abs(int(x[0, 0].mean(axis=1).argmax()) - int(wanted)) <= 1
         page.get_by_label("Seconds").fill("60")
         page.get_by_role("button", name="Record").click()
@@ -113,9 +113,61 @@ def test_the_microphone(browser, served) -> None:
         expect(page.locator("progress.recording")).not_to_have_attribute("value", "0")
         page.get_by_role("button", name="That is enough").click()
         expect(page.locator(".samples .called").last).to_contain_text("recording 2")
-        page.get_by_label("Seconds").fill("0")
+        for seconds in ("0", "0.9", "60.5", ""):
+            page.get_by_label("Seconds").fill(seconds)
+            page.get_by_role("button", name="Record").click()
+            expect(page.locator("#problem")).to_have_text(
+                "a recording lasts 1 to 60 seconds; type a number from 1 to 60"
+            )
+            page.evaluate("document.querySelector('#problem').textContent = ''")
+
+
+WATCHED_CONTEXTS = """() => {
+    const Context = window.AudioContext;
+    window.contexts = [];
+    window.AudioContext = class extends Context {
+        constructor() {
+            if (window.refuses) throw new DOMException('too many of them', 'NotSupportedError');
+            window.contexts.push(super());
+            if (window.silent) this.resume = () => new Promise(() => {});
+        }
+    };
+}"""
+"""Notes every AudioContext; while ``refuses`` is set, there is none, and while ``silent`` is, none begins."""
+RELEASED = (
+    "tracks.length === 1 && tracks[0].readyState === 'ended' && contexts.every((each) => each.state === 'closed')"
+)
+
+
+@pytest.mark.parametrize("when", ["asks", "silent"])
+def test_a_recording_that_is_ended_before_it_begins(browser, served, when) -> None:
+    """Whether the browser still asks or the sound is not on yet: nothing is recorded, the microphone is released, and nothing is wrong."""
+    with visiting(browser, served.url, permissions=["microphone"]) as page:
+        page.evaluate(WATCHED_DEVICES)
+        page.evaluate(WATCHED_CONTEXTS)
+        page.evaluate("(name) => { window[name] = true; }", when)
         page.get_by_role("button", name="Record").click()
-        expect(page.locator("#problem")).to_contain_text("a recording lasts up to 60 seconds")
+        until(page, "window.allow !== undefined" if when == "asks" else "contexts.length === 1")
+        page.get_by_role("button", name="That is enough").click()
+        if when == "asks":
+            page.evaluate("allow()")
+        until(page, RELEASED)
+        expect(page.get_by_role("button", name="Record")).to_be_focused()
+        expect(page.locator("#problem")).to_be_hidden()
+        expect(page.locator("#tray")).to_be_hidden()
+        assert page.evaluate("contexts.length") == (0 if when == "asks" else 1)
+
+
+def test_a_browser_that_cannot_record(browser, served) -> None:
+    """It is said why, and the microphone is released."""
+    with visiting(browser, served.url, permissions=["microphone"]) as page:
+        page.evaluate(WATCHED_DEVICES)
+        page.evaluate(WATCHED_CONTEXTS)
+        page.evaluate("window.refuses = true")
+        page.get_by_role("button", name="Record").click()
+        expect(page.locator("#problem")).to_have_text("this browser cannot record: too many of them")
+        until(page, RELEASED)
+        expect(page.get_by_role("button", name="Record")).to_be_visible()
 
 
 def test_a_file_that_is_no_sound(browser, served, tmp_path) -> None:

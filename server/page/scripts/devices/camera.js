@@ -6,6 +6,7 @@ import { closeDevice, openDevice } from "./open.js";
 export class Camera {
   #video;
   #changed;
+  #opening = null; // an object of the one start that still counts
   #stream = null;
 
   constructor(video, changed) {
@@ -14,22 +15,49 @@ export class Camera {
     document.addEventListener("visibilitychange", () => document.hidden && this.stop());
   }
 
-  /** Switch it on. Raises an Error with a line for the reader. */
+  /** Switch it on, unless it is on or about to be. Raises an Error with a line for the reader, and then it is off. */
   async start() {
-    if (this.#stream) return;
-    this.#stream = await openDevice("camera", { video: { facingMode: "environment" }, audio: false });
-    this.#stream.getVideoTracks()[0].addEventListener("ended", () => this.stop());
-    this.#video.srcObject = this.#stream;
-    await this.#video.play();
+    if (this.#stream || this.#opening) return;
+    const mine = (this.#opening = {});
+    let stream = null;
+    try {
+      stream = await openDevice("camera", { video: { facingMode: "environment" }, audio: false });
+      if (this.#opening === mine) await this.#show(stream);
+    } catch (problem) {
+      if (this.#opening === mine) throw problem; // else it was stopped, which breaks off what began
+    } finally {
+      if (this.#opening === mine) this.#opening = null;
+      if (stream && stream !== this.#stream) this.#release(stream);
+    }
+  }
+
+  async #show(stream) {
+    const mine = this.#opening;
+    this.#video.srcObject = stream;
+    try {
+      await this.#video.play();
+    } catch (problem) {
+      throw new Error(`the camera’s picture cannot be shown: ${problem.message || problem.name}`);
+    }
+    if (this.#opening !== mine) return;
+    this.#stream = stream;
+    stream.getVideoTracks()[0].addEventListener("ended", () => stream === this.#stream && this.stop());
     this.#changed(true);
   }
 
-  /** Switch it off. */
+  /** Switch it off, also if it is only about to be on. */
   stop() {
+    this.#opening = null;
     if (!this.#stream) return;
-    closeDevice(this.#stream);
-    this.#stream = this.#video.srcObject = null;
+    const stream = this.#stream;
+    this.#stream = null;
+    this.#release(stream);
     this.#changed(false);
+  }
+
+  #release(stream) {
+    closeDevice(stream);
+    if (this.#video.srcObject === stream) this.#video.srcObject = null;
   }
 
   /** What it shows now: a source for a canvas, its width and its height. */

@@ -1,13 +1,11 @@
 // Sound files → samples at one rate. WAV is read here; the browser decodes other files, and resamples.
 
+import { bytesOf } from "../samples/bytes.js";
 import { read, written } from "./wave.js";
-
-const MOST = 200_000_000; // bytes
 
 /** Samples of a sound file, -1 to 1, at `rate` samples per second: a Float32Array. Raises an Error with a line for the reader. */
 export async function decoded(file, rate) {
-  if (file.size > MOST) throw new Error(`${file.name} has ${Math.ceil(file.size / 1e6)} MB, but at most ${MOST / 1e6} are read here; cut it, or use 'isoform predict'`);
-  const bytes = await file.arrayBuffer();
+  const bytes = await bytesOf(file);
   const wave = read(bytes);
   const samples = wave ? await resampled(wave.samples, wave.rate, rate, file.name) : await decodedByBrowser(bytes, rate, file.name);
   if (!samples.every(Number.isFinite)) throw new Error(`${file.name} holds a sample that is not finite; repair or remove it`);

@@ -1,6 +1,7 @@
 // The paper: what is drawn on it is the sample, until something else is given or chosen.
 
 import { element } from "../charts.js";
+import { drawable } from "../samples/kinds.js";
 import { DOMAINS } from "./domains.js";
 import { EXAMPLES } from "./examples.js";
 import { FRAMINGS, frame } from "./framing.js";
@@ -19,7 +20,6 @@ export function startDrawing(place, state) {
   const drawing = new Drawing(find("#paper"), { changed: (strokes) => state.set({ strokes }), say });
   const framing = find("#framing");
   framing.replaceChildren(...Object.entries(FRAMINGS).map(([name, text]) => element("option", { value: name }, text)));
-  framing.value = state.get("framing");
   framing.addEventListener("change", () => state.set({ framing: framing.value }));
   find("#clear").addEventListener("click", () => drawing.clear());
   find("#back").addEventListener("click", () => drawing.takeBack());
@@ -30,9 +30,10 @@ export function startDrawing(place, state) {
     say(`an example of ${example}`);
   });
 
-  state.on(["strokes", "framing", "shape"], () => {
+  state.on(["framing"], () => (framing.value = state.get("framing")));
+  state.on(["strokes", "framing", "input"], () => {
     const strokes = state.get("strokes");
-    if (strokes.length === 0 && state.get("chosen")) return;
+    if (!drawable(state.get("kind"), state.get("shape")) || (strokes.length === 0 && state.get("chosen"))) return;
     state.set({ chosen: null, sample: frame(strokes, state.get("shape").slice(1), state.get("framing")) });
   });
   state.on(["chosen"], () => state.get("chosen") && drawing.clear());

@@ -10,44 +10,51 @@ import { readRecording } from "./recordings.js";
 import { readSound } from "./sounds.js";
 import { samplesOf } from "./spectrogram.js";
 
-/** Reader of a file, by kind: ({shape, reading}, file) → {samples: [{values, name, …}], more, notes}. */
+const [LEAST_SECONDS, MOST_SECONDS] = [1, 60];
+
+/** Reader of a file, by kind: ({shape, reading}, file, the first recording's whole) → {samples: [{values, name, …}], more, notes}. */
 const READERS = {
   pictures: async (about, file) => ({ samples: [{ values: await readPicture(file, about.shape), name: file.name }], more: 0, notes: "" }),
-  recordings: (about, file) => readRecording(file, about),
+  recordings: (about, file, like) => readRecording(file, about, like),
   sounds: async (about, file) => readSound(await decoded(file, about.reading.sound.rate), file.name, about),
 };
 
 /** Take samples in `place`, which has #files, .photograph with the camera's parts, and .hear with the microphone's. `add` receives them. */
-export function takeIn(place, state, words, add) {
+export function takeIn(place, state, add) {
   const find = (name) => place.querySelector(name);
-  const kind = state.get("kind");
   const about = () => ({ shape: state.get("shape"), reading: state.get("reading") });
   const files = find("#files");
 
-  files.accept = words.accept;
   files.addEventListener("click", () => (files.value = "")); // the same file may be given again
   files.addEventListener("change", () => attempt("files", readAll));
-  find(".photograph").hidden = kind !== "pictures";
-  find(".hear").hidden = kind !== "sounds";
-  if (kind === "pictures") usingCamera();
-  if (kind === "sounds") usingMicrophone();
+  usingCamera();
+  usingMicrophone();
+  state.on(["kind", "words"], () => {
+    files.accept = state.get("words").accept;
+    find(".photograph").hidden = state.get("kind") !== "pictures";
+    find(".hear").hidden = state.get("kind") !== "sounds";
+  });
 
   /** Read every file that can be read, and then say which could not. */
   async function readAll() {
     const [samples, notes, wrong] = [[], [], []];
+    const [kind, input] = [state.get("kind"), state.get("input")];
     let more = 0;
     files.disabled = true;
     files.ariaBusy = "true";
     try {
       for (const file of files.files) {
+        const like = [...state.get("given"), ...samples].find((each) => each.whole)?.whole;
+        let found = { samples: [], more: 0, notes: "" };
         try {
-          const found = await READERS[kind](about(), file);
-          samples.push(...found.samples);
-          more += found.more;
-          if (found.notes) notes.push(found.notes);
+          found = await READERS[kind](about(), file, like);
         } catch (problem) {
           wrong.push(problem.message);
         }
+        if (input !== state.get("input")) return; // another task was chosen, which takes other samples
+        samples.push(...found.samples);
+        more += found.more;
+        if (found.notes) notes.push(found.notes);
       }
     } finally {
       files.disabled = false;
@@ -65,6 +72,7 @@ export function takeIn(place, state, words, add) {
       (running ? shutter : on).focus();
     });
     let count = 0;
+    state.on(["input"], () => camera.stop());
     on.addEventListener("click", () => attempt("camera", () => camera.start()));
     off.addEventListener("click", () => camera.stop());
     shutter.addEventListener("click", () =>
@@ -78,22 +86,31 @@ export function takeIn(place, state, words, add) {
 
   function usingMicrophone() {
     const [start, stop, seconds, bar] = [".start", ".stop-recording", ".seconds", ".recording"].map(find);
-    const { sound } = state.get("reading");
     let [ended, count] = [null, 0];
-    seconds.value = Math.max(1, Math.ceil(samplesOf(extent(state.get("shape"))[2], sound) / sound.rate));
+    Object.assign(seconds, { min: LEAST_SECONDS, max: MOST_SECONDS });
+    state.on(["input"], () => {
+      ended?.abort();
+      if (state.get("kind") !== "sounds") return;
+      const { sound } = state.get("reading");
+      const long = Math.ceil(samplesOf(extent(state.get("shape"))[2], sound) / sound.rate); // of a window
+      seconds.value = Math.min(MOST_SECONDS, Math.max(LEAST_SECONDS, long));
+    });
     start.addEventListener("click", () => attempt("microphone", hear));
     stop.addEventListener("click", () => ended?.abort());
 
     async function hear() {
       const long = Number(seconds.value);
-      if (!(long > 0 && long <= 60)) throw new Error("a recording lasts up to 60 seconds; type a number from 1 to 60");
+      const range = `${LEAST_SECONDS} to ${MOST_SECONDS}`;
+      if (!(long >= LEAST_SECONDS && long <= MOST_SECONDS)) throw new Error(`a recording lasts ${range} seconds; type a number from ${range}`);
+      const [input, { rate }] = [state.get("input"), state.get("reading").sound];
       ended = new AbortController();
       start.hidden = true;
       stop.hidden = bar.hidden = false;
       stop.focus();
       Object.assign(bar, { max: long, value: 0 });
       try {
-        const samples = await record(long, sound.rate, { signal: ended.signal, heard: (now) => (bar.value = now) });
+        const samples = await record(long, rate, { signal: ended.signal, heard: (now) => (bar.value = now) });
+        if (input !== state.get("input")) return;
         count += 1;
         const found = readSound(samples, `recording ${count}`, about());
         add(found.samples, found.notes, found.more);

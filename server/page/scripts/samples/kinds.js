@@ -18,33 +18,40 @@ export function kindOf({ what, shape, reading }) {
   return [1, 3].includes(channels) ? "pictures" : null;
 }
 
+/** The input of a task as a text: tasks whose texts are equal take the same samples. */
+export const inputOf = (about) => JSON.stringify([kindOf(about), about.what, about.shape, about.reading]);
+
 /** Whether samples can be drawn. */
 export const drawable = (kind, shape) => kind === "pictures" && shape[0] === 1;
 
+// `digits` is whether what is drawn is digits, of which the page has examples
 const DRAWN = {
-  title: "Draw a digit", empty: "Draw a digit", one: "drawing", many: "drawings", skip: "To the drawing",
+  digits: true, title: "Draw a digit", empty: "Draw a digit", one: "drawing", many: "drawings", skip: "To the drawing",
   files: "Pictures", accept: "image/*",
   teachTitle: "Teach it your hand",
   teach: "Draw, say what it is, and keep it: ten drawings are enough. Teach it your slanted 7, or that your 3 is called 8. The drawings stay in this tab, and are sent only to learn from.",
   back: "Every second drawing of a digit is kept back, to check with",
 };
 
-const given = (one, many) => ({
-  one, many, skip: `To the ${many}`, empty: "Nothing is given yet", teachTitle: `Teach it your ${many}`,
+const given = (one, many, held = one) => ({
+  digits: false, one, many, skip: `To the ${many}`, empty: "Nothing is given yet", teachTitle: `Teach it your ${many}`,
   teach: `Choose a ${one}, say what it is, and keep it; ten are often enough. They stay in this tab, and are sent only to be answered and to learn from.`,
-  back: `Every second ${one} of a class is kept back, to check with`,
+  back: `Every second ${held} of a class is kept back, to check with`,
 });
 
 const WORDS = {
   pictures: { ...given("photograph", "photographs"), title: "Give it photographs", files: "Photographs", accept: "image/*" },
-  recordings: { ...given("window", "windows"), teachTitle: "Teach it your recordings", title: "Give it recordings", files: "Recordings: CSV or TSV, columns by name", accept: ".csv,.tsv,.txt,text/csv,text/tab-separated-values" },
-  sounds: { ...given("sound", "sounds"), title: "Give it sounds", files: "Sounds: WAV, or what else this browser reads", accept: "audio/*" },
+  recordings: { ...given("window", "windows", "file"), teachTitle: "Teach it your recordings", title: "Give it recordings", files: "Recordings: CSV or TSV, columns by name", accept: ".csv,.tsv,.txt,text/csv,text/tab-separated-values" },
+  sounds: { ...given("sound", "sounds", "file or recording"), title: "Give it sounds", files: "Sounds: WAV, or what else this browser reads", accept: "audio/*" },
 };
+
+const OTHERS = { ...given("sample", "samples"), title: "", files: "", accept: "" }; // where the page makes none
 
 /** The page's words for a network's samples. */
 export function wordsFor(kind, shape, labels) {
-  if (!drawable(kind, shape)) return WORDS[kind] ?? DRAWN;
-  return labels.every((label) => /^[0-9]$/.test(label)) ? DRAWN : { ...DRAWN, title: "Draw, or give pictures", empty: "Nothing is drawn yet", teach: WORDS.pictures.teach.replace("photograph", "drawing"), back: WORDS.pictures.back.replace("photograph", "drawing") };
+  if (kind === null) return OTHERS;
+  if (!drawable(kind, shape)) return WORDS[kind];
+  return labels.every((label) => /^[0-9]$/.test(label)) ? DRAWN : { ...DRAWN, digits: false, title: "Draw, or give pictures", empty: "Nothing is drawn yet", teach: WORDS.pictures.teach.replace("photograph", "drawing"), back: WORDS.pictures.back.replace("photograph", "drawing") };
 }
 
 /** Describe the shape of a sample. */

@@ -7,18 +7,14 @@ import { sketch } from "./sketch.js";
 import { MOST } from "./windows.js";
 
 /** Show the samples in `place`, an element with .about, .samples and .empty (a button). Returns {add, next}. */
-export function showTray(place, state, words) {
+export function showTray(place, state) {
   const [about, list, empty] = [".about", ".samples", ".empty"].map((name) => place.querySelector(name));
   const once = latest();
-  let shape = state.get("shape").join();
 
-  list.ariaLabel = `${words.many} that were given`;
   empty.addEventListener("click", () => clear());
   list.addEventListener("change", (event) => choose(state.get("given")[Number(event.target.value)]));
-  state.on(["shape"], () => {
-    if (state.get("shape").join() !== shape) clear(); // they were made for another task's network
-    shape = state.get("shape").join();
-  });
+  state.on(["words"], () => (list.ariaLabel = `${state.get("words").many} that were given`));
+  state.on(["input"], () => (about.textContent = ""));
   state.on(["given"], draw);
   state.on(["chosen"], mark);
   state.on(["given", "task", "user", "version"], () => attempt("given", () => once(ask)));
