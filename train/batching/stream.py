@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,9 @@ from isoform.runtime.errors import DataError, InputError
 from isoform.train.data.pictures import Pictures, processors
 
 __all__ = ["Stream", "worker_count"]
+
+ROOM = 32
+"""Batches per worker that shared memory must have room for: a worker is up to three ahead, and other tasks and programs have theirs."""
 
 
 def worker_count() -> int:
@@ -39,11 +44,11 @@ class Stream:
 
     def __init__(self, pictures: Pictures, rows: Callable[[int], Array], *, steps: int, workers: int) -> None:
         self._pictures, self._rows, self._steps, self._workers = pictures, rows, steps, workers
-        self._coming: Iterator[Array | str] = iter(())
+        self._coming: Iterator[Array | Tensor | str] = iter(())
         self._next: int | None = None
         # A batch of large images takes a fifth of a step to come through the pipe: a thread receives it while the step before is computed.
         self._thread = ThreadPoolExecutor(1)
-        self._received: Future[Array | str] | None = None
+        self._received: Future[Array | Tensor | str] | None = None
         self.waited = 0.0
 
     def __getitem__(self, step: int) -> Tensor:
@@ -67,7 +72,7 @@ class Stream:
         self.waited += time.perf_counter() - began
         if isinstance(images, str):
             raise DataError(images)
-        return torch.from_numpy(images)
+        return images if isinstance(images, Tensor) else torch.from_numpy(images)
 
     def close(self) -> None:
         """End the processes and the thread."""
@@ -83,11 +88,20 @@ class Stream:
     def _loader(self, step: int) -> DataLoader[Array | str]:
         return DataLoader(
             _Decoded(self._pictures), sampler=_Rows(self._rows, range(step, self._steps)), batch_size=None,
-            num_workers=self._workers, collate_fn=_unchanged,
+            num_workers=self._workers, collate_fn=_tensor if self._roomy(step) else _unchanged,
             worker_init_fn=_leave_signals,
             # a generator of its own: it draws a number that would otherwise come from the run's
             generator=torch.Generator(),
         )  # fmt: skip
+
+    def _roomy(self, step: int) -> bool:
+        """Whether there is shared memory for batches, so that they need not go through pipes; containers often have 64 MiB in all."""
+        try:
+            free = os.statvfs("/dev/shm")
+        except (OSError, AttributeError):
+            return False
+        batch = 4 * len(self._rows(step)) * math.prod(self._pictures.shape[1:])
+        return free.f_bavail * free.f_frsize > ROOM * batch * self._workers
 
 
 class _Decoded(Dataset[Array | str]):
@@ -123,5 +137,10 @@ def _leave_signals(_worker: int) -> None:
 
 
 def _unchanged(images: Any) -> Any:
-    """Send arrays through the pipe: as tensors they would need shared memory, of which containers have little."""
+    """Send arrays through the pipe."""
     return images
+
+
+def _tensor(images: Any) -> Any:
+    """Send arrays by shared memory, as torch does with tensors."""
+    return images if isinstance(images, str) else torch.from_numpy(images)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from support import isoform
 from isoform.runtime.errors import CheckpointError, DataError
 from isoform.runtime.formats import tensors
 from isoform.runtime.formats.bundle import Bundle
+from isoform.train.batching import stream
 from isoform.train.batching.stream import Stream, worker_count
 from isoform.train.data import load
 from isoform.train.data.load import load_tasks
@@ -141,6 +143,19 @@ def test_steps_may_be_asked_in_any_order(photos) -> None:
     stream = Stream(pictures, lambda step: np.array([step]), steps=6, workers=0)
     for step in (0, 1, 4, 2, 3, 4, 5):
         np.testing.assert_array_equal(stream[step].numpy(), pictures[step : step + 1])
+
+
+@pytest.mark.parametrize("room", [0, 1 << 40])
+def test_batches_come_by_shared_memory_or_by_a_pipe(photos, monkeypatch, room) -> None:
+    """Where there is little shared memory, as in containers, through a pipe; the images are the same."""
+    monkeypatch.setattr(stream.os, "statvfs", lambda _: SimpleNamespace(f_bavail=room, f_frsize=1))
+    pictures = read_pictures(photos)
+    batches = Stream(pictures, lambda step: np.array([step, step + 1]), steps=4, workers=1)
+    for step in range(4):
+        found = batches[step]
+        np.testing.assert_array_equal(found.numpy(), pictures[step : step + 2])
+        assert found.is_shared() == bool(room)
+    batches.close()
 
 
 def test_a_compiled_bundle_of_images_on_disk(photos, monkeypatch, capsys) -> None:
