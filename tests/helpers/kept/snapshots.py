@@ -30,6 +30,7 @@ WORDS = {
     "inspect-graph-without-weights": ("inspect", f"{BUNDLE}/compiled/portable.onnx"),
     "inspect-templates": ("inspect", f"{BUNDLE}/templates.safetensors"),
     "inspect-report": ("inspect", f"{BUNDLE}/compiled/report.json"),
+    "recipe-list": ("recipe", "list"),
     "compile": (),
     "evaluate": ("evaluate", BUNDLE, "--task", "plain", "--task", "edges", "--engine", "reference", "--data"),
 }
