@@ -131,7 +131,7 @@ def _datasets(bundle: Bundle, data: Path | None, progress: Callable[[str], None]
     digests = bundle.training.get("data")
     if not isinstance(digests, dict):
         raise CompileError(f"{bundle.path} does not say what data it was trained on; train it with 'isoform train'")
-    recipe = Recipe.from_json(recipe_json, where=f"{bundle.path / 'bundle.json'}, recipe")
+    recipe = Recipe.of_bundle(recipe_json, where=f"{bundle.path / 'bundle.json'}, recipe")
     datasets = load_tasks(recipe.tasks, recipe.data, root=data)
     for task, dataset in datasets.items():
         progress(f"samples of {task}: {dataset.account.sentence()}")

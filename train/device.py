@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import UsageError
 
-__all__ = ["DEVICES", "autocast", "device_named", "exact", "told_of"]
-
-DEVICES = ("auto", "cpu", "cuda")
+__all__ = ["autocast", "device_named", "exact", "tensor_of", "told_of"]
 
 
 def device_named(name: str) -> torch.device:
@@ -25,7 +24,7 @@ def device_named(name: str) -> torch.device:
     there = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if there else "cpu")
-    if name not in DEVICES or (name == "cuda" and not there):
+    if name not in ("cpu", "cuda") or (name == "cuda" and not there):
         found = "cpu, cuda or auto" if there else "cpu or auto, because torch finds no GPU here,"
         raise UsageError(f"the device is {name!r}, but {found} was expected")
     return torch.device(name)
@@ -46,6 +45,11 @@ def autocast(samples: Mapping[int, tuple[Tensor, Tensor]], precision: str) -> co
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(next(iter(samples.values()))[0].device.type, dtype=torch.bfloat16)
+
+
+def tensor_of(x: Array) -> Tensor:
+    """Return an array as a tensor, a copy of it if it may not be written, as that of a file that is mapped into memory: torch has no such tensors."""
+    return torch.from_numpy(x if x.flags.writeable else x.copy())
 
 
 def told_of(place: torch.device) -> dict[str, str]:

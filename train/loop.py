@@ -27,7 +27,7 @@ from isoform.train.checkpoint import load_checkpoint, save_checkpoint
 from isoform.train.data.load import reading_of
 from isoform.train.data.pictures import Pictures, chunks, processors
 from isoform.train.data.samples import Dataset, Split
-from isoform.train.device import autocast, device_named, exact, told_of
+from isoform.train.device import autocast, device_named, exact, tensor_of, told_of
 from isoform.train.kind import Group, Run, trainer_of
 from isoform.train.recipe import Recipe
 from isoform.train.validation import Validation
@@ -37,7 +37,7 @@ __all__ = ["Report", "accuracy", "resolved", "train"]
 MOST_THREADS = 8
 """Threads that are of use to small networks."""
 REPORTS = 100
-"""Number of entries in a run's history."""
+"""Number of entries in a run's history, beside those of measurements on validation samples."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def train(
     with (
         contextlib.ExitStack() as ending,
         torch.random.fork_rng(devices=[]),
-    ):  # leaves the caller's random state as it was
+    ):  # leaves the caller's random state of the processor as it was
         torch.manual_seed(recipe.seed)
         run = trainer_of(recipe).start(recipe, datasets)
         run.network.to(place)
@@ -268,10 +268,7 @@ def accuracy(run: Run, split: Split, *, task: int) -> float:
     """Compute the accuracy of the run's network on a split, 0 to 1."""
     place = next(run.network.parameters()).device
     right = [
-        (
-            run.logits(torch.from_numpy(split.images[rows]).to(place), task).argmax(1).cpu().numpy()
-            == split.labels[rows]
-        ).sum()
+        (run.logits(tensor_of(split.images[rows]).to(place), task).argmax(1).cpu().numpy() == split.labels[rows]).sum()
         for rows in chunks(split.images, most=512)
     ]
     return float(sum(right) / len(split.labels))

@@ -113,13 +113,20 @@ class Recipe(Table):
         """
         rest = dict(value)
         trainer = trainer_named(rest.pop("kind", DEFAULT), where=where)
-        read: Recipe = read_table(trainer.recipe, trainer.recipe.upgraded(rest), where)
+        read: Recipe = read_table(trainer.recipe, rest, where)
         return read
 
     @classmethod
+    def of_bundle(cls, value: Mapping[str, Any], *, where: str) -> Recipe:
+        """Read the recipe that a bundle was trained by, perhaps with an earlier version; arguments and errors as for ``from_json``."""
+        trainer = trainer_named(value.get("kind", DEFAULT), where=where)
+        return cls.from_json(trainer.recipe.upgraded(dict(value)), where=where)
+
+    @classmethod
     def upgraded(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of an earlier version, as bundles have them, as those of this one."""
-        return value
+        """Return the fields of a bundle of an earlier version as those of this one."""
+        # the steps that the epochs took stood beside them
+        return {name: entry for name, entry in value.items() if name != "epochs" or not value.get("steps")}
 
     def digest(self) -> str:
         """Compute the sha256 of the resolved recipe, 64 hex digits."""

@@ -30,6 +30,9 @@ def run_all(jobs: Mapping[str, Job], folder: Path, *, processes: int) -> dict[st
     file = folder.with_name(f"{folder.name}.jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
     found = kept(file)
+    if file.exists() and not file.read_bytes().endswith(b"\n"):  # what is left of a line that was cut off ends here
+        lines = file.read_text(encoding="utf-8")
+        file.write_text(lines[: lines.rfind("\n") + 1], encoding="utf-8")
     missing = [name for name in jobs if name not in found]
     started = time.monotonic()
     with pool(processes, start="spawn") as workers:
@@ -59,8 +62,5 @@ def kept(file: Path) -> dict[str, dict[str, Any]]:
     if not file.exists():
         return {}
     text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        file.write_text(whole, encoding="utf-8")
-    entries = [json.loads(line) for line in whole.splitlines()]
+    entries = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
     return {entry["run"]: entry["result"] for entry in entries}

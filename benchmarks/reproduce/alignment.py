@@ -161,7 +161,8 @@ def of_crossmodal(arguments: argparse.Namespace, figures: Figures, folder: Path)
     found = run_all(jobs, folder, processes=arguments.processes)
     rows = [*table.rows_of(setups, found, seeds, steps, figures)]
     print_table(
-        f"{len(seeds)} seeds, {steps:,} steps, lower is better; changes from the baseline, and the paper's, which has other pictures and dna",
+        f"{len(seeds)} seeds, {steps:,} steps, on {', '.join(figures['devices'])}, lower is better; "
+        "changes from the baseline, and the paper's, which has other pictures and dna",
         ("setup", *(f"{name}: {each.metric}" for name, each in DOMAINS.items()), "modules left", "minutes"), rows,
     )  # fmt: skip
 

@@ -26,6 +26,7 @@ from isoform.runtime.errors import CompileError
 
 __all__ = ["quantised", "smaller"]
 
+GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 OPERATORS = ("Conv", "Gemm", "MatMul")
 """Operators that run in int8: those whose products take the time."""
 
@@ -79,9 +80,12 @@ def smaller(file: bytes) -> bytes:
     """Return the same quantised graph in a smaller file: a third of a small network's would be zeros and names.
 
     Zero points of weights and biases, which are all 0, are left out, as ONNX allows; equal constants are stored once, and names are short.
+    A graph with branches or loops, whose own graphs use names of this one, stays as it is.
     """
     model = onnx.load_from_string(file)
     graph = model.graph
+    if any(attribute.type in GRAPHS for node in graph.node for attribute in node.attribute):
+        return file
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
         zero = node.input[2] if node.op_type == "DequantizeLinear" and len(node.input) > 2 else ""
@@ -96,14 +100,17 @@ def smaller(file: bytes) -> bytes:
     def short(name: str) -> str:
         return name if name in kept else names.setdefault(same.get(name, name), f"{len(names):x}")
 
-    used = {same[name] for node in graph.node for name in node.input if name in same}
+    outputs = [value.name for value in graph.output]
+    used = {same.get(name, name) for node in graph.node for name in node.input} | {*outputs}
     for node in graph.node:
         node.ClearField("name")
         for fields in (node.input, node.output):
             fields[:] = [short(name) for name in fields]
     del graph.value_info[:]
     del graph.initializer[:]
-    graph.initializer.extend(onnx.numpy_helper.from_array(constants[name], short(name)) for name in sorted(used))
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(constants[name], short(name)) for name in sorted(used & {*constants})
+    )
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -40,7 +40,8 @@ def add_arguments_predict(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="SAMPLES",
-        help="image and sound files, folders of images, sounds or recordings, tables (.csv, .tsv), arrays (.npz): all that personalize and adapt take; "
+        help="image and sound files, folders of images, sounds or recordings, tables (.csv, .tsv, .parquet), arrays (.npz, .npy): "
+        "all that personalize and adapt take; "
         "images are resized and converted to the bundle's size and channels",
     )
     who = parser.add_mutually_exclusive_group()

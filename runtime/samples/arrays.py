@@ -3,7 +3,7 @@
 Every size is compared with the limit and with the file's actual content before memory is allocated for it.
 
     x.npz                                       arrays x, labels and groups, the latter two where there are some
-    x.npy, labels.npy, groups.npy in a folder   the same; x stays on disk, so that it may be larger than the memory
+    x.npy, labels.npy, groups.npy in a folder   the same; x stays on disk if it is float32 in C order, so that it may be larger than the memory
 """
 
 from __future__ import annotations
@@ -100,10 +100,11 @@ def _mapped(path: Path, limit: int) -> Array:
                 raise InputError(
                     f"{what} is damaged: its shape {shape} needs {size:,} bytes, but the file has {there:,}"
                 )
-            # changes stay in memory, so that torch may have it
             if not size:
                 return np.empty(shape, dtype)
-            return np.memmap(file, dtype=dtype, mode="c", offset=start, shape=shape, order="F" if fortran else "C")
+            return np.memmap(file, dtype=dtype, mode="r", offset=start, shape=shape, order="F" if fortran else "C")
+        except OSError as problem:
+            raise InputError(f"array {path} cannot be read: {problem.strerror or problem}") from None
         except DAMAGED as problem:
             raise InputError(f"{what} is damaged: {str(problem)[:200] or type(problem).__name__}") from None
 

@@ -15,7 +15,9 @@ Samples that are alike beside their label, because they are of one recording, da
     recordings                    each is one, unless a column "group" names them; the same name is the same group, in all files
     folder/<label>/<group>/*.png  the subfolder, if every image or sound is in one; the same name in two classes is the same group
     sounds                        each file, if one of them has several windows and they name no groups
-    samples.csv, samples.npz      (Parquet is read as CSV is) a column "group"; an array "groups", n strings or integers
+    samples.csv, samples.npz      a column "group"; an array "groups", n strings or integers
+
+Tables may be .tsv or .parquet as well.
 
 A recording or sound is cut into windows of the network's width (``recordings``, ``sounds``). Other files are skipped
 (``listing.py``) and counted (``account.py``).
@@ -169,7 +171,7 @@ def list_images(path: Path, *, takes: Input, account: Account, reading: Reading 
     Returns:
         The images in order; None if the samples are not all images, and nothing was counted in ``account``.
     """
-    if reading.sound is not None or not (os.path.isdir(path) or is_table(path)):
+    if reading.sound is not None or is_arrays(path) or not (os.path.isdir(path) or is_table(path)):
         return None
     shape = grid_of(takes, path)
     reader = Reader(shape, account, reading=reading, where=path)

@@ -121,6 +121,28 @@ def test_int8_is_stored_without_what_says_nothing(compiled, samples, labelled, t
     )
 
 
+def test_a_graph_with_branches_stays_as_it_is() -> None:
+    """The branches use names of the graph around them. A constant that is an output is kept."""
+    scalar = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    constant = onnx.numpy_helper.from_array(np.ones(1, np.float32), "c")
+    branch = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["c"], ["y"])], "branch", [], [scalar])
+    node = onnx.helper.make_node("If", ["x"], ["z"], then_branch=branch, else_branch=branch)
+    given = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.BOOL, [])
+    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("z", "c")]
+    options = {"opset_imports": [onnx.helper.make_opsetid("", 17)], "ir_version": 8}
+    file = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", [given], outputs, [constant]), **options
+    ).SerializeToString()
+    assert int8.smaller(file) == file
+    plain = onnx.helper.make_node("Identity", ["c"], ["z"])
+    small = int8.smaller(
+        onnx.helper.make_model(
+            onnx.helper.make_graph([plain], "g", [], outputs, [constant]), **options
+        ).SerializeToString()
+    )
+    assert ort.InferenceSession(small).run(["z", "c"], {}) == [1, 1]
+
+
 @pytest.mark.parametrize("name", ["residual", "recurrent", "attention"])
 def test_other_kinds(name, tmp_path) -> None:
     """A stranger's module, wrapped."""

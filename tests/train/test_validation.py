@@ -123,11 +123,15 @@ def test_epochs_and_steps_take_each_others_place(tmp_path) -> None:
 
 
 def test_recipes_of_earlier_bundles_are_read() -> None:
-    """An allocation's number of evaluations became the table ``validation``; 0 was none."""
+    """An allocation's number of evaluations became the table ``validation``, 0 was none; the steps of epochs stood beside them. Not so in TOML."""
     older = {**read_recipe("digits-allocation", {}).to_json()}
     for count, table in ((0, None), (8, ValidationTable(evaluations=8))):
         value = {**older, "optimizer": {**older["optimizer"], "evaluations": count}}
-        assert Recipe.from_json(value).validation == table
+        assert Recipe.of_bundle(value, where="bundle.json").validation == table
+        with pytest.raises(RecipeError, match="evaluations"):
+            Recipe.from_json(value)
+    epochs = {**read_recipe("digits", {}).to_json(), "epochs": 3.0}
+    assert Recipe.of_bundle(epochs, where="bundle.json") == read_recipe("digits", {})
 
 
 def test_every_kind_but_the_one_that_does_it_itself(tmp_path) -> None:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import RecipeError
 from isoform.train.batching.augment import augmented
 from isoform.train.batching.stream import Stream
@@ -46,11 +47,11 @@ class Batches:
         self, split: Split, *, batch: int, shift: int, seed: int, task: int, steps: int = 0, workers: int = 0,
         augment: AugmentTable | None = None, classes: int = 0, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
-        self._images: Tensor | Stream
+        self._images: Array | Stream
         if isinstance(split.images, Pictures):
             self._images = Stream(split.images, self._rows, steps=steps, workers=workers)
         else:
-            self._images = torch.from_numpy(split.images)
+            self._images = split.images
         self._labels = torch.from_numpy(split.labels)
         if augment is not None and (split.images.ndim != 4 or split.images.dtype != np.float32):
             raise RecipeError(
@@ -81,8 +82,8 @@ class Batches:
 
     def _changed(self, step: int) -> tuple[Tensor, Tensor]:
         """Shift and change a step's samples."""
-        rows = torch.from_numpy(self._rows(step))
-        images = self._images[step] if isinstance(self._images, Stream) else self._images[rows]
+        rows = self._rows(step)
+        images = self._images[step] if isinstance(self._images, Stream) else torch.from_numpy(self._images[rows])
         labels = self._labels[rows]
         if self._shift:
             images = self._shifted(images, step)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import queue
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from isoform.train.data.pictures import Pictures, processors
 
 __all__ = ["Stream", "worker_count"]
 
+Batch = Array | Tensor | str
+"""Images, or why they cannot be read."""
 ROOM = 32
 """Batches per worker that shared memory must have room for: a worker is up to three ahead, and other tasks and programs have theirs."""
 
@@ -44,11 +48,8 @@ class Stream:
 
     def __init__(self, pictures: Pictures, rows: Callable[[int], Array], *, steps: int, workers: int) -> None:
         self._pictures, self._rows, self._steps, self._workers = pictures, rows, steps, workers
-        self._coming: Iterator[Array | Tensor | str] = iter(())
+        self._ahead: _Ahead | None = None
         self._next: int | None = None
-        # A batch of large images takes a fifth of a step to come through the pipe: a thread receives it while the step before is computed.
-        self._thread = ThreadPoolExecutor(1)
-        self._received: Future[Array | Tensor | str] | None = None
         self.waited = 0.0
 
     def __getitem__(self, step: int) -> Tensor:
@@ -58,38 +59,34 @@ class Stream:
             DataError: If a file cannot be read any more.
         """
         began = time.perf_counter()
-        if step != self._next:
-            self._drop()
-            self._coming = iter(self._loader(step))
-        self._next = step + 1
-        try:
-            images = next(self._coming) if self._received is None else self._received.result()
-            again = self._workers and step + 1 < self._steps
-            self._received = self._thread.submit(next, self._coming) if again else None
-        except RuntimeError:  # a worker is gone: ended by a signal to all processes, or for its memory
-            self._drop()
-            images = _Decoded(self._pictures)[self._rows(step)]
+        images = self._taken(step) if self._workers else _Decoded(self._pictures)[self._rows(step)]
         self.waited += time.perf_counter() - began
         if isinstance(images, str):
             raise DataError(images)
         return images if isinstance(images, Tensor) else torch.from_numpy(images)
 
     def close(self) -> None:
-        """End the processes and the thread."""
-        self._drop()
-        self._thread.shutdown()
+        """End the processes and the thread, when they have done what they are at."""
+        if self._ahead is not None:
+            self._ahead.close()
+        self._ahead = self._next = None
 
-    def _drop(self) -> None:
-        """Receive what is on its way, and end the processes."""
-        if self._received is not None and not self._received.cancel():
-            self._received.exception()
-        self._coming, self._next, self._received = iter(()), None, None
+    def _taken(self, step: int) -> Batch:
+        if self._ahead is None or step != self._next:
+            self.close()
+            self._ahead = _Ahead(self._loader(step))
+        self._next = step + 1
+        try:
+            return self._ahead.take()
+        except RuntimeError:  # a worker is gone: ended by a signal to all processes, or for its memory
+            self.close()
+            return _Decoded(self._pictures)[self._rows(step)]
 
     def _loader(self, step: int) -> DataLoader[Array | str]:
         return DataLoader(
             _Decoded(self._pictures), sampler=_Rows(self._rows, range(step, self._steps)), batch_size=None,
             num_workers=self._workers, collate_fn=_tensor if self._roomy(step) else _unchanged,
-            worker_init_fn=_leave_signals,
+            worker_init_fn=_leave_ctrl_c,
             # a generator of its own: it draws a number that would otherwise come from the run's
             generator=torch.Generator(),
         )  # fmt: skip
@@ -102,6 +99,46 @@ class Stream:
             return False
         batch = 4 * len(self._rows(step)) * math.prod(self._pictures.shape[1:])
         return free.f_bavail * free.f_frsize > ROOM * batch * self._workers
+
+
+class _Ahead:
+    """What a loader yields, received by a thread: a batch of large images takes a fifth of a step to come through a pipe.
+
+    The loader's processes are started in that thread too. For those of the main thread torch has a signal handler, which raises an error in
+    the midst of a step when one ends.
+    """
+
+    def __init__(self, loader: DataLoader[Array | str]) -> None:
+        self._batches: queue.Queue[Batch | BaseException] = queue.Queue(1)
+        self._ended = threading.Event()
+        # a daemon, so that a program can end while a worker decodes
+        threading.Thread(target=self._receive, args=(loader,), daemon=True).start()
+
+    def take(self) -> Batch:
+        """Return the next batch. Raises what the loader raised."""
+        found = self._batches.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """Let the thread end after the batch that it waits for."""
+        self._ended.set()
+
+    def _receive(self, loader: DataLoader[Array | str]) -> None:
+        try:
+            for batch in loader:
+                self._put(batch)
+                if self._ended.is_set():
+                    return
+        except BaseException as problem:
+            self._put(problem)
+
+    def _put(self, found: Batch | BaseException) -> None:
+        while not self._ended.is_set():
+            with contextlib.suppress(queue.Full):
+                self._batches.put(found, timeout=0.1)
+                return
 
 
 class _Decoded(Dataset[Array | str]):
@@ -127,13 +164,10 @@ class _Rows(Sampler[Array]):
         return map(self._rows, self._steps)
 
 
-def _leave_signals(_worker: int) -> None:
-    """Leave signals to the process that trains, which finishes its step and then ends its workers.
-
-    A worker that a signal ended would be an error, which torch raises in the midst of that step.
-    """
+def _leave_ctrl_c(_worker: int) -> None:
+    """Leave Ctrl-C to the process that trains, which finishes its step and then ends its workers; SIGTERM ends a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _unchanged(images: Any) -> Any:

@@ -96,7 +96,7 @@ class DataRecipe(Table):
                 tuple(name for name in fields_of(AugmentTable) if name not in ("gain", "mixup")),
             )
         elif height == 1:
-            what, wrong = "windows of recordings", ("colour", "turn")
+            what, wrong = "windows of recordings", ("colour", "turn", "mask_bands")
         for name in wrong:
             if getattr(self.augment, name, 0):
                 raise RecipeError(f"augment.{name} cannot change {what}; leave it out")

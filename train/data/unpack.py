@@ -1,7 +1,7 @@
 """Images and sounds in Hugging Face's data sets on disk, written to files in folders that every command reads.
 
     a folder of ``save_to_disk``            state.json and .arrow files; dataset_dict.json where there are several splits
-    a folder of Parquet files               as on the hub: the split is the name up to the first ``-``
+    a folder of Parquet files               as on the hub: the split is the name up to the first ``-``, or the folder of files that are numbered
     one .parquet or .arrow file
 
 The column of images or sounds has structs of ``bytes`` and ``path``; names of classes are in the schema's metadata (``huggingface``). Files are
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from isoform.runtime.errors import DataError
+from isoform.runtime.errors import DataError, first_line
 from isoform.runtime.extras import needs
 from isoform.runtime.formats import files
 from isoform.runtime.samples.pictures.formats import is_image
@@ -68,29 +68,25 @@ def unpack(
         MissingExtraError: If pyarrow is not installed.
     """
     with needs(f"reading {source}", extra="parquet"):
-        import pyarrow
         import pyarrow.ipc
-        import pyarrow.parquet
+        import pyarrow.parquet  # noqa: F401 - the classes below import them again
     splits = _splits(source)
     folders = _folders([*splits])
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output} exists; choose another folder, so that none of its files are lost")
     counts: dict[str, int] = {}
-    try:
-        with files.replace_directory(output) as place:
-            for split, found in splits.items():
-                counts[split] = 0
-                tables = [_Opened(path) for path in found]
-                total = sum(table.rows for table in tables)
-                for table in tables:
-                    columns = table.columns(label, group)
-                    for row in table.read(columns):
-                        _write(place / folders[split], row, columns, counts[split], where=table.path)
-                        counts[split] += 1
-                        if progress:
-                            progress(counts[split], total)
-    except (pyarrow.ArrowException, OSError) as problem:
-        raise DataError(f"{source} cannot be unpacked: {str(problem).splitlines()[0][:200]}") from None
+    with files.replace_directory(output) as place:
+        for split, found in splits.items():
+            counts[split] = 0
+            tables = [_Opened(path) for path in found]
+            total = sum(table.rows for table in tables)
+            for table in tables:
+                columns = table.columns(label, group)
+                for number, row in enumerate(table.read(columns)):
+                    _write(place / folders[split], row, columns, counts[split], at=f"{table.path}, row {number},")
+                    counts[split] += 1
+                    if progress:
+                        progress(counts[split], total)
     return counts
 
 
@@ -105,7 +101,7 @@ def _folders(splits: Sequence[str]) -> dict[str, str]:
 
 def _splits(source: Path) -> dict[str, list[Path]]:
     """Return split → its files."""
-    if source.is_file():
+    if source.exists() and not source.is_dir():
         return {"all": [source]}
     if (source / "dataset_dict.json").exists():
         splits = _json(source / "dataset_dict.json").get("splits")
@@ -115,8 +111,14 @@ def _splits(source: Path) -> dict[str, list[Path]]:
     if (source / "state.json").exists():
         return {"all": _saved(source)}
     found: dict[str, list[Path]] = {}
+    places = set()
     for path in sorted(source.rglob("*.parquet")):
-        found.setdefault(path.stem.partition("-")[0], []).append(path)
+        numbered = path.stem.isdigit()  # as train/0000.parquet
+        found.setdefault(path.parent.name if numbered else path.stem.partition("-")[0], []).append(path)
+        places.add(path.parent.parent if numbered else path.parent)
+    if len(places) > 1:
+        one, other = sorted(places)[:2]
+        raise DataError(f"{source} has several data sets, such as {one} and {other}; name the folder of one of them")
     if not found:
         raise DataError(
             f"{source} is no data set of Hugging Face's: a folder with dataset_dict.json, state.json or .parquet files, or such a file, was expected"
@@ -167,7 +169,10 @@ class _Opened:
             with contextlib.closing(pyarrow.memory_map(str(path))) as mapped, pyarrow.ipc.open_stream(mapped) as stream:
                 self.schema, self.rows = stream.schema, sum(len(batch) for batch in stream)
         except (pyarrow.ArrowException, OSError, ValueError) as problem:
-            raise DataError(f"{path} cannot be read: {str(problem).splitlines()[0][:200]}") from None
+            raise self._damaged(problem) from None
+
+    def _damaged(self, problem: Exception) -> DataError:
+        return DataError(f"{self.path} cannot be read: {first_line(problem)[:200]}")
 
     def columns(self, label: str | None, group: str | None) -> _Columns:
         """Find the columns. Raises ``DataError`` if one is missing."""
@@ -176,7 +181,7 @@ class _Opened:
         names = [*self.schema.names]
         structs = [
             field.name for field in self.schema
-            if types.is_struct(field.type) and {"bytes", "path"} <= {part.name for part in field.type}
+            if types.is_struct(field.type) and _is_media({part.name: str(part.type) for part in field.type})
         ]  # fmt: skip
         if not structs:
             raise DataError(
@@ -208,7 +213,20 @@ class _Opened:
         return {}
 
     def read(self, columns: _Columns) -> Iterator[dict[str, Any]]:
-        """Yield rows, with the columns that are needed."""
+        """Yield rows, with the columns that are needed. Raises ``DataError`` if the file is damaged."""
+        import pyarrow
+
+        rows = self._rows(columns)
+        while True:
+            try:
+                row = next(rows, None)
+            except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as problem:
+                raise self._damaged(problem) from None
+            if row is None:
+                return
+            yield row
+
+    def _rows(self, columns: _Columns) -> Iterator[dict[str, Any]]:
         import pyarrow.ipc
 
         wanted = [name for name in (columns.media, columns.label, columns.group) if name is not None]
@@ -227,9 +245,14 @@ class _Opened:
                     yield from some.slice(start, BATCH).to_pylist()
 
 
-def _write(folder: Path, row: dict[str, Any], columns: _Columns, number: int, *, where: Path) -> None:
-    """Write a row's file."""
-    at, media, label = f"{where}, row {number},", row[columns.media], row[columns.label]
+def _is_media(types: dict[str, str]) -> bool:
+    """Whether a struct with such fields, name → type, is one of images or sounds."""
+    return types.get("bytes") in ("binary", "large_binary") and types.get("path") in ("string", "large_string", "null")
+
+
+def _write(folder: Path, row: dict[str, Any], columns: _Columns, number: int, *, at: str) -> None:
+    """Write a row's file; ``at`` says where the row is."""
+    media, label = row[columns.media], row[columns.label]
     if columns.names is not None and isinstance(label, int):
         if not 0 <= label < len(columns.names):
             raise DataError(

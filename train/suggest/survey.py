@@ -82,18 +82,21 @@ def surveyed(folder: Path) -> Survey:
     account = Account()
     if not os.path.isdir(folder):
         return _file(folder, "", account)
-    if is_arrays(folder):
-        return _array(folder, "", account)
     parts = [folder / "train", folder / "test"]
     if all(part.is_dir() for part in parts):
-        found = [_classes(part, account) for part in parts]
+        found = [_whole(part, account) for part in parts]
         check_halves(folder, found[0].labels, found[1].labels)
         return dataclasses.replace(found[0], halves=True)
     folders, files = Listing(folder, Account()).level(folder)
     single = [path for path in files if is_arrays(path) or is_table(path)]
     if len(single) == 1 and not any(Listing(folder, Account()).below(place) for place in folders):
         return _file(single[0], single[0].name, account)
-    return _classes(folder, account)
+    return _whole(folder, account)
+
+
+def _whole(folder: Path, account: Account) -> Survey:
+    """Look at a folder that is a data set or a half of one."""
+    return _array(folder, "", account) if is_arrays(folder) else _classes(folder, account)
 
 
 def _file(path: Path, name: str, account: Account) -> Survey:
@@ -102,7 +105,7 @@ def _file(path: Path, name: str, account: Account) -> Survey:
     if not is_table(path):
         what = "cannot be looked at" if path.exists() else "does not exist"
         raise DataError(
-            f"{path} {what}; a folder, a .csv or .tsv with a column label, or an .npz with x and labels was expected"
+            f"{path} {what}; a folder, a .csv or .tsv with a column label, an .npz or an .npy with labels.npy beside it was expected"
         )
     table = opened_table(path)
     if column_of(table, "label") is None:

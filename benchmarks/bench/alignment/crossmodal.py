@@ -23,7 +23,7 @@ from torch.func import functional_call
 
 from bench.alignment.domains import Domain, domain
 from isoform.train.best import Best
-from isoform.train.device import device_named, exact
+from isoform.train.device import device_named, exact, told_of
 from isoform.train.kinds.alignment.network import AlignedNetworks, Subject, Weights
 from isoform.train.kinds.alignment.search import Search
 from isoform.train.kinds.alignment.sharing import subsets
@@ -219,5 +219,6 @@ def learned(
             dict(zip(names, networks.aligned.slices(), strict=True)),
         )
     return {
-        "metrics": metrics, "validation": -float(best.score), "generation": when, "shared": shared, "seconds": time.process_time() - began,
+        "device": told_of(torch.device(device)).get("device", "processor"), "metrics": metrics, "validation": -float(best.score),
+        "generation": when, "shared": shared, "seconds": time.process_time() - began,
     }  # fmt: skip

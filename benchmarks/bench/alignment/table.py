@@ -66,6 +66,9 @@ def rows_of(
 ) -> Iterator[tuple[str, ...]]:  # fmt: skip
     """Make the rows of the table, and add their figures: metric of each domain, and change from the baseline in percent, ours and the paper's."""
     baseline: dict[str, float] = {}
+    figures["devices"] = sorted(
+        {found[f"{name(setup)}-{steps}-{seed}"]["device"] for setup in setups for seed in seeds}
+    )
     for setup in setups:
         title, _, domains, _ = setup
         runs = [found[f"{name(setup)}-{steps}-{seed}"] for seed in seeds]

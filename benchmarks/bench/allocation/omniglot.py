@@ -69,7 +69,8 @@ def trained(method: str, seed: int, sizes: Sizes, count: int, data: str, bundle:
     scores, masks = made.training["test_accuracy"], made.training["allocation"]
     return {
         "error": 100 * (1 - float(np.mean(list(scores.values())))), "validation_error": 100 * (1 - made.training["validation_accuracy"]),
-        "active_share": made.training["active_share"], "codes": len({"".join(mask) for mask in masks.values()}), "tasks": scores,
+        "device": made.training.get("device", "processor"), "active_share": made.training["active_share"],
+        "codes": len({"".join(mask) for mask in masks.values()}), "tasks": scores,
     }  # fmt: skip
 
 
@@ -80,6 +81,7 @@ def single(number: int, seed: int, sizes: Sizes, data: str, device: str) -> dict
     alone = {name: datasets[name]}
     made = trained_on(_recipe(alone, seed, sizes, ROWS["shared bottom, averaged"]), alone, device=device)
     return {
+        "device": made.training.get("device", "processor"),
         "error": 100 * (1 - made.training["test_accuracy"][name]),
         "validation_error": 100 * (1 - made.training["validation_accuracy"]),
     }

@@ -82,7 +82,7 @@ def measure(
 def digits(path: Path, kinds: Iterable[str]) -> Iterator[Domain]:
     """Some of ``DOMAINS``, of the digits that the quickstart's bundle was trained on."""
     with Runtime.open(path) as runtime:
-        recipe = Recipe.from_json(runtime.bundle.training["recipe"])
+        recipe = Recipe.of_bundle(runtime.bundle.training["recipe"], where="recipe")
     for domain in kinds:
         task = TaskRecipe(data="digits", domain=domain if domain in NEW_USERS else "plain")
         dataset = load_task(task, recipe.data, root=None)

@@ -55,6 +55,7 @@ class AllocationExporter:
         with needs("comparing with the trained network", extra="train"):  # here: exporting does without
             import torch
 
+        from isoform.train.device import tensor_of
         from isoform.train.kinds.allocation.bundling import network_from_bundle
 
         network, (mask,) = network_from_bundle(bundle, {signature.task: signature})
@@ -63,7 +64,7 @@ class AllocationExporter:
         def run(x: Array) -> Array:
             with torch.no_grad():
                 parts = np.array_split(x, max(1, -(-len(x) // ROWS)))
-                return np.concatenate([network(torch.from_numpy(part).double(), 0, mask).numpy() for part in parts])
+                return np.concatenate([network(tensor_of(part).double(), 0, mask).numpy() for part in parts])
 
         return run
 

@@ -85,6 +85,7 @@ class MixtureExporter:
         with needs("comparing with the trained network", extra="train"):  # here: exporting does without
             import torch
 
+        from isoform.train.device import tensor_of
         from isoform.train.kinds.mixture.bundling import network_from_bundle
 
         network = network_from_bundle(bundle, {signature.task: signature})
@@ -92,7 +93,7 @@ class MixtureExporter:
         def run(x: Array) -> Array:
             with torch.no_grad():
                 parts = np.array_split(x, max(1, len(x) // ROWS))
-                return np.concatenate([network(torch.from_numpy(part), 0).numpy() for part in parts])
+                return np.concatenate([network(tensor_of(part), 0).numpy() for part in parts])
 
         return run
 

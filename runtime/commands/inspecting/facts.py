@@ -15,7 +15,6 @@ from isoform.runtime.kind import kind_named
 from isoform.runtime.samples.names import text_of
 
 __all__ = [
-    "describe",
     "describe_bundle",
     "describe_signature",
     "described",
@@ -55,17 +54,8 @@ def opened(path: Path) -> Bundle | Signature | dict[str, Any]:
     return {"what": "tensors", "size_bytes": len(data), "metadata": metadata, "tensors": shapes}
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Describe an artefact's contents, as JSON types. All of it is validated.
-
-    Raises:
-        IsoformError: If it is not an artefact of isoform, or is damaged.
-    """
-    return described(opened(path))
-
-
 def described(found: Bundle | Signature | dict[str, Any]) -> dict[str, Any]:
-    """Return what ``opened`` found as JSON types."""
+    """Return what ``opened`` found as JSON types: all of it."""
     if isinstance(found, Bundle):
         return describe_bundle(found)
     if isinstance(found, Signature):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isoform.runtime.arithmetic import distance
-from isoform.runtime.commands.inspecting.facts import ENDING, describe_signature
+from isoform.runtime.commands.inspecting.facts import ENDING, describe_signature, described
 from isoform.runtime.commands.inspecting.usage import usage_text
 from isoform.runtime.errors import IsoformError, SignatureError
 from isoform.runtime.formats.bundle import Bundle
@@ -137,7 +137,7 @@ def signature_json(signature: Signature, *, bundle: Bundle | None) -> dict[str, 
     Raises:
         SignatureError: If it does not fit the bundle.
     """
-    told = {"what": "signature", "size_bytes": len(signature.encode()), **describe_signature(signature)}
+    told = described(signature)
     if bundle is None:
         return told
     gap = distance(bundle, signature, bundle.base(signature.task))

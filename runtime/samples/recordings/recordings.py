@@ -39,8 +39,9 @@ NO_CHANNEL = re.compile(
 # as a channel, such a column would give the answer away
 LABEL_LIKE = {"labels", "class", "classes"}
 """Names, in lower case, of columns that are probably labels."""
-DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
-THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*")
+# spaces as float() takes them; \s has others, such as separators of records
+DECIMAL_COMMA = re.compile(r"[ \t\n\r\f\v]*[+-]?\d*,\d+(e[+-]?\d+)?[ \t\n\r\f\v]*", re.IGNORECASE)
+THOUSANDS = re.compile(r"[ \t\n\r\f\v]*[+-]?[1-9]\d{0,2},\d{3}[ \t\n\r\f\v]*")
 LARGEST = float(np.finfo(np.float32).max)
 
 

@@ -146,9 +146,9 @@ def test_inspect_decodes_a_signature_once(compiled, monkeypatch) -> None:
 
 def cli_json(path) -> dict:
     """What ``isoform inspect --json`` says, without a process for each."""
-    from isoform.runtime.commands.inspecting.facts import describe
+    from isoform.runtime.commands.inspecting.facts import described, opened
 
-    return describe(path)
+    return described(opened(path))
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])

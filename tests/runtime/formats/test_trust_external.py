@@ -148,7 +148,7 @@ def test_a_bundle_cannot_read_other_files(bundle_copy, name) -> None:
 
 def test_inspecting_a_graph_reads_no_other_file(tmp_path, monkeypatch) -> None:
     """``isoform inspect`` of a graph whose weights lie elsewhere is one line."""
-    from isoform.runtime.commands.inspecting.facts import describe
+    from isoform.runtime.commands.inspecting.facts import opened
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret").write_bytes(bytes(16))
@@ -159,4 +159,4 @@ def test_inspecting_a_graph_reads_no_other_file(tmp_path, monkeypatch) -> None:
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
     )
     with pytest.raises(InputError, match="another file .'secret'"):
-        describe(path)
+        opened(path)

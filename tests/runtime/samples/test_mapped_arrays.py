@@ -1,11 +1,19 @@
 """Arrays in .npy files, which are mapped into memory."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from isoform.runtime.errors import InputError
-from isoform.runtime.inputs import Input
+from isoform.runtime.inputs import Input, Reading
+from isoform.runtime.samples.account import Account
 from isoform.runtime.samples.labelled import read_labelled
+from isoform.train.data.formats.files import read_files
+from isoform.train.data.load import load_tasks
+from isoform.train.loop import train
+from isoform.train.recipe import Recipe
+from isoform.train.suggest.survey import surveyed
 
 
 def test_arrays_that_are_mapped(tmp_path) -> None:
@@ -45,3 +53,45 @@ def test_mapped_arrays_are_limited_on_devices_alone(tmp_path, monkeypatch) -> No
     with pytest.raises(InputError, match="6,400 bytes, but at most 4,096"):
         read_labelled(tmp_path, takes=takes)
     assert len(read_labelled(tmp_path, takes=takes, limited=False).x) == 200
+
+
+@pytest.mark.filterwarnings("error")
+def test_training_reads_mapped_arrays(tmp_path) -> None:
+    """Halves in folders, which stay on disk, and one folder that is split; the recipe for them trains to the network of the same .npz."""
+    rng = np.random.default_rng(0)
+    for half, count in (("train", 40), ("test", 12)):
+        (tmp_path / "halves" / half).mkdir(parents=True)
+        np.save(tmp_path / "halves" / half / "x.npy", rng.normal(size=(count, 9, 1, 1)).astype(np.float32))
+        np.save(tmp_path / "halves" / half / "labels.npy", np.arange(count) % 2)
+    account = Account()
+    halves = read_files(tmp_path / "halves", shape=(9, 1, 1), account=account, reading=Reading())
+    assert halves.test is not None
+    assert isinstance(halves.train.images.base, np.memmap)
+    assert len(halves.test.labels) == 12
+    whole = read_files(tmp_path / "halves" / "train", shape=(9, 1, 1), account=account, reading=Reading())
+    assert whole.test is None
+    np.testing.assert_array_equal(whole.train.images, halves.train.images)
+    for data in (tmp_path / "halves", tmp_path / "halves" / "train"):
+        found = surveyed(data)
+        assert (found.shape, found.halves) == ((9, 1, 1), data.name == "halves")
+    recipe = Recipe.from_json({
+        "steps": 3, "batch": 8, "threads": 1, "data": {"input_shape": [9, 1, 1], "shift": 0},
+        "network": {"adapter_kernel": [1, 1], "kernel": 1, "layers": 2, "channels": 8}, "tasks": {"a": {"data": "files"}},
+    })  # fmt: skip
+    made = []
+    for root in (tmp_path / "halves", tmp_path / "copies"):
+        datasets = load_tasks(recipe.tasks, recipe.data, root=tmp_path / "halves")
+        if root.name == "copies":
+            datasets = {
+                "a": dataclasses.replace(
+                    datasets["a"], train=_copied(datasets["a"].train), test=_copied(datasets["a"].test)
+                )
+            }
+        made.append(
+            train(recipe, datasets, checkpoint=tmp_path / root.name / "state" if root.exists() else tmp_path / "state")
+        )
+    assert made[0].digest == made[1].digest
+
+
+def _copied(half):
+    return dataclasses.replace(half, images=np.array(half.images))

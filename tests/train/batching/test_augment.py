@@ -140,7 +140,8 @@ def test_mixed_samples_have_mixed_labels() -> None:
 
 
 @pytest.mark.parametrize(("data", "field", "what"), [
-    ({"input_shape": [3, 1, 64]}, "turn", "windows"), ({"input_shape": [9, 1, 1]}, "noise", "feature vectors"),
+    ({"input_shape": [3, 1, 64]}, "turn", "windows"), ({"input_shape": [3, 1, 64]}, "mask_bands", "windows"),
+    ({"input_shape": [9, 1, 1]}, "noise", "feature vectors"),
     ({"input_shape": [1, 40, 98], "sound": {}}, "colour", "spectrograms"),
 ])  # fmt: skip
 def test_changes_that_cannot_be_are_refused(data, field, what) -> None:

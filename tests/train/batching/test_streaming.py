@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -156,6 +157,40 @@ def test_batches_come_by_shared_memory_or_by_a_pipe(photos, monkeypatch, room) -
         np.testing.assert_array_equal(found.numpy(), pictures[step : step + 2])
         assert found.is_shared() == bool(room)
     batches.close()
+
+
+def test_a_worker_that_is_killed_is_no_end(photos, monkeypatch) -> None:
+    """The images of its step are decoded here, the next ones by another worker; no error comes in the midst of anything else."""
+    pictures = read_pictures(photos)
+    batches = Stream(pictures, lambda step: np.array([step]), steps=8, workers=1)
+    for step in range(3):
+        np.testing.assert_array_equal(batches[step].numpy(), pictures[step : step + 1])
+    for process in multiprocessing.active_children():
+        process.kill()
+    until = time.monotonic() + 7  # torch looks every five seconds
+    while time.monotonic() < until:
+        sum(range(1000))
+    for step in range(3, 8):
+        np.testing.assert_array_equal(batches[step].numpy(), pictures[step : step + 1])
+    batches.close()
+
+
+def test_closing_does_not_wait_for_a_slow_image(photos, monkeypatch) -> None:
+    """A decoder that takes a minute keeps neither the run nor the program."""
+    code = """
+import time, numpy as np
+from isoform.train.batching.stream import Stream
+class Slow:
+    shape = (9, 3, 4, 4)
+    def one_by_one(self, rows): time.sleep(0 if rows[0] == 0 else 60); return np.zeros((1, 3, 4, 4), np.float32)
+batches = Stream(Slow(), lambda step: np.array([step]), steps=9, workers=1)
+batches[0]
+time.sleep(0.5)
+batches.close()
+"""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=50)
+    assert time.monotonic() - began < 45
 
 
 def test_a_compiled_bundle_of_images_on_disk(photos, monkeypatch, capsys) -> None:

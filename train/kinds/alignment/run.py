@@ -18,6 +18,7 @@ from isoform.runtime.formats.bundle import Bundle
 from isoform.train.batching.augment import hits
 from isoform.train.data.normalisation import mean_and_std
 from isoform.train.data.samples import Dataset, Split
+from isoform.train.device import tensor_of
 from isoform.train.kind import Group, Loss
 from isoform.train.kinds.alignment.architectures import DeepBind, LanguageModel, LeNet, WideResNet
 from isoform.train.kinds.alignment.bundling import bundle_from_networks
@@ -114,7 +115,7 @@ class AlignmentRun:
         total, count = 0.0, 0
         for start in range(0, len(split.labels), ROWS):
             place = self.network.hypermodules.alignment.device
-            x, y = (torch.from_numpy(values[start : start + ROWS]).to(place) for values in (split.images, split.labels))
+            x, y = (tensor_of(values[start : start + ROWS]).to(place) for values in (split.images, split.labels))
             total += task_loss(self.network, task, x, y, weights)[0].item() * len(y)
             count += len(y)
         return total / count
@@ -136,6 +137,10 @@ class AlignmentRun:
     def figures(self) -> dict[str, float]:
         """As ``Run.figures``: the number of modules in use."""
         return {"modules": float(len(np.unique(self._alignment())))}
+
+    def state(self) -> list[Tensor]:
+        """As ``Run.state``."""
+        return self.network.state()
 
     def finish(self) -> None:
         """As ``Run.finish``: end the last generation, and return to the best state if there are validation samples."""

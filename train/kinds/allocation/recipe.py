@@ -116,6 +116,7 @@ class AllocationRecipe(Recipe):
     @classmethod
     def upgraded(cls, value: dict[str, Any]) -> dict[str, Any]:
         """As ``Recipe.upgraded``: ``optimizer.evaluations`` became the table ``validation``."""
+        value = super().upgraded(value)
         optimizer = value.get("optimizer")
         if not isinstance(optimizer, Mapping) or "evaluations" not in optimizer:
             return value
