@@ -1,7 +1,7 @@
 """``GET /`` and the static files of the page. They need no key: they contain no data, and the page asks for a key itself.
 
-The security headers restrict scripts, styles and requests to this server, forbid framing, and send no referrer. Of a machine's devices,
-the page may ask for the camera and the microphone.
+The security headers restrict scripts, styles and requests to this server, forbid framing, and send no referrer. The page may
+ask for the camera and the microphone, and not for the location, payments or USB.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from flask import Blueprint, Response, request
 
 from isoform.server.exchange.problems import NotFoundError
+from isoform.server.service.service import get_service
 
 __all__ = ["FILES", "blueprint"]
 
@@ -48,7 +49,7 @@ HEADERS = {
 
 @blueprint.get("/")
 def index() -> Response:
-    """The page."""
+    """The page, with the server's limit of a request filled in."""
     return _sent(INDEX, "text/html")
 
 
@@ -63,7 +64,7 @@ def file(name: str, folder: str = "") -> Response:
 
 
 def _sent(name: str, media: str) -> Response:
-    data, tag = _read(name)
+    data, tag = _read(name, get_service().settings.max_body_bytes)
     response = Response(data, content_type=f"{media}; charset=utf-8")
     response.headers.update(HEADERS)
     response.set_etag(tag)
@@ -73,8 +74,8 @@ def _sent(name: str, media: str) -> Response:
 
 
 @functools.cache
-def _read(name: str) -> tuple[bytes, str]:
-    """A file's bytes and their ETag, cached for the life of the process."""
+def _read(name: str, limit: int) -> tuple[bytes, str]:
+    """A file's bytes and their ETag, cached for the life of the process; the page is told the limit of a request, in bytes."""
     folder = Path(__file__).parent / ("scripts" if name.endswith(".js") else "")
-    data = (folder / name).read_bytes()
+    data = (folder / name).read_bytes().replace(b"{max-body-bytes}", str(limit).encode())
     return data, hashlib.sha256(data).hexdigest()[:32]

@@ -19,7 +19,7 @@ export function showAnswers(place, state) {
     const [kind, shape, sample] = ["kind", "shape", "sample"].map((name) => state.get(name));
     const text = sizeOf(kind, shape);
     const size = shape.reduce((a, b) => a * b, 1);
-    seen.replaceChildren(sketch(kind, sample?.length === size ? sample : new Float32Array(size), shape, text), element("span", {}, text));
+    seen.replaceChildren(sketch(kind, sample ?? new Float32Array(size), shape, text), element("span", {}, text));
   });
 
   state.on(["sample", "task", "user", "version", "labels"], () => {
@@ -29,7 +29,7 @@ export function showAnswers(place, state) {
     if (state.get("sample")) {
       pause = setTimeout(() => attempt("answer", () => once(ask)), PAUSE_MS);
     } else {
-      attempt("answer", () => once(async () => empty()));
+      attempt("answer", empty);
     }
   });
 

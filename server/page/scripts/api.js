@@ -76,8 +76,8 @@ export const users = (task) => ask(`${model(task)}/signatures?limit=200`);
 /** A user's revisions, newest first: {revisions, next}. */
 export const revisions = (task, user) => ask(`${one(task, user)}/revisions?limit=100`);
 
-const MOST_BYTES = 16 << 20; // of a request: what a server reads, unless it is told otherwise
-const BATCH_BYTES = 4 << 20;
+const MOST_BYTES = Number(document.querySelector("meta[name=max-body-bytes]").content); // of a request, as this server was told
+const BATCH_BYTES = Math.min(4 << 20, MOST_BYTES / 2);
 
 /** A request with samples. Raises an Error with a line for the reader if one is of another size, or all are more than a server reads. */
 function tensors(name, samples, shape, more) {
@@ -104,14 +104,14 @@ function tensors(name, samples, shape, more) {
  * Predict; many samples by several requests.
  *
  * samples: an array of Float32Array, each one sample as `shape`; user: null for the task's own network.
- * Returns {whose: {signature?, revision?, digest}, answers: [{label, probabilities}]}.
+ * Returns {whose: {signature?, revision?, digest}, answers: [{label, probabilities}]}; of no samples, {whose: {}, answers: []}.
  */
 export async function infer(task, user, samples, shape, signal) {
   const size = Math.max(1, Math.floor(BATCH_BYTES / (4 * shape.reduce((a, b) => a * b, 1))));
-  let found = null;
+  let found = { whose: {}, answers: [] };
   for (let from = 0; from < samples.length; from += size) {
     const { whose, answers } = await inferBatch(task, user, samples.slice(from, from + size), shape, signal);
-    found = { whose, answers: [...(found?.answers ?? []), ...answers] };
+    found = { whose, answers: [...found.answers, ...answers] };
   }
   return found;
 }

@@ -11,6 +11,11 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
+/** Pass the focus on from what is about to be hidden or disabled, if it is there. */
+export function passFocus(from, to) {
+  if (from.contains(document.activeElement)) to.focus();
+}
+
 /** Format a probability; only an exact 1 or 0 is shown as 100 % or 0 %. */
 export function percent(value) {
   if (value > 0.999 && value < 1) return "> 99.9 %";

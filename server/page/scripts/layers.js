@@ -12,15 +12,19 @@ export function showLayers(place, state) {
 
   state.on(["task", "user", "version", "exists"], () => attempt("layers", () => once(show)));
 
+  async function learnOf(name) {
+    if (!bases.has(name)) bases.set(name, await templates(name, null));
+  }
+
   async function show(_, still) {
     const [task, user, names] = ["task", "user", "tasks"].map((name) => state.get(name));
-    for (const name of names) {
-      if (!bases.has(name)) bases.set(name, await templates(name, null));
-    }
+    await learnOf(task);
     const own = user && state.get("exists") ? await templates(task, user) : null;
     if (!still()) return;
     const { labels } = own ?? bases.get(task); // a user may have classes of their own
     if (JSON.stringify(labels) !== JSON.stringify(state.get("labels"))) state.set({ labels });
+    for (const name of names) await learnOf(name); // later: the labels need not wait for the other tasks
+    if (!still()) return;
     const all = names.map((name) => bases.get(name).layers);
     const order = orderOf([bases.get(task).layers, ...all], bases.get(task).templates);
     const shared = names.length > 1 ? all[0].flatMap((_, l) => (all.every((layers) => bestOf(layers[l]) === bestOf(all[0][l])) ? [l] : [])) : [];

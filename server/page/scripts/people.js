@@ -41,20 +41,30 @@ export function choosePeople(place, state) {
   });
 }
 
+let changed = Promise.resolve();
+const inTurn = (work) => (changed = changed.then(work, work)); // two at a time would mix one's task with the other's user
+
 /** Switch to another task, with the same user. If it takes another input, samples of the former one are put away. */
-export async function changeTask(state, task) {
+export const changeTask = (state, task) => inTurn(() => setTask(state, task));
+
+/** Switch to another user; null for the task's base signature. */
+export const changeUser = (state, user) => inTurn(() => setUser(state, user));
+
+async function setTask(state, task) {
   const about = await metadata(task);
   const known = state.get("keeps") ? await listed(task) : null;
   const user = state.get("user");
   const exists = user !== null && (known ? known.includes(user) : await isThere(task, user));
   const [kind, input] = [kindOf(about), inputOf(about)];
   const words = wordsFor(kind, about.shape, about.labels);
-  const others = input === state.get("input") ? {} : { given: [], chosen: null, sample: null, framing: framingFor(state.get("tasks"), about.labels) };
-  state.set({ task, known, exists, kind, input, words, ...about, ...others });
+  const { shape, labels, reading } = about;
+  const fitting = framingFor(state.get("tasks"), labels);
+  const framing = fitting === state.get("fitting") ? {} : { fitting, framing: fitting };
+  const others = input === state.get("input") ? {} : { given: [], chosen: null, sample: null };
+  state.set({ task, known, exists, kind, input, words, shape, labels, reading, ...framing, ...others });
 }
 
-/** Switch to another user; null for the task's base signature. */
-export async function changeUser(state, user) {
+async function setUser(state, user) {
   const known = state.get("known");
   const exists = user !== null && ((known?.includes(user) ?? false) || (await isThere(state.get("task"), user, known)));
   state.set({ user, exists });

@@ -3,7 +3,7 @@
 
 import { forget, revisions, rollback } from "./api.js";
 import { element } from "./charts.js";
-import { attempt } from "./state.js";
+import { attempt, latest } from "./state.js";
 
 /**
  * What undoing would do.
@@ -27,25 +27,26 @@ export function undoOf(newestFirst, complete) {
   return path.length === 1 && complete ? {} : null;
 }
 
-const WORDS = { put: "put there as a file", adapt: "adapted without labels", rollback: "gone back" };
+const WORDS = { put: "uploaded as a file", adapt: "adapted without labels", rollback: "rolled back" };
 
 /** Show the newest revisions, and the button that undoes. `place` has .undo (a button), .undoes and .history. */
 export function showRevisions(place, state) {
   const [undo, undoes, history] = [".undo", ".undoes", ".history"].map((name) => place.querySelector(name));
+  const once = latest();
   let newest = null;
   let target = null;
 
-  state.on(["task", "user", "version", "exists"], () => attempt("revisions", show));
+  state.on(["task", "user", "version", "exists"], () => attempt("revisions", () => once(show)));
   undo.addEventListener("click", () => attempt("undo", goBack));
 
-  async function show() {
+  async function show(_, still) {
     const [task, user] = [state.get("task"), state.get("user")];
     const found = user && state.get("exists") ? await revisions(task, user).catch(refusedIsEmpty) : { revisions: [], next: null };
-    if (task !== state.get("task") || user !== state.get("user")) return;
+    if (!still()) return;
     newest = found.revisions[0] ?? null;
     target = undoOf(found.revisions, found.next === null);
     undo.disabled = target === null;
-    undoes.textContent = !newest ? "" : target === null ? "What was there before is not kept any longer." : target.revision ? `Back to revision ${target.revision}.` : `Back to the base: ${user}’s signature is deleted.`;
+    undoes.textContent = !newest ? "" : target === null ? "What was there before is no longer kept." : target.revision ? `Back to revision ${target.revision}.` : `Back to the base: ${user}’s signature is deleted.`;
     history.replaceChildren(...found.revisions.slice(0, 6).map(row));
   }
 
@@ -57,18 +58,19 @@ export function showRevisions(place, state) {
 
   async function goBack() {
     const [task, user, before, to] = [state.get("task"), state.get("user"), newest, target];
+    const here = state.here();
     undo.disabled = true;
     try {
       if (to.revision) {
         await rollback(task, user, to.revision, before);
       } else {
         await forget(task, user, before);
-        if (user === state.get("user")) state.set({ exists: false, known: state.get("known")?.filter((name) => name !== user) ?? null });
+        if (task === state.get("task")) state.set({ exists: state.get("exists") && !here(), known: state.get("known")?.filter((name) => name !== user) ?? null });
       }
     } finally {
       state.renew();
     }
-    place.dispatchEvent(new CustomEvent("undone"));
+    if (here()) place.dispatchEvent(new CustomEvent("undone"));
   }
 }
 

@@ -5,8 +5,9 @@
 //   kind       which kind of samples it takes; null for one that the page makes none of
 //   input      kind, shape and reading as a text: another one where the task takes other samples
 //   words      the page's words for its samples
-//   reading    how samples are read from files       what            the type of its input
+//   reading    how samples are read from files
 //   strokes    the drawing                           framing         how it is shown to the network
+//   fitting    the framing that fits the task's data; another one may be chosen
 //   given      samples from files and devices        chosen          one of them; null while it is the drawing that is asked about
 //   sample     what is asked about; null for nothing
 //   keeps      whether the server has a store for users
@@ -37,6 +38,12 @@ export class State {
   on(names, call) {
     this.#listeners.push({ names, call });
     call();
+  }
+
+  /** Returns a function that tells whether the task and the user are still those of now. */
+  here() {
+    const [task, user] = [this.get("task"), this.get("user")];
+    return () => task === this.get("task") && user === this.get("user");
   }
 
   /** Note that a user's signature may have changed. */
@@ -73,7 +80,7 @@ function complain(topic, text) {
 /**
  * Do something, and show in a line what went wrong, until the same thing goes well.
  *
- * Returns whether it went well. Where the server wants a key, the page is told so.
+ * Returns whether it went well. Where the server needs a key, the page is told so.
  */
 export async function attempt(topic, work) {
   try {

@@ -1,10 +1,10 @@
 // Labelled samples: collect them, learn from them, and compare the accuracy before and after.
 //
-// They are in this tab alone; those that teach are sent for the time of learning. Every second drawing, picture or file of a label can be
-// kept back: it is never sent to learn from, so it says what the network makes of samples that it was not taught.
+// They are kept in this tab; all are sent to be answered, and those that teach to be learned from. Every second drawing, picture or file of a label can be
+// kept back: it is never learned from, so it says what the network makes of samples that it was not taught.
 
-import { cancel, infer, job, lesson } from "./api.js";
-import { element, scores, share } from "./charts.js";
+import { cancel, infer, job, lesson, templates } from "./api.js";
+import { element, passFocus, scores, share } from "./charts.js";
 import { twinOf, withSample } from "./collected.js";
 import { changeUser, wrongName } from "./people.js";
 import { asKnown } from "./samples/names.js";
@@ -22,6 +22,7 @@ export function letTeach(place, state, kept) {
   const aside = new Map(); // input → samples that were kept for it, of all inputs but this
   let input = state.get("input");
   let collected = [];
+  let learning = false; // from the click until the answers are compared
   let running = null; // the job
   let before = null;
 
@@ -50,7 +51,7 @@ export function letTeach(place, state, kept) {
     const foreign = named !== null && !known.includes(named);
     if (foreign) label.selectedIndex = -1; // none is selected: a wrong one would be kept unnoticed
     else label.value = named ?? (label.value || known[0]);
-    tell(foreign ? `Its file says ${named}, which is no class of this network.` : "");
+    tell(foreign ? `Its file says ${named}, which is not a class of this network.` : "");
   });
   state.on(["given"], () => (find(".keep-all").hidden = state.get("given").length < 2));
   find(".keep").addEventListener("click", () => keep(label.value));
@@ -58,7 +59,9 @@ export function letTeach(place, state, kept) {
   find(".forget").addEventListener("click", () => change([]));
   find("form").addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt("teach", learn);
+    if (learning) return;
+    learning = true;
+    attempt("teach", learn).then(() => (learning = false));
   });
   stop.addEventListener("click", () => attempt("stop", () => running && cancel(running.id)));
   place.addEventListener("undone", () => attempt("teach", compareAgain));
@@ -68,8 +71,8 @@ export function letTeach(place, state, kept) {
     const [sample, chosen] = [state.get("sample"), state.get("chosen")];
     if (!sample) return false;
     const twin = twinOf(collected, sample);
-    if (twin) tell(`This ${words().one} is kept already, as ${twin.label}; to change that, remove it first.`);
-    else if (text === "") tell(`Select first what the ${words().one} is.`);
+    if (twin) tell(`This ${words().one} is already kept as ${twin.label}; to change that, remove it first.`);
+    else if (text === "") tell(`First select what the ${words().one} is.`);
     if (twin || !state.get("labels").includes(text)) return false;
     const origin = chosen ? { group: chosen.group, whole: chosen.whole } : { strokes: JSON.stringify(state.get("strokes")) };
     tell("");
@@ -93,11 +96,10 @@ export function letTeach(place, state, kept) {
       else all = withSample(all, { sample: values, label: text, origin: { group, whole } }, back.checked);
     }
     change(all);
-    const names = [...new Set(foreign)];
     const left = [
-      foreign.length && `${foreign.length} left out, because this network has no class ${names.slice(0, 3).join(", ")}${names.length > 3 ? ", …" : ""}`,
-      unlabelled && `${unlabelled} left out: select first what they are`,
-      twins && `${twins} kept already`,
+      foreign.length && `${foreign.length} left out, because this network has no class ${few(foreign)}`,
+      unlabelled && `${unlabelled} left out: first select what they are`,
+      twins && `${twins} already kept`,
     ].filter(Boolean);
     tell(left.length ? `${left.join("; ")}.` : "");
   }
@@ -123,12 +125,13 @@ export function letTeach(place, state, kept) {
     return element("li", { class: kind }, shown, element("span", {}, element("b", {}, each.label), said), remove);
   }
 
-  /** Score the current network on every sample. Returns the numbers of right taught and held-out samples, and the network's revision. */
-  async function measure() {
-    const network = state.get("exists") ? state.get("user") : null;
-    const asked = collected;
-    const { whose, answers } = await infer(state.get("task"), network, asked.map((each) => each.sample), state.get("shape"));
-    const said = new Map(asked.map((each, i) => [each, { ...each, said: answers[i].label }]));
+  /** The network that answers now, and what is kept for it. */
+  const current = () => ({ task: state.get("task"), network: state.get("exists") ? state.get("user") : null, shape: state.get("shape"), kept: collected });
+
+  /** Score a network on every sample. Returns the numbers of right taught and held-out samples, and the network's revision. */
+  async function measure({ task, network, shape, kept } = current()) {
+    const { whose, answers } = await infer(task, network, kept.map((each) => each.sample), shape);
+    const said = new Map(kept.map((each, i) => [each, { ...each, said: answers[i].label }]));
     change(collected.map((each) => said.get(each) ?? each)); // some may be others by now
     const counted = (checks) => {
       const some = [...said.values()].filter((each) => each.checks === checks);
@@ -148,15 +151,14 @@ export function letTeach(place, state, kept) {
     const wrong = wrongName(user);
     if (wrong) throw new Error(wrong);
     await changeUser(state, user);
-    const taught = collected.filter((each) => !each.checks);
-    const task = state.get("task");
-    // before anything is measured: more samples than can be sent are refused here
-    const start = await lesson(task, user, taught.map((each) => each.sample), taught.map((each) => each.label), state.get("shape"));
-    const here = () => task === state.get("task") && user === state.get("user");
-    const first = await measure();
-    before = here() ? first : null;
-    if (before) show(null);
-    outcome.textContent = "Learning …";
+    const [asked, here] = [current(), state.here()];
+    const start = await prepared(asked, user); // before anything is measured
+    const first = await measure(asked);
+    if (here()) {
+      before = first;
+      show(null);
+      outcome.textContent = "Learning …";
+    }
     try {
       running = await start();
       busy(true);
@@ -166,41 +168,64 @@ export function letTeach(place, state, kept) {
         if (running.steps) Object.assign(bar, { max: running.steps, value: running.step });
       }
     } catch (problem) {
-      outcome.textContent = "";
-      results.replaceChildren();
+      if (here()) {
+        outcome.textContent = "";
+        results.replaceChildren();
+      }
       throw problem;
     } finally {
       const ended = running;
       running = null;
       busy(false);
-      if (ended?.state === "done" && ended.revision) arrived(task, user);
-      if (ended) outcome.textContent = sentence(ended, first.revision);
+      if (ended?.state === "done" && ended.revision) arrived(asked.task, user);
+      if (ended && here()) outcome.textContent = sentence(ended, first.revision);
     }
     const after = here() ? await measure() : null;
     if (after && before === first) show(after);
   }
 
+  /** A job that learns, not started yet. Raises an Error with a line for the reader if what is kept cannot be taught. */
+  async function prepared({ task, network, shape, kept }, user) {
+    const taught = kept.filter((each) => !each.checks);
+    const { labels } = await templates(task, network);
+    const foreign = kept.filter((each) => !labels.includes(each.label)).map((each) => each.label);
+    if (foreign.length) throw new Error(`${foreign.length} of ${kept.length} ${words().many} are kept as ${few(foreign)}, which ${user}’s network has no class for; remove them first`);
+    return lesson(task, user, taught.map((each) => each.sample), taught.map((each) => each.label), shape);
+  }
+
   function arrived(task, user) {
-    if (task !== state.get("task") || user !== state.get("user")) return;
+    if (task !== state.get("task")) return;
     const known = state.get("known");
-    state.set({ exists: true, known: known === null || known.includes(user) ? known : [...known, user].sort() });
+    state.set({ exists: state.get("exists") || user === state.get("user"), known: known === null || known.includes(user) ? known : [...known, user].sort() });
     state.renew();
   }
 
   function busy(is) {
-    bar.hidden = stop.hidden = !is;
+    bar.hidden = !is;
     bar.removeAttribute("value");
-    change(collected);
+    stop.hidden = false;
+    if (is) passFocus(teach, stop);
+    change(collected); // disables or enables `teach`
+    if (!is) passFocus(stop, teach);
+    stop.hidden = !is;
   }
 
   async function compareAgain() {
     if (collected.length === 0) return;
+    const here = state.here();
     const now = await measure();
+    if (!here()) return;
     if (before) show(now);
     outcome.textContent = `Undone: ${share(now.taught)} of the taught ${words().many} are right.`;
   }
 
   return { keep };
+}
+
+/** Names in a list, the first three of them. */
+function few(names) {
+  const found = [...new Set(names)];
+  return `${found.slice(0, 3).join(", ")}${found.length > 3 ? ", …" : ""}`;
 }
 
 /** On a temporary error, keep the last known state of a job. */

@@ -12,11 +12,13 @@ import { sketch } from "./samples/sketch.js";
 import { attempt, latest } from "./state.js";
 
 const STOPS = [
-  ["One drawing, four cameras", "Each row shows your drawing through another camera. The pixels have little in common; the digit is the same.", "rows"],
-  ["Four networks of the same templates", "Each column is one task’s network. All four are put together from the same few blocks; a signature says which block each layer uses.", "columns"],
+  ["One drawing, several cameras", "Each row shows your drawing through another camera. The pixels have little in common; the digit is the same.", "rows"],
+  ["Several networks of the same templates", "Each column is one task’s network. All are put together from the same few blocks; a signature says which block each layer uses.", "columns"],
   ["At home on the diagonal", "Trained for just that camera, each network should know the digit there.", "diagonal"],
   ["Lost elsewhere", "Off the diagonal the same pixels meet somebody else’s signature. Nothing else is different, and the answer often is.", "others"],
 ];
+
+const NUMBERS = { 2: "two", 3: "three", 4: "four" }; // of domains
 
 /** Show the tour in `place`, an element with .grid, .stop, .next and .example; examples are drawn on `drawing`. */
 export function giveTour(place, state, drawing) {
@@ -24,7 +26,6 @@ export function giveTour(place, state, drawing) {
   const once = latest();
   const names = state.get("tasks");
   const inputs = new Map(); // task → its input as a text, where it is known
-  const canDraw = () => drawable(state.get("kind"), state.get("shape"));
   let known = false; // whether every task is a domain
   let at = 0;
   let visible = false; // nobody is asked for what nobody sees
@@ -32,13 +33,13 @@ export function giveTour(place, state, drawing) {
 
   next.addEventListener("click", () => go((at + 1) % STOPS.length));
   example.addEventListener("click", () => drawing.replace(EXAMPLES[Math.floor(Math.random() * EXAMPLES.length)]));
-  state.on(["input"], () => {
-    known = canDraw() && names.length > 1 && names.every((name) => name in DOMAINS);
-    place.querySelector(".title").textContent = known ? `A tour of the ${inWords(names.length)} domains` : "What every task says";
+  state.on(["input", "words"], () => {
+    known = drawable(state.get("kind"), state.get("shape")) && names.length > 1 && names.every((name) => name in DOMAINS);
+    place.querySelector(".title").textContent = known ? `A tour of the ${NUMBERS[names.length]} domains` : "What every task says";
     next.hidden = !known;
-    go(0);
+    go(at);
   });
-  state.on(["sample", "input"], refresh);
+  state.on(["sample", "input", "words"], refresh);
   new IntersectionObserver((entries) => seen(entries.at(-1).isIntersecting), { rootMargin: "200px" }).observe(place);
 
   function refresh() {
@@ -63,7 +64,7 @@ export function giveTour(place, state, drawing) {
     const [kind, sample, shape, words] = ["kind", "sample", "shape", "words"].map((name) => state.get(name));
     if (kind === null) return;
     grid.ariaBusy = "true";
-    example.hidden = !words.digits || !canDraw() || sample !== null;
+    example.hidden = !words.digits || sample !== null;
     const asked = await alike();
     if (!still()) return;
     const shown = known ? names : ["drawn"];
@@ -75,7 +76,7 @@ export function giveTour(place, state, drawing) {
     const head = element("tr", {}, element("td", {}, element("span", { class: "hidden" }, "what is shown")), ...asked.map((name) => element("th", { scope: "col" }, name)));
     const rows = shown.map((name, r) => {
       const picture = sketch(kind, views[r] ?? new Float32Array(shape.reduce((a, b) => a * b, 1)), shape, known ? `${name}: ${DOMAINS[name].about}` : `the ${words.one}`);
-      const cells = asked.map((_, c) => cell(columns[c]?.answers[r], known && r === c));
+      const cells = asked.map((task, c) => cell(columns[c]?.answers[r], known && name === task));
       return element("tr", {}, element("th", { scope: "row" }, picture, element("span", {}, known ? name : "")), ...cells);
     });
     grid.ariaBusy = "false";
@@ -97,5 +98,3 @@ export function giveTour(place, state, drawing) {
     return made;
   }
 }
-
-const inWords = (number) => ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"][number] ?? String(number);

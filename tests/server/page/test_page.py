@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from browser import chromium, collect, draw, examples, heat, kept_back, sent, shown, watched
+from browser import collect, draw, examples, heat, kept_back, sent, shown, watched
 from playwright.sync_api import expect
 from scipy import ndimage
 from serving import serving
@@ -15,13 +15,6 @@ from isoform.train.data.domains import transform
 
 pytestmark = pytest.mark.xdist_group("page")
 SHAPE = (1, 32, 32)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium."""
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +191,26 @@ def test_kept_back_drawings_are_never_taught(page) -> None:
     assert len(sent(asked.value, SHAPE)) == 3
     page.locator(".cancel").click()
     expect(page.locator(".outcome")).to_contain_text("Stopped; nothing was changed.")
+    expect(page.locator(".teach")).to_be_focused()
     expect(page.locator(".undo")).to_be_disabled()
     page.locator(".collected button").first.click()
     expect(page.locator(".count")).to_have_text("2 to teach, 2 kept back.")
+
+
+def test_a_job_that_ends_when_another_user_is_chosen(page) -> None:
+    """Two clicks start one job; who has been chosen meanwhile is told nothing of it, but the user who learned is in the list."""
+    collect(page, "hugo", [1, 4])
+    asked = []
+    page.on("request", lambda request: asked.append(request) if "/personalize" in request.url else None)
+    page.evaluate("() => { const teach = document.querySelector('.teach'); teach.click(); teach.click(); }")
+    expect(page.locator(".cancel")).to_be_visible()
+    page.locator("#people .user").select_option("")
+    expect(page.locator(".current caption")).to_have_text("plain")
+    expect(page.locator(".cancel")).to_be_hidden(timeout=60_000)
+    expect(page.locator("#people .user option", has_text="hugo")).to_be_attached()
+    assert page.locator(".outcome").inner_text() == ""
+    assert page.locator(".results *").count() == 0
+    assert len(asked) == 1
 
 
 def test_a_drawing_is_kept_once(page) -> None:
@@ -216,7 +226,7 @@ def test_a_drawing_is_kept_once(page) -> None:
     for digit in (7, 4):
         keep(digit)
         expect(page.locator(".told")).to_have_text(
-            "This drawing is kept already, as 5; to change that, remove it first."
+            "This drawing is already kept as 5; to change that, remove it first."
         )
     expect(page.locator(".count")).to_have_text("1 to teach, 1 kept back.")
     page.locator("#framing").select_option("mnist")

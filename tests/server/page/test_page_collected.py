@@ -5,24 +5,18 @@ import re
 
 import numpy as np
 import pytest
-from browser import chromium, kept_back, sent, visiting
+from browser import kept_back, sent, visiting
 from given import TASK, given
 from pages import local_page
 from PIL import Image
 from playwright.sync_api import expect
+from serving import serving
 from support import SMALL, make_bundle
 
 from isoform.runtime.inputs import Reading
 
 pytestmark = pytest.mark.xdist_group("page")
 SHAPE = (1, 1, 8)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium."""
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +62,9 @@ def test_one_window_of_another_label(browser, served, tmp_path) -> None:
     """A chosen window whose file's label is no class selects none, so that it is kept with a label that somebody selected."""
     with visiting(browser, served.url) as page:
         give(page, recording(tmp_path / "a.csv", 0, rows=16, label=["run"] * 8 + ["c1"] * 8))
-        expect(page.locator(".told")).to_have_text("Its file says run, which is no class of this network.")
+        expect(page.locator(".told")).to_have_text("Its file says run, which is not a class of this network.")
         page.locator("#teach .keep").click()
-        expect(page.locator(".told")).to_have_text("Select first what the window is.")
+        expect(page.locator(".told")).to_have_text("First select what the window is.")
         expect(page.locator(".count")).to_have_text("No windows yet.")
         page.locator("#teach .label").select_option("c2")
         page.locator("#teach .keep").click()
@@ -80,14 +74,20 @@ def test_one_window_of_another_label(browser, served, tmp_path) -> None:
 
 
 def test_a_users_own_classes(browser, served, tmp_path) -> None:
-    """Labels are those of the chosen user's network, where it has other classes than the task's."""
+    """Labels are those of the chosen user's network, also before other tasks answer; samples of other classes are not taught."""
     base = served.runtime.signature(TASK)
     own = base.keep("logits.weight", "logits.bias").replace(labels=("run", "sit", "walk"))
     with visiting(browser, served.url) as page:
         assert page.request.put(f"{served.url}/v1/models/{TASK}/signatures/zoe", data=own.encode()).ok
+        held = []
+        page.route("**/second/templates", lambda route: held.append(route))
         page.reload()
         page.locator("#people .user").select_option("zoe")
         expect(page.locator("#teach .label option")).to_have_text(["run", "sit", "walk"])
+        assert held
+        for route in held:
+            route.continue_()
+        page.unroute("**/second/templates")
         give(page, recording(tmp_path / "a.csv", 0, label=["run"] * 16))
         expect(page.locator(".bars b")).to_have_text(["run", "sit", "walk"])
         keep_all(page)
@@ -95,6 +95,11 @@ def test_a_users_own_classes(browser, served, tmp_path) -> None:
         page.locator("#people .user").select_option("")
         expect(page.locator("#teach .label option")).to_have_text(["c0", "c1", "c2"])
         expect(page.locator(".bars b")).to_have_text(["c0", "c1", "c2"])
+        page.locator("#teach .name").fill("alice")
+        page.locator(".teach").click()
+        expect(page.locator("#problem")).to_have_text(
+            "3 of 3 windows are kept as run, which alice’s network has no class for; remove them first"
+        )
 
 
 def test_recordings_are_kept_back_as_a_whole(browser, served, tmp_path) -> None:
@@ -129,13 +134,13 @@ def test_nothing_is_kept_twice(browser, served, tmp_path) -> None:
         page.locator(".collected button").last.click()
         give(page, copy, *paths[:2])
         keep_all(page)
-        expect(page.locator(".told")).to_have_text("8 kept already.")
+        expect(page.locator(".told")).to_have_text("8 already kept.")
         expect(page.locator(".count")).to_have_text("6 to teach, 3 kept back.")
         page.locator(".samples input").first.check()
         page.locator("#teach .label").select_option("c0")
         page.locator("#teach .keep").click()
         expect(page.locator(".told")).to_have_text(
-            "This window is kept already, as c1; to change that, remove it first."
+            "This window is already kept as c1; to change that, remove it first."
         )
         expect(page.locator(".collected li")).to_have_count(9)
 
@@ -192,3 +197,24 @@ def test_samples_of_another_size(browser, served) -> None:
         for size in (7, 9, 0, 800):
             wanted = f"a sample has {size} numbers, but the network takes 1 × 1 × 8; give it again"
             assert page.evaluate(script, [TASK, size, SHAPE]) == [wanted, wanted]
+
+
+def test_no_samples(browser, served) -> None:
+    """Of no samples there are no answers."""
+    script = "async ([task, shape]) => (await import('/page/api.js')).infer(task, null, [], shape)"
+    with visiting(browser, served.url) as page:
+        assert page.evaluate(script, [TASK, SHAPE]) == {"whose": {}, "answers": []}
+
+
+def test_a_server_that_reads_less(browser, compiled, tmp_path) -> None:
+    """What fits into a request is what the server was told; more samples than that are answered by several requests."""
+    script = """async () => {
+        const { infer, lesson } = await import('/page/api.js');
+        const samples = Array.from({ length: 300 }, () => new Float32Array(1024));
+        const { answers } = await infer('plain', null, samples, [1, 32, 32]);
+        return [answers.length, await lesson('plain', 'alice', samples, samples.map(() => '1'), [1, 32, 32]).catch((problem) => problem.message)];
+    }"""
+    words = ("--open", "--store", tmp_path / "s.db", "--max-body-mb", "1")
+    with serving(compiled, *words) as server, visiting(browser, server.url) as page:
+        wanted = "at most 255 samples of this size fit into a request of 1 MiB, but there are 300; remove some"
+        assert page.evaluate(script) == [300, wanted]

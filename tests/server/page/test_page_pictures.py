@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from browser import FAKE_DEVICES, WATCHED_DEVICES, chromium, launched, until, visiting
+from browser import FAKE_DEVICES, WATCHED_DEVICES, launched, until, visiting
 from given import asking, check_answers, check_tour, given, teach_and_undo
 from PIL import Image
 from playwright.sync_api import expect
@@ -17,10 +17,9 @@ SHAPE = (3, 16, 20)
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium with a fake camera."""
-    with chromium(*FAKE_DEVICES) as browser:
-        yield browser
+def flags():
+    """A fake camera."""
+    return FAKE_DEVICES
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +85,12 @@ def test_photographs_by_the_camera(browser, served) -> None:
         page.keyboard.press("Enter")
         x = check_answers(page, served, asked, 2)
         assert 0 <= x.min() < x.max() <= 1
-        assert x.std(axis=(0, 2, 3)).min() > 0.003
+        print("STD", x.std(axis=(2, 3)))
+        assert x.std(axis=(2, 3)).max(axis=1).min() > 0.01
         page.get_by_role("button", name="Switch it off").click()
         expect(page.locator("video")).to_be_hidden()
         assert page.evaluate("document.querySelector('video').srcObject") is None
+        expect(page.get_by_role("button", name="Use the camera")).to_be_focused()
 
 
 ALL_ENDED = "tracks.every((track) => track.readyState === 'ended')"
@@ -100,14 +101,16 @@ HIDE = """(hidden) => {
 
 
 def test_the_camera_is_opened_once(browser, served) -> None:
-    """Two clicks open one stream, which is off when the page is out of sight."""
+    """Two clicks open one stream, which is off when the page is out of sight; what had the focus keeps it."""
     with visiting(browser, served.url, permissions=["camera"]) as page:
         page.evaluate(WATCHED_DEVICES)
         page.evaluate("() => { const on = document.querySelector('.photograph .on'); on.click(); on.click(); }")
         expect(page.locator("video")).to_be_visible()
         assert page.evaluate("tracks.map((track) => track.readyState)") == ["live"]
+        page.locator("#people .task").focus()
         page.evaluate(HIDE, True)
         expect(page.locator("video")).to_be_hidden()
+        expect(page.locator("#people .task")).to_be_focused()
         assert page.evaluate(ALL_ENDED)
         page.evaluate(HIDE, False)
         page.get_by_role("button", name="Use the camera").click()
@@ -127,6 +130,22 @@ def test_a_camera_that_is_allowed_when_nobody_looks(browser, served) -> None:
         until(page, "tracks.length === 1 && " + ALL_ENDED)
         expect(page.locator("video")).to_be_hidden()
         expect(page.locator("#problem")).to_be_hidden()
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.locator("video")).to_be_visible()
+
+
+def test_a_camera_that_is_stopped_before_its_picture_plays(browser, served) -> None:
+    """It is released at once, though the video may wait for ever; the next click opens it."""
+    with visiting(browser, served.url, permissions=["camera"]) as page:
+        page.evaluate(WATCHED_DEVICES)
+        page.evaluate("() => { document.querySelector('video').play = () => new Promise(() => {}); }")
+        page.get_by_role("button", name="Use the camera").click()
+        until(page, "document.querySelector('video').srcObject !== null")
+        page.evaluate(HIDE, True)
+        assert page.evaluate("tracks.length === 1 && " + ALL_ENDED)
+        assert page.evaluate("document.querySelector('video').srcObject") is None
+        page.evaluate(HIDE, False)
+        page.evaluate("delete document.querySelector('video').play")
         page.get_by_role("button", name="Use the camera").click()
         expect(page.locator("video")).to_be_visible()
 
@@ -156,9 +175,11 @@ def test_what_cannot_be_read_is_said(browser, served, photographs, tmp_path) -> 
     """A file that is no picture is named in a line; the others are read."""
     (tmp_path / "notes.png").write_text("no picture")
     with visiting(browser, served.url) as page:
+        page.locator("#files").focus()
         page.locator("#files").set_input_files([tmp_path / "notes.png", photographs[0]])
         expect(page.locator("#problem")).to_contain_text("notes.png is not a picture that this browser can read")
         expect(page.locator(".samples .said small")).to_have_count(1)
+        expect(page.locator("#files")).to_be_focused()
         page.locator("#files").set_input_files(photographs[1])
         expect(page.locator("#problem")).to_be_hidden()
         page.get_by_role("button", name="Clear these").click()

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from browser import chromium, collect, draw, examples, heat
+from browser import collect, draw, examples, heat
 from playwright.sync_api import expect
 from serving import serving
 from support import SMALL, isoform, make_bundle
@@ -17,13 +17,6 @@ from isoform.runtime.runtime import Runtime
 from isoform.server.app import create_app
 
 pytestmark = pytest.mark.xdist_group("page")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium."""
-    with chromium() as browser:
-        yield browser
 
 
 def test_a_guarded_server(browser, compiled, tmp_path) -> None:

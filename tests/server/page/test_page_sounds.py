@@ -5,7 +5,7 @@ import wave
 
 import numpy as np
 import pytest
-from browser import FAKE_DEVICES, WATCHED_DEVICES, chromium, until, visiting
+from browser import FAKE_DEVICES, WATCHED_DEVICES, until, visiting
 from given import asking, check_answers, check_tour, given, teach_and_undo
 from playwright.sync_api import expect
 
@@ -39,11 +39,10 @@ def save(path, samples, rate):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A headless Chromium whose microphone hears a tone."""
+def flags(tmp_path_factory):
+    """A microphone that hears a tone."""
     heard = save(tmp_path_factory.mktemp("heard") / "tone.wav", tone(4, 48000), 48000)
-    with chromium(*FAKE_DEVICES, f"--use-file-for-fake-audio-capture={heard}") as browser:
-        yield browser
+    return (*FAKE_DEVICES, f"--use-file-for-fake-audio-capture={heard}")
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +109,11 @@ def test_the_microphone(browser, served) -> None:
         page.get_by_label("Seconds").fill("60")
         page.get_by_role("button", name="Record").click()
         expect(page.locator("progress.recording")).to_have_js_property("hidden", False)
+        page.get_by_label("Seconds").focus()
         expect(page.locator("progress.recording")).not_to_have_attribute("value", "0")
         page.get_by_role("button", name="That is enough").click()
         expect(page.locator(".samples .called").last).to_contain_text("recording 2")
+        expect(page.get_by_role("button", name="Record")).to_be_focused()
         for seconds in ("0", "0.9", "60.5", ""):
             page.get_by_label("Seconds").fill(seconds)
             page.get_by_role("button", name="Record").click()

@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from browser import chromium, visiting
+from browser import visiting
 from pages import local_page
-from playwright.sync_api import Page
+from playwright.sync_api import Error, Page
 
 from isoform.runtime.errors import InputError
 from isoform.runtime.inputs import Input, Reading
@@ -24,6 +24,7 @@ READ = """async ([name, data, columns, stride]) => {
         const { samples } = await readRecording(new File([bytes], name), { shape: [2, 2], reading: { columns, stride } });
         return samples.map(({ values, from, label }) => ({ values: [...values], from, label }));
     } catch (problem) {
+        if (problem.constructor !== Error) throw problem; // a defect of the page, and not what it says of a file
         return problem.message;
     }
 }"""
@@ -112,9 +113,9 @@ NAMED = {
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(browser):
     """The page, over a server in this process."""
-    with chromium() as browser, local_page() as url, visiting(browser, url) as page:
+    with local_page() as url, visiting(browser, url) as page:
         yield page
 
 
@@ -184,8 +185,11 @@ def test_files_that_are_too_large(page) -> None:
 
 
 def test_the_comparison_can_fail(page, tmp_path) -> None:
-    """A page that reads otherwise is found out."""
+    """A page that reads otherwise is found out, and so is one whose own code fails."""
     page.evaluate("() => { window.kept = Float32Array.prototype.set; Float32Array.prototype.set = () => {}; }")
     with pytest.raises(AssertionError):
+        compare(page, tmp_path / "odd.csv", TABLES["plain"].encode())
+    page.evaluate("() => { Float32Array.prototype.set = null; }")
+    with pytest.raises(Error, match="TypeError"):
         compare(page, tmp_path / "odd.csv", TABLES["plain"].encode())
     page.evaluate("() => { Float32Array.prototype.set = window.kept; }")

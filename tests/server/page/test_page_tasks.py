@@ -1,12 +1,15 @@
 """The page over a bundle whose tasks take different inputs: pictures, recordings and texts, each with its own words, samples and parts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from aligned import aligned, shuffled
-from browser import chromium, sent, visiting
+from browser import sent, visiting
 from pages import local_page
 from PIL import Image
 from playwright.sync_api import expect
+from support import SMALL, make_bundle
 
 from isoform.runtime.runtime import Runtime
 from isoform.runtime.samples.pictures.images import load_image
@@ -33,9 +36,9 @@ def runtime(bundle, tmp_path_factory):
 
 
 @pytest.fixture
-def page(bundle):
+def page(browser, bundle):
     """The page."""
-    with chromium() as browser, local_page(bundle) as url, visiting(browser, url) as page:
+    with local_page(bundle) as url, visiting(browser, url) as page:
         yield page
 
 
@@ -148,6 +151,47 @@ def test_channels_without_names(page, tmp_path) -> None:
     other.write_text(first.read_text().replace("a,b,c", "g,b,c"))
     page.locator("#files").set_input_files(other)
     expect(page.locator("#problem")).to_have_text(
-        "other.csv has the columns g, b, c, d, e, f, but first.csv has a, b, c, d, e, f; use the same names for the same channels"
+        "other.csv has the columns g, b, c, d, e, f, but first.csv has a, b, c, d, e, f; "
+        "use the same names for the same channels, or reload this page, which forgets both"
     )
     expect(page.locator(".samples li")).to_have_count(6)
+
+
+def test_the_order_of_channels_is_remembered(page, tmp_path) -> None:
+    """Kept windows may be of the first file still, so its order holds after the list is cleared and after another task."""
+    chosen(page, RECORDINGS, "Give it recordings")
+    path, x = table(tmp_path / "first.csv")
+    page.locator("#files").set_input_files(path)
+    answered(page, 2)
+    page.get_by_role("button", name="Clear these").click()
+    chosen(page, PICTURES, "Give it photographs")
+    chosen(page, RECORDINGS, "Give it recordings")
+    asked = []
+    page.on("request", lambda r: asked.append(r) if r.url.endswith(f"/{RECORDINGS}/infer") else None)
+    page.locator("#files").set_input_files(table(tmp_path / "second.csv", "fbdcea")[0])
+    answered(page, 2)
+    assert np.array_equal(sent(asked[0], (6, 20)), x)
+
+
+def test_tasks_of_one_input_and_other_labels(browser) -> None:
+    """Words, examples and the frame of a drawing are those of the task's labels; a frame that was chosen stays while they do."""
+    bundle = make_bundle(SMALL, tasks=("digits", "letters", "numbers"), classes=10)
+    labels = {"digits": "0123456789", "letters": "abcdefghij", "numbers": "0123456789"}
+    signatures = {name: bundle.signatures[name].replace(labels=tuple(each)) for name, each in labels.items()}
+    with (
+        local_page(dataclasses.replace(bundle, signatures=signatures)) as url,
+        visiting(browser, url) as page,
+    ):
+        page.locator("#tour").scroll_into_view_if_needed()
+        expect(page.locator("#tour .example")).to_be_visible()
+        expect(page.locator("#framing")).to_have_value("mnist")
+        chosen(page, "letters", "Draw, or give pictures")
+        expect(page.locator("#tour .example")).to_be_hidden()
+        expect(page.locator("#framing")).to_have_value("drawn")
+        chosen(page, "numbers", "Draw a digit")
+        expect(page.locator("#tour .example")).to_be_visible()
+        expect(page.locator("#framing")).to_have_value("mnist")
+        page.locator("#framing").select_option("digits")
+        page.locator("#people .task").select_option("digits")
+        expect(page.locator(".current caption")).to_have_text("digits")
+        expect(page.locator("#framing")).to_have_value("digits")

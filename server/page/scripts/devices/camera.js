@@ -6,7 +6,7 @@ import { closeDevice, openDevice } from "./open.js";
 export class Camera {
   #video;
   #changed;
-  #opening = null; // an object of the one start that still counts
+  #opening = null; // {stream} of the one start that still counts
   #stream = null;
 
   constructor(video, changed) {
@@ -18,21 +18,20 @@ export class Camera {
   /** Switch it on, unless it is on or about to be. Raises an Error with a line for the reader, and then it is off. */
   async start() {
     if (this.#stream || this.#opening) return;
-    const mine = (this.#opening = {});
-    let stream = null;
+    const mine = (this.#opening = { stream: null });
     try {
-      stream = await openDevice("camera", { video: { facingMode: "environment" }, audio: false });
-      if (this.#opening === mine) await this.#show(stream);
+      mine.stream = await openDevice("camera", { video: { facingMode: "environment" }, audio: false });
+      if (this.#opening === mine) await this.#show(mine);
     } catch (problem) {
       if (this.#opening === mine) throw problem; // else it was stopped, which breaks off what began
     } finally {
       if (this.#opening === mine) this.#opening = null;
-      if (stream && stream !== this.#stream) this.#release(stream);
+      if (mine.stream !== this.#stream) this.#release(mine.stream);
     }
   }
 
-  async #show(stream) {
-    const mine = this.#opening;
+  async #show(mine) {
+    const { stream } = mine;
     this.#video.srcObject = stream;
     try {
       await this.#video.play();
@@ -47,12 +46,10 @@ export class Camera {
 
   /** Switch it off, also if it is only about to be on. */
   stop() {
-    this.#opening = null;
-    if (!this.#stream) return;
-    const stream = this.#stream;
-    this.#stream = null;
-    this.#release(stream);
-    this.#changed(false);
+    const [shown, opening] = [this.#stream, this.#opening?.stream];
+    this.#stream = this.#opening = null;
+    this.#release(shown ?? opening); // at once: a video that waits to play may never do so
+    if (shown) this.#changed(false);
   }
 
   #release(stream) {

@@ -33,20 +33,15 @@ async function contextOf(signal) {
   let context = null;
   try {
     context = new AudioContext();
-    await untilAborted(context.audioWorklet.addModule(new URL("capture.js", import.meta.url)), signal);
-    await untilAborted(context.resume(), signal);
+    const aborted = new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true }));
+    await Promise.race([context.audioWorklet.addModule(new URL("capture.js", import.meta.url)), aborted]);
+    await Promise.race([context.resume(), aborted]);
     return context;
   } catch (problem) {
     await context?.close();
     if (signal.aborted) throw problem;
     throw new Error(`this browser cannot record: ${problem.message || problem.name}`);
   }
-}
-
-/** What a promise gives; an AbortError as soon as the signal says so. */
-function untilAborted(promise, signal) {
-  signal.throwIfAborted();
-  return Promise.race([promise, new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true }))]);
 }
 
 /** Samples at the context's rate, until there are enough, the signal is aborted, or the device ends. */
@@ -64,7 +59,7 @@ async function captured(context, stream, seconds, { signal, heard }) {
       heard(Math.min(seconds, count / context.sampleRate));
       if (count >= wanted) resolve();
     };
-    capture.onprocessorerror = () => reject(new Error("the microphone’s recording was broken off by the browser; try again"));
+    capture.onprocessorerror = () => reject(new Error("the browser broke off the recording; try again"));
     track.addEventListener("ended", resolve);
     signal.addEventListener("abort", resolve);
     if (track.readyState === "ended" || signal.aborted) resolve();

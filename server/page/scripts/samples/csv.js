@@ -60,7 +60,7 @@ export function* recordsOf(lines, separator, { strict = false, spaces = false, s
     [cells, first] = [[], 0];
   }
   if (open === null) return;
-  if (strict) throw wrong("its last field in quotes has no end");
+  if (strict) throw wrong("its last field in quotes has no closing quote");
   keep(open);
   yield { line: first, cells };
 }

@@ -1,5 +1,6 @@
 // Samples from files, the camera and the microphone, by the kind that the network takes.
 
+import { passFocus } from "../charts.js";
 import { Camera } from "../devices/camera.js";
 import { decoded } from "../devices/decode.js";
 import { record } from "../devices/microphone.js";
@@ -12,7 +13,7 @@ import { samplesOf } from "./spectrogram.js";
 
 const [LEAST_SECONDS, MOST_SECONDS] = [1, 60];
 
-/** Reader of a file, by kind: ({shape, reading}, file, the first recording's whole) → {samples: [{values, name, …}], more, notes}. */
+/** Reader of a file, by kind: ({shape, reading}, file, the first recording's columns) → {samples: [{values, name, …}], more, notes}. */
 const READERS = {
   pictures: async (about, file) => ({ samples: [{ values: await readPicture(file, about.shape), name: file.name }], more: 0, notes: "" }),
   recordings: (about, file, like) => readRecording(file, about, like),
@@ -24,6 +25,7 @@ export function takeIn(place, state, add) {
   const find = (name) => place.querySelector(name);
   const about = () => ({ shape: state.get("shape"), reading: state.get("reading") });
   const files = find("#files");
+  const first = new Map(); // input → {name, names} of the first recording, whose order of columns the others are to have
 
   files.addEventListener("click", () => (files.value = "")); // the same file may be given again
   files.addEventListener("change", () => attempt("files", readAll));
@@ -40,36 +42,40 @@ export function takeIn(place, state, add) {
     const [samples, notes, wrong] = [[], [], []];
     const [kind, input] = [state.get("kind"), state.get("input")];
     let more = 0;
+    const focused = document.activeElement === files;
     files.disabled = true;
     files.ariaBusy = "true";
     try {
       for (const file of files.files) {
-        const like = [...state.get("given"), ...samples].find((each) => each.whole)?.whole;
         let found = { samples: [], more: 0, notes: "" };
         try {
-          found = await READERS[kind](about(), file, like);
+          found = await READERS[kind](about(), file, first.get(input));
         } catch (problem) {
           wrong.push(problem.message);
         }
         if (input !== state.get("input")) return; // another task was chosen, which takes other samples
         samples.push(...found.samples);
+        const whole = found.samples[0]?.whole;
+        if (whole && !first.has(input)) first.set(input, { name: whole.name, names: whole.names });
         more += found.more;
         if (found.notes) notes.push(found.notes);
       }
     } finally {
       files.disabled = false;
       files.ariaBusy = "false";
+      if (focused && document.activeElement === document.body) files.focus(); // which it lost when it was disabled
     }
     if (samples.length) add(samples, notes.slice(0, 2).join("; "), more);
-    if (wrong.length) throw new Error(wrong.length === 1 ? wrong[0] : `${wrong[0]} (and ${wrong.length - 1} more files)`);
+    if (wrong.length) throw new Error(wrong.length === 1 ? wrong[0] : `${wrong[0]} (and ${wrong.length - 1} more)`);
   }
 
   function usingCamera() {
     const [on, viewer, shutter, off] = [".on", ".viewer", ".shutter", ".off"].map(find);
     const camera = new Camera(find("video"), (running) => {
-      viewer.hidden = !running;
-      on.hidden = running;
-      (running ? shutter : on).focus();
+      const [shown, hidden] = running ? [viewer, on] : [on, viewer];
+      shown.hidden = false;
+      passFocus(hidden, running ? shutter : on);
+      hidden.hidden = true;
     });
     let count = 0;
     state.on(["input"], () => camera.stop());
@@ -104,9 +110,9 @@ export function takeIn(place, state, add) {
       if (!(long >= LEAST_SECONDS && long <= MOST_SECONDS)) throw new Error(`a recording lasts ${range} seconds; type a number from ${range}`);
       const [input, { rate }] = [state.get("input"), state.get("reading").sound];
       ended = new AbortController();
-      start.hidden = true;
       stop.hidden = bar.hidden = false;
-      stop.focus();
+      passFocus(start, stop);
+      start.hidden = true;
       Object.assign(bar, { max: long, value: 0 });
       try {
         const samples = await record(long, rate, { signal: ended.signal, heard: (now) => (bar.value = now) });
@@ -116,8 +122,8 @@ export function takeIn(place, state, add) {
         add(found.samples, found.notes, found.more);
       } finally {
         start.hidden = false;
+        passFocus(stop, start);
         stop.hidden = bar.hidden = true;
-        start.focus();
       }
     }
   }

@@ -29,7 +29,7 @@ const DRAWN = {
   digits: true, title: "Draw a digit", empty: "Draw a digit", one: "drawing", many: "drawings", skip: "To the drawing",
   files: "Pictures", accept: "image/*",
   teachTitle: "Teach it your hand",
-  teach: "Draw, say what it is, and keep it: ten drawings are enough. Teach it your slanted 7, or that your 3 is called 8. The drawings stay in this tab, and are sent only to learn from.",
+  teach: "Draw, say what it is, and keep it: ten drawings are enough. Teach it your slanted 7, or that your 3 is called 8. The drawings stay in this tab, and are sent only to be answered and to learn from.",
   back: "Every second drawing of a digit is kept back, to check with",
 };
 
@@ -45,13 +45,19 @@ const WORDS = {
   sounds: { ...given("sound", "sounds", "file or recording"), title: "Give it sounds", files: "Sounds: WAV, or what else this browser reads", accept: "audio/*" },
 };
 
+// drawings of other things than digits
+const SKETCHED = {
+  ...DRAWN, digits: false, title: "Draw, or give pictures", empty: "Nothing is drawn yet",
+  teach: WORDS.pictures.teach.replace("photograph", "drawing"), back: WORDS.pictures.back.replace("photograph", "drawing"),
+};
+
 const OTHERS = { ...given("sample", "samples"), title: "", files: "", accept: "" }; // where the page makes none
 
 /** The page's words for a network's samples. */
 export function wordsFor(kind, shape, labels) {
   if (kind === null) return OTHERS;
   if (!drawable(kind, shape)) return WORDS[kind];
-  return labels.every((label) => /^[0-9]$/.test(label)) ? DRAWN : { ...DRAWN, digits: false, title: "Draw, or give pictures", empty: "Nothing is drawn yet", teach: WORDS.pictures.teach.replace("photograph", "drawing"), back: WORDS.pictures.back.replace("photograph", "drawing") };
+  return labels.every((label) => /^[0-9]$/.test(label)) ? DRAWN : SKETCHED;
 }
 
 /** Describe the shape of a sample. */

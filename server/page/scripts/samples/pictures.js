@@ -1,9 +1,9 @@
 // Picture files and video frames → samples, as runtime/samples/pictures does it: the whole picture, however long and wide, becomes the
 // network's height × width; transparent pixels lie on black; colour profiles are ignored; values are 0 to 1, channels first.
 //
-// The browser only decodes. Grey and resizing are Pillow's own arithmetic, because a canvas interpolates differently in every browser; so a
-// PNG gives the runtime's numbers, and a JPEG differs by how the browser's decoder rounds. The runtime reduces pictures of more than four
-// million pixels by whole factors first, which changes the last digits.
+// The browser only decodes. Grey and resizing are Pillow's own arithmetic, because a canvas interpolates differently in every browser; so an
+// opaque PNG of 8 bits gives the runtime's numbers. JPEGs, half-transparent pixels and 16 bits differ by how the browser rounds, and pictures
+// of more than 2^22 pixels a little more, because the runtime reduces them by whole factors first.
 
 const MOST = 50_000_000; // pixels: 200 MB while it is read
 

@@ -18,7 +18,7 @@ const LARGEST = (2 - 2 ** -23) * 2 ** 127; // of float32
 /**
  * The windows of a recording.
  *
- * like: the `whole` of a recording that was given before, whose order of channels this one is to have; null if there is none.
+ * like: {name, names} of a recording that was given before, whose order of channels this one is to have; null if there is none.
  *
  * Returns {samples: [{values, name, label, group, from, to, whole}], more, notes}; `more` is how many there are beyond the first 200. Raises
  * an Error with a line for the reader.
@@ -27,7 +27,7 @@ export async function readRecording(file, { shape, reading }, like = null) {
   const table = await readTable(file);
   const [channels, , width] = extent(shape);
   const given = { label: columnOf(table, "label", file.name), group: columnOf(table, "group", file.name) };
-  if (columnOf(table, "file", file.name) >= 0) throw new Error(`${file.name} has a column file, so it names other files and is no recording; give those files`);
+  if (columnOf(table, "file", file.name) >= 0) throw new Error(`${file.name} has a column file, so it names other files and is not a recording; give those files`);
   const places = reading.columns ? named(table, reading.columns, file.name) : others(table, given, channels, { file: file.name, like });
   if (places.length !== channels) throw new Error(`the bundle names ${places.length} columns, but the network has ${channels} channels`);
   const said = namesOf(table, given, file.name);
@@ -35,14 +35,14 @@ export async function readRecording(file, { shape, reading }, like = null) {
   const names = places.map((place) => normal(table.header[place]));
   const whole = { name: file.name, kind: "recordings", rows: table.rows.length, channels: numbers, names, unit: "rows" };
   const found = runs(said).flatMap(([from, to]) => starts(to - from, width, reading.stride).map((start) => from + start));
-  if (found.length === 0) throw new Error(`${file.name} has no recording of at least ${width} rows, which is a window; it has ${whole.rows} rows`);
+  if (found.length === 0) throw new Error(`${file.name} has no recording of at least ${width} rows, the length of a window; it has ${whole.rows} rows`);
   const left = whole.rows - covered(found, width);
   return {
     samples: found.slice(0, MOST).map((from) => ({
       values: cut(numbers, from, width), name: `${file.name}, rows ${from + 1} to ${from + width}`, from, to: from + width, whole, ...said[from],
     })),
     more: Math.max(0, found.length - MOST),
-    notes: left ? `${left} rows of ${file.name} fill no window` : "",
+    notes: left ? `${left} of ${whole.rows} rows of ${file.name} left out: too few for a window` : "",
   };
 }
 
@@ -72,7 +72,7 @@ function others({ header }, { label, group }, channels, { file, like }) {
   const names = places.map((place) => normal(header[place]));
   if (!like) return places;
   if (!like.names.every((name) => names.includes(name))) {
-    throw new Error(`${file} has the columns ${names.join(", ")}, but ${like.name} has ${like.names.join(", ")}; use the same names for the same channels`);
+    throw new Error(`${file} has the columns ${names.join(", ")}, but ${like.name} has ${like.names.join(", ")}; use the same names for the same channels, or reload this page, which forgets both`);
   }
   return like.names.map((name) => places[names.indexOf(name)]);
 }
@@ -105,7 +105,7 @@ function numbersOf({ rows, separator, header }, places, file) {
     }),
   );
   if (met.comma && (met.point || !met.decimal)) {
-    const mixed = "but a point stands elsewhere; use a decimal point, or a decimal comma, throughout";
+    const mixed = "but other numbers have a decimal point; use a decimal point, or a decimal comma, throughout";
     throw new Error(`${met.comma}, ${met.point ? mixed : "which could be thousands; write decimal points"}`);
   }
   return columns;

@@ -23,7 +23,7 @@ export function readSound(samples, name, { shape, reading }) {
   return {
     samples: found.slice(0, MOST).map((from) => ({ values: cut(channels, from, frames), name: named(from), from, to: from + frames, whole })),
     more: Math.max(0, found.length - MOST),
-    notes: short ? "shorter than a window: silence was added on both sides" : rest ? `${rest} frames of ${name} fill no window` : "",
+    notes: short ? "shorter than a window: silence was added on both sides" : rest ? `${rest} of ${whole.rows} frames of ${name} left out: too few for a window` : "",
   };
 }
 

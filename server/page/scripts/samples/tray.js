@@ -26,7 +26,7 @@ export function showTray(place, state) {
     const left = all.length - given.length + more;
     state.set({ given });
     if (given.includes(samples[0])) choose(samples[0]);
-    about.textContent = [notes, left ? `${left} more were left out: at most ${MOST} are shown` : ""].filter(Boolean).join("; ");
+    about.textContent = [notes, left ? `${left} more left out: at most ${MOST} are shown` : ""].filter(Boolean).join("; ");
   }
 
   function clear() {
