@@ -8,6 +8,7 @@ Requires matplotlib: ``pip install 'isoform[figure]'``.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,13 @@ def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
 
 def run_figure(arguments: argparse.Namespace) -> None:
     """Draw and write one figure."""
+    save_figure(_drawn(arguments), arguments.output)
+    print(f"wrote {text_of(arguments.output)}", file=sys.stderr)
+
+
+def _drawn(arguments: argparse.Namespace) -> Any:
     if arguments.bundle.suffix == ".json":
-        save_figure(draw_stream(read_history(arguments.bundle)), arguments.output)
-        return
+        return draw_stream(read_history(arguments.bundle))
     bundle = Bundle.load(arguments.bundle)
     chosen = {task: bundle.signatures[task] if arguments.trained else bundle.base(task) for task in bundle.signatures}
     for path in arguments.signature:
@@ -83,24 +88,20 @@ def run_figure(arguments: argparse.Namespace) -> None:
     if arguments.sort and view != "signatures":
         raise UsageError(f"--sort is for --view signatures, but the view is {view}; leave it out")
     if view == "history":
-        save_figure(_history(bundle, arguments.task), arguments.output)
-        return
+        return _history(bundle, arguments.task)
     if view in ("modules", "layers"):
         sharing = read_sharing(bundle.training)
-        save_figure(draw_modules(sharing) if view == "modules" else draw_layers(sharing), arguments.output)
-        return
+        return draw_modules(sharing) if view == "modules" else draw_layers(sharing)
     if arguments.task is not None:
         raise UsageError(f"--task chooses what --view history draws, but the view is {view}; leave it out")
     xis = {name: bundle.kind.usage(bundle.resolve(signature).parts) for name, signature in chosen.items()}
     if view == "tasks":
-        save_figure(draw_tasks(xis), arguments.output)
-        return
+        return draw_tasks(xis)
     if view in ("similarity", "clusters"):
-        save_figure(draw_similarity(xis, clustered=view == "clusters"), arguments.output)
-        return
+        return draw_similarity(xis, clustered=view == "clusters")
     users = {name: signature for name, signature in chosen.items() if name not in bundle.signatures}
     origins = _origins(bundle, users)
-    save_figure(draw_signatures(xis, origins=origins, ordered=arguments.sort), arguments.output)
+    return draw_signatures(xis, origins=origins, ordered=arguments.sort)
 
 
 def _origins(bundle: Bundle, users: Mapping[str, Signature]) -> dict[str, Origin]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 
 from isoform.runtime.errors import UsageError
+from isoform.runtime.tables import aligned
 from isoform.server.access.keys import Key, Keys
 from isoform.server.opening import store_url
 from isoform.server.store.store import Store, moment
@@ -27,11 +29,12 @@ def add_arguments_key(parser: argparse.ArgumentParser) -> None:
         metavar="SCOPE",
         help="admin, metrics, predict, predict:NAME, predict:*, write:NAME or write:*; repeatable",
     )
+    add("--json", action="store_true", help="list: print JSON")
     parser.epilog = "example:\n  isoform key add phone --scope write:alice\n  isoform key revoke 0123456789abcdef"
 
 
 def run_key(arguments: argparse.Namespace) -> None:
-    """Run ``isoform key`` and print the result to stdout as JSON.
+    """Run ``isoform key`` and print the result to stdout as JSON, a list as a table.
 
     Raises:
         UsageError: If an argument is missing or invalid.
@@ -54,8 +57,20 @@ def run_key(arguments: argparse.Namespace) -> None:
             if not keys.revoke(arguments.name):
                 raise UsageError(f"no active key has the id {arguments.name!r}; 'isoform key list' shows the ids")
             print(json.dumps({"revoked": arguments.name}))
-        else:
+        elif arguments.json:
             print(json.dumps([_line(key) for key in keys.listed()], indent=2))
+        else:
+            print("\n".join(_table(keys.listed())))
+
+
+def _table(keys: Sequence[Key]) -> list[str]:
+    if not keys:
+        return ["no keys; 'isoform key add NAME --scope SCOPE' makes one"]
+    rows = [
+        (key.id, key.name, ", ".join(sorted(key.scopes)), moment(key.created)[:10], moment(key.revoked)[:10] if key.revoked is not None else "")
+        for key in keys
+    ]  # fmt: skip
+    return aligned(("id", "name", "scopes", "created", "revoked"), rows, left=range(5))
 
 
 def _line(key: Key) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from isoform.runtime.extras import needs
 from isoform.runtime.samples.names import text_of
+from isoform.runtime.tables import aligned
 from isoform.train.data.fetch import SOURCES, fetch
 from isoform.train.data.unpack import unpack
 
@@ -18,7 +19,8 @@ __all__ = ["add_arguments_data", "run_data"]
 def add_arguments_data(parser: argparse.ArgumentParser) -> None:
     """Declare ``isoform data``'s arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="list the data sets that can be fetched")
+    listed = actions.add_parser("list", help="list the data sets that can be fetched")
+    listed.add_argument("--json", action="store_true", help="print JSON")
     one = actions.add_parser("fetch", help="download a data set and verify its checksums", epilog="example:\n  isoform data fetch mnist --into data/",
                              formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     one.add_argument("name", help="a data set from 'isoform data list'")
@@ -38,15 +40,14 @@ def add_arguments_data(parser: argparse.ArgumentParser) -> None:
 
 
 def run_data(arguments: argparse.Namespace) -> None:
-    """Run one action; print JSON on stdout."""
+    """Run one action; print JSON on stdout, but a list as a table."""
     if arguments.action == "list":
-        print(
-            json.dumps(
-                {name: {"about": source.about, "data": source.format} for name, source in SOURCES.items()},
-                indent=2,
-                ensure_ascii=False,
-            )
-        )
+        if arguments.json:
+            told = {name: {"about": source.about, "data": source.format} for name, source in SOURCES.items()}
+            print(json.dumps(told, indent=2, ensure_ascii=False))
+        else:
+            rows = [(name, source.about, source.format) for name, source in SOURCES.items()]
+            print("\n".join(aligned(("name", "what it is", "data"), rows, left=range(3))))
         return
     if arguments.action == "unpack":
         with needs("isoform data", extra="train"):

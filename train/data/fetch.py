@@ -48,7 +48,7 @@ SOURCES = {
         },
     ),
     "kmnist": Source(
-        url="http://codh.rois.ac.jp/kmnist/dataset/kmnist/", format="idx", about="cursive Japanese, 28×28, 60,000 + 10,000 (20 MiB), CC BY-SA 4.0",
+        url="http://codh.rois.ac.jp/kmnist/dataset/kmnist/", format="idx", about="Kuzushiji, 28×28, 60,000 + 10,000 (20 MiB), CC BY-SA 4.0",
         files={
             "train-images-idx3-ubyte.gz": "md5:bdb82020997e1d708af4cf47b453dcf7",
             "train-labels-idx1-ubyte.gz": "md5:e144d726b3acfaa3e44228e80efcd344",

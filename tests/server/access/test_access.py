@@ -186,10 +186,16 @@ def test_key_command(tmp_path) -> None:
     made = json.loads(isoform("key", "add", "phone", "--scope", "write:alice", "--scope", "predict", *store).stdout)[
         "key"
     ]
-    (entry,) = json.loads(isoform("key", "list", *store).stdout)
+    (entry,) = json.loads(isoform("key", "list", "--json", *store).stdout)
     assert (entry["name"], entry["scopes"], entry["revoked"]) == ("phone", ["predict", "write:alice"], None)
     assert made.startswith(f"iso_{entry['id']}_")
     isoform("key", "revoke", entry["id"], *store)
+    table = isoform_here("key", "list", *store).stdout.splitlines()
+    assert table[0].split() == ["id", "name", "scopes", "created", "revoked"]
+    day = entry["created"][:10]
+    assert table[1].split() == [entry["id"], "phone", "predict,", "write:alice", day, day]
+    assert len(table) == 2
+    assert isoform_here("key", "list", "--store", tmp_path / "new.db").stdout.startswith("no keys; 'isoform key add ")
     for words, message in (
         (["revoke", entry["id"]], "no active key has the id"), (["add"], "expected isoform key add NAME"), (["list", "x"], "expected isoform key add NAME"),
         (["add", "x", "--scope", "y"], "the scope 'y' came"), (["list", "--store", "none"], "keys are kept in a store"),
@@ -301,7 +307,7 @@ def test_the_start_line_says_that_no_key_exists(compiled, tmp_path) -> None:
             assert ask(server, "GET", "/v2/models/plain")[0] == 401
         starts += [line for line in server.errors.splitlines() if line.startswith("serving 4 tasks on ")]
         if words == ["revoke"]:
-            words.append(json.loads(isoform_here("key", "list", "--store", store).stdout)[0]["id"])
+            words.append(json.loads(isoform_here("key", "list", "--json", "--store", store).stdout)[0]["id"])
         if words:
             assert isoform_here("key", *words, "--store", store).returncode == 0
     hint = ": isoform key add NAME --scope predict, with the same --store, makes one"

@@ -99,6 +99,6 @@ def test_a_missing_file_or_server_is_named(serve, tmp_path) -> None:
 
 def test_the_list_says_what_there_is() -> None:
     """``isoform data list`` names every data set and the recipe's word for its format."""
-    listed = json.loads(isoform("data", "list").stdout)
+    listed = json.loads(isoform("data", "list", "--json").stdout)
     assert set(listed) == set(SOURCES)
     assert listed["usps"]["data"] == "usps"
