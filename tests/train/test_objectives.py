@@ -8,7 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoform.train.kinds.mixture.objectives import entropy_regulariser, entropy_weight
+from isoform.train.kinds.mixture.objectives import (
+    attraction_weight,
+    entropy_regulariser,
+    entropy_weight,
+    template_attraction,
+    template_cosine,
+)
 from isoform.train.kinds.mixture.patterns import PATTERNS
 from isoform.train.kinds.mixture.recipe import MixtureTable
 
@@ -31,12 +37,41 @@ def test_entropy_equals_the_formula() -> None:
     assert entropy_regulariser(xi.log() + 3).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_attraction_equals_the_formula() -> None:
+    """A is the mean of Σ ξ_k |θ_k - θ|² over the mean of |θ_k|²."""
+    rng = np.random.default_rng(0)
+    theta, xi = rng.normal(size=(3, 50)), rng.dirichlet(np.ones(3), size=(2, 4))
+    mixed = xi @ theta
+    spread = np.einsum("tlk,tlk->tl", xi, ((theta - mixed[:, :, None]) ** 2).sum(-1))
+    expected = spread.mean() / (theta**2).sum(1).mean()
+    assert template_attraction(torch.tensor(xi), torch.tensor(theta)).item() == pytest.approx(expected)
+
+
+def test_attraction_pulls_templates_to_their_mixtures() -> None:
+    """It is 0 where layers are one-hot or templates alike; its gradient moves each template towards the mixture, those in use the most."""
+    theta = torch.tensor([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]], requires_grad=True)
+    assert template_attraction(torch.eye(3), theta).item() == pytest.approx(0, abs=1e-6)
+    assert template_attraction(torch.full((1, 3), 1 / 3), torch.ones(3, 2)).item() == pytest.approx(0, abs=1e-6)
+    xi = torch.tensor([[0.8, 0.2, 0.0]])
+    template_attraction(xi, theta).backward()
+    towards = (xi @ theta.detach()) - theta.detach()
+    assert [float(-theta.grad[k] @ towards[k]) > 0 for k in (0, 1)] == [True, True]
+    assert theta.grad[2].abs().max() == 0
+    assert template_cosine(torch.ones(4, 9)) == pytest.approx(1)
+    assert template_cosine(torch.eye(4)) == pytest.approx(0)
+    assert template_cosine(torch.tensor([[1.0, 0.0], [-3.0, 0.0]])) == pytest.approx(-1)
+
+
 def test_the_ramp() -> None:
     """λ is 0 before its start, rises linearly, and stays; a hand-designed signature has none."""
     table = MixtureTable(entropy=4, entropy_start=0.2, entropy_end=0.6)
     found = [entropy_weight(step, 100, table) for step in (0, 20, 40, 60, 99)]
     assert found == pytest.approx([0, 0, 2, 4, 4])
-    assert entropy_weight(99, 100, MixtureTable(signature="cyclic")) == 0
+    table = MixtureTable(attraction=2, attraction_start=0.5, signature="discrete")
+    assert [attraction_weight(step, 100, table) for step in (0, 50, 75, 100)] == pytest.approx([0, 0, 1, 2])
+    for signature in ("cyclic", "free"):
+        fixed = MixtureTable(signature=signature, attraction=2)
+        assert (entropy_weight(99, 100, fixed), attraction_weight(99, 100, fixed)) == (0, 0)
 
 
 @given(st.sampled_from(sorted(PATTERNS)), st.integers(1, 40), st.integers(1, 12), st.integers(0, 5))

@@ -15,7 +15,8 @@ from isoform.runtime.arrays import Array
 from isoform.runtime.extras import needs
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
+from isoform.runtime.kinds.mixture.directions import template_sequence
+from isoform.runtime.kinds.mixture.discrete import xi_of
 from isoform.runtime.kinds.mixture.learn.blocks import open_blocks
 from isoform.runtime.kinds.mixture.learn.measure import measure_source
 
@@ -99,9 +100,9 @@ class MixtureExporter:
 
     def told(self, bundle: Bundle, task: Task) -> dict[str, Any]:
         """As ``Exporter.told``: the template of each snapped layer, and how nearly one-hot the trained mixture was."""
-        sequence = sequence_of(xi_of(task.signature.parts))
+        sequence = template_sequence(task.signature.parts)
         return {
-            "sequence": list(sequence),
+            "sequence": sequence,
             "snapped_layers": [layer for layer, template in enumerate(sequence) if template is not None],
             "mean_max_xi_before": round(float(xi_of(task.trained.parts).max(axis=1).mean()), 6),
         }

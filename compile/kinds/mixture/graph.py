@@ -22,7 +22,7 @@ import numpy as np
 from isoform.compile.network_file import NetworkFile
 from isoform.runtime.arrays import Array
 from isoform.runtime.formats.signature import Signature
-from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
+from isoform.runtime.kinds.mixture.directions import template_sequence
 from isoform.runtime.kinds.mixture.fold import BN_CONVOLUTIONS, fold, folded_shapes
 from isoform.runtime.kinds.mixture.normalisation import bn_scale_shift
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
@@ -104,9 +104,7 @@ def small_graph(
         An ONNX file with the same inputs and outputs as ``fast_graph``'s.
     """
     graph = _Graph(spec)
-    changed = np.any(parts["delta"], axis=1) if "delta" in parts else np.zeros(spec.layers, dtype=bool)
-    # a layer that a delta changes is no template, whatever its mixture says
-    sequence = [None if delta else template for template, delta in zip(sequence_of(xi_of(parts)), changed, strict=True)]
+    sequence = template_sequence(parts)
     scale, shift = bn_scale_shift(spec, tensors, parts)
     places, folded = spec.bn_slices, fold(spec, tensors, parts)
 

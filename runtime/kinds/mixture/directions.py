@@ -22,9 +22,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from isoform.runtime.arrays import Array
-from isoform.runtime.kinds.mixture.discrete import xi_of
+from isoform.runtime.kinds.mixture.discrete import sequence_of, xi_of
 
-__all__ = ["STEP", "directions", "mixing", "signs_of"]
+__all__ = ["STEP", "directions", "mixing", "signs_of", "template_sequence"]
 
 STEP = 1 / 128
 """δ of the whole number 1. A power of two, so that δ is exact in float32; whole numbers up to 127 take a byte each in a file."""
@@ -43,6 +43,13 @@ def mixing(parts: Mapping[str, Array]) -> Array:
     added = STEP * delta.astype(np.float64)
     added[:, : xi.shape[1]] += xi
     return added
+
+
+def template_sequence(parts: Mapping[str, Array]) -> list[int | None]:
+    """Return the template index of each layer that is exactly one template, 0 to K - 1; None for a mixed layer, or one that a ``delta`` changes."""
+    sequence = sequence_of(xi_of(parts))
+    changed = np.any(parts["delta"], axis=1) if "delta" in parts else np.zeros(len(sequence), dtype=bool)
+    return [None if delta else template for template, delta in zip(sequence, changed, strict=True)]
 
 
 def directions(theta: Array, shapes: Mapping[str, tuple[int, ...]], count: int) -> Array:

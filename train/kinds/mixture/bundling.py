@@ -13,6 +13,7 @@ from isoform.runtime.errors import SignatureError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
+from isoform.runtime.kinds.mixture.directions import STEP
 from isoform.runtime.kinds.mixture.normalisation import bn_directions, packed
 from isoform.train.kinds.mixture.network import IsometricNetwork
 
@@ -50,6 +51,9 @@ def bundle_from_network(
             "mixture": state["mixture"][index], "bn.statistics": state["bn_statistics"][index],
             "logits.weight": state[f"heads.{2 * index}"], "logits.bias": state[f"heads.{2 * index + 1}"],
         }  # fmt: skip
+        if network.delta is not None:
+            whole = (state["delta"][index] / STEP).round().astype(np.int64)
+            parts["delta"] = np.pad(whole, ((0, 0), (0, spec.random_directions)))
         if spec.affine == "task":  # otherwise γ and β are shared and lie with the templates
             parts["bn.affine"] = state["bn_affine"][index]
         signatures[name] = Signature(parts=parts, template=digest, task=name, labels=labels)
@@ -64,13 +68,15 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
         signatures: Task name → signature that fits the bundle.
 
     Raises:
-        SignatureError: If a signature does not fit, or has a ``delta`` or ``bn.coefficients``, which this network does not have.
+        SignatureError: If a signature does not fit, has a ``delta`` along random directions, or has ``bn.coefficients``: this network has neither.
     """
     spec, arrays = bundle.network.spec, bundle.tensors
     resolved = [bundle.resolve(signature).parts for signature in signatures.values()]
-    for name, parts in zip(signatures, resolved, strict=True):
-        for part in ("delta", "bn.coefficients"):
-            if part in parts and parts[part].any():
+    deltas = [parts.get("delta", np.zeros((spec.layers, spec.templates), np.int64)) for parts in resolved]
+    for name, delta, parts in zip(signatures, deltas, resolved, strict=True):
+        random, moved = delta[:, spec.templates :], parts.get("bn.coefficients", np.zeros(0))
+        for part, values in (("delta along random directions", random), ("bn.coefficients", moved)):
+            if values.any():
                 raise SignatureError(
                     f"signature {name!r} has a {part}, which a network in torch does not have; use one without, or the runtime"
                 )
@@ -81,10 +87,13 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
         "templates": np.concatenate([arrays[f"template.{name}"].reshape(spec.templates, -1) for name in spec.block_shapes], axis=1),
         "input_adapter": arrays["input_adapter.weight"], "output_adapter": arrays["output_adapter.weight"],
         "embedding_weight": arrays["embedding.weight"], "embedding_bias": arrays["embedding.bias"],
-        "mixture": np.stack([parts["mixture"] for parts in resolved]),
+        "mixture": np.stack([parts["mixture"] for parts in resolved]), "temperature": np.float32(1),
         "bn_statistics": np.stack([parts["bn.statistics"] for parts in resolved]),
         "bn_affine": np.stack([parts["bn.affine"] for parts in resolved]) if spec.affine == "task" else arrays["bn.affine"][None],
     }  # fmt: skip
+    if any(delta.any() for delta in deltas):
+        state["delta"] = STEP * np.stack([delta[:, : spec.templates] for delta in deltas]).astype(np.float32)
+        network.delta = torch.nn.Parameter(torch.zeros_like(network.mixture))
     if spec.bn_directions:
         state["bn_directions"] = bn_directions(arrays)
     else:

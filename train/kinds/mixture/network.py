@@ -1,6 +1,11 @@
 """The isometric network with mixture modules in torch: the reference that the fold, the numpy twin and ONNX Runtime must match.
 
-For task t and layer ℓ, ξ_ℓ = softmax(logits_tℓ) over the K templates, and every mixed tensor of the block is θ_ℓ = Σ_k ξ_ℓk θ_k.
+For task t and layer ℓ, every mixed tensor of the block is θ_ℓ = Σ_k ξ_ℓk θ_k over the K templates, with
+
+    ξ_ℓ = softmax(logits_tℓ / T)                 T: a temperature that training may lower
+    ξ_ℓ = softmax(logits_tℓ / T) + δ_tℓ          free: δ is a signature's ``delta``, without random directions
+    ξ_ℓ = one-hot(argmax logits_tℓ)              discrete, with the gradient of the softmax (straight-through)
+
 All layers are mixed by one matrix product: the templates are one matrix Θ of shape (K, P).
 
     input adapter: conv (kernel = stride) · BN · h-swish
@@ -10,7 +15,7 @@ All layers are mixed by one matrix product: the templates are one matrix Θ of s
 BN's running statistics are per task, in the adapters as well: sharing them across domains costs 30 points of accuracy.
 γ and β are shared, or per task, or mixed with ξ (``NetworkSpec.affine``).
 
-Source: Compositional Models, sections 3.2 and 4.1. Must never import the runtime's engines.
+Source: Compositional Models, sections 3.2 and 4.1; Bengio et al. 2013 for the straight-through gradient. Must never import the runtime's engines.
 """
 
 from __future__ import annotations
@@ -21,6 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isoform.runtime.kind import WHOLE
+from isoform.runtime.kinds.mixture.directions import STEP
+from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 
 __all__ = ["IsometricNetwork"]
@@ -37,6 +45,9 @@ class IsometricNetwork(nn.Module):
     Attributes:
         templates: Θ, shape (K, P), float32; columns follow ``spec.block_shapes``.
         mixture: Logits of ξ, shape (T, L, K).
+        temperature: T, shape (); a buffer, because it decides the answers.
+        delta: δ, shape (T, L, K), or None where ξ is not free.
+        discrete: Whether every layer uses its largest ξ alone.
         bn_affine: γ and β, shape (1 or T, 2, N).
         bn_statistics: Running mean and variance, shape (T, 2, N). A buffer; a forward pass in training mode moves it.
         bn_directions: Directions of those statistics, shape (D, 2, N), found at the end of training (``directions.py``); a buffer. A forward
@@ -65,6 +76,11 @@ class IsometricNetwork(nn.Module):
         self.templates = nn.Parameter(torch.cat(bank, dim=1))
         # Small random logits: nearly uniform, but not equal, or all templates of a layer would get the same gradient.
         self.mixture = nn.Parameter(0.1 * torch.randn(tasks, spec.layers, spec.templates, generator=generator))
+        self.temperature: Tensor
+        self.register_buffer("temperature", torch.ones(()))
+        self.delta: nn.Parameter | None
+        self.register_parameter("delta", None)
+        self.discrete = False
         c, h = spec.channels, spec.head_channels
         cin, (kh, kw) = spec.input_shape[0], spec.adapter_kernel
         self.input_adapter = nn.Parameter(he(c, cin, kh, kw, fan_in=cin * kh * kw))
@@ -87,8 +103,23 @@ class IsometricNetwork(nn.Module):
             self.heads.append(nn.Parameter(torch.zeros(count)))
 
     def xi(self) -> Tensor:
-        """Compute the mixture weights of every task, shape (T, L, K); rows sum to 1."""
-        return self.mixture.softmax(dim=-1)
+        """Compute the mixture weights of every task, shape (T, L, K); rows sum to 1, unless they are free."""
+        soft = (self.mixture / self.temperature).softmax(dim=-1)
+        if self.discrete:
+            # in parentheses, because this difference is exactly 0
+            return F.one_hot(soft.argmax(-1), soft.shape[-1]) + (soft - soft.detach())
+        return soft if self.delta is None else soft + self.delta
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Let the signature's parts say what ``xi`` returns: at T = 1, with discrete logits where layers are discrete, and δ in whole steps."""
+        if self.discrete:
+            best = self.mixture.argmax(-1, keepdim=True)
+            self.mixture.fill_(-DISCRETE_GAP).scatter_(-1, best, 0.0)
+        self.mixture.div_(self.temperature)
+        self.temperature.fill_(1)
+        if self.delta is not None:
+            self.delta.copy_(STEP * (self.delta / STEP).round().clamp(-WHOLE, WHOLE))
 
     def forward(self, x: Tensor, task: int, *, momentum: float | None = None) -> Tensor:
         """Compute the logits of one task.
@@ -115,7 +146,10 @@ class IsometricNetwork(nn.Module):
         affine = self.bn_affine[task if spec.affine == "task" else 0]
         if spec.affine == "mixed":
             c, h = spec.channels, spec.head_channels
-            body = [layer["bn.affine"] for layer in layers]
+            # by ξ without δ: γ and β are not what a ``delta`` adds to
+            rows = mixed if self.delta is None else (self.xi() - self.delta)[task] @ self.templates
+            columns = rows[:, -2 * (2 * spec.expanded + spec.channels) :]
+            body = columns.reshape(spec.layers, *spec.block_shapes["bn.affine"])
             affine = torch.cat([affine[:, :c], *body, affine[:, -h:]], dim=1)
         statistics, places = self.bn_statistics[task], spec.bn_slices
 

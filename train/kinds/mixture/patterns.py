@@ -1,4 +1,4 @@
-"""Hand-designed discrete signatures: which template each layer uses, decided before training.
+"""Hand-designed discrete signatures: which template each layer uses, decided before training, or what it starts from.
 
 With L layers and K templates, template indices from 0 (Compositional Models, section 4.1, compares the first three):
 
@@ -13,8 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
-__all__ = ["PATTERNS", "cyclic", "progressive", "random", "sequential"]
+from isoform.runtime.kinds.mixture.discrete import discrete_logits
+from isoform.train.kinds.mixture.network import IsometricNetwork
+from isoform.train.kinds.mixture.recipe import MixtureTable
+
+__all__ = ["PATTERNS", "cyclic", "progressive", "random", "sequential", "start_signatures"]
+
+LEAD = 2.0
+"""Logit that a learned ξ starts with for a pattern's template: 0.7 of a layer's weights with K = 4."""
 
 
 def sequential(layers: int, templates: int, *, seed: int = 0) -> tuple[int, ...]:
@@ -41,3 +49,22 @@ def progressive(layers: int, templates: int, *, seed: int = 0) -> tuple[int, ...
 
 PATTERNS: dict[str, Callable[..., tuple[int, ...]]] = {f.__name__: f for f in (sequential, cyclic, random, progressive)}
 """Name in a recipe → function of (layers, templates, *, seed) → template index per layer."""
+
+
+def start_signatures(network: IsometricNetwork, table: MixtureTable, *, seed: int) -> None:
+    """Give all tasks of a new network the signatures that training begins with; those that are fixed are not trained."""
+    chosen = table.signature if table.signature in PATTERNS else table.initial
+    if table.signature == "free" and chosen == "random":
+        chosen = "sequential"
+    network.discrete = table.signature == "discrete"
+    if table.signature in ("learned", "discrete") and chosen == "random":
+        return  # the network's own start: logits near 0
+    pattern = PATTERNS[chosen](network.spec.layers, network.spec.templates, seed=seed)
+    logits = torch.from_numpy(discrete_logits(pattern, network.spec.templates))
+    if table.signature in ("learned", "discrete"):
+        network.mixture.data += LEAD * (logits == 0)
+        return
+    network.mixture.data[:] = logits
+    network.mixture.requires_grad_(False)  # ``Run.groups`` leaves it out then
+    if table.signature == "free":
+        network.delta = torch.nn.Parameter(torch.zeros_like(network.mixture))

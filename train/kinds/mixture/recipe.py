@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from isoform.runtime.kinds.mixture.spec import SIZES, NetworkSpec
 from isoform.train.fields import Between, Table
@@ -62,15 +62,28 @@ class NetworkTable(Table):
 class MixtureTable(Table):
     """How layers choose their templates, and how strongly each is driven towards a single one."""
 
-    signature: Literal["learned", "sequential", "cyclic", "random", "progressive"] = "learned"
-    """Learn the mixture weights ξ, or fix them: layers use templates in runs of equal length (``sequential``), in turn (``cyclic``), at random, or in
-    runs that grow (``progressive``)."""
+    signature: Literal["learned", "discrete", "free", "sequential", "cyclic", "random", "progressive"] = "learned"
+    """Learn the mixture weights ξ as a softmax, of which ``discrete`` uses only the largest in every layer, or without a constraint (``free``). Or fix
+    them: layers use templates in runs of equal length (``sequential``), in turn (``cyclic``), at random, or in runs that grow (``progressive``)."""
+    initial: Literal["random", "sequential", "cyclic", "progressive"] = "random"
+    """What a learned ξ starts from: logits near 0, or a lead of 2 for each layer's template in such a pattern. ``free`` starts from the pattern itself,
+    by default the sequential one."""
+    temperature: Annotated[float, Between(0.001, 1000)] = 1.0
+    """Temperature of the softmax at the first step."""
+    temperature_end: Annotated[float, Between(0.001, 1000)] = 1.0
+    """Temperature at the last step; it falls by the same factor in every step. Below 1 it sharpens ξ without a regulariser."""
     entropy: Annotated[float, Between(0, 1e4)] = 4.0
     """λ of the entropy regulariser at the end of its ramp; 0 leaves the mixture soft."""
     entropy_start: Annotated[float, Between(0, 1)] = 0.05
     """Where the ramp starts, as a share of all steps."""
     entropy_end: Annotated[float, Between("entropy_start", 1)] = 0.5
     """Where the ramp reaches λ, as a share of all steps; the remaining steps train nearly discrete layers."""
+    attraction: Annotated[float, Between(0, 1e4)] = 0.0
+    """λ of the regulariser that attracts templates to the mixtures they contribute to, at the end of its ramp; of softmax mixtures alone."""
+    attraction_start: Annotated[float, Between(0, 1)] = 0.4
+    """Where its ramp starts, as a share of all steps; from the beginning it would make all templates alike."""
+    attraction_end: Annotated[float, Between("attraction_start", 1)] = 1.0
+    """Where its ramp reaches λ, as a share of all steps."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +93,7 @@ class OptimizerTable(Table):
     lr: Annotated[float, Between(1e-8, 10)] = 6e-3
     """Largest learning rate of the weights, after the warm-up."""
     mixture_lr_ratio: Annotated[float, Between(0, 1e4)] = 20.0
-    """Learning rate of ξ's logits over that of the weights; papers use 10 to 100."""
+    """Learning rate of ξ's logits, or of free coefficients, over that of the weights; papers use 10 to 100. The logits' rate does not fall."""
     weight_decay: Annotated[float, Between(0, 1)] = 0.02
     """Weight decay of weights and all of the templates; not of other biases, BN or ξ."""
     warmup_steps: Annotated[int, Between(1, 1e6)] = 50
@@ -101,3 +114,11 @@ class MixtureRecipe(Recipe):
     """How layers choose their templates."""
     optimizer: OptimizerTable = OptimizerTable()
     """The optimiser."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``Recipe.to_json``: fields of ``mixture`` that earlier versions did not have are left out at their defaults."""
+        plain, usual = super().to_json(), dataclasses.asdict(MixtureTable())
+        for name in ("initial", "temperature", "temperature_end", "attraction", "attraction_start", "attraction_end"):
+            if plain["mixture"][name] == usual[name]:
+                del plain["mixture"][name]
+        return plain

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isoform.runtime.formats.bundle import Bundle
-from isoform.runtime.kinds.mixture.discrete import discrete_logits
 from isoform.train.batching.augment import hits
 from isoform.train.data.normalisation import mean_and_std
 from isoform.train.data.pictures import CHUNK_BYTES
@@ -24,8 +23,15 @@ from isoform.train.kind import Group, Loss
 from isoform.train.kinds.mixture.bundling import bundle_from_network
 from isoform.train.kinds.mixture.directions import find_directions
 from isoform.train.kinds.mixture.network import IsometricNetwork
-from isoform.train.kinds.mixture.objectives import entropy_regulariser, entropy_weight
-from isoform.train.kinds.mixture.patterns import PATTERNS
+from isoform.train.kinds.mixture.objectives import (
+    LEARNED,
+    attraction_weight,
+    entropy_regulariser,
+    entropy_weight,
+    template_attraction,
+    template_cosine,
+)
+from isoform.train.kinds.mixture.patterns import start_signatures
 from isoform.train.kinds.mixture.recipe import MixtureRecipe
 from isoform.train.schedule import falling, held
 
@@ -52,20 +58,18 @@ class MixtureRun:
         spec = recipe.network.spec(recipe.data.input_shape, mean=mean, std=std)
         classes = tuple(len(dataset.classes) for dataset in datasets.values())
         self.network = IsometricNetwork(spec, classes, generator=torch.Generator().manual_seed(recipe.seed))
-        if recipe.mixture.signature != "learned":
-            pattern = PATTERNS[recipe.mixture.signature](spec.layers, spec.templates, seed=recipe.seed)
-            self.network.mixture.data[:] = torch.from_numpy(discrete_logits(pattern, spec.templates))
-            self.network.mixture.requires_grad_(False)  # ``groups`` leaves it out then
+        start_signatures(self.network, recipe.mixture, seed=recipe.seed)
 
     def groups(self) -> list[Group]:
         """As ``Run.groups``: parameters with weight decay, those without (BN, biases), and ξ's logits."""
         settings, steps, network = self._recipe.optimizer, self._recipe.steps, self.network
         warmup = settings.warmup_steps
         free = {"bn_affine", "embedding_bias"} | {f"heads.{index}" for index in range(1, len(network.heads), 2)}
-        found: dict[str, list[torch.nn.Parameter]] = {"weights": [], "free": [], "mixture": []}
+        found: dict[str, list[torch.nn.Parameter]] = {"weights": [], "free": [], "mixture": [], "delta": []}
         for name, parameter in network.named_parameters():
             if parameter.requires_grad:
-                found["mixture" if name == "mixture" else "free" if name in free else "weights"].append(parameter)
+                group = name if name in ("mixture", "delta") else "free" if name in free else "weights"
+                found[group].append(parameter)
 
         def weights_rate(step: int) -> float:
             return falling(settings.lr, step, steps, warmup=warmup)
@@ -74,18 +78,26 @@ class MixtureRun:
         def mixture_rate(step: int) -> float:
             return held(settings.lr * settings.mixture_lr_ratio, step, warmup=warmup)
 
+        def delta_rate(step: int) -> float:
+            return falling(settings.lr * settings.mixture_lr_ratio, step, steps, warmup=warmup)
+
         return [
             Group(parameters=found["weights"], rate=weights_rate, field="optimizer.lr", weight_decay=settings.weight_decay),
             Group(parameters=found["free"], rate=weights_rate, field="optimizer.lr"),
             Group(parameters=found["mixture"], rate=mixture_rate, field="optimizer.mixture_lr_ratio"),
+            Group(parameters=found["delta"], rate=delta_rate, field="optimizer.mixture_lr_ratio"),
         ]  # fmt: skip
 
     def begin(self, step: int, optimizer: torch.optim.Optimizer) -> list[range]:
-        """As ``Run.begin``: one update over all tasks."""
+        """As ``Run.begin``: one update over all tasks. Lowers the temperature."""
+        table = self._recipe.mixture
+        if table.signature in LEARNED:
+            share = step / max(1, self._recipe.steps - 1)
+            self.network.temperature.fill_(table.temperature ** (1 - share) * table.temperature_end**share)
         return [range(len(self._datasets))]
 
     def loss(self, step: int, batches: Mapping[int, tuple[Tensor, Tensor]]) -> Loss:
-        """As ``Run.loss``; formula and source in ``objectives.py``. ``loss`` is the cross-entropy, without the regulariser."""
+        """As ``Run.loss``; formula and source in ``objectives.py``. ``loss`` is the cross-entropy, without the regularisers."""
         losses: list[Tensor] = []
         right = 0
         for task, (x, y) in batches.items():
@@ -93,15 +105,24 @@ class MixtureRun:
             losses.append(F.cross_entropy(logits, y))
             right += int(hits(logits, y).sum())
         loss = torch.stack(losses).mean()
-        weight = entropy_weight(step, self._recipe.steps, self._recipe.mixture)
+        network, table, steps = self.network, self._recipe.mixture, self._recipe.steps
+        total = loss + entropy_weight(step, steps, table) * entropy_regulariser(network.mixture / network.temperature)
+        if table.attraction:
+            total = total + attraction_weight(step, steps, table) * template_attraction(network.xi(), network.templates)
         return Loss(
-            total=loss + weight * entropy_regulariser(self.network.mixture),
+            total=total,
             figures={"loss": loss.item(), "accuracy": right / (self._recipe.batch * len(batches))},
         )
 
     def figures(self) -> dict[str, float]:
-        """As ``Run.figures``: the mean over tasks and layers of the largest mixture weight, 1/K to 1."""
-        return {"mean_max_xi": self.network.xi().detach().max(-1).values.mean().item()}
+        """As ``Run.figures``: the mean over tasks and layers of the largest mixture weight, 1/K to 1 unless it is free; and the mean cosine
+        between two templates.
+        """
+        return {"mean_max_xi": self.network.xi().detach().max(-1).values.mean().item(), **self._alike()}
+
+    def _alike(self) -> dict[str, float]:
+        templates = self.network.templates.detach()
+        return {"template_cosine": template_cosine(templates)} if len(templates) > 1 else {}
 
     def state(self) -> list[Tensor]:
         """As ``Run.state``."""
@@ -109,7 +130,10 @@ class MixtureRun:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """As ``Run.finish``: recompute every task's BN statistics as the mean over its training samples, then find their directions."""
+        """As ``Run.finish``: settle the signatures, recompute every task's BN statistics as the mean over its training samples, then find their
+        directions.
+        """
+        self.network.settle()
         for task, dataset in enumerate(self._datasets.values()):
             # In random order, because data sets on disk are often sorted by class.
             rows = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION_LIMIT]
@@ -135,7 +159,8 @@ class MixtureRun:
     def told(self) -> dict[str, Any]:
         """As ``Run.told``: how nearly one-hot the signatures are."""
         xi = self.network.xi().detach().double()
-        return {"mean_max_xi": round(float(xi.max(-1).values.mean()), 6)}
+        alike = {name: round(value, 6) for name, value in self._alike().items()}
+        return {"mean_max_xi": round(float(xi.max(-1).values.mean()), 6), **alike}
 
     def bundle(self, training: Mapping[str, Any]) -> Bundle:
         """As ``Run.bundle``."""
