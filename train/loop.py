@@ -180,8 +180,8 @@ def train(
 
 
 def resolved(recipe: Recipe, datasets: Mapping[str, Dataset]) -> Recipe:
-    """Return a recipe with as many steps as its epochs take on some data."""
-    return recipe.with_steps(max(len(dataset.train.labels) for dataset in datasets.values()))
+    """Return a recipe with as many steps as its epochs take on some data, and with the digests of what it starts from."""
+    return recipe.pinned().with_steps(max(len(dataset.train.labels) for dataset in datasets.values()))
 
 
 def _check(datasets: Mapping[str, Dataset], *, validating: bool) -> None:

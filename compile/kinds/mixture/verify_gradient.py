@@ -55,6 +55,7 @@ def gradient_gap(bundle: Bundle, task: str, test: Loaded, blocks: Blocks) -> flo
     weights, network = fold(spec, bundle.tensors, parts), FoldedNetwork(spec, blocks)
     # In float64, so that the reference adds no rounding of its own.
     model = network_from_bundle(bundle, {task: soft}).double()
+    mixed = spec.affine == "mixed" and not model.own_affine
 
     gaps = []
     with _one_thread():
@@ -62,8 +63,8 @@ def gradient_gap(bundle: Bundle, task: str, test: Loaded, blocks: Blocks) -> flo
             rows = slice(start, start + GROUP)
             logits, kept = network.forward(weights, x[rows])
             folded = network.backward(weights, kept, cross_entropy(logits, labels[rows])[1])
-            found = signature_gradient(spec, bundle.tensors, parts, folded, own_affine=spec.affine != "mixed")
-            gaps.append(_largest_gap(found, _by_torch(model, x[rows], labels[rows]), mixed=spec.affine == "mixed"))
+            found = signature_gradient(spec, bundle.tensors, parts, folded, own_affine=not mixed)
+            gaps.append(_largest_gap(found, _by_torch(model, x[rows], labels[rows]), mixed=mixed))
     return float(np.median(gaps))
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from isoform.runtime.arrays import Array
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.formats.signature import Signature
 from isoform.runtime.formats.templates import template_digest
 from isoform.runtime.kinds.mixture.directions import STEP
+from isoform.runtime.kinds.mixture.fold import shared_affine
 from isoform.runtime.kinds.mixture.normalisation import bn_directions, packed
 from isoform.train.kinds.mixture.network import IsometricNetwork
 
@@ -21,7 +23,11 @@ __all__ = ["bundle_from_network", "network_from_bundle"]
 
 
 def bundle_from_network(
-    network: IsometricNetwork, classes: Mapping[str, tuple[str, ...]], *, training: Mapping[str, Any]
+    network: IsometricNetwork,
+    classes: Mapping[str, tuple[str, ...]],
+    *,
+    training: Mapping[str, Any],
+    start: Bundle | None = None,
 ) -> Bundle:
     """Make a bundle with the network's templates and one complete base signature per task.
 
@@ -29,9 +35,30 @@ def bundle_from_network(
         network: A trained network.
         classes: Task name → labels, in the network's order of tasks.
         training: The record of the training run for ``bundle.json``.
+        start: The bundle whose templates the network has, unchanged; None if they were trained.
     """
     spec = network.spec
     state = {name: value.detach().numpy() for name, value in network.state_dict().items()}
+    arrays = _shared(network, state) if start is None else dict(start.tensors)
+    digest = template_digest(spec, arrays)
+    signatures = {}
+    for index, (name, labels) in enumerate(classes.items()):
+        parts = {
+            "mixture": state["mixture"][index], "bn.statistics": state["bn_statistics"][index],
+            "logits.weight": state[f"heads.{2 * index}"], "logits.bias": state[f"heads.{2 * index + 1}"],
+        }  # fmt: skip
+        if network.delta is not None:
+            whole = (state["delta"][index] / STEP).round().astype(np.int64)
+            parts["delta"] = np.pad(whole, ((0, 0), (0, spec.random_directions)))
+        if network.own_affine:  # otherwise γ and β are shared and lie with the templates
+            parts["bn.affine"] = state["bn_affine"][index]
+        signatures[name] = Signature(parts=parts, template=digest, task=name, labels=labels)
+    return Bundle.create(spec=spec, tensors=arrays, signatures=signatures, training=training)
+
+
+def _shared(network: IsometricNetwork, state: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays of ``templates.safetensors``."""
+    spec = network.spec
     # Θ holds each template as one row; a bundle has a named tensor per part of the block.
     arrays, start = {}, 0
     for name, shape in spec.block_shapes.items():
@@ -44,20 +71,7 @@ def bundle_from_network(
         arrays["bn.affine"] = state["bn_affine"][0]
     if spec.bn_directions:
         arrays |= packed(state["bn_directions"])
-    digest = template_digest(spec, arrays)
-    signatures = {}
-    for index, (name, labels) in enumerate(classes.items()):
-        parts = {
-            "mixture": state["mixture"][index], "bn.statistics": state["bn_statistics"][index],
-            "logits.weight": state[f"heads.{2 * index}"], "logits.bias": state[f"heads.{2 * index + 1}"],
-        }  # fmt: skip
-        if network.delta is not None:
-            whole = (state["delta"][index] / STEP).round().astype(np.int64)
-            parts["delta"] = np.pad(whole, ((0, 0), (0, spec.random_directions)))
-        if spec.affine == "task":  # otherwise γ and β are shared and lie with the templates
-            parts["bn.affine"] = state["bn_affine"][index]
-        signatures[name] = Signature(parts=parts, template=digest, task=name, labels=labels)
-    return Bundle.create(spec=spec, tensors=arrays, signatures=signatures, training=training)
+    return arrays
 
 
 def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> IsometricNetwork:
@@ -80,8 +94,11 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
                 raise SignatureError(
                     f"signature {name!r} has a {part}, which a network in torch does not have; use one without, or the runtime"
                 )
+    own = spec.affine == "task" or any(
+        not np.array_equal(parts["bn.affine"], shared_affine(spec, arrays, parts["mixture"])) for parts in resolved
+    )
     network = IsometricNetwork(
-        spec, tuple(len(parts["logits.bias"]) for parts in resolved), generator=torch.Generator()
+        spec, tuple(len(parts["logits.bias"]) for parts in resolved), generator=torch.Generator(), own_affine=own
     )
     state = {
         "templates": np.concatenate([arrays[f"template.{name}"].reshape(spec.templates, -1) for name in spec.block_shapes], axis=1),
@@ -89,7 +106,7 @@ def network_from_bundle(bundle: Bundle, signatures: Mapping[str, Signature]) -> 
         "embedding_weight": arrays["embedding.weight"], "embedding_bias": arrays["embedding.bias"],
         "mixture": np.stack([parts["mixture"] for parts in resolved]), "temperature": np.float32(1),
         "bn_statistics": np.stack([parts["bn.statistics"] for parts in resolved]),
-        "bn_affine": np.stack([parts["bn.affine"] for parts in resolved]) if spec.affine == "task" else arrays["bn.affine"][None],
+        "bn_affine": np.stack([parts["bn.affine"] for parts in resolved]) if own else arrays["bn.affine"][None],
     }  # fmt: skip
     if any(delta.any() for delta in deltas):
         state["delta"] = STEP * np.stack([delta[:, : spec.templates] for delta in deltas]).astype(np.float32)

@@ -41,6 +41,7 @@ class IsometricNetwork(nn.Module):
         spec: The sizes.
         classes: Number of labels of each task; T is its length.
         generator: Random generator for the initial weights: He-normal templates, mixture logits with mean 0 and deviation 0.1.
+        own_affine: Whether γ and β are each task's own even where ``spec.affine`` says otherwise.
 
     Attributes:
         templates: Θ, shape (K, P), float32; columns follow ``spec.block_shapes``.
@@ -54,9 +55,11 @@ class IsometricNetwork(nn.Module):
             pass does not use them.
     """
 
-    def __init__(self, spec: NetworkSpec, classes: tuple[int, ...], *, generator: torch.Generator) -> None:
+    def __init__(
+        self, spec: NetworkSpec, classes: tuple[int, ...], *, generator: torch.Generator, own_affine: bool = False
+    ) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.own_affine = spec, own_affine or spec.affine == "task"
         tasks = len(classes)
 
         def he(*shape: int, fan_in: int) -> Tensor:
@@ -89,7 +92,7 @@ class IsometricNetwork(nn.Module):
         self.embedding_bias = nn.Parameter(torch.zeros(spec.embedding))
         # γ = 1 and β = 0; flipped, they are the mean 0 and variance 1 of the statistics.
         start = torch.stack([torch.ones(spec.bn_channels), torch.zeros(spec.bn_channels)])
-        self.bn_affine = nn.Parameter(start.repeat(tasks if spec.affine == "task" else 1, 1, 1))
+        self.bn_affine = nn.Parameter(start.repeat(tasks if self.own_affine else 1, 1, 1))
         self.bn_statistics: Tensor
         self.register_buffer("bn_statistics", start.flip(0).repeat(tasks, 1, 1))
         self.bn_directions: Tensor
@@ -143,8 +146,8 @@ class IsometricNetwork(nn.Module):
             }
             for row in mixed
         ]
-        affine = self.bn_affine[task if spec.affine == "task" else 0]
-        if spec.affine == "mixed":
+        affine = self.bn_affine[task if self.own_affine else 0]
+        if spec.affine == "mixed" and not self.own_affine:
             c, h = spec.channels, spec.head_channels
             # by ξ without δ: γ and β are not what a ``delta`` adds to
             rows = mixed if self.delta is None else (self.xi() - self.delta)[task] @ self.templates

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+from isoform.runtime.arrays import digest_of
+from isoform.runtime.errors import RecipeError
+from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.spec import SIZES, NetworkSpec
 from isoform.train.fields import Between, Table
 from isoform.train.recipe import Recipe
 
-__all__ = ["MixtureRecipe", "MixtureTable", "NetworkTable", "OptimizerTable"]
+__all__ = ["MixtureRecipe", "MixtureTable", "NetworkTable", "OptimizerTable", "StartTable"]
 
+TRAINS = ("mixture", "bn", "head", "templates")
+"""What training from a bundle can change."""
 LEAST, MOST = 8, 64
 """Number of random directions, whatever the numbers of ``delta``: each takes the memory of a template where a ``delta`` is used."""
 MEMORY = 64 << 20
@@ -87,6 +92,32 @@ class MixtureTable(Table):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StartTable(Table):
+    """A bundle whose templates new tasks start from. Its network is used, so a recipe with this table has no table ``network``."""
+
+    bundle: str = ""
+    """Folder of the bundle, from where the command runs."""
+    signature: str = "random"
+    """The task of that bundle whose signature the new tasks start from, or ``random`` for mixture weights near equal ones. Logits layers start from it if
+    the classes have the same names."""
+    trains: tuple[str, ...] = ("mixture", "bn", "head")
+    """What is trained: ``mixture``, ``bn`` (γ and β, of each task its own), ``head`` (logits layers), ``templates`` (all that tasks share; the signatures
+    fit the bundle that they started from only without it). BN's statistics are each task's own, unless the logits layers alone are trained."""
+    digest: str = ""
+    """SHA-256 of the templates and of the signature, which training fills in; with it, another bundle is refused."""
+
+    def __post_init__(self) -> None:
+        """Check what is trained."""
+        super().__post_init__()
+        if not self.bundle:
+            raise RecipeError("start has no bundle, but the folder of one was expected")
+        if not self.trains or not {*self.trains} <= {*TRAINS}:
+            raise RecipeError(
+                f"start.trains is {list(self.trains)}, but one or more of {', '.join(TRAINS)} were expected"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerTable(Table):
     """AdamW with linear warm-up. Weights follow a half cosine to 0; ξ's logits keep their rate and have no weight decay."""
 
@@ -114,6 +145,31 @@ class MixtureRecipe(Recipe):
     """How layers choose their templates."""
     optimizer: OptimizerTable = OptimizerTable()
     """The optimiser."""
+    start: StartTable | None = None
+    """Templates that exist, instead of new ones."""
+
+    def __post_init__(self) -> None:
+        """Check that the network's sizes are said once."""
+        super().__post_init__()
+        if self.start is not None and self.network != NetworkTable():
+            raise RecipeError("start has a network, that of its bundle; leave out the table network")
+
+    def pinned(self) -> Self:
+        """As ``Recipe.pinned``: the digest of the bundle that training starts from."""
+        if self.start is None:
+            return self
+        bundle = Bundle.load(self.start.bundle, with_compiled=False)
+        parts = (
+            [bundle.digest]
+            if self.start.signature == "random"
+            else [bundle.digest, bundle.base(self.start.signature).digest]
+        )
+        found = digest_of([part.encode() for part in parts])
+        if self.start.digest not in ("", found):
+            raise RecipeError(
+                f"start.digest is {self.start.digest[:12]}…, but {self.start.bundle} has {found[:12]}…; this is another bundle"
+            )
+        return dataclasses.replace(self, start=dataclasses.replace(self.start, digest=found))
 
     def to_json(self) -> dict[str, Any]:
         """As ``Recipe.to_json``: fields of ``mixture`` that earlier versions did not have are left out at their defaults."""
@@ -121,4 +177,6 @@ class MixtureRecipe(Recipe):
         for name in ("initial", "temperature", "temperature_end", "attraction", "attraction_start", "attraction_end"):
             if plain["mixture"][name] == usual[name]:
                 del plain["mixture"][name]
+        if self.start is None:
+            del plain["start"]
         return plain

@@ -33,6 +33,7 @@ from isoform.train.kinds.mixture.objectives import (
 )
 from isoform.train.kinds.mixture.patterns import start_signatures
 from isoform.train.kinds.mixture.recipe import MixtureRecipe
+from isoform.train.kinds.mixture.starting import moves_statistics, network_to_start, start_bundle
 from isoform.train.schedule import falling, held
 
 __all__ = ["MixtureRun"]
@@ -54,11 +55,22 @@ class MixtureRun:
 
     def __init__(self, recipe: MixtureRecipe, datasets: Mapping[str, Dataset]) -> None:
         self._recipe, self._datasets = recipe, datasets
-        mean, std = mean_and_std(datasets)
-        spec = recipe.network.spec(recipe.data.input_shape, mean=mean, std=std)
-        classes = tuple(len(dataset.classes) for dataset in datasets.values())
-        self.network = IsometricNetwork(spec, classes, generator=torch.Generator().manual_seed(recipe.seed))
-        start_signatures(self.network, recipe.mixture, seed=recipe.seed)
+        classes = {name: dataset.classes for name, dataset in datasets.items()}
+        self._momentum: float | None = recipe.optimizer.bn_momentum
+        self._templates: Bundle | None = None
+        if recipe.start is None:
+            mean, std = mean_and_std(datasets)
+            spec = recipe.network.spec(recipe.data.input_shape, mean=mean, std=std)
+            generator = torch.Generator().manual_seed(recipe.seed)
+            self.network = IsometricNetwork(spec, tuple(map(len, classes.values())), generator=generator)
+            start_signatures(self.network, recipe.mixture, seed=recipe.seed)
+            return
+        bundle = start_bundle(recipe.start, input_shape=recipe.data.input_shape)
+        self.network = network_to_start(recipe, recipe.start, bundle, classes)
+        if "templates" not in recipe.start.trains:
+            self._templates = bundle
+        if not moves_statistics(recipe.start):
+            self._momentum = None
 
     def groups(self) -> list[Group]:
         """As ``Run.groups``: parameters with weight decay, those without (BN, biases), and ξ's logits."""
@@ -101,7 +113,7 @@ class MixtureRun:
         losses: list[Tensor] = []
         right = 0
         for task, (x, y) in batches.items():
-            logits = self.network(x, task, momentum=self._recipe.optimizer.bn_momentum)
+            logits = self.network(x, task, momentum=self._momentum)
             losses.append(F.cross_entropy(logits, y))
             right += int(hits(logits, y).sum())
         loss = torch.stack(losses).mean()
@@ -134,6 +146,8 @@ class MixtureRun:
         directions.
         """
         self.network.settle()
+        if self._momentum is None:
+            return
         for task, dataset in enumerate(self._datasets.values()):
             # In random order, because data sets on disk are often sorted by class.
             rows = np.random.default_rng(0).permutation(len(dataset.train.labels))[:CALIBRATION_LIMIT]
@@ -146,7 +160,8 @@ class MixtureRun:
                 )
                 # Batch i enters with weight 1/i, so that the running mean is the mean of all batches.
                 self.network(part, task, momentum=1 / (index + 1))
-        if count := self.network.spec.bn_directions:
+        count = self.network.spec.bn_directions
+        if count and self._templates is None:  # they lie with the templates
             samples = [dataset.train.images for dataset in self._datasets.values()]
             found = find_directions(self.network, samples, count=count, seed=self._recipe.seed)
             self.network.bn_directions.copy_(torch.from_numpy(found))
@@ -165,4 +180,4 @@ class MixtureRun:
     def bundle(self, training: Mapping[str, Any]) -> Bundle:
         """As ``Run.bundle``."""
         classes = {name: dataset.classes for name, dataset in self._datasets.items()}
-        return bundle_from_network(self.network, classes, training=training)
+        return bundle_from_network(self.network, classes, training=training, start=self._templates)
