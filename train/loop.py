@@ -29,8 +29,8 @@ from isoform.train.data.pictures import Pictures, chunks, processors
 from isoform.train.data.samples import Dataset, Split
 from isoform.train.device import autocast, device_named, exact, tensor_of, told_of
 from isoform.train.kind import Group, Run, trainer_of
+from isoform.train.measuring.validation import Validation
 from isoform.train.recipe import Recipe
-from isoform.train.validation import Validation
 
 __all__ = ["Report", "accuracy", "resolved", "train"]
 

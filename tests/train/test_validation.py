@@ -10,8 +10,8 @@ from torch import nn
 from isoform.runtime.errors import DataError, RecipeError
 from isoform.train.data.load import load_tasks
 from isoform.train.loop import train
+from isoform.train.measuring.validation import Validation
 from isoform.train.recipe import Recipe, ValidationTable, read_recipe
-from isoform.train.validation import Validation
 
 SMALL = {
     "steps": 12, "batch": 8, "threads": 1, "data": {"validation_fraction": 0.1}, "validation": {"evaluations": 6},

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bench.alignment.domains import Domain, domain
-from isoform.train.best import Best
 from isoform.train.device import device_named, exact, told_of
 from isoform.train.kinds.alignment.network import AlignedNetworks, Subject, Weights
 from isoform.train.kinds.alignment.search import Search
 from isoform.train.kinds.alignment.sharing import subsets
+from isoform.train.measuring.best import Best
 
 __all__ = ["Networks", "learned", "made"]
 

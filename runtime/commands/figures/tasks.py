@@ -143,10 +143,10 @@ def draw_history(steps: Sequence[int], usage: Array, *, task: str) -> Any:
         axis.set_ylim(0, 1)
     for axis in axes[layers:]:
         axis.set_visible(False)
-    legend_beside(axes[columns - 1], title="component", ncols=1 + (templates - 1) // 8)
+    legend_beside(axes[columns - 1], title="template", ncols=1 + (templates - 1) // 8)
     figure.suptitle(task, parse_math=False)
     figure.supxlabel("step", fontsize=9)
-    figure.supylabel("probability of use", fontsize=9)
+    figure.supylabel("use of a template", fontsize=9)
     return figure
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from resumed import whole_and_resumed
-from support import SMALL
+from support import SMALL, isoform_here
 
 from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime
+from isoform.runtime.commands.figures.tasks import read_record
 from isoform.runtime.kinds.mixture.directions import STEP, mixing, template_sequence
 from isoform.runtime.kinds.mixture.reference import reference_logits
 from isoform.train.data.load import load_tasks
@@ -131,3 +132,21 @@ def test_free_signatures_run_on_a_device(tmp_path) -> None:
         labels = np.array(runtime.labels(base))[test.labels[:60]]
         outcome = runtime.fit(test.images[:60], labels, base, steps=20)
         assert outcome.after.loss <= outcome.before.loss
+
+
+def test_what_layers_chose_is_recorded_over_time(tmp_path) -> None:
+    """ξ at up to 50 times and at the end, for the figure of a task's history; nothing where it is fixed."""
+    recipe = read_recipe("digits", {"steps": "60", "network.layers": "2", "batch": "8", "threads": "1"})
+    datasets = load_tasks(recipe.tasks, recipe.data, root=None)
+    bundle = train(recipe, datasets, checkpoint=tmp_path / "state")
+    steps, usage = read_record(bundle.training, "edges", (2, 4))
+    assert (steps[0], steps[-1], len(steps)) == (0, 60, 51)
+    np.testing.assert_allclose(usage.sum(-1), 1, atol=4 / 255)
+    start = IsometricNetwork(bundle.spec, (10,) * 4, generator=torch.Generator().manual_seed(0)).xi().detach()[3]
+    for time, expected in ((0, start), (-1, mixing(bundle.signatures["edges"].parts))):
+        np.testing.assert_allclose(usage[time], expected, atol=0.6 / 255)
+    bundle.write(tmp_path / "bundle")
+    assert isoform_here("figure", tmp_path / "bundle", "--view", "history", "-o", tmp_path / "h.svg").returncode == 0
+    assert (tmp_path / "h.svg").read_text().count("layer ") >= 2
+    fixed = dataclasses.replace(recipe, steps=2, mixture=MixtureTable(signature="cyclic"))
+    assert "record" not in train(fixed, datasets, checkpoint=tmp_path / "other").training

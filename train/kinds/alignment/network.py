@@ -21,9 +21,9 @@ from torch.func import functional_call
 from isoform.runtime.errors import SpecError
 from isoform.runtime.inputs import Input
 from isoform.runtime.kinds.alignment.packing import Cut
-from isoform.train.best import Best
 from isoform.train.kinds.alignment.hypermodules import Hypermodules
 from isoform.train.kinds.alignment.search import Search
+from isoform.train.measuring.best import Best
 from isoform.train.modules.checks import checked_module, input_from
 from isoform.train.modules.export import parameters_of
 from isoform.train.modules.outline import Outline, outlined

@@ -20,11 +20,9 @@ from torch import Tensor, nn
 from isoform.runtime.kinds.allocation.operations import Operation
 from isoform.runtime.kinds.allocation.spec import Layer, LayerSizes, ModularSpec, component_name, layer_name
 from isoform.train.kinds.allocation.router import Router
+from isoform.train.measuring.record import empty_record
 
-__all__ = ["RECORDS", "ModularNetwork"]
-
-RECORDS = 50
-"""Number of times at which the probabilities are recorded during a run."""
+__all__ = ["ModularNetwork"]
 
 
 class ModularNetwork(nn.Module):
@@ -41,7 +39,7 @@ class ModularNetwork(nn.Module):
         heads: Weights of all logits layers, shape (T, most classes, embedding); rows beyond a task's classes are not used.
         biases: Their biases, shape (T, most classes).
         updates: Number of losses so far, on which the temperature depends; a buffer.
-        recorded: Probabilities at ``RECORDS`` times, shape (RECORDS, T, L, C), 0 to 255; a buffer.
+        recorded: Probabilities over time (``train/measuring/record.py``); a buffer.
     """
 
     def __init__(
@@ -67,8 +65,7 @@ class ModularNetwork(nn.Module):
         self.updates: Tensor
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.recorded: Tensor
-        shape = (RECORDS, len(classes), *self.router.exists.shape)
-        self.register_buffer("recorded", torch.zeros(shape, dtype=torch.uint8))
+        self.register_buffer("recorded", empty_record(len(classes), *self.router.exists.shape))
 
     @property
     def layers(self) -> list[ModularLayer]:

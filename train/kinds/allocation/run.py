@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,9 +21,10 @@ from isoform.train.data.normalisation import mean_and_std
 from isoform.train.data.samples import Dataset
 from isoform.train.kind import Group, Loss
 from isoform.train.kinds.allocation.bundling import bundle_from_network
-from isoform.train.kinds.allocation.network import RECORDS, ModularNetwork
+from isoform.train.kinds.allocation.network import ModularNetwork
 from isoform.train.kinds.allocation.recipe import AllocationRecipe
 from isoform.train.kinds.allocation.router import budget_penalty, entropy, temperature
+from isoform.train.measuring.record import is_due, keep_usage, record_of
 
 __all__ = ["AllocationRun", "fixed_masks"]
 
@@ -73,9 +73,8 @@ class AllocationRun:
 
     def begin(self, step: int, optimizer: torch.optim.Optimizer) -> list[list[int]]:
         """As ``Run.begin``: one update per task, in random order. Records the probabilities ``RECORDS`` times per run."""
-        place = step * RECORDS // self._recipe.steps
-        if not step or (step - 1) * RECORDS // self._recipe.steps < place:
-            self.network.recorded[place] = (255 * self._probabilities()).round().to(torch.uint8)
+        if is_due(step, self._recipe.steps):
+            keep_usage(self.network.recorded, self._probabilities(), step=step, steps=self._recipe.steps)
         return [[task] for task in torch.randperm(len(self._datasets)).tolist()]
 
     def loss(self, step: int, batches: Mapping[int, tuple[Tensor, Tensor]]) -> Loss:
@@ -146,18 +145,10 @@ class AllocationRun:
         """As ``Run.bundle``."""
         classes = {name: dataset.classes for name, dataset in self._datasets.items()}
         masks = [self._mask(task).numpy().astype(bool) for task in range(len(classes))]
-        return bundle_from_network(self.network, classes, masks, training={**training, "record": self._record()})
-
-    def _record(self) -> dict[str, Any]:
-        """Return the probabilities over time: per task and time, two hex digits (0 to 255) for every place of the mask, row by row."""
-        if self._fixed is not None:
-            return {}
-        last = self._recipe.steps
-        steps = sorted({-(-place * last // RECORDS) for place in range(RECORDS)} - {last})
-        times = [*self.network.recorded[[step * RECORDS // last for step in steps]].cpu().numpy()]
-        times.append(np.rint(255 * self._probabilities().numpy()).astype(np.uint8))
-        tasks = {name: [time[task].tobytes().hex() for time in times] for task, name in enumerate(self._datasets)}
-        return {"steps": [*steps, last], "probabilities": tasks}
+        record: dict[str, Any] = {}
+        if self._fixed is None:
+            record = record_of(self.network.recorded, self._probabilities(), steps=self._recipe.steps, tasks=[*classes])
+        return bundle_from_network(self.network, classes, masks, training={**training, "record": record})
 
     @torch.no_grad()
     def _probabilities(self) -> Tensor:

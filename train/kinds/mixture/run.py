@@ -34,10 +34,15 @@ from isoform.train.kinds.mixture.objectives import (
 from isoform.train.kinds.mixture.patterns import start_signatures
 from isoform.train.kinds.mixture.recipe import MixtureRecipe
 from isoform.train.kinds.mixture.starting import moves_statistics, network_to_start, start_bundle
+from isoform.train.measuring.record import empty_record, is_due, keep_usage, record_of
 from isoform.train.schedule import falling, held
 
 __all__ = ["MixtureRun"]
 
+RECORDED = "recorded"
+"""Name of the network's buffer for ξ over time."""
+MOST_RECORDED = 1 << 18
+"""Bytes beyond which it is not recorded: many tasks of many layers would make ``bundle.json`` large."""
 CALIBRATION_LIMIT = 4096
 """Maximum number of training samples per task for BN's final statistics."""
 
@@ -56,21 +61,30 @@ class MixtureRun:
     def __init__(self, recipe: MixtureRecipe, datasets: Mapping[str, Dataset]) -> None:
         self._recipe, self._datasets = recipe, datasets
         classes = {name: dataset.classes for name, dataset in datasets.items()}
+        self.network = self._network(classes)
+        record = empty_record(*self.network.mixture.shape)
+        moving = self.network.mixture.requires_grad or self.network.delta is not None
+        if moving and record.numel() <= MOST_RECORDED:
+            self.network.register_buffer(RECORDED, record)
+
+    def _network(self, classes: Mapping[str, tuple[str, ...]]) -> IsometricNetwork:
+        """Make the network before its first step."""
+        recipe, datasets = self._recipe, self._datasets
         self._momentum: float | None = recipe.optimizer.bn_momentum
         self._templates: Bundle | None = None
         if recipe.start is None:
             mean, std = mean_and_std(datasets)
             spec = recipe.network.spec(recipe.data.input_shape, mean=mean, std=std)
             generator = torch.Generator().manual_seed(recipe.seed)
-            self.network = IsometricNetwork(spec, tuple(map(len, classes.values())), generator=generator)
-            start_signatures(self.network, recipe.mixture, seed=recipe.seed)
-            return
+            network = IsometricNetwork(spec, tuple(map(len, classes.values())), generator=generator)
+            start_signatures(network, recipe.mixture, seed=recipe.seed)
+            return network
         bundle = start_bundle(recipe.start, input_shape=recipe.data.input_shape)
-        self.network = network_to_start(recipe, recipe.start, bundle, classes)
         if "templates" not in recipe.start.trains:
             self._templates = bundle
         if not moves_statistics(recipe.start):
             self._momentum = None
+        return network_to_start(recipe, recipe.start, bundle, classes)
 
     def groups(self) -> list[Group]:
         """As ``Run.groups``: parameters with weight decay, those without (BN, biases), and ξ's logits."""
@@ -101,11 +115,13 @@ class MixtureRun:
         ]  # fmt: skip
 
     def begin(self, step: int, optimizer: torch.optim.Optimizer) -> list[range]:
-        """As ``Run.begin``: one update over all tasks. Lowers the temperature."""
+        """As ``Run.begin``: one update over all tasks. Lowers the temperature, and records ξ."""
         table = self._recipe.mixture
         if table.signature in LEARNED:
             share = step / max(1, self._recipe.steps - 1)
             self.network.temperature.fill_(table.temperature ** (1 - share) * table.temperature_end**share)
+        if self._recorded is not None and is_due(step, self._recipe.steps):
+            keep_usage(self._recorded, self.network.xi(), step=step, steps=self._recipe.steps)
         return [range(len(self._datasets))]
 
     def loss(self, step: int, batches: Mapping[int, tuple[Tensor, Tensor]]) -> Loss:
@@ -137,8 +153,13 @@ class MixtureRun:
         return {"template_cosine": template_cosine(templates)} if len(templates) > 1 else {}
 
     def state(self) -> list[Tensor]:
-        """As ``Run.state``."""
-        return [*self.network.state_dict().values()]
+        """As ``Run.state``; the record of ξ goes on."""
+        return [value for name, value in self.network.state_dict().items() if name != RECORDED]
+
+    @property
+    def _recorded(self) -> Tensor | None:
+        """The record of ξ over time; None if ξ is not trained."""
+        return dict(self.network.named_buffers()).get(RECORDED)
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -180,4 +201,7 @@ class MixtureRun:
     def bundle(self, training: Mapping[str, Any]) -> Bundle:
         """As ``Run.bundle``."""
         classes = {name: dataset.classes for name, dataset in self._datasets.items()}
+        if self._recorded is not None:
+            record = record_of(self._recorded, self.network.xi(), steps=self._recipe.steps, tasks=[*classes])
+            training = {**training, "record": record}
         return bundle_from_network(self.network, classes, training=training, start=self._templates)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from isoform.train.best import Best
 from isoform.train.kind import Run
+from isoform.train.measuring.best import Best
 from isoform.train.recipe import ValidationTable
 
 __all__ = ["Validation"]
