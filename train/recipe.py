@@ -113,6 +113,10 @@ class Recipe(Table):
         """
         rest = dict(value)
         trainer = trainer_named(rest.pop("kind", DEFAULT), where=where)
+        try:
+            trainer.recipe.check_given(rest)
+        except RecipeError as problem:
+            raise RecipeError(f"{where}, {problem}") from None
         read: Recipe = read_table(trainer.recipe, rest, where)
         return read
 
@@ -121,6 +125,10 @@ class Recipe(Table):
         """Read the recipe that a bundle was trained by, perhaps with an earlier version; arguments and errors as for ``from_json``."""
         trainer = trainer_named(value.get("kind", DEFAULT), where=where)
         return cls.from_json(trainer.recipe.upgraded(dict(value)), where=where)
+
+    @classmethod
+    def check_given(cls, value: Mapping[str, Any]) -> None:
+        """Check which tables are there at all. Raises ``RecipeError`` if two of them exclude each other."""
 
     @classmethod
     def upgraded(cls, value: dict[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ CHANGING = {
     "serve": ("serve", BUNDLE, "--store", "none", "--open"),
 }  # fmt: skip
 """The same, with numbers that are left out."""
-NUMBER = re.compile(r"[0-9a-f]{16,}|iso_[\w-]+|\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
+NUMBER = re.compile(r"[0-9a-f]{16,}|iso_[\w-]+|(?<!\d)-?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 
 
 def shown(name: str) -> str:

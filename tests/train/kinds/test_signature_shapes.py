@@ -51,7 +51,7 @@ def test_bundles_compute_what_was_trained(signature, affine) -> None:
         network.templates += 0.1 * torch.randn(network.templates.shape, generator=generator)
         if network.delta is not None:
             network.delta += 0.5 * torch.randn(network.delta.shape, generator=generator)
-        network.temperature.fill_(0.3)
+        network.temperature.fill_(1000 if signature == "discrete" else 0.3)
         before, xi = [network(x, task) for task in range(2)], network.xi()
         network.settle()
         after = [network(x, task) for task in range(2)]
@@ -67,6 +67,8 @@ def test_bundles_compute_what_was_trained(signature, affine) -> None:
         expected = reference_logits(network.spec, bundle.tensors, parts, x.numpy())
         np.testing.assert_allclose(after[task], expected, rtol=0, atol=1e-4)
         np.testing.assert_array_equal(again(x, task).detach(), after[task])
+        if signature == "discrete":
+            assert {*np.unique(parts["mixture"]).tolist()} == {0.0, -10_000.0}
         exact = [None not in template_sequence(parts), np.any(mixing(parts) < 0)]
         assert exact == {"learned": [False, False], "discrete": [True, False], "free": [False, True]}[signature]
 

@@ -119,7 +119,10 @@ class IsometricNetwork(nn.Module):
         if self.discrete:
             best = self.mixture.argmax(-1, keepdim=True)
             self.mixture.fill_(-DISCRETE_GAP).scatter_(-1, best, 0.0)
-        self.mixture.div_(self.temperature)
+        elif self.temperature != 1:
+            logits = self.mixture / self.temperature
+            # as far apart as discrete layers' are, which float16 holds as well
+            self.mixture.copy_((logits - logits.max(-1, keepdim=True).values).clamp(min=-DISCRETE_GAP))
         self.temperature.fill_(1)
         if self.delta is not None:
             self.delta.copy_(STEP * (self.delta / STEP).round().clamp(-WHOLE, WHOLE))

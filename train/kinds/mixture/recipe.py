@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from isoform.runtime.arrays import digest_of
 from isoform.runtime.errors import RecipeError
 from isoform.runtime.formats.bundle import Bundle
+from isoform.runtime.formats.signature import Signature
 from isoform.runtime.kinds.mixture.spec import SIZES, NetworkSpec
 from isoform.train.fields import Between, Table
 from isoform.train.recipe import Recipe
@@ -16,6 +18,7 @@ __all__ = ["MixtureRecipe", "MixtureTable", "NetworkTable", "OptimizerTable", "S
 
 TRAINS = ("mixture", "bn", "head", "templates")
 """What training from a bundle can change."""
+TWICE = "start has a network, that of its bundle; leave out the table network"
 LEAST, MOST = 8, 64
 """Number of random directions, whatever the numbers of ``delta``: each takes the memory of a template where a ``delta`` is used."""
 MEMORY = 64 << 20
@@ -97,9 +100,11 @@ class StartTable(Table):
 
     bundle: str = ""
     """Folder of the bundle, from where the command runs."""
-    signature: str = "random"
-    """The task of that bundle whose signature the new tasks start from, or ``random`` for mixture weights near equal ones. Logits layers start from it if
+    signature: str = ""
+    """The task of that bundle whose signature the new tasks start from, with its BN statistics; empty for its only task. Logits layers start from it if
     the classes have the same names."""
+    random: bool = False
+    """Whether mixture weights start near equal ones instead, as those of a new network."""
     trains: tuple[str, ...] = ("mixture", "bn", "head")
     """What is trained: ``mixture``, ``bn`` (γ and β, of each task its own), ``head`` (logits layers), ``templates`` (all that tasks share; the signatures
     fit the bundle that they started from only without it). BN's statistics are each task's own, unless the logits layers alone are trained."""
@@ -111,10 +116,22 @@ class StartTable(Table):
         super().__post_init__()
         if not self.bundle:
             raise RecipeError("start has no bundle, but the folder of one was expected")
-        if not self.trains or not {*self.trains} <= {*TRAINS}:
+        if not self.trains or not {*self.trains} <= {*TRAINS} or len({*self.trains}) < len(self.trains):
             raise RecipeError(
                 f"start.trains is {list(self.trains)}, but one or more of {', '.join(TRAINS)} were expected"
             )
+        if self.random and "mixture" not in self.trains:
+            raise RecipeError(
+                "start.random is true, but start.trains has no 'mixture'; random mixture weights have to be trained"
+            )
+
+    def source(self, bundle: Bundle) -> Signature:
+        """Return the signature to start from. Raises ``RecipeError`` if none of several tasks is named, ``BundleError`` if there is no such task."""
+        if not self.signature and len(bundle.signatures) > 1:
+            raise RecipeError(
+                f"{self.bundle} has {len(bundle.signatures)} tasks; choose one with start.signature: {', '.join(bundle.signatures)}"
+            )
+        return bundle.base(self.signature or next(iter(bundle.signatures)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,22 +166,40 @@ class MixtureRecipe(Recipe):
     """Templates that exist, instead of new ones."""
 
     def __post_init__(self) -> None:
-        """Check that the network's sizes are said once."""
+        """Check that what the bundle to start from says is not said again."""
         super().__post_init__()
-        if self.start is not None and self.network != NetworkTable():
-            raise RecipeError("start has a network, that of its bundle; leave out the table network")
+        if self.start is None:
+            return
+        if self.network != NetworkTable():
+            raise RecipeError(TWICE)
+        table, usual = self.mixture, MixtureTable()
+        names = ["signature", "initial", "temperature", "temperature_end"] if "mixture" not in self.start.trains else []
+        if not self.start.random:
+            names.append("initial")
+        for name in names:
+            if getattr(table, name) != getattr(usual, name):
+                raise RecipeError(
+                    f"mixture.{name} is {getattr(table, name)!r}, but mixture weights start from those of start.signature"
+                    f"{'' if 'mixture' in self.start.trains else ' and are not trained'}; leave it out"
+                )
+        if table.signature not in ("learned", "discrete", "free"):
+            raise RecipeError(
+                f"mixture.signature is {table.signature!r}, but with start it is learned, discrete or free"
+            )
+
+    @classmethod
+    def check_given(cls, value: Mapping[str, Any]) -> None:
+        """As ``Recipe.check_given``: a network beside a bundle to start from."""
+        if "start" in value and "network" in value:
+            raise RecipeError(TWICE)
 
     def pinned(self) -> Self:
         """As ``Recipe.pinned``: the digest of the bundle that training starts from."""
         if self.start is None:
             return self
         bundle = Bundle.load(self.start.bundle, with_compiled=False)
-        parts = (
-            [bundle.digest]
-            if self.start.signature == "random"
-            else [bundle.digest, bundle.base(self.start.signature).digest]
-        )
-        found = digest_of([part.encode() for part in parts])
+        signature = self.start.source(bundle)
+        found = digest_of([bundle.digest.encode(), signature.digest.encode()])
         if self.start.digest not in ("", found):
             raise RecipeError(
                 f"start.digest is {self.start.digest[:12]}…, but {self.start.bundle} has {found[:12]}…; this is another bundle"
@@ -177,6 +212,5 @@ class MixtureRecipe(Recipe):
         for name in ("initial", "temperature", "temperature_end", "attraction", "attraction_start", "attraction_end"):
             if plain["mixture"][name] == usual[name]:
                 del plain["mixture"][name]
-        if self.start is None:
-            del plain["start"]
+        del plain["network" if self.start is not None else "start"]
         return plain

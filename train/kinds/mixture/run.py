@@ -136,7 +136,9 @@ class MixtureRun:
         network, table, steps = self.network, self._recipe.mixture, self._recipe.steps
         total = loss + entropy_weight(step, steps, table) * entropy_regulariser(network.mixture / network.temperature)
         if table.attraction:
-            total = total + attraction_weight(step, steps, table) * template_attraction(network.xi(), network.templates)
+            # of discrete layers by what their gradient is of: one-hot rows attract nothing
+            xi = (network.mixture / network.temperature).softmax(-1)
+            total = total + attraction_weight(step, steps, table) * template_attraction(xi, network.templates)
         return Loss(
             total=total,
             figures={"loss": loss.item(), "accuracy": right / (self._recipe.batch * len(batches))},

@@ -5,7 +5,7 @@ random ones, and trains them with a logits layer of its own. So a task adds its 
 
 A layer that uses one template alone has no gradient through its softmax; it starts with a little of the others instead (``softened``).
 
-Source: Compositional Models, section 4.3 and table 2; the rows of the table are combinations of ``start.signature`` and ``start.trains``.
+Source: Compositional Models, section 4.3 and table 2; the rows of the table are combinations of ``start.random`` and ``start.trains``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from torch import nn
 from isoform.runtime.errors import RecipeError
 from isoform.runtime.formats.bundle import Bundle
 from isoform.runtime.kinds.mixture.learn.soft import softened
-from isoform.runtime.kinds.mixture.normalisation import bn_directions
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.train.kinds.mixture.bundling import network_from_bundle
 from isoform.train.kinds.mixture.network import IsometricNetwork
@@ -63,37 +62,46 @@ def network_to_start(
 
     Returns:
         A network in which everything but ``table.trains`` has ``requires_grad`` False.
+
+    Raises:
+        RecipeError: If logits layers of other classes would not be trained.
     """
-    random = table.signature == "random"
-    signature = bundle.base(next(iter(bundle.signatures)) if random else table.signature)
+    signature = table.source(bundle)
     source = network_from_bundle(bundle, {signature.task: signature})
     # γ and β that are shared, or mixed with the templates, become each task's own where they are trained and the templates are not
     own = source.own_affine or ("bn" in table.trains and "templates" not in table.trains)
-    spec, generator = source.spec, torch.Generator().manual_seed(recipe.seed)
-    network = IsometricNetwork(spec, tuple(map(len, classes.values())), generator=generator, own_affine=own)
-    fresh = {name: value.clone() for name, value in network.state_dict().items()}
-    state = {name: _repeated(value, fresh[name]) for name, value in source.state_dict().items() if name in fresh}
-    heads = {name: value for name, value in fresh.items() if name.startswith("heads.")}
-    for task, labels in enumerate(classes.values()):
-        if labels == signature.labels and not random:
-            heads |= {f"heads.{2 * task + place}": source.state_dict()[f"heads.{place}"] for place in (0, 1)}
-    state |= heads
-    if random:
-        state["mixture"] = fresh["mixture"]
-    elif "mixture" in table.trains:
-        soft = softened(signature.parts["mixture"]).astype(np.float32)
-        state["mixture"] = torch.from_numpy(soft).repeat(len(classes), 1, 1)
+    generator, count = torch.Generator().manual_seed(recipe.seed), len(classes)
+    network = IsometricNetwork(source.spec, tuple(map(len, classes.values())), generator=generator, own_affine=own)
+    fresh, found = network.state_dict(), source.state_dict()
+    state = {
+        name: value if name.startswith("heads.") else _repeated(found[name], value) for name, value in fresh.items()
+    }
+    for task, (name, labels) in enumerate(classes.items()):
+        if labels == signature.labels:
+            state |= {f"heads.{2 * task + place}": found[f"heads.{place}"] for place in (0, 1)}
+        elif "head" not in table.trains:
+            raise RecipeError(
+                f"start.trains has no 'head', but task {name!r} has other classes than {signature.task!r} of {table.bundle}; add it"
+            )
     if own:
         affine = torch.from_numpy(np.array(bundle.resolve(signature).parts["bn.affine"]))
-        state["bn_affine"] = affine.repeat(len(classes), 1, 1)
-    if spec.bn_directions:
-        state["bn_directions"] = torch.from_numpy(np.array(bn_directions(bundle.tensors)))
+        state["bn_affine"] = affine.repeat(count, 1, 1)
+    shape = recipe.mixture.signature
+    if table.random:
+        state["mixture"] = fresh["mixture"]
+    elif "mixture" in table.trains and shape in LEARNED:
+        soft = torch.from_numpy(softened(signature.parts["mixture"]).astype(np.float32))
+        state["mixture"] = (soft * recipe.mixture.temperature).repeat(count, 1, 1)
     network.load_state_dict(state)
-    if source.delta is not None and not random:
-        network.delta = nn.Parameter(source.delta.detach().repeat(len(classes), 1, 1))
-    if random or recipe.mixture.signature not in LEARNED:
+    if table.random:
         start_signatures(network, recipe.mixture, seed=recipe.seed)
-    network.discrete = recipe.mixture.signature == "discrete"
+    elif shape == "free":
+        network.mixture.requires_grad_(False)
+        delta = torch.zeros_like(network.mixture) if source.delta is None else source.delta.detach().repeat(count, 1, 1)
+        network.delta = nn.Parameter(delta)
+    elif shape == "learned" and source.delta is not None:
+        network.delta = nn.Parameter(source.delta.detach().repeat(count, 1, 1))
+    network.discrete = shape == "discrete"
     _freeze(network, table)
     return network
 
@@ -112,4 +120,4 @@ def _freeze(network: IsometricNetwork, table: StartTable) -> None:
 
 def moves_statistics(table: StartTable) -> bool:
     """Whether BN's statistics are the new tasks' own: not if only the logits layers are trained."""
-    return table.trains != ("head",)
+    return {*table.trains} != {"head"}
