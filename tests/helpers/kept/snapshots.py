@@ -24,6 +24,7 @@ from support import ROOT, TINY, isoform_here
 from isoform.compile.report import report_lines
 
 KEPT = ROOT / "tests" / "runtime" / "commands" / "snapshots"
+"""Its folder ``exact`` has the texts of ``WORDS``, ``masked`` those of ``CHANGING``."""
 BUNDLE = "docs/examples/bundle"
 WORDS = {
     "inspect-bundle": ("inspect", BUNDLE),
@@ -54,6 +55,11 @@ CHANGING = {
 }  # fmt: skip
 """The same, with numbers that are left out."""
 NUMBER = re.compile(r"[0-9a-f]{16,}|iso_[\w-]+|(?<!\d)-?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
+
+
+def file_of(name: str) -> Path:
+    """Return the file of a text."""
+    return KEPT / ("exact" if name in WORDS else "masked") / f"{name}.txt"
 
 
 def shown(name: str) -> str:
@@ -95,7 +101,7 @@ def _digits(folder: Path) -> Path:
 
 if __name__ == "__main__":
     os.environ["COLUMNS"] = "80"
-    KEPT.mkdir(exist_ok=True)
     for name in (*WORDS, *CHANGING):
-        (KEPT / f"{name}.txt").write_text(shown(name), encoding="utf-8")
-        print(f"wrote {(KEPT / f'{name}.txt').relative_to(ROOT)}")
+        file_of(name).parent.mkdir(parents=True, exist_ok=True)
+        file_of(name).write_text(shown(name), encoding="utf-8")
+        print(f"wrote {file_of(name).relative_to(ROOT)}")

@@ -1,7 +1,7 @@
 """Help and tables fit a terminal of 80 columns, and what commands print for a person is what is kept."""
 
 import pytest
-from snapshots import CHANGING, KEPT, WORDS, shown
+from snapshots import CHANGING, KEPT, WORDS, file_of, shown
 from support import isoform_here
 
 from isoform.runtime import cli
@@ -31,7 +31,7 @@ def test_adapt_lists_its_methods() -> None:
 def test_what_is_printed_is_what_is_kept(name) -> None:
     """Letter by letter; after a change that is meant, ``python tests/helpers/kept/snapshots.py`` writes the texts anew."""
     text = shown(name)
-    assert text == (KEPT / f"{name}.txt").read_text(encoding="utf-8")
+    assert text == file_of(name).read_text(encoding="utf-8")
     if name in WORDS:  # the others have JSON for scripts, and sentences, which a terminal wraps
         assert [line for line in text.splitlines() if len(line) > 80] == []
 
@@ -43,7 +43,7 @@ def test_every_verb_is_looked_at() -> None:
 
 def test_every_text_that_is_kept_is_looked_at() -> None:
     """No file is left of a command that is not shown any more."""
-    assert sorted(path.stem for path in KEPT.iterdir()) == sorted([*WORDS, *CHANGING])
+    assert sorted(path.stem for path in KEPT.rglob("*.txt")) == sorted([*WORDS, *CHANGING])
 
 
 def test_tables_give_way() -> None:

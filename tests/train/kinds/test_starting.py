@@ -16,10 +16,10 @@ from isoform.train.data.load import load_tasks
 from isoform.train.loop import train
 from isoform.train.recipe import Recipe, read_recipe
 
-SMALL = {"steps": "60", "network.layers": "3", "batch": "16", "threads": "1", "mixture.entropy": "20"}
+SMALL = {"steps": "50", "network.layers": "3", "batch": "16", "threads": "1", "mixture.entropy": "20"}
 
 
-@pytest.fixture(scope="module", params=["layer", "task", "mixed"])
+@pytest.fixture(scope="module", params=["layer", "mixed"])
 def base(request, tmp_path_factory):
     """A compiled bundle of two domains of digits, wherever γ and β are."""
     folder = tmp_path_factory.mktemp("base")

@@ -137,7 +137,7 @@ def test_names_do_not_break_the_recipe(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda at: None, "does not exist; a folder, a .csv or .tsv with a column label, or an .npz or an .npy with labels.npy beside it was expected"),
+        (lambda at: None, "does not exist; a folder, a .csv or .tsv with a column label, an .npz or an .npy with labels.npy beside it was expected"),
         (lambda at: at.mkdir(), "has 0 folders, but at least two, one per class"),
         (lambda at: (at / "cat").mkdir(parents=True), "cat has no images, recordings (.csv, .tsv) or sounds (.wav)"),
         (lambda at: [pictures(at / "a", size=(4, 4), channels=3), recordings(at)], "holds 16 images, such as"),

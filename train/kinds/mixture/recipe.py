@@ -189,12 +189,12 @@ class MixtureRecipe(Recipe):
 
     @classmethod
     def check_given(cls, value: Mapping[str, Any]) -> None:
-        """As ``Recipe.check_given``: a network beside a bundle to start from."""
+        """As ``Recipe.check_given``. Raises ``RecipeError`` if there is a network beside a bundle to start from."""
         if "start" in value and "network" in value:
             raise RecipeError(TWICE)
 
     def pinned(self) -> Self:
-        """As ``Recipe.pinned``: the digest of the bundle that training starts from."""
+        """As ``Recipe.pinned``: the digest of the bundle that training starts from. Raises ``RecipeError`` if it is another one than the recipe says."""
         if self.start is None:
             return self
         bundle = Bundle.load(self.start.bundle, with_compiled=False)
