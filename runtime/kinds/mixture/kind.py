@@ -21,8 +21,8 @@ import numpy as np
 from isoform.runtime.arrays import Array, softmax
 from isoform.runtime.errors import SignatureError
 from isoform.runtime.kind import HEAD, WHOLE, Change, Part
-from isoform.runtime.kinds.mixture.directions import STEP, mixing
-from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, sequence_of, xi_of
+from isoform.runtime.kinds.mixture.directions import STEP, mixing, template_sequence
+from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP, xi_of
 from isoform.runtime.kinds.mixture.network import MixtureNetwork
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
 from isoform.runtime.learn.batch_norm import check_batch_norm, pooled
@@ -97,7 +97,7 @@ class MixtureKind:
         return float(np.minimum(1, np.abs(a - b).sum(axis=1) / 2).mean())
 
     def describe(self, parts: Mapping[str, Array]) -> dict[str, Any]:
-        """Return ξ, rounded, and the template sequence (None for a layer that is not discrete), if there is a mixture; and how many
+        """Return ξ, rounded, and the template sequence (None for a layer that is mixed, or that ``delta`` changes), if there is a mixture; and how many
         coefficients δ and z there are, with their root mean square and the largest, if they are not 0.
         """
         moved = {}
@@ -111,7 +111,7 @@ class MixtureKind:
         xi = xi_of(parts)
         return {
             **moved,
-            "sequence": list(sequence_of(xi)),
+            "sequence": template_sequence(parts),
             "mean_max_xi": round(float(xi.max(axis=1).mean()), 6),
             "xi": np.round(xi, 4).tolist(),
         }

@@ -128,6 +128,7 @@ def test_free_signatures_run_on_a_device(tmp_path) -> None:
     test = datasets["plain"].test
     with Runtime.open(tmp_path / "bundle") as runtime:
         base = runtime.signature("plain")
+        assert runtime.bundle.kind.describe(base.parts)["sequence"] == [None, None]
         assert np.abs(STEP * base.parts["delta"]).max() > 0.05
         accuracy = float((runtime.predict(test.images, base).argmax(1) == test.labels).mean())
         assert accuracy == pytest.approx(bundle.training["test_accuracy"]["plain"], abs=0.01)

@@ -105,9 +105,13 @@ class IsometricNetwork(nn.Module):
             )
             self.heads.append(nn.Parameter(torch.zeros(count)))
 
+    def tempered(self) -> Tensor:
+        """Compute the logits that the softmax is of, shape (T, L, K)."""
+        return self.mixture / self.temperature
+
     def xi(self) -> Tensor:
         """Compute the mixture weights of every task, shape (T, L, K); rows sum to 1, unless they are free."""
-        soft = (self.mixture / self.temperature).softmax(dim=-1)
+        soft = self.tempered().softmax(dim=-1)
         if self.discrete:
             # in parentheses, because this difference is exactly 0
             return F.one_hot(soft.argmax(-1), soft.shape[-1]) + (soft - soft.detach())
@@ -120,7 +124,7 @@ class IsometricNetwork(nn.Module):
             best = self.mixture.argmax(-1, keepdim=True)
             self.mixture.fill_(-DISCRETE_GAP).scatter_(-1, best, 0.0)
         elif self.temperature != 1:
-            logits = self.mixture / self.temperature
+            logits = self.tempered()
             # as far apart as discrete layers' are, which float16 holds as well
             self.mixture.copy_((logits - logits.max(-1, keepdim=True).values).clamp(min=-DISCRETE_GAP))
         self.temperature.fill_(1)

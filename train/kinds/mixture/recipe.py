@@ -18,7 +18,6 @@ __all__ = ["MixtureRecipe", "MixtureTable", "NetworkTable", "OptimizerTable", "S
 
 TRAINS = ("mixture", "bn", "head", "templates")
 """What training from a bundle can change."""
-TWICE = "start has a network, that of its bundle; leave out the table network"
 LEAST, MOST = 8, 64
 """Number of random directions, whatever the numbers of ``delta``: each takes the memory of a template where a ``delta`` is used."""
 MEMORY = 64 << 20
@@ -170,8 +169,6 @@ class MixtureRecipe(Recipe):
         super().__post_init__()
         if self.start is None:
             return
-        if self.network != NetworkTable():
-            raise RecipeError(TWICE)
         table, usual = self.mixture, MixtureTable()
         names = ["signature", "initial", "temperature", "temperature_end"] if "mixture" not in self.start.trains else []
         if not self.start.random:
@@ -191,7 +188,7 @@ class MixtureRecipe(Recipe):
     def check_given(cls, value: Mapping[str, Any]) -> None:
         """As ``Recipe.check_given``. Raises ``RecipeError`` if there is a network beside a bundle to start from."""
         if "start" in value and "network" in value:
-            raise RecipeError(TWICE)
+            raise RecipeError("start has a network, that of its bundle; leave out the table network")
 
     def pinned(self) -> Self:
         """As ``Recipe.pinned``: the digest of the bundle that training starts from. Raises ``RecipeError`` if it is another one than the recipe says."""

@@ -134,11 +134,11 @@ class MixtureRun:
             right += int(hits(logits, y).sum())
         loss = torch.stack(losses).mean()
         network, table, steps = self.network, self._recipe.mixture, self._recipe.steps
-        total = loss + entropy_weight(step, steps, table) * entropy_regulariser(network.mixture / network.temperature)
+        total = loss + entropy_weight(step, steps, table) * entropy_regulariser(network.tempered())
         if table.attraction:
             # of discrete layers by what their gradient is of: one-hot rows attract nothing
-            xi = (network.mixture / network.temperature).softmax(-1)
-            total = total + attraction_weight(step, steps, table) * template_attraction(xi, network.templates)
+            pull = template_attraction(network.tempered().softmax(-1), network.templates)
+            total = total + attraction_weight(step, steps, table) * pull
         return Loss(
             total=total,
             figures={"loss": loss.item(), "accuracy": right / (self._recipe.batch * len(batches))},
@@ -161,7 +161,7 @@ class MixtureRun:
     @property
     def _recorded(self) -> Tensor | None:
         """The record of ξ over time; None if ξ is not trained."""
-        return dict(self.network.named_buffers()).get(RECORDED)
+        return getattr(self.network, RECORDED, None)
 
     @torch.no_grad()
     def finish(self) -> None:
