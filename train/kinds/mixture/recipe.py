@@ -117,7 +117,7 @@ class StartTable(Table):
             raise RecipeError("start has no bundle, but the folder of one was expected")
         if not self.trains or not {*self.trains} <= {*TRAINS} or len({*self.trains}) < len(self.trains):
             raise RecipeError(
-                f"start.trains is {list(self.trains)}, but one or more of {', '.join(TRAINS)} were expected"
+                f"start.trains is {list(self.trains)}, but one or more of {', '.join(TRAINS)} were expected, each once"
             )
         if self.random and "mixture" not in self.trains:
             raise RecipeError(
