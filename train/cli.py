@@ -15,6 +15,7 @@ from isoform.runtime.formats import files
 from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
 from isoform.train.kind import trainer_of
+from isoform.train.parallel.place import place_of_environment
 from isoform.train.progress import Log, Progress, ReadingBar
 from isoform.train.recipe import read_recipe, recipe_names
 from isoform.train.reference.flags import PREFIX, add_field_flags, wrapped
@@ -65,7 +66,10 @@ def add_arguments_train(parser: argparse.ArgumentParser) -> None:
         help=wrapped("write the figures of 100 steps to a file, a JSON object per line"),
     )
     add_field_flags(parser)
-    parser.epilog = "example:\n  isoform train digits -o bundle/ --seed 1 --network.layers 12"
+    parser.epilog = (
+        "examples:\n  isoform train digits -o bundle/ --seed 1 --network.layers 12"
+        "\n  torchrun --nproc-per-node 2 --no-python isoform train digits -o bundle/     two processes, the result of one"
+    )
 
 
 def run_train(arguments: argparse.Namespace) -> None:
@@ -90,6 +94,9 @@ def run_train(arguments: argparse.Namespace) -> None:
     busy = UsageError(
         f"{arguments.output} is being trained by another process; wait for it to finish, or choose another --output"
     )
+    if not place_of_environment().first:  # of several processes the first one writes and prints
+        _assist(arguments, recipe, output)
+        return
     # Two runs to one bundle would write the same checkpoint.
     release = files.hold(output.with_name(f".{output.name}.lock"), busy=busy, remove=True)
     try:
@@ -158,6 +165,20 @@ def _train(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
         "bundle": text_of(arguments.output), "template": bundle.digest, **told, "seconds": round(time.monotonic() - started, 1),
     }  # fmt: skip
     print(json.dumps(summary))
+
+
+def _assist(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None:
+    """Train as one of several processes, of which another one prints and writes."""
+    from isoform.train.checkpoint import checkpoint_path
+    from isoform.train.data.load import load_tasks
+    from isoform.train.loop import train
+
+    datasets = load_tasks(recipe.tasks, recipe.data, root=arguments.data)
+    with stopping(quiet=True) as stop:
+        train(
+            recipe, datasets, checkpoint=checkpoint_path(output), fresh=arguments.fresh, workers=arguments.workers, device=arguments.device,
+            stop=stop,
+        )  # fmt: skip
 
 
 def _is_bundle(path: Path) -> bool:

@@ -131,6 +131,12 @@ class Trainer(Protocol):
     def recipe(self) -> type[Any]:
         """The recipe class: a frozen dataclass that extends ``isoform.train.recipe.Recipe`` by the kind's tables; its ``kind`` is the kind's name."""
 
+    @property
+    def splits(self) -> bool:
+        """Whether several processes can share its batches (``parallel/reduced.py``): the gradient is a mean over samples, and nothing else of a
+        batch is kept, such as the BN statistics of a module that the kind did not write.
+        """
+
     def start(self, recipe: Any, datasets: Mapping[str, Dataset]) -> Run:
         """Make a run, before its first step; a function of the recipe and the data.
 

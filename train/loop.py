@@ -2,6 +2,7 @@
 
 On the same machine and torch version, the same recipe and data give the same bytes on the processor, even if the run was killed and resumed.
 On a GPU a run starts from the same weights and sees the same batches, but kernels may add in another order each time.
+Under ``torchrun`` several processes train one network; all return the same bundle.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from isoform.train.data.samples import Dataset, Split
 from isoform.train.device import autocast, device_named, exact, tensor_of, told_of
 from isoform.train.kind import Group, Run, trainer_of
 from isoform.train.measuring.validation import Validation
+from isoform.train.parallel.place import Place
+from isoform.train.parallel.reduced import alone, any_of, average, check_same, together, wait
 from isoform.train.recipe import Recipe
 
 __all__ = ["Report", "accuracy", "resolved", "train"]
@@ -87,20 +90,22 @@ def train(
 
     Raises:
         DataError: If a split of a task has no samples, or a sample is not finite.
-        RecipeError: If the loss is no longer finite.
-        UsageError: If there is no such device.
+        RecipeError: If the loss is no longer finite, or batches cannot be split among the processes.
+        UsageError: If there is no such device, or the launcher's variables do not fit each other.
         CheckpointError: If the checkpoint is damaged or belongs to another run.
         KeyboardInterrupt: If ``stop`` says so.
     """
     recipe = resolved(recipe, datasets)
     place = device_named(device)
-    torch.set_num_threads(recipe.threads or min(MOST_THREADS, processors()))
     exact(place)
     _check(datasets, validating=recipe.validation is not None)
     with (
         contextlib.ExitStack() as ending,
-        torch.random.fork_rng(devices=[]),
-    ):  # leaves the caller's random state of the processor as it was
+        torch.random.fork_rng(devices=[]),  # leaves the caller's random state of the processor as it was
+        together(place) as among,
+    ):
+        torch.set_num_threads(recipe.threads or max(1, min(MOST_THREADS, processors() // among.local_count)))
+        _check_split(recipe, among)
         torch.manual_seed(recipe.seed)
         run = trainer_of(recipe).start(recipe, datasets)
         run.network.to(place)
@@ -110,11 +115,13 @@ def train(
         # torch's version is part of the identity, because its kernels may round otherwise in the next one.
         parts = [recipe.run_digest(), torch.__version__, *data_digests.values()]
         identity = digest_of([part.encode() for part in parts])
-        if fresh:  # only now: a mistyped flag, a missing data set or an impossible size must not cost a checkpoint
+        if fresh and among.first:  # only now: a mistyped flag, a missing data set or an impossible size must not cost a checkpoint
             checkpoint.unlink(missing_ok=True)
+        wait()
         validation = None if recipe.validation is None else Validation(recipe.validation, run).to(place)
         kept = run.network if validation is None else nn.ModuleDict({"run": run.network, "validation": validation})
         start, history = load_checkpoint(checkpoint, identity=identity, network=kept, optimizer=optimizer)
+        wait()  # nobody writes the next one before all have read this one
         batches = [
             Batches(
                 dataset.train,
@@ -151,20 +158,23 @@ def train(
                 history.append({"step": report.step, **{k: round(v, 5) for k, v in report.figures.items()}})
             if progress:
                 progress(report)
-            stopped = stop is not None and stop()
+            stopped = any_of(stop is not None and stop())
             # after the last step too: what comes then may take minutes
-            if stopped or step + 1 == recipe.steps or time.monotonic() - saved > checkpoint_seconds:
+            due = stopped or step + 1 == recipe.steps or time.monotonic() - saved > checkpoint_seconds
+            if due and among.first:
                 save_checkpoint(
                     checkpoint, identity=identity, step=step + 1, history=history, network=kept, optimizer=optimizer
                 )  # fmt: skip
                 saved = time.monotonic()
             if stopped:
                 raise KeyboardInterrupt
+        check_same(run.state())
         told = {} if validation is None else validation.settle()
         # Seeded as a step is, because finish() may draw random numbers too.
         _seed(recipe, recipe.steps)
-        run.finish()
-        if stop is not None and stop():
+        with alone():
+            run.finish()
+        if any_of(stop is not None and stop()):
             raise KeyboardInterrupt
         scores = {
             name: round(accuracy(run, dataset.test, task=index), 6)
@@ -207,6 +217,16 @@ def _check(datasets: Mapping[str, Dataset], *, validating: bool) -> None:
             )
 
 
+def _check_split(recipe: Recipe, among: Place) -> None:
+    """Check that the processes can share each batch. Raises ``RecipeError``."""
+    if among.count == 1:
+        return
+    if not trainer_of(recipe).splits:
+        raise RecipeError(f"a recipe of kind {recipe.kind!r} is trained by one process, but this is one of {among.count}; run it without torchrun")
+    if recipe.batch % among.count:
+        raise RecipeError(f"batch is {recipe.batch}, but {among.count} processes need a multiple of {among.count}")
+
+
 def _optimizer(groups: list[Group]) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         [{"params": group.parameters, "weight_decay": group.weight_decay, "betas": group.betas} for group in groups]
@@ -238,22 +258,25 @@ def _step(
     told: list[Mapping[str, float]] = []
     for tasks in updates:
         optimizer.zero_grad()
+        totals: list[Mapping[str, float]] = []
         for part in range(parts):
             samples = {task: batches[task][step * parts + part] for task in tasks}
             with autocast(samples, precision):
                 loss = run.loss(step, samples)
-            # Before the backward pass: one update with NaN would spoil every weight and the next checkpoint.
-            if not math.isfinite(loss.total.item()):
-                fields = dict.fromkeys(group.field for group in groups)
-                raise RecipeError(
-                    f"the loss is {loss.total.item()} at step {step + 1}; look for samples that are not finite, or lower {' or '.join(fields)}"
-                )
             (loss.total / parts).backward()  # type: ignore[no-untyped-call]
-            told.append(loss.figures)
+            totals.append({"total": loss.total.item(), **loss.figures})
+        totals = average([p.grad for group in groups for p in group.parameters], totals)
+        # Before the optimiser's step: one update with NaN would spoil every weight and the next checkpoint.
+        if worst := [entry["total"] for entry in totals if not math.isfinite(entry["total"])]:
+            fields = dict.fromkeys(group.field for group in groups)
+            raise RecipeError(
+                f"the loss is {worst[0]} at step {step + 1}; look for samples that are not finite, or lower {' or '.join(fields)}"
+            )
+        told += totals
         if loss.clip is not None:
             torch.nn.utils.clip_grad_norm_([p for group in groups for p in group.parameters], loss.clip)
         optimizer.step()
-    means = {name: sum(figures[name] for figures in told) / len(told) for name in told[0]}
+    means = {name: sum(figures[name] for figures in told) / len(told) for name in told[0] if name != "total"}
     return {**means, **run.figures()}
 
 

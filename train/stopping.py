@@ -13,8 +13,8 @@ __all__ = ["stopping"]
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Catch SIGINT and SIGTERM inside the block; yields a function that says whether one came."""
+def stopping(*, quiet: bool = False) -> Iterator[Callable[[], bool]]:
+    """Catch SIGINT and SIGTERM inside the block; yields a function that says whether one came. ``quiet`` prints nothing."""
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield came.is_set
@@ -24,7 +24,8 @@ def stopping() -> Iterator[Callable[[], bool]]:
         if came.is_set():
             raise KeyboardInterrupt
         came.set()
-        print("stopping after this step; again to stop at once", file=sys.stderr)
+        if not quiet:
+            print("stopping after this step; again to stop at once", file=sys.stderr)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -23,10 +23,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package ``bench`` is
 
 from bench.harness import Figures, machine, parser, print_table, write_json
-from bench.loading.photographs import make
+from bench.training.photographs import make
 from bench.processes import Process
 
-RIVAL = Path(__file__).resolve().parents[1] / "bench" / "loading" / "torch_rival.py"
+RIVAL = Path(__file__).resolve().parents[1] / "bench" / "training" / "torch_rival.py"
 RECIPE = """steps = {steps}
 batch = 32
 threads = 1

@@ -19,7 +19,7 @@ from host_device import HostDevice, host_loaders
 from support import ROOT, benchmark
 
 BENCHMARKS = sorted(
-    path.name for path in (*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "benchmarks" / "training").glob("*.py"))
+    path.name for folder in (".", "serving", "training") for path in (ROOT / "benchmarks" / folder).glob("*.py")
 )
 
 
@@ -143,7 +143,7 @@ def test_bounds(compiled, tmp_path) -> None:
 def test_half_requests(compiled, tmp_path) -> None:
     """Every kind of crowd, with and without a key, comes to both servers, and honest clients are answered beside each of them."""
     words = ("--bundle", str(compiled), "--seconds", "0.3", "--crowds", "12", "--quick", "--json", "out.json")
-    command = [sys.executable, str(ROOT / "benchmarks" / "half_requests.py"), *words]
+    command = [sys.executable, str(ROOT / "benchmarks" / "serving" / "half_requests.py"), *words]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode in (0, 1), result.stderr  # 1 says that a busy machine answered late
     figures = json.loads((tmp_path / "out.json").read_text())

@@ -20,6 +20,7 @@ from isoform.train.batching.stream import Stream
 from isoform.train.data.pictures import Pictures
 from isoform.train.data.recipe import AugmentTable
 from isoform.train.data.samples import Split
+from isoform.train.parallel.reduced import part
 
 __all__ = ["Batches"]
 
@@ -70,9 +71,9 @@ class Batches:
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return one step's images, shape (batch, channels, height, width), float32, and labels, shape (batch,), int64.
 
-        With mixup, labels are probabilities, shape (batch, classes), float32.
+        With mixup, labels are probabilities, shape (batch, classes), float32. Of several processes each gets its own part of them.
         """
-        images, labels = self._changed(step)
+        images, labels = (part(values) for values in self._changed(step))
         return images.to(self._device), labels.to(self._device)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ class AlignmentTrainer:
     """The ``Trainer`` of this kind."""
 
     recipe = AlignmentRecipe
+    splits = False
 
     def start(self, recipe: AlignmentRecipe, datasets: Mapping[str, Dataset]) -> AlignmentRun:
         """As ``Trainer.start``."""

@@ -21,6 +21,7 @@ from isoform.runtime.kinds.allocation.operations import Operation
 from isoform.runtime.kinds.allocation.spec import Layer, LayerSizes, ModularSpec, component_name, layer_name
 from isoform.train.kinds.allocation.router import Router
 from isoform.train.measuring.record import empty_record
+from isoform.train.parallel.reduced import dropout as dropout_of
 
 __all__ = ["ModularNetwork"]
 
@@ -102,7 +103,7 @@ class ModularNetwork(nn.Module):
 
     def forward(self, x: Tensor, task: int, mask: Tensor, *, dropout: float = 0.0) -> Tensor:
         """Compute logits, shape (n, classes of the task), with dropout before the logits layer."""
-        return self.logits(F.dropout(self.embeddings(x, mask), dropout), task)
+        return self.logits(dropout_of(self.embeddings(x, mask), dropout), task)
 
     def decayed(self) -> list[Tensor]:
         """Return the weights that L2 regularisation is of: all but biases and allocations, as in the authors' code."""

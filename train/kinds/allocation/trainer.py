@@ -18,6 +18,7 @@ class AllocationTrainer:
     """The ``Trainer`` of this kind."""
 
     recipe = AllocationRecipe
+    splits = True
 
     def start(self, recipe: AllocationRecipe, datasets: Mapping[str, Dataset]) -> AllocationRun:
         """As ``Trainer.start``."""

@@ -30,6 +30,7 @@ from isoform.runtime.kind import WHOLE
 from isoform.runtime.kinds.mixture.directions import STEP
 from isoform.runtime.kinds.mixture.discrete import DISCRETE_GAP
 from isoform.runtime.kinds.mixture.spec import NetworkSpec
+from isoform.train.parallel.reduced import batch_norm
 
 __all__ = ["IsometricNetwork"]
 
@@ -131,6 +132,10 @@ class IsometricNetwork(nn.Module):
         if self.delta is not None:
             self.delta.copy_(STEP * (self.delta / STEP).round().clamp(-WHOLE, WHOLE))
 
+    def blocks(self, task: int) -> Tensor:
+        """Compute the weights of every layer's block of a task, shape (L, P), columns as those of the templates: one matrix product."""
+        return self.xi()[task] @ self.templates
+
     def forward(self, x: Tensor, task: int, *, momentum: float | None = None) -> Tensor:
         """Compute the logits of one task.
 
@@ -144,8 +149,7 @@ class IsometricNetwork(nn.Module):
             Shape (n, classes of the task), float32.
         """
         spec = self.spec
-        # One matrix product mixes every tensor of every layer.
-        mixed = self.xi()[task] @ self.templates
+        mixed = self.blocks(task)
         layers = [
             {
                 n: part.reshape(s)
@@ -165,11 +169,8 @@ class IsometricNetwork(nn.Module):
 
         def bn(z: Tensor, name: str) -> Tensor:
             place = places[name]
-            gamma, beta = affine[:, place]
             mean, var = statistics[0, place], statistics[1, place]
-            return F.batch_norm(
-                z, mean, var, gamma, beta, training=momentum is not None, momentum=momentum or 0.0, eps=spec.bn_eps
-            )
+            return batch_norm(z, mean, var, affine[:, place], momentum=momentum, eps=spec.bn_eps)
 
         mean = x.new_tensor(spec.mean).reshape(1, -1, 1, 1)
         std = x.new_tensor(spec.std).reshape(1, -1, 1, 1)

@@ -127,11 +127,12 @@ class MixtureRun:
     def loss(self, step: int, batches: Mapping[int, tuple[Tensor, Tensor]]) -> Loss:
         """As ``Run.loss``; formula and source in ``objectives.py``. ``loss`` is the cross-entropy, without the regularisers."""
         losses: list[Tensor] = []
-        right = 0
+        right, count = 0, 0
         for task, (x, y) in batches.items():
             logits = self.network(x, task, momentum=self._momentum)
             losses.append(F.cross_entropy(logits, y))
             right += int(hits(logits, y).sum())
+            count += len(y)
         loss = torch.stack(losses).mean()
         network, table, steps = self.network, self._recipe.mixture, self._recipe.steps
         total = loss + entropy_weight(step, steps, table) * entropy_regulariser(network.tempered())
@@ -141,7 +142,7 @@ class MixtureRun:
             total = total + attraction_weight(step, steps, table) * pull
         return Loss(
             total=total,
-            figures={"loss": loss.item(), "accuracy": right / (self._recipe.batch * len(batches))},
+            figures={"loss": loss.item(), "accuracy": right / count},
         )
 
     def figures(self) -> dict[str, float]:

@@ -18,6 +18,7 @@ class MixtureTrainer:
     """The ``Trainer`` of this kind."""
 
     recipe = MixtureRecipe
+    splits = True
 
     def start(self, recipe: MixtureRecipe, datasets: Mapping[str, Dataset]) -> MixtureRun:
         """As ``Trainer.start``."""

@@ -1,7 +1,7 @@
 """Requests that are begun and not ended, by crowds of clients: what they do to everybody else; beside Flask and ONNX Runtime alone.
 
-    python benchmarks/half_requests.py [--bundle PATH] [--seconds 60] [--crowds 12 100 800] [--kinds KIND ...] [--rivals flask|none] [--quick]
-                                       [--json PATH]
+    python benchmarks/serving/half_requests.py [--bundle PATH] [--seconds 60] [--crowds 12 100 800] [--kinds KIND ...] [--rivals flask|none]
+                                               [--quick] [--json PATH]
 
 `isoform serve` with two processes, keys and a SQLite store. A crowd of connections, with a key that may predict and without one, holds
 up requests of each kind of ``bench/faults/halves.py``; connections that the server closes are opened again at once. Beside it four honest clients predict in a
@@ -33,6 +33,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package ``bench`` is
+
 from bench.faults.halves import Half, halves
 from bench.faults.health import ask_health
 from bench.faults.served import served
