@@ -43,7 +43,10 @@ def main() -> None:
         figures = times(arguments)
     with tempfile.TemporaryDirectory(prefix="isoform-train-") as folder:
         figures |= two_processes(Path(folder), steps=6 if arguments.quick else arguments.steps)
-    write_json(arguments.json, {**machine(), "torch": torch.__version__, "threads": arguments.threads, "batch": arguments.batch, **figures})
+    write_json(
+        arguments.json,
+        {**machine(), "torch": torch.__version__, "threads": arguments.threads, "batch": arguments.batch, **figures},
+    )
 
 
 def times(arguments: argparse.Namespace) -> Figures:
@@ -65,26 +68,45 @@ def times(arguments: argparse.Namespace) -> Figures:
     found = in_turn(runs, seconds=12 if arguments.quick else 120, burst=2 if arguments.quick else 4)
     untied = found["untied, 8 layers"]
     rows = [(name, f"{1e3 * seconds:.1f}", f"{seconds / untied:.2f}") for name, seconds in found.items()]
-    print_table(f"a training step, batch {batch}, {arguments.threads} thread(s)", ("network", "ms", "over untied"), rows)
+    print_table(
+        f"a training step, batch {batch}, {arguments.threads} thread(s)", ("network", "ms", "over untied"), rows
+    )
     names = {f"step_ms.{name.replace(', ', '_').replace(' ', '_')}": 1e3 * seconds for name, seconds in found.items()}
     return {"mixture_over_untied_step": found["mixture, 4 templates"] / untied, **names}
 
 
 def two_processes(folder: Path, *, steps: int) -> Figures:
     """Train a network by one process and by two."""
-    command = [str(SCRIPTS / "isoform"), "train", "digits", "--steps", str(steps), "--threads", "1", "--seed", "7", "--checkpoint-seconds", "1e9"]
+    command = [
+        str(SCRIPTS / "isoform"),
+        "train",
+        "digits",
+        "--steps",
+        str(steps),
+        "--threads",
+        "1",
+        "--seed",
+        "7",
+        "--checkpoint-seconds",
+        "1e9",
+    ]
     starts: dict[str, Sequence[str]] = {
         "one": (), "two": (str(SCRIPTS / "torchrun"), "--standalone", "--nproc-per-node", "2", "--no-python", "--"),
     }  # fmt: skip
     logs: dict[str, list[dict[str, float]]] = {}
     for name, start in starts.items():
         words = [*start, *command, "-o", str(folder / name), "--log", str(folder / f"{name}.log")]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        done = subprocess.run(
+            words, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
         if done.returncode:
             sys.exit(f"training by {name} failed: {done.stderr[-2000:]}")
         logs[name] = [json.loads(line) for line in (folder / f"{name}.log").read_text().splitlines()]
     gap = max(abs(one["loss"] - two["loss"]) for one, two in zip(*logs.values(), strict=True))
-    rates = {name: (log[-1]["step"] - log[0]["step"]) / (log[-1]["seconds"] - log[0]["seconds"]) for name, log in logs.items()}
+    rates = {
+        name: (log[-1]["step"] - log[0]["step"]) / (log[-1]["seconds"] - log[0]["seconds"])
+        for name, log in logs.items()
+    }
     print_table(
         f"{steps} steps of four tasks with 32 samples each, by one process and by two", ("figure", "one", "two"),
         [
@@ -101,7 +123,9 @@ def _arguments() -> argparse.Namespace:
     result.add_argument("--batch", type=int, default=128, help="samples per step and task; a multiple of 4")
     result.add_argument("--steps", type=int, default=100, help="steps of the comparison of two processes")
     result.add_argument("--threads", type=int, default=1, help="threads of the timed steps")
-    result.add_argument("--compile", action="store_true", help="torch.compile too: needs a C++ compiler, and a minute each")
+    result.add_argument(
+        "--compile", action="store_true", help="torch.compile too: needs a C++ compiler, and a minute each"
+    )
     return result.parse_args()
 
 

@@ -31,7 +31,7 @@ from isoform.train.data.samples import Dataset, Split
 from isoform.train.device import autocast, device_named, exact, tensor_of, told_of
 from isoform.train.kind import Group, Run, trainer_of
 from isoform.train.measuring.validation import Validation
-from isoform.train.parallel.place import Place
+from isoform.train.parallel.place import place_of_environment
 from isoform.train.parallel.reduced import alone, any_of, average, check_same, together, wait
 from isoform.train.recipe import Recipe
 
@@ -98,14 +98,14 @@ def train(
     recipe = resolved(recipe, datasets)
     place = device_named(device)
     exact(place)
+    _check_split(recipe)
     _check(datasets, validating=recipe.validation is not None)
     with (
         contextlib.ExitStack() as ending,
         torch.random.fork_rng(devices=[]),  # leaves the caller's random state of the processor as it was
-        together(place) as among,
     ):
+        among = together(place)
         torch.set_num_threads(recipe.threads or max(1, min(MOST_THREADS, processors() // among.local_count)))
-        _check_split(recipe, among)
         torch.manual_seed(recipe.seed)
         run = trainer_of(recipe).start(recipe, datasets)
         run.network.to(place)
@@ -115,7 +115,9 @@ def train(
         # torch's version is part of the identity, because its kernels may round otherwise in the next one.
         parts = [recipe.run_digest(), torch.__version__, *data_digests.values()]
         identity = digest_of([part.encode() for part in parts])
-        if fresh and among.first:  # only now: a mistyped flag, a missing data set or an impossible size must not cost a checkpoint
+        if (
+            fresh and among.first
+        ):  # only now: a mistyped flag, a missing data set or an impossible size must not cost a checkpoint
             checkpoint.unlink(missing_ok=True)
         wait()
         validation = None if recipe.validation is None else Validation(recipe.validation, run).to(place)
@@ -217,12 +219,15 @@ def _check(datasets: Mapping[str, Dataset], *, validating: bool) -> None:
             )
 
 
-def _check_split(recipe: Recipe, among: Place) -> None:
-    """Check that the processes can share each batch. Raises ``RecipeError``."""
+def _check_split(recipe: Recipe) -> None:
+    """Check that the processes can share each batch, before they wait for each other. Raises ``RecipeError``."""
+    among = place_of_environment()
     if among.count == 1:
         return
     if not trainer_of(recipe).splits:
-        raise RecipeError(f"a recipe of kind {recipe.kind!r} is trained by one process, but this is one of {among.count}; run it without torchrun")
+        raise RecipeError(
+            f"a recipe of kind {recipe.kind!r} is trained by one process, but this is one of {among.count}; run it without torchrun"
+        )
     if recipe.batch % among.count:
         raise RecipeError(f"batch is {recipe.batch}, but {among.count} processes need a multiple of {among.count}")
 

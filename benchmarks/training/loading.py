@@ -23,8 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package ``bench`` is
 
 from bench.harness import Figures, machine, parser, print_table, write_json
-from bench.training.photographs import make
 from bench.processes import Process
+from bench.training.photographs import make
 
 RIVAL = Path(__file__).resolve().parents[1] / "bench" / "training" / "torch_rival.py"
 RECIPE = """steps = {steps}

@@ -41,7 +41,12 @@ def place_of_environment() -> Place:
     if not all(os.environ.get(name) for name in VARIABLES):
         return Place()
     # a launcher of one process per machine sets only the first two
-    names = {"rank": ("RANK", ""), "count": ("WORLD_SIZE", ""), "local_rank": ("LOCAL_RANK", "0"), "local_count": ("LOCAL_WORLD_SIZE", "1")}
+    names = {
+        "rank": ("RANK", ""),
+        "count": ("WORLD_SIZE", ""),
+        "local_rank": ("LOCAL_RANK", "0"),
+        "local_count": ("LOCAL_WORLD_SIZE", "1"),
+    }
     texts = {field: os.environ.get(name) or usual for field, (name, usual) in names.items()}
     if not all(text.isdigit() for text in texts.values()):
         told = ", ".join(f"{names[field][0]}={text}" for field, text in texts.items())

@@ -9,6 +9,7 @@ Everything here does nothing in a run of one process.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 import hashlib
@@ -26,9 +27,8 @@ from isoform.train.parallel.place import Place, place_of_environment
 __all__ = ["alone", "any_of", "average", "batch_norm", "check_same", "dropout", "part", "together", "wait"]
 
 
-@contextlib.contextmanager
-def together(place: torch.device) -> Iterator[Place]:
-    """Join the other processes of a run inside the block; yields the place of this one.
+def together(place: torch.device) -> Place:
+    """Join the other processes of a run, if there are some, and return the place of this one. They stay together until the process ends.
 
     Args:
         place: Where to compute; on a GPU, the process takes the one of its number.
@@ -37,16 +37,13 @@ def together(place: torch.device) -> Iterator[Place]:
         UsageError: If the launcher's variables do not fit each other.
     """
     found = place_of_environment()
-    if found.count == 1 or dist.is_initialized():
-        yield found
-        return
-    if place.type == "cuda":
-        torch.cuda.set_device(found.local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
-    try:
-        yield found
-    finally:
-        dist.destroy_process_group()
+    if found.count > 1 and not dist.is_initialized():
+        if place.type == "cuda":
+            torch.cuda.set_device(found.local_rank)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
+        # Not after each run: a second group of the same processes would find the addresses of the first, which nobody answers any more.
+        atexit.register(dist.destroy_process_group)
+    return found
 
 
 _ALONE = contextvars.ContextVar("_ALONE", default=False)
@@ -124,7 +121,9 @@ def check_same(state: Sequence[Tensor]) -> None:
         )
 
 
-def batch_norm(z: Tensor, mean: Tensor, variance: Tensor, affine: Tensor, *, momentum: float | None, eps: float) -> Tensor:
+def batch_norm(
+    z: Tensor, mean: Tensor, variance: Tensor, affine: Tensor, *, momentum: float | None, eps: float
+) -> Tensor:
     """Normalise the channels of a batch that may be spread over processes.
 
     Args:
@@ -137,7 +136,9 @@ def batch_norm(z: Tensor, mean: Tensor, variance: Tensor, affine: Tensor, *, mom
     """
     gamma, beta = affine
     if momentum is None or _count() == 1:
-        return F.batch_norm(z, mean, variance, gamma, beta, training=momentum is not None, momentum=momentum or 0.0, eps=eps)
+        return F.batch_norm(
+            z, mean, variance, gamma, beta, training=momentum is not None, momentum=momentum or 0.0, eps=eps
+        )
     var, own = torch.var_mean(z.float(), (0, 2, 3), correction=0)
     # in float64, because the variance is a difference of squares; equal shares, so that the mean of means is that of all samples
     moments = torch.stack([own.double(), var.double() + own.double().square()])

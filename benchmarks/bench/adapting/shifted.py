@@ -26,7 +26,7 @@ from isoform.train.data.formats.idx import read_idx_folder
 from isoform.train.data.formats.usps import read_usps_folder
 from isoform.train.data.samples import Dataset, Split
 
-__all__ = ["NATURAL", "Shifted", "cifar_100", "mnist", "photographs"]
+__all__ = ["NATURAL", "Shifted", "cifar_100", "mnist", "mnist_m", "photographs"]
 
 NATURAL = ("usps", "mnist-m")
 """Shifts that nobody made."""
@@ -87,7 +87,7 @@ class Shifted:
 def mnist(data: Path) -> Shifted:
     """MNIST, all of it; with USPS and MNIST-M."""
     return Shifted(
-        "mnist", read_idx_folder(data / "mnist"), {"usps": lambda: _usps(data / "usps"), "mnist-m": lambda: _mnist_m(data / "mnist-m")}
+        "mnist", read_idx_folder(data / "mnist"), {"usps": lambda: _usps(data / "usps"), "mnist-m": lambda: mnist_m(data / "mnist-m")}
     )  # fmt: skip
 
 
@@ -125,7 +125,8 @@ def _usps(folder: Path) -> tuple[Array, Array]:
     return result, half.labels
 
 
-def _mnist_m(folder: Path) -> tuple[Array, Array]:
+def mnist_m(folder: Path) -> tuple[Array, Array]:
+    """MNIST-M's test split, the only one that is there, in grey: images (n, 1, 28, 28) and labels."""
     lines = [line.split() for line in (folder / "mnist_m_test_labels.txt").read_text().splitlines() if line]
     luma, images = np.array([0.299, 0.587, 0.114], dtype=np.float32), []
     with zipfile.ZipFile(folder / "mnist_m_test.zip") as archive:

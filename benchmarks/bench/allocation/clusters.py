@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench.adapting.shifted import photographs
-from bench.allocation.recipes import recipe_of, trained_on
+from bench.recipes import recipe_of, trained_on
 from isoform.runtime.arrays import Array
 from isoform.runtime.commands.figures.tasks import similarity
 from isoform.runtime.samples.pictures.images import resize

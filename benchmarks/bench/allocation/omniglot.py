@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bench.allocation.alphabets import NEW, TWENTY, alphabets
-from bench.allocation.recipes import recipe_of, trained_on
+from bench.recipes import recipe_of, trained_on
 from isoform.compile.build import compile_bundle
 from isoform.runtime import Runtime, Signature
 from isoform.runtime.formats.bundle import Bundle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from isoform.train.batching.batches import Batches
 from isoform.train.data.samples import Dataset, Split
-from isoform.train.kind import trainer_of
+from isoform.train.kind import Run, trainer_of
 from isoform.train.kinds.mixture.network import IsometricNetwork
 from isoform.train.kinds.mixture.recipe import MixtureRecipe
 from isoform.train.recipe import Recipe, read_recipe
 
-__all__ = ["recipe_of", "step_of", "untied_step"]
+__all__ = ["recipe_of", "step_of", "train_alone", "untied_step"]
 
 CLASSES = 10
 
@@ -58,32 +58,70 @@ def step_of(recipe: MixtureRecipe, *, compiled: bool = False) -> Callable[[], ob
     run = trainer_of(recipe).start(recipe, datasets)
     if compiled:
         run.network.forward = torch.compile(run.network.forward)  # type: ignore[method-assign]
-    groups = [group for group in run.groups() if group.parameters]
-    optimizer = torch.optim.AdamW([{"params": [*g.parameters], "weight_decay": g.weight_decay, "betas": g.betas, "lr": 1e-3} for g in groups])
-    batches = [Batches(data.train, batch=recipe.batch, shift=0, seed=0, task=task) for task, data in enumerate(datasets.values())]
-    at = 0
+    step, at = _step_by_step(run, recipe, datasets), 0
 
-    def step() -> None:
+    def next_step() -> None:
         nonlocal at
-        for tasks in run.begin(at, optimizer):
+        step(at)
+        at = (at + 1) % recipe.steps
+
+    return next_step
+
+
+def train_alone(run: Run, recipe: Recipe, datasets: Mapping[str, Dataset]) -> None:
+    """Train a run that no kind has, as ``isoform train`` would, without checkpoints and tests.
+
+    Args:
+        run: A new run.
+        recipe: Its recipe.
+        datasets: Its data.
+    """
+    torch.set_num_threads(recipe.threads or 1)
+    step = _step_by_step(run, recipe, datasets)
+    for number in range(recipe.steps):
+        torch.manual_seed(1_000_003 * recipe.seed + number)
+        step(number)
+    run.finish()
+
+
+def _step_by_step(run: Run, recipe: Recipe, datasets: Mapping[str, Dataset]) -> Callable[[int], None]:
+    groups = [group for group in run.groups() if group.parameters]
+    optimizer = torch.optim.AdamW(
+        [{"params": [*g.parameters], "weight_decay": g.weight_decay, "betas": g.betas} for g in groups]
+    )
+    batches = [
+        Batches(data.train, batch=recipe.batch, shift=recipe.data.shift, seed=recipe.seed, task=task)
+        for task, data in enumerate(datasets.values())
+    ]
+
+    def step(at: int) -> None:
+        for entry, group in zip(optimizer.param_groups, groups, strict=True):
+            entry["lr"] = group.rate(at)
+        with torch.no_grad():
+            updates = run.begin(at, optimizer)
+        for tasks in updates:
             optimizer.zero_grad()
             loss = run.loss(at, {task: batches[task][at] for task in tasks})
             loss.total.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        at = (at + 1) % recipe.steps
 
     return step
 
 
 def untied_step(recipe: MixtureRecipe, *, compiled: bool = False) -> Callable[[], object]:
     """Return a function that trains a network with as many layers and no mixture for a step, with the same optimiser, in plain torch."""
-    spec = dataclasses.replace(recipe.network, templates=recipe.network.layers).spec(recipe.data.input_shape, mean=(0.5,), std=(0.5,))
+    spec = dataclasses.replace(recipe.network, templates=recipe.network.layers).spec(
+        recipe.data.input_shape, mean=(0.5,), std=(0.5,)
+    )
     network = Untied(spec, (CLASSES,), generator=torch.Generator().manual_seed(0))
     network.mixture.requires_grad_(False)
     forward = torch.compile(network) if compiled else network
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-3, weight_decay=0.02)
     (dataset,) = datasets_of(recipe).values()
-    x, y = torch.from_numpy(dataset.train.images[: recipe.batch]), torch.from_numpy(dataset.train.labels[: recipe.batch])
+    x, y = (
+        torch.from_numpy(dataset.train.images[: recipe.batch]),
+        torch.from_numpy(dataset.train.labels[: recipe.batch]),
+    )
 
     def step() -> None:
         optimizer.zero_grad()

@@ -61,7 +61,7 @@ class IsometricNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.own_affine = spec, own_affine or spec.affine == "task"
-        tasks = len(classes)
+        self._places, tasks = spec.bn_slices, len(classes)
 
         def he(*shape: int, fan_in: int) -> Tensor:
             return torch.randn(*shape, generator=generator) * math.sqrt(2 / fan_in)
@@ -148,6 +148,11 @@ class IsometricNetwork(nn.Module):
         Returns:
             Shape (n, classes of the task), float32.
         """
+        z = self.embedded(self.features(x, task, momentum=momentum), task, momentum=momentum)
+        return F.linear(z, self.heads[2 * task], self.heads[2 * task + 1])
+
+    def features(self, x: Tensor, task: int, *, momentum: float | None = None) -> Tensor:
+        """Compute the output of the last block, before the output adapter, shape (n, C, grid height, grid width); arguments as ``forward``'s."""
         spec = self.spec
         mixed = self.blocks(task)
         layers = [
@@ -165,12 +170,9 @@ class IsometricNetwork(nn.Module):
             columns = rows[:, -2 * (2 * spec.expanded + spec.channels) :]
             body = columns.reshape(spec.layers, *spec.block_shapes["bn.affine"])
             affine = torch.cat([affine[:, :c], *body, affine[:, -h:]], dim=1)
-        statistics, places = self.bn_statistics[task], spec.bn_slices
 
         def bn(z: Tensor, name: str) -> Tensor:
-            place = places[name]
-            mean, var = statistics[0, place], statistics[1, place]
-            return batch_norm(z, mean, var, affine[:, place], momentum=momentum, eps=spec.bn_eps)
+            return self._normalised(z, name, affine, task, momentum)
 
         mean = x.new_tensor(spec.mean).reshape(1, -1, 1, 1)
         std = x.new_tensor(spec.std).reshape(1, -1, 1, 1)
@@ -187,9 +189,22 @@ class IsometricNetwork(nn.Module):
             s = F.hardsigmoid(F.linear(s, layer["excite.weight"].flatten(1), layer["excite.bias"]))
             y = y * s[:, :, None, None]
             z = z + bn(_pointwise(y, layer["project.weight"]), f"{name}.project")
-        z = F.hardswish(bn(_pointwise(z, self.output_adapter), "output_adapter")).mean((2, 3))
-        z = F.hardswish(F.linear(z, self.embedding_weight, self.embedding_bias))
-        return F.linear(z, self.heads[2 * task], self.heads[2 * task + 1])
+        return z
+
+    def embedded(self, features: Tensor, task: int, *, momentum: float | None = None) -> Tensor:
+        """Compute the input of the logits layer, shape (n, embedding), from what ``features`` returned."""
+        # γ and β of the adapters are never mixed
+        affine = self.bn_affine[task if self.own_affine else 0]
+        z = self._normalised(_pointwise(features, self.output_adapter), "output_adapter", affine, task, momentum)
+        return F.hardswish(F.linear(F.hardswish(z).mean((2, 3)), self.embedding_weight, self.embedding_bias))
+
+    def _normalised(self, z: Tensor, name: str, affine: Tensor, task: int, momentum: float | None) -> Tensor:
+        """Apply BN of one place; ``affine`` are γ and β of all places, shape (2, N), or those of the adapters alone where others are mixed."""
+        place = self._places[name]
+        mean, var = self.bn_statistics[task, :, place]
+        # the output adapter's are the last ones, however many there are before
+        rows = affine[:, -self.spec.head_channels :] if name == "output_adapter" else affine[:, place]
+        return batch_norm(z, mean, var, rows, momentum=momentum, eps=self.spec.bn_eps)
 
     def _widths(self) -> list[int]:
         return [math.prod(shape) for shape in self.spec.block_shapes.values()]

@@ -14,7 +14,7 @@ from isoform.runtime.kinds.mixture.spec import SIZES, NetworkSpec
 from isoform.train.fields import Between, Table
 from isoform.train.recipe import Recipe
 
-__all__ = ["MixtureRecipe", "MixtureTable", "NetworkTable", "OptimizerTable", "StartTable"]
+__all__ = ["AdaptationTable", "MixtureRecipe", "MixtureTable", "NetworkTable", "OptimizerTable", "StartTable"]
 
 TRAINS = ("mixture", "bn", "head", "templates")
 """What training from a bundle can change."""
@@ -134,6 +134,34 @@ class StartTable(Table):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaptationTable(Table):
+    """A task without labels, the target: of all that is trained only its mixture weights are its own, and the other tasks' samples show what its features
+    should look like. All tasks have the same classes, and one logits layer.
+    """
+
+    target: str = ""
+    """The task whose training labels are not used."""
+    method: Literal["adversarial", "moments", "information"] = "adversarial"
+    """What the target's mixture weights minimise: how well a discriminator tells its features from the sources' (``adversarial``, ADDA), the distance of
+    mean and mean square, and the difference between two logits layers (``moments``, M3SDA), or the entropy of its answers less that of their mean
+    (``information``)."""
+    begin: Annotated[float, Between(0, 1)] = 0.5
+    """Share of the steps before it begins; until then the target has the mean of the other tasks' mixture logits. 1 for never."""
+    weight: Annotated[float, Between(0, 1e4)] = 1.0
+    """Weight of the target's loss."""
+    hidden: Annotated[int, Between(1, 65536)] = 500
+    """Width of the discriminator's two hidden layers."""
+    discriminator_lr: Annotated[float, Between(1e-8, 10)] = 1e-3
+    """Largest learning rate of the discriminator."""
+
+    def __post_init__(self) -> None:
+        """Check that there is a target."""
+        super().__post_init__()
+        if not self.target:
+            raise RecipeError("adaptation has no target, but the name of a task was expected")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerTable(Table):
     """AdamW with linear warm-up. Weights follow a half cosine to 0; ξ's logits keep their rate and have no weight decay."""
 
@@ -163,10 +191,14 @@ class MixtureRecipe(Recipe):
     """The optimiser."""
     start: StartTable | None = None
     """Templates that exist, instead of new ones."""
+    adaptation: AdaptationTable | None = None
+    """A task without labels."""
 
     def __post_init__(self) -> None:
         """Check that what the bundle to start from says is not said again."""
         super().__post_init__()
+        if self.adaptation is not None:
+            self._check_adaptation(self.adaptation)
         if self.start is None:
             return
         table, usual = self.mixture, MixtureTable()
@@ -183,6 +215,29 @@ class MixtureRecipe(Recipe):
             raise RecipeError(
                 f"mixture.signature is {table.signature!r}, but with start it is learned, discrete or free"
             )
+
+    def _check_adaptation(self, table: AdaptationTable) -> None:
+        """Check that a target can be adapted. Raises ``RecipeError``."""
+        if table.target not in self.tasks or len(self.tasks) < 2:
+            raise RecipeError(
+                f"adaptation.target is {table.target!r}, but one of two or more tasks was expected: {', '.join(self.tasks)}"
+            )
+        for given, what, why in (
+            (self.start is not None, "a table start", "the sources' templates are trained with it"),
+            (
+                self.validation is not None,
+                "a table validation",
+                "the best state would be chosen by the target's labels",
+            ),
+            (
+                self.data.augment is not None and self.data.augment.mixup > 0,
+                "data.augment.mixup",
+                "it would mix the target's labels",
+            ),
+            (self.accumulate > 1, "accumulate", "moments are of a whole batch"),
+        ):
+            if given:
+                raise RecipeError(f"adaptation goes without {what}, because {why}; leave it out")
 
     @classmethod
     def check_given(cls, value: Mapping[str, Any]) -> None:
@@ -210,4 +265,6 @@ class MixtureRecipe(Recipe):
             if plain["mixture"][name] == usual[name]:
                 del plain["mixture"][name]
         del plain["network" if self.start is not None else "start"]
+        if self.adaptation is None:
+            del plain["adaptation"]
         return plain

@@ -134,16 +134,17 @@ class MixtureRun:
             right += int(hits(logits, y).sum())
             count += len(y)
         loss = torch.stack(losses).mean()
+        return Loss(total=loss + self._regulariser(step), figures={"loss": loss.item(), "accuracy": right / count})
+
+    def _regulariser(self, step: int) -> Tensor:
+        """Compute what drives mixture weights to single templates, shape ()."""
         network, table, steps = self.network, self._recipe.mixture, self._recipe.steps
-        total = loss + entropy_weight(step, steps, table) * entropy_regulariser(network.tempered())
+        total = entropy_weight(step, steps, table) * entropy_regulariser(network.tempered())
         if table.attraction:
             # of discrete layers by what their gradient is of: one-hot rows attract nothing
             pull = template_attraction(network.tempered().softmax(-1), network.templates)
             total = total + attraction_weight(step, steps, table) * pull
-        return Loss(
-            total=total,
-            figures={"loss": loss.item(), "accuracy": right / count},
-        )
+        return total
 
     def figures(self) -> dict[str, float]:
         """As ``Run.figures``: the mean over tasks and layers of the largest mixture weight, 1/K to 1 unless it is free; and the mean cosine

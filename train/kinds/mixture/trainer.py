@@ -22,6 +22,10 @@ class MixtureTrainer:
 
     def start(self, recipe: MixtureRecipe, datasets: Mapping[str, Dataset]) -> MixtureRun:
         """As ``Trainer.start``."""
+        if recipe.adaptation is not None:
+            from isoform.train.kinds.mixture.adaptation import AdaptationRun
+
+            return AdaptationRun(recipe, datasets)
         from isoform.train.kinds.mixture.run import MixtureRun
 
         return MixtureRun(recipe, datasets)

@@ -10,16 +10,15 @@ from typing import Any
 
 from isoform.runtime.formats.bundle import Bundle
 from isoform.train.data.samples import Dataset
-from isoform.train.kinds.allocation.recipe import AllocationRecipe
 from isoform.train.loop import train
 from isoform.train.recipe import Recipe
 
 __all__ = ["recipe_of", "trained_on"]
 
-FOLDER = Path(__file__).resolve().parents[2] / "reproduce"
+FOLDER = Path(__file__).resolve().parents[1] / "reproduce"
 
 
-def recipe_of(name: str, tasks: list[str], changes: Mapping[str, Any]) -> AllocationRecipe:
+def recipe_of(name: str, tasks: list[str], changes: Mapping[str, Any]) -> Recipe:
     """Read a recipe, and change some of its fields.
 
     Args:
@@ -36,12 +35,10 @@ def recipe_of(name: str, tasks: list[str], changes: Mapping[str, Any]) -> Alloca
         for section in sections:
             place = place.setdefault(section, {})
         place[last] = entry
-    recipe = Recipe.from_json(value, where=name)
-    assert isinstance(recipe, AllocationRecipe)
-    return recipe
+    return Recipe.from_json(value, where=name)
 
 
-def trained_on(recipe: AllocationRecipe, datasets: Mapping[str, Dataset], *, device: str = "cpu") -> Bundle:
+def trained_on(recipe: Recipe, datasets: Mapping[str, Dataset], *, device: str = "cpu") -> Bundle:
     """Train without keeping a checkpoint: a benchmark's runs are kept when they are done."""
     with tempfile.TemporaryDirectory(prefix="isoform-reproduce-") as folder:
         return train(recipe, datasets, checkpoint=Path(folder) / "checkpoint", checkpoint_seconds=1e9, device=device)

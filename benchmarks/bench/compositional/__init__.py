@@ -1,0 +1,1 @@
+"""The tables of Compositional Models: data, recipes and baselines."""

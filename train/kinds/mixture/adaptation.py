@@ -1,0 +1,205 @@
+"""A training run with a domain that has no labels: unsupervised domain adaptation of mixture weights.
+
+All tasks are domains with the same classes, and share one logits layer. The sources train everything but the target's ξ by their labels; of the
+target, only its ξ is trained, L·K numbers, so that its features look like the sources' (``discrepancies.py``). Its BN statistics are its own.
+
+Until ``adaptation.begin`` the target's ξ is that of the mean logits of the sources: adversarial training starts from an encoder that answers
+something. Then every step is one update of everything at once: losses of the target see all parameters but ξ_t as constants, and those of the
+discriminator and of the second logits layer see the features as constants.
+
+Source: Compositional Models, section 4.4 and Appendix E. ADDA updates discriminator and encoder in one step as well; M3SDA alternates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from isoform.runtime.errors import RecipeError
+from isoform.train.batching.augment import hits
+from isoform.train.data.samples import Dataset
+from isoform.train.kind import Group, Loss
+from isoform.train.kinds.mixture.discrepancies import (
+    Discriminator,
+    disagreement,
+    information,
+    moment_distance,
+    pooled,
+    standardised,
+)
+from isoform.train.kinds.mixture.network import IsometricNetwork
+from isoform.train.kinds.mixture.objectives import LEARNED
+from isoform.train.kinds.mixture.recipe import AdaptationTable, MixtureRecipe
+from isoform.train.kinds.mixture.run import MixtureRun
+from isoform.train.parallel.place import place_of_environment
+from isoform.train.schedule import falling
+
+__all__ = ["AdaptationRun"]
+
+
+class AdaptationRun(MixtureRun):
+    """The ``Run`` of a mixture with a target domain.
+
+    Args:
+        recipe: The recipe, with a table ``adaptation``.
+        datasets: Task → its data. Labels of the target's training samples are not used.
+
+    Raises:
+        RecipeError: If domains have different classes, ξ is fixed or free, or several processes train.
+        SpecError: If no network can have these sizes.
+    """
+
+    TRAINED = ("mixture",)
+    """Names of the parameters that the target's losses change."""
+
+    def __init__(self, recipe: MixtureRecipe, datasets: Mapping[str, Dataset]) -> None:
+        assert recipe.adaptation is not None
+        self._table: AdaptationTable = recipe.adaptation
+        self._target = [*datasets].index(self._table.target)
+        self._sources = [task for task in range(len(datasets)) if task != self._target]
+        if len({dataset.classes for dataset in datasets.values()}) > 1:
+            told = ", ".join(f"{name} {len(dataset.classes)}" for name, dataset in datasets.items())
+            raise RecipeError(f"adaptation needs domains with the same classes, but their numbers are {told}")
+        if recipe.mixture.signature not in LEARNED and "mixture" in self.TRAINED:
+            raise RecipeError(
+                f"mixture.signature is {recipe.mixture.signature!r}, but with adaptation it is {' or '.join(LEARNED)}"
+            )
+        if place_of_environment().count > 1:
+            raise RecipeError(
+                "a recipe with adaptation is trained by one process, because moments are of a whole batch; run it without torchrun"
+            )
+        super().__init__(recipe, datasets)
+        network, generator = self.network, torch.Generator().manual_seed(recipe.seed + 1)
+        for task in range(1, len(datasets)):  # the same parameter in many places: all domains have one logits layer
+            network.heads[2 * task], network.heads[2 * task + 1] = network.heads[0], network.heads[1]
+        network.discriminator = Discriminator(network.spec.channels, hidden=self._table.hidden, generator=generator)
+        like = network.heads[0] if self._table.method == "moments" else network.heads[0][:0]
+        network.second_weight = nn.Parameter(torch.randn(like.shape, generator=generator) / like.shape[1] ** 0.5)
+        network.second_bias = nn.Parameter(torch.zeros(len(like)))
+        self._view = _Parts(network)
+
+    @property
+    def adapting(self) -> bool:
+        """Whether the adaptation has begun in this step."""
+        return self._share >= self._table.begin
+
+    def groups(self) -> list[Group]:
+        """As ``Run.groups``: those of a mixture, and the discriminator."""
+        inside = {id(p): p for p in self.network.discriminator.parameters()}  # type: ignore[union-attr]
+        found = [
+            Group(
+                parameters=[p for p in group.parameters if id(p) not in inside and p.numel()], rate=group.rate, field=group.field,
+                weight_decay=group.weight_decay, betas=group.betas,
+            )
+            for group in super().groups()
+        ]  # fmt: skip
+        table, steps = self._table, self._recipe.steps
+        used = [*inside.values()] if table.method == "adversarial" else []
+        return [
+            *found,
+            Group(
+                parameters=used, rate=lambda step: falling(table.discriminator_lr, step, steps, warmup=1), field="adaptation.discriminator_lr",
+                betas=(0.5, 0.999),
+            ),
+        ]  # fmt: skip
+
+    def begin(self, step: int, optimizer: torch.optim.Optimizer) -> list[range]:
+        """As ``Run.begin``; until the adaptation begins, the target's ξ is that of the sources' mean logits."""
+        self._share = step / self._recipe.steps
+        if not self.adapting:
+            self.network.mixture[self._target] = self.network.mixture[self._sources].mean(0)
+        return super().begin(step, optimizer)
+
+    def loss(self, step: int, batches: Mapping[int, tuple[Tensor, Tensor]]) -> Loss:
+        """As ``Run.loss``. ``loss`` and ``accuracy`` are the sources', ``discrepancy`` is what the target's ξ lowers."""
+        network, table = self.network, self._table
+        losses, right, count, found = [], 0, 0, []
+        for task in self._sources:
+            x, y = batches[task]
+            features = network.features(x, task, momentum=self._momentum)
+            z = network.embedded(features, task, momentum=self._momentum)
+            logits = F.linear(z, network.heads[0], network.heads[1])
+            losses.append(F.cross_entropy(logits, y))
+            if table.method == "moments":
+                losses[-1] = losses[-1] + F.cross_entropy(self._second(z), y)
+            right, count = right + int(hits(logits, y).sum()), count + len(y)
+            found.append(pooled(features))
+        loss = torch.stack(losses).mean()
+        features, z = self._of_target(batches[self._target][0])
+        total, gap = loss + self._regulariser(step), loss.new_zeros(())
+        if self.adapting:
+            sources, target = standardised(found, pooled(features))
+            gap, trained = getattr(self, f"_{table.method}")(sources, target, z)
+            total = total + table.weight * gap + trained
+        return Loss(total=total, figures={"loss": loss.item(), "accuracy": right / count, "discrepancy": gap.item()})
+
+    def _of_target(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the target's features and embeddings, which depend on ``TRAINED`` alone; its BN statistics move."""
+        found: tuple[Tensor, Tensor] = functional_call(self._view, self.constants(), (x, self._target, self._momentum))
+        return found
+
+    def constants(self) -> dict[str, Tensor]:
+        """Return what the target's losses must not change."""
+        return {
+            f"network.{name}": p.detach() for name, p in self.network.named_parameters() if name not in self.TRAINED
+        }
+
+    def _adversarial(self, sources: list[Tensor], target: Tensor, _embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of ξ_t and that of the discriminator."""
+        judge = self.network.discriminator
+        of_sources, of_target = judge(torch.cat(sources)), judge(target.detach())  # type: ignore[operator]
+        own = F.softplus(of_sources).mean() + F.softplus(-of_target).mean()
+        fixed = {name: p.detach() for name, p in judge.named_parameters()}  # type: ignore[union-attr]
+        fooled = F.softplus(functional_call(judge, fixed, (target,))).mean()  # type: ignore[arg-type]
+        return fooled, own / 2
+
+    def _moments(self, sources: list[Tensor], target: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of ξ_t, and that of the two logits layers on the target."""
+        network = self.network
+        fixed = [
+            F.linear(embeddings, weight.detach(), bias.detach())
+            for weight, bias in ((network.heads[0], network.heads[1]), (network.second_weight, network.second_bias))
+        ]
+        constant = embeddings.detach()
+        own = disagreement(F.linear(constant, network.heads[0], network.heads[1]), self._second(constant))
+        return moment_distance(sources, target) + disagreement(fixed[0], fixed[1]), -own
+
+    def _information(self, _sources: list[Tensor], _target: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of ξ_t, and none."""
+        logits = F.linear(embeddings, self.network.heads[0].detach(), self.network.heads[1].detach())
+        return information(logits), logits.new_zeros(())
+
+    def _second(self, z: Tensor) -> Tensor:
+        return F.linear(z, self.network.second_weight, self.network.second_bias)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """As ``Run.finish``; of two logits layers the mean is kept, whose logits are the mean of both."""
+        if self._table.method == "moments":
+            for kept, second in (
+                (self.network.heads[0], self.network.second_weight),
+                (self.network.heads[1], self.network.second_bias),
+            ):
+                kept.copy_((kept + second) / 2)  # type: ignore[operator]
+        super().finish()
+
+    def told(self) -> dict[str, Any]:
+        """As ``Run.told``; and which task had no labels."""
+        return {**super().told(), "target": self._table.target, "adapted_numbers": self.network.mixture[0].numel()}
+
+
+class _Parts(nn.Module):
+    """A network that returns its features and embeddings, for ``functional_call``, which calls modules."""
+
+    def __init__(self, network: IsometricNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, task: int, momentum: float | None) -> tuple[Tensor, Tensor]:
+        features = self.network.features(x, task, momentum=momentum)
+        return features, self.network.embedded(features, task, momentum=momentum)
