@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from isoform.runtime.arithmetic import distance
+from isoform.runtime.commands.figures.graph import draw_graph
 from isoform.runtime.commands.figures.sharing import draw_layers, draw_modules, read_sharing
 from isoform.runtime.commands.figures.signatures import Origin, draw_signatures
 from isoform.runtime.commands.figures.stream import draw_stream, read_history
@@ -29,7 +30,7 @@ from isoform.runtime.samples.names import text_of
 __all__ = ["add_arguments_figure", "run_figure"]
 
 
-VIEWS = ("signatures", "tasks", "similarity", "clusters", "history", "modules", "layers")
+VIEWS = ("signatures", "tasks", "similarity", "clusters", "history", "graph", "modules", "layers")
 MANY = 12
 """Number of signatures up to which each gets a panel by default."""
 
@@ -56,7 +57,8 @@ def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
         choices=VIEWS,
         metavar="VIEW",
         help="signatures: a panel for each (the default for up to 12, but of kind alignment layers); tasks: a row for each; similarity: of every two, or by "
-        "clusters; history: what --task used during training; modules: how many each set of tasks shared during training; layers: which "
+        "clusters; history: what --task used during training; graph: tasks as paths "
+        "through templates; modules: how many each set of tasks shared during training; layers: which "
         "layers share them",
     )
     parser.add_argument(
@@ -65,6 +67,7 @@ def add_arguments_figure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="the task of --view history; default: the first")
     parser.epilog = "example:\n  isoform figure bundle/ -o signatures.png"
     parser.epilog += "\n  isoform figure bundle/ --view similarity -o alike.png"
+    parser.epilog += "\n  isoform figure bundle/ --view graph -o paths.png"
     parser.epilog += "\n  isoform figure here.json -o here.png"
 
 
@@ -95,6 +98,8 @@ def _drawn(arguments: argparse.Namespace) -> Any:
     if arguments.task is not None:
         raise UsageError(f"--task chooses what --view history draws, but the view is {view}; leave it out")
     xis = {name: bundle.kind.usage(bundle.resolve(signature).parts) for name, signature in chosen.items()}
+    if view == "graph":
+        return draw_graph(xis)
     if view == "tasks":
         return draw_tasks(xis)
     if view in ("similarity", "clusters"):

@@ -126,6 +126,16 @@ def test_loading(tmp_path) -> None:
         assert figures[who]["peak_mb"] > 100
 
 
+def test_train(tmp_path) -> None:
+    """Steps of each network are timed, and two processes have the loss of one, up to the rounding of sums."""
+    printed, figures = benchmark(tmp_path, "train.py", "--batch", "8")
+    assert "over untied" in printed
+    assert 0 < figures["mixture_over_untied_step"] < 10
+    assert figures["step_ms.16_layers_4_templates"] > figures["step_ms.mixture_4_templates"]
+    assert figures["ddp2_loss_gap"] <= 1e-5
+    assert figures["ddp2_speedup"] > 0
+
+
 def test_sizes(shared, tmp_path) -> None:
     """A larger network has more bytes of templates and of its own, and a user's file stays below a kilobyte."""
     printed, figures = benchmark(tmp_path, "training/sizes.py", "--data", str(shared))

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from bench.alignment.domains import shuffled
+from bench.compositional import sharing
 from bench.runs import kept, run_all
 from support import ROOT
 
@@ -170,3 +171,46 @@ def test_the_cross_modal_table_is_that_of_the_runs_that_are_kept(tmp_path) -> No
     for title, name in rows.items():
         mean = sum(runs[f"{name}-2000-{seed}"]["metrics"]["dna"] for seed in range(2)) / 2
         assert f"{mean:.2f} ± " in next(line for line in text.splitlines() if line.startswith(f"| {title} |"))
+
+
+@pytest.mark.parametrize(
+    ("what", "words", "said"),
+    [
+        ("digits", ("--steps", "4"), "mixture weights, moment matching"),
+        ("sharing", ("--steps", "4"), "same way of seeing"),
+        ("depth", (), "16 layers"),
+    ],
+)
+def test_compositional_models(shared, tmp_path, what, words, said) -> None:
+    """Tables of a few steps on a few images, whose titles say so; every figure is there."""
+    printed, figures = printed_by(tmp_path, "compositional.py", what, "--quick", "--data", str(shared), *words)
+    assert said in printed
+    assert "a few images only" in " ".join(printed.split())
+    if what == "digits":
+        assert [figures[row]["numbers"] for row in ("BN statistics", "mixture weights, adversarial")] == [0, 64]
+        assert all(
+            0 <= figures[row]["accuracy"][0] <= 100 for row in ("BN statistics", "mixture weights, moment matching")
+        )
+    if what == "sharing":
+        assert {len(figures[f"shared.{kind}"]) for kind in ("way", "set", "neither")} == {8}
+        assert 0 < figures["p"][0] <= 1
+    if what == "depth":
+        parameters = [figures[f"4 templates, {layers} layers"]["parameters"] for layers in (4, 8, 16)]
+        # BN's γ and β are of each layer
+        assert parameters[0] < parameters[1] < parameters[2] < 1.2 * parameters[0]
+
+
+def test_sharing_is_told_from_chance() -> None:
+    """Tasks that share the first layers by the way of seeing and the last by the data set are rare among shuffled names; random ones are not."""
+    names = [f"{data}-{way}" for data in sharing.SETS for way in sharing.WAYS]
+    organised = np.zeros((9, 4, 9))
+    for task in range(9):
+        organised[task, :2, task % 3] = organised[task, 2:, 3 + task // 3] = 1
+    found = sharing.statistic(names, organised)
+    assert found["gap"] == pytest.approx(2)
+    assert found["p"] < 0.05
+    mean = sharing.overlaps(names, organised)
+    assert mean["way"].tolist() == [1, 1, 0, 0]
+    assert mean["set"].tolist() == [0, 0, 1, 1]
+    draws = np.random.default_rng(0).random((9, 4, 9))
+    assert sharing.statistic(names, draws / draws.sum(-1, keepdims=True))["p"] > 0.05

@@ -85,7 +85,7 @@ def average(gradients: Iterable[Tensor | None], figures: Sequence[Mapping[str, f
     if there:
         flat = torch.cat([gradient.flatten() for gradient in there])
         dist.all_reduce(flat)
-        for gradient, mean in zip(there, (flat / count).split([g.numel() for g in there]), strict=True):
+        for gradient, mean in zip(there, (flat / count).split([g.numel() for g in there]), strict=True):  # type: ignore[no-untyped-call]
             gradient.copy_(mean.view_as(gradient))
     numbers = torch.tensor([value for entry in told for value in entry.values()], dtype=torch.float64)
     dist.all_reduce(numbers)
@@ -175,7 +175,7 @@ class _Mean(torch.autograd.Function):
         return total / _count()
 
     @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total / _count()

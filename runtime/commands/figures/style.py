@@ -16,7 +16,7 @@ from isoform.runtime.extras import needs
 from isoform.runtime.formats import files
 
 __all__ = [
-    "ACCENT", "BAD", "ENDINGS", "GOOD", "LINE", "LINES", "MARK", "QUIET", "SOFT", "TEXT", "blank", "differences", "heat_map", "legend_beside",
+    "ACCENT", "BAD", "ENDINGS", "GOOD", "LINE", "LINES", "MARK", "QUIET", "SOFT", "STROKES", "TEXT", "blank", "differences", "heat_map", "legend_beside",
     "new_figure", "on_colour", "save_figure", "shades", "styled",
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ import pytest
 from modular import DENSE, random_bundle
 
 from isoform.runtime.cli import main
+from isoform.runtime.commands.figures.graph import draw_graph
 from isoform.runtime.commands.figures.signatures import draw_signatures
 from isoform.runtime.commands.figures.tasks import clusters, draw_similarity, draw_tasks, read_record, similarity
 from isoform.runtime.errors import UsageError
@@ -98,3 +99,27 @@ def test_views_by_command(tmp_path, capsys) -> None:
         assert main(["figure", str(tmp_path / "few"), *words, "-o", str(tmp_path / "no.svg")]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "no.svg").exists()
+
+
+def test_paths_through_templates(tmp_path) -> None:
+    """A line for each task in every gap between layers, through the templates it uses; layers that all use alike are framed; masks branch."""
+    mixtures = {name: np.eye(3)[rows] for name, rows in (("a", [0, 1, 2]), ("b", [0, 2, 2]))}
+    axis = draw_graph(mixtures).axes[0]
+    lines = [
+        line.get_xydata()
+        for line in axis.lines
+        if len(line.get_xdata()) == 2 and line.get_xdata()[0] != line.get_xdata()[1]
+    ]
+    assert len(lines) == 2 * 2
+    # a starts at template 1 and goes to 2; lines in the same template are beside each other
+    np.testing.assert_allclose(lines[0][:, 1], [1, 2], atol=0.2)
+    assert lines[0][0, 1] != lines[2][0, 1]
+    assert [patch.get_x() for patch in axis.patches] == pytest.approx([0.6, 2.6])  # the first and the third layer
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"]
+    branching = draw_graph(usage([[1, 1, 0], [1, 1, 1]], [[0, 0, 1], [1, 0, 0]])).axes[0]
+    assert (
+        sum(len(line.get_xdata()) == 2 and line.get_xdata()[0] != line.get_xdata()[1] for line in branching.lines)
+        == 2 * 3 + 1
+    )
+    with pytest.raises(UsageError, match="25 tasks are too many for lines, at most 24 can be drawn; take --view tasks"):
+        draw_graph(usage(*[FIRST] * 25))

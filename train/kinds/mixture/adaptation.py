@@ -3,15 +3,17 @@
 All tasks are domains with the same classes, and share one logits layer. The sources train everything but the target's ξ by their labels; of the
 target, only its ξ is trained, L·K numbers, so that its features look like the sources' (``discrepancies.py``). Its BN statistics are its own.
 
-Until ``adaptation.begin`` the target's ξ is that of the mean logits of the sources: adversarial training starts from an encoder that answers
-something. Then every step is one update of everything at once: losses of the target see all parameters but ξ_t as constants, and those of the
-discriminator and of the second logits layer see the features as constants.
+The target's logits are the mean of the sources' and an offset, which stays 0 until ``adaptation.begin``: adversarial training starts from an encoder that
+answers something, and follows it. Then every step is one update of everything at once: losses of the target see all parameters but ξ_t as constants,
+and those of the discriminator and of the second logits layer see the features as constants.
 
 Source: Compositional Models, section 4.4 and Appendix E. ADDA updates discriminator and encoder in one step as well; M3SDA alternates.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +56,7 @@ class AdaptationRun(MixtureRun):
         SpecError: If no network can have these sizes.
     """
 
-    TRAINED = ("mixture",)
+    TRAINED = ("offset",)
     """Names of the parameters that the target's losses change."""
 
     def __init__(self, recipe: MixtureRecipe, datasets: Mapping[str, Dataset]) -> None:
@@ -62,10 +64,14 @@ class AdaptationRun(MixtureRun):
         self._table: AdaptationTable = recipe.adaptation
         self._target = [*datasets].index(self._table.target)
         self._sources = [task for task in range(len(datasets)) if task != self._target]
-        if len({dataset.classes for dataset in datasets.values()}) > 1:
-            told = ", ".join(f"{name} {len(dataset.classes)}" for name, dataset in datasets.items())
-            raise RecipeError(f"adaptation needs domains with the same classes, but their numbers are {told}")
-        if recipe.mixture.signature not in LEARNED and "mixture" in self.TRAINED:
+        classes = datasets[self._table.target].classes
+        for name, dataset in datasets.items():
+            if dataset.classes != classes:
+                raise RecipeError(
+                    f"adaptation needs tasks with the same classes, but {name!r} and {self._table.target!r} have {len(dataset.classes)} and "
+                    f"{len(classes)}, with other names or in another order"
+                )
+        if recipe.mixture.signature not in LEARNED and "offset" in self.TRAINED:
             raise RecipeError(
                 f"mixture.signature is {recipe.mixture.signature!r}, but with adaptation it is {' or '.join(LEARNED)}"
             )
@@ -77,10 +83,19 @@ class AdaptationRun(MixtureRun):
         network, generator = self.network, torch.Generator().manual_seed(recipe.seed + 1)
         for task in range(1, len(datasets)):  # the same parameter in many places: all domains have one logits layer
             network.heads[2 * task], network.heads[2 * task + 1] = network.heads[0], network.heads[1]
-        network.discriminator = Discriminator(network.spec.channels, hidden=self._table.hidden, generator=generator)
+        # parts of the network, so that checkpoints have them
+        self._discriminator = Discriminator(network.spec.channels, hidden=self._table.hidden, generator=generator)
+        network.add_module("discriminator", self._discriminator)
         like = network.heads[0] if self._table.method == "moments" else network.heads[0][:0]
-        network.second_weight = nn.Parameter(torch.randn(like.shape, generator=generator) / like.shape[1] ** 0.5)
-        network.second_bias = nn.Parameter(torch.zeros(len(like)))
+        self._other = (
+            nn.Parameter(torch.randn(like.shape, generator=generator) / like.shape[1] ** 0.5),
+            nn.Parameter(torch.zeros(len(like))),
+        )
+        network.register_parameter("second_weight", self._other[0])
+        network.register_parameter("second_bias", self._other[1])
+        # of all tasks, because it is added to their logits; only the target's row is ever used
+        self._offset = nn.Parameter(torch.zeros_like(network.mixture))
+        network.register_parameter("offset", self._offset)
         self._view = _Parts(network)
 
     @property
@@ -89,19 +104,25 @@ class AdaptationRun(MixtureRun):
         return self._share >= self._table.begin
 
     def groups(self) -> list[Group]:
-        """As ``Run.groups``: those of a mixture, and the discriminator."""
-        inside = {id(p): p for p in self.network.discriminator.parameters()}  # type: ignore[union-attr]
+        """As ``Run.groups``: those of a mixture, the target's offset, and the discriminator."""
+        inside = {id(p): p for p in self._discriminator.parameters()}
+        adapted = {id(p): p for name, p in self.network.named_parameters() if name in self.TRAINED}
+        apart = {*inside, *adapted, id(self._offset)}
         found = [
-            Group(
-                parameters=[p for p in group.parameters if id(p) not in inside and p.numel()], rate=group.rate, field=group.field,
-                weight_decay=group.weight_decay, betas=group.betas,
-            )
+            dataclasses.replace(group, parameters=[p for p in group.parameters if id(p) not in apart and p.numel()])
             for group in super().groups()
-        ]  # fmt: skip
+        ]
         table, steps = self._table, self._recipe.steps
         used = [*inside.values()] if table.method == "adversarial" else []
+        first = math.ceil(table.begin * steps)
+
+        def rate(step: int) -> float:
+            # 0 before, because the entropy regulariser's gradient is there from the beginning
+            return 0.0 if step < first else falling(table.lr, step - first, steps - first, warmup=1)
+
         return [
             *found,
+            Group(parameters=[*adapted.values()], rate=rate, field="adaptation.lr"),
             Group(
                 parameters=used, rate=lambda step: falling(table.discriminator_lr, step, steps, warmup=1), field="adaptation.discriminator_lr",
                 betas=(0.5, 0.999),
@@ -109,10 +130,9 @@ class AdaptationRun(MixtureRun):
         ]  # fmt: skip
 
     def begin(self, step: int, optimizer: torch.optim.Optimizer) -> list[range]:
-        """As ``Run.begin``; until the adaptation begins, the target's ξ is that of the sources' mean logits."""
+        """As ``Run.begin``; what the target's offset is added to is the sources' mean."""
         self._share = step / self._recipe.steps
-        if not self.adapting:
-            self.network.mixture[self._target] = self.network.mixture[self._sources].mean(0)
+        self.network.mixture[self._target] = self.network.mixture[self._sources].mean(0)
         return super().begin(step, optimizer)
 
     def loss(self, step: int, batches: Mapping[int, tuple[Tensor, Tensor]]) -> Loss:
@@ -151,11 +171,11 @@ class AdaptationRun(MixtureRun):
 
     def _adversarial(self, sources: list[Tensor], target: Tensor, _embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of ξ_t and that of the discriminator."""
-        judge = self.network.discriminator
-        of_sources, of_target = judge(torch.cat(sources)), judge(target.detach())  # type: ignore[operator]
+        judge = self._discriminator
+        of_sources, of_target = judge(torch.cat(sources)), judge(target.detach())
         own = F.softplus(of_sources).mean() + F.softplus(-of_target).mean()
-        fixed = {name: p.detach() for name, p in judge.named_parameters()}  # type: ignore[union-attr]
-        fooled = F.softplus(functional_call(judge, fixed, (target,))).mean()  # type: ignore[arg-type]
+        fixed = {name: p.detach() for name, p in judge.named_parameters()}
+        fooled = F.softplus(functional_call(judge, fixed, (target,))).mean()
         return fooled, own / 2
 
     def _moments(self, sources: list[Tensor], target: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +183,7 @@ class AdaptationRun(MixtureRun):
         network = self.network
         fixed = [
             F.linear(embeddings, weight.detach(), bias.detach())
-            for weight, bias in ((network.heads[0], network.heads[1]), (network.second_weight, network.second_bias))
+            for weight, bias in ((network.heads[0], network.heads[1]), self._other)
         ]
         constant = embeddings.detach()
         own = disagreement(F.linear(constant, network.heads[0], network.heads[1]), self._second(constant))
@@ -175,17 +195,16 @@ class AdaptationRun(MixtureRun):
         return information(logits), logits.new_zeros(())
 
     def _second(self, z: Tensor) -> Tensor:
-        return F.linear(z, self.network.second_weight, self.network.second_bias)  # type: ignore[arg-type]
+        return F.linear(z, *self._other)
 
     @torch.no_grad()
     def finish(self) -> None:
-        """As ``Run.finish``; of two logits layers the mean is kept, whose logits are the mean of both."""
+        """As ``Run.finish``; the offset becomes part of the target's logits, and of two logits layers the mean is kept, whose logits are the mean of both."""
+        self.network.mixture[self._target] = self.network.mixture[self._sources].mean(0) + self._offset[self._target]
+        self._offset.zero_()
         if self._table.method == "moments":
-            for kept, second in (
-                (self.network.heads[0], self.network.second_weight),
-                (self.network.heads[1], self.network.second_bias),
-            ):
-                kept.copy_((kept + second) / 2)  # type: ignore[operator]
+            for kept, second in zip((self.network.heads[0], self.network.heads[1]), self._other, strict=True):
+                kept.copy_((kept + second) / 2)
         super().finish()
 
     def told(self) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class IsometricNetwork(nn.Module):
         mixture: Logits of ξ, shape (T, L, K).
         temperature: T, shape (); a buffer, because it decides the answers.
         delta: δ, shape (T, L, K), or None where ξ is not free.
+        offset: Logits that are added to ``mixture`` while a domain without labels is adapted (``adaptation.py``), of a shape that broadcasts; or None.
         discrete: Whether every layer uses its largest ξ alone.
         bn_affine: γ and β, shape (1 or T, 2, N).
         bn_statistics: Running mean and variance, shape (T, 2, N). A buffer; a forward pass in training mode moves it.
@@ -84,6 +85,8 @@ class IsometricNetwork(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
         self.delta: nn.Parameter | None
         self.register_parameter("delta", None)
+        self.offset: nn.Parameter | None
+        self.register_parameter("offset", None)
         self.discrete = False
         c, h = spec.channels, spec.head_channels
         cin, (kh, kw) = spec.input_shape[0], spec.adapter_kernel
@@ -108,7 +111,8 @@ class IsometricNetwork(nn.Module):
 
     def tempered(self) -> Tensor:
         """Compute the logits that the softmax is of, shape (T, L, K)."""
-        return self.mixture / self.temperature
+        logits = self.mixture if self.offset is None else self.mixture + self.offset
+        return logits / self.temperature
 
     def xi(self) -> Tensor:
         """Compute the mixture weights of every task, shape (T, L, K); rows sum to 1, unless they are free."""

@@ -147,8 +147,10 @@ class AdaptationTable(Table):
     (``information``)."""
     begin: Annotated[float, Between(0, 1)] = 0.5
     """Share of the steps before it begins; until then the target has the mean of the other tasks' mixture logits. 1 for never."""
+    lr: Annotated[float, Between(1e-8, 10)] = 0.02
+    """Largest learning rate of the target's mixture logits; it follows half a cosine to 0 from where the adaptation begins."""
     weight: Annotated[float, Between(0, 1e4)] = 1.0
-    """Weight of the target's loss."""
+    """Weight of the target's loss, beside the entropy regulariser of its mixture weights."""
     hidden: Annotated[int, Between(1, 65536)] = 500
     """Width of the discriminator's two hidden layers."""
     discriminator_lr: Annotated[float, Between(1e-8, 10)] = 1e-3
