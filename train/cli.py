@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isoform.runtime.errors import UsageError
+from isoform.runtime.errors import IsoformError, UsageError
 from isoform.runtime.formats import files
 from isoform.runtime.samples.account import plural
 from isoform.runtime.samples.names import text_of
@@ -66,10 +66,8 @@ def add_arguments_train(parser: argparse.ArgumentParser) -> None:
         help=wrapped("write the figures of 100 steps to a file, a JSON object per line"),
     )
     add_field_flags(parser)
-    parser.epilog = (
-        "examples:\n  isoform train digits -o bundle/ --seed 1 --network.layers 12"
-        "\n  torchrun --nproc-per-node 2 --no-python isoform train digits -o bundle/     two processes, the result of one"
-    )
+    parser.epilog = "example:\n  isoform train digits -o bundle/ --seed 1 --network.layers 12"
+    parser.epilog += "\n\ntwo processes, with the result of one:\n  torchrun --nproc-per-node 2 --no-python -- isoform train digits -o bundle/"
 
 
 def run_train(arguments: argparse.Namespace) -> None:
@@ -175,10 +173,15 @@ def _assist(arguments: argparse.Namespace, recipe: Recipe, output: Path) -> None
 
     datasets = load_tasks(recipe.tasks, recipe.data, root=arguments.data)
     with stopping(quiet=True) as stop:
-        train(
-            recipe, datasets, checkpoint=checkpoint_path(output), fresh=arguments.fresh, workers=arguments.workers, device=arguments.device,
-            stop=stop,
-        )  # fmt: skip
+        try:
+            train(
+                recipe, datasets, checkpoint=checkpoint_path(output), fresh=arguments.fresh, workers=arguments.workers, device=arguments.device,
+                stop=stop,
+            )  # fmt: skip
+        except RuntimeError as problem:
+            if "onnection" not in str(problem):  # gloo's and NCCL's words for a process that is gone, and has said why
+                raise
+            raise IsoformError("another process of this run has ended; it says why") from None
 
 
 def _is_bundle(path: Path) -> bool:

@@ -123,7 +123,10 @@ def train(
         validation = None if recipe.validation is None else Validation(recipe.validation, run).to(place)
         kept = run.network if validation is None else nn.ModuleDict({"run": run.network, "validation": validation})
         start, history = load_checkpoint(checkpoint, identity=identity, network=kept, optimizer=optimizer)
-        wait()  # nobody writes the next one before all have read this one
+        # this also waits: nobody writes the next checkpoint before all have read this one
+        check_same(
+            [torch.tensor(start), *kept.state_dict().values()], because="all of them have to see the same checkpoint, in the folder of the output"
+        )  # fmt: skip
         batches = [
             Batches(
                 dataset.train,
@@ -132,7 +135,7 @@ def train(
                 seed=recipe.seed,
                 task=index,
                 steps=recipe.steps * recipe.accumulate,
-                workers=worker_count() if workers is None else workers,
+                workers=max(1, worker_count() // among.local_count) if workers is None else workers,
                 augment=recipe.data.augment,
                 classes=len(dataset.classes),
                 device=place,
@@ -144,7 +147,7 @@ def train(
         saved = began = time.monotonic()
         for step in range(start, recipe.steps):
             _seed(recipe, step)
-            if validation is not None and validation.done:
+            if validation is not None and any_of(validation.done):
                 break
             figures = _step(step, run, groups, optimizer, batches, parts=recipe.accumulate, precision=recipe.precision)
             if validation is not None:
@@ -170,7 +173,9 @@ def train(
                 saved = time.monotonic()
             if stopped:
                 raise KeyboardInterrupt
-        check_same(run.state())
+        check_same(
+            kept.state_dict().values(), because="they have to run the same version of torch on the same kind of machine"
+        )
         told = {} if validation is None else validation.settle()
         # Seeded as a step is, because finish() may draw random numbers too.
         _seed(recipe, recipe.steps)

@@ -46,7 +46,7 @@ data = "files"
 def main() -> None:
     """Make, train, print, write."""
     arguments = _arguments()
-    count, steps = (480, 12) if arguments.quick else (arguments.photographs, arguments.steps)
+    count, steps = (256, 6) if arguments.quick else (arguments.photographs, arguments.steps)
     with tempfile.TemporaryDirectory(prefix="isoform-loading-") as name:
         folder = Path(name)
         make(folder / "photographs", count)

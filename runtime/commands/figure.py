@@ -99,7 +99,7 @@ def _drawn(arguments: argparse.Namespace) -> Any:
         raise UsageError(f"--task chooses what --view history draws, but the view is {view}; leave it out")
     xis = {name: bundle.kind.usage(bundle.resolve(signature).parts) for name, signature in chosen.items()}
     if view == "graph":
-        return draw_graph(xis)
+        return draw_graph(xis, several=_branches(bundle))
     if view == "tasks":
         return draw_tasks(xis)
     if view in ("similarity", "clusters"):
@@ -122,6 +122,16 @@ def _origins(bundle: Bundle, users: Mapping[str, Signature]) -> dict[str, Origin
                 usage = bundle.kind.usage(before)
                 found[name] = Origin(usage=usage, name=what, distance=gap, changed=differing)
     return found
+
+
+def _branches(bundle: Bundle) -> bool:
+    """Return whether a layer may use several templates as they are. Raises ``UsageError`` for kinds whose layers use none."""
+    kind = bundle.spec.kind
+    if kind not in ("mixture", "allocation"):
+        raise UsageError(
+            f"--view graph is for kinds mixture and allocation, but this bundle is of kind {kind}; take --view similarity"
+        )
+    return kind == "allocation"
 
 
 def _default(bundle: Bundle, count: int) -> str:

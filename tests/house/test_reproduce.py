@@ -173,31 +173,42 @@ def test_the_cross_modal_table_is_that_of_the_runs_that_are_kept(tmp_path) -> No
         assert f"{mean:.2f} ± " in next(line for line in text.splitlines() if line.startswith(f"| {title} |"))
 
 
-@pytest.mark.parametrize(
-    ("what", "words", "said"),
-    [
-        ("digits", ("--steps", "4"), "mixture weights, moment matching"),
-        ("sharing", ("--steps", "4"), "same way of seeing"),
-        ("depth", (), "16 layers"),
-    ],
-)
-def test_compositional_models(shared, tmp_path, what, words, said) -> None:
-    """Tables of a few steps on a few images, whose titles say so; every figure is there."""
-    printed, figures = printed_by(tmp_path, "compositional.py", what, "--quick", "--data", str(shared), *words)
-    assert said in printed
-    assert "a few images only" in " ".join(printed.split())
-    if what == "digits":
-        assert [figures[row]["numbers"] for row in ("BN statistics", "mixture weights, adversarial")] == [0, 64]
-        assert all(
-            0 <= figures[row]["accuracy"][0] <= 100 for row in ("BN statistics", "mixture weights, moment matching")
-        )
-    if what == "sharing":
-        assert {len(figures[f"shared.{kind}"]) for kind in ("way", "set", "neither")} == {8}
-        assert 0 < figures["p"][0] <= 1
-    if what == "depth":
-        parameters = [figures[f"4 templates, {layers} layers"]["parameters"] for layers in (4, 8, 16)]
-        # BN's γ and β are of each layer
-        assert parameters[0] < parameters[1] < parameters[2] < 1.2 * parameters[0]
+def few_images(folder, shared, what, *words) -> tuple[str, dict]:
+    """What ``compositional.py --quick`` prints, in one line, and writes; the title says how small it is."""
+    printed, figures = printed_by(folder, "compositional.py", what, "--quick", "--data", str(shared), *words)
+    printed = " ".join(printed.split())
+    assert "a few images only" in printed
+    return printed, figures
+
+
+def test_digits_to_usps(shared, tmp_path) -> None:
+    """Rows of a few steps: nothing is trained, or 64 numbers."""
+    printed, figures = few_images(tmp_path, shared, "digits", "--steps", "4")
+    assert "source only, best source" in printed
+    rows = ("BN statistics", "mixture weights, moment matching")
+    assert [figures[row]["numbers"] for row in rows] == [0, 64]
+    assert all(0 <= figures[row]["accuracy"][0] <= 100 for row in rows)
+
+
+def test_sharing_then_transfer(shared, tmp_path) -> None:
+    """Nine tasks, and a new data set on the bundle that they have left; numbers are those of its signature."""
+    printed, figures = few_images(tmp_path, shared, "sharing", "--steps", "4", "--runs", str(tmp_path))
+    assert "same way of seeing" in printed
+    assert {len(figures[f"shared.{kind}"]) for kind in ("way", "set", "neither")} == {8}
+    assert 0 < figures["p"][0] <= 1
+    bundle = (tmp_path / "sharing" / "bundle-4-0-few" / "bundle.json").stat().st_mtime_ns
+    printed, figures = few_images(tmp_path, shared, "transfer", "--runs", str(tmp_path))
+    assert (tmp_path / "sharing" / "bundle-4-0-few" / "bundle.json").stat().st_mtime_ns == bundle
+    numbers = {row.split(", ", 1)[1]: entry["numbers"] for row, entry in figures.items() if isinstance(entry, dict)}
+    assert numbers["logits"] == 2570
+    assert numbers["Ξ, BN, logits"] - numbers["BN, logits"] == 72
+
+
+def test_depth(shared, tmp_path) -> None:
+    """Four times as many layers of the same templates have hardly more parameters."""
+    _, figures = few_images(tmp_path, shared, "depth")
+    fewer, more = (figures[f"4 templates, {layers} layers"]["parameters"] for layers in (4, 16))
+    assert fewer < more < 1.2 * fewer  # BN's γ and β are of each layer
 
 
 def test_sharing_is_told_from_chance() -> None:

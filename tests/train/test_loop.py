@@ -19,7 +19,14 @@ from isoform.train.data.samples import Split
 from isoform.train.loop import train
 from isoform.train.recipe import Recipe, read_recipe
 
-FLAGS = {"steps": "12", "network.layers": "2", "batch": "8", "threads": "1", "optimizer.warmup_steps": "3"}
+FLAGS = {
+    "steps": "12",
+    "network.layers": "2",
+    "batch": "8",
+    "threads": "1",
+    "optimizer.warmup_steps": "3",
+    "network.bn_directions": "0",
+}
 
 
 def run(tmp_path, recipe: Recipe, *, name="state", **options):

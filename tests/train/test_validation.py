@@ -15,7 +15,8 @@ from isoform.train.recipe import Recipe, ValidationTable, read_recipe
 
 SMALL = {
     "steps": 12, "batch": 8, "threads": 1, "data": {"validation_fraction": 0.1}, "validation": {"evaluations": 6},
-    "network": {"layers": 2, "templates": 2, "channels": 8, "head_channels": 8, "embedding": 8}, "tasks": {"plain": {"data": "digits", "limit": 100}},
+    "network": {"layers": 2, "templates": 2, "channels": 8, "head_channels": 8, "embedding": 8, "bn_directions": 0},
+    "tasks": {"plain": {"data": "digits", "limit": 100}},
 }  # fmt: skip
 
 
@@ -140,6 +141,9 @@ def test_every_kind_but_the_one_that_does_it_itself(tmp_path) -> None:
     result = isoform("train", "digits-alignment", "-o", tmp_path / "b", *flags, check=False)
     assert result.returncode == 2
     assert "keep their best state by" in result.stderr
-    for name, words in (("digits", ["--network.layers", "2"]), ("digits-allocation", [])):
+    for name, words in (
+        ("digits", ["--network.layers", "2", "--network.bn_directions", "0"]),
+        ("digits-allocation", []),
+    ):
         made = isoform("train", name, "-o", tmp_path / "b", "--steps", "6", "--threads", "1", *words, *flags)
         assert json.loads(made.stdout)["best_step"] in (2, 4, 6)

@@ -50,7 +50,7 @@ class Batches:
     ) -> None:  # fmt: skip
         self._images: Array | Stream
         if isinstance(split.images, Pictures):
-            self._images = Stream(split.images, self._rows, steps=steps, workers=workers)
+            self._images = Stream(split.images, self._read, steps=steps, workers=workers)
         else:
             self._images = split.images
         self._labels = torch.from_numpy(split.labels)
@@ -73,7 +73,9 @@ class Batches:
 
         With mixup, labels are probabilities, shape (batch, classes), float32. Of several processes each gets its own part of them.
         """
-        images, labels = (part(values) for values in self._changed(step))
+        images, labels = self._changed(step)
+        if self._augment is not None:  # which draws for a whole batch, and mixes its samples
+            images, labels = part(images), part(labels)
         return images.to(self._device), labels.to(self._device)
 
     def close(self) -> None:
@@ -83,7 +85,7 @@ class Batches:
 
     def _changed(self, step: int) -> tuple[Tensor, Tensor]:
         """Shift and change a step's samples."""
-        rows = self._rows(step)
+        rows = self._read(step)
         images = self._images[step] if isinstance(self._images, Stream) else torch.from_numpy(self._images[rows])
         labels = self._labels[rows]
         if self._shift:
@@ -101,6 +103,11 @@ class Batches:
         # One shift for the whole batch is a slice; one per sample would be a copy each.
         padded = F.pad(images, (self._shift,) * 4, mode="replicate")
         return padded[:, :, down : down + height, right : right + width]
+
+    def _read(self, step: int) -> Array:
+        """Return the rows of a step that this process needs: its own, or all of them to augment."""
+        rows = self._rows(step)
+        return rows if self._augment is not None else part(rows)
 
     def _rows(self, step: int) -> np.ndarray:
         size = len(self._labels)

@@ -14,14 +14,15 @@ import contextlib
 import contextvars
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from isoform.runtime.errors import IsoformError, RecipeError
+from isoform.runtime.arrays import Array
+from isoform.runtime.errors import IsoformError, RecipeError, UsageError
 from isoform.train.parallel.place import Place, place_of_environment
 
 __all__ = ["alone", "any_of", "average", "batch_norm", "check_same", "dropout", "part", "together", "wait"]
@@ -34,11 +35,15 @@ def together(place: torch.device) -> Place:
         place: Where to compute; on a GPU, the process takes the one of its number.
 
     Raises:
-        UsageError: If the launcher's variables do not fit each other.
+        UsageError: If the launcher's variables do not fit each other, or there are fewer GPUs than processes.
     """
     found = place_of_environment()
     if found.count > 1 and not dist.is_initialized():
         if place.type == "cuda":
+            if found.local_count > torch.cuda.device_count():
+                raise UsageError(
+                    f"there are {found.local_count} processes on this machine, but {torch.cuda.device_count()} GPU(s); start as many, or choose --device cpu"
+                )
             torch.cuda.set_device(found.local_rank)
         dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
         # Not after each run: a second group of the same processes would find the addresses of the first, which nobody answers any more.
@@ -46,6 +51,7 @@ def together(place: torch.device) -> Place:
     return found
 
 
+Samples = TypeVar("Samples", Tensor, Array)
 _ALONE = contextvars.ContextVar("_ALONE", default=False)
 
 
@@ -63,7 +69,7 @@ def _count() -> int:
     return dist.get_world_size() if dist.is_initialized() and not _ALONE.get() else 1
 
 
-def part(values: Tensor) -> Tensor:
+def part(values: Samples) -> Samples:
     """Return this process's samples of a batch: every n-th row, so that shares are equal. Raises ``RecipeError`` if they cannot be."""
     count = _count()
     if len(values) % count:
@@ -108,17 +114,15 @@ def wait() -> None:
         any_of(False)
 
 
-def check_same(state: Sequence[Tensor]) -> None:
-    """Check that all processes have the same network. Raises ``IsoformError`` if not: then sums were not the same everywhere."""
+def check_same(state: Iterable[Tensor], *, because: str) -> None:
+    """Check that all processes have the same tensors. Raises ``IsoformError`` if not, which says what has to be: ``because``."""
     if _count() == 1:
         return
     digest = hashlib.sha256(b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in state)).hexdigest()
     found: list[Any] = [None] * _count()
     dist.all_gather_object(found, digest)
     if len({*found}) > 1:
-        raise IsoformError(
-            "the processes of this run have different networks; they have to run the same version of torch on the same kind of machine"
-        )
+        raise IsoformError(f"the processes of this run have different networks; {because}")
 
 
 def batch_norm(
@@ -148,9 +152,10 @@ def batch_norm(
         whole = _count() * z.numel() // z.shape[1]
         mean.lerp_(center.to(mean.dtype), momentum)
         variance.lerp_((spread * whole / (whole - 1)).to(variance.dtype), momentum)
-    scale = gamma * (spread + eps).rsqrt().to(z.dtype)
-    shift = beta - center.to(z.dtype) * scale
-    return z * scale[:, None, None] + shift[:, None, None]
+    # in float32 whatever z is: a mean in bfloat16 would be off by a hundredth of itself
+    scale = gamma.float() * (spread + eps).rsqrt().float()
+    shift = beta.float() - center.float() * scale
+    return (z.float() * scale[:, None, None] + shift[:, None, None]).to(z.dtype)
 
 
 def dropout(x: Tensor, share: float) -> Tensor:

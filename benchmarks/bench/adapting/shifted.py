@@ -96,21 +96,22 @@ def cifar_100(data: Path, *, coarse: bool = False) -> Shifted:
     return Shifted("cifar-100", photographs(data, coarse=coarse))
 
 
-def photographs(data: Path, *, coarse: bool = False) -> Dataset:
-    """CIFAR-100's 100 fine classes, 200 training and 50 test images each; or its 20 coarse ones, five times as many."""
+def photographs(data: Path, *, coarse: bool = False, few: int = 0) -> Dataset:
+    """CIFAR-100's 100 fine classes, 200 training and 50 test images each; or its 20 coarse ones, five times as many; or a few of each half."""
     folder = data / "cifar-100"
     with (folder / "labels.csv").open() as file:
         named = {row["fine_name"]: row["coarse_name" if coarse else "fine_name"] for row in csv.DictReader(file)}
     names = sorted(set(named.values()))
-    halves = [_zipped(folder / f"cifar100_{half}.zip", named, names) for half in ("train_20000", "test_5000")]
+    halves = [_zipped(folder / f"cifar100_{half}.zip", named, names, few) for half in ("train_20000", "test_5000")]
     return Dataset(train=halves[0], test=halves[1], classes=tuple(names))
 
 
-def _zipped(path: Path, named: Mapping[str, str], names: list[str]) -> Split:
-    """Images by folder; ``named``: folder → class."""
+def _zipped(path: Path, named: Mapping[str, str], names: list[str], few: int) -> Split:
+    """Images by folder, or so many of them; ``named``: folder → class."""
     images, labels = list[Array](), list[int]()
     with zipfile.ZipFile(path) as archive:
-        for name in sorted(name for name in archive.namelist() if name.endswith(".png")):
+        files = sorted(name for name in archive.namelist() if name.endswith(".png"))
+        for name in np.random.default_rng(0).permutation(files)[:few].tolist() if few else files:
             images.append(np.asarray(Image.open(io.BytesIO(archive.read(name)))).transpose(2, 0, 1))
             labels.append(names.index(named[name.split("/")[-2]]))
     return Split(images=np.stack(images).astype(np.float32) / 255, labels=np.array(labels))

@@ -24,12 +24,12 @@ USED = 0.5
 
 
 @styled
-def draw_graph(xis: Mapping[str, Array]) -> Any:
+def draw_graph(xis: Mapping[str, Array], *, several: bool = False) -> Any:
     """Draw the paths of tasks through templates.
 
     Args:
-        xis: Name → ``Kind.usage``, shape (L, K); all of the same shape. Of a mixture, a layer's template is that with the largest ξ; of a mask,
-            every component in use.
+        xis: Name → ``Kind.usage``, shape (L, K); all of the same shape.
+        several: Whether a layer may use several or none, as the components of a mask, or one, which is that with the largest share.
 
     Returns:
         A matplotlib ``Figure``, not yet saved.
@@ -40,7 +40,7 @@ def draw_graph(xis: Mapping[str, Array]) -> Any:
     if len(xis) > MOST:
         raise UsageError(f"{len(xis)} tasks are too many for lines, at most {MOST} can be drawn; take --view tasks")
     layers, templates = next(iter(xis.values())).shape
-    used = {name: _used(xi) for name, xi in xis.items()}
+    used = {name: _used(xi, several=several) for name, xi in xis.items()}
     figure = new_figure(1.8 + 0.55 * layers, 0.9 + 0.4 * max(templates, 0.4 * len(xis)))
     axis = figure.subplots()
     every, step = list(used.values()), min(0.12, 0.7 / len(xis))
@@ -77,8 +77,6 @@ def draw_graph(xis: Mapping[str, Array]) -> Any:
     return figure
 
 
-def _used(xi: Array) -> list[list[int]]:
+def _used(xi: Array, *, several: bool) -> list[list[int]]:
     """Return the templates of each layer that a task uses."""
-    if (xi.sum(axis=1) < 1 + 1e-6).all():
-        return [[int(place)] for place in xi.argmax(axis=1)]
-    return [[int(place) for place in np.flatnonzero(row >= USED)] for row in xi]
+    return [[int(place) for place in np.flatnonzero(row >= USED)] if several else [int(row.argmax())] for row in xi]

@@ -1,5 +1,6 @@
-"""What each of two processes of a run does in ``test_processes.py``: run by torchrun, with a folder; writes what it found to ``RANK.npz``."""
+"""What each of two processes of a run does in ``test_reduced.py``: run by torchrun, with a folder; writes what it found to ``RANK.npz``."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def main(folder: Path) -> None:
     for name, value, same in zip(("out", "z", "affine", "statistics"), normalised(z, True), alone, strict=True):
         found[f"whole.{name}"] = value
         np.testing.assert_array_equal(value, same)
+    large = (23 + 0.5 * drawn(5, 8, 3, 4, 4)).bfloat16()
+    for name, value in (("own", reduced.part(large)), ("whole", large)):
+        mean, variance, affine = torch.zeros(3), torch.ones(3), torch.stack([torch.ones(3), torch.zeros(3)])
+        if name == "own":
+            normal = reduced.batch_norm(value, mean, variance, affine, momentum=0.3, eps=1e-3)
+        else:
+            normal = F.batch_norm(value, mean, variance, *affine, training=True, momentum=0.3, eps=1e-3)
+        assert normal.dtype == torch.bfloat16
+        found[f"{name}.bf16"] = normal.float().numpy()
     torch.manual_seed(3)
     found["own.dropped"] = reduced.dropout(reduced.part(z), 0.5).numpy()
     torch.manual_seed(3)
@@ -58,14 +68,32 @@ def main(folder: Path) -> None:
     )
     found["gradients"] = np.concatenate([gradient.flatten().numpy() for gradient in gradients if gradient is not None])
     found["flags"] = np.array([reduced.any_of(place.rank == 1), reduced.any_of(False)])
-    reduced.check_same([torch.ones(2)])
+    reduced.check_same([torch.ones(2)], because="")
     try:
-        reduced.check_same([torch.ones(2) * place.rank])
-    except IsoformError:
-        found["differ"] = np.array(True)
+        reduced.check_same([torch.ones(2) * place.rank], because="they have to be the same")
+    except IsoformError as problem:
+        found["differ"] = np.array(str(problem))
     recipe = read_recipe("digits-allocation", ALLOCATION)
     datasets = load_tasks(recipe.tasks, recipe.data, root=None)
-    bundle = train(recipe, datasets, checkpoint=folder / "state", checkpoint_seconds=0)
+    # stopped by one of the two, after the third step; both go on
+    steps: list[int] = []
+    try:
+        train(
+            recipe, datasets, checkpoint=folder / "state", checkpoint_seconds=1e9, progress=lambda report: steps.append(report.step),
+            stop=lambda: place.rank == 1 and len(steps) == 3,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        found["stopped"] = np.array(steps)
+    reduced.wait()
+    if place.first:
+        shutil.copy(folder / "state", folder / "half")
+    reduced.wait()
+    bundle = train(recipe, datasets, checkpoint=folder / "state", checkpoint_seconds=1e9)
+    # a checkpoint that only one of them sees
+    try:
+        train(recipe, datasets, checkpoint=folder / ("half" if place.first else "nowhere"))
+    except IsoformError as problem:
+        found["elsewhere"] = np.array(str(problem))
     found |= {f"trained.{name}": array for name, array in bundle.tensors.items()}
     found["loss"] = np.array([entry["loss"] for entry in bundle.training["history"]])
     np.savez(folder / f"{place.rank}.npz", **found)

@@ -38,36 +38,71 @@ def loaded(recipe):
     return load_tasks(recipe.tasks, recipe.data, root=None)
 
 
-def gradients(method, weight):
-    """The gradients of a step in which the target is adapted, by name of the parameter, and its loss."""
+def first_step(method, weight=1.0):
+    """A run in the step in which it begins to adapt, and a function that computes the loss of a batch."""
     recipe = recipe_for(method, adaptation__weight=weight)
     run = trainer_of(recipe).start(recipe, loaded(recipe))
-    optimizer = torch.optim.SGD(run.network.parameters(), lr=0.0)
     with torch.no_grad():
-        run.begin(6, optimizer)
-        run.network.offset[2] += torch.arange(4.0)
+        run.begin(6, torch.optim.SGD(run.network.parameters(), lr=0.0))
+        run.network.offset += torch.arange(4.0)
     draws = torch.Generator().manual_seed(1)
-    batches = {task: (torch.rand(16, 1, 32, 32, generator=draws), torch.arange(16) % 10) for task in range(3)}
-    loss = run.loss(6, batches)
-    loss.total.backward()
-    return {name: p.grad for name, p in run.network.named_parameters()}, loss
+    batches = {
+        task: (torch.rand(16, 1, 32, 32, generator=draws) ** (1 + task), torch.arange(16) % 10) for task in range(3)
+    }
+    return run, lambda: run.loss(6, batches)
+
+
+def gradients(method, weight):
+    """The gradients of that step by name of the parameter."""
+    run, loss = first_step(method, weight)
+    loss().total.backward()
+    return {name: p.grad for name, p in run.network.named_parameters()}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_target_moves_only_its_mixture_weights(method) -> None:
     """A hundred times the weight of its loss changes no gradient but that of its own logits' offset."""
-    once, loss = gradients(method, 1.0)
-    more, _ = gradients(method, 100.0)
-    assert loss.figures["discrepancy"] != 0
+    once, more = gradients(method, 1.0), gradients(method, 100.0)
     for name, gradient in once.items():
         if name == "offset":
-            torch.testing.assert_close(gradient[:2], more[name][:2])
-            assert (more[name][2] - gradient[2]).abs().max() > 1e-4
+            assert (more[name] - gradient).abs().max() > 1e-4
         elif gradient is not None:
             torch.testing.assert_close(gradient, more[name])
     judged, other = once["discriminator.weights.0"], once["second_weight"]
     assert (judged is not None and bool(judged.abs().sum() > 0)) == (method == "adversarial")
     assert (other is not None and bool(other.abs().sum() > 0)) == (method == "moments")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_both_sides_lower_what_is_theirs(method) -> None:
+    """On one batch: steps of the offset lower the discrepancy; those of the discriminator, or of the second logits layer, the rest of the loss."""
+    weight = 100.0  # beside which the entropy regulariser of ξ is small
+    run, loss = first_step(method, weight)
+    for names, of_target in ((("offset",), True), (("discriminator.", "second_"), False)):
+        moved = [p for name, p in run.network.named_parameters() if name.startswith(names)]
+        optimizer = torch.optim.SGD(moved, lr=0.05)
+
+        def theirs(of_target: bool = of_target) -> float:
+            found = loss()
+            gap = found.figures["discrepancy"]
+            return gap if of_target else found.total.item() - weight * gap
+
+        before = theirs()
+        for _ in range(20):
+            run.network.zero_grad()
+            loss().total.backward()
+            optimizer.step()
+        if of_target or method != "information":  # which has no opponent
+            assert theirs() < before - 1e-5
+
+
+def test_the_sources_are_what_was_trained() -> None:
+    """The end of the run adds the offset to the target's logits, and leaves every source as it was."""
+    run, _ = first_step("information")
+    before = run.network.xi().detach().clone()
+    run.finish()
+    torch.testing.assert_close(run.network.xi(), before)
+    assert not run.network.offset.any()
 
 
 def test_labels_of_the_target_are_not_used(tmp_path) -> None:
@@ -142,6 +177,7 @@ def test_the_runtime_swaps_what_was_adapted(tmp_path) -> None:
             "adaptation goes without data.augment.mixup, because it would mix the target's labels",
         ),
         ({"start": {"bundle": "b"}}, "adaptation goes without a table start"),
+        ({"network__affine": "task"}, "adaptation goes without network.affine 'task', because nothing would train"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(changes, message) -> None:

@@ -101,7 +101,7 @@ def test_the_temperature_falls(tmp_path) -> None:
     """By the same factor in each step; the bundle has the mixture at T = 1, and a run that is resumed ends in the same one."""
     recipe = read_recipe("digits", {
         "steps": "9", "network.layers": "2", "batch": "8", "threads": "1", "mixture.temperature": "4", "mixture.temperature_end": "0.25",
-        "mixture.entropy": "0", "mixture.attraction": "1", "optimizer.mixture_lr_ratio": "0.001",
+        "mixture.entropy": "0", "mixture.attraction": "1", "optimizer.mixture_lr_ratio": "0.001", "network.bn_directions": "0",
     })  # fmt: skip
     datasets = load_tasks(recipe.tasks, recipe.data, root=None)
     bundle = whole_and_resumed(recipe, datasets, tmp_path, killed_at=4)
@@ -118,7 +118,7 @@ def test_the_temperature_falls(tmp_path) -> None:
 def test_free_signatures_run_on_a_device(tmp_path) -> None:
     """Compiled, they answer as torch does; the report names no template for their layers; a few labelled samples personalize them further."""
     recipe = read_recipe("digits", {
-        "steps": "40", "network.layers": "2", "batch": "16", "threads": "1", "mixture.signature": "free",
+        "steps": "40", "network.layers": "2", "batch": "16", "threads": "1", "mixture.signature": "free", "network.bn_directions": "0",
     })  # fmt: skip
     datasets = load_tasks(recipe.tasks, recipe.data, root=None)
     bundle = train(recipe, datasets, checkpoint=tmp_path / "state")
@@ -139,7 +139,9 @@ def test_free_signatures_run_on_a_device(tmp_path) -> None:
 
 def test_what_layers_chose_is_recorded_over_time(tmp_path) -> None:
     """ξ at up to 50 times and at the end, for the figure of a task's history; nothing where it is fixed."""
-    recipe = read_recipe("digits", {"steps": "60", "network.layers": "2", "batch": "8", "threads": "1"})
+    recipe = read_recipe(
+        "digits", {"steps": "60", "network.layers": "2", "batch": "8", "threads": "1", "network.bn_directions": "0"}
+    )
     datasets = load_tasks(recipe.tasks, recipe.data, root=None)
     bundle = train(recipe, datasets, checkpoint=tmp_path / "state")
     steps, usage = read_record(bundle.training, "edges", (2, 4))

@@ -16,7 +16,14 @@ from isoform.train.data.load import load_tasks
 from isoform.train.loop import train
 from isoform.train.recipe import Recipe, read_recipe
 
-SMALL = {"steps": "50", "network.layers": "3", "batch": "16", "threads": "1", "mixture.entropy": "20"}
+SMALL = {
+    "steps": "50",
+    "network.layers": "3",
+    "batch": "16",
+    "threads": "1",
+    "mixture.entropy": "20",
+    "network.bn_directions": "0",
+}
 
 
 @pytest.fixture(scope="module", params=["layer", "mixed"])

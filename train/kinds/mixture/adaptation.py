@@ -13,6 +13,7 @@ Source: Compositional Models, section 4.4 and Appendix E. ADDA updates discrimin
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -93,9 +94,11 @@ class AdaptationRun(MixtureRun):
         )
         network.register_parameter("second_weight", self._other[0])
         network.register_parameter("second_bias", self._other[1])
-        # of all tasks, because it is added to their logits; only the target's row is ever used
-        self._offset = nn.Parameter(torch.zeros_like(network.mixture))
+        self._offset = nn.Parameter(torch.zeros_like(network.mixture[0]))
         network.register_parameter("offset", self._offset)
+        rows = torch.zeros(len(datasets), 1, 1)
+        rows[self._target] = 1
+        network.register_buffer("offset_rows", rows, persistent=False)
         self._view = _Parts(network)
 
     @property
@@ -116,15 +119,15 @@ class AdaptationRun(MixtureRun):
         used = [*inside.values()] if table.method == "adversarial" else []
         first = math.ceil(table.begin * steps)
 
-        def rate(step: int) -> float:
+        def rate(largest: float, step: int) -> float:
             # 0 before, because the entropy regulariser's gradient is there from the beginning
-            return 0.0 if step < first else falling(table.lr, step - first, steps - first, warmup=1)
+            return 0.0 if step < first else falling(largest, step - first, steps - first, warmup=1)
 
         return [
             *found,
-            Group(parameters=[*adapted.values()], rate=rate, field="adaptation.lr"),
+            Group(parameters=[*adapted.values()], rate=functools.partial(rate, table.lr), field="adaptation.lr"),
             Group(
-                parameters=used, rate=lambda step: falling(table.discriminator_lr, step, steps, warmup=1), field="adaptation.discriminator_lr",
+                parameters=used, rate=functools.partial(rate, table.discriminator_lr), field="adaptation.discriminator_lr",
                 betas=(0.5, 0.999),
             ),
         ]  # fmt: skip
@@ -200,7 +203,7 @@ class AdaptationRun(MixtureRun):
     @torch.no_grad()
     def finish(self) -> None:
         """As ``Run.finish``; the offset becomes part of the target's logits, and of two logits layers the mean is kept, whose logits are the mean of both."""
-        self.network.mixture[self._target] = self.network.mixture[self._sources].mean(0) + self._offset[self._target]
+        self.network.mixture[self._target] = self.network.mixture[self._sources].mean(0) + self._offset
         self._offset.zero_()
         if self._table.method == "moments":
             for kept, second in zip((self.network.heads[0], self.network.heads[1]), self._other, strict=True):

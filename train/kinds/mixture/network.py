@@ -49,7 +49,8 @@ class IsometricNetwork(nn.Module):
         mixture: Logits of ξ, shape (T, L, K).
         temperature: T, shape (); a buffer, because it decides the answers.
         delta: δ, shape (T, L, K), or None where ξ is not free.
-        offset: Logits that are added to ``mixture`` while a domain without labels is adapted (``adaptation.py``), of a shape that broadcasts; or None.
+        offset: Logits that are added to ``mixture`` while a domain without labels is adapted (``adaptation.py``), shape (L, K); or None.
+        offset_rows: 1 for the task that they are added to, 0 for the others, shape (T, 1, 1); a buffer that is not stored, beside ``offset``.
         discrete: Whether every layer uses its largest ξ alone.
         bn_affine: γ and β, shape (1 or T, 2, N).
         bn_statistics: Running mean and variance, shape (T, 2, N). A buffer; a forward pass in training mode moves it.
@@ -87,6 +88,7 @@ class IsometricNetwork(nn.Module):
         self.register_parameter("delta", None)
         self.offset: nn.Parameter | None
         self.register_parameter("offset", None)
+        self.offset_rows: Tensor
         self.discrete = False
         c, h = spec.channels, spec.head_channels
         cin, (kh, kw) = spec.input_shape[0], spec.adapter_kernel
@@ -111,7 +113,7 @@ class IsometricNetwork(nn.Module):
 
     def tempered(self) -> Tensor:
         """Compute the logits that the softmax is of, shape (T, L, K)."""
-        logits = self.mixture if self.offset is None else self.mixture + self.offset
+        logits = self.mixture if self.offset is None else self.mixture + self.offset_rows * self.offset
         return logits / self.temperature
 
     def xi(self) -> Tensor:

@@ -140,7 +140,8 @@ class AdaptationTable(Table):
     """
 
     target: str = ""
-    """The task whose training labels are not used."""
+    """The task whose training labels are not used. Its samples are read and split as those of every task, so its files have to say some label of each
+    class."""
     method: Literal["adversarial", "moments", "information"] = "adversarial"
     """What the target's mixture weights minimise: how well a discriminator tells its features from the sources' (``adversarial``, ADDA), the distance of
     mean and mean square, and the difference between two logits layers (``moments``, M3SDA), or the entropy of its answers less that of their mean
@@ -226,6 +227,7 @@ class MixtureRecipe(Recipe):
             )
         for given, what, why in (
             (self.start is not None, "a table start", "the sources' templates are trained with it"),
+            (self.network.affine == "task", "network.affine 'task'", "nothing would train γ and β of the target"),
             (
                 self.validation is not None,
                 "a table validation",

@@ -90,7 +90,9 @@ class MixtureRun:
         """As ``Run.groups``: parameters with weight decay, those without (BN, biases), and ξ's logits."""
         settings, steps, network = self._recipe.optimizer, self._recipe.steps, self.network
         warmup = settings.warmup_steps
-        free = {"bn_affine", "embedding_bias"} | {f"heads.{index}" for index in range(1, len(network.heads), 2)}
+        free = {"bn_affine", "embedding_bias", "second_bias"} | {
+            f"heads.{index}" for index in range(1, len(network.heads), 2)
+        }
         found: dict[str, list[torch.nn.Parameter]] = {"weights": [], "free": [], "mixture": [], "delta": []}
         for name, parameter in network.named_parameters():
             if parameter.requires_grad:
