@@ -133,7 +133,7 @@ def people(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
         ways = {KILOBYTE: study.shots, EVERYTHING: (5,), "mixture": (5,), "head": (5,), RESCALED: (5,)}
     ways = {way: ways.get(way, study.shots) for way in _chosen(arguments, tuple(study.ways), tuple(ways))}
     few = 3 if arguments.quick else None
-    results = held_out(arguments, study, folder, steps=50 if arguments.quick else 1600, users=few, ways=ways)
+    results = held_out(arguments, study, folder, steps=120 if arguments.quick else 1600, users=few, ways=ways)
     figures.update(summary(study, results))
     if first_way(study, results) == KILOBYTE:
         figures["kilobyte_share_of_gain"] = figures["share_of_gain"]
@@ -149,7 +149,7 @@ def trials(arguments: argparse.Namespace, figures: dict[str, object], folder: Pa
     occasions: dict[str, Study] = {"another occasion": study, "another occasion, turned": study.turned()}
     results: dict[str, list[Result]] = {name: [] for name in occasions}
     for third in range(1 if arguments.quick else 3):
-        bundle = _trained(arguments, study, third, folder, steps=50 if arguments.quick else 1600)
+        bundle = _trained(arguments, study, third, folder, steps=120 if arguments.quick else 1600)
         users = study.held_out(third)[: 2 if arguments.quick else None]
         for name, occasion in occasions.items():
             results[name] += measure(occasion, bundle, users, ways=ways, steps=20 if arguments.quick else 100)

@@ -131,10 +131,11 @@ class Trainer(Protocol):
     def recipe(self) -> type[Any]:
         """The recipe class: a frozen dataclass that extends ``isoform.train.recipe.Recipe`` by the kind's tables; its ``kind`` is the kind's name."""
 
-    @property
-    def splits(self) -> bool:
-        """Whether several processes can share its batches (``parallel/reduced.py``): the gradient is a mean over samples, and nothing else of a
-        batch is kept, such as the BN statistics of a module that the kind did not write.
+    def undivided(self, recipe: Any) -> str:
+        """Return why several processes cannot share the batches of a recipe (``parallel/reduced.py``), as in *a recipe …*; empty if they can.
+
+        They can if the gradient is a mean over samples, and nothing else of a batch is kept, such as the BN statistics of a module that the
+        kind did not write.
         """
 
     def start(self, recipe: Any, datasets: Mapping[str, Dataset]) -> Run:

@@ -229,9 +229,9 @@ def _check_split(recipe: Recipe) -> None:
     among = place_of_environment()
     if among.count == 1:
         return
-    if not trainer_of(recipe).splits:
+    if why := trainer_of(recipe).undivided(recipe):
         raise RecipeError(
-            f"a recipe of kind {recipe.kind!r} is trained by one process, but this is one of {among.count}; run it without torchrun"
+            f"a recipe {why} is trained by one process, but this is one of {among.count}; run it without torchrun"
         )
     if recipe.batch % among.count:
         raise RecipeError(f"batch is {recipe.batch}, but {among.count} processes need a multiple of {among.count}")

@@ -38,7 +38,7 @@ from bench.alignment import blocks, synthetic, table, theorem
 from bench.alignment import figures as drawing
 from bench.alignment.domains import DOMAINS
 from bench.harness import machine, parser, print_table, write_json
-from bench.runs import run_all
+from bench.runs import run_all, spread
 
 Figures = dict[str, object]
 GENERATIONS, FINAL = 300, 100
@@ -93,7 +93,7 @@ def of_synthetic(arguments: argparse.Namespace, figures: Figures, folder: Path) 
         figures[row] = {data: values.tolist() for data, values in errors.items()}
         when = [run["found"] for run in runs["clean"]]
         lines.append(
-            (row, _spread(errors["clean"]), PAPER[row][0], _spread(errors["noisy"]), PAPER[row][1],
+            (row, spread(errors["clean"]), PAPER[row][0], spread(errors["noisy"]), PAPER[row][1],
              ", ".join("never" if one is None else str(one) for one in when) if row == "MUIR" else "")
         )  # fmt: skip
         if row == "MUIR":
@@ -125,7 +125,7 @@ def of_theorem(arguments: argparse.Namespace, figures: Figures, folder: Path) ->
     print_table(
         f"generations until the best alignment, {times} runs: {slope:.2f} ln L + {start:.1f}, within {distance:.1f} %",
         ("locations", "generations", "the line"),
-        [(f"{length:,}", _spread(np.array(counts[length]), 1), f"{slope * np.log(length) + start:.1f}") for length in theorem.LENGTHS],
+        [(f"{length:,}", spread(np.array(counts[length]), 1), f"{slope * np.log(length) + start:.1f}") for length in theorem.LENGTHS],
     )  # fmt: skip
     if arguments.plot:
         drawing.logarithmic(counts, slope, start, arguments.plot / "alignment-theorem.svg")
@@ -175,10 +175,6 @@ def of_step(arguments: argparse.Namespace, figures: Figures, folder: Path) -> No
         ("key", "value"),
         [(key, f"{value:.3g}") for key, value in figures.items() if key.endswith(("plain", "ms"))],
     )  # type: ignore[str-format]
-
-
-def _spread(values: np.ndarray, digits: int = 3) -> str:
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1) if len(values) > 1 else 0:.{digits}f}"
 
 
 def _arguments() -> argparse.Namespace:

@@ -27,7 +27,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # one thread per run; torch reads it when i
 import argparse
 import dataclasses
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -37,25 +36,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the packag
 
 from bench.allocation import clusters, mnist4, omniglot, synthetic
 from bench.allocation.alphabets import NEW, TWENTY
-from bench.harness import machine, parser, print_table, write_json
-from bench.runs import run_all
+from bench.harness import print_table
+from bench.runs import Figures, run_all, run_name, run_table, spread, table_parser
 
 from isoform.runtime.cli import main as isoform
-
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-Figures = dict[str, object]
 
 
 def main() -> None:
     """Run, print, write."""
-    arguments = _arguments()
-    figures: Figures = {**machine(), "quick": arguments.quick}
-    with tempfile.TemporaryDirectory(prefix="isoform-reproduce-") as folder:
-        made = arguments.runs or Path(folder)
-        {"synthetic": of_synthetic, "mnist4": of_mnist4, "clusters": of_clusters, "omniglot": of_omniglot}[
-            arguments.what
-        ](arguments, figures, made / arguments.what)
-    write_json(arguments.json, figures)
+    run_table(
+        _arguments(), {"synthetic": of_synthetic, "mnist4": of_mnist4, "clusters": of_clusters, "omniglot": of_omniglot}
+    )
 
 
 def of_synthetic(arguments: argparse.Namespace, figures: Figures, folder: Path) -> None:
@@ -87,14 +78,14 @@ def of_synthetic(arguments: argparse.Namespace, figures: Figures, folder: Path) 
         "runs": len(seeds), "steps": steps,
     }  # fmt: skip
     rows = [
-        ("two pairs, Gumbel-Matrix", _spread(learned), f"{sum(right)} of {len(right)} found the pairs"),
-        ("two pairs, no sharing", _spread(separate), ""),
+        ("two pairs, Gumbel-Matrix", spread(learned), f"{sum(right)} of {len(right)} found the pairs"),
+        ("two pairs, no sharing", spread(separate), ""),
     ]
     for relation in relations:
         for routing, name in (("shared", "shared bottom"), ("separate", "no sharing")):
             values = losses(f"transfer-{relation:g}-{routing}")
             figures[f"transfer.{relation:g}.{routing}"] = float(values.mean())
-            rows.append((f"two tasks, ρ = {relation:g}, {name}", _spread(values), ""))
+            rows.append((f"two tasks, ρ = {relation:g}, {name}", spread(values), ""))
     print_table(
         f"loss of the last {synthetic.LAST} of {steps} steps", ("tasks and sharing", "mean ± deviation", ""), rows
     )
@@ -114,11 +105,11 @@ def of_mnist4(arguments: argparse.Namespace, figures: Figures, folder: Path) -> 
         return mnist4.trained, (name, seed, steps, data, tests, kept)
 
     # seed by seed, so that an interrupted benchmark has whole ones
-    jobs = {_file(name, steps, seed): job(name, seed) for seed in seeds for name in rows}
+    jobs = {run_name(name, steps, seed): job(name, seed) for seed in seeds for name in rows}
     found = run_all(jobs, folder, processes=arguments.processes)
     lines = []
     for name in rows:
-        results = [found[_file(name, steps, seed)] for seed in seeds]
+        results = [found[run_name(name, steps, seed)] for seed in seeds]
         accuracy = np.array([result["accuracy"] for result in results])
         active = 100 * float(np.mean([result["active_share"] for result in results]))
         pairs = float(np.mean([result["pairs"] for result in results]))
@@ -126,17 +117,17 @@ def of_mnist4(arguments: argparse.Namespace, figures: Figures, folder: Path) -> 
         lines.append(
             (
                 name,
-                _spread(accuracy, 2),
+                spread(accuracy, 2),
                 f"{active:.0f}",
                 f"{100 * pairs:.0f} %" if "Gumbel" in name else "",
                 PAPER[name],
             )
         )
     measured = mnist4.compiled(str(bundle), steps, data, tests, budget, 0)
-    with_budget = [found[_file(budget, steps, seed)] for seed in seeds]
+    with_budget = [found[run_name(budget, steps, seed)] for seed in seeds]
     figures |= {
-        "accuracy": float(np.mean([found[_file("Gumbel-Matrix", steps, seed)]["accuracy"] for seed in seeds])),
-        "shared_bottom_accuracy": float(np.mean([found[_file("shared bottom, averaged", steps, seed)]["accuracy"] for seed in seeds])),
+        "accuracy": float(np.mean([found[run_name("Gumbel-Matrix", steps, seed)]["accuracy"] for seed in seeds])),
+        "shared_bottom_accuracy": float(np.mean([found[run_name("shared bottom, averaged", steps, seed)]["accuracy"] for seed in seeds])),
         "budget_accuracy": float(np.mean([result["accuracy"] for result in with_budget])),
         "active_share": float(np.mean([result["active_share"] for result in with_budget])),
         **measured, "steps": steps, "seeds": len(seeds),
@@ -200,7 +191,7 @@ def of_omniglot(arguments: argparse.Namespace, figures: Figures, folder: Path) -
     for seed in seeds:
         for name in omniglot.ROWS:
             kept = str(bundle) if (name, seed) == ("Gumbel-Matrix", 0) else ""
-            jobs[_file(name, sizes, seed)] = (
+            jobs[run_name(name, sizes, seed)] = (
                 omniglot.trained,
                 (name, seed, sizes, count, data, kept, arguments.device),
             )
@@ -215,7 +206,7 @@ def of_omniglot(arguments: argparse.Namespace, figures: Figures, folder: Path) -
             }
             for seed in seeds
         ],
-        **{name: [found[_file(name, sizes, seed)] for seed in seeds] for name in omniglot.ROWS},
+        **{name: [found[run_name(name, sizes, seed)] for seed in seeds] for name in omniglot.ROWS},
     }
     rows = []
     for name, runs in results.items():
@@ -223,7 +214,7 @@ def of_omniglot(arguments: argparse.Namespace, figures: Figures, folder: Path) -
         figures[name] = {key: values.tolist() for key, values in errors.items()}
         more = f"{100 * np.mean([run['active_share'] for run in runs]):.0f}" if "active_share" in runs[0] else ""
         rows.append(
-            (name, _spread(errors["validation_error"], 2), _spread(errors["error"], 2), more, PAPER_OMNIGLOT[name])
+            (name, spread(errors["validation_error"], 2), spread(errors["error"], 2), more, PAPER_OMNIGLOT[name])
         )
     ours = float(np.mean(figures["Gumbel-Matrix"]["error"]))  # type: ignore[index]
     for name in ("shared bottom, added", "shared bottom, averaged"):
@@ -271,19 +262,8 @@ PAPER: Mapping[str, str] = {
 """Table I: accuracy and share of components."""
 
 
-def _file(name: str, steps: object, seed: int) -> str:
-    return f"{name.replace(' ', '-').replace(',', '')}-{steps}-{seed}"
-
-
-def _spread(values: np.ndarray, digits: int = 3) -> str:
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1) if len(values) > 1 else 0:.{digits}f}"
-
-
 def _arguments() -> argparse.Namespace:
-    made = parser(__doc__)
-    made.add_argument("what", choices=("synthetic", "mnist4", "clusters", "omniglot"))
-    made.add_argument("--runs", type=Path, help="folder in which finished runs are kept")
-    made.add_argument("--seeds", type=int, help="number of seeds, from 0")
+    made = table_parser(__doc__, ("synthetic", "mnist4", "clusters", "omniglot"))
     made.add_argument("--steps", type=int, help="batches per task, of all but the synthetic tasks")
     made.add_argument("--pixels", type=int, help="side of Omniglot's images (default: 105, the paper's)")
     made.add_argument("--channels", type=int, help="feature maps of Omniglot's network (default: 48, the paper's)")
@@ -292,8 +272,6 @@ def _arguments() -> argparse.Namespace:
     )
     made.add_argument("--device", default="cpu", help="where Omniglot's networks train: cpu or cuda (default: cpu)")
     made.add_argument("--plot", type=Path, help="folder for the pictures of clusters")
-    made.add_argument("--processes", type=int, default=2, help="runs at once (default: 2)")
-    made.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     return made.parse_args()
 
 

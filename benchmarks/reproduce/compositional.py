@@ -24,80 +24,83 @@ os.environ["OMP_NUM_THREADS"] = "1"  # one thread per run; torch reads it when i
 
 import argparse
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package ``bench`` is
 
 from bench.compositional import digits, photographs, sharing, transfer
-from bench.harness import machine, parser, print_table, write_json
-from bench.runs import Job, run_all
+from bench.harness import print_table
+from bench.runs import Figures, Job, Table, run_all, run_name, run_table, spread, table_parser
 
 from isoform.runtime.cli import main as isoform
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-Figures = dict[str, object]
+
+class Scope(NamedTuple):
+    """How much of a table is run."""
+
+    steps: int
+    seeds: range
+    few: int
+    """Images per data set and half; 0 for all."""
+    tag: str
+    """End of the names of runs on a few images, so that they are not taken for whole ones."""
+    told: str
+    """What the title says of it."""
+
+
+def scope_of(arguments: argparse.Namespace, *, steps: int, quick_steps: int, seeds: int = 3, few: int = 200) -> Scope:
+    """Return what the arguments ask for, or the usual."""
+    quick = arguments.quick
+    count = arguments.seeds or (1 if quick else seeds)
+    return Scope(
+        steps=arguments.steps or (quick_steps if quick else steps), seeds=range(count), few=few if quick else 0, tag="-few" if quick else "",
+        told=f"{count} seed(s), a few images only" if quick else f"{count} seed(s)",
+    )  # fmt: skip
 
 
 def main() -> None:
     """Run, print, write."""
-    arguments = _arguments()
-    figures: Figures = {**machine(), "quick": arguments.quick}
-    with tempfile.TemporaryDirectory(prefix="isoform-reproduce-") as folder:
-        made = arguments.runs or Path(folder)
-        made.mkdir(parents=True, exist_ok=True)
-        TABLES[arguments.what](arguments, figures, made / arguments.what)
-    write_json(arguments.json, figures)
+    run_table(_arguments(), TABLES)
 
 
 def of_digits(arguments: argparse.Namespace, figures: Figures, folder: Path) -> None:
     """Run table 3."""
-    quick, tag = arguments.quick, _tag(arguments)
-    steps, seeds, few = (
-        arguments.steps or (8 if quick else 1000),
-        range(arguments.seeds or (1 if quick else 3)),
-        200 if quick else 0,
-    )
-    rows = [*digits.ROWS][:3:2] if quick else [*digits.ROWS]
+    steps, seeds, few, tag, told = scope_of(arguments, steps=1000, quick_steps=8)
+    rows = [*digits.ROWS][:3:2] if arguments.quick else [*digits.ROWS]
     jobs: dict[str, Job] = {
-        f"{_file(row)}-{steps}-{seed}{tag}": (digits.trained, (row, seed, steps, str(arguments.data), few))
+        run_name(row, steps, f"{seed}{tag}"): (digits.trained, (row, seed, steps, str(arguments.data), few))
         for seed in seeds
         for row in rows
     }
     found = run_all(jobs, folder, processes=arguments.processes)
-    runs = {row: [found[f"{_file(row)}-{steps}-{seed}{tag}"] for seed in seeds] for row in rows}
+    runs = {row: [found[run_name(row, steps, f"{seed}{tag}")] for seed in seeds] for row in rows}
     only = {
         "mean of sources": np.array([np.mean([*run["source_only"].values()]) for run in runs[rows[0]]]),
         "best source": np.array([max(run["source_only"].values()) for run in runs[rows[0]]]),
     }
     lines = [
-        (f"source only, {name}", "0", "source's", _spread(values, 1), PAPER_DIGITS["source only"])
+        (f"source only, {name}", "0", "source's", spread(values, 1), PAPER_DIGITS["source only"])
         for name, values in only.items()
     ]
     for row, results in runs.items():
         accuracy = np.array([run["accuracy"] for run in results])
         figures[row] = {"accuracy": accuracy.tolist(), "numbers": results[0]["numbers"]}
-        lines.append((row, str(results[0]["numbers"]), "own", _spread(accuracy, 1), PAPER_DIGITS.get(row, "")))
+        lines.append((row, str(results[0]["numbers"]), "own", spread(accuracy, 1), PAPER_DIGITS.get(row, "")))
     figures |= {f"source only, {name}": values.tolist() for name, values in only.items()}
     figures |= {"steps": steps, "seeds": len(seeds)}
     print_table(
-        f"five sources of digits → USPS without labels, {steps:,} steps, {len(seeds)} seed(s){_small(quick)}: test accuracy in %",
+        f"five sources of digits → USPS without labels, {steps:,} steps, {told}: test accuracy in %",
         ("what is trained of the target", "numbers", "BN statistics", "accuracy", "the paper's"), lines,
     )  # fmt: skip
 
 
 def of_sharing(arguments: argparse.Namespace, figures: Figures, folder: Path) -> None:
     """Run figure 2b."""
-    quick, tag = arguments.quick, _tag(arguments)
-    steps, seeds, few = (
-        arguments.steps or (10 if quick else 1500),
-        range(arguments.seeds or (1 if quick else 3)),
-        200 if quick else 0,
-    )
+    steps, seeds, few, tag, told = scope_of(arguments, steps=1500, quick_steps=10)
     folder.mkdir(parents=True, exist_ok=True)
     bundles = {seed: folder / f"bundle-{steps}-{seed}{tag}" for seed in seeds}
     jobs: dict[str, Job] = {
@@ -112,7 +115,7 @@ def of_sharing(arguments: argparse.Namespace, figures: Figures, folder: Path) ->
         for layer in range(len(mean["way"]))
     ]
     print_table(
-        f"three data sets in three ways, {steps:,} steps, {len(seeds)} seed(s){_small(quick)}: how much of a layer two tasks share, 0 to 1",
+        f"three data sets in three ways, {steps:,} steps, {told}: how much of a layer two tasks share, 0 to 1",
         ("layer", "same way of seeing", "same data set", "neither"), rows,
     )  # fmt: skip
     tests = [sharing.statistic(run["names"], np.array(run["xi"])) for run in found]
@@ -133,22 +136,16 @@ def of_sharing(arguments: argparse.Namespace, figures: Figures, folder: Path) ->
 
 def of_transfer(arguments: argparse.Namespace, figures: Figures, folder: Path) -> None:
     """Run table 2, on the bundle of the first seed of figure 2b."""
-    quick, data, tag = arguments.quick, str(arguments.data), _tag(arguments)
-    steps, seeds, few = (
-        arguments.steps or (4 if quick else 300),
-        range(arguments.seeds or (1 if quick else 3)),
-        200 if quick else 0,
-    )
+    quick, data = arguments.quick, str(arguments.data)
+    steps, seeds, few, tag, told = scope_of(arguments, steps=300, quick_steps=4)
     before = 4 if quick else 1500
     base = folder.with_name("sharing") / f"bundle-{before}-0{tag}"
     base.parent.mkdir(parents=True, exist_ok=True)
-    if not base.exists():
-        run_all(
-            {f"sharing-{before}-0{tag}": (sharing.shared, (0, before, data, few, str(base)))}, base.parent, processes=1
-        )
+    if not base.exists():  # not by ``run_all``, which may have kept the run's figures without its bundle
+        sharing.shared(0, before, data, few, str(base))
     targets, starts = (transfer.TARGETS[:1], transfer.STARTS[:1]) if quick else (transfer.TARGETS, transfer.STARTS)
     jobs: dict[str, Job] = {
-        f"{target}-{start}-{_file(row)}-{steps}-{seed}{tag}": (
+        run_name(f"{target}-{start}-{row}", steps, f"{seed}{tag}"): (
             transfer.transferred,
             (target, start, row, seed, steps, str(base), data, few),
         )
@@ -162,7 +159,7 @@ def of_transfer(arguments: argparse.Namespace, figures: Figures, folder: Path) -
     for target in targets:
         for row in transfer.TRAINED:
             runs = {
-                start: [found[f"{target}-{start}-{_file(row)}-{steps}-{seed}{tag}"] for seed in seeds]
+                start: [found[run_name(f"{target}-{start}-{row}", steps, f"{seed}{tag}")] for seed in seeds]
                 for start in starts
             }
             values = {start: np.array([run["accuracy"] for run in entry]) for start, entry in runs.items()}
@@ -171,10 +168,10 @@ def of_transfer(arguments: argparse.Namespace, figures: Figures, folder: Path) -
                 "numbers": numbers,
                 **{start: entry.tolist() for start, entry in values.items()},
             }
-            lines.append((target, row, f"{numbers:,}", *(_spread(entry, 1) for entry in values.values())))
+            lines.append((target, row, f"{numbers:,}", *(spread(entry, 1) for entry in values.values())))
     figures |= {"steps": steps, "seeds": len(seeds)}
     print_table(
-        f"new data sets on templates that stay, {transfer.IMAGES:,} images, {steps} steps, {len(seeds)} seed(s){_small(quick)}: test accuracy in %",
+        f"new data sets on templates that stay, {transfer.IMAGES:,} images, {steps} steps, {told}: test accuracy in %",
         ("data set", "what is trained", "numbers", *(f"from {start}" for start in starts)), lines,
     )  # fmt: skip
 
@@ -192,16 +189,13 @@ def of_depth(arguments: argparse.Namespace, figures: Figures, folder: Path) -> N
 def _photographs(
     arguments: argparse.Namespace, figures: Figures, folder: Path, rows: Mapping[str, Mapping[str, Any]], title: str
 ) -> None:  # fmt: skip
-    quick, tag = arguments.quick, _tag(arguments)
-    epochs, seeds, few = (
-        arguments.epochs or (1 if quick else 10),
-        range(arguments.seeds or (1 if quick else 2)),
-        256 if quick else 0,
-    )
+    quick = arguments.quick
+    epochs = arguments.epochs or (1 if quick else 10)
+    _, seeds, few, tag, told = scope_of(arguments, steps=0, quick_steps=0, seeds=2, few=256)
     if quick:  # the first and the last
         rows = {row: rows[row] for row in (next(iter(rows)), [*rows][-1])}
     jobs: dict[str, Job] = {
-        f"{_file(row)}-{epochs:g}-{seed}{tag}": (
+        run_name(row, f"{epochs:g}", f"{seed}{tag}"): (
             photographs.trained,
             (dict(changes), seed, epochs, str(arguments.data), few),
         )
@@ -211,23 +205,23 @@ def _photographs(
     found = run_all(jobs, folder, processes=arguments.processes)
     lines = []
     for row in rows:
-        runs = [found[f"{_file(row)}-{epochs:g}-{seed}{tag}"] for seed in seeds]
+        runs = [found[run_name(row, f"{epochs:g}", f"{seed}{tag}")] for seed in seeds]
         values = {name: np.array([run[name] for run in runs]) for name in ("mixed", "folded", "mean_max_xi", "cosine")}
         figures[row] = {name: entry.tolist() for name, entry in values.items()} | {"parameters": runs[0]["parameters"]}
         lines.append(
             (
-                row, f"{runs[0]['parameters']:,}", _spread(values["mixed"], 1), _spread(values["folded"], 1), f"{values['mean_max_xi'].mean():.2f}",
+                row, f"{runs[0]['parameters']:,}", spread(values["mixed"], 1), spread(values["folded"], 1), f"{values['mean_max_xi'].mean():.2f}",
                 f"{values['cosine'].mean():.2f}",
             )
         )  # fmt: skip
     figures |= {"epochs": epochs, "seeds": len(seeds)}
     print_table(
-        f"CIFAR-100's subset, {title}, {epochs:g} epoch(s), {len(seeds)} seed(s){_small(quick)}: test accuracy in %",
+        f"CIFAR-100's subset, {title}, {epochs:g} epoch(s), {told}: test accuracy in %",
         ("signature", "parameters", "mixed", "folded", "max ξ", "cosine of templates"), lines,
     )  # fmt: skip
 
 
-TABLES: Mapping[str, Callable[[argparse.Namespace, Figures, Path], None]] = {
+TABLES: Mapping[str, Table] = {
     "digits": of_digits, "sharing": of_sharing, "transfer": of_transfer, "photographs": of_photographs, "depth": of_depth,
 }  # fmt: skip
 PAPER_DIGITS: Mapping[str, str] = {
@@ -237,33 +231,11 @@ PAPER_DIGITS: Mapping[str, str] = {
 """Table 3, with SVHN in the place of MNIST-M, and 680 numbers in an input adapter."""
 
 
-def _tag(arguments: argparse.Namespace) -> str:
-    """Return the end of the names of runs on a few images, so that they are not taken for whole ones."""
-    return "-few" if arguments.quick else ""
-
-
-def _small(quick: bool) -> str:
-    return ", a few images only" if quick else ""
-
-
-def _file(name: str) -> str:
-    return name.replace(" ", "-").replace(",", "").replace("'", "")
-
-
-def _spread(values: np.ndarray, digits: int = 3) -> str:
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1) if len(values) > 1 else 0:.{digits}f}"
-
-
 def _arguments() -> argparse.Namespace:
-    made = parser(__doc__)
-    made.add_argument("what", choices=[*TABLES])
-    made.add_argument("--runs", type=Path, help="folder in which finished runs are kept")
-    made.add_argument("--seeds", type=int, help="number of seeds, from 0")
+    made = table_parser(__doc__, TABLES)
     made.add_argument("--steps", type=int, help="batches per task, of digits, sharing and transfer")
     made.add_argument("--epochs", type=float, help="of photographs and depth (default: 10)")
     made.add_argument("--plot", type=Path, help="folder for the picture of sharing")
-    made.add_argument("--processes", type=int, default=2, help="runs at once (default: 2)")
-    made.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     return made.parse_args()
 
 

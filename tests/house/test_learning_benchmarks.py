@@ -119,7 +119,7 @@ def test_baselines(tmp_path) -> None:
 def test_loading(tmp_path) -> None:
     """Both ways have their memory, share and speed; the decoded photographs, were they all in memory, are the other figure."""
     printed, figures = benchmark(tmp_path, "training/loading.py")
-    assert "256 JPEGs of 224×224, 6 steps of 32" in printed
+    assert "480 JPEGs of 224×224, 12 steps of 32" in printed
     for who in ("isoform", "torch"):
         assert set(figures[who]) == {"peak_mb", "busy_percent", "samples_per_s", "seconds"}
         assert 0 < figures[who]["busy_percent"] <= 100

@@ -12,7 +12,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import contextvars
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -21,7 +20,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from isoform.runtime.arrays import Array
+from isoform.runtime.arrays import Array, digest_of
 from isoform.runtime.errors import IsoformError, RecipeError, UsageError
 from isoform.train.parallel.place import Place, place_of_environment
 
@@ -118,7 +117,7 @@ def check_same(state: Iterable[Tensor], *, because: str) -> None:
     """Check that all processes have the same tensors. Raises ``IsoformError`` if not, which says what has to be: ``because``."""
     if _count() == 1:
         return
-    digest = hashlib.sha256(b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in state)).hexdigest()
+    digest = digest_of(tensor.detach().cpu().numpy().tobytes() for tensor in state)
     found: list[Any] = [None] * _count()
     dist.all_gather_object(found, digest)
     if len({*found}) > 1:

@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.recipes import recipe_of, trained_on
 from isoform.runtime.arrays import Array
+from isoform.runtime.kinds.mixture.discrete import xi_of
 from isoform.train.data.domains import transform
 from isoform.train.data.formats.idx import read_idx, read_idx_folder
 from isoform.train.data.samples import Dataset, Split
@@ -38,9 +39,7 @@ def shared(seed: int, steps: int, data: str, few: int, bundle: str = "") -> dict
     made = trained_on(recipe_of("sharing", [*datasets], {"steps": steps, "seed": seed}), datasets)
     if bundle:
         made.write(bundle)
-    xi = np.stack(
-        [softmax(np.array(signature.parts["mixture"], dtype=float)) for signature in made.signatures.values()]
-    )
+    xi = np.stack([xi_of(signature.parts) for signature in made.signatures.values()])
     return {
         "names": [*datasets], "xi": np.round(xi, 4).tolist(), "accuracy": made.training["test_accuracy"],
         "mean_max_xi": made.training["mean_max_xi"],
@@ -85,12 +84,6 @@ def statistic(names: list[str], xi: Array, *, shuffles: int = 2000, seed: int = 
     draws, own = np.random.default_rng(seed), gap(names)
     shuffled = [gap([names[place] for place in draws.permutation(len(names))]) for _ in range(shuffles)]
     return {"gap": own, "p": (1 + sum(value >= own - 1e-12 for value in shuffled)) / (1 + shuffles)}
-
-
-def softmax(logits: Array) -> Array:
-    """Compute the softmax over the last axis."""
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 def _seen(dataset: Dataset, way: str, few: int) -> Dataset:

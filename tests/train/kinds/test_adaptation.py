@@ -68,7 +68,7 @@ def test_the_target_moves_only_its_mixture_weights(method) -> None:
             assert (more[name] - gradient).abs().max() > 1e-4
         elif gradient is not None:
             torch.testing.assert_close(gradient, more[name])
-    judged, other = once["discriminator.weights.0"], once["second_weight"]
+    judged, other = once["discriminator.0.weight"], once["second_weight"]
     assert (judged is not None and bool(judged.abs().sum() > 0)) == (method == "adversarial")
     assert (other is not None and bool(other.abs().sum() > 0)) == (method == "moments")
 

@@ -61,6 +61,11 @@ def test_variables_that_cannot_be_are_refused(environment, changes) -> None:
     [
         ("digits", {"steps": "1", "batch": "18"}, "batch is 18, but 4 processes need a multiple of 4"),
         (
+            "digits",
+            {"adaptation.target": "edges"},
+            "a recipe with adaptation is trained by one process, but this is one of 4; run it without torchrun",
+        ),
+        (
             "digits-alignment",
             {},
             "a recipe of kind 'alignment' is trained by one process, but this is one of 4; run it without torchrun",

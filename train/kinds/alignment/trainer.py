@@ -18,7 +18,10 @@ class AlignmentTrainer:
     """The ``Trainer`` of this kind."""
 
     recipe = AlignmentRecipe
-    splits = False
+
+    def undivided(self, recipe: AlignmentRecipe) -> str:
+        """As ``Trainer.undivided``: its modules have BN of their own."""
+        return "of kind 'alignment'"
 
     def start(self, recipe: AlignmentRecipe, datasets: Mapping[str, Dataset]) -> AlignmentRun:
         """As ``Trainer.start``."""

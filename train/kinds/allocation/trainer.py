@@ -18,7 +18,10 @@ class AllocationTrainer:
     """The ``Trainer`` of this kind."""
 
     recipe = AllocationRecipe
-    splits = True
+
+    def undivided(self, recipe: AllocationRecipe) -> str:
+        """As ``Trainer.undivided``: nothing stands against it."""
+        return ""
 
     def start(self, recipe: AllocationRecipe, datasets: Mapping[str, Dataset]) -> AllocationRun:
         """As ``Trainer.start``."""

@@ -28,8 +28,8 @@ from isoform.train.batching.augment import hits
 from isoform.train.data.samples import Dataset
 from isoform.train.kind import Group, Loss
 from isoform.train.kinds.mixture.discrepancies import (
-    Discriminator,
     disagreement,
+    discriminator,
     information,
     moment_distance,
     pooled,
@@ -39,7 +39,6 @@ from isoform.train.kinds.mixture.network import IsometricNetwork
 from isoform.train.kinds.mixture.objectives import LEARNED
 from isoform.train.kinds.mixture.recipe import AdaptationTable, MixtureRecipe
 from isoform.train.kinds.mixture.run import MixtureRun
-from isoform.train.parallel.place import place_of_environment
 from isoform.train.schedule import falling
 
 __all__ = ["AdaptationRun"]
@@ -53,7 +52,7 @@ class AdaptationRun(MixtureRun):
         datasets: Task → its data. Labels of the target's training samples are not used.
 
     Raises:
-        RecipeError: If domains have different classes, ξ is fixed or free, or several processes train.
+        RecipeError: If domains have different classes, or ξ is fixed or free.
         SpecError: If no network can have these sizes.
     """
 
@@ -76,16 +75,12 @@ class AdaptationRun(MixtureRun):
             raise RecipeError(
                 f"mixture.signature is {recipe.mixture.signature!r}, but with adaptation it is {' or '.join(LEARNED)}"
             )
-        if place_of_environment().count > 1:
-            raise RecipeError(
-                "a recipe with adaptation is trained by one process, because moments are of a whole batch; run it without torchrun"
-            )
         super().__init__(recipe, datasets)
         network, generator = self.network, torch.Generator().manual_seed(recipe.seed + 1)
         for task in range(1, len(datasets)):  # the same parameter in many places: all domains have one logits layer
             network.heads[2 * task], network.heads[2 * task + 1] = network.heads[0], network.heads[1]
         # parts of the network, so that checkpoints have them
-        self._discriminator = Discriminator(network.spec.channels, hidden=self._table.hidden, generator=generator)
+        self._discriminator = discriminator(network.spec.channels, hidden=self._table.hidden, generator=generator)
         network.add_module("discriminator", self._discriminator)
         like = network.heads[0] if self._table.method == "moments" else network.heads[0][:0]
         self._other = (

@@ -18,37 +18,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Discriminator", "disagreement", "information", "moment_distance", "pooled", "standardised"]
+__all__ = ["disagreement", "discriminator", "information", "moment_distance", "pooled", "standardised"]
 
 MOMENTS = (1, 2)
 
 
-class Discriminator(nn.Module):
-    """A multi-layer perceptron that tells the target's features from the sources'; two hidden layers, as ADDA's.
+def discriminator(features: int, *, hidden: int, generator: torch.Generator) -> nn.Sequential:
+    """Make a multi-layer perceptron that tells the target's features from the sources'; two hidden layers, as ADDA's.
 
     Args:
         features: Number of features.
         hidden: Width of both hidden layers.
         generator: Random generator of the initial weights.
+
+    Returns:
+        A network that maps features, shape (n, features), to logits that they are the target's, shape (n, 1).
     """
-
-    def __init__(self, features: int, *, hidden: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for before, after in ((features, hidden), (hidden, hidden), (hidden, 1)):
-            self.weights.append(nn.Parameter(torch.randn(after, before, generator=generator) * (2 / before) ** 0.5))
-            self.biases.append(nn.Parameter(torch.zeros(after)))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Compute logits that features are the target's: (n, features) → (n,)."""
-        last = len(self.weights) - 1
-        for place, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            features = F.linear(features, weight, bias)
-            features = features if place == last else F.leaky_relu(features, 0.2)
-        return features[:, 0]
+    made = nn.Sequential(
+        nn.Linear(features, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1)
+    )  # fmt: skip
+    for name, parameter in made.named_parameters():
+        if name.endswith("weight"):
+            nn.init.kaiming_normal_(parameter, a=0.2, generator=generator)
+        else:
+            nn.init.zeros_(parameter)
+    return made
 
 
 def pooled(features: Tensor) -> Tensor:

@@ -18,7 +18,10 @@ class MixtureTrainer:
     """The ``Trainer`` of this kind."""
 
     recipe = MixtureRecipe
-    splits = True
+
+    def undivided(self, recipe: MixtureRecipe) -> str:
+        """As ``Trainer.undivided``: the moments of a target are of a whole batch."""
+        return "with adaptation" if recipe.adaptation is not None else ""
 
     def start(self, recipe: MixtureRecipe, datasets: Mapping[str, Dataset]) -> MixtureRun:
         """As ``Trainer.start``."""
