@@ -83,7 +83,13 @@ def _measured(study: Trials, size: str, path: Path, *, steps: int, users: int | 
     began = time.monotonic()
     bundle = train_without(study, 0, path, steps=steps, network=SIZES[size])
     results = [
-        *measure(study, bundle, study.held_out(0)[:users], ways={KILOBYTE: (SHOTS,), LAYER: (SHOTS,)}, steps=200)
+        *measure(
+            study,
+            bundle,
+            study.held_out(0)[:users],
+            ways={KILOBYTE: (SHOTS,), LAYER: (SHOTS,)},
+            steps=20 if users else 200,
+        )
     ]
     print(f"{size}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
